@@ -272,7 +272,8 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
         member_types = type_args[:1] * len(json_list) if type_args[-1] is Ellipsis else type_args
         if len(member_types) != len(json_list):
             raise ValueError(f"{len(json_list)} entries instead of {len(member_types)}")
-        entries, entry_errors = [], []
+        entries = []
+        entry_errors = []
         for index, (member_type, entry) in enumerate(zip(member_types, json_list, strict=True)):
             try:
                 entries.append(converter.structure(entry, member_type))

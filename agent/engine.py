@@ -120,7 +120,8 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
     """Repeat steps until the cycle ends; return it, closed in the store, and its outcome with the
     transactions of this process.
     """
-    store, now_s = ports.store, ports.readers.clock.now_s()
+    store = ports.store
+    now_s = ports.readers.clock.now_s()
     resumption = resume_cycle(ports, request)
     if resumption is not None and resumption.outcome is not None:
         reason = (
@@ -251,7 +252,8 @@ def record_and_evaluate(readers: StepReaders, store: Store, cycle: Cycle) -> Ste
     step_id = uuid.uuid4().hex[:12]
     step_input, changed_blocks = _settle_and_read(readers, store, cycle)
     _record_step(readers, store, cycle, step_id, step_input, changed_blocks)
-    propose, tick_extender = proposer(cycle.request), TickExtender(readers.reader)
+    propose = proposer(cycle.request)
+    tick_extender = TickExtender(readers.reader)
     outcome = evaluate_input(step_input, propose, readers.evidence_source, step_id, tick_extender)
     if outcome.step_input is not step_input:
         store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(outcome.step_input))
@@ -264,7 +266,8 @@ def _settle_and_read(
     """Read the step input at a new snapshot, and the blocks in which balances changed. The order
     matters: each call uses what earlier calls stored (settlements, draw, anomalies).
     """
-    snapshot, cycle_readers = readers.reader.snapshot(), readers_with_progress(readers, cycle)
+    snapshot = readers.reader.snapshot()
+    cycle_readers = readers_with_progress(readers, cycle)
     changed_blocks = settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
     step_input = cycle_readers.step_input_at(snapshot)
     for before_decision in records.DECISION_PREPARERS:
@@ -290,7 +293,8 @@ def _record_step(
     for record_step_input in records.INPUT_RECORDERS:
         record_step_input(store, step_input)
     record_hourly_prices(readers, step_input, store.prices)
-    input_json, request_json = codec.dumps(step_input), codec.dumps(cycle.request)
+    input_json = codec.dumps(step_input)
+    request_json = codec.dumps(cycle.request)
     store.steps.begin(step_id, readers.clock.now_s(), input_json, request_json, cycle.id)
 
 
@@ -414,5 +418,6 @@ def _approve(
     )
     ports.store.cycles.write(replace(cycle, sending_step_id=outcome.step_id))
     intent = approvals.execute_prepared(ports.transactor, outcome.step_id, prepared_tx)
-    cycle, outcome = cycle.with_transaction(intent), replace(outcome, transactions=(intent,))
+    cycle = cycle.with_transaction(intent)
+    outcome = replace(outcome, transactions=(intent,))
     return after_approval(ports, cycle, outcome, intent)

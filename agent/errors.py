@@ -35,7 +35,8 @@ withdrawal is paid, and only its confirmations are missing. "failed" means sent 
 """
 
 
-MAX_WORD_LENGTH, MAX_TEXT_LENGTH = 300, 8_000
+MAX_WORD_LENGTH = 300
+MAX_TEXT_LENGTH = 8_000
 """Longest displayed word and text, because an error may quote anything from a file or a node."""
 
 

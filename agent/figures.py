@@ -56,17 +56,26 @@ def column(document: str, path: str) -> Column:
     """Return the column of the field at `path`, such as `cost.total` or `holdings.0.price`, of a
     document type. Raises KeyError for a field that the type does not declare.
     """
-    schema, field_name, figure, label, remaining_path = _schemas()[document], "", "", "", path
+    schema = _schemas()[document]
+    field_name = ""
+    figure = ""
+    label = ""
+    remaining_path = path
     while remaining_path:
         name, _, rest_of_path = remaining_path.partition(".")
         value_schema = _resolved_schema(schema)
         if name in value_schema.get("properties", ()):
-            schema, field_name, figure = value_schema["properties"][name], name, ""
-            label, remaining_path = schema.get("title", field_label(name)), rest_of_path
+            schema = value_schema["properties"][name]
+            field_name = name
+            figure = ""
+            label = schema.get("title", field_label(name))
+            remaining_path = rest_of_path
         elif "items" in value_schema:
-            schema, remaining_path = value_schema["items"], rest_of_path
+            schema = value_schema["items"]
+            remaining_path = rest_of_path
         elif schema := value_schema.get("additionalProperties"):
-            label, remaining_path = remaining_path, ""  # a symbol, which may have dots
+            label = remaining_path  # a symbol, which may have dots
+            remaining_path = ""
         else:
             raise KeyError(f"{document}: {path}")
         figure = _figure_format(schema) or figure
@@ -113,7 +122,8 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     """
     if value is None:
         return NO_VALUE
-    format_kind, has_plus = figure_format.removesuffix("+"), figure_format.endswith("+")
+    format_kind = figure_format.removesuffix("+")
+    has_plus = figure_format.endswith("+")
     if format_kind == "text":
         return str(value)
     if format_kind == "time":
@@ -128,10 +138,8 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
         share = float(value) / (100 if format_kind in ("percent", "points") else 0.01)
         if not math.isfinite(share):
             return NO_VALUE
-        unit, decimals = (
-            "points" if format_kind == "points" else "%",
-            4 if format_kind == "rate" else 2,
-        )
+        unit = "points" if format_kind == "points" else "%"
+        decimals = 4 if format_kind == "rate" else 2
         figure_text = f"{abs(share):,.{decimals}f} {unit}"
         is_negative = share < 0
     else:

@@ -28,7 +28,8 @@ DECIMAL_CONTEXT = Context(prec=40)
 """libmpdec calculates in integers: exp and ln are equal to 40 digits on every machine, then rounded
 to a float once.
 """
-_LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
+_LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
+_LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 """ln 2 in two parts; the first has few digits, so that its multiples are exact (Tang 1989)."""
 _EXP_COEFFICIENTS = tuple(1 / math.factorial(power) for power in range(13, -1, -1))
 
@@ -134,10 +135,8 @@ def solve_packed(packed_rows: list[list[float]]) -> list[float]:
         ]
         second_pivot = _pivot(second_row)
         for offset in range(2, unknown_count - k):
-            first_factor, second_factor = (
-                first_row[-1 - offset] / first_pivot,
-                second_row[-offset] / second_pivot,
-            )
+            first_factor = first_row[-1 - offset] / first_pivot
+            second_factor = second_row[-offset] / second_pivot
             packed_rows[k + offset] = [
                 a - first_factor * b - second_factor * c
                 for a, b, c in zip(packed_rows[k + offset], first_row, second_row, strict=False)

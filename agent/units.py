@@ -147,10 +147,8 @@ def decimal_text(raw: int, decimals: int) -> str:
     """Return base units as an exact decimal without trailing zeros: (1500000, 6) -> "1.5"."""
     sign = "-" if raw < 0 else ""
     digits = str(abs(raw)).rjust(decimals + 1, "0")
-    integer, fraction = (
-        digits[: len(digits) - decimals],
-        digits[len(digits) - decimals :].rstrip("0"),
-    )
+    integer = digits[: len(digits) - decimals]
+    fraction = digits[len(digits) - decimals :].rstrip("0")
     return f"{sign}{integer}.{fraction}" if fraction else f"{sign}{integer}"
 
 
@@ -394,7 +392,8 @@ def format_time(at_s: int) -> str:
 
 def format_duration(seconds: int) -> str:
     """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 d 2 h"."""
-    duration_parts, remaining_s = [], seconds
+    duration_parts = []
+    remaining_s = seconds
     for unit_s, unit in _DURATION_UNITS:
         unit_count, remaining_s = divmod(remaining_s, unit_s)
         if unit_count:

@@ -41,7 +41,8 @@ def _run_bt(market: MarketArrays, at_our_bars: bool) -> TimedResult:
     import bt as library
 
     prices = price_frame(market)
-    fee, asset_count = float(market["fee"]), prices.shape[1]
+    fee = float(market["fee"])
+    asset_count = prices.shape[1]
     run_state = {"begun": False}
     our_dates = {prices.index[0], *prices.index[market["rebalanced"]]}
 
@@ -82,7 +83,8 @@ def _run_bt(market: MarketArrays, at_our_bars: bool) -> TimedResult:
         commissions=commission,
         integer_positions=False,
     )
-    began_s, processor_began_s = perf_counter(), process_time()
+    began_s = perf_counter()
+    processor_began_s = process_time()
     backtest.run()
     return (
         perf_counter() - began_s,
@@ -106,7 +108,8 @@ def vectorbt(market: MarketArrays) -> TimedResult:
     import vectorbt as library
 
     prices = price_frame(market)
-    asset_count, our_bars = prices.shape[1], market["rebalanced"]
+    asset_count = prices.shape[1]
+    our_bars = market["rebalanced"]
     sizes = np.full(prices.shape, np.nan)
     sizes[our_bars] = 1.0 / asset_count
     sizes[0] = 1.0 / asset_count
@@ -114,7 +117,8 @@ def vectorbt(market: MarketArrays) -> TimedResult:
     fees[0] = 0.0
 
     def run_once() -> TimedResult:
-        began_s, processor_began_s = perf_counter(), process_time()
+        began_s = perf_counter()
+        processor_began_s = process_time()
         portfolio = library.Portfolio.from_orders(
             prices, size=sizes, size_type="targetpercent", fees=fees, init_cash=START_VALUE, cash_sharing=True, group_by=True,
             call_seq="auto", freq="1h",
@@ -136,7 +140,8 @@ def cvxportfolio(market: MarketArrays) -> TimedResult:
     prices = price_frame(market)
     returns = prices.pct_change().shift(-1).fillna(0.0)  # the last row has no next price
     returns["cash"] = 0.0
-    asset_count, band = prices.shape[1], float(market["band"])
+    asset_count = prices.shape[1]
+    band = float(market["band"])
     target_weights = pd.Series(1.0 / asset_count, prices.columns)
     target_weights["cash"] = 0.0
 
@@ -151,7 +156,8 @@ def cvxportfolio(market: MarketArrays) -> TimedResult:
         returns=returns, prices=None, volumes=None, cash_key="cash", costs=[library.TransactionCost(a=float(market["fee"]), b=None)],
         round_trades=False, min_history=pd.Timedelta("0s"),
     )  # fmt: skip
-    began_s, processor_began_s = perf_counter(), process_time()
+    began_s = perf_counter()
+    processor_began_s = process_time()
     backtest_result = simulator.backtest(
         Band(),
         start_time=returns.index[0],

@@ -45,9 +45,13 @@ from agent.backtest.sweep import (
 from agent.model import Destination, Threshold
 from scripts.quote_peers import PeerMissing, install
 
-ASSETS, BAND_BPS, FEE_BPS, KERNEL_RUNS = 8, 500, 10.0, 50
+ASSETS = 8
+BAND_BPS = 500
+FEE_BPS = 10.0
+KERNEL_RUNS = 50
 START_VALUE = 1e6
-START_S, HOUR_S = 1_600_000_000, 3_600
+START_S = 1_600_000_000
+HOUR_S = 3_600
 DEPTH = 10**9
 PEER_PACKAGES = ("bt==1.4.1", "vectorbt==1.2.0", "cvxportfolio==1.5.1")
 PEER_NAMES = ("bt", "bt-told", "vectorbt", "cvxportfolio")
@@ -96,7 +100,9 @@ def run_by_loop(
     """Run the rule bar by bar; return the final value and the bars with trades. With `trade_bars` it trades
     at these bars instead. `trade` makes the trades.
     """
-    values, cash, traded_bars = np.full(ASSETS, START_VALUE / ASSETS), 0.0, []
+    values = np.full(ASSETS, START_VALUE / ASSETS)
+    cash = 0.0
+    traded_bars = []
     trade_bar_set = None if trade_bars is None else set(trade_bars)
     for bar in range(1, len(closes)):
         values = values * closes[bar] / closes[bar - 1]
@@ -141,7 +147,8 @@ def trade_until_cash_is_spent(
     """Trade as vectorbt does: sales first, then purchases from the smallest to the largest, until the
     cash is spent.
     """
-    trades, values_after = target_value - values, values.copy()
+    trades = target_value - values
+    values_after = values.copy()
     for asset in np.argsort(trades, kind="stable"):
         trade = trades[asset] if trades[asset] < 0 else min(trades[asset], cash / (1 + FEE))
         cash -= trade * (1 - FEE) if trade < 0 else trade * (1 + FEE)
@@ -193,11 +200,13 @@ def measure_step(times_s: Floats, closes: Floats, kernel_prices: KernelPrices) -
     """
     spec = make_spec(dict.fromkeys(SYMBOLS, 10_000 // ASSETS), Threshold(BAND_BPS, None), "USD")
     settings = SimulationSettings(Fraction(DEPTH), int(FEE_BPS * 100), Fraction(int(START_VALUE)))
-    began_s, processor_began_s = perf_counter(), process_time()
+    began_s = perf_counter()
+    processor_began_s = process_time()
     simulation_result = simulate(
         spec, PriceTable(SYMBOLS, times_s.astype(np.int64), closes), settings
     )
-    wall_s, processor_s = perf_counter() - began_s, process_time() - processor_began_s
+    wall_s = perf_counter() - began_s
+    processor_s = process_time() - processor_began_s
     kernel_result = run_kernel(kernel_prices, band_setting(BAND_BPS, DEPTH), START_VALUE)
     difference = abs(kernel_result.final_value / float(simulation_result.final_value / 10**18) - 1)
     if difference > 1e-5 or kernel_result.rebalance_count != len(simulation_result.rebalances):
@@ -216,9 +225,11 @@ def measure_step(times_s: Floats, closes: Floats, kernel_prices: KernelPrices) -
 def median_times(call: Any, repetitions: int) -> MedianTimes:
     """Return the median times of a call; the first call is not counted."""
     call()
-    wall_ms, processor_ms = [], []
+    wall_ms = []
+    processor_ms = []
     for _ in range(repetitions):
-        began_s, processor_began_s = perf_counter(), process_time()
+        began_s = perf_counter()
+        processor_began_s = process_time()
         call()
         wall_ms.append((perf_counter() - began_s) * 1e3)
         processor_ms.append((process_time() - processor_began_s) * 1e3)

@@ -55,10 +55,17 @@ from agent.wiring.context import TaxRunCache
 from tests.support import ledgers
 from tests.support.transactions import OTHER, WALLET, grant, tx
 
-WETH, USDC = ledgers.LEDGER_WETH, ledgers.LEDGER_USDC
-COIN, DOLLAR, HOUR_S = 10**18, 10**6, 3_600
-GAS, GAS_PRICE_WEI, FEE_PIPS = 100_000, 10**9, 3_000
-FIRST_BLOCK, TRADES_PER_STEP, BATCH_SIZE = 1_001, 10, 5_000
+WETH = ledgers.LEDGER_WETH
+USDC = ledgers.LEDGER_USDC
+COIN = 10**18
+DOLLAR = 10**6
+HOUR_S = 3_600
+GAS = 100_000
+GAS_PRICE_WEI = 10**9
+FEE_PIPS = 3_000
+FIRST_BLOCK = 1_001
+TRADES_PER_STEP = 10
+BATCH_SIZE = 5_000
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 
 
@@ -95,7 +102,8 @@ def read_times(loaded: LoadedConfig) -> dict[str, Any]:
     """Return the seconds of each read."""
     with wiring.open_store_offline(loaded) as (store, _):
         step = _final_step(store)
-    at_s, at_block = step.snapshot.head.timestamp_s, step.snapshot.head.number
+    at_s = step.snapshot.head.timestamp_s
+    at_block = step.snapshot.head.number
 
     def time_on_fresh_store(read: Callable[[Store], object]) -> dict[str, float]:
         with wiring.open_store_offline(loaded) as (store, _):
@@ -137,7 +145,8 @@ def read_times(loaded: LoadedConfig) -> dict[str, Any]:
 
 def timed_call(call: Callable[[], object]) -> dict[str, float]:
     """Return the wall and processor seconds of a call."""
-    wall_began_s, processor_began_s = perf_counter(), process_time()
+    wall_began_s = perf_counter()
+    processor_began_s = process_time()
     call()
     return {
         "wall_s": round(perf_counter() - wall_began_s, 4),
@@ -176,10 +185,8 @@ class TradeHistory:
         book = store.ledger.current_book()
         if book is None:
             raise RuntimeError("no book is open")
-        compressed_step, compressed_grant = (
-            database.compress_text(codec.dumps(step)),
-            database.compress_text(codec.dumps(grant())),
-        )
+        compressed_step = database.compress_text(codec.dumps(step))
+        compressed_grant = database.compress_text(codec.dumps(grant()))
         for batch_start in range(0, self.trade_count, BATCH_SIZE):
             numbers = range(batch_start, min(self.trade_count, batch_start + BATCH_SIZE))
             with store.db.write("build") as session:

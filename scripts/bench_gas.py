@@ -34,7 +34,8 @@ from agent.signing.calldata import EXACT_INPUT_SINGLE, SWAP_EXACT_TOKENS
 from agent.venues import calldata
 from agent.wiring.context import pool_makers
 
-W, R = LegPlace.WALLET, LegPlace.ROUTER
+W = LegPlace.WALLET
+R = LegPlace.ROUTER
 QUOTER = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
 ROUTER = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
 SWAPS: dict[str, list[tuple[str, str, Fraction, LegPlace, LegPlace]]] = {
@@ -116,7 +117,8 @@ def make_legs(
     """Yield the legs of one rebalance. No two use the same pool, so that each quote holds."""
     output_raw = 0
     for pool, token_in, coins, source, sink in swaps:
-        pool_info, token = chain.deployed_world.pool_by_name[pool], chain.tokens[token_in]
+        pool_info = chain.deployed_world.pool_by_name[pool]
+        token = chain.tokens[token_in]
         amount_in_raw = int(coins * 10**token.decimals) if coins else output_raw
         output_raw = quoted_output(chain, pool, token_in, amount_in_raw)
         address_out = (
@@ -195,13 +197,16 @@ def send(chain: LocalChain, to: str, data: str) -> int:
 def measure_rebalance(chain: LocalChain, name: str) -> dict[str, int]:
     """Return the gas of the three ways, each from the same state."""
     legs = tuple(make_legs(chain, SWAPS[name]))
-    wallet, addresses, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
+    wallet = chain.wallet.address
+    addresses = chain.addresses
+    deadline_s = chain.now_s() + 3_600
     prices_usd = chain.deployed_world.prices_usd
     feed_prices = {
         token.address: prices_usd[symbol] * 10**6 / 10**token.decimals
         for symbol, token in chain.tokens.items()
     }
-    plan, makers = make_plan(legs), pool_makers(parse_config(chain.config_text()))
+    plan = make_plan(legs)
+    makers = pool_makers(parse_config(chain.config_text()))
     calls_by_way = {
         "rebalancer": (
             addresses.rebalancer,
@@ -242,7 +247,9 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
     """Return the gas of EXITS in one transaction and in one each, by either router, from the same
     state. Approvals are the same.
     """
-    legs, deadline_s, gas = tuple(make_legs(chain, EXITS)), chain.now_s() + 3_600, {}
+    legs = tuple(make_legs(chain, EXITS))
+    deadline_s = chain.now_s() + 3_600
+    gas = {}
     makers = pool_makers(parse_config(chain.config_text()))
     prices_usd = chain.deployed_world.prices_usd
     feed_prices = {

@@ -88,22 +88,21 @@ def measure_quality(problems: Iterable[StepInput]) -> PlanQuality:
     plan_quality = PlanQuality()
     for step in problems:
         decision = rebalance_to_targets(step)
-        delta_raw, turnover, leg_count, gas = {}, Fraction(0), 1, Fraction(0)
+        delta_raw = {}
+        turnover = Fraction(0)
+        leg_count = 1
+        gas = Fraction(0)
         if (best_plan := _plan_or_none(step, decision)) is None:
             plan_quality.refused_count += 1
         else:
             balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
-            delta_raw, turnover, leg_count = (
-                {token: raw - balances[token] for token, raw in best_plan.holdings_after},
-                best_plan.turnover,
-                len(best_plan.legs),
-            )
+            delta_raw = {token: raw - balances[token] for token, raw in best_plan.holdings_after}
+            turnover = best_plan.turnover
+            leg_count = len(best_plan.legs)
             gas = best_plan.cost.gas
             plan_quality.gaps_bps.append(float(best_plan.gap_bps or 0))
-        our_value, problem = (
-            objective(step, decision, delta_raw) - gas,
-            build_problem(step, reference_prices(step)),
-        )
+        our_value = objective(step, decision, delta_raw) - gas
+        problem = build_problem(step, reference_prices(step))
         for name, method in OTHER_METHODS.items():
             draft = method(step, decision)
             advantage = (
@@ -255,10 +254,8 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
         for step in map(coarse_units, range(count))
         if (best_plan := _plan_or_none(step, rebalance_to_targets(step)))
     ]
-    without_gas, with_gas = (
-        measure_quality(map(any_problem, range(count))),
-        measure_quality(map(any_problem_with_gas, range(count))),
-    )
+    without_gas = measure_quality(map(any_problem, range(count)))
+    with_gas = measure_quality(map(any_problem_with_gas, range(count)))
     peers: dict[str, Any] = {
         name: comparison_with(without_gas, name) | {"with_gas": comparison_with(with_gas, name)}
         for name in OTHER_METHODS

@@ -44,7 +44,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
         write_report(result, path)  # imports modules before the clock starts
-        began_s, processor_began_s = perf_counter(), process_time()
+        began_s = perf_counter()
+        processor_began_s = process_time()
         write_report(result, path)
         write_times = {
             "wall_s": round(perf_counter() - began_s, 2),
@@ -77,7 +78,9 @@ def opening_times(path: Path, repetitions: int) -> dict[str, dict[str, dict[str,
             executable_path=program(), args=list(OPTIONS), timeout=PATIENCE_MS
         )
         for name, (width, height) in (("desk", WIDE), ("phone", PHONE)):
-            visible_ms, drawn_ms, work_ms = [], [], []
+            visible_ms = []
+            drawn_ms = []
+            work_ms = []
             for _ in range(repetitions):
                 context = browser.new_context(viewport={"width": width, "height": height})
                 page = context.new_page()

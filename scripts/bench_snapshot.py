@@ -72,7 +72,8 @@ def full_scope(chain: LocalChain, endpoint: EndpointProvider) -> SnapshotScope:
 
 def read_one_by_one(w3: Web3, scope: SnapshotScope) -> dict[str, Any]:
     """Read the content of a snapshot as most scripts do, one call at a time."""
-    eth, token_abi = w3.eth, own_artifact("TestToken").abi
+    eth = w3.eth
+    token_abi = own_artifact("TestToken").abi
     readings: dict[str, Any] = {"head": eth.get_block("latest")["number"], "chain_id": eth.chain_id}
     readings["nonces"] = [
         eth.get_transaction_count(scope.owner, block) for block in ("latest", "pending")
@@ -206,10 +207,8 @@ def main() -> int:
     if options.json:
         print(json.dumps(figures))
         return 0
-    our_figures, peer_figures = (
-        figures["ours"]["snapshot"],
-        figures["peers"]["web3, one call at a time"],
-    )
+    our_figures = figures["ours"]["snapshot"]
+    peer_figures = figures["peers"]["web3, one call at a time"]
     print(
         f"one snapshot of {our_figures['tokens']} tokens, {our_figures['pools']} pools and {our_figures['feeds']} feeds"
         f" (median of {options.rounds})"

@@ -53,7 +53,8 @@ def free_port() -> int:
 def run_status(config: Path, program: list[str], **environment: str) -> tuple[float, float, str]:
     """Return (wall seconds, processor seconds, stderr) of one `status`."""
     command = [sys.executable, *program, "status", "--config", str(config)]
-    usage_before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began_s = time.perf_counter()
     process = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
     )
@@ -76,7 +77,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
-        config, empty_cache = Path(folder) / "local.toml", Path(folder) / "empty"
+        config = Path(folder) / "local.toml"
+        empty_cache = Path(folder) / "empty"
         serve_command = [
             sys.executable,
             *TRIMTAB,

@@ -193,7 +193,8 @@ def dashboard_on_local_chain(entries: int) -> Iterator[str]:
         config.write_text(chain.config_text())
         with open_agent(config) as agent:
             run_once(agent)
-            store, wallet = agent.context.store, chain.wallet.address
+            store = agent.context.store
+            wallet = chain.wallet.address
             step_json = store.steps.input_json(store.steps.newest(1)[0].id)
             step = codec.loads(StepInput, step_json or "")
             weth, usdc = (chain.tokens[symbol].address for symbol in ("WETH", "USDC"))
@@ -315,14 +316,15 @@ def run_batch(agent: Agent, address: str, pid: int, streams: int) -> dict[str, f
         reader = subprocess.Popen(command, stdout=subprocess.PIPE)
         if reader.stdout is None or not reader.stdout.readline():
             raise OSError("the streams did not open")
-    processor_s, wall_s, server_s = 0.0, 0.0, process_processor_s(pid)
+    processor_s = 0.0
+    wall_s = 0.0
+    server_s = process_processor_s(pid)
     for _ in range(CYCLES):
-        processor_began_s, began_s = process_time(), perf_counter()
+        processor_began_s = process_time()
+        began_s = perf_counter()
         run_once(agent)
-        processor_s, wall_s = (
-            processor_s + process_time() - processor_began_s,
-            wall_s + perf_counter() - began_s,
-        )
+        processor_s = processor_s + process_time() - processor_began_s
+        wall_s = wall_s + perf_counter() - began_s
         sleep(PAUSE_S)
     server_s = process_processor_s(pid) - server_s
     if reader is not None:
@@ -375,7 +377,8 @@ def fetch_page(address: str) -> tuple[bytes, int]:
 
 def median_page_ms(address: str) -> tuple[float, int]:
     """Return the median milliseconds of the page, and its bytes."""
-    times_ms, size = [], 0
+    times_ms = []
+    size = 0
     for _ in range(PAGE_REQUESTS):
         began_s = perf_counter()
         size = fetch_page(address)[1]

@@ -131,7 +131,9 @@ def compile_all(
     compiler_output = json.loads(
         run_node([LIFTOFF_OPTION, "-e", DRIVER], REPO, stdin=json.dumps(request))
     )
-    artifact_texts, files_read, problems = {}, {}, []
+    artifact_texts = {}
+    files_read = {}
+    problems = []
     for name, result in compiler_output["results"].items():
         problems += result["errors"]
         problems += [f"warning counts as an error: {text}" for text in result["warnings"]]

@@ -40,7 +40,8 @@ from tests.browser.chromium import OPTIONS, PATIENCE_MS, PHONE, program
 
 ROOT = Path(__file__).resolve().parent.parent
 PRICES = ROOT / "agent" / "backtest" / "sample" / "prices_2021.csv"
-FIRST_DAY, DAYS = "2021-07-20", 56
+FIRST_DAY = "2021-07-20"
+DAYS = 56
 SAMPLE_SYMBOLS = {"WBTC": "BTC", "WETH": "ETH"}
 DAY_S = 86_400
 GAS_MONEY_WEI = 3 * 10**17
@@ -170,7 +171,11 @@ def decode_png(png: bytes) -> NDArray[np.uint8]:
     """Return red, green and blue of each pixel of a PNG with 8 bits per channel (W3C Recommendation,
     Portable Network Graphics, 2nd edition).
     """
-    offset, compressed_pixels, width, height, channels = 8, b"", 0, 0, 0
+    offset = 8
+    compressed_pixels = b""
+    width = 0
+    height = 0
+    channels = 0
     while offset < len(png):
         chunk_size, chunk_name = struct.unpack(">I4s", png[offset : offset + 8])
         chunk_data = png[offset + 8 : offset + 8 + chunk_size]
@@ -199,11 +204,9 @@ def _unfiltered(
         return np.cumsum(filtered_row, axis=0) % 256
     if filter_type == 2:
         return (filtered_row + row_above) % 256
-    row, left_value, corner_value = (
-        np.zeros_like(filtered_row),
-        np.zeros_like(filtered_row[0]),
-        np.zeros_like(filtered_row[0]),
-    )
+    row = np.zeros_like(filtered_row)
+    left_value = np.zeros_like(filtered_row[0])
+    corner_value = np.zeros_like(filtered_row[0])
     for x, value in enumerate(filtered_row):
         if filter_type == 3:
             prediction = (left_value + row_above[x]) // 2

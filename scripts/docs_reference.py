@@ -244,7 +244,8 @@ def meaning(model: type[ConfigTable], key: str) -> str:
 
 def config_page() -> str:
     """Return the page of all keys: unit, default, bounds, ceiling and guard."""
-    guards, titles = guards_of_keys(), sections()
+    guards = guards_of_keys()
+    titles = sections()
     lines = ["# Every key of trimtab.toml"]
     lines += ["", INTRODUCTION]
     for model, title in titles.items():
@@ -276,7 +277,8 @@ def config_page() -> str:
             about, _, stated = about.partition("; default: ")
             stated = stated.rstrip(".")
             if bound := STATED_BOUND.search(about):
-                about, bounds = about[: bound.start()], [*bounds, bound[1]]
+                about = about[: bound.start()]
+                bounds = [*bounds, bound[1]]
             if field.is_required():
                 default = f"required; {stated}" if stated else "required"
             else:
@@ -379,7 +381,8 @@ def causes() -> Mapping[str, list[str]]:
 
 def refusals_page() -> str:
     """Return the catalogue, with an anchor for each code, guard, exit code and kind of alert."""
-    remedies, cases = {**PAYOUT_REMEDIES, **REMEDIES}, causes()
+    remedies = {**PAYOUT_REMEDIES, **REMEDIES}
+    cases = causes()
     lines = [
         "# Refusals, exit codes, alerts",
         "",
@@ -406,7 +409,8 @@ def refusals_page() -> str:
 
 def network_page(network: Network) -> str:
     """Return the page of a network: its chain, what fees and small money mean there, tokens, venues."""
-    fees, words = network.fees, {True: "yes", False: "", None: ""}
+    fees = network.fees
+    words = {True: "yes", False: "", None: ""}
     quiet, ordinary, busy = (f"{price / 10**9:g}" for price in fees.gas_prices_wei)
     capitals = [
         (name, minimum_capitals(template).get(network.name, ""))

@@ -81,11 +81,14 @@ def run_tasks(
     seeds: list[tuple[str, int]], jobs: int, sample_interval: int, minutes: float
 ) -> Iterator[Result]:
     """Yield all results of these seeds from `jobs` workers; after `minutes` no further seed is begun."""
-    tasks, results = FORK.Queue(), FORK.Queue()
+    tasks = FORK.Queue()
+    results = FORK.Queue()
     workers = [
         FORK.Process(target=run_worker, args=(tasks, results, sample_interval)) for _ in range(jobs)
     ]
-    waiting_tasks, running_count, end_s = list(seeds), 0, time.monotonic() + minutes * 60
+    waiting_tasks = list(seeds)
+    running_count = 0
+    end_s = time.monotonic() + minutes * 60
     for worker in workers:
         worker.start()
         running_count += _hand_out_task(tasks, waiting_tasks)

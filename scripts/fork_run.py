@@ -120,9 +120,11 @@ def relay(upstream: str) -> Iterator[str]:
                 response = session.post(
                     upstream, data=body, headers={"Content-Type": "application/json"}, timeout=60
                 )
-                status, answer = response.status_code, response.content
+                status = response.status_code
+                answer = response.content
             except requests.RequestException:
-                status, answer = 502, b""
+                status = 502
+                answer = b""
             with suppress(OSError):  # anvil may have ended in the meantime
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))

@@ -156,7 +156,8 @@ def settle_base_fee(port: int) -> None:
 
 def run_scene(wait_s: int = 0) -> dict[str, Any]:
     """Return exit code and document of every command of the scene, by file name."""
-    documents, step = {}, ""
+    documents = {}
+    step = ""
     with tempfile.TemporaryDirectory() as folder, running_localchain(Path(folder)):
         time.sleep(wait_s)
         for number, line in enumerate((GOLDEN / "scene.txt").read_text().splitlines()):

@@ -80,7 +80,8 @@ def mine_blocks(url: str) -> None:
 
 def rebalance(chain: LocalChain, folder: Path, seed: int) -> KilledRebalance:
     """Kill the processes of one rebalance at drawn times, then run a last one to its end."""
-    outcome, generator = KilledRebalance(seed), random.Random(f"kills {seed}")
+    outcome = KilledRebalance(seed)
+    generator = random.Random(f"kills {seed}")
     with scene(chain, folder, seed) as scenario:
         miner = (
             None
@@ -91,10 +92,8 @@ def rebalance(chain: LocalChain, folder: Path, seed: int) -> KilledRebalance:
             miner.start()
         try:
             for _ in range(generator.choice((1, 1, 1, 1, 1, 1, 2, 2, 3, MAX_KILLS))):
-                usual_duration_s, after_intent = (
-                    statistics.median(_DURATIONS_S[-5:]),
-                    generator.random() < AFTER_INTENT_SHARE,
-                )
+                usual_duration_s = statistics.median(_DURATIONS_S[-5:])
+                after_intent = generator.random() < AFTER_INTENT_SHARE
                 run_and_kill(
                     scenario,
                     generator.uniform(0, usual_duration_s * (0.5 if after_intent else 1.5)),
@@ -134,7 +133,8 @@ def run_and_kill(
     """Start a process and kill it after `delay_s` seconds, unless it has ended. With `after_intent` the time
     counts from its first intent.
     """
-    began_s, has_intent = time.monotonic(), FORK.Event()
+    began_s = time.monotonic()
+    has_intent = FORK.Event()
 
     def on_moment(moment: str) -> None:
         if moment.startswith("before:write the transaction down"):
@@ -197,12 +197,15 @@ def run_worker(tasks: Any, results: Any) -> None:
 
 def run_rebalances(kills: int, jobs: int, first_seed: int) -> Iterator[KilledRebalance]:
     """Yield rebalances until `kills` kills have hit a live process."""
-    tasks, results = FORK.Queue(), FORK.Queue()
+    tasks = FORK.Queue()
+    results = FORK.Queue()
     workers = [FORK.Process(target=run_worker, args=(tasks, results)) for _ in range(jobs)]
     for number, worker in enumerate(workers):
         tasks.put(first_seed + number)
         worker.start()
-    seed, kill_count, running_workers = first_seed + jobs, 0, jobs
+    seed = first_seed + jobs
+    kill_count = 0
+    running_workers = jobs
     while running_workers:
         outcome = results.get()
         if outcome is None:
@@ -227,7 +230,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     options = parser.parse_args()
-    began_s, outcomes = time.monotonic(), []
+    began_s = time.monotonic()
+    outcomes = []
     for outcome in run_rebalances(options.kills, options.jobs, options.first):
         outcomes.append(outcome)
         if outcome.violations:

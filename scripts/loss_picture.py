@@ -23,8 +23,12 @@ PICTURE = Path(__file__).resolve().parent.parent / "docs" / "loss-by-width.svg"
 TARGETS = (("WETH", "25%"), ("cbBTC", "25%"), ("AERO", "20%"), ("USDC", "30%"))
 VALUE = 50_000
 OWN_POLICY = Policy(Threshold(None, 2_000), Destination.HALFWAY, 3_600, 0)
-WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 60, 20, 30, 60
+WIDTH = 720
+HEIGHT = 400
+LEFT = 60
+RIGHT = 20
+TOP = 30
+BOTTOM = 60
 MAX_BPS = 30
 BPS = 10_000
 
@@ -40,7 +44,8 @@ def curve() -> LossCurve:
 
 def x_of(factor: float) -> int:
     """Return the place of a width, on a logarithmic scale."""
-    first, last = math.log(WIDTH_FACTORS[0]), math.log(WIDTH_FACTORS[-1])
+    first = math.log(WIDTH_FACTORS[0])
+    last = math.log(WIDTH_FACTORS[-1])
     share = (math.log(factor) - first) / (last - first)
     return round(LEFT + share * (WIDTH - LEFT - RIGHT))
 

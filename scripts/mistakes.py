@@ -142,7 +142,8 @@ def running_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 class _ReplaceNode(ast.NodeTransformer):
     def __init__(self, old: ast.AST, new: ast.AST) -> None:
-        self._original, self._replacement = old, new
+        self._original = old
+        self._replacement = new
 
     def visit(self, node: ast.AST) -> ast.AST:
         return self._replacement if node is self._original else self.generic_visit(node)

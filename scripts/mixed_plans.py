@@ -51,9 +51,12 @@ POOL_USD = (200_000, 1_000_000, 3_000_000)
 """Values of token0 in an added pool, over the whole range."""
 RANGES = 4
 """Further positions around the price."""
-SCALING, CAP_PIPS, WINDOW_S = 10 * 10**6, 20_000, 600
+SCALING = 10 * 10**6
+CAP_PIPS = 20_000
+WINDOW_S = 600
 """Slipstream's fee: ten pips a tick, at most 2 %, by the mean of ten minutes."""
-LATEST_S, DEADLINE_S = 300, 400
+LATEST_S = 300
+DEADLINE_S = 400
 NAMED = "deadline", "minimum", "short of liquidity", "floor", "change by less"
 """Words of the reasons for which a plan may revert."""
 SWAP_GAS = 8_000_000
@@ -76,7 +79,8 @@ class Market:
     @classmethod
     def open(cls, chain: LocalChain) -> Market:
         """Deploy what the chain lacks, and let a history of prices accrue in Slipstream's pools."""
-        venues, random = deploy_venues(chain), Random(0)
+        venues = deploy_venues(chain)
+        random = Random(0)
         pools = tuple(
             add_pool(venues, venue, pair, random.choice(POOL_USD), random.choice(tiers))
             for venue, tiers in TIERS.items()
@@ -84,12 +88,14 @@ class Market:
         )
         for pool in pools:
             if pool.venue is Venue.V4:
-                state, pool_id = venues.state_view.functions, pool.pool_id
+                state = venues.state_view.functions
+                pool_id = pool.pool_id
                 tick = state.getSlot0(pool_id).call()[1]
                 liquidity = state.getLiquidity(pool_id).call()
             else:
                 core = venues.contract(pool.address, pool.venue).functions
-                tick, liquidity = core.slot0().call()[1], core.liquidity().call()
+                tick = core.slot0().call()[1]
+                liquidity = core.liquidity().call()
             for _ in range(RANGES):
                 middle = tick // pool.spacing + random.randrange(-20, 20)
                 width = random.randrange(1, 20)
@@ -217,7 +223,8 @@ class MixedOutcome:
 
 def carry_out(market: Market, seed: int) -> MixedOutcome:
     """Plan one random problem, and send it some time after its snapshot."""
-    chain, random = market.chain, Random(f"mixed plan {seed}")
+    chain = market.chain
+    random = Random(f"mixed plan {seed}")
     step, decision = any_step(chain, seed)
     for pool in random.sample(market.pools, 4):
         market.trade(pool, random, 10_000)
@@ -229,7 +236,8 @@ def carry_out(market: Market, seed: int) -> MixedOutcome:
         return MixedOutcome(seed, None)
     desk = AtomicDesk(chain)
     makers = {kind.name: kind.maker for kind in market.kinds}
-    snapshot_s, waited_s = chain.now_s(), random.randint(0, LATEST_S)
+    snapshot_s = chain.now_s()
+    waited_s = random.randint(0, LATEST_S)
     meanwhile = market.disturb(random)
     least_changes = min_balance_changes(found.legs)
     for token, raw in least_changes.items():

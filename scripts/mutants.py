@@ -119,7 +119,8 @@ class Runner:
         with tempfile.NamedTemporaryFile("w+") as output_file:
             self._parent.stdin.write(json.dumps([output_file.name, *arguments]) + "\n")
             self._parent.stdin.flush()
-            pid, timed_out = int(self._parent.stdout.readline()), Event()
+            pid = int(self._parent.stdout.readline())
+            timed_out = Event()
 
             def end() -> None:
                 timed_out.set()
@@ -200,7 +201,8 @@ class RunOnceNames:
         """Return the lines that use a name defined on this line and, step by step, those that use a
         name defined there.
         """
-        reached_lines, waiting_lines = set[SourceLine](), [(file, line)]
+        reached_lines = set[SourceLine]()
+        waiting_lines = [(file, line)]
         while waiting_lines:
             reached_line = waiting_lines.pop()
             for name in self.names_by_line.get(reached_line, ()):
@@ -318,7 +320,8 @@ def collect_coverage(
 
 def load_tests(tree: Path, cache: Path) -> CoveringTests:
     """Read the coverage and durations of `collect_coverage`, without tests that fail on the original."""
-    log, coverage_data = (cache / "log").read_text(), CoverageData(str(cache / "coverage"))
+    log = (cache / "log").read_text()
+    coverage_data = CoverageData(str(cache / "coverage"))
     seconds_by_test: dict[str, float] = defaultdict(float)
     for seconds_text, _, test in re.findall(
         r"^\s*([\d.]+)s (call|setup|teardown) +(\S.*)$", log, re.MULTILINE
@@ -382,14 +385,17 @@ def judge_mutant(
     multiplies the limits.
     """
     limit_s *= patience
-    ordered_tests, file, began_s = tests.of(mutant), runner.tree / mutant.file, monotonic()
+    ordered_tests = tests.of(mutant)
+    file = runner.tree / mutant.file
+    began_s = monotonic()
     if not ordered_tests:
         return "uncovered", None, 0.0
     original = file.read_text()
     hang_s = patience * max(
         20.0, 5 * max(tests.seconds_by_test.get(test, 0.0) for test in ordered_tests)
     )
-    code, output = 0, ""
+    code = 0
+    output = ""
     try:
         file.write_text(mutant.source)
         for first, end in zip(BATCH_STARTS, [*BATCH_STARTS[1:], None], strict=True):
@@ -441,14 +447,16 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.json")
     options = parser.parse_args()
-    cache, patterns = options.cache.resolve(), options.files.split(",")
+    cache = options.cache.resolve()
+    patterns = options.files.split(",")
     cache.mkdir(parents=True, exist_ok=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
         trees = [copy_tree(options.root, Path(folder) / str(i)) for i in range(options.jobs)]
         if not (cache / "log").exists():
             collect_coverage(trees[0], cache, options.tests, options.files, options.jobs)
-        tests, root = load_tests(trees[0], cache), options.root
+        tests = load_tests(trees[0], cache)
+        root = options.root
         files = sorted(str(path.relative_to(root)) for path in (root / "agent").rglob("*.py"))
         mistakes = [
             mistake
@@ -462,7 +470,8 @@ def main() -> int:
                 mistakes, min(options.mutants, len(mistakes))
             )
         ]
-        runners, free_runners = [Runner(tree) for tree in trees], SimpleQueue[Runner]()
+        runners = [Runner(tree) for tree in trees]
+        free_runners = SimpleQueue[Runner]()
         for runner in runners:
             free_runners.put(runner)
 

@@ -22,11 +22,9 @@ gains nothing."""
 def solve(problem):
     """Return the milliseconds, including building the model, and the worth; None if the solver fails."""
     began_s = process_time()
-    holdings, shares, price = (
-        np.array(problem["held"]),
-        np.array(problem["shares"]),
-        problem["price"],
-    )
+    holdings = np.array(problem["held"])
+    shares = np.array(problem["shares"])
+    price = problem["price"]
     ranges = []
     for source, target, fee_factor, roots, depths in problem["arcs"]:
         for root_start, root_end, depth in zip(roots[:-1], roots[1:], depths, strict=True):
@@ -35,21 +33,20 @@ def solve(problem):
     source, target, fee_factor, root_start, root_end, depth = (
         np.array(column) for column in zip(*ranges, strict=True)
     )
-    source, target = source.astype(int), target.astype(int)
-    token_count, range_count = len(holdings), len(ranges)
-    net_input, loss = cp.Variable(range_count, nonneg=True), cp.Variable(range_count, nonneg=True)
+    source = source.astype(int)
+    target = target.astype(int)
+    token_count = len(holdings)
+    range_count = len(ranges)
+    net_input = cp.Variable(range_count, nonneg=True)
+    loss = cp.Variable(range_count, nonneg=True)
     output = cp.multiply(root_start**2, net_input) - loss
-    received_matrix, sold_matrix = (
-        np.zeros((token_count, range_count)),
-        np.zeros((token_count, range_count)),
-    )
+    received_matrix = np.zeros((token_count, range_count))
+    sold_matrix = np.zeros((token_count, range_count))
     received_matrix[target, np.arange(range_count)] = 1.0
     sold_matrix[source, np.arange(range_count)] = 1.0 / fee_factor
     final_holdings = holdings + received_matrix @ output - sold_matrix @ net_input
-    scaled_input, depth_factor = (
-        cp.multiply(np.sqrt(root_start**3 / depth), net_input),
-        1 + cp.multiply(root_start / depth, net_input),
-    )
+    scaled_input = cp.multiply(np.sqrt(root_start**3 / depth), net_input)
+    depth_factor = 1 + cp.multiply(root_start / depth, net_input)
     constraints = [
         cp.SOC(
             loss + depth_factor, cp.vstack([2 * scaled_input, loss - depth_factor]), axis=0

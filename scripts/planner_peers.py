@@ -30,7 +30,8 @@ from scripts.quote_peers import PeerMissing, install
 from tests.support.builders import with_limits
 from tests.support.planning_worlds import random_step, rebalance_to_targets, without_gas
 
-TOKENS, POOLS = 8, 20
+TOKENS = 8
+POOLS = 20
 CVXPY = ("cvxpy==1.7.5", "clarabel==0.11.1")
 SLSQP = "SLSQP of SciPy"
 
@@ -114,12 +115,11 @@ def solve_by_slsqp(problem: ContinuousProblem) -> TimedSolution:
         (pool_edge.token_in_index, pool_edge.token_out_index)
         for pool_edge in problem.pool_graph.pool_edges
     ]
-    holdings_before, shares, price = (
-        problem.optimizer.held_values,
-        problem.optimizer.utility.low_shares,
-        problem.optimizer.utility.penalty,
-    )
-    token_count, curve_count = len(holdings_before), len(curves)
+    holdings_before = problem.optimizer.held_values
+    shares = problem.optimizer.utility.low_shares
+    price = problem.optimizer.utility.penalty
+    token_count = len(holdings_before)
+    curve_count = len(curves)
 
     def final_holdings(x: np.ndarray) -> np.ndarray:
         holdings = holdings_before.copy()
@@ -181,7 +181,8 @@ def marginal_output(curve: Any, amount_in: float) -> float:
     """Return the marginal output after `amount_in`."""
     net = amount_in * curve.fee_factor
     range_index = int(np.searchsorted(curve.net_inputs, net, side="right")) - 1
-    depth, root = float(curve.liquidities[range_index]), float(curve.roots[range_index])
+    depth = float(curve.liquidities[range_index])
+    root = float(curve.roots[range_index])
     if depth <= 0:
         return 0.0
     return float(

@@ -31,7 +31,8 @@ def add_extreme_tokens(chain: LocalChain) -> None:
     for symbol in ("WHOLE", "FINE"):
         chain.add_v2_pool(symbol, "USDC", 4 * POOL_VALUE_USD)
         pool = chain.add_v3_pool(symbol, "WETH", 3_000)
-        tokens, prices = (pool.token0, pool.token1), chain.deployed_world.prices_usd
+        tokens = (pool.token0, pool.token1)
+        prices = chain.deployed_world.prices_usd
         liquidity = isqrt(
             prod(
                 int(POOL_VALUE_USD * 10**token.decimals / prices[token.symbol]) for token in tokens

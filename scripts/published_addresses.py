@@ -174,7 +174,8 @@ def viem(read: Read, network: Network) -> Iterator[Found]:
 
 
 def sdk_core(read: Read, network: Network) -> Iterator[Found]:
-    name, file = NAMES[network.chain_id].sdk_core, "dist/cjs/src/addresses.js"
+    name = NAMES[network.chain_id].sdk_core
+    file = "dist/cjs/src/addresses.js"
     text = read(file)
     own = block(text, f"const {name}_ADDRESSES = ")
     shared = (
@@ -217,7 +218,8 @@ def sdk_core(read: Read, network: Network) -> Iterator[Found]:
 
 def smart_order_router(read: Read, network: Network) -> Iterator[Found]:
     """QuoterV2 alone; the other addresses are those of sdk-core."""
-    file, name = "build/main/util/addresses.js", NAMES[network.chain_id].sdk_core
+    file = "build/main/util/addresses.js"
+    name = NAMES[network.chain_id].sdk_core
     text = read(file).split("exports.QUOTER_V2_ADDRESSES = Object")[1].split(";")[0]
     if f"ChainId.{name}].quoterAddress" in text:
         addresses = read_package("@uniswap/sdk-core", "dist/cjs/src/addresses.js")
@@ -290,7 +292,8 @@ def v3_sdk(read: Read, network: Network) -> Iterator[Found]:
 
 
 def dex_lib(read: Read, network: Network) -> Iterator[Found]:
-    name, chain_id = f"[constants_1.Network.{NAMES[network.chain_id].dex_lib}]: ", network.chain_id
+    name = f"[constants_1.Network.{NAMES[network.chain_id].dex_lib}]: "
+    chain_id = network.chain_id
 
     def config(dex: str, deployment: str) -> tuple[str, str]:
         file = f"build/dex/{dex}/config.js"
@@ -322,7 +325,8 @@ def dex_lib(read: Read, network: Network) -> Iterator[Found]:
     yield "venues.uniswap_v3.fee_tiers", fees(read(file), "SUPPORTED_FEES"), file
     if "UniswapV3Router.SwapRouter02" in text:
         yield "venues.uniswap_v3.router", fields["router"], file
-    fields, file = values(config("uniswap-v4", "UniswapV4")[0]), "build/dex/uniswap-v4/config.js"
+    fields = values(config("uniswap-v4", "UniswapV4")[0])
+    file = "build/dex/uniswap-v4/config.js"
     for field, theirs in {
         "pool_manager": "poolManager",
         "state_view": "stateView",
@@ -364,7 +368,8 @@ def integers(text: str) -> str:
 
 
 def dromos(read: Read, network: Network) -> Iterator[Found]:
-    file, name = "dist/config.js", NAMES[network.chain_id].viem
+    file = "dist/config.js"
+    name = NAMES[network.chain_id].viem
     if network.chain_id in SLIPSTREAM:
         fields = values(read(file).split(f"CHAIN: {name},")[1].split("},")[0])
         if "SLIPSTREAM_FACTORY_ADDRESS" in fields:
@@ -428,7 +433,8 @@ def pancake_router(read: Read, network: Network) -> Iterator[Found]:
 
 
 def pancake_tokens(read: Read, network: Network) -> Iterator[Found]:
-    file, name = "dist/index.mjs", NAMES[network.chain_id].pancake
+    file = "dist/index.mjs"
+    name = NAMES[network.chain_id].pancake
     pattern = rf'ChainId\.{name},\s+"(0x\w{{40}})",\s+(\d+),\s+"([^"]+)"'
     for address, decimals, symbol in re.findall(pattern, read(file)) if name else ():
         yield f"tokens.{to_checksum_address(address)}.decimals", decimals, file
@@ -472,10 +478,8 @@ def enzyme(read: Read, network: Network) -> Iterator[Found]:
     """Tokens, and the feeds in dollars of tokens or of what Aave's receipts of them stand for."""
     if network.name not in {"ethereum", "base", "arbitrum", "polygon"}:
         return
-    file, coins = (
-        f"src/assets/{network.name}.ts",
-        {token.address: token.priced_as for token in network.tokens},
-    )
+    file = f"src/assets/{network.name}.ts"
+    coins = {token.address: token.priced_as for token in network.tokens}
     for asset in read(file).split("\n  },\n"):
         fields = values(asset)
         if "symbol" not in fields or "id" not in fields:

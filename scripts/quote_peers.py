@@ -54,7 +54,9 @@ class Worker:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._process, self._in, self._out = process, process.stdin, process.stdout
+        self._process = process
+        self._in = process.stdin
+        self._out = process.stdout
 
     def _ask(self, line: str) -> Any:
         """Return the answer to one line. Raises PeerMissing if the process has ended."""
@@ -134,7 +136,8 @@ def start_degenbot(folder: Path) -> Worker:
 
 def start_sdks(folder: Path) -> Worker:
     """Install Uniswap's own libraries by npm, and start them in node."""
-    npm, node = shutil.which("npm"), shutil.which("node")
+    npm = shutil.which("npm")
+    node = shutil.which("node")
     if npm is None or node is None:
         raise PeerMissing("node and npm are not on the path")
     install(
@@ -254,11 +257,9 @@ def degenbot_quotes(states: Sequence[Pool]) -> list[QuoteFunction]:
         for tick in first_state.ticks
     }
     pool = object.__new__(UniswapV3Pool)
-    pool.fee, pool.tick_spacing, pool.sparse_liquidity_map = (
-        first_state.fee_pips,
-        first_state.tick_spacing,
-        False,
-    )
+    pool.fee = first_state.fee_pips
+    pool.tick_spacing = first_state.tick_spacing
+    pool.sparse_liquidity_map = False
     return [
         partial(
             pool._calculate_swap,
@@ -283,7 +284,8 @@ def per_second(quotes: Sequence[tuple[QuoteFunction, int]], seconds: float) -> f
     """
     batch_size = max(1, len(quotes) // 8)
     batches = cycle([quotes[i : i + batch_size] for i in range(0, len(quotes), batch_size)])
-    quote_count, began_s = 0, process_time()
+    quote_count = 0
+    began_s = process_time()
     while (spent_s := process_time() - began_s) < seconds:
         batch = next(batches)
         for quote, amount in batch:
@@ -300,7 +302,8 @@ def serve(
     setup = json.loads(sys.stdin.readline())
     quotes: dict[tuple[str, bool], list[tuple[QuoteFunction, int]]] = {}
     for case, case_setup in setup["cases"].items():
-        state, amount = from_json(case_setup["pool"]), int(case_setup["amount"])
+        state = from_json(case_setup["pool"])
+        amount = int(case_setup["amount"])
         [quote] = make_warm_quotes([state])
         quotes[case, False] = [(quote, amount - i) for i in range(setup["amounts"])]
         quotes[case, True] = [

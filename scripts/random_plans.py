@@ -65,7 +65,8 @@ def curve_ranges(
     """Return [keep, roots, depths] of one direction within impact bound and floor, per unit of the
     portfolio; None if it cannot trade.
     """
-    limits, fee_factor = step.limits, 1 - pool.fee_pips / PIPS
+    limits = step.limits
+    fee_factor = 1 - pool.fee_pips / PIPS
     token_out = pool.token1 if token_in == pool.token0 else pool.token0
     max_impact = (BPS - 1 if limits.price_impact_bps is None else limits.price_impact_bps) / BPS
     min_price_share = max(
@@ -85,19 +86,20 @@ def curve_ranges(
             - 1
             - fee_factor
         ) / (2 * fee_factor)
-        start_root, depth = (
-            math.sqrt(reserve_out / reserve_in),
-            math.sqrt(reserve_in) * math.sqrt(reserve_out),
-        )
+        start_root = math.sqrt(reserve_out / reserve_in)
+        depth = math.sqrt(reserve_in) * math.sqrt(reserve_out)
         impact_root = start_root / (1 + fee_factor * max_input_share)
-        roots, depths = [start_root, impact_root], [depth]
+        roots = [start_root, impact_root]
+        depths = [depth]
     else:
         sqrt_price = pool.sqrt_price_x96 / 2**96
         start_root = sqrt_price if is_token0_in else 1 / sqrt_price
         ticks = [
             t for t in pool.ticks if (t.index <= pool.tick if is_token0_in else t.index > pool.tick)
         ]
-        roots, depths, depth = [start_root], [], float(pool.liquidity)
+        roots = [start_root]
+        depths = []
+        depth = float(pool.liquidity)
         for tick in reversed(ticks) if is_token0_in else ticks:
             roots.append(1.0001 ** ((tick.index if is_token0_in else -tick.index) / 2))
             depths.append(depth)
@@ -228,7 +230,9 @@ def compare_with_cvxpy(tallies: Sequence[Tally]) -> Iterator[str]:
     cvxpy_cases = [question for tally in tallies for question in tally.cvxpy_cases]
     with tempfile.TemporaryDirectory() as folder:
         answers = run_cvxpy([problem for _, problem, *_ in cvxpy_cases], Path(folder))
-    solved_count, largest_gap_bps, largest_excess = 0, 0.0, -math.inf
+    solved_count = 0
+    largest_gap_bps = 0.0
+    largest_excess = -math.inf
     for (name, _, our_value, turnover_share, gap_bps), answer in zip(
         cvxpy_cases, answers, strict=True
     ):
@@ -236,10 +240,8 @@ def compare_with_cvxpy(tallies: Sequence[Tally]) -> Iterator[str]:
             continue
         solved_count += 1
         advantage = answer["worth"] - our_value
-        largest_gap_bps, largest_excess = (
-            max(largest_gap_bps, advantage / turnover_share * BPS),
-            max(largest_excess, advantage - gap_bps * turnover_share / BPS),
-        )
+        largest_gap_bps = max(largest_gap_bps, advantage / turnover_share * BPS)
+        largest_excess = max(largest_excess, advantage - gap_bps * turnover_share / BPS)
         if advantage - gap_bps * turnover_share / BPS > SOLVER_TOLERANCE:
             tallies[0].errors.append(
                 f"{name}: the certificate says {gap_bps:.4f} bps, cvxpy finds"

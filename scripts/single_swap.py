@@ -18,7 +18,8 @@ def describe(outcome: StepOutcome) -> None:
     """Print the legs. If a guard refuses, the outcome's reason says so."""
     portfolio = outcome.step_input.portfolio
     for leg in outcome.plan.legs if outcome.plan else ():
-        token_in, token_out = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        token_in = portfolio.token(leg.token_in)
+        token_out = portfolio.token(leg.token_out)
         sold_text = f"{decimal_text(leg.amount_in_raw, token_in.decimals)} {token_in.label}"
         minimum_text = f"at least {decimal_text(leg.min_out_raw, token_out.decimals)}"
         bought_text = f"{decimal_text(leg.amount_out_raw, token_out.decimals)} {token_out.label}"
@@ -47,7 +48,8 @@ def main() -> int:
                 describe(outcome)
             print(f"{outcome.kind.value}: {outcome.reason}")
             for change in agent.realised_changes(outcome):
-                planned, realised = change["planned_raw"], change["realised_raw"]
+                planned = change["planned_raw"]
+                realised = change["realised_raw"]
                 print(f"{change['symbol']}: planned {planned}, realised {realised} base units")
     except TrimtabError as error:
         print(error, file=sys.stderr)

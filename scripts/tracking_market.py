@@ -19,7 +19,9 @@ Indices = NDArray[np.int64]
 HOURS_PER_YEAR = 8_760
 BPS = 10_000
 SMALLEST_LEG = 1e-9
-TARGET, EDGE, HALFWAY = 0, 1, 2
+TARGET = 0
+EDGE = 1
+HALFWAY = 2
 """Destinations of bands."""
 
 
@@ -217,7 +219,10 @@ def is_beyond(deviation, risk, triggers):  # type: ignore[no-untyped-def]
     return False
 
 
-RULE, ZONE, BAND, CALENDAR = 0, 1, 2, 3
+RULE = 0
+ZONE = 1
+BAND = 2
+CALENDAR = 3
 
 
 @njit(cache=True)

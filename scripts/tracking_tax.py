@@ -27,7 +27,9 @@ from scripts.tracking_market import (
     plan_legs,
 )
 
-FIFO, LIFO, HIFO = 0, 1, 2
+FIFO = 0
+LIFO = 1
+HIFO = 2
 METHODS = {"fifo": FIFO, "lifo": LIFO, "hifo": HIFO}
 TAX_STEPS = 100
 """Steps between no gain and all gain at which the ranges are computed; between them they are

@@ -21,7 +21,8 @@ class WheelData(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's co
         """Add the files; hatchling calls this before packing. An editable install reads the checkout."""
         if version != "standard":
             return
-        root, included_files = Path(self.root), build_data["force_include"]
+        root = Path(self.root)
+        included_files = build_data["force_include"]
         for page in root.glob("docs/*.md"):
             included_files[str(page)] = f"agent/_data/docs/{page.name}"
         if (root / SITE / "index.html").is_file():

@@ -42,7 +42,8 @@ def from_quanta(quanta: int) -> Value:
 
 def exact_sum(values: Iterable[Value]) -> Value:
     """Return the exact sum, much faster than by adding fractions if the values are on the grid."""
-    quanta, off_grid_sum = 0, Fraction(0)
+    quanta = 0
+    off_grid_sum = Fraction(0)
     for value in values:
         factor, remainder = divmod(QUANTA_PER_UNIT, value.denominator)
         if remainder:
@@ -67,7 +68,8 @@ def split_quanta(quanta: int, weights: list[int]) -> list[int]:
         return [quanta]
     weight_sum = sum(weights)
     if weight_sum == 0:
-        weights, weight_sum = [1] * len(weights), len(weights)
+        weights = [1] * len(weights)
+        weight_sum = len(weights)
     quanta_parts = [quanta * weight // weight_sum for weight in weights]
     last_weight_index = max(
         weight_index for weight_index, weight in enumerate(weights) if weight > 0
@@ -76,17 +78,23 @@ def split_quanta(quanta: int, weights: list[int]) -> list[int]:
     return quanta_parts
 
 
-WALLET, LP, TRADING, MARGIN = "assets:wallet", "assets:lp", "trading", "assets:margin"
-OPENING, DEPOSITS, WITHDRAWALS, UNEXPLAINED = (
-    "equity:opening",
-    "equity:deposits",
-    "equity:withdrawals",
-    "equity:unexplained",
-)
+WALLET = "assets:wallet"
+LP = "assets:lp"
+TRADING = "trading"
+MARGIN = "assets:margin"
+OPENING = "equity:opening"
+DEPOSITS = "equity:deposits"
+WITHDRAWALS = "equity:withdrawals"
+UNEXPLAINED = "equity:unexplained"
 UNDONE = "equity:undone"
 """Account of decreases that were fully restored: no loss, no deposit, lots unchanged."""
-GIFTS, REBASES, LP_INCOME = "income:gifts", "income:rebases", "income:lp"
-GAS, FEES, LOSSES, LP_LOSSES = "expenses:gas", "expenses:fees", "expenses:losses", "expenses:lp"
+GIFTS = "income:gifts"
+REBASES = "income:rebases"
+LP_INCOME = "income:lp"
+GAS = "expenses:gas"
+FEES = "expenses:fees"
+LOSSES = "expenses:losses"
+LP_LOSSES = "expenses:lp"
 RawAmounts = Mapping[str, int]
 
 _TRANSFER_ACCOUNTS: dict[ExternalTransferKind | None, tuple[EntryKind, str]] = {

@@ -39,7 +39,8 @@ EVENT_COLUMNS = (
     "Description",
     "Timestamp",
 )
-TRADE_LOCATION, TRANSFER_LOCATION = "uniswap", "blockchain"
+TRADE_LOCATION = "uniswap"
+TRANSFER_LOCATION = "blockchain"
 """rotki's locations of swaps, and of all other events."""
 ETHER_CHAINS = frozenset({1, 10, 8_453, 42_161, 59_144, 534_352})
 """Chains whose native coin is ether, which rotki calls ETH."""
@@ -65,7 +66,9 @@ class RotkiAssets:
     """
 
     def __init__(self, chain_id: int, native: str, decimals: DecimalsOf) -> None:
-        self.chain_id, self.native_name, self._decimals = chain_id, native, decimals
+        self.chain_id = chain_id
+        self.native_name = native
+        self._decimals = decimals
 
     def name(self, token: str) -> str:
         """Return the name of a token, such as eip155:1/erc20:0x…, or of the native coin."""
@@ -166,7 +169,8 @@ def _exchange_pairs(
     net_raw_by_token: dict[str, int] = {}
     value_by_token: dict[str, Fraction] = {}
     for posting in entry.postings:
-        token, posting_value = posting.token, posting.value or Fraction(0)
+        token = posting.token
+        posting_value = posting.value or Fraction(0)
         if posting.account in (accounts.TRADING, accounts.FEES):
             net_raw_by_token[token] = net_raw_by_token.get(token, 0) - posting.raw
             value_by_token[token] = value_by_token.get(token, Fraction(0)) - posting_value
@@ -223,11 +227,14 @@ def _exchange_pieces(
         raw_in = _raw_up_to(spent_amounts, ends_in, index_in, segment_end) - used_in_raw
         raw_out = _raw_up_to(received_amounts, ends_out, index_out, segment_end) - used_out_raw
         yield spent_amounts[index_in][0], received_amounts[index_out][0], raw_in, raw_out
-        used_in_raw, used_out_raw = used_in_raw + raw_in, used_out_raw + raw_out
+        used_in_raw += raw_in
+        used_out_raw += raw_out
         if segment_end == ends_in[index_in]:
-            index_in, used_in_raw = index_in + 1, 0
+            index_in += 1
+            used_in_raw = 0
         if segment_end == ends_out[index_out]:
-            index_out, used_out_raw = index_out + 1, 0
+            index_out += 1
+            used_out_raw = 0
 
 
 def _segment_ends(
@@ -453,7 +460,8 @@ def _values_table(valuations: Sequence[Valuation], token_names: TokenNames) -> E
         "currency",
         "weight_bps",
     )
-    value_decimals, rows = token_names.numeraire.decimals, []
+    value_decimals = token_names.numeraire.decimals
+    rows = []
     for valuation in valuations:
         weight_bps_by_token = weights_bps(valuation)
         for holding in valuation.holdings:

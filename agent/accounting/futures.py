@@ -90,7 +90,8 @@ def futures_changes(
         ) <= entry.chain_s
 
     ordered_entries = sorted(entries, key=chain_order)
-    margin_changes, entry_index = [], 0
+    margin_changes = []
+    entry_index = 0
     for start_valuation, end_valuation in pairwise(valuations):
         while entry_index < len(ordered_entries) and chain_order(ordered_entries[entry_index]) <= (
             start_valuation.block,
@@ -114,7 +115,8 @@ def futures_changes(
 
 def sum_changes(margin_changes: Iterable[FuturesChange]) -> FuturesProfit:
     """Return the sums of changes."""
-    margin_changes, zero = tuple(margin_changes), Fraction(0)
+    margin_changes = tuple(margin_changes)
+    zero = Fraction(0)
     return FuturesProfit(
         sum((margin_change.price_result for margin_change in margin_changes), zero),
         sum((margin_change.fees for margin_change in margin_changes), zero),
@@ -142,10 +144,8 @@ def futures_sums(entries: Iterable[Entry]) -> FuturesSums | None:
     for futures_entry in (entry.futures for entry in entries):
         if futures_entry is None or not (futures_entry.fills or futures_entry.funding):
             continue
-        has_events, price_per_quote = (
-            True,
-            (futures_entry.price or Fraction(0)) / futures_entry.collateral_unit_raw,
-        )
+        has_events = True
+        price_per_quote = (futures_entry.price or Fraction(0)) / futures_entry.collateral_unit_raw
         fees += sum(fill.fee_raw for fill in futures_entry.fills) * price_per_quote
         realised += sum(fill.realised_raw for fill in futures_entry.fills) * price_per_quote
         funding += sum(payment.paid_raw for payment in futures_entry.funding) * price_per_quote
@@ -169,7 +169,8 @@ def _futures_change(
     if (
         reading_before is None or reading_after is None
     ):  # the account was opened or closed in between
-        deposited_value, zero = moved_raw * collateral_price, Fraction(0)
+        deposited_value = moved_raw * collateral_price
+        zero = Fraction(0)
         return FuturesChange(
             start_valuation,
             end_valuation,
@@ -338,10 +339,8 @@ def _add_in_proportion(
     markets = [
         market for market in sorted(raw_by_market) if weight_by_market.get(market)
     ] or sorted(raw_by_market)[:1]
-    weight_sum, remaining_raw = (
-        sum(abs(weight_by_market.get(market, 0)) for market in markets),
-        added_raw,
-    )
+    weight_sum = sum(abs(weight_by_market.get(market, 0)) for market in markets)
+    remaining_raw = added_raw
     for market in markets[:-1]:
         part_raw = added_raw * abs(weight_by_market[market]) // weight_sum
         raw_by_market[market] += part_raw
@@ -370,7 +369,8 @@ class CollateralRounding:
 
     def round_results(self, entry: Entry) -> list[tuple[str, int]]:
         """Return the results of an entry: token and signed base units."""
-        futures_entry, token_amounts = entry.futures, list[tuple[str, int]]()
+        futures_entry = entry.futures
+        token_amounts = list[tuple[str, int]]()
         if futures_entry is None:
             return token_amounts
         results_raw = [fill.realised_raw for fill in futures_entry.fills]

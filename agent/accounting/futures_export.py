@@ -63,10 +63,8 @@ def futures_profit_by_year(
             continue
         profit_raw = sum(fill.realised_raw for fill in futures_entry.fills)
         profit_raw -= sum(payment.paid_raw for payment in futures_entry.funding)
-        year, profit_value = (
-            format_utc(entry.chain_s)[:4],
-            profit_raw * futures_entry.price / futures_entry.collateral_unit_raw,
-        )
+        year = format_utc(entry.chain_s)[:4]
+        profit_value = profit_raw * futures_entry.price / futures_entry.collateral_unit_raw
         profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + profit_value * rate_at(
             entry.chain_s
         )
@@ -78,7 +76,8 @@ def futures_events(entry: Entry, token_names: TokenNames) -> Iterator[CsvRow]:
     the venue's quote, and for a margin deposit or withdrawal in its token, whose label is the
     symbol.
     """
-    futures_entry, value_decimals = entry.futures, token_names.numeraire.decimals
+    futures_entry = entry.futures
+    value_decimals = token_names.numeraire.decimals
     for posting in entry.postings:
         if posting.account == accounts.MARGIN:
             event_name = "margin deposit" if posting.raw > 0 else "margin withdrawal"

@@ -105,7 +105,8 @@ def return_periods(
     prices.
     """
     flows_by_block = sorted(cash_flows, key=lambda flow: flow.block)
-    periods, next_index = [], 0
+    periods = []
+    next_index = 0
     for start_valuation, end_valuation in pairwise(valuations):
         while (
             next_index < len(flows_by_block)
@@ -117,15 +118,13 @@ def return_periods(
             next_index < len(flows_by_block)
             and flows_by_block[next_index].block <= end_valuation.block
         ):
-            inflow, native_inflow = (
-                inflow + flows_by_block[next_index].value,
-                native_inflow + flows_by_block[next_index].native_value,
-            )
+            inflow += flows_by_block[next_index].value
+            native_inflow += flows_by_block[next_index].native_value
             next_index += 1
-        reserved_raw_before, from_gas_money = (
-            {holding.token: holding.reserved_raw for holding in start_valuation.holdings},
-            Fraction(0),
-        )
+        reserved_raw_before = {
+            holding.token: holding.reserved_raw for holding in start_valuation.holdings
+        }
+        from_gas_money = Fraction(0)
         for holding_after in end_valuation.holdings:
             released_value = (
                 reserved_raw_before.pop(holding_after.token, 0) - holding_after.reserved_raw
@@ -144,7 +143,8 @@ def time_weighted_return(periods: Sequence[ReturnPeriod]) -> Fraction | None:
     The result is exact: consecutive periods without flows cancel. Periods that start at zero are
     skipped; None if all are.
     """
-    factor, has_return = Fraction(1), False
+    factor = Fraction(1)
+    has_return = False
     segment_start: Value | None = None
     segment_end = Fraction(0)
     for period in periods:
@@ -155,7 +155,8 @@ def time_weighted_return(periods: Sequence[ReturnPeriod]) -> Fraction | None:
             continue
         if segment_start is None:
             segment_start = period.start.managed_value
-        has_return, segment_end = True, period.end.managed_value
+        has_return = True
+        segment_end = period.end.managed_value
         if period.net_inflow:
             factor *= (segment_end - period.net_inflow) / segment_start
             segment_start = segment_end if segment_end > 0 else None
@@ -209,10 +210,8 @@ class BuyAndHoldTokens:
             token = self.wrapped_native if holding.token == NATIVE else holding.token
             token_value = (holding.managed_raw - holding.margin_raw) * holding.price
             spot_value_by_token[token] = spot_value_by_token.get(token, Fraction(0)) + token_value
-        total_value, total_bps = (
-            sum(spot_value_by_token.values(), Fraction(0)),
-            sum(target_bps_by_token.values()),
-        )
+        total_value = sum(spot_value_by_token.values(), Fraction(0))
+        total_bps = sum(target_bps_by_token.values())
         if not total_bps:
             return raw_by_token
         shortfall_by_token = {
@@ -305,13 +304,13 @@ def buy_and_hold(
     `hold_points`.
     """
     start_value = previous_value = valuations[0].managed_value
-    growth_factor, inflow, has_return = Fraction(1), Fraction(0), start_value > 0
+    growth_factor = Fraction(1)
+    inflow = Fraction(0)
+    has_return = start_value > 0
     for hold_point in hold_points(valuations, cash_flows, opening_tokens):
         if previous_value > 0:
-            growth_factor, has_return = (
-                quantize(growth_factor * hold_point.value_before / previous_value),
-                True,
-            )
+            growth_factor = quantize(growth_factor * hold_point.value_before / previous_value)
+            has_return = True
         inflow += hold_point.deposited_value
         previous_value = hold_point.value_after
     return previous_value - start_value - inflow, growth_factor - 1 if has_return else None
@@ -345,9 +344,11 @@ def _basket_value(raw_by_token: dict[str, Fraction], price_by_token: dict[str, F
     return sum((raw * price_by_token[token] for token, raw in raw_by_token.items()), Fraction(0))
 
 
-MIN_REBALANCES, MIN_DAYS = 5, 28
+MIN_REBALANCES = 5
+MIN_DAYS = 28
 """Minimum number of rebalances and days for a hint on the rebalancing frequency."""
-HIGH_COST_SHARE, LOW_COST_SHARE = Fraction(1, 2), Fraction(1, 10)
+HIGH_COST_SHARE = Fraction(1, 2)
+LOW_COST_SHARE = Fraction(1, 10)
 """Share of costs in the gross rebalancing premium above which costs are high, and below which they
 are low.
 """
@@ -453,7 +454,8 @@ def performance(
     ]
     if len(period_valuations) < 2:
         return None
-    start_valuation, end_valuation = period_valuations[0], period_valuations[-1]
+    start_valuation = period_valuations[0]
+    end_valuation = period_valuations[-1]
     period_entries = entries[
         bisect_right(entries, start_valuation.block, key=_block_of) : bisect_right(
             entries, end_valuation.block, key=_block_of

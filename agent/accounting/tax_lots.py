@@ -108,7 +108,9 @@ class Lots:
 
     def dispose_at_cost_quanta(self, token: str, raw: int, quanta_without_lot: int) -> list[Lot]:
         """Return the lots that a disposal consumes as `dispose` does, with costs in quanta."""
-        token_lots, remaining_raw, consumed_lots = self._lots_of(token), raw, []
+        token_lots = self._lots_of(token)
+        remaining_raw = raw
+        consumed_lots = []
         while remaining_raw > 0 and token_lots.raw:
             consumed_lots.append(token_lots.take(remaining_raw))
             remaining_raw -= consumed_lots[-1].raw
@@ -160,7 +162,8 @@ class _TokenLots:
         """Add the newest lot."""
         self._put(lot, self._added_count)
         self._added_count += 1
-        self.raw, self._cost = self.raw + lot.raw, self._cost + lot.cost_quanta
+        self.raw += lot.raw
+        self._cost += lot.cost_quanta
 
     def take(self, max_raw: int) -> Lot:
         """Consume the next lot, or at most `max_raw` base units of it."""
@@ -175,7 +178,8 @@ class _TokenLots:
                 sequence,
                 is_remainder=True,
             )
-        self.raw, self._cost = self.raw - raw, self._cost - cost
+        self.raw -= raw
+        self._cost -= cost
         return Lot(raw, cost, lot.acquired_s)
 
     def peek(self) -> NextLot:
@@ -199,10 +203,13 @@ class _TokenLots:
             ]
         if self.method is not LotMethod.AVERAGE:
             return list(self._lots)
-        lots, raw_left, cost_left = [], self.raw, self._cost
+        lots = []
+        raw_left = self.raw
+        cost_left = self._cost
         for lot in self._lots:
             cost = cost_left * lot.raw // raw_left
-            cost_left, raw_left = cost_left - cost, raw_left - lot.raw
+            cost_left -= cost
+            raw_left -= lot.raw
             lots.append(Lot(lot.raw, cost, lot.acquired_s))
         return lots
 
@@ -231,10 +238,8 @@ class _TokenLots:
 
 RateAt = Callable[[int], Fraction]
 """Reporting units per numeraire unit at a chain time."""
-_WITHDRAWAL_ACCOUNTS, _DEPOSIT_ACCOUNTS = (
-    (accounts.WITHDRAWALS,),
-    (accounts.OPENING, accounts.DEPOSITS),
-)
+_WITHDRAWAL_ACCOUNTS = (accounts.WITHDRAWALS,)
+_DEPOSIT_ACCOUNTS = (accounts.OPENING, accounts.DEPOSITS)
 _INCOME_ACCOUNTS = (accounts.GIFTS, accounts.REBASES, accounts.LP_INCOME)
 _LOSS_ACCOUNTS = (accounts.LOSSES, accounts.LP_LOSSES)
 _EXCHANGE_ACCOUNTS = (accounts.TRADING, accounts.FEES, accounts.GAS)
@@ -367,12 +372,10 @@ class _EntryLots:
         wrapped_native: str,
         rate: Fraction,
     ) -> None:
-        self.tax_lot_run, self.entry, self.numeraire, self.wrapped_native = (
-            tax_lot_run,
-            entry,
-            numeraire,
-            wrapped_native,
-        )
+        self.tax_lot_run = tax_lot_run
+        self.entry = entry
+        self.numeraire = numeraire
+        self.wrapped_native = wrapped_native
         self.rate = None if rate == 1 else rate
         self.posted_raw: dict[tuple[str, str], int] = {}
         self.posted_quanta: dict[tuple[str, str], int] = {}
@@ -441,10 +444,8 @@ class _EntryLots:
     ) -> None:
         if not received_raw_by_token and not spent_raw_by_token:
             return
-        bought_tokens, sold_tokens = (
-            sorted(set(received_raw_by_token) - {self.numeraire}),
-            sorted(set(spent_raw_by_token) - {self.numeraire}),
-        )
+        bought_tokens = sorted(set(received_raw_by_token) - {self.numeraire})
+        sold_tokens = sorted(set(spent_raw_by_token) - {self.numeraire})
         numeraire_in_quanta, numeraire_out_quanta = (
             self._to_reporting(raw_by_token.get(self.numeraire, 0) * QUANTA_PER_UNIT)
             for raw_by_token in (received_raw_by_token, spent_raw_by_token)
@@ -519,7 +520,8 @@ class _EntryLots:
         self.tax_lot_run.quanta_by_flow["carried"] += value_quanta - cost_quanta
 
     def _dispose(self, token: str, raw: int, proceeds_quanta: int) -> None:
-        lots, entry = self._consume(token, raw, proceeds_quanta), self.entry
+        lots = self._consume(token, raw, proceeds_quanta)
+        entry = self.entry
         proceeds_quanta_by_lot = split_quanta(proceeds_quanta, [lot.raw for lot in lots])
         for lot, lot_proceeds_quanta in zip(lots, proceeds_quanta_by_lot, strict=True):
             disposal = Disposal(
@@ -610,9 +612,11 @@ def max_sellable_raw(
     """
     if max_gain < 0:
         return 0
-    total_gain, sold_raw = Fraction(0), 0
+    total_gain = Fraction(0)
+    sold_raw = 0
     for lot in Lots(method, (lot for lot in lots if lot.token == token)).pop_lots(token):
-        part_raw, gain_before = min(lot.raw, limit_raw - sold_raw), total_gain
+        part_raw = min(lot.raw, limit_raw - sold_raw)
+        gain_before = total_gain
         total_gain = gain_before + part_raw * price - lot.cost_of(part_raw)
         if total_gain > max_gain:
             return sold_raw + _largest_part(lot, price, max_gain - gain_before, part_raw)
@@ -624,7 +628,8 @@ def max_sellable_raw(
 
 def _largest_part(lot: NextLot, price: Value, max_gain: Value, too_many_raw: int) -> int:
     """Return the most base units of a lot within a gain, by bisection."""
-    low_raw, high_raw = 0, too_many_raw - 1
+    low_raw = 0
+    high_raw = too_many_raw - 1
     while low_raw < high_raw:
         middle_raw = (low_raw + high_raw + 1) // 2
         if middle_raw * price - lot.cost_of(middle_raw) <= max_gain:

@@ -143,7 +143,8 @@ class Agent:
         """Quote the sale of `amount` whole coins of `token_in`, over all pools or in `pool`. Reads
         more ticks if the quote passes the known ones.
         """
-        sold_token, bought_token = self.token(token_in, "--in"), self.token(token_out, "--out")
+        sold_token = self.token(token_in, "--in")
+        bought_token = self.token(token_out, "--out")
         amount_raw = self._parse_amount(amount, sold_token)
         step_input = self.step_input()
         pool_address = None if pool is None else parse_address(pool, "--pool")
@@ -198,7 +199,8 @@ class Agent:
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
         """Swap `amount` whole coins, under the same guards as a rebalance."""
-        sold_token, bought_token = self.token(token_in, "--in"), self.token(token_out, "--out")
+        sold_token = self.token(token_in, "--in")
+        bought_token = self.token(token_out, "--out")
         return self._run_request(
             Swap(sold_token.address, bought_token.address, self._parse_amount(amount, sold_token)),
             send,

@@ -111,8 +111,10 @@ def alerts(agent: Agent) -> AlertsDocument:
     target.
     """
     portfolio_status = agent.status()
-    alerts_table, store = agent.context.config.alerts, agent.context.store
-    alert_states, state_by_target = store.alerts.states(), store.alerts.target_states()
+    alerts_table = agent.context.config.alerts
+    store = agent.context.store
+    alert_states = store.alerts.states()
+    state_by_target = store.alerts.target_states()
     target_names = {target.name for target in alerts_table.targets}
     sent_states = [
         alert_state for alert_state in alert_states if alert_state.last_sent_s is not None
@@ -197,7 +199,8 @@ def send_test_alerts(config: LoadedConfig | Path | str) -> AlertTestDocument:
 def _open_channel(
     alerts_table: AlertsTable, target: AlertTargetTable, store: AlertStore | None
 ) -> AlertChannel:
-    url, timeout_s = target.read_url(), float(alerts_table.timeout)
+    url = target.read_url()
+    timeout_s = float(alerts_table.timeout)
     if store is not None and url.startswith(PUSH_SCHEME):
         from agent.observe.push import PushChannel, PushSender
 
@@ -214,7 +217,8 @@ def _alert_kinds(events: Sequence[str]) -> frozenset[AlertKind]:
 
 
 def _asset_document(agent: Agent, asset_band: AssetBand) -> AssetAlertDocument:
-    drift, token = asset_band.drift, agent.portfolio.token(asset_band.drift.token)
+    drift = asset_band.drift
+    token = agent.portfolio.token(asset_band.drift.token)
     numeraire = agent.portfolio.numeraire
 
     def alert_price_text(alert_price: Price | None) -> str | None:
@@ -300,10 +304,8 @@ def unreported_shortfalls(
         is_recent = intent.created_s >= now_s - MAX_SHORTFALL_AGE_DAYS * 86_400
         if not is_recent or shortfall_key(intent.step_id) in reported_keys:
             continue
-        short_tokens, step = (
-            shortfall_by_receipt(store, intent),
-            originating_step(store.steps, intent),
-        )
+        short_tokens = shortfall_by_receipt(store, intent)
+        step = originating_step(store.steps, intent)
         if short_tokens and step is not None:
             token_labels = tuple(step.portfolio.token(token).label for token in short_tokens)
             shortfalls.append((intent.step_id, token_labels))

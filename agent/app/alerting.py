@@ -172,7 +172,8 @@ def _band_alert(
     """Return the alert for assets outside their bands, with their net exposure where they have
     futures; beyond MAX_NAMED_ASSETS, only their number.
     """
-    shown_causes, exposures = causes[:MAX_NAMED_ASSETS], net_exposure_shares(step, drifts)
+    shown_causes = causes[:MAX_NAMED_ASSETS]
+    exposures = net_exposure_shares(step, drifts)
     bands_text = "; ".join(
         _format_band(asset_band, step.portfolio, exposures) for asset_band in shown_causes
     )
@@ -201,7 +202,8 @@ def format_trades(
     for leg in plan.legs:
         changes_raw[leg.token_in] = changes_raw.get(leg.token_in, 0) - leg.amount_in_raw
         changes_raw[leg.token_out] = changes_raw.get(leg.token_out, 0) + leg.amount_out_raw
-    numeraire, trade_texts = portfolio.numeraire, []
+    numeraire = portfolio.numeraire
+    trade_texts = []
     for asset in portfolio.assets:
         change_raw = changes_raw.get(asset.token.address, 0)
         if change_raw and asset.token.address != numeraire.address:
@@ -223,7 +225,8 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
     """Format the swaps, or the futures actions, of an outcome's plan, with the comparisons of sale
     and hedge; empty if there are none.
     """
-    step, plan = outcome.step_input, outcome.plan
+    step = outcome.step_input
+    plan = outcome.plan
     if (futures_plan := planned_futures(plan)) is not None:
         trades_text = actions_text(
             step.snapshot, step.portfolio, futures_policy(step), futures_plan, is_done=is_done
@@ -250,7 +253,8 @@ def _weight_ratio(asset_band: AssetBand) -> Fraction:
 def _format_band(
     asset_band: AssetBand, portfolio: Portfolio, exposures: Mapping[str, Fraction]
 ) -> str:
-    drift, numeraire = asset_band.drift, portfolio.numeraire
+    drift = asset_band.drift
+    numeraire = portfolio.numeraire
     token = portfolio.token(drift.token)
     band_text = (
         f"{token.label} is {asset_band.side} its band: {drift.weight_text} of the portfolio,"
@@ -545,7 +549,8 @@ def _refusal_alert(failing_verdicts: list[Verdict], advice: str) -> Alert:
     guard_texts: dict[str, str] = {}
     for verdict in failing_verdicts:
         guard_name = verdict.guard if _GUARD_NAME_PATTERN.fullmatch(verdict.guard) else "a guard"
-        measured_text, limit_text = verdict.measured_text.strip(), verdict.limit.strip()
+        measured_text = verdict.measured_text.strip()
+        limit_text = verdict.limit.strip()
         guard_texts[guard_name] = guard_name
         if _FIGURE_PATTERN.fullmatch(measured_text) and _FIGURE_PATTERN.fullmatch(limit_text):
             guard_texts[guard_name] = f"{guard_name} ({measured_text}, limit {limit_text})"

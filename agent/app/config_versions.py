@@ -26,13 +26,11 @@ if TYPE_CHECKING:
 
 
 Document = dict[str, Any]
-FIRST_ORIGIN, CONFIRMED_ORIGIN, YES_ORIGIN, EDIT_ORIGIN, NOTICED_ORIGIN = (
-    "first",
-    "confirmed",
-    "yes",
-    "edit",
-    "noticed",
-)
+FIRST_ORIGIN = "first"
+CONFIRMED_ORIGIN = "confirmed"
+YES_ORIGIN = "yes"
+EDIT_ORIGIN = "edit"
+NOTICED_ORIGIN = "noticed"
 CONTROL_ORIGIN = "control"
 """How a version came into the store; a noticed one is not confirmed."""
 UNKNOWN_CHANGES = ("only the hash of the previous version is stored",)
@@ -90,7 +88,8 @@ def owner_confirmed_config(
             continue
         if version.text is None:
             return None
-        owner_values, present_values = read_toml(version.text), dict(loaded_config.toml_values)
+        owner_values = read_toml(version.text)
+        present_values = dict(loaded_config.toml_values)
         layer_keys = (
             layer_key
             for list_keys in EDITABLE_KEYS
@@ -114,7 +113,8 @@ def confirm_without_asking(context: wiring.AgentContext) -> bool:
     """Confirm the config without asking (`--yes`) and return True. Raises Refused with the changes
     if it was edited manually on a live chain.
     """
-    loaded_config, version_store = context.loaded_config, context.store.configs
+    loaded_config = context.loaded_config
+    version_store = context.store.configs
     changed_lines = refuse_live_changes(loaded_config, version_store)
     origin = CONFIRMED_ORIGIN if changed_lines is None else YES_ORIGIN
     record_version(
@@ -156,11 +156,10 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
 
     Raises ConfigChanged if another version was confirmed in the meantime.
     """
-    loaded_config, version_store = context.loaded_config, context.store.configs
-    confirmed_digest, changed_lines = (
-        version_store.confirmed_digest(),
-        unconfirmed_changes(loaded_config, version_store) or (),
-    )
+    loaded_config = context.loaded_config
+    version_store = context.store.configs
+    confirmed_digest = version_store.confirmed_digest()
+    changed_lines = unconfirmed_changes(loaded_config, version_store) or ()
     if changed_lines:
         record_version(loaded_config, version_store, NOTICED_ORIGIN)
     if not ask(changed_lines):

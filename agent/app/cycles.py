@@ -63,11 +63,9 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
     store. Return the outcome of the last slice, with the transactions of all.
     """
     context = wallet.context
-    outcome, last_acting_outcome, transactions = (
-        first_outcome,
-        first_outcome,
-        list(first_outcome.transactions),
-    )
+    outcome = first_outcome
+    last_acting_outcome = first_outcome
+    transactions = list(first_outcome.transactions)
     while outcome.kind in CONTINUING_OUTCOMES:
         execution = _unfinished_execution(context, outcome)
         if execution is None or context.kill_switch.read().paused is not False:
@@ -367,10 +365,8 @@ class AgentRun:
                 raise
             self._is_config_blocked = True
             self._adopt_confirmed_config(error)
-            self._confirmed_digest, self._is_config_blocked = (
-                self._agent.context.confirmed_hash,
-                False,
-            )
+            self._confirmed_digest = self._agent.context.confirmed_hash
+            self._is_config_blocked = False
         return self._act()
 
     def _adopt_confirmed_config(self, change_error: ConfigChanged) -> None:

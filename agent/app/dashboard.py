@@ -53,7 +53,8 @@ def change_marker(config: ConfigSource) -> str:
     """Return a text that changes with each cycle, on paper too, and with the states of its
     transactions; empty without steps.
     """
-    loaded_config, change_words = load_config(config), list[str]()
+    loaded_config = load_config(config)
+    change_words = list[str]()
     for book_config in (loaded_config, replace(loaded_config, is_paper=True)):
         if book_config.is_paper and not wiring.store_file(book_config).is_file():
             continue

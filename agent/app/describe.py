@@ -94,10 +94,8 @@ def off_target_reasons(outcome: StepOutcome) -> list[str]:
     """Return why assets stay off target after the plan of an outcome, one text for each."""
     if outcome.plan is None:
         return []
-    step, name_by_pool = (
-        outcome.step_input,
-        pool_names(outcome.step_input.snapshot, outcome.step_input.portfolio),
-    )
+    step = outcome.step_input
+    name_by_pool = pool_names(outcome.step_input.snapshot, outcome.step_input.portfolio)
     asset_labels = {asset.token.label for asset in step.portfolio.assets}
     return [
         f"{skipped_asset.subject} stays {replace_pool_addresses(skipped_asset.why, name_by_pool)}"
@@ -106,11 +104,9 @@ def off_target_reasons(outcome: StepOutcome) -> list[str]:
     ]
 
 
-PRIVATE_PATH, PUBLIC_PATH, EITHER_PATH = (
-    "private endpoint",
-    "public mempool",
-    "private endpoint, public mempool if it fails",
-)
+PRIVATE_PATH = "private endpoint"
+PUBLIC_PATH = "public mempool"
+EITHER_PATH = "private endpoint, public mempool if it fails"
 """Where signed transactions are sent."""
 HIDDEN_PATHS = (PRIVATE_PATH, ORDERED_BY_SEQUENCER)
 """Ways by which no stranger sees a transaction before its block."""
@@ -151,7 +147,8 @@ def submission_channel(config: Config) -> str:
 
 def exposure_under_limits(config: Config) -> SandwichExposure:
     """Return the sandwich exposure of public transactions under the limits."""
-    limits, numeraire = config.limits, config.portfolio.numeraire
+    limits = config.limits
+    numeraire = config.portfolio.numeraire
     other_assets = [asset for asset in config.portfolio.assets if asset.symbol != numeraire]
     return sandwich_exposure(
         limits.plan_cost,
@@ -235,12 +232,11 @@ def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str
         f"{label_by_token.get(token, token)} {weight_bps / 100:g}%"
         for token, weight_bps in strategy.weights_bps
     )
-    health_rule, health_text = strategy.health, "off"
+    health_rule = strategy.health
+    health_text = "off"
     if health_rule is not None:
-        min_sharpe_text, recovery_text = (
-            decimal_text(health_rule.limit_milli, 3),
-            decimal_text(health_rule.recover_milli, 3),
-        )
+        min_sharpe_text = decimal_text(health_rule.limit_milli, 3)
+        recovery_text = decimal_text(health_rule.recover_milli, 3)
         health_text = (
             f"Sharpe ratio of {format_duration(health_rule.window_s)} below {min_sharpe_text} for"
             f" {format_duration(health_rule.period_s)}, back at {recovery_text} for"
@@ -262,9 +258,12 @@ def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str
 
 def binding_parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
     """Return the parameters by name, without secrets: URLs show as their operators."""
-    chain, execution, reference = config.chain, config.execution, config.reference
+    chain = config.chain
+    execution = config.execution
+    reference = config.reference
     operators = sorted({endpoint.operator for endpoint in chain.rpc})
-    numeraire, policy = portfolio.numeraire.label, build_policy(config)
+    numeraire = portfolio.numeraire.label
+    policy = build_policy(config)
     text_by_parameter = {
         "chain": f"{chain.chain_id}{' (a local fork)' if chain.fork else ''}",
         "endpoints": f"{', '.join(operators)}; {chain.min_operators} must agree",

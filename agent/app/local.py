@@ -115,7 +115,8 @@ def serve_localchain(
 
 SERVED_FUTURES_MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
 SERVED_FUTURES_WEIGHTS = {"WETH": "60%", "WBTC": "-40%"}
-FUTURES_COLLATERAL, SERVED_FUTURES_DEPOSIT = "USDC", 2_000
+FUTURES_COLLATERAL = "USDC"
+SERVED_FUTURES_DEPOSIT = 2_000
 SERVED_FUTURES_POSITIONS = {"WETH": Fraction(2, 5), "WBTC": Fraction(-1, 100)}
 """Sizes of the wallet's initial positions, off target so that a plan has orders."""
 
@@ -380,7 +381,8 @@ def fund(chain: LocalChain, usd_by_symbol: Mapping[str, int]) -> None:
         )
 
 
-DEMO_INTERVAL, DEMO_CONFIRM_BLOCKS = "1s", 3
+DEMO_INTERVAL = "1s"
+DEMO_CONFIRM_BLOCKS = 3
 """Wait before a cycle, and the blocks that confirm a drift. Each cycle has one block, so the first
 three cycles after a move only show the drift."""
 CYCLE_PAUSE_S = 4
@@ -443,13 +445,17 @@ class LiveDemo:
         days: Sequence[RecordedDay],
     ) -> None:
         self.config_path = config
-        self._agent, self._chain, self._clock, self._days = agent, chain, clock, days
+        self._agent = agent
+        self._chain = chain
+        self._clock = clock
+        self._days = days
 
     def play(self) -> Generator[StepOutcome | TrimtabError | MarketMove]:
         """Run cycles that send, and move the market between them; yield each outcome and move.
         After the last day the market stands still. Ends with StopRequested.
         """
-        day_pairs, last_move_s = pairwise(self._days), -float(MOVE_INTERVAL_S)
+        day_pairs = pairwise(self._days)
+        last_move_s = -float(MOVE_INTERVAL_S)
         with ExitStack() as stack:
             run_service = stack.enter_context(
                 service.report_run(self._agent, self._clock, DEMO_INTERVAL, sends=True)
@@ -548,7 +554,8 @@ breach the maintenance margin.
 """
 PREMIUM_FACTOR = Fraction(101, 100)
 """Price of a perpetual as a multiple of its index on the day with funding."""
-DAY_S, TWAP_S = 86_400, 1_860
+DAY_S = 86_400
+TWAP_S = 1_860
 PERP_LIQUIDITY_USD = 4_000_000
 """USD that the makers hold in the market of each perpetual."""
 
@@ -560,7 +567,8 @@ class FuturesDemoWorld:
 
     def __init__(self, agent: Agent, chain: LocalChain, perps: LocalPerps) -> None:
         self.agent = agent
-        self._chain, self._perps = chain, perps
+        self._chain = chain
+        self._perps = perps
         self._first_account: MarginAccount | None = None
 
     def remember_positions(self) -> None:

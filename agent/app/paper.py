@@ -24,7 +24,8 @@ from agent.ports import Clock
 from agent.units import parse_raw
 from agent.wiring.futures import live_store_file
 
-NATIVE_DECIMALS, VALUE_DECIMALS = 18, 18
+NATIVE_DECIMALS = 18
+VALUE_DECIMALS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,8 @@ def always_confirm(_: StepOutcome) -> bool:
 def _initial_wallet(agent: Agent, start: PaperStart) -> PaperWallet:
     """Return the initial paper wallet, with its margin account."""
     snapshot = agent.context.position_reader.snapshot()
-    context, futures_policy = agent.context, agent.context.futures_policy
+    context = agent.context
+    futures_policy = agent.context.futures_policy
     deposit_raw = 0 if start.value or start.amounts else None
     if start.margin:
         if futures_policy is None:

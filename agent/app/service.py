@@ -127,7 +127,8 @@ class StoppableClock:
             self._is_interruptible = False
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
-        is_second, self._is_stopping = self._is_stopping, True
+        is_second = self._is_stopping
+        self._is_stopping = True
         self._signals.put(None)
         if is_second or self._is_interruptible:
             raise StopRequested
@@ -272,7 +273,8 @@ class RunEventHandler:
         """Log each change of a control, queue alerts, and keep lines for the screen; of many only
         the first.
         """
-        store, now_s = self.agent.context.store, self.agent.context.clock.now_s()
+        store = self.agent.context.store
+        now_s = self.agent.context.clock.now_s()
         control_events = store.controls.events(after=self.control_log_end)
         if not control_events:
             return
@@ -373,7 +375,8 @@ class RunEventHandler:
         self.recorder.on_end(error.message)
         if self.alert_notifier is None:
             return
-        alert, now_s = alerting.run_ended_alert(error), self.agent.context.clock.now_s()
+        alert = alerting.run_ended_alert(error)
+        now_s = self.agent.context.clock.now_s()
         with suppress(Exception):  # if the store failed, send the alert without recording it
             self.alert_notifier.process_cycle_alerts((alert,), frozenset(), now_s, is_last=True)
             return
@@ -394,8 +397,10 @@ class RunEventHandler:
             screen_notes += ("The plan waits for a confirmation: trimtab request confirm",)
         if self.unrecorded_reason:
             screen_notes += (self.unrecorded_reason,)
-        self.config_changes, self.control_notes = (), ()
-        self.plan_waits, self.unrecorded_reason = False, ""
+        self.config_changes = ()
+        self.control_notes = ()
+        self.plan_waits = False
+        self.unrecorded_reason = ""
         return screen_notes
 
     def on_unrecorded(self, why: str) -> None:
@@ -434,10 +439,12 @@ def report_run(
     that of a run that goes on. Paper trading writes only the log, because alerts, heartbeat and
     report describe the live agent.
     """
-    service_table, on_paper = agent.context.config.service, agent.context.loaded_config.is_paper
+    service_table = agent.context.config.service
+    on_paper = agent.context.loaded_config.is_paper
     secrets = secrets_of(agent.context.loaded_config)
     log_style = log_format or service_table.log_format
-    log, systemd_notifier = configure(log_style, secrets), SystemdNotifier()
+    log = configure(log_style, secrets)
+    systemd_notifier = SystemdNotifier()
     recorder = RunRecorder(
         None if once or on_paper else agent.context.store.run_reports,
         parse_duration_s(every, "--every"),
@@ -458,7 +465,8 @@ def report_run(
             about=delivery.message.kind.value,
         )
 
-    heartbeat, alert_notifier = None, None
+    heartbeat = None
+    alert_notifier = None
     watchdog = Watchdog(service_table.hang_after, period_s=systemd_notifier.watchdog_s)
     if not on_paper:
         if (heartbeat_url := service_table.read_heartbeat_url()) is not None:

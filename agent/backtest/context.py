@@ -96,7 +96,8 @@ class SimulatedReader:
     def snapshot(self) -> Snapshot:
         """See ports.Reader."""
         world = self._world
-        wallet, tokens = world.wallet, [token.address for token in world.tokens]
+        wallet = world.wallet
+        tokens = [token.address for token in world.tokens]
         allowances = [Allowance(token, ROUTER, wallet.allowances.get(token, 0)) for token in tokens]
         contract_addresses = [ROUTER, *tokens, *world.pools]
         if (venue := world.venue) is not None:
@@ -183,7 +184,8 @@ class SimulatedEvidence:
         )
 
     def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
-        pool_by_address, second_quotes = dict(self._world.pools), []
+        pool_by_address = dict(self._world.pools)
+        second_quotes = []
         for leg_index, leg in enumerate(plan.legs):
             try:
                 swap_result = pool_by_address[leg.pool].swap(leg.token_in, leg.amount_in_raw)
@@ -260,7 +262,8 @@ class SimulatedChain:
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender."""
-        tx, due_bar = decode_unsigned(signed), self._world.bar
+        tx = decode_unsigned(signed)
+        due_bar = self._world.bar
         if tx.to in (ROUTER, CLEARING_HOUSE):
             due_bar += self._world.settings.latency_bars
         self._world.pending_transactions.append((due_bar, signed.hash, tx))
@@ -294,9 +297,11 @@ class SimulatedChain:
         )
 
     def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:
-        world, wallet = self._world, self._world.wallet
+        world = self._world
+        wallet = self._world.wallet
         wallet.nonce += 1
-        transfers, fills = tuple[Transfer, ...](), tuple[PerpFill, ...]()
+        transfers = tuple[Transfer, ...]()
+        fills = tuple[PerpFill, ...]()
         effects: TransactionEffects | VenueEffects | None
         try:
             effects = self._effects_of(tx)
@@ -304,15 +309,15 @@ class SimulatedChain:
             effects = None
         if effects is not None and effects.gas_units > tx.gas:  # out of gas
             effects = None
-        gas_units, gas_price_wei = (
-            min(tx.gas, FAILED_SWAP_GAS),
-            min(world.gas_price_wei, tx.max_gas_price_wei),
-        )
+        gas_units = min(tx.gas, FAILED_SWAP_GAS)
+        gas_price_wei = min(world.gas_price_wei, tx.max_gas_price_wei)
         if effects is not None:
-            gas_units, transfers = effects.gas_units, tuple(effects.transfers)
+            gas_units = effects.gas_units
+            transfers = tuple(effects.transfers)
             wallet.balances = effects.balances
         if isinstance(effects, TransactionEffects):
-            wallet.allowances, world.pools = effects.allowances, effects.pools
+            wallet.allowances = effects.allowances
+            world.pools = effects.pools
         elif effects is not None and world.venue is not None:
             world.venue.apply(effects)
             fills = effects.fills
@@ -532,7 +537,8 @@ def _build_context(
     chain = SimulatedChain(world)
     draw_random = random.Random(world.settings.seed).random
     tokens = tuple(token.address for token in world.tokens)
-    wrapped_native, gas_price_ceiling_wei = spec.portfolio.wrapped_native, spec.limits.gas_price_wei
+    wrapped_native = spec.portfolio.wrapped_native
+    gas_price_ceiling_wei = spec.limits.gas_price_wei
     signing_rules = SigningRules(
         CHAIN_ID,
         WALLET,

@@ -165,7 +165,8 @@ def price_gap_notes(
     has_price = ~np.isnan(closes)
     for column, symbol in enumerate(symbols):
         priced_rows = np.nonzero(has_price[:, column])[0]
-        start_row, end_row = int(priced_rows[0]), int(priced_rows[-1])
+        start_row = int(priced_rows[0])
+        end_row = int(priced_rows[-1])
         if start_row > 0:
             notes.append(f"{symbol} starts {start_row} bars after the first")
         if end_row < len(closes) - 1:
@@ -224,7 +225,8 @@ def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     `time` and `gas_price_wei`. Raises ConfigError as read_table does, and if the file begins after
     the first time.
     """
-    polars, option = load_polars(), "--gas-prices"
+    polars = load_polars()
+    option = "--gas-prices"
     frame = read_frame(polars, path, option)
     if not {"time", "gas_price_wei"} <= set(frame.columns):
         raise ConfigError(
@@ -242,10 +244,8 @@ def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
             f"{option}: a gas price of {path.name} is not a whole number of wei, 0 or more",
             "write for example 20000000000",
         )
-    row_times_s, gas_prices_wei = (
-        unix_seconds(frame["time"], path),
-        frame["gas_price_wei"].to_list(),
-    )
+    row_times_s = unix_seconds(frame["time"], path)
+    gas_prices_wei = frame["gas_price_wei"].to_list()
     if (np.diff(row_times_s) <= 0).any():
         row = int(np.argmax(np.diff(row_times_s) <= 0)) + 2
         raise ConfigError(
@@ -302,7 +302,8 @@ def prices_in_numeraire(
     """Return a column of prices for each token, in whole coins of the numeraire, from closes in the
     table's order; NaN if missing.
     """
-    column_by_token, ones = columns_by_token(spec, table), np.ones(len(closes))
+    column_by_token = columns_by_token(spec, table)
+    ones = np.ones(len(closes))
     closes_by_token = {address: closes[:, column] for address, column in column_by_token.items()}
     prices: NDArray[np.float64] = np.column_stack(
         [closes_by_token.get(token.address, ones) for token in tokens]

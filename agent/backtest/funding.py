@@ -168,7 +168,8 @@ def funding_carry(
     `holding_value_at` returns the holding after a bar, at its price, numeraire base units. Each time uses
     the newest bar until then, so no later price or trade changes a payment.
     """
-    is_within, usual_interval_s = within_bars_mask(series, bar_times_s), series.usual_interval_s
+    is_within = within_bars_mask(series, bar_times_s)
+    usual_interval_s = series.usual_interval_s
     times_s = series.times_s[is_within]
     bar_indices = np.searchsorted(bar_times_s, times_s, side="right") - 1
     holding_values = [holding_value_at(bar) for bar in bar_indices.tolist()]
@@ -193,8 +194,11 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     """Return notes on rates that start late, end early, are outside the bars, have irregular
     intervals, or look like percent.
     """
-    times_s, usual_interval_s, notes = series.times_s, series.usual_interval_s, []
-    note_prefix, is_within = f"funding: {series.symbol}", within_bars_mask(series, bar_times_s)
+    times_s = series.times_s
+    usual_interval_s = series.usual_interval_s
+    notes = []
+    note_prefix = f"funding: {series.symbol}"
+    is_within = within_bars_mask(series, bar_times_s)
     if times_s[0] - bar_times_s[0] > usual_interval_s:
         notes.append(
             f"{note_prefix} starts at {_format_minute(times_s[0])}, after the simulation starts"
@@ -257,7 +261,8 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
     Raises ConfigError as read_table does, and for rates that are not a number or beyond the whole
     notional.
     """
-    polars, option = load_polars(), "--funding"
+    polars = load_polars()
+    option = "--funding"
     frame = read_frame(polars, path, option)
     time_column = next((column for column in TIME_COLUMNS if column in frame.columns), None)
     if time_column is None or not {"symbol", "rate"} <= set(frame.columns):

@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-SAME_ASSETS, CHANGED_ASSETS, NO_ASSETS = 0, 1, 2
+SAME_ASSETS = 0
+CHANGED_ASSETS = 1
+NO_ASSETS = 2
 """State of a bar: the same assets trade as in the previous bar, different ones, or none."""
-TARGET, HALFWAY, BAND = 0, 1, 2
+TARGET = 0
+HALFWAY = 1
+BAND = 2
 FINAL_COLUMN, HOLD_COLUMN, TURNOVER_COLUMN, COSTS_COLUMN, STRANDED_COLUMN, REBALANCES_COLUMN = (
     range(6)
 )
@@ -28,8 +32,10 @@ corrections count as zero.
 """
 NO_NUMERAIRE = -1
 """Index of the numeraire of a setting that is not by the tracking rule."""
-_MAX_DEPTH_SHARE, _MAX_NEWTON_STEPS = 1.0 - 1e-9, 200
-_MAX_DESCENT_ROUNDS, _DESCENT_TOLERANCE = 400, 1e-10
+_MAX_DEPTH_SHARE = 1.0 - 1e-9
+_MAX_NEWTON_STEPS = 200
+_MAX_DESCENT_ROUNDS = 400
+_DESCENT_TOLERANCE = 1e-10
 MAX_BLOCK_BARS = 256
 """Maximum number of bars checked at a time."""
 
@@ -63,15 +69,16 @@ def set_bands(
     for asset in range(len(targets)):
         if is_tradable[asset]:
             target_sum += targets[asset]
-    low_edges, high_edges, lowest_end_shares, highest_end_shares = (
-        bands[0],
-        bands[1],
-        bands[2],
-        bands[3],
-    )
-    low_edge_sum, high_edge_sum = 0.0, 0.0
+    low_edges = bands[0]
+    high_edges = bands[1]
+    lowest_end_shares = bands[2]
+    highest_end_shares = bands[3]
+    low_edge_sum = 0.0
+    high_edge_sum = 0.0
     for asset in range(len(targets)):
-        scaled_targets[asset], low_edges[asset], high_edges[asset] = 0.0, 0.0, 1.0
+        scaled_targets[asset] = 0.0
+        low_edges[asset] = 0.0
+        high_edges[asset] = 1.0
         if is_tradable[asset] and target_sum > 0.0:
             scaled_targets[asset] = targets[asset] / target_sum
             width = absolute_width
@@ -79,20 +86,19 @@ def set_bands(
                 width = relative_width * scaled_targets[asset]
             if np.isnan(width):
                 width = 0.0
-            low_edges[asset], high_edges[asset] = (
-                max(0.0, scaled_targets[asset] - width),
-                min(1.0, scaled_targets[asset] + width),
-            )
-            low_edge_sum, high_edge_sum = (
-                low_edge_sum + low_edges[asset],
-                high_edge_sum + high_edges[asset],
-            )
+            low_edges[asset] = max(0.0, scaled_targets[asset] - width)
+            high_edges[asset] = min(1.0, scaled_targets[asset] + width)
+            low_edge_sum += low_edges[asset]
+            high_edge_sum += high_edges[asset]
     for asset in range(len(targets)):
-        lowest_end_shares[asset], highest_end_shares[asset] = 0.0, 0.0
+        lowest_end_shares[asset] = 0.0
+        highest_end_shares[asset] = 0.0
         if is_tradable[asset]:
-            lowest_end_shares[asset], highest_end_shares[asset] = (
-                max(low_edges[asset], 1.0 - (high_edge_sum - high_edges[asset])),
-                min(high_edges[asset], 1.0 - (low_edge_sum - low_edges[asset])),
+            lowest_end_shares[asset] = max(
+                low_edges[asset], 1.0 - (high_edge_sum - high_edges[asset])
+            )
+            highest_end_shares[asset] = min(
+                high_edges[asset], 1.0 - (low_edge_sum - low_edges[asset])
             )
     return target_sum > 0.0
 
@@ -108,8 +114,11 @@ def set_end_shares(
     nearest edge of its interval, and the total may differ from one. The difference is spread in
     proportion to the room left in each interval, for minimal turnover.
     """
-    lowest_end_shares, highest_end_shares = bands[2], bands[3]
-    largest_correction, remainder, room = 0.0, 1.0, 0.0
+    lowest_end_shares = bands[2]
+    highest_end_shares = bands[3]
+    largest_correction = 0.0
+    remainder = 1.0
+    room = 0.0
     for asset in range(len(shares)):
         if destination == BAND:
             end_shares[asset] = min(
@@ -156,7 +165,8 @@ def value_after_costs(
     less costs are concave and decreasing in the remaining value, so Newton's steps from above never
     pass the root.
     """
-    end_value, has_costs = start_value, False
+    end_value = start_value
+    has_costs = False
     for asset in range(len(asset_values)):
         has_costs |= fee_shares[asset] > 0.0 or inverse_depth[asset] > 0.0
         if inverse_depth[asset] > 0.0 and end_shares[asset] > 0.0:
@@ -165,12 +175,11 @@ def value_after_costs(
                 (asset_values[asset] + _MAX_DEPTH_SHARE / inverse_depth[asset]) / end_shares[asset],
             )
     for _ in range(_MAX_NEWTON_STEPS if has_costs else 0):
-        surplus, slope = 0.0, 0.0
+        surplus = 0.0
+        slope = 0.0
         for asset in range(len(asset_values)):
-            trade_value, share_after_fee = (
-                end_shares[asset] * end_value - asset_values[asset],
-                1.0 - fee_shares[asset],
-            )
+            trade_value = end_shares[asset] * end_value - asset_values[asset]
+            share_after_fee = 1.0 - fee_shares[asset]
             if trade_value < 0.0:
                 net_sold = -trade_value * share_after_fee
                 impact_factor = 1.0 + net_sold * inverse_depth[asset]
@@ -201,7 +210,8 @@ def _portfolio_value(units: Floats, prices: Floats, bar: int) -> float:
 @_compiled
 def _is_outside_band(units: Floats, prices: Floats, bar: int, bands: Floats) -> bool:
     """Return whether any share is strictly beyond its band at bar `bar`."""
-    portfolio_value, is_outside = _portfolio_value(units, prices, bar), False
+    portfolio_value = _portfolio_value(units, prices, bar)
+    is_outside = False
     for asset in range(len(units)):
         asset_value = units[asset] * prices[asset, bar]
         is_outside |= (asset_value > (bands[1, asset] + BAND_TOLERANCE) * portfolio_value) | (
@@ -227,17 +237,16 @@ def first_bar_outside_band(
         bar_count = block_end - start_bar
         block_totals[:bar_count] = 0.0
         for asset in range(len(units)):
-            units_held, prices_in_block = units[asset], prices[asset, start_bar:block_end]
+            units_held = units[asset]
+            prices_in_block = prices[asset, start_bar:block_end]
             for block_bar in range(bar_count):
                 block_totals[block_bar] += units_held * prices_in_block[block_bar]
         any_outside = 0
         for asset in range(len(units)):
-            units_held, prices_in_block, low_edge, high_edge = (
-                units[asset],
-                prices[asset, start_bar:block_end],
-                bands[0, asset] - BAND_TOLERANCE,
-                bands[1, asset] + BAND_TOLERANCE,
-            )
+            units_held = units[asset]
+            prices_in_block = prices[asset, start_bar:block_end]
+            low_edge = bands[0, asset] - BAND_TOLERANCE
+            high_edge = bands[1, asset] + BAND_TOLERANCE
             for block_bar in range(bar_count):
                 asset_value = units_held * prices_in_block[block_bar]
                 any_outside |= (asset_value > high_edge * block_totals[block_bar]) | (
@@ -247,7 +256,8 @@ def first_bar_outside_band(
             for bar in range(start_bar, block_end):
                 if _is_outside_band(units, prices, bar, bands):
                     return bar
-        start_bar, block_size = block_end, min(len(block_totals), 2 * block_size)
+        start_bar = block_end
+        block_size = min(len(block_totals), 2 * block_size)
     return end_bar
 
 
@@ -385,34 +395,28 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     exchange saves, and `trigger_slopes` those beyond which assets are traded.
     """
     asset_count, bar_count = trade_prices.shape
-    units, hold_units, asset_values, shares = (
-        np.zeros(asset_count),
-        np.zeros(asset_count),
-        np.zeros(asset_count),
-        np.zeros(asset_count),
-    )
-    scaled_targets, end_shares, bands, block_totals = (
-        np.zeros(asset_count),
-        np.zeros(asset_count),
-        np.zeros((4, asset_count)),
-        np.zeros(MAX_BLOCK_BARS),
-    )
-    has_band, has_interval = (
-        not (np.isnan(absolute_width) and np.isnan(relative_width)),
-        every_s > 0,
-    )
+    units = np.zeros(asset_count)
+    hold_units = np.zeros(asset_count)
+    asset_values = np.zeros(asset_count)
+    shares = np.zeros(asset_count)
+    scaled_targets = np.zeros(asset_count)
+    end_shares = np.zeros(asset_count)
+    bands = np.zeros((4, asset_count))
+    block_totals = np.zeros(MAX_BLOCK_BARS)
+    has_band = not (np.isnan(absolute_width) and np.isnan(relative_width))
+    has_interval = every_s > 0
     is_by_rule = numeraire != NO_NUMERAIRE
     cost_share = 0.0
-    due_s, cooldown_end_s = times_s[0], times_s[0]
-    turnover, costs = 0.0, 0.0
-    bar, rebalance_count, mark_index, break_index, has_targets, has_bought = (
-        0,
-        0,
-        0,
-        0,
-        False,
-        False,
-    )
+    due_s = times_s[0]
+    cooldown_end_s = times_s[0]
+    turnover = 0.0
+    costs = 0.0
+    bar = 0
+    rebalance_count = 0
+    mark_index = 0
+    break_index = 0
+    has_targets = False
+    has_bought = False
     while bar < bar_count:
         while break_bars[break_index] < bar:
             break_index += 1
@@ -533,11 +537,9 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     for asset in range(asset_count):
         if trade_prices[asset, bar_count - 1] == 0.0:
             run_totals[STRANDED_COLUMN] += units[asset] * quote_prices[asset, bar_count - 1]
-    run_totals[TURNOVER_COLUMN], run_totals[COSTS_COLUMN], run_totals[REBALANCES_COLUMN] = (
-        turnover,
-        costs,
-        float(rebalance_count),
-    )
+    run_totals[TURNOVER_COLUMN] = turnover
+    run_totals[COSTS_COLUMN] = costs
+    run_totals[REBALANCES_COLUMN] = float(rebalance_count)
 
 
 @_compiled
@@ -566,7 +568,8 @@ def run_settings(  # noqa: PLR0913
     and smallest trade, `interval_and_cooldown_s` interval and cooldown; rows without a tracking rule have
     NO_NUMERAIRE.
     """
-    no_trades, no_holdings = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
+    no_trades = np.zeros(0, dtype=np.bool_)
+    no_holdings = np.zeros((0, targets.shape[1]))
     for setting_index in range(len(targets)):
         run_setting(
             times_s, trade_prices, quote_prices, bar_states, break_bars, start_value, targets[setting_index],

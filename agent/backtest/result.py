@@ -103,7 +103,8 @@ def rebalancing_premium(
             "give the share of every holding",
         )
     log_returns = np.diff(np.log(prices), axis=0)
-    bar_weights, hold_weights = weights[:-1], weights[0]
+    bar_weights = weights[:-1]
+    hold_weights = weights[0]
     if start_weights is not None:
         hold_weights = start_weights
     log_growths = np.log((bar_weights * np.exp(log_returns)).sum(axis=1))
@@ -361,12 +362,14 @@ def _shares(asset_values: Floats) -> Floats:
 
 def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands]) -> PortfolioPaths:
     """Build the paths from the records of bars at which holdings changed."""
-    table, holdings_records = world.table, world.holdings_records
+    table = world.table
+    holdings_records = world.holdings_records
     tokens = world.tokens
     asset_addresses = [asset.token.address for asset in world.spec.portfolio.assets]
     prices = prices_in_numeraire(world.spec, table, world.filled_closes, tokens)
     base_units_per_coin = np.array([10.0**token.decimals for token in tokens])
-    equity, hold_equity = np.empty(table.bar_count), np.empty(table.bar_count)
+    equity = np.empty(table.bar_count)
+    hold_equity = np.empty(table.bar_count)
     token_values = np.empty((table.bar_count, len(tokens)))
     end_bars = [*(record.bar for record in holdings_records[1:]), table.bar_count]
     for record, end_bar in zip(holdings_records, end_bars, strict=True):
@@ -385,10 +388,8 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
             * prices[bar_range]
         ).sum(axis=1)
     if world.venue is not None:
-        margin_values, collateral = (
-            world.venue.account_values(),
-            world.venue.setup.collateral.address,
-        )
+        margin_values = world.venue.account_values()
+        collateral = world.venue.setup.collateral.address
         if world.venue.setup.policy.margin_in_weights:
             token_values[:, [token.address for token in tokens].index(collateral)] += margin_values
         equity += margin_values
@@ -420,7 +421,8 @@ def time_weighted_return(
     """Return the product of growth between transfers, less one (Global Investment Performance
     Standards); `flows` are (value before, transfer).
     """
-    total_growth, period_start_value = 1.0, start_value
+    total_growth = 1.0
+    period_start_value = start_value
     for value_before, transfer in flows:
         total_growth *= float(value_before / period_start_value)
         period_start_value = value_before + transfer
@@ -434,7 +436,8 @@ def time_weighted_returns(
     hold.
     """
     last_record = world.holdings_records[-1]
-    end_value, hold_value = world.net_value(), world.value(last_record.hold_balances)
+    end_value = world.net_value()
+    hold_value = world.value(last_record.hold_balances)
     return (
         time_weighted_return(
             start_value, end_value, [(flow.value_before, flow.value) for flow in flows]
@@ -483,7 +486,9 @@ class SimulatedTaxRuns:
         """`is_needed` forces the tax state even without a limit, for hedges and zones that weigh the
         tax of a sale.
         """
-        self._store, self._portfolio, self._rule = store, portfolio, tax_rule
+        self._store = store
+        self._portfolio = portfolio
+        self._rule = tax_rule
         self._is_needed = is_needed or tax_rule.year_limit is not None
         self._ledger_version: tuple[int, ...] | None = None
         self._tax_run: TaxLotRun | None = None
@@ -494,7 +499,8 @@ class SimulatedTaxRuns:
             return None
         ledger_version = self._store.ledger.version()
         if self._tax_run is None or ledger_version != self._ledger_version:
-            self._tax_run, self._ledger_version = self._run_tax_lots(), ledger_version
+            self._tax_run = self._run_tax_lots()
+            self._ledger_version = ledger_version
         year_gain = self._tax_run.realised_gain(year_start_s(now_s))
         return TaxInputs(
             self._rule.method,
@@ -567,10 +573,8 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
     """
     holdings = []
     for token in world.tokens:
-        column, balance_raw = (
-            world.column_by_token.get(token.address),
-            world.wallet.balances.get(token.address, 0),
-        )
+        column = world.column_by_token.get(token.address)
+        balance_raw = world.wallet.balances.get(token.address, 0)
         if (
             column is None
             or token == world.numeraire
@@ -578,7 +582,8 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
             or not world.is_stale[world.bar, column]
         ):
             continue
-        price, value = world.prices[token.address], balance_raw * world.prices[token.address]
+        price = world.prices[token.address]
+        value = balance_raw * world.prices[token.address]
         price_time_s = int(world.table.times_s[world.newest_price_bars[world.bar, column]])
         share = value / final_value if final_value > 0 else None
         holdings.append(
@@ -610,12 +615,11 @@ def funding_of_holdings(
     """Return the carry of each series, in order, and notes on missing data. Symbols outside the
     portfolio have no carry.
     """
-    token_by_symbol, bar_times_s = (
-        {token.symbol: token for token in world.tokens},
-        world.table.times_s,
-    )
+    token_by_symbol = {token.symbol: token for token in world.tokens}
+    bar_times_s = world.table.times_s
     record_bars = np.array([record.bar for record in world.holdings_records])
-    carries, notes = [], []
+    carries = []
+    notes = []
     for rate_series in series:
         token = token_by_symbol.get(rate_series.symbol)
         carries.append(

@@ -48,7 +48,8 @@ class NullSigner:
     """
 
     def __init__(self, rules: SigningRules, nonces: Callable[[], HighestTipByNonce]) -> None:
-        self._rules, self._nonces = rules, nonces
+        self._rules = rules
+        self._nonces = nonces
 
     @property
     def address(self) -> str:
@@ -263,9 +264,11 @@ def _matching_pool(
 
 
 def _receive(effects: TransactionEffects, token: str, raw: int, sink: LegPlace, pool: str) -> None:
-    balances, holder = effects.balances, effects.addresses.wallet
+    balances = effects.balances
+    holder = effects.addresses.wallet
     if sink is LegPlace.ROUTER:
-        balances, holder = effects.router_balances, effects.addresses.router
+        balances = effects.router_balances
+        holder = effects.addresses.router
     balances[token] = balances.get(token, 0) + raw
     effects.transfers.append(Transfer(token, pool, holder, raw))
 
@@ -300,7 +303,8 @@ def _wrap(effects: TransactionEffects, raw: int, sink: LegPlace = LegPlace.WALLE
     """Wrap native coin for `sink`: the router's next swap, or the wallet by a sweep."""
     if raw > effects.router_wei:
         raise TransactionReverted("Insufficient ETH")
-    wrapped_native, router = effects.addresses.wrapped_native, effects.addresses.router
+    wrapped_native = effects.addresses.wrapped_native
+    router = effects.addresses.router
     effects.router_wei -= raw
     effects.router_balances[wrapped_native] = effects.router_balances.get(wrapped_native, 0) + raw
     effects.wrap_transfers.append(Transfer(wrapped_native, NATIVE, router, raw))
@@ -324,10 +328,8 @@ def _sweep(effects: TransactionEffects, token: str, min_raw: int, recipient: str
 
 
 def _unwrap_all(effects: TransactionEffects, min_raw: int, recipient: str) -> None:
-    wrapped_native, amount_raw = (
-        effects.addresses.wrapped_native,
-        effects.router_balances.get(effects.addresses.wrapped_native, 0),
-    )
+    wrapped_native = effects.addresses.wrapped_native
+    amount_raw = effects.router_balances.get(effects.addresses.wrapped_native, 0)
     if amount_raw < min_raw:
         raise TransactionReverted("Insufficient WETH9")
     if recipient != effects.addresses.wallet:
@@ -393,7 +395,8 @@ def _gas_units(
     """Return the gas according to the planner's model. A pool writes at most one observation in a
     transaction that moves its tick.
     """
-    swap_units, observed_pools = 0, set[str]()
+    swap_units = 0
+    observed_pools = set[str]()
     for pool, swap_result in effects.pools_and_results:
         moves_tick = pool.observation_key != swap_result.pool_after.observation_key
         swap_units += leg_gas_units(

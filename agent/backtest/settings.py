@@ -35,10 +35,12 @@ from agent.model import (
 )
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 
-IN_NUMERAIRE, PRO_RATA = "numeraire", "pro-rata"
+IN_NUMERAIRE = "numeraire"
+PRO_RATA = "pro-rata"
 TRANSFER_MODES = (IN_NUMERAIRE, PRO_RATA)
 MAX_TRANSFER_COINS = 10**30
-EARLIEST_TRANSFER_S, LATEST_TRANSFER_S = 0, 4_102_444_800
+EARLIEST_TRANSFER_S = 0
+LATEST_TRANSFER_S = 4_102_444_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +142,8 @@ def apply_transfer(
             "--flow: a withdrawal is not below the portfolio's value",
             "withdraw less",
         )
-    remaining_value, paying_tokens = (
-        transfer_value,
-        [token for token in assets if balances[token] > 0],
-    )
+    remaining_value = transfer_value
+    paying_tokens = [token for token in assets if balances[token] > 0]
     if transfer_mode == IN_NUMERAIRE:
         if transfer_value > 0:
             balances_after[numeraire] += floor_int(transfer_value / prices[numeraire])
@@ -172,7 +172,8 @@ ROUTER_KIND = "swap_router_02"
 NUMBER_PATTERN = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
 """Numbers in a reason. Reasons that differ only in numbers count as one."""
 STALE_PRICE = "a price is too old"
-HALT_WHEN_GONE, LEAVE_WHEN_GONE = "halt", "leave"
+HALT_WHEN_GONE = "halt"
+LEAVE_WHEN_GONE = "leave"
 MAX_AGE_BARS = 2
 """Default number of missed bars after which a feed is stale."""
 PERMISSIVE_LIMITS = Limits(
@@ -358,7 +359,8 @@ def make_spec(  # noqa: PLR0913
                 f"{option}: {unknown_symbols[0]!r} is not in the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
-    decimals_by_symbol, address_by_symbol = decimals or {}, _address_by_symbol(symbols, pairs)
+    decimals_by_symbol = decimals or {}
+    address_by_symbol = _address_by_symbol(symbols, pairs)
     token_by_symbol = {
         symbol: Token(
             address_by_symbol[symbol], symbol, decimals_by_symbol.get(symbol, DEFAULT_DECIMALS)

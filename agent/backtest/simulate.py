@@ -95,17 +95,16 @@ class DueBarFinder:
 
     def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
-        self._can_skip_bars, self._trades_without_stale = (
-            _may_skip_bars(world),
-            world.settings.stale_asset_mode == LEAVE_WHEN_GONE,
-        )
+        self._can_skip_bars = _may_skip_bars(world)
+        self._trades_without_stale = world.settings.stale_asset_mode == LEAVE_WHEN_GONE
         self._is_scheduled = bool(schedules_of(world.spec.policy.trigger))
         self._due_s = DUE_NOW_S
         self._is_tracking = isinstance(world.spec.policy.trigger, NoTradeZone)
         self._rule: RuleAtStep | None = None
         if not self._can_skip_bars:
             return
-        portfolio, trigger = world.spec.portfolio, world.spec.policy.trigger
+        portfolio = world.spec.portfolio
+        trigger = world.spec.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
         self._prices = prices_in_numeraire(world.spec, world.table, world.filled_closes, tokens)
         band_edges_bps = [
@@ -153,13 +152,15 @@ class DueBarFinder:
             return bar + 1
         if self._is_tracking and self._rule is None:
             return bar + 1
-        start_bar, block_size = bar + 1, 64
+        start_bar = bar + 1
+        block_size = 64
         while start_bar < bar_count:
             end_bar = min(bar_count, start_bar + block_size)
             is_due = self._due_bar_mask(start_bar, end_bar)
             if is_due.any():
                 return start_bar + int(np.argmax(is_due))
-            start_bar, block_size = end_bar, 2 * block_size
+            start_bar = end_bar
+            block_size = 2 * block_size
         return bar_count
 
     def is_quiet(self) -> bool:
@@ -172,7 +173,9 @@ class DueBarFinder:
             return False
         if venue.setup.policy.schedule is not None:
             return False
-        bar, account, policy = world.bar, venue.book.account, venue.setup.policy
+        bar = world.bar
+        account = venue.book.account
+        policy = venue.setup.policy
         if (
             world.pending_transactions
             or venue.has_open_hedge
@@ -280,7 +283,9 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     rule can make this policy act, without other state.
     """
     spec = world.spec
-    portfolio, limits, trigger = spec.portfolio, spec.limits, spec.policy.trigger
+    portfolio = spec.portfolio
+    limits = spec.limits
+    trigger = spec.policy.trigger
     is_simple_trigger = is_band_and_schedule_only(trigger) or _is_simple_tracking(world)
     if schedules_of(trigger):  # a maximum weight may be exceeded at any bar
         is_simple_trigger = (
@@ -415,7 +420,8 @@ class SimulationRun:
 
     def evaluate_next_bar(self) -> bool:
         """Evaluate the next bar; return False at the end."""
-        world, has_begun = self.world, self._evaluated_bars > 0
+        world = self.world
+        has_begun = self._evaluated_bars > 0
         bar = self._next_bar() if has_begun else world.bar
         if bar >= world.table.bar_count:
             return False
@@ -480,7 +486,8 @@ class SimulationRun:
             or self._futures_weights[-1][1] != tuple(futures_weights.items())
         ):
             self._futures_weights.append((self.world.bar, tuple(futures_weights.items())))
-        drifts, spec = outcome.decision_result.drifts, self.world.spec
+        drifts = outcome.decision_result.drifts
+        spec = self.world.spec
         is_banded = has_band(spec.policy.trigger) and spec.split is None
         if drifts:
             bands_at_bar = target_bands(
@@ -510,17 +517,17 @@ class SimulationRun:
 
     def result(self) -> SimulationResult:
         """Return the result so far, up to the last bar of the table."""
-        world, spec, numeraire = self.world, self.world.spec, self.world.numeraire
+        world = self.world
+        spec = self.world.spec
+        numeraire = self.world.numeraire
         if world.bar < world.table.bar_count - 1:
             world.advance_to(world.table.bar_count - 1)
         world.record_holdings()
         if world.venue is not None:
             world.venue.record_figures()
-        paths, applied_transfers, transaction_costs = (
-            portfolio_paths(world, self._target_bands),
-            tuple(world.applied_transfers),
-            world.transaction_costs,
-        )
+        paths = portfolio_paths(world, self._target_bands)
+        applied_transfers = tuple(world.applied_transfers)
+        transaction_costs = world.transaction_costs
         rebalances = _rebalance_records(world, transaction_costs)
         raw_per_coin = 10**numeraire.decimals
         turnover_shares = [
@@ -611,7 +618,8 @@ class SimulationRun:
 
     def _live_value_note(self, start_value: Fraction) -> tuple[str, ...]:
         """Return a note if portfolio.max_live_value refused trades."""
-        max_live_value, numeraire = self.world.spec.limits.max_live_value, self.world.numeraire
+        max_live_value = self.world.spec.limits.max_live_value
+        numeraire = self.world.numeraire
         refused_count = sum(
             count
             for reason, count in (
@@ -642,7 +650,8 @@ class SimulationRun:
         """
         if (venue := self.world.venue) is None:
             return None
-        futures_settings, symbol_by_market = venue.setup.settings, venue.symbol_by_market
+        futures_settings = venue.setup.settings
+        symbol_by_market = venue.symbol_by_market
         weights_by_bar = [
             (bar, {symbol_by_market[market]: weight for market, weight in weights})
             for bar, weights in self._futures_weights
@@ -760,7 +769,8 @@ def _rebalance_records(
     world: SimulatedWorld, transaction_costs: list[TransactionCost]
 ) -> tuple[RebalanceRecord, ...]:
     """Return the swaps, each with the gas of the approvals before it."""
-    rebalances, gas_value = [], Fraction(0)
+    rebalances = []
+    gas_value = Fraction(0)
     for cost in transaction_costs:
         gas_value += cost.gas
         if cost.is_swap:

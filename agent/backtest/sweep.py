@@ -23,7 +23,9 @@ from agent.policy.triggers.validation import validate_policy
 from agent.units import BPS, PIPS, format_duration, format_time
 
 Floats = NDArray[np.float64]
-STATE_SAME, STATE_CHANGED, STATE_CLOSED = 0, 1, 2
+STATE_SAME = 0
+STATE_CHANGED = 1
+STATE_CLOSED = 2
 """States of bars; equal to those of agent/backtest/kernel.py, which is only imported when used."""
 NO_NUMERAIRE = -1
 """Equal to that of agent/backtest/kernel.py."""
@@ -209,7 +211,8 @@ def _price_notes(
         )
     for column, symbol in enumerate(symbols):
         priced_rows = np.nonzero(has_price[:, column])[0]
-        first_row, last_row = int(priced_rows[0]), int(priced_rows[-1])
+        first_row = int(priced_rows[0])
+        last_row = int(priced_rows[-1])
         if first_row > 0:
             notes.append(
                 f"{symbol} has no price before {format_time(int(times_s[first_row]))}: until then"
@@ -269,9 +272,11 @@ class TradingCosts:
                 f"costs.numeraire: {numeraire_index} is not the index of one of {asset_count} assets",
                 "use the index of its column, or None",
             )
-        fees, depths = [float(fee_bps)] * asset_count, [float(depth)] * asset_count
+        fees = [float(fee_bps)] * asset_count
+        depths = [float(depth)] * asset_count
         if numeraire_index is not None:
-            fees[numeraire_index], depths[numeraire_index] = 0.0, inf
+            fees[numeraire_index] = 0.0
+            depths[numeraire_index] = inf
         return cls(tuple(fees), tuple(depths))
 
 
@@ -432,7 +437,8 @@ def _band_and_interval(setting: KernelSetting) -> tuple[tuple[float, float], int
 
 
 def _check_setting(setting: KernelSetting, asset_count: int) -> None:
-    trigger, costs = setting.trigger, setting.costs
+    trigger = setting.trigger
+    costs = setting.costs
     has_rule = isinstance(trigger, NoTradeZone) and setting.rule is not None
     if band_and_interval(trigger) is None and not has_rule:
         raise ConfigError(
@@ -514,18 +520,16 @@ def run_kernel(
     """Run one setting with an initial value in the numeraire. Raises ConfigError for invalid
     input, Refused without numba.
     """
-    kernel, settings_as_arrays = _kernel(), setting_arrays([setting], len(prices.symbols))
+    kernel = _kernel()
+    settings_as_arrays = setting_arrays([setting], len(prices.symbols))
     _check_start_value(start_value)
     mark_bars = np.arange(len(prices.times_s)) if with_path else np.zeros(0, dtype=np.int64)
-    kernel_totals, mark_values = np.zeros(6), np.zeros(len(mark_bars))
-    has_traded, holdings = (
-        np.zeros(len(mark_bars), dtype=np.bool_),
-        np.zeros((len(mark_bars), len(prices.symbols))),
-    )
-    (absolute_width, relative_width, min_trade), (every_s, cooldown_s) = (
-        settings_as_arrays.widths_and_min_trade[0],
-        settings_as_arrays.interval_and_cooldown_s[0],
-    )
+    kernel_totals = np.zeros(6)
+    mark_values = np.zeros(len(mark_bars))
+    has_traded = np.zeros(len(mark_bars), dtype=np.bool_)
+    holdings = np.zeros((len(mark_bars), len(prices.symbols)))
+    absolute_width, relative_width, min_trade = settings_as_arrays.widths_and_min_trade[0]
+    every_s, cooldown_s = settings_as_arrays.interval_and_cooldown_s[0]
     kernel.run_setting(
         prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
         settings_as_arrays.targets[0], absolute_width, relative_width, every_s, cooldown_s, min_trade,
@@ -561,14 +565,13 @@ def sweep(
     """Run all settings on `cores` cores (default: all available). `marked_bars` are rising bar
     numbers. Raises ConfigError for invalid input, Refused without numba.
     """
-    kernel, settings_as_arrays = _kernel(), setting_arrays(settings, len(prices.symbols))
+    kernel = _kernel()
+    settings_as_arrays = setting_arrays(settings, len(prices.symbols))
     _check_start_value(start_value)
     mark_bars = _checked_mark_bars(marked_bars, len(prices.times_s))
     setting_count = len(settings)
-    kernel_totals, mark_values = (
-        np.zeros((setting_count, 6)),
-        np.zeros((setting_count, len(mark_bars))),
-    )
+    kernel_totals = np.zeros((setting_count, 6))
+    mark_values = np.zeros((setting_count, len(mark_bars)))
     cost_shares = np.zeros_like(mark_values)
     thread_count = min(setting_count, cores or available_cores())
     chunk_size = (

@@ -58,9 +58,13 @@ def make_pool(
             "choose a depth with reserves of at least 1 base unit and less than 2^112",
         )
     is_token0 = int(token.address, 16) < int(numeraire.address, 16)
-    tokens, reserves_raw, price0 = (token, numeraire), (token_raw, depth_raw), price
+    tokens = (token, numeraire)
+    reserves_raw = (token_raw, depth_raw)
+    price0 = price
     if not is_token0:
-        tokens, reserves_raw, price0 = (numeraire, token), (depth_raw, token_raw), 1 / price
+        tokens = (numeraire, token)
+        reserves_raw = (depth_raw, token_raw)
+        price0 = 1 / price
     address = simulated_address(f"{curve_name} {token.address} {numeraire.address}")
     return POOL_KIND_BY_CURVE_NAME[curve_name].simulated(
         address, tokens, price0, reserves_raw, fee_pips
@@ -392,10 +396,8 @@ class SimulatedWorld:
 
     def price(self, token: Token, bar: int) -> Price:
         """Return the price of a token at a bar, numeraire base units per base unit."""
-        token_price, numeraire_price = (
-            self.table_price(token.address, bar),
-            self.table_price(self.numeraire.address, bar),
-        )
+        token_price = self.table_price(token.address, bar)
+        numeraire_price = self.table_price(self.numeraire.address, bar)
         return (
             token_price
             / numeraire_price
@@ -416,10 +418,8 @@ class SimulatedWorld:
     def _apply_transfers_due(self) -> None:
         """Apply the transfers due at this bar to the wallet and to the buy-and-hold portfolio."""
         while self.pending_transfers and self.pending_transfers[0][0] <= self.bar:
-            transfer_coins, self.pending_transfers = (
-                self.pending_transfers[0][1],
-                self.pending_transfers[1:],
-            )
+            transfer_coins = self.pending_transfers[0][1]
+            self.pending_transfers = self.pending_transfers[1:]
             transfer_value = transfer_coins * 10**self.numeraire.decimals
             self.applied_transfers.append(
                 AppliedTransfer(
@@ -431,7 +431,8 @@ class SimulatedWorld:
                 )
             )
             asset_addresses = [asset.token.address for asset in self.spec.portfolio.assets]
-            transfer_mode, numeraire = self.settings.transfer_mode, self.numeraire.address
+            transfer_mode = self.settings.transfer_mode
+            numeraire = self.numeraire.address
             self.wallet.balances = apply_transfer(
                 self.wallet.balances,
                 self.prices,
@@ -467,7 +468,8 @@ class SimulatedWorld:
         return spec.reference.max_age_s(feed_by_symbol.get(symbol) or "")
 
     def _update_prices(self) -> None:
-        portfolio, excluded_tokens = self.spec.portfolio, self.excluded_tokens
+        portfolio = self.spec.portfolio
+        excluded_tokens = self.excluded_tokens
         feed_rounds = []
         for token in self.tokens:
             column = self.column_by_token.get(token.address)
@@ -476,7 +478,8 @@ class SimulatedWorld:
                 column is not None and token.address not in excluded_tokens
             ):  # steps do not read excluded feeds
                 price_bar = int(self.newest_price_bars[self.bar, column])
-            updated_at_s, feed = int(self.table.times_s[price_bar]), portfolio.feed(token.address)
+            updated_at_s = int(self.table.times_s[price_bar])
+            feed = portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
             feed_price = (
                 Fraction(1)
@@ -498,7 +501,8 @@ class SimulatedWorld:
         self.feed_rounds = tuple(feed_rounds)
 
     def _reset_pools(self) -> None:
-        settings, numeraire = self.settings, self.numeraire
+        settings = self.settings
+        numeraire = self.numeraire
         thin_start, thin_end, thin_share = settings.thin_pool_bars or (0, 0, Fraction(1))
         depth = settings.depth
         if thin_start <= self.bar < thin_end:
@@ -546,11 +550,9 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     Strategy weights replace the targets. Raises ConfigError if an asset's share is less than one
     base unit.
     """
-    portfolio, settings, numeraire = (
-        world.spec.portfolio,
-        world.settings,
-        world.numeraire.address,
-    )
+    portfolio = world.spec.portfolio
+    settings = world.settings
+    numeraire = world.numeraire.address
     start_value = settings.start_value * 10**portfolio.numeraire.decimals
     balances = {token.address: 0 for token in world.tokens}
     entry_tokens = {
@@ -606,10 +608,8 @@ def _without_margin(
     """
     if world.venue is None or not world.venue.setup.policy.margin_in_weights:
         return value_by_token
-    collateral_token, start_value = (
-        world.venue.setup.collateral.address,
-        sum(value_by_token.values(), Fraction(0)),
-    )
+    collateral_token = world.venue.setup.collateral.address
+    start_value = sum(value_by_token.values(), Fraction(0))
     margin_value = world.venue.account_value(world.numeraire)
     value_by_token = {
         token: token_value * (start_value + margin_value) / start_value

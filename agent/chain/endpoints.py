@@ -27,7 +27,8 @@ HALF_LIFE_S = 60.0
 """Age at which the weight of a success, failure or latency is halved."""
 FAILURES_BEFORE_REST = 3
 """Consecutive failures after which an endpoint rests."""
-FIRST_REST_S, LONGEST_REST_S = 5.0, 300.0
+FIRST_REST_S = 5.0
+LONGEST_REST_S = 300.0
 """Shortest and longest rest. Each failed trial doubles the rest; a Retry-After is capped at the
 longest.
 """
@@ -144,7 +145,8 @@ class EndpointHealth:
     @property
     def state(self) -> EndpointState:
         """Snapshot of the record."""
-        score, now_s = self.score, self._clock_s()
+        score = self.score
+        now_s = self._clock_s()
         return EndpointState(
             self.circuit,
             score,
@@ -330,7 +332,8 @@ class EndpointPool:
                 args=(question, queried_endpoints[0], outcome_queue),
                 daemon=True,
             ).start()
-        waiting_endpoints, grace_end_s = set(queried_endpoints), None
+        waiting_endpoints = set(queried_endpoints)
+        grace_end_s = None
         while waiting_endpoints:
             timeout_s = None if grace_end_s is None else max(0.0, grace_end_s - time.monotonic())
             try:

@@ -90,10 +90,8 @@ def _round_id_pages(
     """Yield pages of round ids, newest first, down to the first round of the first readable
     phase.
     """
-    phase, newest_round_number = (
-        latest_round_id >> PHASE_BITS,
-        latest_round_id & (2**PHASE_BITS - 1),
-    )
+    phase = latest_round_id >> PHASE_BITS
+    newest_round_number = latest_round_id & (2**PHASE_BITS - 1)
     for _ in range(MAX_PHASES):
         while newest_round_number > 0:
             round_numbers = range(
@@ -349,10 +347,9 @@ def _first_block(transport: Transport, head: Head, since_s: int) -> int:
     )
     if _block_time_s(genesis) > since_s:
         return 0
-    low_block, high_block = (
-        0,
-        head.number,
-    )  # Invariant: `low_block` is not after `since_s`, `high_block` is.
+    # Invariant: `low_block` is not after `since_s`, `high_block` is.
+    low_block = 0
+    high_block = head.number
     while high_block - low_block > 1:
         stride = max(1, (high_block - low_block) // (HEADERS_PER_PROBE + 1))
         heights = list(range(low_block + stride, high_block, stride))[:HEADERS_PER_PROBE]

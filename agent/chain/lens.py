@@ -23,7 +23,11 @@ TOKEN_GAS = 200_000
 """Gas cap of one call to a token or feed. Proxies and rebasing tokens need up to half of it."""
 PAGE_FORMAT = 1
 
-_CALL_TAG, _CODE_TAG, _V3_TAG, _INDIRECT_CALL_TAG, _V4_TAG = 1, 2, 3, 4, 5
+_CALL_TAG = 1
+_CODE_TAG = 2
+_V3_TAG = 3
+_INDIRECT_CALL_TAG = 4
+_V4_TAG = 5
 _V3_HEAD_BYTES = 80
 _V3_TICK_BYTES = 19
 
@@ -208,11 +212,9 @@ def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> lis
     index_pages: list[list[int]] = []
     answer_room = request_room = gas_room = 0
     for index, item in enumerate(items):
-        answer_size, request_size, likely_gas = (
-            item.max_bytes(),
-            len(item.packed()),
-            item.likely_gas,
-        )
+        answer_size = item.max_bytes()
+        request_size = len(item.packed())
+        likely_gas = item.likely_gas
         if (
             not index_pages
             or answer_size > answer_room
@@ -220,13 +222,13 @@ def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> lis
             or likely_gas > gas_room
         ):
             index_pages.append([])
-            answer_room, request_room, gas_room = PAGE_BYTES - 64, REQUEST_BYTES, page_gas
+            answer_room = PAGE_BYTES - 64
+            request_room = REQUEST_BYTES
+            gas_room = page_gas
         index_pages[-1].append(index)
-        answer_room, request_room, gas_room = (
-            answer_room - answer_size,
-            request_room - request_size,
-            gas_room - likely_gas,
-        )
+        answer_room -= answer_size
+        request_room -= request_size
+        gas_room -= likely_gas
     return index_pages
 
 
@@ -290,18 +292,15 @@ def _decode(item: LensItem, reader: _PageReader) -> LensAnswer:
 
 
 def _decode_v3(reader: _PageReader) -> LensAnswer:
-    sqrt_price_x96, tick, observation_counts = (
-        reader.uint(20),
-        reader.signed(3),
-        (reader.uint(2), reader.uint(2)),
-    )
+    sqrt_price_x96 = reader.uint(20)
+    tick = reader.signed(3)
+    observation_counts = (reader.uint(2), reader.uint(2))
     liquidity = reader.uint(16)
-    from_tick, to_tick = reader.signed(3), reader.signed(3)
-    has_twap, tick_delta, seconds_per_liquidity_delta = (
-        reader.uint(1),
-        reader.signed(7),
-        reader.uint(20),
-    )
+    from_tick = reader.signed(3)
+    to_tick = reader.signed(3)
+    has_twap = reader.uint(1)
+    tick_delta = reader.signed(7)
+    seconds_per_liquidity_delta = reader.uint(20)
     if has_twap > 1:  # one canonical encoding, so that equal answers are equal bytes (T2)
         raise Retryable("the endpoint's answer to the lens has an unknown mark")
     ticks = sorted((reader.signed(3), reader.signed(16)) for _ in range(reader.uint(2)))

@@ -49,7 +49,8 @@ UNKNOWN_INDEX_S = 0
 """Index timestamp used when the round could not be read. The age of the index then counts as
 unknown, so no order is bounded by it; other markets are unaffected.
 """
-_AVERAGING_GAS, _LIKELY_GAS = 1_500_000, 150_000
+_AVERAGING_GAS = 1_500_000
+_LIKELY_GAS = 150_000
 """Gas cap and likely gas of a view that averages prices."""
 _ACCOUNT_GAS = 8_000_000
 """Gas cap of a view that does so for every market in which the account has a position."""
@@ -64,7 +65,8 @@ _GET_SETTLEMENT_VALUE = selector("getSettlementTokenValue(address)")
 _GET_COLLATERAL_TOKENS = selector("getCollateralTokens(address)")
 _GET_MAINTENANCE = selector("getMarginRequirementForLiquidation(address)")
 _GET_FREE_COLLATERAL = selector("getFreeCollateral(address)")
-_GET_INITIAL_RATIO, _GET_MAINTENANCE_RATIO = selector("getImRatio()"), selector("getMmRatio()")
+_GET_INITIAL_RATIO = selector("getImRatio()")
+_GET_MAINTENANCE_RATIO = selector("getMmRatio()")
 _GET_MAX_FUNDING = selector("getMaxFundingRate()")
 _GET_SIZE = selector("getTakerPositionSize(address,address)")
 _GET_OPEN_NOTIONAL = selector("getTakerOpenNotional(address,address)")
@@ -75,8 +77,10 @@ _GET_MARKET_TWAP = selector("getSqrtMarketTwapX96(address,uint32)")
 _GET_FEE = selector("getFeeRatio(address)")
 _GET_MAX_TICKS = selector("getMaxTickCrossedWithinBlock(address)")
 _IS_OPEN = selector("isOpen()")
-_SYMBOL, _PRICE_FEED = selector("symbol()"), selector("getPriceFeed()")
-_CHAINLINK_FEED, _AGGREGATOR = selector("getChainlinkPriceFeedV3()"), selector("getAggregator()")
+_SYMBOL = selector("symbol()")
+_PRICE_FEED = selector("getPriceFeed()")
+_CHAINLINK_FEED = selector("getChainlinkPriceFeedV3()")
+_AGGREGATOR = selector("getAggregator()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,8 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
         _question("maximum funding rate", scope.config_contract, _GET_MAX_FUNDING),
     ]
     for market in scope.markets:
-        base_token, symbol = market.base, market.symbol
+        base_token = market.base
+        symbol = market.symbol
         market_twap_calldata = (
             _GET_MARKET_TWAP + address_word(base_token) + uint_word(FUNDING_WINDOW_S)
         )
@@ -277,10 +282,8 @@ QuestionAnswers = Iterator[tuple[PerpQuestion, LensAnswer]]
 
 
 def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -> MarginAccount:
-    (collateral_word,), (settlement_token_word,) = (
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-    )
+    (collateral_word,) = _next_words(remaining_answers, 1)
+    (settlement_token_word,) = _next_words(remaining_answers, 1)
     if settlement_token_word != int(scope.collateral.address, 16):
         raise _Unreadable(
             f"the vault settles in 0x{settlement_token_word:040x}, not in futures.collateral"
@@ -291,19 +294,13 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
     foreign_base_words = [
         word for word in _address_words(*next(remaining_answers)) if word not in base_token_words
     ]
-    (has_orders,), (account_value_word,) = (
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-    )
+    (has_orders,) = _next_words(remaining_answers, 1)
+    (account_value_word,) = _next_words(remaining_answers, 1)
     other_collateral_words = _address_words(*next(remaining_answers))
-    (maintenance_margin_word,), (free_margin,) = (
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-    )
-    (initial_margin_ppm,), (maintenance_margin_ppm,) = (
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-    )
+    (maintenance_margin_word,) = _next_words(remaining_answers, 1)
+    (free_margin,) = _next_words(remaining_answers, 1)
+    (initial_margin_ppm,) = _next_words(remaining_answers, 1)
+    (maintenance_margin_ppm,) = _next_words(remaining_answers, 1)
     (max_funding_ppm,) = _next_words(remaining_answers, 1)
     if foreign_base_words:
         foreign_markets_text = ", ".join(f"0x{word:040x}" for word in foreign_base_words)
@@ -314,7 +311,8 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
         raise _Unreadable("the account provides liquidity, whose value is not counted")
     collateral_scale = 10 ** (18 - scope.collateral.decimals)
     margin_tiers = (MarginTier(0, initial_margin_ppm, maintenance_margin_ppm),)
-    markets, positions = [], []
+    markets = []
+    positions = []
     for market_ref in scope.markets:
         market, position = _read_market(
             market_ref, margin_tiers, Fraction(max_funding_ppm, margin.PPM), remaining_answers
@@ -450,21 +448,15 @@ def _read_market(
     max_funding_daily: Fraction,
     remaining_answers: QuestionAnswers,
 ) -> tuple[PerpMarket, Position]:
-    (size_word,), (open_notional_word,), (funding_word,) = (
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-    )
-    (mark_wad,), (index_wad,), (mean_index_wad,) = (
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-    )
-    (mean_sqrt_price_x96,), (fee_ppm,), (max_ticks,) = (
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-        _next_words(remaining_answers, 1),
-    )
+    (size_word,) = _next_words(remaining_answers, 1)
+    (open_notional_word,) = _next_words(remaining_answers, 1)
+    (funding_word,) = _next_words(remaining_answers, 1)
+    (mark_wad,) = _next_words(remaining_answers, 1)
+    (index_wad,) = _next_words(remaining_answers, 1)
+    (mean_index_wad,) = _next_words(remaining_answers, 1)
+    (mean_sqrt_price_x96,) = _next_words(remaining_answers, 1)
+    (fee_ppm,) = _next_words(remaining_answers, 1)
+    (max_ticks,) = _next_words(remaining_answers, 1)
     (is_open,) = _next_words(remaining_answers, 1)
     _, index_round_answer = next(remaining_answers)
     index_round_words = answer_words(index_round_answer, 5)

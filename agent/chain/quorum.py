@@ -226,10 +226,8 @@ def check_heights(
     lagging and a dishonest operator are a majority of three, so a newer header stops trading (T32).
     Records lagging and leading endpoints.
     """
-    max_lag_blocks, height_by_operator = (
-        endpoint_pool.max_lag_blocks,
-        _height_by_operator(height_by_endpoint),
-    )
+    max_lag_blocks = endpoint_pool.max_lag_blocks
+    height_by_operator = _height_by_operator(height_by_endpoint)
     near_count = sum(
         abs(block_number - height) <= max_lag_blocks for block_number in height_by_operator.values()
     )

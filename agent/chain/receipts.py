@@ -86,7 +86,8 @@ def parse_receipt(
     return with_perp_events(receipt, logs)
 
 
-_ISTHMUS_UNIT, _JOVIAN_FACTOR = 10**6, 100
+_ISTHMUS_UNIT = 10**6
+_JOVIAN_FACTOR = 100
 """Operator fee per gas: scalar / 10^6 since Isthmus, scalar · 100 since Jovian, whose receipts have
 a daFootprintGasScalar (specs.optimism.io; op-geth, core/types/rollup_cost.go)."""
 
@@ -116,10 +117,8 @@ def _data_fee_wei(
             "use another endpoint; for a local copy of the chain, write chain.fork = true",
             code=ErrorCode.ANSWER,
         )
-    operator_fee_scalar, operator_fee_constant = (
-        receipt_json.get("operatorFeeScalar"),
-        receipt_json.get("operatorFeeConstant"),
-    )
+    operator_fee_scalar = receipt_json.get("operatorFeeScalar")
+    operator_fee_constant = receipt_json.get("operatorFeeConstant")
     l1_fee_wei = parse_quantity(l1_fee, "l1Fee")
     if operator_fee_scalar is None and operator_fee_constant is None:
         return l1_fee_wei
@@ -137,7 +136,8 @@ def _transfer(log: Log) -> Transfer | None:
     """Return the ERC-20 Transfer of a log entry; None for any other event (an NFT's has four topics
     and no data).
     """
-    topics, log_data = topics_of(log, TRANSFER_TOPIC, 3), log.get("data")
+    topics = topics_of(log, TRANSFER_TOPIC, 3)
+    log_data = log.get("data")
     if topics is None:
         return None
     amount_bytes = parse_bytes(log_data, "log data")
@@ -158,7 +158,8 @@ def _wrap_transfer(log: Log) -> Transfer | None:
     for event_topic in (DEPOSIT_TOPIC, WITHDRAWAL_TOPIC):
         topics = topics_of(log, event_topic, 2)
         if topics is not None and len(log_data := parse_bytes(log.get("data"), "log data")) == 32:
-            account, wrapped_raw = address_of(topics[1]), int.from_bytes(log_data, "big")
+            account = address_of(topics[1])
+            wrapped_raw = int.from_bytes(log_data, "big")
             if event_topic == DEPOSIT_TOPIC:
                 return Transfer(emitter(log), NATIVE, account, wrapped_raw)
             return Transfer(emitter(log), account, NATIVE, wrapped_raw)
@@ -230,7 +231,8 @@ def _added_liquidity(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
             int.from_bytes(log_data[word_offset : word_offset + 32], "big")
             for word_offset in (0, 32, 64)
         )
-        manager, token_id = emitter(log), _topic_number(increase_topics[1])
+        manager = emitter(log)
+        token_id = _topic_number(increase_topics[1])
         added_positions.append(
             LiquidityAdded(
                 manager,
@@ -329,7 +331,8 @@ def _find_by_nonce(
     transport: Transport, owner: str, nonce: int, since_block: int, head_block: int
 ) -> TxAtNonce | None:
     # Invariant: the nonce is unused after block `low_block`, used after block `high_block`.
-    low_block, high_block = max(0, since_block - 1), head_block
+    low_block = max(0, since_block - 1)
+    high_block = head_block
 
     def nonce_at(block_number: int) -> int:
         return parse_quantity(
@@ -577,7 +580,8 @@ def revert_message(revert_text: str) -> str:
 
 
 def _reason_from_data(revert_data: bytes) -> str:
-    error_selector, argument_data = revert_data[:4], revert_data[4:]
+    error_selector = revert_data[:4]
+    argument_data = revert_data[4:]
     if error_selector == _ERROR_SELECTOR:
         try:
             return revert_message(str(abi_decode(["string"], argument_data)[0]))

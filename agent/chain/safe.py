@@ -133,7 +133,8 @@ class SafeContract:
 
     def require_hash(self, tx: UnsignedTx) -> str:
         """Return the hash to sign. Raises PassingFault if the endpoints answer with another hash."""
-        computed_hash, tx_fields = safe_tx_hash(self.address, tx), safe_tx_fields(tx)
+        computed_hash = safe_tx_hash(self.address, tx)
+        tx_fields = safe_tx_fields(tx)
         field_values = [
             parse_bytes(tx_fields[field_name], field_name)
             if abi_type == "bytes"

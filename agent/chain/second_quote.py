@@ -39,7 +39,8 @@ def web3_6_names() -> Iterator[None]:
     cache_module: Any = ModuleType(_CACHE_MODULE)
     cache_module.construct_simple_cache_middleware = _no_caching
     web3_types: Any = web3.types
-    sys.modules[_CACHE_MODULE], web3_types.Middleware = cache_module, Any
+    sys.modules[_CACHE_MODULE] = cache_module
+    web3_types.Middleware = Any
     try:
         yield
     finally:
@@ -186,10 +187,8 @@ class UniswapPythonQuoter:
         )  # raises for a fee that its router does not quote
         library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
         self._libraries[leg.venue] = library
-        library.block_provider.transport, library.block_provider.block_hash = (
-            self._transport,
-            block_hash,
-        )
+        library.block_provider.transport = self._transport
+        library.block_provider.block_hash = block_hash
         pool_key = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
         if pool_key not in self._confirmed:
             if without_foreign_errors(lambda: library.find_pool(leg)).lower() != leg.pool.lower():
@@ -339,7 +338,8 @@ class ContractQuoter:
         return (CONTRACT_QUOTER_NAME,)
 
     def _quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
-        venue, tier = _venue_of(self._venues, leg), self._tiers.get(leg.pool, leg.fee_pips)
+        venue = _venue_of(self._venues, leg)
+        tier = self._tiers.get(leg.pool, leg.fee_pips)
         pool_address_int, quote_words = self._ask(
             venue.pool_lookup_call(leg, tier),
             venue.quote_call(leg, amount_in_raw, tier),

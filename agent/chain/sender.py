@@ -100,7 +100,8 @@ class NodeSender:
         because that check would require the price of a whole block. Raises Retryable if the node
         cannot simulate.
         """
-        call_object, block_tag = _call_object(tx, sender), _block_tag(height)
+        call_object = _call_object(tx, sender)
+        block_tag = _block_tag(height)
         chain_id_answer, block_answer, call_answer, gas_answer, *fee_answers = (
             self._transport.batch(
                 [
@@ -196,10 +197,8 @@ class NodeSender:
         receipt_answer, tx_answer = self._transport.batch(
             [("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])]
         )
-        receipt_json, tx_json = (
-            _object_or_none(receipt_answer, "the receipt"),
-            _object_or_none(tx_answer, "the transaction"),
-        )
+        receipt_json = _object_or_none(receipt_answer, "the receipt")
+        tx_json = _object_or_none(tx_answer, "the transaction")
         if receipt_json is not None and receipt_json.get("blockHash") is not None:
             return TransactionStatus(
                 "mined", parse_receipt(receipt_json, tx_hash, self._data_fee_kind)
@@ -422,10 +421,8 @@ class QuorumSender:
         operators_by_ok = operators_by_value(
             (endpoint.operator, simulation.ok) for endpoint, simulation in simulations
         )
-        succeeding_operators, failing_operators = (
-            operators_by_ok.get(True, set()),
-            operators_by_ok.get(False, set()),
-        )
+        succeeding_operators = operators_by_ok.get(True, set())
+        failing_operators = operators_by_ok.get(False, set())
         self._blame(
             simulations,
             lambda simulation: (
@@ -449,10 +446,8 @@ class QuorumSender:
                         data_fee_by_operator[operator] = max(
                             data_fee_by_operator.get(operator, 0), simulation.data_fee_wei
                         )
-            gas_units, simulated_head = (
-                lowest_sufficient_number(gas_by_operator, quorum),
-                simulations[0][1].head,
-            )
+            gas_units = lowest_sufficient_number(gas_by_operator, quorum)
+            simulated_head = simulations[0][1].head
             if len(data_fee_by_operator) < quorum:
                 return Simulation(
                     True, "", gas_units, simulated_head, data_fee_unknown_reason=fee_unknown_reason

@@ -184,11 +184,9 @@ class ChainReader:
         read once: slower operators have it too and may outvote a dishonest one. Raises NoQuorum if
         too few operators' newest blocks are near it: it may be old or false (T19).
         """
-        requests_before, scope, now_s = (
-            self._endpoint_pool.request_count,
-            self.scope,
-            self._clock.now_s(),
-        )
+        requests_before = self._endpoint_pool.request_count
+        scope = self.scope
+        now_s = self._clock.now_s()
         first_answers = self._first_answers(scope.owner)
         head = _newest_head(first_answers.answers, self._min_operators)
         if disagreement_text := check_heights(
@@ -277,7 +275,8 @@ class ChainReader:
         item_names += [question.name for question in questions] + tokens.proxy_call_names(
             scope.proxies
         )
-        endpoints_with_block, failures = [], dict(first_answers.failures)
+        endpoints_with_block = []
+        failures = dict(first_answers.failures)
         for endpoint, head_answer in first_answers.answers.items():
             if (lag_blocks := head.number - head_answer.head.number) <= 0:
                 endpoints_with_block.append(endpoint)
@@ -401,7 +400,8 @@ class ChainReader:
     def _assemble_and_extend(
         self, scope: SnapshotScope, reading: _BlockReading, now_s: int, request_count: int
     ) -> Snapshot:
-        agreement, parts = reading.agreement, snapshot_parts(scope, reading.answers)
+        agreement = reading.agreement
+        parts = snapshot_parts(scope, reading.answers)
         # The code of new proxy implementations is read from the next snapshot on.
         known_addresses = (*scope.code_addresses, tokens.UNREAD_ADDRESS)
         if new_addresses := [

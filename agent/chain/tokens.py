@@ -320,7 +320,8 @@ def plan_token_moves(step: StepInput, plan: Plan) -> tuple[TokenMove, ...]:
 
 def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
     pool_by_address = {pool.address: pool for pool in step.snapshot.pools}
-    router, wallet = step.execution.router, step.snapshot.owner
+    router = step.execution.router
+    wallet = step.snapshot.owner
     for leg in plan.legs:
         pool = pool_by_address.get(leg.pool)
         if pool is None or NATIVE in (leg.token_in, leg.token_out):

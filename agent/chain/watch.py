@@ -83,7 +83,8 @@ def read_feed(
 ) -> tuple[FeedRound | None, tuple[UnreadableItem, ...]]:
     """Return the latest round, or the items that could not be read."""
     item_names = [item_name for item_name, _ in feed_questions(feed)]
-    decimals, round_fields = answer_uint(answers[0], 8), _latest_round(answers[1])
+    decimals = answer_uint(answers[0], 8)
+    round_fields = _latest_round(answers[1])
     named_answers = [
         (item_names[0], decimals),
         (item_names[1], round_fields),
@@ -372,6 +373,35 @@ def _are_unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, 
     return are_zero[0], are_zero[-1]
 
 
+def _wrong_decimals(token: Token, decimals: int) -> UnreadableItem:
+    reason = f"the contract has {decimals} decimals, expected {token.decimals}"
+    return UnreadableItem(f"decimals of {token.label}", token.address, reason)
+
+
+def _with_unwritten_slots(
+    scope: SnapshotScope, pools: Sequence[V2Pool | V3Pool], answers: Iterator[LensAnswer]
+) -> list[V2Pool | V3Pool]:
+    """Return the pools with what their first trade has to write."""
+    unwritten_by_pool = {
+        pool.address: _are_unwritten(pool, [next(answers) for _ in _first_trade_items(pool)])
+        for pool in scope.pools
+    }
+    return [
+        replace(pool_state, unwritten_slots=unwritten_by_pool[pool_state.address])
+        for pool_state in pools
+    ]
+
+
+def _read_supplies(scope: SnapshotScope, answers: Iterator[LensAnswer]) -> tuple[TokenSupply, ...]:
+    """Return the supplies that were read."""
+    supply_answers = [(token, answer_uint(next(answers))) for token in scope.supply_tokens]
+    return tuple(
+        TokenSupply(token, supply_raw)
+        for token, supply_raw in supply_answers
+        if not isinstance(supply_raw, CallStatus)
+    )
+
+
 def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
     """Return the typed parts of the snapshot. Unread items are listed in `quarantined` only."""
     questions = snapshot_questions(scope)
@@ -392,12 +422,10 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     holdings: list[Holding] = []
     allowances: list[Allowance] = []
     for token in scope.tokens:
-        balance_raw, decimals = next_uint(), next_uint(8)
+        balance_raw = next_uint()
+        decimals = next_uint(8)
         if decimals is not None and decimals != token.decimals:
-            decimals_reason = f"the contract has {decimals} decimals, expected {token.decimals}"
-            quarantined_items.append(
-                UnreadableItem(f"decimals of {token.label}", token.address, decimals_reason)
-            )
+            quarantined_items.append(_wrong_decimals(token, decimals))
         elif balance_raw is not None and decimals is not None:
             holdings.append(Holding(token.address, balance_raw))
         for spender in scope.spenders:
@@ -451,25 +479,10 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         allowance_raw = next_uint()
         if allowance_raw is not None:
             allowances.append(Allowance(token_address, spender, allowance_raw))
-    unwritten_by_pool = {
-        pool.address: _are_unwritten(
-            pool, [next(remaining_answers)[1] for _ in _first_trade_items(pool)]
-        )
-        for pool in scope.pools
-    }
-    pools = [
-        replace(pool_state, unwritten_slots=unwritten_by_pool[pool_state.address])
-        for pool_state in pools
-    ]
-    pools = _with_short_means(scope, pools, (answer for _, answer in remaining_answers))
-    supply_answers = [
-        (token, answer_uint(next(remaining_answers)[1])) for token in scope.supply_tokens
-    ]
-    supplies = tuple(
-        TokenSupply(token, supply_raw)
-        for token, supply_raw in supply_answers
-        if not isinstance(supply_raw, CallStatus)
-    )
+    answers_left = (answer for _, answer in remaining_answers)
+    pools = _with_unwritten_slots(scope, pools, answers_left)
+    pools = _with_short_means(scope, pools, answers_left)
+    supplies = _read_supplies(scope, answers_left)
     data_fee_quote = _data_fee_or_quarantine(
         scope,
         [next(remaining_answers)[1] for _ in fee_items(scope.data_fee_kind)],
@@ -480,10 +493,8 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         layer_reading, unknown_items = layer_scope.read(
             [next(remaining_answers)[1] for _ in layer_scope.questions()]
         )
-        layer_readings, quarantined_items = (
-            (*layer_readings, layer_reading),
-            [*quarantined_items, *unknown_items],
-        )
+        layer_readings = (*layer_readings, layer_reading)
+        quarantined_items = [*quarantined_items, *unknown_items]
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),

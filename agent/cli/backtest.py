@@ -284,10 +284,8 @@ def backtest(
                 funding=funding,
                 progress=progress,
             )
-            portfolio_result, book_result = (
-                futures_backtest.portfolio_result,
-                futures_backtest.futures_result,
-            )
+            portfolio_result = futures_backtest.portfolio_result
+            book_result = futures_backtest.futures_result
             if portfolio_result is not None:
                 backtest_document = api.backtest_document(portfolio_result)
             backtest_document["futures"] = api.futures_backtest_document(futures_backtest)
@@ -335,7 +333,8 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
         part_name: f"{100 * float(log_return):+.3f}%" for part_name, log_return in premium.items()
     }
     advantage = float(premium["advantage"])
-    excess_return, remainder_text = advantage, ""
+    excess_return = advantage
+    remainder_text = ""
     if min(twr, hold_twr) > -1:
         excess_return = math.log((1 + twr) / (1 + hold_twr))
     remainder = excess_return - advantage

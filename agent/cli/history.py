@@ -271,7 +271,8 @@ def _transactions_table(document: Document) -> Any:
         column_order=("nonce", "kind", "status", "gwei", "block", "what", "hash"),
     )
     for transaction in document["transactions"]:
-        status, description = transaction["status"], transaction["note"]
+        status = transaction["status"]
+        description = transaction["note"]
         if (resting_order := transaction.get("order")) is not None:
             status = "resting"
             description += f"; {resting_order['filled']} of {resting_order['size']} filled, until {spaced_time(resting_order['expires'])}"

@@ -204,7 +204,8 @@ EXCLUDED_VALUE_LABELS = (("gas_money", "of native coin for gas"), ("reserved", "
 def show_pnl(console: Console, document: Document) -> None:
     """Print one row per period, then unrealised gains, hints and statistics."""
     unit = document["numeraire"]
-    since, until = spaced_time(document["since"]), spaced_time(document["until"])
+    since = spaced_time(document["since"])
+    until = spaced_time(document["until"])
     title = f"Profit and loss in {unit}, {since} to {until} UTC; benchmark: {document['benchmark']}"
     shown_columns = columns(
         "PeriodDocument",
@@ -444,7 +445,8 @@ def show_journal(console: Console, document: Document) -> None:
 
 def show_lots(console: Console, document: Document) -> None:
     """Print one row per asset and per lot, then the gains realised in the year."""
-    unit, valued_at = document["currency"], document["valued"]
+    unit = document["currency"]
+    valued_at = document["valued"]
     valuation_text = f"values of {spaced_time(valued_at)} UTC" if valued_at else "no valuation yet"
     title = f"Tax lots by {document['method']}, in {unit}, {valuation_text}"
     shown_columns = columns(

@@ -151,7 +151,8 @@ def main() -> None:
     # skip garbage collection at exit, which would take as long as a cycle of the agent
     atexit.register(gc.freeze)
     terminal.replace_unencodable()
-    as_json, process_exit = "--json" in sys.argv, terminal.exit_of_sending_command()
+    as_json = "--json" in sys.argv
+    process_exit = terminal.exit_of_sending_command()
     try:
         with terminal.exit_after_interrupt(process_exit):
             exit_code = _run(as_json, process_exit)

@@ -274,7 +274,8 @@ def confirmer(
         from agent.cli.display import plan_tables
 
         with spinner.hidden(), clock.interruptible() if clock else nullcontext():
-            document, parameters = plans.plan_document(outcome), agent.confirmed_parameters()
+            document = plans.plan_document(outcome)
+            parameters = agent.confirmed_parameters()
             plan_tables.show_plan(
                 err,
                 document,

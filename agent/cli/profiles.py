@@ -421,7 +421,8 @@ def edit(
                 confirm_sale=ask_for_sale,
                 progress=spinner.update,
             )
-            report, document = removal.edit_report, editing.removal_document(removal)
+            report = removal.edit_report
+            document = editing.removal_document(removal)
         else:
             report = editing.edit(
                 config,
@@ -526,10 +527,8 @@ def _show_transition(
     from agent.cli.display import plan_tables, tables
 
     plan = document["transition"]
-    unit, transition_summary = (
-        plan["numeraire"],
-        replace_pool_addresses(plan["reason"], plan["pools"]),
-    )
+    unit = plan["numeraire"]
+    transition_summary = replace_pool_addresses(plan["reason"], plan["pools"])
     if plan["legs"]:
         if decimals_by_symbol is not None:
             plan_tables.show_plan(

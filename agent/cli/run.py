@@ -149,7 +149,8 @@ def run_loop(
     """
     from agent import app as api
 
-    exit_code, is_logging = 0, False
+    exit_code = 0
+    is_logging = False
     try:
         with (
             clock.listening(),
@@ -246,7 +247,10 @@ class CyclePrinter:
         self, agent: Agent, style: PrintStyle, clock: StoppableClock, *, may_send: bool
     ) -> None:
         """`may_send` is True if the run may send."""
-        self._agent, self._style, self._clock, self._may_send = agent, style, clock, may_send
+        self._agent = agent
+        self._style = style
+        self._clock = clock
+        self._may_send = may_send
         self._last_result: tuple[object, ...] = ()
 
     def show(self, cycle_result: StepOutcome | TrimtabError, *, is_logged: bool) -> int:
@@ -272,7 +276,8 @@ class CyclePrinter:
         from agent.app.documents import utc_text
 
         time_text = f"{utc_text(self._clock.now_s())} UTC"
-        previous_result, self._last_result = self._last_result, _comparable_result(cycle_result)
+        previous_result = self._last_result
+        self._last_result = _comparable_result(cycle_result)
         is_repeated = bool(self._last_result) and self._last_result == previous_result
         if isinstance(cycle_result, TrimtabError):
             note(f"{time_text}, as before: {cycle_result.message}" if is_repeated else time_text)

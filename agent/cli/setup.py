@@ -132,10 +132,8 @@ def init(
     """
     from agent import app as api
 
-    targets, endpoints = (
-        [_parse_pair(option_text, "--target") for option_text in target or ()],
-        [_parse_pair(option_text, "--rpc") for option_text in rpc or ()],
-    )
+    targets = [_parse_pair(option_text, "--target") for option_text in target or ()]
+    endpoints = [_parse_pair(option_text, "--rpc") for option_text in rpc or ()]
     alert_pair = None if alert is None else _parse_pair(alert, "--alert")
     local_start = api.local_start(network)
     missing_options = [

@@ -301,7 +301,9 @@ def _show_stress_cases(document: Document) -> None:
         ("paths", *figure_names),
     )
     for case in document["cases"]:
-        returns, turnover, outside_bands = case["return"], case["turnover"], case["outside_bands"]
+        returns = case["return"]
+        turnover = case["turnover"]
+        outside_bands = case["outside_bands"]
         case_table.add_row(
             case["name"],
             str(case["paths"]),

@@ -178,7 +178,8 @@ def forget(
 def _show_weights(document: Document) -> None:
     from agent.cli.display import tables
 
-    title, weight_columns = f"Weights by {document['kind']}", ("target", "chosen", "now")
+    title = f"Weights by {document['kind']}"
+    weight_columns = ("target", "chosen", "now")
     table = tables.table(
         title,
         ("asset", "limits", "data"),
@@ -425,7 +426,8 @@ def _show_observations(document: Document) -> None:
 
 
 def _show_cost(document: Document) -> None:
-    token_pair, current_capacity = "/".join(document["tokens"]), document["observations_next"]
+    token_pair = "/".join(document["tokens"])
+    current_capacity = document["observations_next"]
     say(
         f"{document['pool']} ({token_pair}): from {current_capacity} to {document['to']} price observations"
     )

@@ -372,7 +372,8 @@ def _show_what_if(document: Document) -> None:
     )
     alerts_table = table("Alert prices", ("asset",), ("now", "low", "", "high", " "))
     for asset in document["assets"]:
-        symbol, alert = asset["symbol"], document["alert_prices"][asset["symbol"]]
+        symbol = asset["symbol"]
+        alert = document["alert_prices"][asset["symbol"]]
         band_text = (
             "none"
             if asset["band_bps"] is None

@@ -157,7 +157,8 @@ def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> Execut
     """Build the execution settings; `pinned_addresses` are the addresses whose code must be pinned.
     Raises ConfigError if the router's address is missing.
     """
-    execution_table, v3_venue = config.execution, find_venue(config, V3Pool.kind)
+    execution_table = config.execution
+    v3_venue = find_venue(config, V3Pool.kind)
     least_tip_wei, _ = tip_range_wei(config.chain.chain_id)
     min_tip_wei = max(execution_table.min_tip or 0, least_tip_wei)
     if execution_table.router == "rebalancer":

@@ -29,7 +29,8 @@ from agent.units import BPS, Token, parse_raw
 
 HYPERLIQUID_MARGIN_PREFIX = "USDC"
 """Prefix of the symbol of Hyperliquid's margin token on any chain (USDC, USDC.e)."""
-SHORTEST_ORDER_TIME_S, LONGEST_ORDER_TIME_S = 60, 30 * 86_400
+SHORTEST_ORDER_TIME_S = 60
+LONGEST_ORDER_TIME_S = 30 * 86_400
 """Range of the time for which a limit order rests."""
 
 

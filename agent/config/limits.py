@@ -76,7 +76,8 @@ def require_weights_within_max(config: Config) -> None:
     """Raise ValueError naming asset, value and remedy if a target, or a weight that an allocator
     may choose, is above its limit.
     """
-    portfolio, max_weights = config.portfolio, config.limits.max_weight or {}
+    portfolio = config.portfolio
+    max_weights = config.limits.max_weight or {}
     symbols = [asset.symbol for asset in portfolio.assets]
     unknown_symbol = next(
         (name for name in max_weights if name != ANY and name not in symbols), None
@@ -203,7 +204,8 @@ def _require_price_consent(config: Config) -> None:
     """Require explicit consent to triggers that one block can fire, and to a rollup without a
     sequencer feed (T3, T13).
     """
-    reference, sequencer_feed = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
+    reference = config.reference
+    sequencer_feed = SEQUENCER_FEEDS.get(config.chain.chain_id)
     if config.policy.confirm_blocks is None and not config.chain.is_local:
         raise ValueError(
             "policy.confirm_blocks: missing; write 3, or 0 to trigger on the prices of a single"
@@ -226,7 +228,8 @@ def require_valid_native_top_up(config: Config) -> None:
     """Raise ValueError unless limits.native_top_up is above the floor and the wrapped native coin
     is an asset.
     """
-    top_up, floor = config.limits.native_top_up, config.limits.native_floor
+    top_up = config.limits.native_top_up
+    floor = config.limits.native_floor
     if top_up is None:
         return
     if floor is None or Decimal(top_up) <= Decimal(floor):

@@ -103,7 +103,8 @@ def _build_target(
             "add it to portfolio.assets (a target of 0% is allowed), or use another pool",
         )
     manager_address = position_manager(config)
-    compound_above, width_bps = None, None
+    compound_above = None
+    width_bps = None
     if isinstance(table, V3TargetTable):
         width_bps = table.width
         if table.compound_above is not None:

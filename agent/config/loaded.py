@@ -47,7 +47,8 @@ class LoadedConfig:
 
         Raises ConfigError if the live store has the path of the paper store.
         """
-        url, prefix = self.live_store_url, "sqlite:///"
+        url = self.live_store_url
+        prefix = "sqlite:///"
         if not url.startswith(prefix):
             return url
         live_file = Path(url.removeprefix(prefix))

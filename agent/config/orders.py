@@ -44,7 +44,8 @@ def unsent_alert_notes(config: Config, level_names: Iterable[str]) -> tuple[str,
     """Return a note if one of these levels, by kind or display name, is a price alert that no target
     takes.
     """
-    price_event, alerts_table = AlertKind.PRICE.value, config.alerts
+    price_event = AlertKind.PRICE.value
+    alerts_table = config.alerts
     is_sent = price_event in alerts_table.events and any(
         price_event in (target.events or alerts_table.events) for target in alerts_table.targets
     )

@@ -37,7 +37,8 @@ OTHER_TRIGGER = (
 
 def require_valid_strategies(config: Config) -> None:
     """Raise ValueError naming field and remedy if strategies cannot share the wallet."""
-    strategies, split = config.strategies, config.split
+    strategies = config.strategies
+    split = config.split
     if not strategies:
         if split is not None:
             raise ValueError("split: there are no [[strategies]]; add them, or remove it")
@@ -142,7 +143,9 @@ def _require_no_wallet_settings(config: Config) -> None:
     """Raise ValueError naming field, value and remedy for settings of the whole wallet that cannot
     be combined with strategies.
     """
-    policy_table, portfolio, lp = config.policy, config.portfolio, config.lp
+    policy_table = config.policy
+    portfolio = config.portfolio
+    lp = config.lp
     for strategy in config.strategies:
         if is_zone(strategy.trigger):
             raise ValueError(
@@ -208,7 +211,8 @@ def build_split(config: Config) -> CapitalSplit | None:
     """
     if not config.strategies or config.split is None:
         return None
-    policy, assets = build_policy(config), config.portfolio.assets
+    policy = build_policy(config)
+    assets = config.portfolio.assets
     address_by_symbol = {asset.symbol: asset.address for asset in assets}
     market_key_by_symbol = {market.symbol: market.venue_key for market in futures_markets(config)}
     strategies = []

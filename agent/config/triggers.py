@@ -118,7 +118,8 @@ def _correlations(
     bps_by_pair = {
         frozenset(pair_name.split("/")): bps for pair_name, bps in risk_table.correlations.items()
     }
-    symbols, correlated_pairs = list(address_by_symbol), []
+    symbols = list(address_by_symbol)
+    correlated_pairs = []
     for later_index, later_symbol in enumerate(symbols):
         for earlier_symbol in symbols[:later_index]:
             pair = frozenset((later_symbol, earlier_symbol))

@@ -217,10 +217,8 @@ def allocator_sentences(table: PortfolioTable) -> str:
         choice_text += f" over {format_duration(allocator_table.window)}"
     sentences = [choice_text]
     if allocator_table.min_history:
-        history_text, age_text = (
-            format_duration(allocator_table.min_history),
-            format_duration(allocator_table.max_age or 0),
-        )
+        history_text = format_duration(allocator_table.min_history)
+        age_text = format_duration(allocator_table.max_age or 0)
         sentences.append(f"at least {history_text}, none older than {age_text}")
     if allocator_table.fixed:
         sentences.append(f"{', '.join(allocator_table.fixed)} fixed")
@@ -263,7 +261,8 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
         ) from None
     supply_by_symbol: dict[str, TokenSupply] = {}
     for line_number, row in enumerate(csv_rows, 2):
-        symbol, supply_text = (row.get("symbol") or "").strip(), _supply_text(row)
+        symbol = (row.get("symbol") or "").strip()
+        supply_text = _supply_text(row)
         if symbol not in token_by_symbol:
             raise ConfigError(
                 f"{file_label}, line {line_number}: {symbol!r} is not an asset",

@@ -168,7 +168,8 @@ def prior_day_usage(
 
 def _with_feeds_as_of(step: StepInput, transaction: MinedTx) -> StepInput:
     """Return the step with the feed answers at the time of a transaction."""
-    answer_by_feed, now_s = dict(transaction.feed_answers), step.snapshot.head.timestamp_s
+    answer_by_feed = dict(transaction.feed_answers)
+    now_s = step.snapshot.head.timestamp_s
     past_feeds = tuple(
         replace(
             feed,
@@ -190,7 +191,9 @@ def _prior_usage(
     transaction: MinedTx,
     prices: dict[str, Price],
 ) -> ExternalTransaction:
-    wrapped_native, wallet, receipt = portfolio.wrapped_native, owner, transaction.receipt
+    wrapped_native = portfolio.wrapped_native
+    wallet = owner
+    receipt = transaction.receipt
     native_price = prices.get(wrapped_native, Fraction(0))
     intent = _as_intent(transaction)
     change_by_token = {

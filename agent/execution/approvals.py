@@ -28,7 +28,8 @@ from agent.store.journal import IntentStore, replacement_family
 from agent.store.store import Store
 from agent.venues import allowances
 
-MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
+MAX_RESETS = 3
+RESET_LOOKBACK_NONCES = 12
 """Maximum consecutive revocations of an allowance that the token still reports, and the number of
 newest nonces searched for them.
 """
@@ -98,7 +99,8 @@ def revoke_leftovers(
     """
     if outcome.kind is OutcomeKind.DECLINED and not outcome.transactions:
         return outcome
-    sent_intents, step_input = list(outcome.transactions), outcome.input_after or outcome.step_input
+    sent_intents = list(outcome.transactions)
+    step_input = outcome.input_after or outcome.step_input
     if not sent_intents and not transactor.composer.allowance_resets(step_input):
         return outcome
     if not transactor.executor.may_send():
@@ -187,7 +189,8 @@ def _is_misreported(journal: IntentStore, approval: Approval) -> bool:
     """True if its newest MAX_RESETS mined approvals all set the allowance to zero: the token
     misreports it.
     """
-    zero_count, next_nonce = 0, journal.expected_nonce() or 0
+    zero_count = 0
+    next_nonce = journal.expected_nonce() or 0
     for nonce in range(next_nonce - 1, max(-1, next_nonce - 1 - RESET_LOOKBACK_NONCES), -1):
         for intent in journal.intents_at(nonce):
             if intent.kind is not IntentKind.APPROVE or not intent.succeeded:

@@ -190,11 +190,10 @@ def derive_entry(
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to enter")
     step = originating_step(store.steps, intent) or current_step
-    grant, owner = store.journal.grant(intent.id), current_step.snapshot.owner
-    prices, wrapped_native = (
-        entry_prices(step.portfolio, reference_prices(step)),
-        step.portfolio.wrapped_native,
-    )
+    grant = store.journal.grant(intent.id)
+    owner = current_step.snapshot.owner
+    prices = entry_prices(step.portfolio, reference_prices(step))
+    wrapped_native = step.portfolio.wrapped_native
     change_by_token = dict(receipt.net_transfers(owner)) if receipt.status == 1 else {}
     if native_change_wei := intent.native_change_wei(owner, wrapped_native):
         change_by_token[NATIVE] = change_by_token.get(NATIVE, 0) + native_change_wei
@@ -282,10 +281,8 @@ def _reserved_by_token(
     native_asset = next((asset for asset in portfolio.assets if asset.includes_native), None)
     if native_asset is None:
         return reserved_raw_by_token | {NATIVE: balance_by_token[NATIVE]}
-    native_reserve_raw, native_token = (
-        native_coin.reserved_raw(limits, native_asset),
-        native_asset.token.address,
-    )
+    native_reserve_raw = native_coin.reserved_raw(limits, native_asset)
+    native_token = native_asset.token.address
     return reserved_raw_by_token | {
         NATIVE: min(balance_by_token[NATIVE], native_reserve_raw),
         native_token: min(
@@ -381,7 +378,8 @@ def _planned_entry(store: Store, intent: Intent, current_step: StepInput) -> Ent
     if plan is None:
         return None
     step = originating_step(store.steps, intent) or current_step
-    head, wallet_changes = step.snapshot.head, plan.wallet_changes()
+    head = step.snapshot.head
+    wallet_changes = plan.wallet_changes()
     transaction = SettledTransaction(
         intent.id,
         head.number,
@@ -416,10 +414,12 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
     If policy.confirm_blocks is set, the preceding blocks are read for this once an hour. If that
     fails, the next cycle retries; the cycle itself never fails because of it.
     """
-    at_s, numeraire = capped_chain_time_s(step.snapshot), step.portfolio.numeraire.address
+    at_s = capped_chain_time_s(step.snapshot)
+    numeraire = step.portfolio.numeraire.address
     if prices.has_cycle_prices(numeraire, at_s):
         return
-    past_prices, block_count = step.snapshot.past_prices, step.policy.confirm_blocks
+    past_prices = step.snapshot.past_prices
+    block_count = step.policy.confirm_blocks
     if len(past_prices) < block_count:
         try:
             past_prices = readers.reader.past_prices(step.snapshot.head, block_count)

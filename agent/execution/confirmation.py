@@ -25,7 +25,8 @@ def plan_hash(plan: Plan) -> str:
 
 def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
     """Return the confirmation of this plan."""
-    step_input, exit_token = outcome.step_input, outcome.decision_result.exit_token
+    step_input = outcome.step_input
+    exit_token = outcome.decision_result.exit_token
     return Confirmation(
         plan_hash(plan),
         exit_token,
@@ -69,7 +70,8 @@ def require_exit_possible(confirmation: Confirmation, outcome: StepOutcome) -> N
     """Raise ExitRefused if the confirmed exit is no longer possible. Once approved, its token may
     hide its balance, spoil its market or fail screening.
     """
-    step, exit_token = outcome.step_input, confirmation.exit_token
+    step = outcome.step_input
+    exit_token = confirmation.exit_token
     if not exit_token or exit_token == outcome.decision_result.exit_token:
         return
     token_label = step.portfolio.token(exit_token).label

@@ -89,10 +89,8 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
     """Return the exit whose plan is refused only by guards of its market and by limits that another
     exit may meet; None in every other case. An exit that was already skipped is not returned.
     """
-    exit_token, failed_verdicts = (
-        outcome.decision_result.exit_token,
-        [verdict for verdict in outcome.refusal_verdicts if not verdict.passed],
-    )
+    exit_token = outcome.decision_result.exit_token
+    failed_verdicts = [verdict for verdict in outcome.refusal_verdicts if not verdict.passed]
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not exit_token:
         return None
     if exit_token in blocked_exits.excluded_tokens(
@@ -256,7 +254,8 @@ def _without_refused_part(refused_outcome: StepOutcome) -> StepInput | None:
     owner's requests have one part only, and layers open positions after the spot portfolio in any
     case.
     """
-    step, decision = refused_outcome.step_input, refused_outcome.decision
+    step = refused_outcome.step_input
+    decision = refused_outcome.decision
     if refused_outcome.kind is not OutcomeKind.REFUSED or not acts_beside_spot(step):
         return None
     if not isinstance(decision, Rebalance):

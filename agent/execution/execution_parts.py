@@ -13,10 +13,8 @@ from agent.store.store import Store
 
 def end_purchase(store: Store, outcome: StepOutcome) -> None:
     """Record the end of a purchase that the decision ends."""
-    active_purchase, end_reason = (
-        outcome.step_input.history.cash_flows.purchase,
-        outcome.decision_result.purchase_result.end_reason,
-    )
+    active_purchase = outcome.step_input.history.cash_flows.purchase
+    end_reason = outcome.decision_result.purchase_result.end_reason
     if active_purchase is not None and end_reason:
         chain_s = outcome.step_input.snapshot.head.timestamp_s
         store.executions.end(active_purchase.id, "ended", end_reason, chain_s)
@@ -40,14 +38,10 @@ def record_part_begin(store: Store, outcome: StepOutcome) -> None:
     """Record the part of a purchase, or the limit order, that is sent next; a new purchase is
     recorded before its first part. Raises Refused if it has ended meanwhile.
     """
-    decision_result, active_purchase = (
-        outcome.decision_result,
-        outcome.step_input.history.cash_flows.purchase,
-    )
-    due_part, new_purchase = (
-        decision_result.purchase_result.due_part,
-        decision_result.purchase_result.new_purchase,
-    )
+    decision_result = outcome.decision_result
+    active_purchase = outcome.step_input.history.cash_flows.purchase
+    due_part = decision_result.purchase_result.due_part
+    new_purchase = decision_result.purchase_result.new_purchase
     part_number = 1 if due_part is None else due_part.number
     if decision_result.filled_order_id:
         execution_id = decision_result.filled_order_id

@@ -130,7 +130,8 @@ class JournaledExecutor:
         """Raise if a reorg can still change the position's id: added liquidity could then go to
         someone else's position.
         """
-        provide_action, journal = grant.layer_action, self._submitter.journal
+        provide_action = grant.layer_action
+        journal = self._submitter.journal
         if not isinstance(provide_action, Provide) or provide_action.token_id is None:
             return
         for intent in journal.open_intents():
@@ -150,7 +151,8 @@ class JournaledExecutor:
     def _require_next_nonce(self, tx: UnsignedTx) -> None:
         """Raise unless the nonce is free and the next one of both chain and journal."""
         if unfinished_intents := self._submitter.unfinished_intents():
-            first_unfinished_intent, open_note = unfinished_intents[0], unfinished_intents[0].note
+            first_unfinished_intent = unfinished_intents[0]
+            open_note = unfinished_intents[0].note
             if first_unfinished_intent.state in IN_FLIGHT_STATES:
                 unaccepted_text = self._submitter.unaccepted_text(first_unfinished_intent)
                 open_note = f"{open_note}, {first_unfinished_intent.tx_hash}{unaccepted_text}"
@@ -230,8 +232,11 @@ class ProposingExecutor(JournaledExecutor):
         outbox: FileOutbox,
     ) -> None:
         super().__init__(replace(submitter, signer=RefusingSigner(external_signer)))
-        self._journal, self._sender = submitter.journal, submitter.sender
-        self._proposals, self._external_signer, self._outbox = proposals, external_signer, outbox
+        self._journal = submitter.journal
+        self._sender = submitter.sender
+        self._proposals = proposals
+        self._external_signer = external_signer
+        self._outbox = outbox
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Settle proposals that are mined or expired.
@@ -239,10 +244,8 @@ class ProposingExecutor(JournaledExecutor):
         Raises AwaitingExternalSignature while one is unsigned, OperatorNeeded if another
         transaction took its nonce or an expired one was sent.
         """
-        proposal_block_by_id, initial_open_intents = (
-            self._proposals.proposal_blocks(),
-            self._journal.open_intents(),
-        )
+        proposal_block_by_id = self._proposals.proposal_blocks()
+        initial_open_intents = self._journal.open_intents()
         for intent in initial_open_intents:
             if intent.state is IntentState.PLANNED and intent.id in proposal_block_by_id:
                 self._settle(intent, proposal_block_by_id[intent.id])

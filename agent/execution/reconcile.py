@@ -113,7 +113,8 @@ class TxReplacer:
 
         Raises Refused above the ceiling or the gas caps, PassingFault if its simulation fails.
         """
-        submitter, pending_grant = self._submitter, self._journal.grant(pending_intent.id)
+        submitter = self._submitter
+        pending_grant = self._journal.grant(pending_intent.id)
         if submitter.is_nonce_used(pending_intent.tx.nonce):
             return None
         ceiling_wei, _ = submitter.settings.gas_ceilings_of(pending_grant)
@@ -699,7 +700,8 @@ class Reconciler:
             intent.kind is IntentKind.CANCEL for intent in in_flight_intents
         ):
             return
-        now_s, deadline_s = self._sender.head().timestamp_s, in_flight_intents[0].deadline_s
+        now_s = self._sender.head().timestamp_s
+        deadline_s = in_flight_intents[0].deadline_s
         if deadline_s is not None and now_s >= deadline_s:
             why = f"still pending at chain time {now_s}, after its deadline {deadline_s}"
             self._replacer.cancel(in_flight_intents[0], why)

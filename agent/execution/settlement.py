@@ -58,11 +58,9 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
     Pools that serve several legs are matched in leg order. An amount that passes directly from one
     pool to the next is output of the first leg and input of the second.
     """
-    outgoing_transfers, incoming_transfers, wrap_transfers = (
-        list(receipt.transfers),
-        list(receipt.transfers),
-        list(receipt.wrap_transfers),
-    )
+    outgoing_transfers = list(receipt.transfers)
+    incoming_transfers = list(receipt.transfers)
+    wrap_transfers = list(receipt.wrap_transfers)
     unused_swaps = list(receipt.managed_swaps)
 
     def take_transfer(
@@ -186,7 +184,8 @@ def book_intent(  # noqa: PLR0913
     native_change_wei = intent.native_change_wei(wallet, wrapped_native)
     if native_change_wei and wrapped_native in prices:
         change_by_token[wrapped_native] = change_by_token.get(wrapped_native, 0) + native_change_wei
-    payout_raw_by_token, outflow_value = _payout_raw(receipt, payout, wrapped_native), Fraction(0)
+    payout_raw_by_token = _payout_raw(receipt, payout, wrapped_native)
+    outflow_value = Fraction(0)
     for token, raw in payout_raw_by_token.items():
         change_by_token[token] = change_by_token.get(token, 0) + raw
         outflow_value += raw * prices.get(token, Fraction(0))
@@ -286,10 +285,8 @@ def settle_mined(
             intent, price_step.portfolio, price_step.snapshot.owner, prices
         ):
             continue
-        wrapped_native, booked_at_s = (
-            price_step.portfolio.wrapped_native,
-            _booking_time_s(snapshot, intent_step),
-        )
+        wrapped_native = price_step.portfolio.wrapped_native
+        booked_at_s = _booking_time_s(snapshot, intent_step)
         native_price = prices.get(wrapped_native, Fraction(0))
         if (book_layer := INTENT_BOOKERS.get(intent.kind)) is not None:
             snapshot_after = None if snapshot_before is None else snapshot
@@ -359,7 +356,8 @@ def capped_chain_time_s(snapshot: Snapshot) -> int:
 def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
     """Return the input with the gas cost of `intent` deducted."""
     gas_cost_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
-    history, snapshot = step_input.history, step_input.snapshot
+    history = step_input.history
+    snapshot = step_input.snapshot
     return replace(
         step_input,
         history=replace(

@@ -21,7 +21,8 @@ def with_shortfall(
     """Return a failed outcome that names the tokens that changed by less than the plan's minimums,
     although the transaction succeeded; the outcome itself if there are none.
     """
-    plan, snapshot_before = outcome.plan, outcome.step_input.snapshot
+    plan = outcome.plan
+    snapshot_before = outcome.step_input.snapshot
     if plan is None or intent.receipt is None or plan.acts_in_layer:
         return outcome
     if not (
@@ -42,12 +43,11 @@ def end_interrupted_steps(store: Store) -> None:
     for intent in store.journal.successful_trades("", "error"):
         if (step := originating_step(store.steps, intent)) is None:
             continue
-        outcome_kind, reason = (
-            OutcomeKind.DONE,
-            "the transaction was mined after the step was interrupted",
-        )
+        outcome_kind = OutcomeKind.DONE
+        reason = "the transaction was mined after the step was interrupted"
         if shortfalls := shortfall_by_receipt(store, intent):
-            outcome_kind, reason = OutcomeKind.FAILED, _shortfall_reason(step.portfolio, shortfalls)
+            outcome_kind = OutcomeKind.FAILED
+            reason = _shortfall_reason(step.portfolio, shortfalls)
         plan = store.journal.grant(intent.id).plan
         decision_name = "" if plan is None else type(plan.decision).__name__.lower()
         plan_json = None if plan is None else codec.dumps(plan)
@@ -58,7 +58,8 @@ def shortfall_by_receipt(store: Store, intent: Intent) -> dict[str, tuple[int, i
     """Return `shortfalls_by_token` of a mined transaction of the journal, by its receipt's events;
     empty if its step is unreadable.
     """
-    step, grant = originating_step(store.steps, intent), store.journal.grant(intent.id)
+    step = originating_step(store.steps, intent)
+    grant = store.journal.grant(intent.id)
     if step is None or intent.receipt is None:
         return {}
     if grant.plan is not None:

@@ -187,11 +187,9 @@ def record_order_stages(orders: OrderStore, history: History) -> None:
     """Record every order's stage before the step acts on it, also that none is left: a removed
     order that is set again starts anew. Raise Retryable if orders changed meanwhile.
     """
-    order_states, nav_per_share, orders_version = (
-        history.orders.states,
-        history.orders.nav_per_share,
-        history.orders.version,
-    )
+    order_states = history.orders.states
+    nav_per_share = history.orders.nav_per_share
+    orders_version = history.orders.version
     if (
         orders_version == 0 and not order_states and nav_per_share is None
     ):  # there has never been an order
@@ -289,7 +287,8 @@ class ExitInterrupted(Retryable):
 
     def __init__(self, token: str, error: Retryable, may_take_direct_route: bool = False) -> None:
         super().__init__(error.message, error.remedy, code=error.code)
-        self.token, self.may_take_direct_route = token, may_take_direct_route
+        self.token = token
+        self.may_take_direct_route = may_take_direct_route
 
 
 def propose_screened(

@@ -135,8 +135,10 @@ def _recorded_prices(
     """Return recorded prices as far back as this config needs: all prices within trigger windows,
     and older prices at the interval of each due allocation.
     """
-    portfolio, now_s = step.portfolio, step.snapshot.head.timestamp_s
-    numeraire, allocator = portfolio.numeraire.address, portfolio.allocator
+    portfolio = step.portfolio
+    now_s = step.snapshot.head.timestamp_s
+    numeraire = portfolio.numeraire.address
+    allocator = portfolio.allocator
     layer_triggers = [
         trigger for layer_config in step.layer_configs for trigger in layer_config.triggers
     ]

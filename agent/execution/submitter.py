@@ -373,7 +373,9 @@ class Submitter:
         it was in no block, with the seconds waited so far. Raises Retryable at once if an earlier
         transaction lost its block: it must be resolved first.
         """
-        waited_s, last_error, low_nonce_polls = 0.0, None, 0
+        waited_s = 0.0
+        last_error = None
+        low_nonce_polls = 0
         while True:
             try:
                 mined_intent = self.record_mined(nonce)
@@ -496,7 +498,8 @@ class Submitter:
         """Return whether the intent's block has the finality tag; False if no answer says so. The
         height is read before the hash: what is canonical below a final block stays so.
         """
-        finality_tag, (block_number, block_hash) = self.settings.finality_tag, _block_of(intent)
+        finality_tag = self.settings.finality_tag
+        block_number, block_hash = _block_of(intent)
         if finality_tag is None:
             return True
         try:

@@ -178,7 +178,8 @@ class GuardCase:
         if self.layer_answers.needs_no_spot_price():
             return set()
         portfolio = self.step.portfolio
-        legs, actions = self.plan.legs, self.plan.layer_actions
+        legs = self.plan.legs
+        actions = self.plan.layer_actions
         return {
             portfolio.numeraire.address,
             *([portfolio.wrapped_native] if with_gas else []),

@@ -75,7 +75,8 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
             return measurement
     largest_slippage_bps = 0
     for swap in case.swaps():
-        min_out_raw, simulated_out_raw = swap.leg.min_out_raw, swap.amount_out_raw
+        min_out_raw = swap.leg.min_out_raw
+        simulated_out_raw = swap.amount_out_raw
         if min_out_raw > simulated_out_raw:
             return GuardMeasurement(
                 f"leg {swap.number} has a minimum of {min_out_raw}, the pool pays {simulated_out_raw}",
@@ -263,7 +264,8 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
         if asset.feed is not None and (
             judged_tokens is None or asset.token.address in judged_tokens
         ):
-            age_s, limit_s = _feed_age_s(case, asset), case.step.reference.max_age_s(asset.feed)
+            age_s = _feed_age_s(case, asset)
+            limit_s = case.step.reference.max_age_s(asset.feed)
             excesses_and_feeds.append((age_s - limit_s, age_s, asset.token.label, asset.feed))
     if not excesses_and_feeds:
         return GuardMeasurement("0 s (no feed in use)", True)
@@ -344,7 +346,8 @@ def _pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
 
 def _twap_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     judged_tokens = case.judged_tokens(with_gas=False)
-    price_sources, limit_bps = price_inputs(case.step), case.step.limits.oracle_deviation_bps
+    price_sources = price_inputs(case.step)
+    limit_bps = case.step.limits.oracle_deviation_bps
     tokens_with_late_twap = (
         late_twap_tokens(price_sources, limit_bps) if case.is_sell_only() else frozenset[str]()
     )

@@ -24,7 +24,8 @@ def max_weight(case: GuardCase, max_bps_by_token: Mapping[str, int]) -> GuardMea
     if not case.plan.legs:
         return GuardMeasurement("no swap", True)
     case.require_complete_replay()
-    decision, numeraire = case.plan.decision, case.numeraire.address
+    decision = case.plan.decision
+    numeraire = case.numeraire.address
     exempt_tokens = {numeraire} if isinstance(decision, Rebalance) and decision.by_hand else set()
     bought_tokens = [
         token
@@ -52,10 +53,8 @@ def _values_after(case: GuardCase) -> dict[str, Fraction]:
     """Return the value of each asset after the plan by token, what is outside the wallet
     included. Raises MissingData.
     """
-    outside_raw_by_token, value_by_token = (
-        measure_in_layer(lambda: raw_outside_wallet(case.step, case.prices)),
-        {},
-    )
+    outside_raw_by_token = measure_in_layer(lambda: raw_outside_wallet(case.step, case.prices))
+    value_by_token = {}
     for asset in case.step.portfolio.assets:
         token = asset.token.address
         raw_after = case.investable_raw(asset) + case.replay.delta_raw(token)

@@ -32,7 +32,8 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     for measure_cost in layer_guards.PLAN_COSTS:
         if (measurement := measure_cost(case, limit_bps)) is not None:
             return measurement
-    moved_value, cost = case.turnover(), case.cost()
+    moved_value = case.turnover()
+    cost = case.cost()
     if isinstance(case.plan.decision, TopUp):
         return GuardMeasurement(
             f"{format_money(cost, case.numeraire)} of gas, no value moved", moved_value == 0
@@ -112,10 +113,8 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.layer_answers.only_reduces():
         return GuardMeasurement(case.layer_answers.exemption_text, True)
     case.require_known_day()
-    history, counts_predicted_cost = (
-        case.step.history,
-        case.is_sell_only() or case.is_required_by_layer(),
-    )
+    history = case.step.history
+    counts_predicted_cost = case.is_sell_only() or case.is_required_by_layer()
     past_loss = _counted_loss(
         case,
         history.budgets.loss_24h,

@@ -101,7 +101,8 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
         )
 
     def book(flow: LegFlow) -> None:
-        leg, wrapped_by_native = flow.leg, {NATIVE: wrapped_native}
+        leg = flow.leg
+        wrapped_by_native = {NATIVE: wrapped_native}
         is_conversion = leg.venue == NATIVE_VENUE and leg.source is leg.sink is LegPlace.WALLET
         flows.append(flow)
         if leg.source is LegPlace.WALLET:

@@ -102,8 +102,10 @@ class _ReplayWallet:
 
     def spend(self, flow: LegFlow) -> int:
         """Book one leg and return the base units that it overspends."""
-        leg, overspent_raw = flow.leg, 0
-        asset_in, asset_out = self._asset_token(leg.token_in), self._asset_token(leg.token_out)
+        leg = flow.leg
+        overspent_raw = 0
+        asset_in = self._asset_token(leg.token_in)
+        asset_out = self._asset_token(leg.token_out)
         is_conversion = asset_in == asset_out and leg.source is leg.sink
         if leg.source is LegPlace.WALLET:
             overspent_raw = max(0, -self._change_form_balance(leg.token_in, -flow.amount_in_raw))
@@ -188,7 +190,8 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
     its address, and its code in the snapshot. Tokens must also be assets or hubs of the portfolio.
     For native coin, which has no code, the wrapped token is checked.
     """
-    portfolio, execution = case.step.portfolio, case.step.execution
+    portfolio = case.step.portfolio
+    execution = case.step.execution
     portfolio_tokens = {
         token.address
         for token in (
@@ -197,7 +200,8 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
             portfolio.numeraire,
         )
     }
-    legs, actions = case.plan.legs, case.plan.layer_actions
+    legs = case.plan.legs
+    actions = case.plan.layer_actions
     traded_tokens = [
         token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE
     ]
@@ -348,10 +352,8 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
     """
     history = case.step.history
     if not case.is_risk_reducing():
-        revert_count, approval_count = (
-            history.failures.reverts_in_row,
-            history.failures.approval_cycles_in_row,
-        )
+        revert_count = history.failures.reverts_in_row
+        approval_count = history.failures.approval_cycles_in_row
         failures_text = _failures_text(revert_count, approval_count)
         if history.failures.is_stopped and not failures.too_many_failures(
             revert_count, approval_count
@@ -460,10 +462,8 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     if case.needs_no_gas():
         return NO_GAS
     if (layer_limit_and_spent := case.layer_answers.layer_gas_budget(limit_wei)) is not None:
-        emergency_limit_wei, spent_wei = (
-            layer_limit_and_spent[0],
-            layer_limit_and_spent[1] + case.worst_gas_wei(),
-        )
+        emergency_limit_wei = layer_limit_and_spent[0]
+        spent_wei = layer_limit_and_spent[1] + case.worst_gas_wei()
         limit_text = f"{format_native(emergency_limit_wei)} of emergencies"
         return GuardMeasurement(
             format_native(spent_wei), spent_wei <= emergency_limit_wei, limit_text
@@ -487,7 +487,8 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """
     if case.needs_no_gas():
         return NO_GAS
-    balance_wei, gas_wei = case.step.snapshot.native_wei, case.worst_gas_wei()
+    balance_wei = case.step.snapshot.native_wei
+    gas_wei = case.worst_gas_wei()
     unwrapped_wei = case.replay.balance_changes_raw.get(NATIVE, 0)
     left_wei = balance_wei + unwrapped_wei - gas_wei
     if isinstance(case.plan.decision, TopUp):

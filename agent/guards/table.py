@@ -157,11 +157,9 @@ def _judge_address(payouts: Sequence[Payout], confirmed_addresses: Sequence[str]
 
 
 def _judge_daily_payouts(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
-    guard_name, daily_limit_value, numeraire = (
-        "payout_per_day",
-        step.limits.payout_per_day,
-        step.portfolio.numeraire,
-    )
+    guard_name = "payout_per_day"
+    daily_limit_value = step.limits.payout_per_day
+    numeraire = step.portfolio.numeraire
     if daily_limit_value is None:
         return Verdict(guard_name, "not measured", OFF, True)
     limit_text = format_money(daily_limit_value, numeraire)

@@ -57,12 +57,11 @@ POSITION_MANAGER_ARTIFACT = "@uniswap/v3-periphery/artifacts/contracts/Nonfungib
 SWAP_ROUTER_02_ARTIFACT = (
     "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
 )
-V2_FACTORY_ARTIFACT, V2_PAIR_ARTIFACT, V2_ROUTER_ARTIFACT = (
-    uniswap_v2.FACTORY_ARTIFACT,
-    uniswap_v2.PAIR_ARTIFACT,
-    uniswap_v2.ROUTER_ARTIFACT,
-)
-V3_FACTORY_ARTIFACT, V3_POOL_ARTIFACT = uniswap_v3.FACTORY_ARTIFACT, uniswap_v3.POOL_ARTIFACT
+V2_FACTORY_ARTIFACT = uniswap_v2.FACTORY_ARTIFACT
+V2_PAIR_ARTIFACT = uniswap_v2.PAIR_ARTIFACT
+V2_ROUTER_ARTIFACT = uniswap_v2.ROUTER_ARTIFACT
+V3_FACTORY_ARTIFACT = uniswap_v3.FACTORY_ARTIFACT
+V3_POOL_ARTIFACT = uniswap_v3.POOL_ARTIFACT
 
 
 class LocalChain(LocalContracts):
@@ -91,11 +90,9 @@ class LocalChain(LocalContracts):
         """Return base units of token1 per base unit of token0 at the current USD prices; tokens by
         symbol.
         """
-        token0, token1, prices_usd = (
-            self.tokens[symbol0],
-            self.tokens[symbol1],
-            self.deployed_world.prices_usd,
-        )
+        token0 = self.tokens[symbol0]
+        token1 = self.tokens[symbol1]
+        prices_usd = self.deployed_world.prices_usd
         return (
             prices_usd[symbol0]
             / prices_usd[symbol1]
@@ -124,10 +121,8 @@ class LocalChain(LocalContracts):
         """Write a complete round at the current price and time to these feeds (default: all), in
         one transaction.
         """
-        selected_symbols, prices_usd = (
-            list(self.feed_addresses if symbols is None else symbols),
-            self.deployed_world.prices_usd,
-        )
+        selected_symbols = list(self.feed_addresses if symbols is None else symbols)
+        prices_usd = self.deployed_world.prices_usd
         if not selected_symbols:
             return
         if self.perps is not None:
@@ -173,7 +168,8 @@ class LocalChain(LocalContracts):
             else self.deploy(own_artifact(kind.value), symbol, symbol, decimals)
         )
         feed_address = self.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
-        token, deployed_world = Token(token_address, symbol, decimals), self.deployed_world
+        token = Token(token_address, symbol, decimals)
+        deployed_world = self.deployed_world
         self.deployed_world = replace(
             self.deployed_world,
             tokens={**deployed_world.tokens, symbol: token},
@@ -367,7 +363,8 @@ class LocalChain(LocalContracts):
         )
         price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
         tick_spacing = TICK_SPACINGS[pool.fee_pips]
-        mint_calls, range_end_ticks = [], set()
+        mint_calls = []
+        range_end_ticks = set()
         for liquidity_range in ranges:
             value_in_token1_raw = self._raw_for_usd(
                 pool.token1.symbol, Fraction(value_usd * liquidity_range.share_bps, BPS)
@@ -452,7 +449,8 @@ class LocalChain(LocalContracts):
         limit_sqrt_price_x96 = sqrt_price_x96(
             self.pool_price(pool.token0.symbol, pool.token1.symbol)
         )
-        token_in, token_out = pool.token0, pool.token1
+        token_in = pool.token0
+        token_out = pool.token1
         if limit_sqrt_price_x96 > current_sqrt_price_x96:
             token_in, token_out = token_out, token_in
         if current_sqrt_price_x96 == limit_sqrt_price_x96:

@@ -111,7 +111,8 @@ class LocalContracts:
         self.w3: Web3 = node.w3
         self.chain_id: int = self.w3.eth.chain_id
         self.accounts: tuple[DevAccount, ...] = dev_accounts()
-        self.wallet, self.whale = self.accounts[WALLET_INDEX], self.accounts[WHALE_INDEX]
+        self.wallet = self.accounts[WALLET_INDEX]
+        self.whale = self.accounts[WHALE_INDEX]
         self.clock = ChainClock(node)
         self.deployed_world = DeployedWorld({}, {}, {}, {}, {}, {})
         self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
@@ -222,15 +223,11 @@ class LocalContracts:
 
     def set_balances(self, target_balances: Mapping[str, int], owner: str | None = None) -> None:
         """Set the balances of several tokens, by symbol."""
-        current_balances, owner = (
-            self.balances(target_balances, owner),
-            owner or self.wallet.address,
-        )
+        current_balances = self.balances(target_balances, owner)
+        owner = owner or self.wallet.address
         for symbol, target_raw in target_balances.items():
-            change_raw, token_functions = (
-                target_raw - current_balances[symbol],
-                self.token_contract(symbol).functions,
-            )
+            change_raw = target_raw - current_balances[symbol]
+            token_functions = self.token_contract(symbol).functions
             is_wrapped = self.deployed_world.kinds[symbol] is TokenKind.WRAPPED_NATIVE
             if change_raw > 0:
                 self.send(

@@ -25,7 +25,8 @@ from agent.localchain.chain import FEED_DECIMALS, V3_POOL_ARTIFACT, LocalChain
 from agent.localchain.deployment import open_anvil
 
 ANSWER_TIMEOUT_S = 120.0
-MIN_FACTOR, MAX_FACTOR = Fraction(1, 20), Fraction(10)
+MIN_FACTOR = Fraction(1, 20)
+MAX_FACTOR = Fraction(10)
 """Bounds of a move, as factors of the price."""
 OBSERVATIONS_SLOT = 8
 """Storage slot of UniswapV3Pool.observations. Each is one word: 32 bits of time, 56 of
@@ -171,7 +172,9 @@ def _rewrite_observations(chain: LocalChain, pool_address: str) -> None:
     """Rewrite the pool's observations so that its mean tick over any window is the current tick."""
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
     slot0 = chain.contract(pool_address, npm_artifact(V3_POOL_ARTIFACT)).functions.slot0().call()
-    tick, newest_index, observation_count = int(slot0[1]), int(slot0[2]), int(slot0[3])
+    tick = int(slot0[1])
+    newest_index = int(slot0[2])
+    observation_count = int(slot0[3])
     observation_words = [
         int(
             rpc(
@@ -184,10 +187,8 @@ def _rewrite_observations(chain: LocalChain, pool_address: str) -> None:
         )
         for observation_index in range(observation_count)
     ]
-    newest_observation_s, newest_tick_cumulative = (
-        observation_words[newest_index] & 0xFFFFFFFF,
-        observation_words[newest_index] >> 32 & (1 << 56) - 1,
-    )
+    newest_observation_s = observation_words[newest_index] & 0xFFFFFFFF
+    newest_tick_cumulative = observation_words[newest_index] >> 32 & (1 << 56) - 1
     for observation_index, observation_word in enumerate(observation_words):
         if observation_index == newest_index or not observation_word >> 248:
             continue

@@ -100,9 +100,11 @@ def _has_data(node_socket: socket.socket) -> bool:
 BLOCK_GAS = 100_000_000
 WHALE_WEI = 10**9 * 10**18
 ACCOUNT_WEI = 10**4 * 10**18
-_MINED_TIMEOUT_S, _POLL_S = 120, 0.005
+_MINED_TIMEOUT_S = 120
+_POLL_S = 0.005
 """Longest wait for a transaction, and the polling interval, seconds."""
-_MINE_ATTEMPTS, _MINE_PAUSE_S = 50, 0.02
+_MINE_ATTEMPTS = 50
+_MINE_PAUSE_S = 0.02
 """Attempts, and the pause between them, while anvil refuses a block because another is in
 progress.
 """

@@ -21,9 +21,11 @@ L1_FEE_VAULT = "0x420000000000000000000000000000000000001A"
 """Predeploys of the OP Stack (packages/contracts-bedrock/src/libraries/Predeploys.sol). The vault
 receives the data fees."""
 ORACLE_IMPLEMENTATION = "0xc0d3C0d3C0d3C0D3c0d3C0d3c0D3C0d3c0d3000F"
-BASE_FEE_SCALAR, BLOB_FEE_SCALAR = 2_269, 1_055_762
+BASE_FEE_SCALAR = 2_269
+BLOB_FEE_SCALAR = 1_055_762
 """Scalars of Base under Fjord."""
-L1_BASE_FEE_WEI, L1_BLOB_FEE_WEI = 10**10, 10**9
+L1_BASE_FEE_WEI = 10**10
+L1_BLOB_FEE_WEI = 10**9
 """Prices on the base chain: a unit of gas, of blob gas."""
 CALLER_WEI = 10**21
 
@@ -38,7 +40,8 @@ def oracle_proxy_code(operator_fee_wei: int = 0) -> str:
     selector_code = "60003560e01c63" + selector("getOperatorFee(uint256)").hex() + "14"
     forward_offset = len(selector_code) // 2 + 4
     success_offset = forward_offset + len(forward_code) // 2 + 3 + 4
-    revert_code, success_code = "3d6000fd", "5b3d6000f3"
+    revert_code = "3d6000fd"
+    success_code = "5b3d6000f3"
     fee_offset = success_offset + 5
     fee_code = f"5b61{operator_fee_wei:04x}60005260206000f3"
     return f"0x{selector_code}61{fee_offset:04x}57{forward_code}60{success_offset:02x}57{revert_code}{success_code}{fee_code}"

@@ -29,19 +29,23 @@ _PERP_PATH = "@perp/curie-contract/artifacts/contracts/{0}.sol/{0}.json"
 _ORACLE_PATH = "@perp/perp-oracle-contract/artifacts/contracts/{0}.sol/{0}.json"
 _AGGREGATOR_PATH = "@chainlink/contracts/abi/v0.6/FluxAggregator.json"
 WAD = 10**18
-POOL_FEE_PIPS, TRADE_FEE_PPM = 3_000, 1_000
+POOL_FEE_PIPS = 3_000
+TRADE_FEE_PPM = 1_000
 """Fee tier of the virtual pools, and fee of a trade: 0.1 %."""
 INDEX_DECIMALS = 8
-FEED_TIMEOUT_S, FEED_TWAP_S = 2_400, 900
+FEED_TIMEOUT_S = 2_400
+FEED_TWAP_S = 900
 OBSERVATION_COUNT = 250
 """Price observations of a virtual pool: enough for the 30 minutes that the mark price averages."""
 MARK_HISTORY_S = 1_860
 """Minimum age of a virtual pool before its mark price, an average over 30 minutes, can be read."""
-MOVER_INDEX, MOVER_USD = 2, 20_000_000
+MOVER_INDEX = 2
+MOVER_USD = 20_000_000
 """Account that trades virtual pools to new prices, and the margin that it deposits when half of it
 is used.
 """
-MAX_TICKS_CROSSED, PRICE_LIMIT_S = 1_000, 15
+MAX_TICKS_CROSSED = 1_000
+PRICE_LIMIT_S = 15
 """Maximum ticks that a market may cross within PRICE_LIMIT_S seconds; zero pauses it."""
 NO_REFERRAL = b"\0" * 32
 """Referral code of an order without a referral."""
@@ -51,7 +55,8 @@ COLLATERAL_PARAMETERS = (5, 750_000, 500_000, 2_000, 30_000)
 """CollateralManager: maximum number of collaterals, debt ratio, liquidation ratio, margin buffer,
 insurance fee.
 """
-DEBT_THRESHOLD_USD, DUST_USD = 10_000, 500
+DEBT_THRESHOLD_USD = 10_000
+DUST_USD = 500
 TICK_SPACING = 60
 
 
@@ -102,7 +107,8 @@ class LocalPerps:
     def __init__(
         self, chain: LocalContracts, collateral_symbol: str, markets: Sequence[PerpSpec]
     ) -> None:
-        self.chain, self.collateral_token = chain, chain.tokens[collateral_symbol]
+        self.chain = chain
+        self.collateral_token = chain.tokens[collateral_symbol]
         self.markets: dict[str, LocalPerpMarket] = {}
         self.addresses = self._deploy_protocol()
         for perp_spec in markets:
@@ -247,7 +253,8 @@ class LocalPerps:
 
     def _add_market(self, perp_spec: PerpSpec) -> None:
         """Deploy a market at the spot price, with a maker around it."""
-        addresses, symbol = self.addresses, perp_spec.symbol
+        addresses = self.addresses
+        symbol = perp_spec.symbol
         price = self.chain.deployed_world.prices_usd[symbol]
         aggregator_address = self.chain.deploy(
             npm_artifact(_AGGREGATOR_PATH, PERPS_MANIFEST),
@@ -435,7 +442,8 @@ class LocalPerps:
             else min(target_sqrt_x96, reachable_sqrt_x96)
         )
         # Exact quote in or out, as far as the price limit.
-        quote_raw, base_token = MOVER_USD * WAD, self.markets[symbol].base_token
+        quote_raw = MOVER_USD * WAD
+        base_token = self.markets[symbol].base_token
         order_params = (
             base_token,
             is_sale,

@@ -202,16 +202,12 @@ def position_amounts(
     (LiquidityAmounts.getAmountsForLiquidity). Floats are precise enough, because the contract
     calculates the liquidity from the amounts.
     """
-    low_sqrt_price, high_sqrt_price, sqrt_price = (
-        1.0001 ** (tick_lower / 2),
-        1.0001 ** (tick_upper / 2),
-        sqrt(float(price)),
-    )
+    low_sqrt_price = 1.0001 ** (tick_lower / 2)
+    high_sqrt_price = 1.0001 ** (tick_upper / 2)
+    sqrt_price = sqrt(float(price))
     clamped_sqrt_price = min(max(sqrt_price, low_sqrt_price), high_sqrt_price)
-    unit_amount0, unit_amount1 = (
-        1 / clamped_sqrt_price - 1 / high_sqrt_price,
-        clamped_sqrt_price - low_sqrt_price,
-    )
+    unit_amount0 = 1 / clamped_sqrt_price - 1 / high_sqrt_price
+    unit_amount1 = clamped_sqrt_price - low_sqrt_price
     position_liquidity = value_in_token1_raw / (unit_amount0 * float(price) + unit_amount1)
     return PositionAmounts(
         tick_lower,
@@ -239,9 +235,11 @@ def v2_input_to_reach(
 
     if not pays_enough(0):
         return 0
-    low_input, high_input = 0, reserve_in
+    low_input = 0
+    high_input = reserve_in
     while pays_enough(high_input):
-        low_input, high_input = high_input, 2 * high_input
+        low_input = high_input
+        high_input = 2 * high_input
     while high_input - low_input > 1:
         middle_input = (low_input + high_input) // 2
         low_input, high_input = (
@@ -254,7 +252,8 @@ TEST_MNEMONIC = "test test test test test test test test test test test junk"
 """The mnemonic is public: money sent to these accounts is stolen."""
 HD_PATH = "m/44'/60'/0'/0"
 ACCOUNT_COUNT = 10
-WALLET_INDEX, WHALE_INDEX = 0, 1
+WALLET_INDEX = 0
+WHALE_INDEX = 1
 """Account 0 is the agent's wallet; account 1 deploys, provides liquidity and moves the market."""
 
 

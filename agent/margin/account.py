@@ -105,7 +105,8 @@ def leverage(account: MarginAccount) -> Fraction | None:
     """Return gross notional over account value; None if the account has positions but no value,
     which breaches every limit.
     """
-    gross_raw, value_raw = gross_notional_raw(account), account_value_raw(account)
+    gross_raw = gross_notional_raw(account)
+    value_raw = account_value_raw(account)
     if gross_raw == 0:
         return Fraction(0)
     return Fraction(gross_raw, value_raw) if value_raw > 0 else None

@@ -85,7 +85,8 @@ def limit_checks(
     """Return every limit that is not off, with the state's measurement. `spot_value` is in quote
     base units; if it is not known (None), positions breach the spot multiple.
     """
-    leverage, utilisation = state.leverage, state.utilisation
+    leverage = state.leverage
+    utilisation = state.utilisation
     max_utilisation = Fraction(limits.max_utilisation_bps, BPS)
     max_share = Fraction(limits.max_position_bps, BPS)
     checks = [
@@ -176,7 +177,8 @@ def largest_allowed_raw(
     """
     lot_raw = account.market(market).lot_raw
     sign = sign_of(size_raw)
-    low_lots, high_lots = 0, abs(size_raw) // lot_raw
+    low_lots = 0
+    high_lots = abs(size_raw) // lot_raw
     if _breaches_no_limit(
         account, {market: sign * high_lots * lot_raw}, limits, spot_value, target_leverage_bps
     ):
@@ -244,7 +246,8 @@ def _largest_scaled_sizes(
     """Return the largest part of all orders that fits, by bisection in steps of 1 /
     PART_DENOMINATOR.
     """
-    low_numerator, high_numerator = 0, PART_DENOMINATOR
+    low_numerator = 0
+    high_numerator = PART_DENOMINATOR
     if fits(_scaled_sizes(account, size_raw_by_market, high_numerator)):
         low_numerator = high_numerator
     while high_numerator - low_numerator > 1:

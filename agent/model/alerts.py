@@ -18,7 +18,8 @@ class AlertKind(Enum):
     def __new__(cls, value: str, title: str = "") -> AlertKind:
         """Create a kind; its value is its name in the config."""
         kind = object.__new__(cls)
-        kind._value_, kind.title = value, title
+        kind._value_ = value
+        kind.title = title
         return kind
 
     PRICE = "price", "a price reached its alert or left its band"

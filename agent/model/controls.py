@@ -223,9 +223,11 @@ class ShownPlan:
         """
         if (self.kind, self.arguments) != (replanned.kind, replanned.arguments):
             return "it was shown for another request"
-        shown_texts, current_texts = dict(self.binding_texts), dict(replanned.binding_texts)
+        shown_texts = dict(self.binding_texts)
+        current_texts = dict(replanned.binding_texts)
         for name in (*shown_texts, *current_texts):
-            shown_text, current_text = shown_texts.get(name), current_texts.get(name)
+            shown_text = shown_texts.get(name)
+            current_text = current_texts.get(name)
             if shown_text != current_text:
                 return f"{name}: {current_text or 'none'}, shown {shown_text or 'none'}"
         shown_amounts = {

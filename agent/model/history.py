@@ -132,7 +132,8 @@ class OrderStates:
     """Last NAV per share; None: not needed."""
 
 
-NO_CASH_FLOWS, NO_ORDERS = CashFlows(), OrderStates()
+NO_CASH_FLOWS = CashFlows()
+NO_ORDERS = OrderStates()
 
 
 def execution_under_way(

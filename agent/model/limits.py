@@ -112,13 +112,12 @@ class LimitSpec:
         return self.key + _FIELD_SUFFIXES[self.unit]
 
 
-_SHARE, _DURATION, _NATIVE, _COINS = (
-    LimitUnit.SHARE,
-    LimitUnit.DURATION,
-    LimitUnit.NATIVE,
-    LimitUnit.COINS,
-)
-_LESS, _MORE = TighterDirection.LESS, TighterDirection.MORE
+_SHARE = LimitUnit.SHARE
+_DURATION = LimitUnit.DURATION
+_NATIVE = LimitUnit.NATIVE
+_COINS = LimitUnit.COINS
+_LESS = TighterDirection.LESS
+_MORE = TighterDirection.MORE
 
 LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
     {

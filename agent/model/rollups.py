@@ -82,7 +82,8 @@ ENVELOPE_BYTES = 180
 fees, gas, recipient, value and the headers of their list."""
 DATA_FEE_ITEM = "data fee"
 """Name of the fee among the items of a snapshot that could not be read."""
-ONE_SWAP_BYTES, FOUR_SWAPS_BYTES = 1_024, 2_560
+ONE_SWAP_BYTES = 1_024
+FOUR_SWAPS_BYTES = 2_560
 """Calldata that plans count for a swap of one leg and for one of four."""
 MAX_FEE_RISE = 2
 """Factor by which a data fee may rise between the snapshot and the block, like the base fee."""
@@ -158,7 +159,10 @@ def scaled_fee_quote(one_swap_wei: int) -> DataFeeQuote:
     proportions of Fjord: those of the fees of ONE_LEG_TX and FOUR_LEG_TX
     (agent/chain/fees/data_fees.py) and of both bounds.
     """
-    empty_part, one_swap_part, four_swaps_part, full_part = 10_000, 24_182, 44_677, 11_009_937
+    empty_part = 10_000
+    one_swap_part = 24_182
+    four_swaps_part = 44_677
+    full_part = 11_009_937
     empty_wei, four_swaps_wei, full_wei = (
         -(-one_swap_wei * part // one_swap_part)
         for part in (empty_part, four_swaps_part, full_part)

@@ -83,7 +83,9 @@ class Exclusions:
     """
 
 
-NO_PROGRESS, OWNER_TARGETS, NOTHING_EXCLUDED = StepProgress(), EffectiveTargets(), Exclusions()
+NO_PROGRESS = StepProgress()
+OWNER_TARGETS = EffectiveTargets()
+NOTHING_EXCLUDED = Exclusions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,8 @@ class AllocationMethod(Enum):
     ) -> AllocationMethod:
         """Create a method by its name in config and stores."""
         method = object.__new__(cls)
-        method._value_, method.needs = name, needs
+        method._value_ = name
+        method.needs = needs
         return method
 
     FIXED = "fixed"

@@ -157,7 +157,8 @@ def process_identity() -> str:
     """Return a text that no other process has: machine, namespace of process ids, process id, and
     its start in clock ticks since boot. Empty where /proc does not tell them.
     """
-    namespace, start_ticks = _pid_namespace(), _start_ticks(os.getpid())
+    namespace = _pid_namespace()
+    start_ticks = _start_ticks(os.getpid())
     if not namespace or start_ticks is None:
         return ""
     return f"{os.uname().nodename}/{namespace}/{os.getpid()}/{start_ticks}"

@@ -97,10 +97,8 @@ class LineFormatter(logging.Formatter):
             fields["error"] = "".join(traceback.format_exception(record.exc_info[1]))
         if self._is_json:
             return self._redactor.redact(json.dumps(fields, default=str))
-        time_level_event, other_fields = (
-            (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")),
-            fields,
-        )
+        time_level_event = (fields.pop("time"), fields.pop("level").upper(), fields.pop("event"))
+        other_fields = fields
         pairs_text = " ".join(
             f"{field_name}={json.dumps(field_value, default=str)}"
             for field_name, field_value in other_fields.items()

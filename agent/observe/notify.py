@@ -196,7 +196,8 @@ SendMessage = Callable[[str, str], str]
 MAX_QUEUED = 100
 UNANSWERED_REASON = "no answer in time"
 """Failure reason of a channel that did not answer before its timeout."""
-FIRST_RETRY_S, MAX_RETRY_S = 2.0, 300.0
+FIRST_RETRY_S = 2.0
+MAX_RETRY_S = 300.0
 
 
 class AlertChannel:

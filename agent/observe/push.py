@@ -63,10 +63,8 @@ def encrypt(
     ValueError if the key is not a point of P-256.
     """
     device_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), device_public_key)
-    shared_secret, sender_key = (
-        ephemeral_key.exchange(ec.ECDH(), device_key),
-        _public_point(ephemeral_key),
-    )
+    shared_secret = ephemeral_key.exchange(ec.ECDH(), device_key)
+    sender_key = _public_point(ephemeral_key)
     key_material = _derived_key(
         auth_secret, shared_secret, b"WebPush: info\0" + device_public_key + sender_key, 32
     )
@@ -144,10 +142,8 @@ class PushSender:
     def encrypted_body(self, device: AlertDevice, content: dict[str, str]) -> bytes:
         """Return an encrypted message."""
         ephemeral_key = ec.generate_private_key(ec.SECP256R1())
-        device_public_key, auth_secret = (
-            decode_base64(device.public_key),
-            decode_base64(device.auth),
-        )
+        device_public_key = decode_base64(device.public_key)
+        auth_secret = decode_base64(device.auth)
         return encrypt(
             json.dumps(content).encode(),
             device_public_key,
@@ -214,7 +210,8 @@ class PushChannel(AlertChannel):
     ) -> None:
         super().__init__(name, self._push, attempts, agent_label, first_retry_s)
         self.sender = sender
-        self._store, self._timeout_s = store, timeout_s
+        self._store = store
+        self._timeout_s = timeout_s
         self._devices = store.devices()
         self._ended_ids: list[str] = []
         self._message: AlertMessage | None = None
@@ -225,7 +222,8 @@ class PushChannel(AlertChannel):
         """Return the results of deliveries since the last call, and bring the devices up to
         date.
         """
-        ended_ids, self._ended_ids = self._ended_ids, []
+        ended_ids = self._ended_ids
+        self._ended_ids = []
         if ended_ids:
             self._store.remove_devices(ended_ids)
         self._devices = self._store.devices()
@@ -234,15 +232,14 @@ class PushChannel(AlertChannel):
     def _send_once(self, message: AlertMessage) -> str:
         """Send one message to each device that an earlier attempt did not reach."""
         if message is not self._message:
-            self._message, self._unreached_devices, self._has_arrived = (
-                message,
-                self._devices,
-                False,
-            )
+            self._message = message
+            self._unreached_devices = self._devices
+            self._has_arrived = False
         return super()._send_once(message)
 
     def _push(self, title: str, text: str) -> str:
-        failed_devices, last_failure = [], ""
+        failed_devices = []
+        last_failure = ""
         for device in self._unreached_devices:
             content = {"title": title, "text": text, "page": device.page + NEWEST_ALERTS_ANCHOR}
             status_or_error = self.sender.send(device, content, self._timeout_s)

@@ -122,11 +122,13 @@ class Watchdog:
         self._stop = threading.Event()
         self._watched_thread = threading.current_thread().ident
         self._is_asking = False
-        self._stage, self._last_event_s = "starting", clock()
+        self._stage = "starting"
+        self._last_event_s = clock()
 
     def beat(self, stage: str) -> None:
         """Record an event, and the next stage."""
-        self._stage, self._last_event_s = stage, self._clock()
+        self._stage = stage
+        self._last_event_s = self._clock()
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -142,7 +144,8 @@ class Watchdog:
         """Return the description of a hang; None without a hang, during a prompt, and while bytes
         are sent to a node.
         """
-        stage, silent_s = self._stage, self._clock() - self._last_event_s
+        stage = self._stage
+        silent_s = self._clock() - self._last_event_s
         if self._is_asking or stage == SENDING_STAGE or silent_s <= self._max_silence_s:
             return None
         return (
@@ -240,7 +243,8 @@ def _watchdog_s(variables: Mapping[str, str]) -> float | None:
     """Return the interval of watchdog messages, in seconds: half of the unit's WatchdogSec; None
     without one.
     """
-    interval_text, pid = variables.get("WATCHDOG_USEC", ""), variables.get("WATCHDOG_PID", "")
+    interval_text = variables.get("WATCHDOG_USEC", "")
+    pid = variables.get("WATCHDOG_PID", "")
     if (
         not interval_text.isdecimal()
         or int(interval_text) == 0

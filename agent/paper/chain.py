@@ -42,7 +42,8 @@ from agent.reference import reference_prices
 from agent.store.store import PaperStore
 from agent.units import BPS, floor_int
 
-MAX_RECEIPTS, MAX_BLOCKS = 16, 256
+MAX_RECEIPTS = 16
+MAX_BLOCKS = 256
 """Number of newest receipts and blocks kept for the journal's checks of transactions that are not
 final.
 """
@@ -159,7 +160,8 @@ class PaperChain:
         """See ports.Sender. Replaces a pending transaction at the same nonce, as a mempool does.
         Raises OperatorNeeded for a used nonce.
         """
-        wallet, tx = self.wallet(), decode_unsigned(signed)
+        wallet = self.wallet()
+        tx = decode_unsigned(signed)
         if any(paper_tx.hash == signed.hash for paper_tx in wallet.pending_txs) or any(
             receipt.tx_hash == signed.hash for receipt in wallet.receipts
         ):
@@ -200,7 +202,8 @@ class PaperChain:
         wallet = self.wallet()
         if not wallet.pending_txs:
             return
-        sent_block, head = wallet.pending_txs[0].sent_block, head or self._read_head()
+        sent_block = wallet.pending_txs[0].sent_block
+        head = head or self._read_head()
         if head.number <= sent_block:
             return
         snapshot = self.snapshot()
@@ -277,7 +280,8 @@ class PaperChain:
     ) -> tuple[PaperWallet, dict[str, Pool]]:
         """Return the wallet and the pools after a transaction, which may have reverted."""
         effects: TransactionEffects | PaperVenueEffects | None
-        head, data_bytes = snapshot.head, len(paper_tx.tx.data) // 2 - 1
+        head = snapshot.head
+        data_bytes = len(paper_tx.tx.data) // 2 - 1
         try:
             effects = self._execute(paper_tx.tx, wallet, pools, head)
         except TransactionReverted as error:
@@ -290,7 +294,9 @@ class PaperChain:
         )
         gas_cost_wei = gas_units * gas_price_wei + snapshot.max_data_fee_wei(gas_units, data_bytes)
         if effects is not None and (gas_units > paper_tx.tx.gas or native_wei < gas_cost_wei):
-            effects, gas_units, native_wei = None, paper_tx.tx.gas, wallet.native_wei
+            effects = None
+            gas_units = paper_tx.tx.gas
+            native_wei = wallet.native_wei
         receipt = Receipt(
             tx_hash=paper_tx.hash,
             status=0,
@@ -318,7 +324,8 @@ class PaperChain:
         spender = self._addresses.router
         if isinstance(effects, PaperVenueEffects) and self._venue is not None:
             spender = self._venue.contracts.vault
-            wallet, pools_after = replace(wallet, margin=effects.margin), pools
+            wallet = replace(wallet, margin=effects.margin)
+            pools_after = pools
         elif isinstance(effects, TransactionEffects):
             pools_after = effects.pools
         holdings = tuple(Holding(token, raw) for token, raw in sorted(effects.balances.items()))
@@ -395,7 +402,8 @@ class PaperReader:
         """See ports.Reader. Raises Retryable while the endpoints are behind the wallet's last
         trade.
         """
-        snapshot, wallet = self._chain.snapshot(), self._chain.wallet()
+        snapshot = self._chain.snapshot()
+        wallet = self._chain.wallet()
         if snapshot.head.number < wallet.block:
             raise Retryable(
                 f"the endpoints agree on block {snapshot.head.number} only, which is behind our"
@@ -501,7 +509,8 @@ def wallet_from_value(
     exceeds that target, the wallet starts without the asset. Raises ConfigError for an asset
     without a price.
     """
-    portfolio, references = step.portfolio, reference_prices(step)
+    portfolio = step.portfolio
+    references = reference_prices(step)
     wallet_value = value_coins * 10**portfolio.numeraire.decimals
     collateral = collateral_token(futures_policy(step))
     if (policy := futures_policy(step)) is None or not policy.margin_in_weights:

@@ -244,7 +244,8 @@ class PaperHyperliquid:
         position in a market that the config does not have.
         """
         until_ms = _venue_time_s(real_account) * 1000
-        new_payments, settled_positions = list[VenuePayment](), []
+        new_payments = list[VenuePayment]()
+        settled_positions = []
         for position in paper_margin.positions:
             market = next(
                 (
@@ -293,12 +294,11 @@ class PaperHyperliquid:
         requested_size: Fraction,
     ) -> PerpFill | None:
         """Return the fill of a size on the book within the limit price; None if nothing fills."""
-        market, limit_price, is_buy = (
-            account.market(market_name),
-            Fraction(str(order_wire["p"])),
-            order_wire["b"] is True,
-        )
-        unfilled_size, filled_quote = requested_size, Fraction(0)
+        market = account.market(market_name)
+        limit_price = Fraction(str(order_wire["p"]))
+        is_buy = order_wire["b"] is True
+        unfilled_size = requested_size
+        filled_quote = Fraction(0)
         for level_price, level_size in (
             () if market.is_paused else self._client.order_book_side(market_name, asks=is_buy)
         ):
@@ -307,10 +307,8 @@ class PaperHyperliquid:
             ):
                 break
             filled_size = min(unfilled_size, level_size)
-            unfilled_size, filled_quote = (
-                unfilled_size - filled_size,
-                filled_quote + filled_size * level_price,
-            )
+            unfilled_size -= filled_size
+            filled_quote += filled_size * level_price
         size_raw = floor_int((requested_size - unfilled_size) * market.unit)
         if not size_raw:
             return None

@@ -43,7 +43,8 @@ from agent.venues.perpetual_protocol import (
 SWAP_SELECTOR = selector("swap((address,address,bool,bool,bool,uint256,uint160))")
 SETTLE_FUNDING_SELECTOR = selector("settleFunding(address,address)")
 _SWAP_PARAMS = "(address,address,bool,bool,bool,uint256,uint160)"
-SWAP_WORD_COUNT, FUNDING_WORD_COUNT = 11, 3
+SWAP_WORD_COUNT = 11
+FUNDING_WORD_COUNT = 3
 DAY_S = 86_400
 MARGIN_TRANSFER_GAS = 250_000
 """Gas of a margin deposit or withdrawal, measured on the embedded chain."""
@@ -244,11 +245,10 @@ class PaperPerpetualProtocol:
         paper_margin: PaperMargin,
     ) -> PaperVenueEffects:
         """Deposit or withdraw collateral as the vault does."""
-        balance_raw, allowance_raw = (
-            balances_raw.get(call.token, 0),
-            allowances_raw.get(call.token, 0),
-        )
-        collateral_quote_raw, vault = call.raw * account.collateral_unit_raw, self.contracts.vault
+        balance_raw = balances_raw.get(call.token, 0)
+        allowance_raw = allowances_raw.get(call.token, 0)
+        collateral_quote_raw = call.raw * account.collateral_unit_raw
+        vault = self.contracts.vault
         if call.token != self._collateral:
             raise TransactionReverted("the vault uses another token")
         if call.is_deposit:
@@ -290,11 +290,9 @@ class PaperPerpetualProtocol:
         return_words = self._call_exchange(
             SWAP_SELECTOR + abi_encode([_SWAP_PARAMS], [swap_arguments]), SWAP_WORD_COUNT, head
         )
-        size_raw, quote_raw, fee_raw = (
-            _signed_int(return_words[2]),
-            _signed_int(return_words[3]),
-            return_words[4],
-        )
+        size_raw = _signed_int(return_words[2])
+        quote_raw = _signed_int(return_words[3])
+        fee_raw = return_words[4]
         if size_raw != call.size_raw:
             raise TransactionReverted(f"the market fills {size_raw} of {call.size_raw} base units")
         return quote_raw, fee_raw

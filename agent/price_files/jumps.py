@@ -53,7 +53,8 @@ def jump_threshold(prices: Sequence[float]) -> float:
 
 def find_jumps(prices: Sequence[float]) -> list[PriceJump]:
     """Return the jumps of a series of prices above zero, in order, without overlap."""
-    threshold, returns = jump_threshold(prices), _log_returns(prices)
+    threshold = jump_threshold(prices)
+    returns = _log_returns(prices)
     jumps: list[PriceJump] = []
     index = 1
     if (first_count := _edge_count(returns, threshold)) > 0:

@@ -174,7 +174,8 @@ def _from_parts(parts: dict[str, str | None], is_year_last: bool) -> _LocalTime:
     clock = (hour, int(parts["minute"] or 0), int(parts["second"] or 0))
     year = int(parts["year"] or 0)
     if is_year_last:
-        first, last = int(parts["first"] or 0), int(parts["last"] or 0)
+        first = int(parts["first"] or 0)
+        last = int(parts["last"] or 0)
         return _LocalTime(datetime(year, 1, 1, *clock), zone, True, first, last)
     if parts.get("month"):
         month = _month_number(parts["month"] or "")

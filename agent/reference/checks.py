@@ -37,7 +37,8 @@ def sequencer_fault(snapshot: Snapshot, reference: ReferenceConfig) -> str:
     Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down. They
     write a round only at a change, so the age of a round is not a fault.
     """
-    feed, now_s = reference.sequencer_feed, snapshot.head.timestamp_s
+    feed = reference.sequencer_feed
+    now_s = snapshot.head.timestamp_s
     if feed is None:
         return ""
     feed_round = next(
@@ -141,7 +142,8 @@ def source_conflict(
     limits.oracle_deviation. `among_tokens` restricts the tokens. For an exit
     `late_twap_tokens` do not count.
     """
-    inputs, limit_bps = price_inputs(step), step.limits.oracle_deviation_bps
+    inputs = price_inputs(step)
+    limit_bps = step.limits.oracle_deviation_bps
     deviations = [
         (deviation, token)
         for deviation, token in source_deviations(inputs)
@@ -185,7 +187,8 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
     price alone counts; so it does for the floors of exits, because in a fall that the TWAP follows
     late, nobody pays the TWAP (T20).
     """
-    limit_bps, range_by_token = step.limits.oracle_deviation_bps, dict[str, PriceRange]()
+    limit_bps = step.limits.oracle_deviation_bps
+    range_by_token = dict[str, PriceRange]()
     inputs = price_inputs(step)
     reference_price_by_token = prices_from(inputs).price_by_token
     prices_by_source: list[dict[str, Price]] = []
@@ -222,10 +225,8 @@ def disagreement_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) ->
     the reference prices: what it gives at the highest, what it receives at the lowest.
     `delta_raw_by_token` are the changes of the wallet.
     """
-    reference_price_by_token, range_by_token = (
-        reference_prices(step).price_by_token,
-        price_ranges(step),
-    )
+    reference_price_by_token = reference_prices(step).price_by_token
+    range_by_token = price_ranges(step)
     priced_delta_raw_by_token = _priced_deltas(step.portfolio, delta_raw_by_token)
     losses = (
         delta_raw * (reference_price_by_token[token] - range_by_token[token][delta_raw < 0])
@@ -244,10 +245,8 @@ def deviation_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) -> Va
     limit_bps = step.limits.oracle_deviation_bps
     if not step.reference.uses_worse_source or limit_bps is None:
         return Fraction(0)
-    reference_price_by_token, numeraire_address = (
-        reference_prices(step).price_by_token,
-        step.portfolio.numeraire.address,
-    )
+    reference_price_by_token = reference_prices(step).price_by_token
+    numeraire_address = step.portfolio.numeraire.address
     traded_values = (
         abs(delta_raw) * reference_price_by_token[token]
         for token, delta_raw in _priced_deltas(step.portfolio, delta_raw_by_token).items()
@@ -282,7 +281,8 @@ def confirmed_prices(
     lack a reference price at one of the blocks are missing. No price is returned if the preceding
     blocks are unknown, the sequencer is down or two sources disagree.
     """
-    confirm_blocks, head_number = step.policy.confirm_blocks, step.snapshot.head.number
+    confirm_blocks = step.policy.confirm_blocks
+    head_number = step.snapshot.head.number
     confirming_blocks = past_prices[:confirm_blocks]
     if [past_block.head.number for past_block in confirming_blocks] != list(
         range(head_number - 1, head_number - 1 - confirm_blocks, -1)

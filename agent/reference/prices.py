@@ -98,7 +98,8 @@ def feed_round_fault(snapshot: Snapshot, reference: ReferenceConfig, feed_round:
         or answer_bound_fault(feed_round)
         or round_regression_fault(snapshot, feed_round)
     )
-    age_s, limit_s = now_s - feed_round.updated_at_s, reference.max_age_s(feed_round.feed)
+    age_s = now_s - feed_round.updated_at_s
+    limit_s = reference.max_age_s(feed_round.feed)
     if not fault and age_s > limit_s:
         return f"is {age_s} s old, the limit is {limit_s} s"
     return fault
@@ -374,10 +375,8 @@ def _price_from_source(inputs: PriceInputs, address: str, source: PriceSource) -
                 )
             except _NoPrice as reason:
                 raise _NoPrice(f"{reason}{_rejected_pools_text(inputs, address)}") from None
-            price, detail = (
-                pool_price.price,
-                f"mean over {window_s} s of {pool_price.pool_count} pool(s)",
-            )
+            price = pool_price.price
+            detail = f"mean over {window_s} s of {pool_price.pool_count} pool(s)"
         case PriceSource.SPOT:
             pool_price = _price_in_numeraire(inputs, address, _spot_price, "liquidity at its price")
             price = pool_price.price

@@ -232,16 +232,12 @@ def _read_leg(
     flow_code, maker_index, index_in, index_out, index_next, next_maker_index = (
         reader.take_int(1) for _ in range(6)
     )
-    tier, tick_spacing, amount_raw, min_out_raw = (
-        reader.take_int(3),
-        reader.take_int(3),
-        reader.take_int(16),
-        reader.take_int(16),
-    )
-    paid_from, paid_to = (
-        _enum_member(FundsLocation, flow_code & 3),
-        _enum_member(FundsLocation, flow_code >> 2),
-    )
+    tier = reader.take_int(3)
+    tick_spacing = reader.take_int(3)
+    amount_raw = reader.take_int(16)
+    min_out_raw = reader.take_int(16)
+    paid_from = _enum_member(FundsLocation, flow_code & 3)
+    paid_to = _enum_member(FundsLocation, flow_code >> 2)
     if max(index_in, index_out, index_next) >= len(tokens):
         raise ValueError("a leg names a token that is not listed")
     if max(maker_index, next_maker_index) >= len(makers):
@@ -449,7 +445,8 @@ def _decode_exact_input_single(words: CalldataReader) -> ExactInputSingle:
 
 
 def _decode_swap_exact_tokens(words: CalldataReader) -> SwapExactTokens:
-    amount_in_raw, min_out_raw = words.uint(), words.uint()
+    amount_in_raw = words.uint()
+    min_out_raw = words.uint()
     words.require_word(4 * WORD_BYTES, "the path")
     recipient = words.address()
     path = tuple(

@@ -19,7 +19,8 @@ def judge_deployment(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRu
         refuse("deployment", "a deployment", "none: the grant names no creation code")
     if tx.to != CREATE2_DEPLOYER:
         refuse("contract", tx.to, f"the CREATE2 deployer {CREATE2_DEPLOYER}")
-    salt, init_code_hash = data[: len(SALT)], "0x" + keccak(data[len(SALT) :]).hex()
+    salt = data[: len(SALT)]
+    init_code_hash = "0x" + keccak(data[len(SALT) :]).hex()
     if salt != SALT:
         refuse("salt", "0x" + salt.hex(), "0x" + SALT.hex())
     for allowed_hash in (grant.init_code_hash, rules.init_code_hash):

@@ -97,10 +97,13 @@ def decode(data: bytes) -> FuturesCall:
 
 def _decode_order(words: CalldataReader, trader: str | None = None) -> OpenPosition:
     market = words.address()
-    is_sale, is_exact_input = words.uint(1), words.uint(1)
+    is_sale = words.uint(1)
+    is_exact_input = words.uint(1)
     if is_sale != is_exact_input:
         raise UndecodableCalldata("calldata: the size of the order is not in base units")
-    size_raw, bound_raw, deadline_s = words.uint(), words.uint(), words.uint()
+    size_raw = words.uint()
+    bound_raw = words.uint()
+    deadline_s = words.uint()
     words.require_word(0, "the price limit")
     words.require_word(0, "the referral code")
     return OpenPosition(trader, market, -size_raw if is_sale else size_raw, bound_raw, deadline_s)
@@ -132,7 +135,8 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
         refuse("call", error.message, "the canonical encoding of a call of the table")
     if rules.futures is None:
         refuse("futures", type(call).__name__, "none: no futures are configured")
-    layer_grant, futures_rules = futures_grant(grant), rules.futures
+    layer_grant = futures_grant(grant)
+    futures_rules = rules.futures
     if layer_grant is None:
         refuse("action", type(call).__name__, "none: the grant has no futures action")
     match call, layer_grant.action:
@@ -360,14 +364,16 @@ _RULE_BY_KEY = {
 """Keys of an order in the order in which they are signed, each with the name of its rule."""
 FIRST_SPOT_NUMBER = 10_000
 """Numbers from here on are spot pairs, and markets of other deployers."""
-PRICE_DIGITS, PRICE_DECIMALS = 5, 6
+PRICE_DIGITS = 5
+PRICE_DECIMALS = 6
 """A price has at most five significant figures, and six decimals less those of a size."""
 CLOID_BYTES = 16
 NONCE_SLACK_S = 60
 """Largest difference between a nonce, which is a timestamp, and this machine's clock, seconds."""
 
 
-STOP_TAG, LIMIT_TAG = b"stop", b"rest"
+STOP_TAG = b"stop"
+LIMIT_TAG = b"rest"
 """First bytes of the client order ids of resting stops and limit orders, by which the agent knows
 its own.
 """
@@ -424,7 +430,8 @@ def require_signable_order(
     """Return the action of an order if it may be signed at `now_s` of this machine's clock. Raises
     Refused with the failed rule.
     """
-    order, layer_grant = granted_venue_action(grant), futures_grant(grant)
+    order = granted_venue_action(grant)
+    layer_grant = futures_grant(grant)
     if layer_grant is None:
         refuse("action", "an order", "none: the grant has no futures action")
     if tx.to != rules.trader:
@@ -582,10 +589,8 @@ def _expected_order(
     )
     if market is None:
         refuse("market", order.market, "a market of the snapshot")
-    market_number, quote_unit = (
-        _pinned_market_number(order.market, rules),
-        layer_grant.account.quote.unit,
-    )
+    market_number = _pinned_market_number(order.market, rules)
+    quote_unit = layer_grant.account.quote.unit
     if not order.size_raw or order.bound_raw <= 0:
         refuse("size", order.size_raw, "a size and a bound above zero")
     if isinstance(order, StopOrder):

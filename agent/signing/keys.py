@@ -567,7 +567,8 @@ def _key_from_variable(name: str, variables: Mapping[str, str]) -> Secret:
 
 
 def _read_password(source: KeystoreFile, ask: SecretPrompt | None) -> Secret:
-    path, password_env = source.path, source.password_env
+    path = source.path
+    password_env = source.password_env
     if password := source.variables.get(password_env):
         return Secret(password)
     if ask is None:

@@ -159,7 +159,8 @@ def _decode_increase(words: CalldataReader) -> IncreaseLiquidity:
 
 
 def _decode_mint(words: CalldataReader) -> MintPosition:
-    tokens, fee_pips = (words.address(), words.address()), words.uint(24)
+    tokens = (words.address(), words.address())
+    fee_pips = words.uint(24)
     ticks = words.signed(24), words.signed(24)
     return MintPosition(
         *tokens,

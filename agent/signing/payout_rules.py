@@ -18,7 +18,8 @@ def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
     """Raise Refused, with the failed rule, unless the transfer of a token may be signed."""
     try:
         words = CalldataReader(data[4:])
-        to, raw = words.address(), words.uint()
+        to = words.address()
+        raw = words.uint()
         words.require_end()
     except UndecodableCalldata as error:
         refuse("call", error.message, "the canonical encoding of a call of the table")

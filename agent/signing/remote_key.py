@@ -24,7 +24,8 @@ CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """Order of secp256k1 (SEC 2, section 2.4.1)."""
 _SPKI_PREFIX = bytes.fromhex("3056301006072a8648ce3d020106052b8104000a03420004")
 """SubjectPublicKeyInfo (RFC 5480) of an uncompressed point on secp256k1, up to its coordinates."""
-_SEQUENCE_TAG, _INTEGER_TAG = 0x30, 0x02
+_SEQUENCE_TAG = 0x30
+_INTEGER_TAG = 0x02
 
 
 class InvalidSignature(ValueError):
@@ -129,7 +130,8 @@ def _parse_der(der: bytes) -> tuple[int, int]:
 def _parse_integer(der: bytes) -> tuple[int, bytes]:
     if len(der) < 3 or der[0] != _INTEGER_TAG or not 0 < der[1] <= 33 or len(der) < 2 + der[1]:
         raise InvalidSignature("not a DER integer of at most 33 bytes")
-    integer_bytes, remaining_bytes = der[2 : 2 + der[1]], der[2 + der[1] :]
+    integer_bytes = der[2 : 2 + der[1]]
+    remaining_bytes = der[2 + der[1] :]
     if integer_bytes[0] & 0x80 or (
         len(integer_bytes) > 1 and integer_bytes[0] == 0 and not integer_bytes[1] & 0x80
     ):

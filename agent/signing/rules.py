@@ -119,9 +119,11 @@ def _require_fees(
             refuse("fees", "a mix of fee fields", "max fee and priority fee, or a gas price")
     if price_per_gas_wei <= 0:
         refuse("fees", f"{price_per_gas_wei} wei per gas", "a positive price")
-    max_price_per_gas_wei, limit_name = rules.max_fee_wei, "limits.gas_price"
+    max_price_per_gas_wei = rules.max_fee_wei
+    limit_name = "limits.gas_price"
     if rules.futures is not None and grant.is_emergency:
-        max_price_per_gas_wei, limit_name = rules.futures.emergency_fee_wei, "the emergency ceiling"
+        max_price_per_gas_wei = rules.futures.emergency_fee_wei
+        limit_name = "the emergency ceiling"
     if max_price_per_gas_wei is not None and price_per_gas_wei > max_price_per_gas_wei:
         refuse(
             "gas_price",

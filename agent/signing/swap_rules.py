@@ -58,7 +58,8 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
     expected_calls = [leg_call for leg_calls in _calls_of_legs(legs) for leg_call in leg_calls]
     if not expected_calls:
         refuse("legs", f"{len(call.calls)} calls", "those of the legs of the plan, at least one")
-    remaining_calls, unswept_outputs = list(call.calls), _UnsweptOutputs(rules.wallet)
+    remaining_calls = list(call.calls)
+    unswept_outputs = _UnsweptOutputs(rules.wallet)
     for leg_number, leg, call_kind in expected_calls:
         unswept_outputs.take_sweeps(remaining_calls)
         if not remaining_calls:
@@ -323,10 +324,8 @@ def _require_router_emptied(  # noqa: C901
                             f"a swap of {wrapped_native} while {attached_wei} wei are in the router",
                             "swaps paid in native coin first",
                         )
-                    attached_wei, next_payment_wei = (
-                        attached_wei - next_payment_wei,
-                        next(native_payments_wei, 0),
-                    )
+                    attached_wei -= next_payment_wei
+                    next_payment_wei = next(native_payments_wei, 0)
                 elif call.amount_in_raw == 0:
                     if path[0] not in router_tokens:
                         refuse(
@@ -384,7 +383,8 @@ def _without_conversions(
     """Yield the legs of the program, each swap of native coin with the conversion beside it as one
     swap of wrapped coin. Refuse a conversion of anything but that swap's whole amount.
     """
-    wrapped_native, remaining_program_legs = rules.wrapped_native or NATIVE, iter(program_legs)
+    wrapped_native = rules.wrapped_native or NATIVE
+    remaining_program_legs = iter(program_legs)
     if any(map(_trades_native, legs)) and any(leg.token_in == NATIVE for leg in legs):
         refuse("native", "the wallet's native coin beside a pool of native coin", "one of them")
     for leg_number, leg in enumerate(legs, 1):
@@ -530,10 +530,8 @@ def _require_nothing_left(call: RebalanceCall) -> None:
     contract_tokens: set[str] = set()
     prepaid_token_by_pair: dict[tuple[PoolMaker | None, frozenset[str]], str] = {}
     for leg_number, leg in enumerate(call.legs, 1):
-        leg_label, leg_pair = (
-            f"leg {leg_number}",
-            (leg.maker, frozenset((leg.token_in, leg.token_out))),
-        )
+        leg_label = f"leg {leg_number}"
+        leg_pair = (leg.maker, frozenset((leg.token_in, leg.token_out)))
         if leg.source is FundsLocation.REBALANCER:
             if leg.token_in not in contract_tokens:
                 refuse(

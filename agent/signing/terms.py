@@ -10,7 +10,8 @@ from agent.errors import Refused
 from agent.model import PerpOrderKind, PoolMaker, Verdict
 from agent.ports import Grant
 
-BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
+BUMP_NUMERATOR = 9
+BUMP_DENOMINATOR = 8
 """A replacement pays at least 12.5 % more in every fee field; nodes require 10 %."""
 TIP_CAP_WEI = 5 * 10**9
 """Cap on the tip that an endpoint suggests, and on the tip of a transaction that is not a

@@ -29,7 +29,9 @@ from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
 MAX_PENDING_MESSAGES = 100
 """Largest number of pending messages per target; the oldest beyond it are dropped and counted."""
 MAX_DEVICES = 20
-PUSH_TARGET, PUSH_PUBLIC_KEY, PUSH_DEVICES = "push_target", "push_key", "push_devices"
+PUSH_TARGET = "push_target"
+PUSH_PUBLIC_KEY = "push_key"
+PUSH_DEVICES = "push_devices"
 """Keys of the name of the target of web push, its public key, and its devices as JSON."""
 UNCOUNTED_KINDS = (AlertKind.DIGEST, AlertKind.TEST)
 """Kinds of alerts that report no event of their own."""

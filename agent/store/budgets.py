@@ -319,10 +319,8 @@ def _history(
     ]
     newest_success_s_by_kind = newest_successes(db, _BUDGET_KINDS)
     pending_requests = requests.withdrawals_and_stop(db)
-    unexplained_losses, unexplained_transfers = (
-        balances.lost_value(db, chain_now_s),
-        balances.open_transfers(db),
-    )
+    unexplained_losses = balances.lost_value(db, chain_now_s)
+    unexplained_transfers = balances.open_transfers(db)
     external_loss = sum(
         (max(Fraction(0), parse_fraction(row.loss)) for row in external_rows), Fraction(0)
     )

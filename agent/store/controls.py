@@ -330,8 +330,10 @@ def _control_from_row(row: ControlRow) -> Control | None:
             (str(argument_name), str(argument_text))
             for argument_name, argument_text in json.loads(row.arguments_json)
         )
-        kind, origin = ControlKind(row.kind), ControlOrigin(row.origin)
-        asked_s, expires_s = int(row.asked_s), int(row.expires_s)
+        kind = ControlKind(row.kind)
+        origin = ControlOrigin(row.origin)
+        asked_s = int(row.asked_s)
+        expires_s = int(row.expires_s)
     except (ValueError, TypeError):
         return None
     text_columns = (row.id, row.plan_hash, row.asked_by, row.seal)
@@ -452,9 +454,12 @@ def _select_in_state() -> Select[Any]:
     )
 
 
-NEWEST_UPDATE_KEY, UPDATE_TIME_KEY = "phone_update", "phone_update_s"
+NEWEST_UPDATE_KEY = "phone_update"
+UPDATE_TIME_KEY = "phone_update_s"
 """Keys of number and time of the newest handled update."""
-OPEN_CODES_KEY, REPORTED_OFFER_KEY, REPORTED_LINE_KEY = "phone_codes", "phone_offered", "phone_log"
+OPEN_CODES_KEY = "phone_codes"
+REPORTED_OFFER_KEY = "phone_offered"
+REPORTED_LINE_KEY = "phone_log"
 """Keys of the open codes as JSON, of the hash of the newest reported offer, and of the number of
 the newest reported line of the log of controls.
 """

@@ -13,7 +13,8 @@ from agent.model import Cycle, PlanRequest
 from agent.store.database import Database, first_row, insert_rows
 from agent.store.tables import CycleRow
 
-OPEN, CLOSED = "open", "closed"
+OPEN = "open"
+CLOSED = "closed"
 UNREPORTED = "unreported"
 """State of a cycle that gave way to another request while its own transaction was sent."""
 

@@ -175,12 +175,10 @@ class Database:
     def __init__(
         self, engine: Engine, wallet: str, wrapped_native: str = "", book_kind: str = LIVE
     ) -> None:
-        self.engine, self.wallet, self.wrapped_native, self.store_kind = (
-            engine,
-            wallet,
-            wrapped_native,
-            book_kind,
-        )
+        self.engine = engine
+        self.wallet = wallet
+        self.wrapped_native = wrapped_native
+        self.store_kind = book_kind
         self._is_queueing = False
         self._queue: list[LaterWrite] = []
         self._queue_lock = threading.Lock()
@@ -260,7 +258,8 @@ class Database:
         queued_writes: list[LaterWrite] = []
         if is_taken:
             with self._queue_lock:
-                queued_writes, self._queue = self._queue, []
+                queued_writes = self._queue
+                self._queue = []
         try:
             yield queued_writes
         except BaseException:
@@ -692,7 +691,8 @@ def step_record(row: StepRow) -> StepRecord:
 def intent_from_row(row: IntentRow) -> Intent:
     """Build the model's intent from a row."""
     try:
-        kind, state = IntentKind(row.kind), IntentState(row.state)
+        kind = IntentKind(row.kind)
+        state = IntentState(row.state)
     except ValueError as error:
         raise _damaged_row_error(str(error)) from None
     return Intent(

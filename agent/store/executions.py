@@ -27,7 +27,8 @@ from agent.units import NATIVE
 
 T = TypeVar("T")
 P_co = TypeVar("P_co", covariant=True)
-ORDER, PURCHASE = "order", "purchase"
+ORDER = "order"
+PURCHASE = "purchase"
 """Kinds of executions; a layer adds its own."""
 OPEN = "open"
 _NONCE_USED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
@@ -167,7 +168,8 @@ class ExecutionStore:
 
     def purchases(self, limit: int = 20) -> tuple[StoredExecution[PurchaseProgress], ...]:
         """Return the newest purchases, newest first."""
-        wallet, wrapped_native = self.db.wallet, self.db.wrapped_native
+        wallet = self.db.wallet
+        wrapped_native = self.db.wrapped_native
         with self.db.read("read the purchases") as db:
             return tuple(
                 StoredExecution(
@@ -203,7 +205,8 @@ def read_purchase(db: Connection, wallet: str, wrapped_native: str) -> PurchaseP
 def _purchase_from_row(
     db: Connection, row: ExecutionRow, wallet: str, wrapped_native: str
 ) -> PurchaseProgress:
-    terms, attempts = load_terms(Purchase, row), read_attempts(db, row)
+    terms = load_terms(Purchase, row)
+    attempts = read_attempts(db, row)
     arrival_price_by_token = dict(terms.arrival_prices)
     return PurchaseProgress(
         id=row.id,

@@ -22,7 +22,8 @@ RETENTION_S = 800 * 86_400
 """Retention of prices, longer than the longest window of 730 days
 (agent/config/tables/weights.py).
 """
-FETCHED_AT, PRICE_FAULT = "prices_fetched_s", "price_fault"
+FETCHED_AT = "prices_fetched_s"
+PRICE_FAULT = "price_fault"
 """Facts on the last attempt to read missing prices: its time, and the fault of an endpoint."""
 AGENT_SOURCE = "look"
 """Source of prices that the agent's cycles record."""

@@ -79,13 +79,11 @@ def sealed_rows(
 
 def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> SealReport:
     """Check every row of a sealed table."""
-    seal_key, row_count, unsealed_count, gap_count, previous_seal = (
-        _seal_key(database),
-        0,
-        0,
-        0,
-        "",
-    )
+    seal_key = _seal_key(database)
+    row_count = 0
+    unsealed_count = 0
+    gap_count = 0
+    previous_seal = ""
     for row in db.execute(_select_oldest_first(model)):
         row_count += 1
         if seal_key is None:

@@ -442,10 +442,8 @@ def _rows_of_store(store_path: Path, model: type[Base]) -> list[dict[str, object
     """
     if not store_path.is_file():
         return []
-    table_name, column_names = (
-        model.__tablename__,
-        [column.name for column in model.__table__.columns],
-    )
+    table_name = model.__tablename__
+    column_names = [column.name for column in model.__table__.columns]
     with database_errors(f"read {store_path}"), closing(open_read_only(store_path)) as live_db:
         exists_query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
         if live_db.execute(exists_query, (table_name,)).fetchone() is None:

@@ -10,18 +10,14 @@ from dataclasses import dataclass
 
 from agent.model import IntentEvent, IntentKind, IntentState, Receipt
 
-_PLANNED, _SIGNED, _BROADCAST, _MINED = (
-    IntentState.PLANNED,
-    IntentState.SIGNED,
-    IntentState.BROADCAST,
-    IntentState.MINED,
-)
-_FINAL, _REVERTED, _REPLACED, _CANCELLED = (
-    IntentState.FINAL,
-    IntentState.REVERTED,
-    IntentState.REPLACED,
-    IntentState.CANCELLED,
-)
+_PLANNED = IntentState.PLANNED
+_SIGNED = IntentState.SIGNED
+_BROADCAST = IntentState.BROADCAST
+_MINED = IntentState.MINED
+_FINAL = IntentState.FINAL
+_REVERTED = IntentState.REVERTED
+_REPLACED = IntentState.REPLACED
+_CANCELLED = IntentState.CANCELLED
 
 
 @dataclass(frozen=True, slots=True)

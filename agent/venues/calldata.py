@@ -206,7 +206,8 @@ def _leg_bytes(
     maker_tables: tuple[Mapping[str, PoolMaker], Sequence[PoolMaker]],
     tier_by_pool: Mapping[str, int],
 ) -> bytes:
-    leg, (maker_by_venue, pool_makers) = legs[leg_index], maker_tables
+    leg = legs[leg_index]
+    maker_by_venue, pool_makers = maker_tables
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
             f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
@@ -430,7 +431,8 @@ def _require_reachable_style(leg: Leg, router: str) -> SwapStyle:
     """Return how the leg's swap is paid. Raises Refused unless the router of this kind reaches its
     venue.
     """
-    kind, style = pool_kind(leg.venue), swap_style(leg.venue)
+    kind = pool_kind(leg.venue)
+    style = swap_style(leg.venue)
     if style is None or (kind is not None and router not in kind.gas.swap_units_by_router):
         reached_kinds = [
             kind_name

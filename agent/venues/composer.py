@@ -68,10 +68,8 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
     lowered by one base unit of the numeraire for the rounding of prices. Raises Refused if a token
     has no reference price.
     """
-    price_by_token, min_change_by_token = (
-        prices_with_native(step.portfolio, reference_prices(step)),
-        min_balance_changes(plan.legs),
-    )
+    price_by_token = prices_with_native(step.portfolio, reference_prices(step))
+    min_change_by_token = min_balance_changes(plan.legs)
     if unpriced_tokens := [token for token in min_change_by_token if token not in price_by_token]:
         raise Refused(
             f"no reference price of {', '.join(unpriced_tokens)}",
@@ -154,7 +152,9 @@ class RouterComposer:
 
     def approval_transaction(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """Compose an approval of the exact amount."""
-        token, spender, approved_raw = approval.token, approval.spender, approval.raw
+        token = approval.token
+        spender = approval.spender
+        approved_raw = approval.raw
         draft = TxDraft(
             token,
             tokens.encode_approve(spender, approved_raw),
@@ -298,11 +298,10 @@ class RouterComposer:
         return head
 
     def _prepare(self, step: StepInput, draft: TxDraft) -> PreparedTransaction:
-        plan, note = draft.plan, draft.note
-        is_not_approval, emergency_limits = (
-            draft.kind is not IntentKind.APPROVE,
-            draft.emergency_limits,
-        )
+        plan = draft.plan
+        note = draft.note
+        is_not_approval = draft.kind is not IntentKind.APPROVE
+        emergency_limits = draft.emergency_limits
         next_nonce, next_pending_nonce = self._sender.nonces(self._wallet)
         if next_nonce != next_pending_nonce:
             raise PassingFault(
@@ -377,15 +376,11 @@ class RouterComposer:
                 "send native coin to the wallet",
             )
         granted_gas_wei = max_gas_cost_wei
-        gas_per_day_wei, gas_spent_wei = (
-            step.limits.gas_per_day_wei,
-            step.history.budgets.gas_24h_wei,
-        )
+        gas_per_day_wei = step.limits.gas_per_day_wei
+        gas_spent_wei = step.history.budgets.gas_24h_wei
         if emergency_limits is not None:
-            gas_per_day_wei, gas_spent_wei = (
-                emergency_limits.max_gas_24h_wei,
-                step.history.emergency_gas_24h_wei,
-            )
+            gas_per_day_wei = emergency_limits.max_gas_24h_wei
+            gas_spent_wei = step.history.emergency_gas_24h_wei
         if gas_per_day_wei is not None:
             granted_gas_wei = min(
                 max_gas_cost_wei,
@@ -421,7 +416,9 @@ class RouterComposer:
         agent's clock. Deadlines are derived from it, and a swap with a late deadline is a free
         option for an endpoint that withholds it (T2, T7).
         """
-        head, snapshot, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
+        head = self._sender.head()
+        snapshot = step.snapshot
+        now_s = self._clock.now_s()
         agreed_now_s = snapshot.head.timestamp_s + max(0, now_s - snapshot.now_s)
         latest_head_s = max(now_s, agreed_now_s) + MAX_HEAD_LEAD_S
         if head.timestamp_s > latest_head_s:
@@ -462,18 +459,15 @@ def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
     the plan's minimums (T1, T4); of several prices that agree, by the one that requires more (T29),
     except for an exit (reference.price_ranges).
     """
-    prices, price_range_by_token = (
-        prices_with_native(step.portfolio, reference_prices(step)),
-        price_ranges(step),
-    )
+    prices = prices_with_native(step.portfolio, reference_prices(step))
+    price_range_by_token = price_ranges(step)
 
     def leg_floor(leg: Leg) -> int:
-        price_in, price_out = prices[leg.token_in], prices[leg.token_out]
+        price_in = prices[leg.token_in]
+        price_out = prices[leg.token_out]
         if leg.venue != NATIVE_VENUE and not plan.is_exit:
-            price_in, price_out = (
-                price_range_by_token[leg.token_in][1],
-                price_range_by_token[leg.token_out][0],
-            )
+            price_in = price_range_by_token[leg.token_in][1]
+            price_out = price_range_by_token[leg.token_out][0]
         return fair_floor(
             leg.amount_in_raw,
             price_in,

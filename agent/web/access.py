@@ -33,7 +33,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 READ_METHODS = ("GET", "HEAD")
 ALL_METHODS = (*READ_METHODS, "POST")
-LOGIN_PATH, LOGOUT_PATH = "/login", "/logout"
+LOGIN_PATH = "/login"
+LOGOUT_PATH = "/logout"
 UNSENT_FORM_QUERY = f"to={CONTROL_PAGE.path}&unsent=1"
 """Query of the login page to which a form without a session leads."""
 RETURN_PATHS = frozenset(page.path for page in (*PAGES, CONTROL_PAGE)) - {"/"}
@@ -271,7 +272,9 @@ class AccessMiddleware:
         """Return the answer that refuses or redirects a request. Otherwise return None, with its
         session and address in the scope.
         """
-        access, reach, method = self._access, self._access.reach, scope["method"]
+        access = self._access
+        reach = self._access.reach
+        method = scope["method"]
         request = Request(scope)
         host_headers = request.headers.getlist("host")
         if len(host_headers) != 1 or reach.origin(host_headers[0]) is None:
@@ -287,7 +290,8 @@ class AccessMiddleware:
             client_address = (
                 forwarded_address(request.headers.getlist("x-forwarded-for")) or client_address
             )
-        scope["address"], scope["session"] = client_address, None
+        scope["address"] = client_address
+        scope["session"] = None
         if scope["path"].startswith(API_PREFIX + "/"):
             return None  # the API checks tokens and ignores sessions
         if scope["path"] in PROBE_PATHS and method in READ_METHODS:

@@ -70,7 +70,8 @@ from agent.web.sessions import Session
 VERSION_PATTERN = re.compile(rb"[0-9]{1,15}")
 STEP_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NONCE_PATTERN = re.compile(r"[A-Za-z0-9_-]{22}")
-PLAN_HASH_PATTERN, UNIX_TIME_PATTERN = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9]{1,12}")
+PLAN_HASH_PATTERN = re.compile(r"[0-9a-f]{16}")
+UNIX_TIME_PATTERN = re.compile(r"[0-9]{1,12}")
 MEDIA_TYPES = {
     "js": "text/javascript",
     "css": "text/css",
@@ -96,7 +97,8 @@ class EventStream:
         """Stream until the client or the server ends."""
         response: Any
         session: Session | None = scope["session"]
-        user_id, stream_counts = None if session is None else session.user_id, self._cache.streams
+        user_id = None if session is None else session.user_id
+        stream_counts = self._cache.streams
         if user_id is not None and stream_counts[user_id] >= MAX_USER_STREAMS:
             response = PlainTextResponse("429: too many open event streams of this user\n", 429)
             await response(scope, receive, send)
@@ -175,7 +177,8 @@ class LoginPages:
 
     async def log_in(self, request: Request) -> Response:
         """Check a login; on success begin a session with a new id."""
-        access, fields = self._access, await read_form(request)
+        access = self._access
+        fields = await read_form(request)
         nonce = cookie_value(request, self._form_cookie)
         if fields is None:
             return self._page(request, 400, "The form could not be read. Log in again.")
@@ -322,10 +325,8 @@ def build_unchecked_app(
     tokens = TokenFile(cache.store_path)
     api = build_api(cache, tokens, access.reach.prefix)
     login_pages = LoginPages(access, renderer, cache.announce_change)
-    control_pages, report_pages = (
-        ControlPages(access, cache, renderer),
-        ReportPages(cache, renderer),
-    )
+    control_pages = ControlPages(access, cache, renderer)
+    report_pages = ReportPages(cache, renderer)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:

@@ -55,7 +55,9 @@ FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
 """Fields of the forms of each kind, named like the arguments of the control; `asset` is the symbol
 to which ASSET_FIELDS belong.
 """
-TARGET_PREFIX, SETTING_PREFIX, PRESENT_VALUE_PREFIX = "target", "set", "was"
+TARGET_PREFIX = "target"
+SETTING_PREFIX = "set"
+PRESENT_VALUE_PREFIX = "was"
 """Prefixes of the fields of a target by symbol, a setting by key, and its present value."""
 
 
@@ -90,11 +92,9 @@ class ControlPages:
         self._renderer = renderer
         self._plan_process = AppProcess()
         self._backtest_process = AppProcess(BACKTEST_NICENESS)
-        self._plan_lock, self._backtest_lock, self._backtest_count = (
-            asyncio.Lock(),
-            asyncio.Lock(),
-            0,
-        )
+        self._plan_lock = asyncio.Lock()
+        self._backtest_lock = asyncio.Lock()
+        self._backtest_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:

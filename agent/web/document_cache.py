@@ -27,7 +27,8 @@ REFRESH_AGE_S = 60.0
 RETRY_AGE_S = 10.0
 READ_TIMEOUT_S = 30.0
 """Longest wait of an API call for a read."""
-MAX_STREAMS, MAX_USER_STREAMS = 100, 20
+MAX_STREAMS = 100
+MAX_USER_STREAMS = 20
 MAX_READS = 32
 """Reads of steps, archives and the like in progress or waiting. More are refused, since the reads
 after a cycle wait for them.
@@ -108,10 +109,8 @@ class DocumentCache:
                 except TrimtabError as error:
                     self.read_errors["stored_documents"] = error
                 else:
-                    is_config_edited, self._last_file_stamps = (
-                        file_stamps[:1] != self._last_file_stamps[:1],
-                        file_stamps,
-                    )
+                    is_config_edited = file_stamps[:1] != self._last_file_stamps[:1]
+                    self._last_file_stamps = file_stamps
                     if change_marker != self._change_marker or is_config_edited:
                         self._change_marker = change_marker
                         self.refresh()
@@ -178,8 +177,10 @@ class DocumentCache:
         if (file_stamps := self._read_file_stamps()) != self._answer_stamps or len(
             self._answer_tasks
         ) >= MAX_CACHED_ANSWERS:
-            self._answer_tasks, self._answer_stamps = {}, file_stamps
-        answer_tasks, call_key = self._answer_tasks, (function_path, arguments)
+            self._answer_tasks = {}
+            self._answer_stamps = file_stamps
+        answer_tasks = self._answer_tasks
+        call_key = (function_path, arguments)
         if (read_task := answer_tasks.get(call_key)) is None:
             if len(self._running_reads) >= MAX_READS:
                 raise Retryable("too many reads at once", "try again in some seconds")
@@ -271,7 +272,8 @@ class DocumentCache:
     def announce_change(self) -> None:
         """Increment the version and wake every stream, without waiting for them."""
         self.version += 1
-        change_event, self._change_event = self._change_event, asyncio.Event()
+        change_event = self._change_event
+        self._change_event = asyncio.Event()
         change_event.set()
 
     async def _read_report(self, process_name: str) -> SeenReport:

@@ -99,7 +99,8 @@ class NewPortfolioPages:
         if errors or "sha256" not in fields:
             status = 422 if errors else 200
             return self._html(request, page, access, {**template_values, "errors": errors}, status)
-        name, address = text_by_field["name"], request.scope["address"]
+        name = text_by_field["name"]
+        address = request.scope["address"]
         try:
             await access.record_event("control", session.name, address, f"{page.template} {name}")
             config_path = await self._writing_process.call(
@@ -149,7 +150,8 @@ class NewPortfolioPages:
     def _portfolio_arguments(
         self, page: SetupPage, source_config: Path, text_by_field: Mapping[str, str]
     ) -> tuple[object, ...]:
-        is_copy, taken_names = page is COPY_PAGE, list(self._taken_names())
+        is_copy = page is COPY_PAGE
+        taken_names = list(self._taken_names())
         return str(self._folder), str(source_config), is_copy, dict(text_by_field), taken_names
 
     def _html(

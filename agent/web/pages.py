@@ -36,11 +36,13 @@ def value_at(documents: Documents, path: str) -> Any:
     while path:
         name, _, rest_of_path = path.partition(".")
         if isinstance(value, list):
-            value, path = value[int(name)], rest_of_path
+            value = value[int(name)]
+            path = rest_of_path
         elif path in value:
             return value[path]
         else:
-            value, path = value[name], rest_of_path
+            value = value[name]
+            path = rest_of_path
     return value
 
 
@@ -62,7 +64,9 @@ def sign_class(value: Any) -> str:
 
 
 PACKAGE_EXTRA = "dashboard"
-SHOWN_REBALANCES, SHOWN_CYCLES, SHOWN_LOTS = 25, 40, 20
+SHOWN_REBALANCES = 25
+SHOWN_CYCLES = 40
+SHOWN_LOTS = 20
 MAX_CHART_POINTS = 400
 """Maximum number of points of a chart."""
 
@@ -101,11 +105,9 @@ class Page(NamedTuple):
     required_document: str = ""
 
 
-STORED_FUNCTION, LIVE_FUNCTION, PLAN_FUNCTION = (
-    "stored_documents",
-    "live_documents",
-    "plan_document",
-)
+STORED_FUNCTION = "stored_documents"
+LIVE_FUNCTION = "live_documents"
+PLAN_FUNCTION = "plan_document"
 CONTROLS_FUNCTION = "controls.queue.dashboard_controls"
 REPORTS_FUNCTION = "research.kept_reports.dashboard_reports"
 REPORT_PAGE = Page("/reports", "Reports", "reports.html", (REPORTS_FUNCTION,))
@@ -328,10 +330,8 @@ def nearest_alert(documents: Documents) -> tuple[str, str] | None:
     None without one, and once an asset is outside its band. The numeraire's own price does not
     move.
     """
-    alert_assets, numeraire = (
-        documents.get("alerts", {}).get("assets", ()),
-        documents["status"]["numeraire"],
-    )
+    alert_assets = documents.get("alerts", {}).get("assets", ())
+    numeraire = documents["status"]["numeraire"]
     if any(asset["side"] != "inside" for asset in alert_assets):
         return None
     distances = [
@@ -357,11 +357,9 @@ def value_charts(documents: Documents) -> list[dict[str, str]]:
     if len(series.get("times_s", ())) < 2:
         return []
     numeraire = documents["pnl"]["all"]["numeraire"]
-    first_value, last_value, hold_value = (
-        series["values"][0],
-        series["values"][-1],
-        series["hold_values"][-1],
-    )
+    first_value = series["values"][0]
+    last_value = series["values"][-1]
+    hold_value = series["hold_values"][-1]
     label = f"Value from {format_figure(first_value, 'money')} to {format_figure(last_value, 'money')} {numeraire};"
     label += f" holding reached {format_figure(hold_value, 'money')}. Rebalances: {len(series['rebalances'])}"
     chart_data = {

@@ -50,7 +50,8 @@ OPEN_TIMEOUT_S = 60.0
 """Maximum time to open a portfolio."""
 MAX_SLUG_CHARS = 40
 BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
-NEEDS_YOU_LABEL, NOT_READ_LABEL = "Needs you", "Not read"
+NEEDS_YOU_LABEL = "Needs you"
+NOT_READ_LABEL = "Not read"
 PRICE_ALERT_PREFIXES = tuple(f"{kind.value}:" for kind in PRICE_ALERTS)
 """Beginnings of the keys of price alerts, which stay open until their level is set anew."""
 EXACT_CONTEXT = Context(prec=200)
@@ -64,14 +65,16 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
     """Return name and slug of each portfolio. The name is the config's file name without extension,
     preceded by the folder if two are equal. Slugs are unique, of a-z, 0-9 and hyphens.
     """
-    file_stems, names_and_slugs = [path.stem for path in configs], []
+    file_stems = [path.stem for path in configs]
+    names_and_slugs = []
     slugs: set[str] = set()
     for path in configs:
         name = path.stem
         if file_stems.count(name) > 1:
             name = f"{path.resolve().parent.name}/{name}"
         base_slug = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_SLUG_CHARS].strip("-")
-        slug, suffix_number = base_slug or "portfolio", 1
+        slug = base_slug or "portfolio"
+        suffix_number = 1
         while slug in slugs:
             suffix_number += 1
             slug = f"{base_slug or 'portfolio'}-{suffix_number}"
@@ -517,7 +520,9 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     documents = {
         name: _readable_document(cache.documents, name) for name in ("status", "history", "alerts")
     }
-    status, history, alerts = documents["status"], documents["history"], documents["alerts"]
+    status = documents["status"]
+    history = documents["history"]
+    alerts = documents["alerts"]
     row: dict[str, Any] = {
         **dict.fromkeys(("value", "whole", "decision", "last"), ""),
         "marks": [],

@@ -47,7 +47,9 @@ class Probes:
     """
 
     def __init__(self, cache: DocumentCache, access: Access, gate: Gate) -> None:
-        self._cache, self._access, self._gate = cache, access, gate
+        self._cache = cache
+        self._access = access
+        self._gate = gate
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
@@ -96,7 +98,8 @@ class Probes:
         try:
             report, health = await _read_health(self._cache)
         except TrimtabError as error:
-            report, health = None, unreadable_health(error)
+            report = None
+            health = unreadable_health(error)
         probe_document = health_document(report, health, reasons_of(health), time.time())
         try:
             self._require_reader(request)
@@ -154,17 +157,13 @@ def _route_options(path: str, media_type: str) -> dict[str, Any]:
     access_text = "Scope `read` or a login, if there are users."
     if path == "/metrics":
         schema: dict[str, Any] = {"type": "string"}
-        description, failed_description, failed_content = (
-            access_text,
-            "The store cannot be read.",
-            problem_content,
-        )
+        description = access_text
+        failed_description = "The store cannot be read."
+        failed_content = problem_content
     else:
         schema = {"$ref": "#/components/schemas/ProbeDocument"}
-        description, failed_description = (
-            f"{access_text} Without them the answer is `ok` alone.",
-            "Not `ok`.",
-        )
+        description = f"{access_text} Without them the answer is `ok` alone."
+        failed_description = "Not `ok`."
         failed_content = {media_type: {"schema": schema}}
     return {
         "description": description,
@@ -189,10 +188,8 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
     yield _gauge("trimtab_healthy", "1 while /health is green", float(health.is_healthy))
     if report is None:
         return
-    figures, outcomes = (
-        report.figures,
-        {**dict.fromkeys(CYCLE_OUTCOMES, 0), **dict(report.outcomes)},
-    )
+    figures = report.figures
+    outcomes = {**dict.fromkeys(CYCLE_OUTCOMES, 0), **dict(report.outcomes)}
     yield _counter("trimtab_looks_total", "Cycles by outcome", ["outcome"], outcomes.items())
     yield _counter(
         "trimtab_transactions_total",
@@ -297,7 +294,8 @@ def _counter(
 
 
 def _loss_share(report: RunReport) -> float:
-    loss_text, limit_text = report.figures.loss_24h, report.figures.loss_limit
+    loss_text = report.figures.loss_24h
+    limit_text = report.figures.loss_limit
     if loss_text is None or limit_text is None:
         return NAN
     if Fraction(limit_text) == 0:

@@ -287,9 +287,11 @@ def _listen(host: str, port: int) -> Iterator[BoundedListener]:
             listener.listen()  # connections queue from here on until the server accepts them
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                problem, remedy = "is in use", "stop the other program, or choose another --port"
+                problem = "is in use"
+                remedy = "stop the other program, or choose another --port"
             else:
-                problem, remedy = f"cannot be opened ({error.strerror})", "choose another --port"
+                problem = f"cannot be opened ({error.strerror})"
+                remedy = "choose another --port"
             raise ConfigError(f"--port {port}: {problem}", remedy) from None
         yield listener
 

@@ -277,13 +277,8 @@ def field_texts(
             text_by_field[field_name] = typed_texts[0][:MAX_TEXT_CHARS]
             refusal = KEY_TYPED_TEXT if SECRET_PATTERN.search(text_by_field[field_name]) else ""
             if refusal := refusal or (URL_TYPED_TEXT if "://" in text_by_field[field_name] else ""):
-                (
-                    text_by_field[field_name],
-                    refusal_by_field[field_name if field_name in page.fields else "basket"],
-                ) = (
-                    "",
-                    refusal,
-                )
+                text_by_field[field_name] = ""
+                refusal_by_field[field_name if field_name in page.fields else "basket"] = refusal
     return text_by_field, refusal_by_field
 
 

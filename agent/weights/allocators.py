@@ -121,10 +121,8 @@ def _bounded_equal_risk(
     Return `solver_shares` itself if the shares differ from it, because the active bounds are then
     uncertain.
     """
-    is_at_low, is_at_high = (
-        solver_shares - min_shares <= _BOUND_TOLERANCE,
-        max_shares - solver_shares <= _BOUND_TOLERANCE,
-    )
+    is_at_low = solver_shares - min_shares <= _BOUND_TOLERANCE
+    is_at_high = max_shares - solver_shares <= _BOUND_TOLERANCE
     free_indices = np.flatnonzero(~(is_at_low | is_at_high))
     bound_shares = np.where(is_at_low, min_shares, np.where(is_at_high, max_shares, 0.0))
     if not len(free_indices) or not (bound_shares[is_at_low | is_at_high] > 0).all():
@@ -153,14 +151,10 @@ def _polished_minimum_variance(
     Return `solver_shares` itself if the exact shares violate a bound or are not a minimum, because
     the active bounds are then uncertain.
     """
-    is_at_low, is_at_high = (
-        solver_shares - min_shares <= _BOUND_TOLERANCE,
-        max_shares - solver_shares <= _BOUND_TOLERANCE,
-    )
-    is_free, shares = (
-        ~(is_at_low | is_at_high),
-        np.where(is_at_low, min_shares, np.where(is_at_high, max_shares, 0.0)),
-    )
+    is_at_low = solver_shares - min_shares <= _BOUND_TOLERANCE
+    is_at_high = max_shares - solver_shares <= _BOUND_TOLERANCE
+    is_free = ~(is_at_low | is_at_high)
+    shares = np.where(is_at_low, min_shares, np.where(is_at_high, max_shares, 0.0))
     if not is_free.any():
         return solver_shares
     free_covariance = covariance[np.ix_(is_free, is_free)]
@@ -168,10 +162,8 @@ def _polished_minimum_variance(
     bound_effect = solve_positive_definite(free_covariance, matvec(covariance, shares)[is_free])
     multiplier = (1 - fsum_array(shares) + fsum_array(bound_effect)) / fsum_array(inverse_ones)
     shares[is_free] = multiplier * inverse_ones - bound_effect
-    gradient_excess, tolerance = (
-        matvec(covariance, shares) - multiplier,
-        _BOUND_TOLERANCE * abs(multiplier),
-    )
+    gradient_excess = matvec(covariance, shares) - multiplier
+    tolerance = _BOUND_TOLERANCE * abs(multiplier)
     is_within = (shares >= min_shares).all() and (shares <= max_shares).all()
     is_minimal = (gradient_excess[is_at_low & ~is_at_high] >= -tolerance).all() and (
         gradient_excess[is_at_high & ~is_at_low] <= tolerance
@@ -186,10 +178,8 @@ def hrp_weights(covariance: Floats, min_shares: Floats, max_shares: Floats) -> F
     Single linkage on the Euclidean distances between the columns of √((1 - ρ)/2) gives a tree; the
     assets, in the order of its leaves, are bisected recursively by the variances of the halves.
     """
-    cluster_module, seriation_module = (
-        import_extra("skfolio.cluster"),
-        import_extra("skfolio.seriation"),
-    )
+    cluster_module = import_extra("skfolio.cluster")
+    seriation_module = import_extra("skfolio.seriation")
     tree_estimator = cluster_module.HierarchicalClustering(
         linkage_method=cluster_module.LinkageMethod.SINGLE
     )
@@ -374,9 +364,12 @@ def allocate_by_market_cap(
     the other assets in proportion.
     """
     supply_by_token = {supply.token: supply for supply in (*inputs.supplies, *settings.supplies)}
-    market_caps, price_times_s, supply_sources = [], [], []
+    market_caps = []
+    price_times_s = []
+    supply_sources = []
     for token in bounds.tokens:
-        label, supply = inputs.label_by_token[token], supply_by_token.get(token)
+        label = inputs.label_by_token[token]
+        supply = supply_by_token.get(token)
         if supply is None:
             raise Refused(
                 f"the supply of {label} could not be read from its contract", remedy=_SUPPLY_REMEDY

@@ -580,7 +580,8 @@ def _build_context(  # noqa: PLR0913
     from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
     from agent.chain.snapshot import ChainReader
 
-    config, transport = loaded_config.config, QuorumProvider(endpoint_pool)
+    config = loaded_config.config
+    transport = QuorumProvider(endpoint_pool)
     require_venue_decimals(config, portfolio)
     limits = build_limits(config, portfolio.numeraire)
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)

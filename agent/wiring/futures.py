@@ -159,10 +159,12 @@ def futures_rules(
     """Return the signer's futures terms, with the pinned market numbers of an off-chain venue; None
     without [futures].
     """
-    futures_table, policy = config.futures, build_futures(config, _token_by_symbol(portfolio))
+    futures_table = config.futures
+    policy = build_futures(config, _token_by_symbol(portfolio))
     if futures_table is None or policy is None:
         return None
-    limits, contract_addresses = policy.limits, ("", "", "")
+    limits = policy.limits
+    contract_addresses = ("", "", "")
     market_numbers: Mapping[str, int] = {}
     if isinstance(futures_table, HyperliquidTable):
         market_numbers = trust.market_numbers(futures_table.network)
@@ -196,7 +198,8 @@ def chain_venue(
     status_of: Callable[[str], TransactionStatus],
 ) -> PerpetualProtocol | None:
     """Return the on-chain venue of [futures]; None if there is none."""
-    contracts, policy = perp_addresses(config), build_futures(config, _token_by_symbol(portfolio))
+    contracts = perp_addresses(config)
+    policy = build_futures(config, _token_by_symbol(portfolio))
     if contracts is None or policy is None:
         return None
     return PerpetualProtocol(
@@ -213,7 +216,8 @@ def paper_venue(
     config: Config, portfolio: Portfolio, transport: Transport
 ) -> PaperPerpetualProtocol | None:
     """Return the simulated venue of paper trading; None without [futures] on the chain."""
-    contracts, futures_table = perp_addresses(config), config.futures
+    contracts = perp_addresses(config)
+    futures_table = config.futures
     if contracts is None or not isinstance(futures_table, PerpetualProtocolTable):
         return None
     collateral = _token_by_symbol(portfolio)[futures_table.collateral].address

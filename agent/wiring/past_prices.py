@@ -25,7 +25,8 @@ from agent.store.prices import HOUR_S
 from agent.units import Token, format_time
 from agent.wiring.context import AgentContext
 
-FEED_SOURCE, POOL_SOURCE = "feed", "pools"
+FEED_SOURCE = "feed"
+POOL_SOURCE = "pools"
 CHAIN_SOURCES = (FEED_SOURCE, POOL_SOURCE)
 _SOURCE_NAMES = {PriceSource.FEED: FEED_SOURCE, PriceSource.TWAP: POOL_SOURCE}
 Progress = Callable[[str], None]

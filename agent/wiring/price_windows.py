@@ -84,7 +84,8 @@ def missing_prices(
     """
     most_missing: dict[str, MissingPrices] = {}
     for window in windows:
-        interval_s, since_s = window.interval_s, now_s - min(window.span_s, RETENTION_S)
+        interval_s = window.interval_s
+        since_s = now_s - min(window.span_s, RETENTION_S)
         intervals = range(since_s // interval_s + 1, now_s // interval_s)
         recorded = {
             (point.token, point.at_s // interval_s)
@@ -120,7 +121,8 @@ def fill_price_windows(context: AgentContext, progress: Progress = ignore_text) 
     try:
         lines, fault = _fetch_missing(context, windows, progress)
     except TrimtabError as error:
-        lines, fault = (f"past prices were not read: {error.message}",), error.message
+        lines = (f"past prices were not read: {error.message}",)
+        fault = error.message
     prices.mark_fetch(windows_hash, now_s, fault)
     return lines
 

@@ -48,7 +48,8 @@ class TaxRunCache:
             rate_at = rate_lookup(rate_table)
             method = LotMethod(tax_table.method)
             booked_run = self._current_booked_run(store, method, rate_at)
-            numeraire, year_begin_s = self._portfolio.numeraire, year_start_s(now_s)
+            numeraire = self._portfolio.numeraire
+            year_begin_s = year_start_s(now_s)
             pending_run = run_tax_lots(
                 pending_entries(store, step),
                 method,

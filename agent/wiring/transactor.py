@@ -155,7 +155,8 @@ class WalletSession:
         """Hold the wallet's lock without signing, so that no other process acts for the wallet.
         Raises LockHeld if waiting takes too long.
         """
-        context, wait_s = self.context, self.context.config.service.wallet_wait
+        context = self.context
+        wait_s = self.context.config.service.wallet_wait
         with wait_for_lock(
             *lock_arguments(context.loaded_config),
             patience_s=wait_s,
@@ -165,7 +166,8 @@ class WalletSession:
             yield
 
     def _transactor(self) -> StepTransactor:
-        context, config = self.context, self.context.config
+        context = self.context
+        config = self.context.config
         rules = signing_rules(
             config,
             context.limits,
@@ -252,7 +254,8 @@ class WalletSession:
         """Return the signer of the venue's orders, which refuses everything without an
         agent key.
         """
-        config, futures_terms = self.context.config, rules.futures
+        config = self.context.config
+        futures_terms = rules.futures
         if self.agent_key is None or futures_terms is None:
             return ReadOnlySigner(config.wallet.address)
         return AgentSigner(build_agent_key(config, self.agent_key), futures_terms, clock)
@@ -390,7 +393,8 @@ def lock_arguments(loaded_config: LoadedConfig) -> tuple[Path, int, str, Path]:
     """Return the path of the wallet's lock, chain id, wallet, and path of the lock beside the
     store.
     """
-    chain_table, wallet = loaded_config.config.chain, loaded_config.config.wallet.address
+    chain_table = loaded_config.config.chain
+    wallet = loaded_config.config.wallet.address
     store_path = store_file(loaded_config).resolve()
     is_lock_beside_store = (
         chain_table.is_local or loaded_config.is_paper
@@ -410,9 +414,14 @@ def submission_settings(
     chains at once.
     """
     if config.chain.is_local:
-        poll_s, mined_timeout_s, final_timeout_s, bump_after_s = 0.2, 30.0, 10.0, 20.0
+        poll_s = 0.2
+        mined_timeout_s = 30.0
+        final_timeout_s = 10.0
+        bump_after_s = 20.0
     else:
-        poll_s, mined_timeout_s, bump_after_s = 2.0, 180.0, 30.0
+        poll_s = 2.0
+        mined_timeout_s = 180.0
+        bump_after_s = 30.0
         final_timeout_s = 30.0 * config.chain.confirmations
     emergency_caps_wei: tuple[int | None, int | None] = (None, None)
     if futures is not None:
@@ -507,10 +516,8 @@ class AgentApprover:
         rejects it, Retryable with the code `unknown_if_sent` if the venue does not list it, because
         the approval may still arrive.
         """
-        trust, expected_agent = (
-            self._context.store.trust,
-            HyperliquidAgent(self._agent_name, address, until_ms),
-        )
+        trust = self._context.store.trust
+        expected_agent = HyperliquidAgent(self._agent_name, address, until_ms)
         nonce_ms = trust.take_approval_nonce(self._now_ms())
         approval = new_approval(
             self._connection, signer.address, expected_agent, nonce_ms, self._former_agents(address)

@@ -120,7 +120,8 @@ def _gain_text(plan_tax: Mapping[str, Any]) -> str:
 
 def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
     """Return the worst case of a plan, and its taxable gain with [tax], each after a semicolon."""
-    numeraire, suffix_text = step.portfolio.numeraire, ""
+    numeraire = step.portfolio.numeraire
+    suffix_text = ""
     if (worst_case := plan_worst_case(step, plan)) is not None:
         worst_case_text = value_text(worst_case, numeraire.decimals, 2)
         suffix_text += f"; worst case {worst_case_text} {numeraire.label}"

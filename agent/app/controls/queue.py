@@ -57,7 +57,8 @@ MAX_NAME_LENGTH = 80
 MAX_SHOWN_AGE_S = 900
 """Time for which a shown plan can be confirmed. An offered one waits as long as the run offers it.
 """
-YES, REPEATABLE = "yes", "many"
+YES = "yes"
+REPEATABLE = "many"
 
 ARGUMENTS_BY_KIND: Mapping[ControlKind, Mapping[str, str]] = {
     ControlKind.PAUSE: {"reason": "", "hard": YES},
@@ -108,7 +109,8 @@ def submit_control(  # noqa: PLR0913
     argument, with field, value and remedy; Refused if the queue is full, the plan was not shown,
     the key is that of another request, or no paper run would take the request of a paper config.
     """
-    kind, origin = parse_kind(kind), _parse_origin(origin)
+    kind = parse_kind(kind)
+    origin = _parse_origin(origin)
     loaded_config = load_config(config, checks_permissions=kind is not ControlKind.PAUSE)
     checked_arguments = check_arguments(loaded_config, kind, arguments)
     if loaded_config.is_paper:
@@ -318,7 +320,8 @@ def check_arguments(
 
 def _require_shown(store: Store, control: Control, secret: bytes) -> None:
     """Raise unless the control confirms a plan that was shown for it, or needs none."""
-    kind, arguments = control.kind, control.arguments
+    kind = control.kind
+    arguments = control.arguments
     if not control.plan_hash:
         if kind in KINDS_WITH_PLAN and not (kind is ControlKind.STOP and not arguments):
             raise ConfigError(
@@ -364,11 +367,9 @@ def _check_invest(_: LoadedConfig, arguments: ControlArguments) -> None:
 
 def _check_withdraw(loaded_config: LoadedConfig, arguments: ControlArguments) -> None:
     value_by_name = dict(arguments)
-    amount_text, resumed_number, payee = (
-        value_by_name.get("amount"),
-        value_by_name.get("resume"),
-        value_by_name.get("to"),
-    )
+    amount_text = value_by_name.get("amount")
+    resumed_number = value_by_name.get("resume")
+    payee = value_by_name.get("to")
     if (amount_text is None) == (resumed_number is None):
         raise ConfigError("amount: needed, unless resume is given", "give one of the two")
     if resumed_number is not None:

@@ -73,7 +73,8 @@ class PlanCheck:
     """Confirmation of one plan: accepts the shown plan once, and no other."""
 
     def __init__(self, plan: ShownPlan, is_expired: Callable[[], bool]) -> None:
-        self._plan, self._is_expired = plan, is_expired
+        self._plan = plan
+        self._is_expired = is_expired
         self.is_accepted = self.has_expired = self.has_further_plan = False
         self.difference = ""
 
@@ -97,7 +98,8 @@ class ControlRunner:
     """
 
     def __init__(self, agent: Agent, *, transports: Sequence[Transport] | None = None) -> None:
-        self._agent, self._transports = agent, transports
+        self._agent = agent
+        self._transports = transports
         self._secret: bytes | None = None
         self._taken_ids: set[str] = set()
         self._has_ended_interrupted = False
@@ -141,7 +143,8 @@ class ControlRunner:
         """
         if self._has_offered:
             return False
-        self._has_offered, context = True, self._agent.context
+        self._has_offered = True
+        context = self._agent.context
         plan = shown_plans.shown_step(ControlKind.CONFIRM, outcome)
         secret = self._read_secret()
         offered_plan = None if secret is None else waiting_plan(context.store, secret)
@@ -244,7 +247,8 @@ class ControlRunner:
         """Return the oldest valid control, and end the invalid ones before it in one transaction
         per batch.
         """
-        control_store, clock = self._agent.context.store.controls, self._agent.context.clock
+        control_store = self._agent.context.store.controls
+        clock = self._agent.context.clock
         for _ in range(MAX_BATCHES):
             control_ends: list[ControlStateChange] = []
             if not (queued_batch := control_store.queued_controls()):
@@ -306,7 +310,8 @@ class ControlRunner:
         """
         control_number, control = valid_control
         context = self._agent.context
-        control_store, clock = context.store.controls, context.clock
+        control_store = context.store.controls
+        clock = context.clock
         self._taken_ids.add(control.id)
         if not control_store.take(control_number, clock.now_s()):
             control_end = ControlStateChange(
@@ -398,7 +403,8 @@ class ControlRunner:
                 exact_parts = (("to_stable", "False"), ("to", ""))
                 return ShownPlan(ControlKind.STOP, (), exact_parts, ())
             return "it confirms no shown plan"
-        store, secret = self._agent.context.store, self._secret or b""
+        store = self._agent.context.store
+        secret = self._secret or b""
         if control.kind is ControlKind.CONFIRM:
             offered_plan = waiting_plan(store, secret)
             if offered_plan is None or offered_plan.hash != control.plan_hash:

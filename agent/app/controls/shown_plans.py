@@ -112,7 +112,8 @@ def preview_control(
     checked_arguments = check_arguments(loaded_config, kind, arguments)
     secret = ensure_secret(wiring.store_file(loaded_config))
     with open_agent(loaded_config, transports=transports, clock=clock) as agent:
-        store, now_s = agent.context.store, agent.context.clock.now_s()
+        store = agent.context.store
+        now_s = agent.context.clock.now_s()
         if kind is ControlKind.CONFIRM:
             if (offered_plan := waiting_plan(store, secret)) is None:
                 raise Refused(
@@ -284,7 +285,8 @@ def edit_by_control(
     confirm: editing.Confirm | None,
 ) -> EditReport:
     """Edit the config, unless the edit would permit more than before (Refused)."""
-    control, config_path = _as_control(arguments), agent.context.loaded_config.path
+    control = _as_control(arguments)
+    config_path = agent.context.loaded_config.path
     config_changes = parse_changes(
         control.argument_values("set"),
         control.argument_values("target"),
@@ -527,7 +529,8 @@ def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]
         key for list_keys in EDITABLE_KEYS for key in list_keys(config_before, config_after)
     }
     for key in Config.model_fields:
-        old_value, new_value = getattr(config_before, key), getattr(config_after, key)
+        old_value = getattr(config_before, key)
+        new_value = getattr(config_after, key)
         if old_value == new_value:
             continue
         match key:
@@ -565,7 +568,8 @@ def _changed_paths(table_name: str, config_before: Config, config_after: Config)
 
 
 def _portfolio_keys(config_before: Config, config_after: Config) -> Iterator[str]:
-    old_portfolio, new_portfolio = config_before.portfolio, config_after.portfolio
+    old_portfolio = config_before.portfolio
+    new_portfolio = config_after.portfolio
     for key in type(old_portfolio).model_fields:
         if key == "assets" or getattr(old_portfolio, key) == getattr(new_portfolio, key):
             continue
@@ -607,7 +611,8 @@ def _policy_keys(old_policy: Any, new_policy: Any) -> Iterator[str]:
 
 def _limit_keys(old_limits: Any, new_limits: Any) -> Iterator[str]:
     for key in type(old_limits).model_fields:
-        old_limit, new_limit = getattr(old_limits, key), getattr(new_limits, key)
+        old_limit = getattr(old_limits, key)
+        new_limit = getattr(new_limits, key)
         if old_limit == new_limit:
             continue
         if key == "i_accept":

@@ -56,9 +56,11 @@ MAX_NAME_LENGTH = 32
 MAX_MESSAGE_LENGTH = 4_000
 """Maximum length of a message that the bot sends; Telegram allows 4,096 characters."""
 WATCH_INTERVAL_S = 2.0
-FIRST_RETRY_S, MAX_RETRY_S = 1.0, 60.0
+FIRST_RETRY_S = 1.0
+MAX_RETRY_S = 60.0
 CHAIN_COMMANDS = ("/status", "/plan")
-MAX_REPORTED_STRANGERS, STRANGER_WINDOW_S = 10, 86_400
+MAX_REPORTED_STRANGERS = 10
+STRANGER_WINDOW_S = 86_400
 REPORTED_STATES = frozenset(
     state.value
     for state in (
@@ -375,7 +377,9 @@ class QueueActions:
         transports: Sequence[Transport] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._loaded_config, self._transports, self._clock = loaded_config, transports, clock
+        self._loaded_config = loaded_config
+        self._transports = transports
+        self._clock = clock
 
     def status(self) -> dict[str, Any]:
         """See PhoneActions."""

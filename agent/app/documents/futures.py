@@ -343,7 +343,8 @@ def _account_keys(report: FuturesReport) -> _AccountKeys:
 
 def positions_document(report: FuturesReport) -> FuturesPositionsDocument:
     """Return the document of the open positions."""
-    account, now_s = report.account, report.step.snapshot.head.timestamp_s
+    account = report.account
+    now_s = report.step.snapshot.head.timestamp_s
     position_documents = []
     if account is not None:
         position_documents = [
@@ -376,7 +377,8 @@ def funding_document(
     """Return the document of funding: current rates, paid amounts by day, pending and expected
     amounts.
     """
-    account, portfolio = report.account, report.step.portfolio
+    account = report.account
+    portfolio = report.step.portfolio
     today_s = report.step.snapshot.head.timestamp_s // DAY_S * DAY_S
     paid_by_market = {
         funding_day.market: funding_day.paid
@@ -391,7 +393,8 @@ def funding_document(
         for market in (() if account is None else account.markets)
         if account is not None
     ]
-    pending_raw, daily_raw = Fraction(0), Fraction(0)
+    pending_raw = Fraction(0)
+    daily_raw = Fraction(0)
     if account is not None:
         pending_raw = Fraction(margin.funding_pending_raw(account))
         daily_raw = sum(
@@ -422,10 +425,8 @@ def funding_document(
 
 def order_fill_documents(outcome: StepOutcome) -> list[FuturesFillDocument]:
     """Return the documents of the fills of a step's futures orders."""
-    account, policy = (
-        margin_account(outcome.step_input.snapshot),
-        futures_policy(outcome.step_input),
-    )
+    account = margin_account(outcome.step_input.snapshot)
+    policy = futures_policy(outcome.step_input)
     if account is None or policy is None:
         return []
     markets_by_name = {market.market: market for market in account.markets}
@@ -466,14 +467,17 @@ def _paused_symbols(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
 
 def summary_document(report: FuturesReport) -> FuturesSummaryDocument:
     """Return the summary of the futures together with the spot portfolio."""
-    account, portfolio = report.account, report.step.portfolio
+    account = report.account
+    portfolio = report.step.portfolio
     account_keys = _account_keys(report)
     leverage = utilisation = liquidation = None
     value_raw = gross_raw = 0
     unnamed_symbols: list[str] = []
     if account is not None:
-        leverage, utilisation = margin.leverage(account), margin.utilisation(account)
-        value_raw, gross_raw = margin.account_value_raw(account), margin.gross_notional_raw(account)
+        leverage = margin.leverage(account)
+        utilisation = margin.utilisation(account)
+        value_raw = margin.account_value_raw(account)
+        gross_raw = margin.gross_notional_raw(account)
         liquidation = _nearest_liquidation_document(account)
         unnamed_symbols = [
             account.market(market_name).symbol for market_name in unnamed_market_reasons(account)
@@ -519,7 +523,9 @@ def target_note(policy: FuturesPolicy) -> str:
 
 def _reducing_action_texts(report: FuturesReport) -> list[str]:
     """Return the actions of the plan as text if they only reduce risk."""
-    account, plan, portfolio = report.account, report.plan, report.step.portfolio
+    account = report.account
+    plan = report.plan
+    portfolio = report.step.portfolio
     if account is None or plan is None or not plan.is_reducing:
         return []
     asset_tokens = (asset.token for asset in portfolio.assets)
@@ -598,11 +604,9 @@ def _size_text(raw: int, decimals: int) -> str:
 
 def margin_figures_text(account: MarginAccount, policy: FuturesPolicy) -> str:
     """Format leverage, utilisation and the nearest liquidation, each with its limit."""
-    limits, leverage, utilisation = (
-        policy.limits,
-        margin.leverage(account),
-        margin.utilisation(account),
-    )
+    limits = policy.limits
+    leverage = margin.leverage(account)
+    utilisation = margin.utilisation(account)
     figure_texts = [
         f"leverage {multiple_text(leverage)} of at most {limits.max_leverage_bps / BPS:g}x",
         f"utilisation {'unlimited' if utilisation is None else format_percent(utilisation)} of at most"

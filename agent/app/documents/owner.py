@@ -582,7 +582,9 @@ class ProbedEndpointDocument(EndpointDocument):
     head: int | None
 
 
-OK, WARN, FAIL = "ok", "warn", "fail"
+OK = "ok"
+WARN = "warn"
+FAIL = "fail"
 CheckLine = tuple[str, str, str, str]
 """(check, state, finding, remedy)."""
 

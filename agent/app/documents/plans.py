@@ -194,10 +194,8 @@ class TransferDocument(TypedDict):
 
 def transfer_document(portfolio: Portfolio, transfer: ExternalTransfer) -> TransferDocument:
     """Return the document of one external transfer."""
-    symbol, message = (
-        balance_changes.token_label(portfolio, transfer.token),
-        balance_changes.format_change(portfolio, transfer),
-    )
+    symbol = balance_changes.token_label(portfolio, transfer.token)
+    message = balance_changes.format_change(portfolio, transfer)
     return fill(
         TransferDocument, transfer, portfolio, id=transfer.id or None, symbol=symbol, text=message
     )
@@ -228,15 +226,15 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     """Return the document of the taxable gain of a plan; None without [tax]. A gain without tax
     lots is None, and `unknown` says why.
     """
-    tax_inputs, portfolio = step.layer(TaxState).inputs, step.portfolio
+    tax_inputs = step.layer(TaxState).inputs
+    portfolio = step.portfolio
     if tax_inputs is None:
         return None
-    now_s, token_gains = step.snapshot.head.timestamp_s, tuple[PlannedGain, ...]()
+    now_s = step.snapshot.head.timestamp_s
+    token_gains = tuple[PlannedGain, ...]()
     if plan is not None and plan.legs:
-        price_by_token, numeraire = (
-            reference_prices(step).price_by_token,
-            portfolio.numeraire.address,
-        )
+        price_by_token = reference_prices(step).price_by_token
+        numeraire = portfolio.numeraire.address
         token_gains = planned_gains(
             plan, tax_inputs, price_by_token, numeraire, portfolio.wrapped_native, now_s
         )
@@ -474,7 +472,8 @@ def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
             optional_fields[field] = {
                 symbol: str(amount) for symbol, amount in zip(symbols, amounts_raw, strict=True)
             }
-    liquidity, ticks = getattr(action, "liquidity", None), getattr(action, "ticks", None)
+    liquidity = getattr(action, "liquidity", None)
+    ticks = getattr(action, "ticks", None)
     optional_fields["liquidity"] = None if liquidity is None else str(liquidity)
     optional_fields["ticks"] = None if ticks is None else list(ticks)
     action_kind = type(action).__name__.lower()
@@ -561,9 +560,12 @@ class TransactionDocument(TypedDict):
 
 def transaction_document(intent: Intent) -> TransactionDocument:
     """Return the document of one transaction."""
-    block, gas_used, gas_price_wei = -1, -1, None
+    block = -1
+    gas_used = -1
+    gas_price_wei = None
     if receipt := intent.receipt:
-        block, gas_used = receipt.block_number, receipt.gas_used
+        block = receipt.block_number
+        gas_used = receipt.gas_used
         gas_price_wei = str(receipt.effective_gas_price_wei)
     transaction_fields = fill(
         TransactionDocument,
@@ -612,15 +614,14 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
             f"{price_text(1 / price, token_out.decimals, token_in.decimals)} {token_in.label}/{token_out.label}",
         ]
 
-    market_prices, off_bps = None, None
+    market_prices = None
+    off_bps = None
     if token_in.address in reference_by_token and token_out.address in reference_by_token:
         market_price = (
             reference_by_token[token_in.address].price / reference_by_token[token_out.address].price
         )
-        market_prices, off_bps = (
-            price_texts(market_price),
-            round((order.price / market_price - 1) * BPS),
-        )
+        market_prices = price_texts(market_price)
+        off_bps = round((order.price / market_price - 1) * BPS)
     return {"limit": price_texts(order.price), "market": market_prices, "off_bps": off_bps}
 
 
@@ -737,7 +738,8 @@ def decimals_by_label(portfolio: Portfolio) -> dict[str, int]:
 
 def plan_document(outcome: StepOutcome) -> PlanDocument:
     """Return the document of a step's plan."""
-    step, plan = outcome.step_input, outcome.plan
+    step = outcome.step_input
+    plan = outcome.plan
     portfolio = step.portfolio
     decision_fields: DecisionDocument = {
         **decision_document(outcome.decision_result),

@@ -289,7 +289,8 @@ def strategy_document(
     )
     unit_nav = nav_per_unit(strategy_value, book.units)
     strategy = next(strategy for strategy in split.strategies if strategy.name == book.name)
-    nonzero_value, target_weights_bps = max(strategy_value, Fraction(1)), dict(strategy.weights_bps)
+    nonzero_value = max(strategy_value, Fraction(1))
+    target_weights_bps = dict(strategy.weights_bps)
     holdings: list[StrategyHoldingDocument] = [
         {
             "symbol": portfolio.token(token).label,
@@ -301,11 +302,15 @@ def strategy_document(
         }
         for token, raw in book.holdings
     ]
-    share_bps, acts, reason = None, False, ""
+    share_bps = None
+    acts = False
+    reason = ""
     if adjustment is not None:
         share_bps = round(adjustment.share * BPS)
-        acts, reason = adjustment.acts, adjustment.reason
-    unit_value, return_bps = None, None
+        acts = adjustment.acts
+        reason = adjustment.reason
+    unit_value = None
+    return_bps = None
     if unit_nav is not None:
         unit_value = decimal_text(unit_nav, 12)
         return_bps = round(Fraction(unit_nav - FIXED_POINT_ONE, FIXED_POINT_ONE) * BPS)

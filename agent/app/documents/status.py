@@ -242,7 +242,8 @@ class PortfolioStatus:
     @property
     def trigger(self) -> TriggerDocument:
         """The trigger and policy, with their texts."""
-        policy, portfolio = self.step_input.policy, self.step_input.portfolio
+        policy = self.step_input.policy
+        portfolio = self.step_input.portfolio
         next_s = self.decision_result.next_s
         return fill(
             TriggerDocument,
@@ -259,10 +260,8 @@ class PortfolioStatus:
 
 def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
     """Return the document of a portfolio's status."""
-    portfolio, drifts = (
-        portfolio_status.step_input.portfolio,
-        portfolio_status.decision_result.drifts,
-    )
+    portfolio = portfolio_status.step_input.portfolio
+    drifts = portfolio_status.decision_result.drifts
     total_text = None
     if drifts:
         total_text = money_text(portfolio_total(portfolio_status.step_input, drifts), portfolio)
@@ -286,7 +285,8 @@ def _unvalued_holdings(portfolio_status: PortfolioStatus) -> list[UnvaluedHoldin
     documents: list[UnvaluedHoldingDocument] = []
     for asset in step.portfolio.assets:
         token = asset.token
-        raw, price = raw_by_token.get(token.address), price_by_token.get(token.address)
+        raw = raw_by_token.get(token.address)
+        price = price_by_token.get(token.address)
         documents.append(
             {
                 "symbol": token.label,
@@ -302,14 +302,12 @@ def _unvalued_holdings(portfolio_status: PortfolioStatus) -> list[UnvaluedHoldin
 
 
 def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> HoldingDocument:
-    portfolio, reference_price = (
-        portfolio_status.step_input.portfolio,
-        portfolio_status.decision_result.references.reference_by_token.get(drift.token),
+    portfolio = portfolio_status.step_input.portfolio
+    reference_price = portfolio_status.decision_result.references.reference_by_token.get(
+        drift.token
     )
-    token, old_price = (
-        portfolio.token(drift.token),
-        portfolio_status.day_old_prices.get(drift.token),
-    )
+    token = portfolio.token(drift.token)
+    old_price = portfolio_status.day_old_prices.get(drift.token)
     price_alerts = [
         format_price_alert(portfolio, order)
         for order in portfolio_status.step_input.history.orders.states
@@ -358,7 +356,8 @@ def _back_to_bps(
 ORDINARY_DAY_INDEX = 1
 """Position of an ordinary day among the gas prices of estimates."""
 DAY_S = 86_400
-MIN_HEADROOM, SUGGESTED_HEADROOM = Fraction(6, 5), Fraction(3, 2)
+MIN_HEADROOM = Fraction(6, 5)
+SUGGESTED_HEADROOM = Fraction(3, 2)
 """Ceiling as a multiple of the amount to use: the least without a warning, and the one that init
 suggests."""
 VALUE_PLACES = 6
@@ -375,7 +374,8 @@ def current_minimum_total(step: StepInput, total: Value) -> MinimumTotalDocument
     inputs = minimum_total_inputs(step, reference_prices(step))
     if inputs is None:
         return None
-    numeraire, last_rebalance_s = step.portfolio.numeraire, step.history.reviews.last_rebalance_s
+    numeraire = step.portfolio.numeraire
+    last_rebalance_s = step.history.reviews.last_rebalance_s
     is_just_rebalanced = (
         last_rebalance_s is not None and step.snapshot.head.timestamp_s - last_rebalance_s < DAY_S
     )
@@ -391,13 +391,12 @@ def minimum_total_document(
     """
     minimum_total = compute_minimum_total(inputs)
     setting_changes: tuple[str, ...] = ()
-    is_enough, compared_total = None, minimum_total.total or Fraction(0)
+    is_enough = None
+    compared_total = minimum_total.total or Fraction(0)
     if total is not None:
         setting_changes = tuple(suggested_settings(inputs, total))
-        is_enough, compared_total = (
-            minimum_total.total is not None and total >= minimum_total.total,
-            total,
-        )
+        is_enough = minimum_total.total is not None and total >= minimum_total.total
+        compared_total = total
     summary = format_minimum_total(inputs, compared_total, decimals, unit)
     full_text = summary
     if minimum_total.total is not None and setting_changes:
@@ -434,7 +433,8 @@ def minimum_totals_of_config(
     busy days; empty if plan_cost is off. `numeraire_usd` is the price of the numeraire, `total` the
     amount to invest in whole coins.
     """
-    portfolio_table, trigger = config.portfolio, build_policy(config).trigger
+    portfolio_table = config.portfolio
+    trigger = build_policy(config).trigger
     if config.limits.plan_cost is None:
         return []
     target_drifts = [
@@ -476,7 +476,8 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
     """Return a warning if portfolio.max_live_value is below `total`, the amount to invest in whole
     coins (None: unknown), or below the minimum total at some gas price.
     """
-    ceiling, unit = config.portfolio.max_live_value, config.portfolio.numeraire
+    ceiling = config.portfolio.max_live_value
+    unit = config.portfolio.numeraire
     if ceiling is None:
         return []
     ceiling_text = f"portfolio.max_live_value of {ceiling} {unit}"

@@ -86,15 +86,20 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     open_item_fields = fill(CancelAndRevokeDocument, report.pending_and_allowances)
     is_clear = not open_item_fields["cancel"] and not open_item_fields["revoke"]
     if report.outcome is not None:
-        outcome, message = report.outcome.kind.value.replace("halt", "clear"), report.outcome.reason
+        outcome = report.outcome.kind.value.replace("halt", "clear")
+        message = report.outcome.reason
     elif report.lock_holder and not is_clear:
-        outcome, message = "handed over", f"{report.lock_holder}; {HANDED_OVER_ADVICE}"
+        outcome = "handed over"
+        message = f"{report.lock_holder}; {HANDED_OVER_ADVICE}"
     elif is_clear:
-        outcome, message = "clear", "no pending transactions, no open allowances"
+        outcome = "clear"
+        message = "no pending transactions, no open allowances"
     elif send:
-        outcome, message = "declined", "not confirmed, but paused"
+        outcome = "declined"
+        message = "not confirmed, but paused"
     else:
-        outcome, message = "planned", "paused; to cancel and revoke: trimtab pause --hard --send"
+        outcome = "planned"
+        message = "paused; to cancel and revoke: trimtab pause --hard --send"
     intents = () if report.outcome is None else report.outcome.transactions
     transactions = [transaction_document(intent) for intent in intents]
     return fill(

@@ -42,7 +42,8 @@ def payments_of_free_holdings(step: StepInput) -> tuple[Payment, ...]:
     )
     payments: list[Payment] = []
     for asset in step.portfolio.assets:
-        token_address, wallet_raw = asset.token.address, raw_by_token.get(asset.token.address, 0)
+        token_address = asset.token.address
+        wallet_raw = raw_by_token.get(asset.token.address, 0)
         payments.append(Payment(token_address, wallet_raw - asset.reserve_raw))
         if asset.includes_native:
             reserve_wei = max(0, asset.reserve_raw - wallet_raw)

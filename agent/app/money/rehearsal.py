@@ -143,7 +143,8 @@ def _plan_first_swap(
     agent: Agent, step: StepInput, token: str | None
 ) -> tuple[Token, Token, StepOutcome, int]:
     """Return the token sold first, the token bought, the plan, and the amount sold."""
-    token_in, token_out = agent.portfolio.numeraire, _asset_to_trade(agent, step, token)
+    token_in = agent.portfolio.numeraire
+    token_out = _asset_to_trade(agent, step, token)
     outcome, amount_in_raw = _smallest_trade(agent, step, token_in, token_out)
     if outcome.kind is OutcomeKind.PLANNED:
         return token_in, token_out, outcome, amount_in_raw
@@ -254,7 +255,8 @@ def _completed_leg(
 ) -> RehearsalLeg:
     """Return the result of one direction, from its swap's receipt."""
     (swap_intent,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
-    receipt, plan = swap_intent.receipt, outcome.plan
+    receipt = swap_intent.receipt
+    plan = outcome.plan
     if receipt is None or plan is None:
         raise Refused(f'"{swap_intent.note}" has no receipt')
     wallet = outcome.step_input.snapshot.owner
@@ -315,10 +317,8 @@ def rehearsal_document(rehearsal: Rehearsal, agent: Agent) -> RehearsalDocument:
         for outcome in rehearsal.outcomes
         for intent in outcome.transactions
     ]
-    plan_of_first_swap, numeraire_label = (
-        plan_document(rehearsal.outcomes[0]),
-        agent.portfolio.numeraire.label,
-    )
+    plan_of_first_swap = plan_document(rehearsal.outcomes[0])
+    numeraire_label = agent.portfolio.numeraire.label
     return fill(
         RehearsalDocument,
         rehearsal,

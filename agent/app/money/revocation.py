@@ -81,7 +81,8 @@ def revoke(
     context = agent.context.without_venue_waits
     with wiring.open_transactor(context, never_confirm, progress) as transactor:
         transactor.executor.reconcile()
-        step, step_id = current_step_input(context.readers, context.store), uuid.uuid4().hex[:12]
+        step = current_step_input(context.readers, context.store)
+        step_id = uuid.uuid4().hex[:12]
         context.store.steps.begin(
             step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
         )
@@ -124,7 +125,8 @@ def _read_open_allowances(
     agent: Agent, token_addresses: Sequence[str]
 ) -> tuple[OpenAllowance, ...]:
     """Return every allowance that is open or unreadable."""
-    context, spender_roles = agent.context, _spender_roles(agent)
+    context = agent.context
+    spender_roles = _spender_roles(agent)
     token_spender_pairs = [
         (token, spender) for token in token_addresses for spender in spender_roles
     ]

@@ -96,7 +96,8 @@ class ShutdownReport:
     @property
     def futures_warning(self) -> str:
         """Warning about what stays at the futures venue, with its remedy; empty if nothing does."""
-        account, policy = margin_account(self.step_input.snapshot), futures_policy(self.step_input)
+        account = margin_account(self.step_input.snapshot)
+        policy = futures_policy(self.step_input)
         if policy is None:
             return ""
         if account is None:
@@ -140,7 +141,8 @@ def stop(
     payout_address = None if send_to is None else parse_address(send_to, "--send-to")
     request = _find_open_stop(agent, to_stable, payout_address)
     if request is not None:
-        to_stable, payout_address = request.sells_everything, request.to
+        to_stable = request.sells_everything
+        payout_address = request.to
     preview = _plan_shutdown(agent, to_stable, payout_address)
     if not send:
         return preview
@@ -185,12 +187,10 @@ def _find_open_stop(
 def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) -> ShutdownReport:
     context = agent.context
     open_items = pending_and_allowances(context.readers, context.store)
-    step, sales, sale_problem, unsold_text = (
-        open_items.step_input,
-        tuple[StepOutcome, ...](),
-        "",
-        "",
-    )
+    step = open_items.step_input
+    sales = tuple[StepOutcome, ...]()
+    sale_problem = ""
+    unsold_text = ""
     if to_stable:
         try:
             sales, unsold_text = planned_sales(context.readers)
@@ -246,8 +246,10 @@ class _Shutdown:
         request: OwnerRequest,
         preview: ShutdownReport,
     ) -> None:
-        self._context, self._transactor = agent.context, transactor
-        self._request, self._preview = request, preview
+        self._context = agent.context
+        self._transactor = transactor
+        self._request = request
+        self._preview = preview
         self._sent_intents: list[Intent] = []
         self._sale_waits = request.sells_everything
         self._unsold_text = ""
@@ -257,7 +259,8 @@ class _Shutdown:
         """Cancel, revoke, sell and pay; return the report. A part that is refused, or that an
         endpoint cannot answer, stops no other.
         """
-        context, request = self._context, self._request
+        context = self._context
+        request = self._request
         actions: list[Callable[[], None]] = [self._cancel, self._revoke]
         if request.sells_everything:
             actions += [self._sell, self._revoke]
@@ -366,7 +369,8 @@ class _Shutdown:
             self._transactor.executor.cancel_pending("stopped by the owner")
         finally:
             step = current_step_input(self._context.readers, self._context.store)
-            executions, now_s = self._context.store.executions, step.snapshot.head.timestamp_s
+            executions = self._context.store.executions
+            now_s = step.snapshot.head.timestamp_s
             for execution_id in executions.open_execution_ids():
                 executions.end(execution_id, "cancelled", "the bot was stopped", now_s)
 

@@ -216,10 +216,8 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     Other deposits are ignored, whatever their value: they are not invested and do not block the
     investment. Losses are unaffected.
     """
-    deposit_ids, deposited_raw_by_token = (
-        {transfer.id for transfer in (*report.deposits, *report.uninvested_deposits)},
-        Counter[str](),
-    )
+    deposit_ids = {transfer.id for transfer in (*report.deposits, *report.uninvested_deposits)}
+    deposited_raw_by_token = Counter[str]()
     for transfer in report.deposits:
         deposited_raw_by_token[transfer.token] += transfer.delta_raw
     uninvested_raw_by_token = _raw_by_asset(report.step_input.portfolio, report.uninvested_deposits)
@@ -273,7 +271,8 @@ def list_transfers(
     """Compare the balances now, record unexplained changes, and list the open transfers; with
     `include_classified` also the classified ones.
     """
-    readers, store = agent.context.readers, agent.context.store
+    readers = agent.context.readers
+    store = agent.context.store
     snapshot = readers.reader.snapshot()
     read_step_input = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, read_step_input)
@@ -340,10 +339,8 @@ def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | Non
             "trimtab status lists the assets",
         )
     payment_raw = _require_above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
-    free_raw_by_token, price = (
-        transfers.investable_balances(step),
-        transfers.token_price(step.portfolio, reference_prices(step), token.address),
-    )
+    free_raw_by_token = transfers.investable_balances(step)
+    price = transfers.token_price(step.portfolio, reference_prices(step), token.address)
     if price is None:
         raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
     price_by_token = {
@@ -557,17 +554,17 @@ def investment_document(
 ) -> InvestmentDocument:
     """Return the document of deposits and their investment."""
     outcome = report.outcome
-    outcome_name, plan_fields, reason = "nothing came", None, ""
+    outcome_name = "nothing came"
+    plan_fields = None
+    reason = ""
     transactions: list[TransactionDocument] = []
     if outcome is None:
         reason = cash_limit.use_cash_remedy(
             report.step_input.portfolio, report.step_input.history.cash_flows
         )
     else:
-        reason, transactions = (
-            outcome.reason,
-            [transaction_document(intent) for intent in outcome.transactions],
-        )
+        reason = outcome.reason
+        transactions = [transaction_document(intent) for intent in outcome.transactions]
         outcome_name = "part" if is_sent and report.open_top_up is not None else outcome.kind.value
         plan_fields = (
             rebalance_document(outcome, agent.realised_changes(outcome))

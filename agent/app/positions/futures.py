@@ -58,16 +58,16 @@ if TYPE_CHECKING:
 
 COIN_RAW = 10**VALUE_PLACES
 QUOTE_TOKEN = Token("", "", VALUE_PLACES)
-INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
+INITIAL_PPM = 100_000
+MAINTENANCE_PPM = 62_500
 """Margin rates of Perpetual Protocol v2, used for every market."""
-HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
+HEDGE_FEE_PPM = 1_000
+SALE_COST_BPS = 10
 """Fee for opening and for closing a short, and cost of a spot sale, when the two are compared."""
 UNLIMITED = 10**9
 """Value in place of a missing limit; it is never reached."""
-NO_MARKET_REASON, NO_SHORT_REASON = (
-    "it is sold: it has no futures market",
-    "it is sold: no short keeps the limits",
-)
+NO_MARKET_REASON = "it is sold: it has no futures market"
+NO_SHORT_REASON = "it is sold: no short keeps the limits"
 SHOWN_PLACES = 9
 """Decimal places of shown amounts; nine hide the truncation of sizes at the 18th place."""
 
@@ -230,7 +230,8 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
         account_value_raw = int(spot_value * COIN_RAW)
     if account_value_raw == 0:
         raise ConfigError("--margin: is zero", "give the account value, such as --margin 5000")
-    markets, positions = [], []
+    markets = []
+    positions = []
     for symbol, notional in notionals.items():
         lot_raw = int(lot_sizes.get(symbol, Fraction(1, COIN_RAW)) * COIN_RAW)
         market = _perp_market(symbol, prices.get(symbol, Fraction(1)), lot_raw)
@@ -554,10 +555,8 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
     without [futures].
     """
     report = current_futures_report(agent)
-    store, prices = (
-        agent.context.store,
-        entry_prices(report.step.portfolio, reference_prices(report.step)),
-    )
+    store = agent.context.store
+    prices = entry_prices(report.step.portfolio, reference_prices(report.step))
     valuations = list(store.valuations.between())
     current_valuation = valuation(report.step, prices)
     if current_valuation is not None and (
@@ -597,7 +596,8 @@ def hedge(
         raise ConfigError(
             "--ratio: cannot be combined with --close", "omit it; --close closes the whole hedge"
         )
-    token, hedge_terms = agent.token(asset, "hedge"), agent.futures_policy().hedge_policy
+    token = agent.token(asset, "hedge")
+    hedge_terms = agent.futures_policy().hedge_policy
     require_hedge_market(agent.context.config, token.symbol)
     request: OpenHedge | CloseHedge = CloseHedge(token.address)
     if not close:

@@ -60,8 +60,10 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     """Yield at most one alert: while a reduction is due but not sent, or while triggers await a
     confirmation. The text has spot and futures figures, and the planned actions.
     """
-    step, drifts = outcome.step_input, outcome.decision_result.drifts
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    step = outcome.step_input
+    drifts = outcome.decision_result.drifts
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None:
         return
     unconfirmed_triggers = waiting_triggers(step, drifts)
@@ -75,7 +77,8 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         return
     plan = futures_plan_of(outcome)
     if plan is None:
-        spot_value, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
+        spot_value = spot_value_in_quote(step, drifts)
+        now_s = step.snapshot.head.timestamp_s
         plan = plan_futures(
             account,
             replace(policy, manual_triggers=()),
@@ -90,16 +93,12 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     )
     if unconfirmed_triggers:
         trigger_key = ", ".join(trigger.value for trigger in unconfirmed_triggers)
-        headline, command = (
-            f"Futures actions await confirmation ({trigger_key})",
-            "Run: trimtab rebalance --send",
-        )
+        headline = f"Futures actions await confirmation ({trigger_key})"
+        command = "Run: trimtab rebalance --send"
     else:
-        trigger_key, headline, command = (
-            plan.trigger,
-            f"Futures: {plan.reason}",
-            "See trimtab margin",
-        )
+        trigger_key = plan.trigger
+        headline = f"Futures: {plan.reason}"
+        command = "See trimtab margin"
     exposure_text = net_exposure_text(step, drifts)
     figures_text = margin_figures_text(account, policy) + (exposure_text and f", {exposure_text}")
     alert_text = f"{headline}; {figures_text}. {planned_text}{command}"
@@ -112,7 +111,8 @@ def net_exposure_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     is not known after a transaction until the account is read again.
     """
     step = outcome.input_after or outcome.step_input
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     is_unread = outcome.kind is OutcomeKind.DONE and outcome.input_after is None
     if account is None or policy is None or is_unread or outcome.kind is OutcomeKind.PLANNED:
         return
@@ -141,13 +141,12 @@ def funding_alerts(snapshot: Snapshot, policy: FuturesPolicy | None) -> Iterator
     account = margin_account(snapshot)
     if account is None or policy is None:
         return
-    account_value, expected_funding = (
-        account_value_raw(account),
-        expected_funding_of_all(account, DAY_S),
-    )
+    account_value = account_value_raw(account)
+    expected_funding = expected_funding_of_all(account, DAY_S)
     if expected_funding <= 0 or expected_funding * BPS <= FUNDING_ALERT_BPS * account_value:
         return
-    decimals, quote_symbol = account.quote.decimals, account.quote.label
+    decimals = account.quote.decimals
+    quote_symbol = account.quote.label
     share_text = (
         f", {format_percent(expected_funding / account_value)} of its value"
         if account_value > 0
@@ -247,7 +246,8 @@ def net_exposure_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[s
     """Return the net exposure, spot and futures, of each name with futures, as a share of the
     portfolio; empty without futures.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     portfolio_value = portfolio_total(step, drifts)
     if (
         account is None

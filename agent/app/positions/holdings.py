@@ -167,7 +167,10 @@ def read_liquidity_report(agent: Agent) -> LiquidityReport:
         positions_value: Value | None = valuation.total_value(step.snapshot, step.portfolio, prices)
         lp_target_reports = target_reports(step, prices)
     except Refused:
-        portfolio_value, expected_loss, positions_value, lp_target_reports = None, None, None, ()
+        portfolio_value = None
+        expected_loss = None
+        positions_value = None
+        lp_target_reports = ()
     limits = step.limits
     position_changes = agent.context.store.positions.changes()
     own_position_names = [
@@ -215,8 +218,10 @@ def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
             f"position: {token_id_text!r} is not the number of a V3 position",
             "trimtab lp lists them; V2 pairs are added under portfolio.positions",
         )
-    context, store = agent.context, agent.context.store
-    manager_address, lp_table = position_manager(context.config), context.config.lp
+    context = agent.context
+    store = agent.context.store
+    manager_address = position_manager(context.config)
+    lp_table = context.config.lp
 
     if manager_address is None or lp_table is None:
         raise ConfigError(
@@ -352,7 +357,8 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
     target would no longer reach what the wallet holds of it.
     """
     change = forgetting_change(agent.context.store, agent.context.config, number_or_pair)
-    name, step = change.document["position"], agent.step_input()
+    name = change.document["position"]
+    step = agent.step_input()
     held_position = next(
         (
             position
@@ -361,10 +367,8 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
         ),
         None,
     )
-    would_be_provided_again, loses_exits = (
-        name in step.layer(LiquidityState).undecided_positions,
-        False,
-    )
+    would_be_provided_again = name in step.layer(LiquidityState).undecided_positions
+    loses_exits = False
     lost_raw_by_token: dict[str, int] = {}
     if held_position is not None:
         token_pair = held_position.token0, held_position.token1
@@ -421,7 +425,8 @@ def reconciliation_change(agent: Agent) -> HoldingsChange:
     """Return the change that reconciles the books of strategies. Raises the errors of
     `reconcile_strategies`.
     """
-    context, readers = agent.context, agent.context.readers
+    context = agent.context
+    readers = agent.context.readers
     snapshot = readers.reader.snapshot()
     read_step_input = partial(readers.step_input_at, snapshot)
     settle_mined(context.store, snapshot, read_step_input)
@@ -446,7 +451,8 @@ def reconciliation_change(agent: Agent) -> HoldingsChange:
     if books is None or books.fault:
         raise Refused(f"the books cannot be reconciled: {'' if books is None else books.fault}")
     strategies_document = _strategies_document(reconciled_step, context.store)
-    strategies_document["why"], strategies_document["applied"] = books_before.fault, False
+    strategies_document["why"] = books_before.fault
+    strategies_document["applied"] = False
     total_raw_by_token: dict[str, int] = {}
     for book in books.strategy_books:
         for token, raw in book.holdings:
@@ -507,10 +513,8 @@ def deposit_routing_change(store: Store, config: Config, strategy_or_all: str) -
             code=ErrorCode.UNKNOWN,
         )
     strategy_store = store.layer_repository(StrategyStore)
-    ledger, receiver_name = (
-        strategy_store.ledger(),
-        None if strategy_or_all == "all" else strategy_or_all,
-    )
+    ledger = strategy_store.ledger()
+    receiver_name = None if strategy_or_all == "all" else strategy_or_all
     open_strategy_names = {
         holder for booking in ledger.bookings for holder, _, _ in booking.changes
     }
@@ -532,7 +536,8 @@ def deposit_routing_change(store: Store, config: Config, strategy_or_all: str) -
 
 
 def _strategies_document(step: StepInput, store: Store) -> StrategiesDocument:
-    capital_split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    capital_split = step.config(CapitalSplit)
+    books = step.layer(StrategiesState).books
     if books is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES_FAULT}", "add them, see docs/strategies.md")
     prices = reference_prices(step).price_by_token

@@ -88,7 +88,8 @@ def orders_document(
     stored_by_key = conditional_orders.orders_by_key(
         step.history.orders.states if stored_orders is None else tuple(stored_orders)
     )
-    references, exits_blocked_now = reference_prices(step), decision_after_plan(step).blocked_exits
+    references = reference_prices(step)
+    exits_blocked_now = decision_after_plan(step).blocked_exits
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
@@ -161,7 +162,8 @@ def disarm_orders(
     Raises ConfigError if there are no such orders.
     """
     step = agent.step_input()
-    orders, chosen_kinds = step.history.orders.states, set(kinds or OrderKind)
+    orders = step.history.orders.states
+    chosen_kinds = set(kinds or OrderKind)
     subject_tokens = _subject_tokens(step.portfolio, orders, subject)
     existing_orders = [
         order
@@ -225,7 +227,8 @@ def set_orders(
     return {"config": str(path), "subject": subject, "changes": level_changes, "notes": notes}
 
 
-MIN_PLAUSIBLE_DISTANCE, MAX_PLAUSIBLE_DISTANCE = Fraction(-9, 10), Fraction(9)
+MIN_PLAUSIBLE_DISTANCE = Fraction(-9, 10)
+MAX_PLAUSIBLE_DISTANCE = Fraction(9)
 """Distances of a level from the price beyond which the owner is asked, in case a share was
 meant.
 """
@@ -249,7 +252,8 @@ def _level_notes(
     amount_notes = price_level_notes(config.portfolio)
     has_amounts = any(level.price is not None for level in new_levels.values())
     price, price_note = _asset_price(path, subject) if has_amounts else (None, "")
-    notes, implausible_levels = list(unsent_alert_notes(config, new_levels)), []
+    notes = list(unsent_alert_notes(config, new_levels))
+    implausible_levels = []
     for kind, level in new_levels.items():
         if (amount_note := amount_notes.get(f"{subject} {kind}")) is not None:
             notes.append(f"{subject} {kind}: {amount_note}")
@@ -408,13 +412,16 @@ def _order_document(
     """Return the row of an order: `stored_order` as it is, and what the next cycle would make of
     it.
     """
-    since_s, since_text = None, None
+    since_s = None
+    since_text = None
     if stored_order is None:
         shown_order = _waiting_order(order.terms)
     else:
         shown_order = replace(stored_order, terms=order.terms)
-        since_s, since_text = stored_order.since_s, format_time(stored_order.since_s)
-    price, level = _current_price(step, order.token), conditional_orders.trigger_price(shown_order)
+        since_s = stored_order.since_s
+        since_text = format_time(stored_order.since_s)
+    price = _current_price(step, order.token)
+    level = conditional_orders.trigger_price(shown_order)
     distance = None if price is None else conditional_orders.distance_to_trigger(shown_order, price)
     unconfirmed_order = next(
         (
@@ -551,10 +558,8 @@ def _try_order(
 
 
 def _new_limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
-    token_in, token_out = (
-        agent.token(request.token_in, "--in"),
-        agent.token(request.token_out, "--out"),
-    )
+    token_in = agent.token(request.token_in, "--in")
+    token_out = agent.token(request.token_out, "--out")
     if token_in == token_out:
         raise ConfigError("--out: the same token as --in", "name two tokens")
     amount_in_raw = parse_raw(request.amount, token_in.decimals, "--amount")

@@ -63,7 +63,8 @@ def cycle_figures(
     """
     worst_score_by_operator: dict[str, int] = {}
     for endpoint in agent.endpoints():
-        score, operator = round(float(endpoint["score"]) * PPM), str(endpoint["operator"])
+        score = round(float(endpoint["score"]) * PPM)
+        operator = str(endpoint["operator"])
         worst_score_by_operator[operator] = min(score, worst_score_by_operator.get(operator, PPM))
     figures = replace(
         previous_figures,

@@ -88,7 +88,8 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
     for leg, realised_leg in zip(plan.legs, realised_legs(plan, receipt), strict=True):
         if leg.venue == NATIVE_VENUE:
             continue
-        in_key, out_key = (leg.token_in, leg.pool), (leg.token_out, leg.pool)
+        in_key = (leg.token_in, leg.pool)
+        out_key = (leg.token_out, leg.pool)
         executions.append(
             LegExecution(
                 leg,
@@ -108,8 +109,10 @@ def leg_documents(
 ) -> Iterator[LegExecutionDocument]:
     """Yield the document of each swap; `pool_names` are by address."""
     for execution in leg_executions(plan, intent):
-        leg, difference_share = execution.leg, execution.difference_share
-        token_in, token_out = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        leg = execution.leg
+        difference_share = execution.difference_share
+        token_in = portfolio.token(leg.token_in)
+        token_out = portfolio.token(leg.token_out)
         yield {
             "pool": leg.pool,
             "pool_name": pool_names.get(leg.pool, leg.venue),
@@ -132,7 +135,8 @@ def leg_sentences(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
     for leg_number, leg in enumerate(legs, 1):
         if leg["state"] not in (IntentState.MINED.value, IntentState.FINAL.value):
             continue
-        amount_in, amount_out = leg["realised_in"], leg["realised_out"]
+        amount_in = leg["realised_in"]
+        amount_out = leg["realised_out"]
         difference_bps = leg["difference_bps"]
         yield (
             f"Swap {leg_number} exchanged {amount_in or 'an unknown amount of'} {leg['token_in']} for"

@@ -139,10 +139,8 @@ def _plain_tables(ledger: LedgerData) -> tuple[ExportTable, ...]:
         if tax_settings is None or tax_settings.currency is None
         else tax_settings.currency
     )
-    token_names, futures_sheet = (
-        ledger.token_names,
-        futures_table(ledger.entries, ledger.token_names),
-    )
+    token_names = ledger.token_names
+    futures_sheet = futures_table(ledger.entries, ledger.token_names)
     tables = export_tables(
         ledger.entries, ledger.lot_run(), ledger.valuations, token_names, currency
     )

@@ -209,7 +209,8 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
 
 def refresh_ledger(agent: Agent) -> None:
     """Read the chain and bring the ledger up to date; sends nothing."""
-    readers, store = agent.context.readers, agent.context.store
+    readers = agent.context.readers
+    store = agent.context.store
     snapshot = readers.reader.snapshot()
     read_step_input = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, read_step_input)
@@ -299,7 +300,8 @@ def _profit_document(
     benchmark_token = ledger.numeraire.address
     if benchmark is not None:
         benchmark_token = _token_address(ledger, benchmark)
-    first_valuation, last_valuation = ledger.valuations[0], ledger.valuations[-1]
+    first_valuation = ledger.valuations[0]
+    last_valuation = ledger.valuations[-1]
     period_bounds_s = calendar_periods(
         period_kind, first_valuation.chain_s, last_valuation.chain_s
     )[-min(period_count, MAX_PERIODS) :]
@@ -349,7 +351,8 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
     entries; with `rebuild` rewrite differing entries and all sums.
     """
     with open_ledger_data(config) as ledger:
-        store_ledger, step = ledger.store.ledger, ledger.newest_step
+        store_ledger = ledger.store.ledger
+        step = ledger.newest_step
         unbalanced_ids = [entry.id for entry in ledger.entries if unbalanced_tokens(entry)]
         audited_entries = [] if step is None else audit_entries(ledger.store, step)
         differing_entries = [
@@ -453,10 +456,12 @@ def _period_document(
     lot_run: TaxLotRun,
     entry_blocks: dict[str, int],
 ) -> PeriodDocument:
-    first_valuation, last_valuation = performance_result.start, performance_result.end
+    first_valuation = performance_result.start
+    last_valuation = performance_result.end
     returns = daily_returns(performance_result.periods)
     require_agreement(performance_result, returns)
-    mwr_bps, mwr_year_bps = None, None
+    mwr_bps = None
+    mwr_year_bps = None
     if performance_result.mwr is not None:
         mwr_bps = round(performance_result.mwr * BPS, 2)
         mwr_year = annualize(
@@ -562,10 +567,8 @@ def _unrealised_gain(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuatio
     reported separately.
     """
     holding_lots, _ = split_gas_money(lot_run.open_lots(), ledger)
-    lots_cost, value_without_gas = (
-        sum((lot.cost for lot in holding_lots), Fraction(0)),
-        valuation.value - valuation.gas_money_value,
-    )
+    lots_cost = sum((lot.cost for lot in holding_lots), Fraction(0))
+    value_without_gas = valuation.value - valuation.gas_money_value
     if (collateral := valuation.collateral) is not None:
         deposited_raw = sum(
             posting.raw
@@ -587,13 +590,15 @@ def split_gas_money(
     newest_holdings = ledger.valuations[-1].holdings if ledger.valuations else ()
     gas_left_raw = sum(holding.reserved_raw for holding in newest_holdings if holding.is_gas_money)
     if gas_left_raw:
-        valuation_block, unbooked_receipts = ledger.valuations[-1].block, _unbooked_receipts(ledger)
+        valuation_block = ledger.valuations[-1].block
+        unbooked_receipts = _unbooked_receipts(ledger)
         gas_left_raw += sum(
             receipt.gas_cost_wei
             for receipt in unbooked_receipts
             if receipt.block_number <= valuation_block
         )
-    holding_lots, gas_lots = list[OpenLot](), list[OpenLot]()
+    holding_lots = list[OpenLot]()
+    gas_lots = list[OpenLot]()
     for lot in lots:  # of each token the oldest first
         gas_raw = min(gas_left_raw, lot.raw) if lot.token == ledger.wrapped_native else 0
         gas_cost = prorated_value(lot.cost, gas_raw, lot.raw) if gas_raw < lot.raw else lot.cost
@@ -657,10 +662,8 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
     disposals = [
         disposal for disposal in lot_run.disposals if format_utc(disposal.disposed_s)[:4] == year
     ]
-    lot_documents, tax_settings = (
-        _LotDocuments(ledger, lot_run, disposals),
-        ledger.loaded_config.config.tax,
-    )
+    lot_documents = _LotDocuments(ledger, lot_run, disposals)
+    tax_settings = ledger.loaded_config.config.tax
     tokens = {lot.token for lot in lot_documents.lots} | {disposal.token for disposal in disposals}
     if lot_documents.is_native_only_gas:
         tokens.discard(ledger.wrapped_native)
@@ -686,7 +689,8 @@ class _LotDocuments:
     def __init__(
         self, ledger: LedgerData, lot_run: TaxLotRun, disposals: Sequence[Disposal]
     ) -> None:
-        self._ledger, self._disposals = ledger, disposals
+        self._ledger = ledger
+        self._disposals = disposals
         self.lots, self.gas_lots = split_gas_money(lot_run.open_lots(), ledger)
         self._unmatched_raw = lot_run.lots.unmatched_raw_by_token()
         held_tokens = (
@@ -726,8 +730,10 @@ class _LotDocuments:
         return gas_document
 
     def _asset_lots(self, token: str, lots: Sequence[OpenLot]) -> AssetLotsDocument:
-        token_names, price = self._ledger.token_names, self._prices.get(token)
-        cost, total_raw = sum((lot.cost for lot in lots), Value(0)), sum(lot.raw for lot in lots)
+        token_names = self._ledger.token_names
+        price = self._prices.get(token)
+        cost = sum((lot.cost for lot in lots), Value(0))
+        total_raw = sum(lot.raw for lot in lots)
         holding_value_text, unrealised_text = self._value_and_gain(total_raw, cost, price)
         decimals = token_names.decimals(token)
         return {

@@ -164,7 +164,8 @@ def _journalled_document(intent: Intent) -> JournalledTransactionDocument:
 
 def _derived_fields(intent: Intent) -> dict[str, object]:
     """Return the fields that are not attributes of the intent."""
-    receipt, tx = intent.receipt, intent.tx
+    receipt = intent.receipt
+    tx = intent.tx
     receipt_fields: dict[str, object] = dict.fromkeys(
         ("block", "succeeded", "gas_used", "gas_cost_wei")
     )
@@ -213,7 +214,8 @@ def restore_store(config: Path | str, backup_path: Path, force: bool = False) ->
     the backup is adopted.
     """
     loaded_config = load_config(config)
-    chain, wallet = loaded_config.config.chain, loaded_config.config.wallet.address
+    chain = loaded_config.config.chain
+    wallet = loaded_config.config.wallet.address
     store_path = wiring.store_file(loaded_config)
     with _exclusive_locks(loaded_config):
         earlier_store_path = backup.restore(

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     )
 
 
-SLOT_GAS, CALL_GAS = 22_350, 45_000
+SLOT_GAS = 22_350
+CALL_GAS = 45_000
 """Gas units per added observation (a storage word from zero, UniswapV3Pool), and for the call
 itself.
 """
@@ -247,7 +248,8 @@ def weights(
             "see docs/weights.md",
         )
     step = agent.step_input()
-    store, assets = agent.context.store, agent.portfolio.assets
+    store = agent.context.store
+    assets = agent.portfolio.assets
     now_s = target_changes.trusted_time_s(step.snapshot)
     since_s = now_s - allocator.window_s - max(allocator.step_s, allocator.max_age_s)
     recorded_prices = store.prices.prices_between(
@@ -343,7 +345,8 @@ def _asset_documents(
         }
     asset_documents: list[WeightedAssetDocument] = []
     for asset in agent.portfolio.assets:
-        address, supply = asset.token.address, supply_by_token.get(asset.token.address)
+        address = asset.token.address
+        supply = supply_by_token.get(asset.token.address)
         asset_documents.append(
             {
                 "symbol": asset.token.label,

@@ -338,10 +338,13 @@ def import_prices(
     to its close; empty: see read_prices. `accepts_jumps` records closes that are probably wrong.
     Raises ConfigError.
     """
-    config_symbols, sha256, data_table = {}, "", agent.context.config.data.get(str(path))
+    config_symbols = {}
+    sha256 = ""
+    data_table = agent.context.config.data.get(str(path))
     if data_table is not None and not path.exists():
         published_prices = fetch_published_file(agent.context.loaded_config, str(path))
-        path, sha256 = published_prices.path, published_prices.sha256
+        path = published_prices.path
+        sha256 = published_prices.sha256
         if data_table.kind == "supplies":
             supplies = read_supplies(path, agent.portfolio)
             label_by_address = {
@@ -368,7 +371,8 @@ def import_prices(
                 "write the file's and the config's: --as BTC=WBTC",
             )
         config_symbols[file_symbol] = config_symbol
-    now_s, numeraire = agent.context.clock.now_s(), agent.portfolio.numeraire.address
+    now_s = agent.context.clock.now_s()
+    numeraire = agent.portfolio.numeraire.address
     price_file = read_prices(
         path,
         agent.portfolio,

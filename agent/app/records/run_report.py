@@ -49,8 +49,11 @@ class RunRecorder:
         redact: Callable[[str], str] = str,
         now_s: Callable[[], float] = time.time,
     ) -> None:
-        self._store, self._redact, self._now_s = store, redact, now_s
-        self._spared_report_run_id, self._defers_to_other_run = "", False
+        self._store = store
+        self._redact = redact
+        self._now_s = now_s
+        self._spared_report_run_id = ""
+        self._defers_to_other_run = False
         self._lock = threading.Lock()
         started_s = int(now_s())
         self._report = RunReport(
@@ -176,7 +179,8 @@ def newest_report_json(config: ConfigSource) -> str | None:
 
 def run_health(config: ConfigSource, *, ready: bool = False) -> HealthDocument:
     """Return the health of the run of this config, or with `ready` whether it can trade now."""
-    report, now_s = newest_report(config), time.time()
+    report = newest_report(config)
+    now_s = time.time()
     health = judge_health(
         report,
         now_s,

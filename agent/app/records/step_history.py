@@ -118,7 +118,8 @@ class LedgerRecords:
         """
         if self._token_names is None:
             return []
-        token_names, valuations = self._token_names, self._store.valuations.newest(limit)
+        token_names = self._token_names
+        valuations = self._store.valuations.newest(limit)
         if valuations:
             step = self._store.steps.newest_input()
             newest_valuation = later_valuation(self._store, step, valuations[0])
@@ -143,7 +144,8 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     """Describe the executions over several steps that a past step belongs to; empty without one."""
     sentences = []
     if (purchase := step.history.cash_flows.purchase) is not None:
-        terms, decimals = purchase.terms, step.portfolio.numeraire.decimals
+        terms = purchase.terms
+        decimals = step.portfolio.numeraire.decimals
         moved_text, intended_text, lost_text = (
             f"{value_text(purchase_value, decimals, 2)} {step.portfolio.numeraire.label}"
             for purchase_value in (purchase.moved_value, terms.value_to_move, purchase.lost_value)
@@ -201,7 +203,8 @@ def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     ]
 
 
-UNFINISHED, APPROVED = "unfinished", "approved"
+UNFINISHED = "unfinished"
+APPROVED = "approved"
 NO_OUTCOME_REASON = (
     "no outcome is stored: the step is still running, or its process ended before it did"
 )
@@ -283,13 +286,12 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             raise _unknown_step_error(step_id)
         intents = store.journal.intents(step_id)
         executed_plans: list[tuple[Plan, Intent | None]] = [*mined_or_newest_swaps(store, intents)]
-    outcome, step_input = (
-        _outcome_text(step_record.summary, intents),
-        codec.loads(StepInput, step_record.input_json),
-    )
+    outcome = _outcome_text(step_record.summary, intents)
+    step_input = codec.loads(StepInput, step_record.input_json)
     plan = codec.loads_optional(Plan, step_record.plan_json)
     decision_result = proposals.decision_after_plan(step_input)
-    portfolio, head = step_input.portfolio, step_input.snapshot.head
+    portfolio = step_input.portfolio
+    head = step_input.snapshot.head
     sentences = [
         f"Step {step_id} at {utc_text(step_record.summary.now_s)} UTC, block {head.number} ({head.hash}) of"
         f" chain {head.chain_id}."
@@ -305,7 +307,8 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
             f" ({band_text}){', outside' if drift.is_outside_band else ''}."
         )
-    account, policy = margin_account(step_input.snapshot), futures_policy(step_input)
+    account = margin_account(step_input.snapshot)
+    policy = futures_policy(step_input)
     if account is not None and policy is not None:
         account_value_text = value_text(
             Fraction(account_value_raw(account)), account.quote.decimals, 2
@@ -430,10 +433,8 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
 
 def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
     portfolio = step_input.portfolio
-    numeraire, pool_labels = (
-        portfolio.numeraire,
-        pool_names(step_input.snapshot, step_input.portfolio),
-    )
+    numeraire = portfolio.numeraire
+    pool_labels = pool_names(step_input.snapshot, step_input.portfolio)
     cost_text = value_text(plan.cost.total, numeraire.decimals, 4)
     turnover_text = value_text(plan.turnover, numeraire.decimals, 2)
     if plan.layer_actions:
@@ -449,7 +450,8 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
         ]
         return sentences + _refusal_and_skip_lines(plan, pool_labels)
     if (futures_plan := planned_futures(plan)) is not None:
-        actions, noun = futures_plan.actions, "order" if futures_plan.orders else "action"
+        actions = futures_plan.actions
+        noun = "order" if futures_plan.orders else "action"
         count_text = f"1 {noun}" if len(actions) == 1 else f"{len(actions)} {noun}s"
         sentences = [
             f"The plan: {count_text} of futures, expected cost {cost_text} {numeraire.label}."
@@ -465,7 +467,8 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
         f" {numeraire.label}."
     ]
     for leg_number, leg in enumerate(plan.legs, 1):
-        token_in, token_out = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        token_in = portfolio.token(leg.token_in)
+        token_out = portfolio.token(leg.token_out)
         if leg.venue == NATIVE_VENUE:
             sentences.append(
                 f"  {leg_number}. {decimal_text(leg.amount_in_raw, token_in.decimals)} {token_in.label} becomes"

@@ -189,7 +189,8 @@ class PortfolioOptions:
         """Load prices and funding rates under the portfolio's symbols; `--as` may name symbols of
         the funding file alone. Raises ConfigError.
         """
-        symbol_by_file_symbol, table = self.parse_symbol_mapping(), read_table(prices_path)
+        symbol_by_file_symbol = self.parse_symbol_mapping()
+        table = read_table(prices_path)
         rate_series = () if funding_path is None else read_funding(funding_path)
         rates_only_symbols = {series.symbol for series in rate_series} - {*table.symbols}
         table = rename_symbols(
@@ -373,7 +374,8 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
         pace=build_pace(config),
         sweeps_outputs=True,
     )
-    limits, tax_settings = build_limits(config, portfolio.numeraire), config.tax
+    limits = build_limits(config, portfolio.numeraire)
+    tax_settings = config.tax
     if (
         tax_settings is not None
         and tax_settings.year_limit is not None

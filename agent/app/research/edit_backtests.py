@@ -60,7 +60,8 @@ from agent.price_files.read import ClosingPrices, read_closes
 from agent.units import BPS, YEAR_S, format_time, value_text
 
 Floats = NDArray[np.float64]
-MIN_DAYS, MAX_DAYS = 60, 730
+MIN_DAYS = 60
+MAX_DAYS = 730
 """Minimum length of a history, in days, and the number of its newest days that are used."""
 FOLD_COUNT = 4
 TRIGGER_FACTORS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2))
@@ -104,10 +105,8 @@ def _compare_configs(
     present_config: LoadedConfig, edited_config: LoadedConfig
 ) -> EditBacktestDocument:
     source_name, table, notes = _price_history(present_config, edited_config)
-    (present_spec, present_notes), (edited_spec, edited_notes) = (
-        _simulation_spec(present_config),
-        _simulation_spec(edited_config),
-    )
+    present_spec, present_notes = _simulation_spec(present_config)
+    edited_spec, edited_notes = _simulation_spec(edited_config)
     edited_figures, edited_growth, hold_growth, periods_per_year = _simulate(
         edited_config, edited_spec, table
     )
@@ -186,7 +185,8 @@ def _newest_bars(table: PriceTable) -> PriceTable:
     """Return the newest MAX_DAYS bars."""
     if table.bar_count <= MAX_DAYS:
         return table
-    times_s, closes = table.times_s[-MAX_DAYS:], table.closes[-MAX_DAYS:]
+    times_s = table.times_s[-MAX_DAYS:]
+    closes = table.closes[-MAX_DAYS:]
     return replace(table, times_s=times_s, closes=closes).select(table.symbols)
 
 
@@ -281,7 +281,8 @@ def _simulation_spec(loaded_config: LoadedConfig) -> tuple[BacktestSpec, list[st
     """Return the simulated portfolio, and notes on what is not simulated. Without hubs: each asset
     has a pool with the numeraire.
     """
-    config, notes = loaded_config.config, []
+    config = loaded_config.config
+    notes = []
     portfolio_table = config.portfolio.model_copy(update={"hubs": []})
     spec = spec_from_config(
         replace(loaded_config, config=config.model_copy(update={"portfolio": portfolio_table}))
@@ -314,10 +315,8 @@ def _simulate(
     if cache_key not in _figures_cache:
         simulation = simulate(spec, table, _simulation_settings(spec, table))
         growth = growth_series(simulation)
-        value_index, hold_value_index = (
-            growth.unit_growth[growth.sample_bars],
-            growth.hold_unit_growth[growth.sample_bars],
-        )
+        value_index = growth.unit_growth[growth.sample_bars]
+        hold_value_index = growth.hold_unit_growth[growth.sample_bars]
         figures: SettingsResultDocument = {
             "return": f"{simulation.twr:.6f}",
             "max_drawdown": f"{drawdown_series(value_index).min():.6f}",
@@ -383,7 +382,8 @@ def _neighbour_figures(
     kernel_prices = prepare_prices(
         [token.symbol for token in tokens], table.times_s, closes_in_numeraire
     )
-    costs, bar_indices = simulated_costs(spec, simulation_settings), tuple(range(table.bar_count))
+    costs = simulated_costs(spec, simulation_settings)
+    bar_indices = tuple(range(table.bar_count))
     kernel_settings = [
         KernelSetting(
             neighbour.targets_bps,
@@ -422,9 +422,11 @@ def _neighbour_figures(
         )
         for fold_result in fold_results
     ]
-    probability_text, split_count = None, 0
+    probability_text = None
+    split_count = 0
     if (overfitting := overfitting_probability(returns, Objective.GROWTH)) is not None:
-        probability_text, split_count = f"{overfitting.probability:.6f}", overfitting.split_count
+        probability_text = f"{overfitting.probability:.6f}"
+        split_count = overfitting.split_count
     return {
         "settings": len(kernel_settings),
         "folds": len(fold_results),

@@ -56,7 +56,8 @@ if TYPE_CHECKING:
         StressedFuturesDocument,
     )
 
-INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
+INITIAL_PPM = 100_000
+MAINTENANCE_PPM = 62_500
 """Margin rates of Perpetual Protocol v2."""
 PPM_PER_BPS = 100
 HYSTERESIS_BPS = 500
@@ -231,13 +232,11 @@ def _config_policy(config_path: Path, price_bound_bps: int, index_age_s: int) ->
     bounded by `--venue`, since a bar is longer than a block. All triggers act, including those that
     require a confirmation.
     """
-    loaded_config, asset_by_market = (
-        load_config(config_path),
-        {
-            market_table.venue_key: market_table.asset or ""
-            for market_table in _asset_markets(config_path)
-        },
-    )
+    loaded_config = load_config(config_path)
+    asset_by_market = {
+        market_table.venue_key: market_table.asset or ""
+        for market_table in _asset_markets(config_path)
+    }
     token_by_symbol = {
         asset.symbol: Token(asset.address, asset.symbol, DECIMALS)
         for asset in loaded_config.config.portfolio.assets
@@ -370,7 +369,8 @@ def _futures_setup(
     """Return the simulated futures, and the spec whose strategies and signals name their markets.
     With a delay, orders of a config are bounded by `--venue`, as the index moves meanwhile.
     """
-    config_path, settings = book_options.config, book_options.settings(interval_s, market_options)
+    config_path = book_options.config
+    settings = book_options.settings(interval_s, market_options)
     if config_path is None:
         symbols = list(book_options.targets())
         spec_symbols = {token.symbol for token in spec.tokens}
@@ -380,10 +380,8 @@ def _futures_setup(
                 "add it with a target of 0%",
             )
         return setup_of_settings(settings, spec, symbols, rate_series=rate_series), spec
-    token_by_symbol, config_tables = (
-        {token.symbol: token for token in spec.tokens},
-        load_config(config_path).config,
-    )
+    token_by_symbol = {token.symbol: token for token in spec.tokens}
+    config_tables = load_config(config_path).config
     live_policy = build_futures(config_tables, token_by_symbol)
     if live_policy is None:
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
@@ -463,7 +461,8 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
 
 
 def _book_document(futures_result: FuturesResult, book: BookResult) -> FuturesBookDocument:
-    leverage_limit_bps, profit = futures_result.settings.policy.limits.max_leverage_bps, book.profit
+    leverage_limit_bps = futures_result.settings.policy.limits.max_leverage_bps
+    profit = book.profit
     highest_leverage = float(book.leverage.max())
     return {
         "final_value": _coin_text(book.final_value_raw),

@@ -51,7 +51,8 @@ def new_report_path(config: Path | None, report_kind: str) -> Path:
             f"--keep: {config_path}: no such config, so there is no store to keep a report beside",
             "name it with --config, or write the report to a file with --html",
         )
-    folder, time_stamp = reports_folder(config_path), datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = reports_folder(config_path)
+    time_stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:

@@ -95,7 +95,10 @@ MAX_STEP_BYTES = 64 * 1024 * 1024
 """Maximum size of a step file."""
 MAX_SHOWN_DIFFERENCES = 20
 """Number of differences shown per step; further ones are only counted."""
-SAME, DIFFERENT, MANUAL, UNREADABLE = "same", "different", "manual", "unreadable"
+SAME = "same"
+DIFFERENT = "different"
+MANUAL = "manual"
+UNREADABLE = "unreadable"
 REWORDED = "reworded"
 """The same decision and plan, whose cost a later version explains in other words, or whose distance
 to the best plan it bounds by another figure.

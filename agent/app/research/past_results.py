@@ -168,10 +168,8 @@ def past_result(
         spec, table, market_options.settings_for_table(market_options.settings(), spec, table)
     )
     simulation_document = backtest_document(simulation)
-    rebalanced_figures, hold_figures = (
-        simulation_document["figures"]["rebalanced"],
-        simulation_document["figures"]["held"],
-    )
+    rebalanced_figures = simulation_document["figures"]["rebalanced"]
+    hold_figures = simulation_document["figures"]["held"]
     return {
         "from": format_time(simulation_document["from"])[:10],
         "until": format_time(simulation_document["until"])[:10],
@@ -229,7 +227,8 @@ def year_results(
     daily_table = _daily_table(price_table)
     bar_years = daily_table.times_s.astype("datetime64[s]").astype("datetime64[Y]")
     basis = PAST_BASIS.replace("of 2021", f"of {prices_path.name}")
-    past_results, reasons = [], []
+    past_results = []
+    reasons = []
     for year in np.unique(bar_years):
         year_mask = bar_years == year
         year_table = replace(

@@ -286,7 +286,8 @@ def _parse_fraction(fraction_text: str, option: str) -> Fraction:
     return Fraction(parse_raw(fraction_text, DECIMAL_PLACES, option), 10**DECIMAL_PLACES)
 
 
-MIN_FOLDS, MAX_FOLDS = 1, 50
+MIN_FOLDS = 1
+MAX_FOLDS = 50
 DEFAULT_BANDS = "5%rel..25%rel:5,2%abs,5%abs,10%abs"
 DEFAULT_INTERVALS = "7d,28d"
 DEFAULT_DESTINATIONS = "target,halfway,band"

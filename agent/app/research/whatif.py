@@ -158,7 +158,8 @@ def what_if(  # noqa: PLR0913
         for symbol, target_bps in target_bps_by_symbol.items()
     ]
     unit_prices = dict.fromkeys(target_bps_by_symbol, Fraction(1))
-    has_band, trigger = common_band is not None, common_band or NO_BAND_SCHEDULE
+    has_band = common_band is not None
+    trigger = common_band or NO_BAND_SCHEDULE
     drifts = drifts_from_balances(assets, values_raw, unit_prices, trigger)
     evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY)
     side = _parse_side(only, numeraire, has_band)

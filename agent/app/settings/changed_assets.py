@@ -165,7 +165,8 @@ def _price_note(
     token: str,
     contracts: Sequence[ContractDocument],
 ) -> str:
-    reference_price, numeraire = current_prices.reference_by_token[token], portfolio.numeraire
+    reference_price = current_prices.reference_by_token[token]
+    numeraire = portfolio.numeraire
     token_details = portfolio.token(token)
     pools_text = ""
     if reference_price.source is PriceSource.TWAP:
@@ -199,7 +200,8 @@ def _liquidity_text(
     """
     if pool is None:
         return ""
-    numeraire, pool_tokens = context.portfolio.numeraire, (pool.token0, pool.token1)
+    numeraire = context.portfolio.numeraire
+    pool_tokens = (pool.token0, pool.token1)
     if any(token not in current_prices.reference_by_token for token in pool_tokens):
         token_depths = [
             (context.portfolio.token(token), pool.depth(token)) for token in pool_tokens
@@ -260,10 +262,8 @@ def find_leftovers(
         token = asset.token
         if token.address in addresses_after:
             continue
-        held_raw, reference_price = (
-            held_raw_by_token.get(token.address),
-            price_by_token.get(token.address),
-        )
+        held_raw = held_raw_by_token.get(token.address)
+        reference_price = price_by_token.get(token.address)
         if held_raw is None:
             leftovers.append(Leftover(token.label, "?", False))
         elif held_raw > 0:

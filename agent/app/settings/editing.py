@@ -136,7 +136,8 @@ def edit(  # noqa: PLR0913
     leftovers = find_leftovers(config_before, config_after, transports, clock)
     leftovers_to_sell = [leftover for leftover in leftovers if not leftover.is_dust]
     if leftovers_to_sell and edit_text_for_sale is not None and not keep_holdings:
-        leftovers, text_after = [], edit_text_for_sale(text_before)
+        leftovers = []
+        text_after = edit_text_for_sale(text_before)
         config_after = load_config_text(
             text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY
         )
@@ -173,7 +174,8 @@ def edit(  # noqa: PLR0913
             )
         report = _plan_edit(agent, config_before, in_slices, is_unchanged, addresses_to_pin)
         if is_unchanged and not by_hand_only:
-            earlier_edits, report = report.changes, replace(report, changes=())
+            earlier_edits = report.changes
+            report = replace(report, changes=())
         report = replace(
             report,
             earlier_edits=earlier_edits,
@@ -269,7 +271,8 @@ def _numeraire(config: Config) -> Token:
 
 def _require_changed_caps(config_before: Config, config_after: Config) -> None:
     """Raise ConfigError if the numeraire changes but a cap counted in it does not."""
-    old_numeraire, new_numeraire = _numeraire(config_before), _numeraire(config_after)
+    old_numeraire = _numeraire(config_before)
+    new_numeraire = _numeraire(config_after)
     if old_numeraire.address == new_numeraire.address or (
         is_dollar(old_numeraire) and is_dollar(new_numeraire)
     ):
@@ -312,7 +315,8 @@ def _plan_edit(
     """Return the edit's changes, planned transition and warnings; the confirmation pins the
     `addresses_to_pin` addresses. Raises Refused if the transition is not allowed.
     """
-    loaded_config, context = agent.context.loaded_config, agent.context
+    loaded_config = agent.context.loaded_config
+    context = agent.context
     changes: tuple[str, ...] = ()
     restart_tables: list[str] = []
     if is_unchanged:
@@ -332,7 +336,8 @@ def _plan_edit(
             transition.failed_verdicts,
             "correct the edit, or run trimtab doctor",
         )
-    first_rebalance, slice_count = None, _count_slices(transition, context.limits.turnover_bps)
+    first_rebalance = None
+    slice_count = _count_slices(transition, context.limits.turnover_bps)
     broken_limits = _broken_limits(transition)
     if broken_limits or slice_count > 1:
         first_rebalance = evaluation.evaluate(context.readers, requests.rebalance_to_targets)
@@ -476,7 +481,8 @@ def _order_notes(
     """Return where the changed orders that the store does not have would trigger if armed now."""
     notes = []
     for order in orders:
-        price, level = price_by_token.get(order.token), trigger_price(order)
+        price = price_by_token.get(order.token)
+        level = trigger_price(order)
         order_label = order_name(portfolio, order)
         is_new = order_label in changed_order_names and order.terms not in stored_terms
         if is_new and price and level is not None:

@@ -99,7 +99,8 @@ def _check_and_render(
         _check_copy(folder, source, field_texts) if is_copy else _check_new(field_texts)
     )
     check_document["typed"] = field_texts
-    error_by_field, portfolio_name = check_document["errors"], field_texts.get("name", "")
+    error_by_field = check_document["errors"]
+    portfolio_name = field_texts.get("name", "")
     other_config_paths = list(Path(folder).glob("*.toml"))
     try:
         _require_name(
@@ -119,10 +120,8 @@ def _check_and_render(
         error_by_field["name"] = error_text(error)
     if error_by_field:
         return check_document, ""
-    config_path, wallet = (
-        Path(folder, f"{portfolio_name}.toml"),
-        parse_address(field_texts["wallet"], "wallet"),
-    )
+    config_path = Path(folder, f"{portfolio_name}.toml")
+    wallet = parse_address(field_texts["wallet"], "wallet")
     config_text = (
         Path(source).read_text(encoding="utf-8") if is_copy else _text_from_basket(field_texts)
     )
@@ -145,7 +144,8 @@ def _check_and_render(
 
 
 def _first_answers(source: str) -> Mapping[str, str]:
-    source_identity, endpoints = network_and_wallet(source), load_config(source).config.chain.rpc
+    source_identity = network_and_wallet(source)
+    endpoints = load_config(source).config.chain.rpc
     if source_identity["network"] not in PRESETS:
         return {"network": DEFAULT_NETWORK, "wallet": source_identity["wallet"]}
     endpoint_pairs = (
@@ -176,7 +176,8 @@ def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dic
             f"{source}: not in the folder that is served, {folder}",
             "serve its folder, or copy the file in a terminal",
         )
-    portfolio, error_by_field = loaded_config.config.portfolio, dict[str, str]()
+    portfolio = loaded_config.config.portfolio
+    error_by_field = dict[str, str]()
     try:
         parse_address(field_texts.get("wallet", ""), "wallet")
     except ConfigError as error:
@@ -227,7 +228,8 @@ def next_commands(config: str) -> dict[str, Any]:
     `key`, empty if it has no keystore. Raises ConfigError.
     """
     loaded_config = load_config(config)
-    portfolio, config_option = loaded_config.config.portfolio, f" --config {shlex.quote(config)}"
+    portfolio = loaded_config.config.portfolio
+    config_option = f" --config {shlex.quote(config)}"
     capital = portfolio.use_cash or portfolio.max_live_value or PAPER_CAPITAL
     missing_variables = [
         endpoint.url_env

@@ -174,7 +174,8 @@ def import_profile(  # noqa: PLR0913
         )
         chain_error = ""
     except ConfigError as error:
-        opened_transports, chain_error = (), error.message
+        opened_transports = ()
+        chain_error = error.message
     if not chain_error or wiring.store_file(loaded_config).exists():
         try:
             report = editing.edit(
@@ -327,10 +328,8 @@ def _compare_limits(
     profile: Profile, loaded_config: LoadedConfig, resolved_tokens: list[ResolvedToken]
 ) -> list[Document]:
     """Compare each limit of the profile with the config's; take it if tighter and comparable."""
-    config_limits, profile_limits = (
-        loaded_config.config.limits,
-        read_limits(profile.table.limits, loaded_config.config.limits),
-    )
+    config_limits = loaded_config.config.limits
+    profile_limits = read_limits(profile.table.limits, loaded_config.config.limits)
     has_same_numeraire = _has_same_numeraire(profile, loaded_config, resolved_tokens)
     limit_documents = []
     for limit_key, profile_limit in profile_limits.items():

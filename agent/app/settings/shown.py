@@ -93,10 +93,8 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
         )
         for token in settings_tables.portfolio.listed_tokens
     }
-    portfolio, policy = (
-        build_portfolio(settings_tables, token_by_address),
-        build_policy(settings_tables),
-    )
+    portfolio = build_portfolio(settings_tables, token_by_address)
+    policy = build_policy(settings_tables)
     config_values = read_toml(loaded_config.redacted_text)
     order_texts = {
         asset_values["symbol"]: ", ".join(
@@ -184,7 +182,8 @@ def _derived_settings(title: str, loaded_config: LoadedConfig) -> list[SettingDo
 
 
 def _limit_settings(loaded_config: LoadedConfig) -> list[SettingDocument]:
-    limits, portfolio = loaded_config.config.limits, loaded_config.config.portfolio
+    limits = loaded_config.config.limits
+    portfolio = loaded_config.config.portfolio
     settings = [
         _setting_document(
             "portfolio.max_live_value", _coins_text(portfolio.max_live_value, portfolio.numeraire)

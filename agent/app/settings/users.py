@@ -91,7 +91,8 @@ def add_user(
 
 def list_users(config: ConfigSource) -> UsersDocument:
     """Return the users by name."""
-    user_store, now_s = _open_users(config), _now_s()
+    user_store = _open_users(config)
+    now_s = _now_s()
     return {
         "users": [
             {
@@ -189,7 +190,9 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
     """
     import argon2
 
-    user_store, now_s, client_network = UserStore(Path(file)), _now_s(), _client_network(address)
+    user_store = UserStore(Path(file))
+    now_s = _now_s()
+    client_network = _client_network(address)
     if locked_s := user_store.count_attempt(name, client_network, now_s):
         return {"user": None, "locked_s": locked_s}
     user = next(
@@ -225,7 +228,8 @@ def _code_period(user: DashboardUser, code: str, now_s: int) -> int:
 
     if not CODE_PATTERN.fullmatch(code):
         return 0
-    totp, matching_period = pyotp.TOTP(user.totp_secret), 0
+    totp = pyotp.TOTP(user.totp_secret)
+    matching_period = 0
     for candidate_period in (now_s // CODE_PERIOD_S + period_shift for period_shift in (-1, 0, 1)):
         if hmac.compare_digest(totp.at(candidate_period * CODE_PERIOD_S), code):
             matching_period = candidate_period

@@ -147,10 +147,8 @@ def _feed_checks(
         pair_and_bounds_text = (
             f"{base_symbol} / {quote_symbol}, {format_answer_bounds(latest_round)}"
         )
-        check_name, fault = (
-            f"feed {label}",
-            feed_round_fault(snapshot, reference, latest_round),
-        )
+        check_name = f"feed {label}"
+        fault = feed_round_fault(snapshot, reference, latest_round)
         if fault:
             yield check_name, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
         elif quote_symbol != _DOLLAR_SYMBOL or not (
@@ -767,10 +765,8 @@ def _gas_and_head_checks(context: wiring.AgentContext, snapshot: Snapshot) -> It
         yield CheckResult(
             "gas money", FAIL, below_floor_text, "send the wallet more of the native coin"
         )
-    head_age_s, max_head_age_s = (
-        context.clock.now_s() - snapshot.head.timestamp_s,
-        context.limits.head_age_s,
-    )
+    head_age_s = context.clock.now_s() - snapshot.head.timestamp_s
+    max_head_age_s = context.limits.head_age_s
     if max_head_age_s is not None and head_age_s > max_head_age_s:
         yield CheckResult(
             "head",

@@ -141,7 +141,8 @@ def _read_probe(
     answered_chain_id = int(endpoint.call("eth_chainId", []), 16)
     latency_ms = (time.monotonic() - started_s) * 1000
     head_block = endpoint.call("eth_getBlockByNumber", ["latest", False])
-    head, head_s = int(head_block["number"], 16), int(head_block["timestamp"], 16)
+    head = int(head_block["number"], 16)
+    head_s = int(head_block["timestamp"], 16)
     if answered_chain_id != chain_id:
         mismatch_text = f"chain {answered_chain_id}, but chain.chain_id is {chain_id}"
         return EndpointProbe(

@@ -251,7 +251,8 @@ def baskets(network: str) -> list[Basket]:
     """Return the templates that a network has tokens for. Raises ConfigError for an unknown
     network.
     """
-    preset, offered_baskets = find_preset(network), []
+    preset = find_preset(network)
+    offered_baskets = []
     for template in portfolio_templates.PORTFOLIO_TEMPLATES.values():
         try:
             targets = tuple(portfolio_templates.template_targets(template, preset))
@@ -337,7 +338,8 @@ def parse_answers(
     field_texts: Mapping[str, str],
 ) -> tuple[InitAnswers, dict[str, str], list[Basket]]:
     """Return the valid answers, the errors by field, and the baskets of the network."""
-    answers, error_by_field = InitAnswers(), dict[str, str]()
+    answers = InitAnswers()
+    error_by_field = dict[str, str]()
 
     def apply_field(
         field: str, with_answer: Callable[[InitAnswers, str], InitAnswers], default_text: str

@@ -262,7 +262,8 @@ def write_new_config(  # noqa: PLR0913
         raise ConfigError(
             f"{path}: cannot be written: {error.strerror}", "choose a folder that exists"
         ) from None
-    use_cash_text, ceiling = config.portfolio.use_cash, config.portfolio.max_live_value
+    use_cash_text = config.portfolio.use_cash
+    ceiling = config.portfolio.max_live_value
     cash_amount = None if use_cash_text is None else Fraction(use_cash_text)
     assumed_capital = (
         Fraction(ceiling) if cash_amount is None and ceiling is not None else cash_amount
@@ -353,8 +354,10 @@ def local_start(network: str) -> LocalStart | None:
     if network in PRESETS or not Path(network).is_file():
         return None
     loaded_config = load_config(network)
-    config, policy_values = loaded_config.config, loaded_config.toml_values["policy"]
-    url, is_local = config.chain.rpc[0].url, config.chain.is_local and not config.chain.fork
+    config = loaded_config.config
+    policy_values = loaded_config.toml_values["policy"]
+    url = config.chain.rpc[0].url
+    is_local = config.chain.is_local and not config.chain.fork
     if not is_local or config.wallet.test_account is None or url is None:
         return None
     wait_by_key = {
@@ -564,7 +567,8 @@ def list_contracts(
                 "state": state,
             }
         )
-    pinned_implementations, implementations = context.store.trust.implementations(), []
+    pinned_implementations = context.store.trust.implementations()
+    implementations = []
     for implementation in snapshot.implementations:
         code_hash = code_hashes.get(implementation.address, NO_CODE_HASH)
         contract_name = (
@@ -618,7 +622,8 @@ def _payout_address_documents(context: wiring.AgentContext) -> list[ContractDocu
     """Return a row for each payout address. Raises ConfigError for the wallet itself, a contract of
     the config, or the zero address.
     """
-    wallet, confirmed_addresses = context.config.wallet, context.store.requests.payout_addresses()
+    wallet = context.config.wallet
+    confirmed_addresses = context.store.requests.payout_addresses()
     refusal_by_address = {wallet.address: "the wallet itself"} | dict.fromkeys(
         context.execution.pinned, "a contract of the config"
     )

@@ -225,15 +225,11 @@ def remove_units(config: Path, options: UnitOptions, *, write: bool) -> SystemdU
 
 
 def _unit_text(service: str, loaded_config: LoadedConfig, every: str, options: UnitOptions) -> str:
-    trimtab_path, config_path, config_folder = (
-        Path(sys.executable).with_name("trimtab"),
-        loaded_config.path,
-        loaded_config.path.parent,
-    )
-    command_words, service_lines = (
-        [str(trimtab_path), service, "--config", str(config_path)],
-        ["Type=exec"],
-    )
+    trimtab_path = Path(sys.executable).with_name("trimtab")
+    config_path = loaded_config.path
+    config_folder = loaded_config.path.parent
+    command_words = [str(trimtab_path), service, "--config", str(config_path)]
+    service_lines = ["Type=exec"]
     if service == "run":
         command_words += ["--every", every, *options.run_options]
         service_lines = _RUN_LINES.splitlines()
@@ -294,7 +290,8 @@ def _unit_text(service: str, loaded_config: LoadedConfig, every: str, options: U
 
 def _written_folders(loaded_config: LoadedConfig) -> list[Path]:
     """Return the folders that the config names for files that commands write."""
-    config, config_folder = loaded_config.config, loaded_config.path.parent
+    config = loaded_config.config
+    config_folder = loaded_config.path.parent
     written_folders = []
     if (store_path := sqlite_file(config.store.url, config_folder)) is not None:
         written_folders.append(store_path.parent)

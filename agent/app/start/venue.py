@@ -56,15 +56,12 @@ CONTRACT_LINKS = (
     ("vault", "getAccountBalance()", "account_balance"),
 )
 """(contract, view, key of [futures] that its answer must equal)."""
-_SETTLEMENT_TOKEN_SELECTOR, _DECIMALS_SELECTOR = (
-    selector("getSettlementToken()"),
-    selector("decimals()"),
-)
-_HAS_POOL_SELECTOR, _PRICE_FEED_SELECTOR = selector("hasPool(address)"), selector("getPriceFeed()")
-_CHAINLINK_FEED_SELECTOR, _AGGREGATOR_SELECTOR = (
-    selector("getChainlinkPriceFeedV3()"),
-    selector("getAggregator()"),
-)
+_SETTLEMENT_TOKEN_SELECTOR = selector("getSettlementToken()")
+_DECIMALS_SELECTOR = selector("decimals()")
+_HAS_POOL_SELECTOR = selector("hasPool(address)")
+_PRICE_FEED_SELECTOR = selector("getPriceFeed()")
+_CHAINLINK_FEED_SELECTOR = selector("getChainlinkPriceFeedV3()")
+_AGGREGATOR_SELECTOR = selector("getAggregator()")
 
 
 def venue_checks(
@@ -220,7 +217,8 @@ def _collateral_checks(
         finding = f"the vault uses {vault_decimals} decimals, {collateral.label} has {collateral.decimals}"
         yield check_name, FAIL, finding, "correct the venue's addresses"
         return
-    account, vault_balance_raw = margin_account(snapshot), answer_uint(balance_answer, 256)
+    account = margin_account(snapshot)
+    vault_balance_raw = answer_uint(balance_answer, 256)
     if account is None or not isinstance(vault_balance_raw, int):
         unknown_reason = (
             snapshot.layer(FuturesReading).unknown_reason or "the vault's balance could not be read"
@@ -290,7 +288,8 @@ def _market_checks(
     context: wiring.AgentContext, futures_table: PerpetualProtocolTable
 ) -> Iterator[CheckLine]:
     """Compare each market's registration and index aggregator with the config."""
-    transport, base_tokens = context.transport, [market.base for market in futures_table.markets]
+    transport = context.transport
+    base_tokens = [market.base for market in futures_table.markets]
     listed_answers = query_lens(
         transport,
         [
@@ -333,10 +332,8 @@ def _implementation_checks(
         if implementation.proxy in contract_name_by_address
     ]
     for implementation in implementations:
-        check_name, pinned_implementation = (
-            f"proxy {contract_name_by_address[implementation.proxy]}",
-            pinned_implementations.get(implementation.proxy),
-        )
+        check_name = f"proxy {contract_name_by_address[implementation.proxy]}"
+        pinned_implementation = pinned_implementations.get(implementation.proxy)
         if pinned_implementation is None:
             yield (
                 check_name,
@@ -363,7 +360,8 @@ def _answered_address(answer: LensAnswer) -> str:
     )
 
 
-DEFAULT_DAYS, MAX_DAYS = 90, 179
+DEFAULT_DAYS = 90
+MAX_DAYS = 179
 """Default and maximum days of an approval. The venue accepts less than 180 days by its own clock.
 """
 DAY_MS = 86_400_000
@@ -408,7 +406,8 @@ def approve_agent_key(
     disable_core_dumps()
     approver = wiring.AgentApprover(agent.context, futures_table)
     approver.require_account()
-    approval, key_location = approver.approved_agent(), _key_location(agent, futures_table)
+    approval = approver.approved_agent()
+    key_location = _key_location(agent, futures_table)
     interrupted_file = (
         None if approval is None else _interrupted_key_file(key_location, approval.address)
     )

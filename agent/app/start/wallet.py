@@ -89,9 +89,11 @@ def import_wallet(
         else None
     )
     if ask is None:
-        key_text, key_origin = _read_standard_input(), "standard input"
+        key_text = _read_standard_input()
+        key_origin = "standard input"
     else:
-        key_text, key_origin = Secret(ask("Private key or recovery phrase: ")), "the typed key"
+        key_text = Secret(ask("Private key or recovery phrase: "))
+        key_origin = "the typed key"
     private_key = parse_private_key(key_text, key_origin, account_index)
     if isinstance(private_key, ConfigError):
         raise private_key
@@ -163,7 +165,8 @@ def wallet_address(
 
 def _config_address(config_path: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
     loaded_config = load_config(config_path)
-    configured_address, chain = loaded_config.config.wallet.address, loaded_config.config.chain
+    configured_address = loaded_config.config.wallet.address
+    chain = loaded_config.config.chain
     if verify:
         key_address = keys.load_key(
             key_source(loaded_config), chain.chain_id, ask=ask, is_fork=chain.fork

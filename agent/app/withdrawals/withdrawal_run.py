@@ -107,7 +107,9 @@ class WithdrawalRun:
         repeats: str = "",
     ) -> None:
         self._context = context
-        self._payments, self._payout_address, self.request = payments, payout_address, request
+        self._payments = payments
+        self._payout_address = payout_address
+        self.request = request
         self._is_resumed = request is not None
         self._is_confirmed = is_confirmed
         self._control_id = control_id
@@ -390,11 +392,9 @@ def _record_part_begun(store: Store, request: OwnerRequest, sale: StepOutcome, t
     """Record the sale of a part before it is sent, so that an interrupted withdrawal continues with
     the next part. Does nothing if the plan raises the whole shortfall.
     """
-    step, plan, part_interval_s = (
-        sale.step_input,
-        sale.plan,
-        sale.step_input.limits.first_purchase_s,
-    )
+    step = sale.step_input
+    plan = sale.plan
+    part_interval_s = sale.step_input.limits.first_purchase_s
     if part_interval_s is None or plan is None:
         return
     shortfall_after_raw = requests.shortfall_raw(
@@ -405,10 +405,8 @@ def _record_part_begun(store: Store, request: OwnerRequest, sale: StepOutcome, t
     shortfall_before_raw = transfers.shortfall_raw(
         step.portfolio, step.limits, native_coin.held_balances(step), token
     )
-    parts_done, now_s = (
-        _parts_done(step.portfolio, step.limits, held_balances(step), request, token),
-        step.snapshot.head.timestamp_s,
-    )
+    parts_done = _parts_done(step.portfolio, step.limits, held_balances(step), request, token)
+    now_s = step.snapshot.head.timestamp_s
     parts_count = parts_done + _remaining_parts(
         shortfall_before_raw, shortfall_before_raw - shortfall_after_raw
     )
@@ -428,7 +426,8 @@ def _record_part(
     """Record the part that a sale raised, and describe the next one; return an empty text if the
     sale was planned to raise all. `step` is the input after the sale, with the withdrawal reserved.
     """
-    part_interval_s, plan = step.limits.first_purchase_s, sale.plan
+    part_interval_s = step.limits.first_purchase_s
+    plan = sale.plan
     if part_interval_s is None or plan is None:
         return ""
     if (
@@ -447,17 +446,14 @@ def _record_part(
     shortfall_after_raw = transfers.shortfall_raw(
         step.portfolio, step.limits, native_coin.held_balances(step), token
     )
-    parts_done, now_s = (
-        1
-        + _parts_done(
-            sale.step_input.portfolio,
-            sale.step_input.limits,
-            held_balances(sale.step_input),
-            request,
-            token,
-        ),
-        step.snapshot.head.timestamp_s,
+    parts_done = 1 + _parts_done(
+        sale.step_input.portfolio,
+        sale.step_input.limits,
+        held_balances(sale.step_input),
+        request,
+        token,
     )
+    now_s = step.snapshot.head.timestamp_s
     parts_count = parts_done + _remaining_parts(
         shortfall_after_raw, shortfall_before_raw - shortfall_after_raw
     )
@@ -605,7 +601,8 @@ def continue_withdrawal(
     """
     if transactor is None:
         return cycle_outcome
-    store, step = context.store, cycle_outcome.input_after or cycle_outcome.step_input
+    store = context.store
+    step = cycle_outcome.input_after or cycle_outcome.step_input
     if not store.requests.newest(1, open_only=True):
         return cycle_outcome
     store.requests.end_paid_withdrawals(context.clock.now_s())

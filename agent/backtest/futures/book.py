@@ -89,11 +89,10 @@ def _funding_by_bar(
     for series in funding:
         if series.symbol not in table.symbols:
             continue
-        column, is_within = (
-            table.symbols.index(series.symbol),
-            within_bars_mask(series, table.times_s),
-        )
-        times_s, usual_interval_s = series.times_s[is_within], series.usual_interval_s
+        column = table.symbols.index(series.symbol)
+        is_within = within_bars_mask(series, table.times_s)
+        times_s = series.times_s[is_within]
+        usual_interval_s = series.usual_interval_s
         payment_bars = np.searchsorted(table.times_s, times_s, side="left").tolist()
         price_bars = (np.searchsorted(table.times_s, times_s, side="right") - 1).tolist()
         for bar, price_bar, rate_float in zip(
@@ -186,7 +185,9 @@ class FuturesBook:
     """
 
     def __init__(self, account: MarginAccount, reserve_raw: int, venue: PerpVenueSettings) -> None:
-        self.account, self.reserve_raw, self._venue = account, reserve_raw, venue
+        self.account = account
+        self.reserve_raw = reserve_raw
+        self._venue = venue
         self.profit = BookProfit()
         self.deposited_raw = 0
         self.fills: list[BookFill] = []
@@ -196,8 +197,10 @@ class FuturesBook:
     def copy(self) -> FuturesBook:
         """Return an independent copy of the book."""
         book_copy = FuturesBook(self.account, self.reserve_raw, self._venue)
-        book_copy.profit, book_copy.deposited_raw = self.profit, self.deposited_raw
-        book_copy.fills, book_copy.liquidations = [*self.fills], [*self.liquidations]
+        book_copy.profit = self.profit
+        book_copy.deposited_raw = self.deposited_raw
+        book_copy.fills = [*self.fills]
+        book_copy.liquidations = [*self.liquidations]
         book_copy.unfilled_counts = self.unfilled_counts.copy()
         return book_copy
 
@@ -272,7 +275,8 @@ class FuturesBook:
 
     def revert_reason(self, order: PerpOrder, time_s: int) -> str:
         """Return the reason why the venue would revert an order; empty if it fills."""
-        size_raw, perp_market = self._fillable_raw(order), self.account.market(order.market)
+        size_raw = self._fillable_raw(order)
+        perp_market = self.account.market(order.market)
         exchanged_raw, fee_raw = self.quote_and_fee_raw(perp_market, size_raw)
         net_quote_raw = exchanged_raw - fee_raw
         if not size_raw:
@@ -305,7 +309,8 @@ class FuturesBook:
         return quote_raw, mul_div_up(abs(quote_raw), perp_market.fee_ppm, margin.PPM)
 
     def _trade(self, market: str, size_raw: int, quote_raw: int, charge_raw: int) -> None:
-        perp_market, size_before_raw = self.account.market(market), self.account.size_raw(market)
+        perp_market = self.account.market(market)
+        size_before_raw = self.account.size_raw(market)
         value_change_raw = margin.position_value_raw(perp_market, size_before_raw + size_raw)
         value_change_raw -= margin.position_value_raw(perp_market, size_before_raw)
         self.account = margin.with_trade(self.account, market, size_raw, quote_raw - charge_raw)
@@ -372,7 +377,8 @@ def hedge_records(
             size_raw, record = open_hedge_by_token.get(hedge.token, (0, None))
             if hedge.size_raw == size_raw:
                 continue
-            fill, change_raw = sent_plan.fill, hedge.size_raw - size_raw
+            fill = sent_plan.fill
+            change_raw = hedge.size_raw - size_raw
             if record is None:
                 symbol = account.market(hedge.market).symbol
                 record = HedgeRecord(

@@ -105,7 +105,8 @@ class _HoldingBook:
     """A book that opens its first positions and then holds them."""
 
     def __init__(self, book: FuturesBook, latency_bars: int) -> None:
-        self.book, self._latency_bars = book, latency_bars
+        self.book = book
+        self._latency_bars = latency_bars
         self._due_plan: FuturesPlan | None = None
         self._due_bar = 0
         self.refused: Counter[str] = Counter()
@@ -114,7 +115,8 @@ class _HoldingBook:
         """Fill the orders of the plan that is due."""
         if self._due_plan is None or bar < self._due_bar:
             return
-        plan, self._due_plan = self._due_plan, None
+        plan = self._due_plan
+        self._due_plan = None
         for order in plan.orders:
             self.book.fill_order(order, bar, time_s, plan.trigger)
 
@@ -126,7 +128,8 @@ class _HoldingBook:
         futures_plan = plan_futures(self.book.account, policy, spot_value, time_s, 0)
         self.refused.update(futures_plan.refusal_texts)
         if futures_plan.orders:
-            self._due_plan, self._due_bar = futures_plan, bar + 1 + self._latency_bars
+            self._due_plan = futures_plan
+            self._due_bar = bar + 1 + self._latency_bars
 
 
 def held_book(
@@ -187,7 +190,8 @@ def policies_by_bar(
     current_policy = policy_with_shares(
         policy, {target.market: Fraction(0) for target in policy.targets}
     )
-    policies, pending_weights = [], [*weights_by_bar]
+    policies = []
+    pending_weights = [*weights_by_bar]
     for bar in bars:
         while pending_weights and pending_weights[0][0] <= bar:
             current_policy = policy_with_shares(policy, pending_weights.pop(0)[1])
@@ -216,7 +220,8 @@ def markets_at(
     """Return the markets at a bar. `market_and_asset_by_symbol` maps each symbol to its (market,
     asset); by default both names are the symbol itself.
     """
-    venue, lots = settings.venue, dict(settings.venue.lots)
+    venue = settings.venue
+    lots = dict(settings.venue.lots)
     markets_and_assets = [
         (market_and_asset_by_symbol or {}).get(symbol, (symbol, symbol)) for symbol in path.symbols
     ]

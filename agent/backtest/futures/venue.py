@@ -176,7 +176,8 @@ class SimulatedVenue:
     """ports.futures.PerpVenue on a simulated book, at the current bar of its world."""
 
     def __init__(self, setup: FuturesSetup, table: PriceTable, validity_s: int) -> None:
-        self.setup, self.path = setup, setup.path(table)
+        self.setup = setup
+        self.path = setup.path(table)
         self._validity_s = validity_s
         self._market_and_token_by_symbol = {
             symbol: (market_address(symbol), token) for symbol, token in setup.symbols_and_tokens
@@ -263,7 +264,8 @@ class SimulatedVenue:
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpActionDraft:
         """See PerpVenue. A call to the clearing house or the vault."""
-        expires_s, collateral = now_s + self._validity_s, self.setup.collateral.address
+        expires_s = now_s + self._validity_s
+        collateral = self.setup.collateral.address
         to, call_data = futures_call(action, CONTRACTS, WALLET, collateral, expires_s)
         return PerpActionDraft(to, call_data, expires_s)
 
@@ -304,7 +306,8 @@ class SimulatedVenue:
         self, call: FuturesCall | Approve, balances: Mapping[str, int], now_s: int
     ) -> VenueEffects:
         """Return the effects of a call at this bar. Raises TransactionReverted."""
-        book, new_balances = self.book.copy(), dict(balances)
+        book = self.book.copy()
+        new_balances = dict(balances)
         match call:
             case Approve(raw=amount_raw):
                 return VenueEffects(new_balances, amount_raw, book, APPROVE_GAS)
@@ -329,7 +332,8 @@ class SimulatedVenue:
 
     def apply(self, effects: VenueEffects) -> None:
         """Apply the effects of a transaction."""
-        self.book, self.allowance_raw = effects.book, effects.allowance_raw
+        self.book = effects.book
+        self.allowance_raw = effects.allowance_raw
         fill = self.book.fills[-1] if effects.fills else None
         self.sent_plans.append(replace(self._noted_plan, fill=fill))
 

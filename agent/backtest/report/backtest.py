@@ -48,7 +48,8 @@ PERIOD_BY_MAX_SPAN_S = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, 
 def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return costs by kind, cumulated over time, and their sums."""
     simulation_result = analysis.simulation_result
-    raw_per_coin, rebalances = 10.0**simulation_result.decimals, simulation_result.rebalances
+    raw_per_coin = 10.0**simulation_result.decimals
+    rebalances = simulation_result.rebalances
     if not rebalances:
         return ReportSection("Costs", ("No trades, no costs.",))
     drawn_indices = np.unique(
@@ -101,7 +102,8 @@ def _stacked_trace(
 
 
 def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
-    simulation_result, years = analysis.simulation_result, max(analysis.growth.years, 1e-9)
+    simulation_result = analysis.simulation_result
+    years = max(analysis.growth.years, 1e-9)
     turnover = sum((rebalance.turnover for rebalance in simulation_result.rebalances), Fraction(0))
     sums_by_kind: tuple[tuple[str, Value], ...] = (
         ("fees", simulation_result.fees),
@@ -144,10 +146,8 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
     if not simulation_result.rebalances:
         return ReportSection("Turnover", ("No trades, no turnover.",))
     period_starts_s, period = _period_starts(simulation_result)
-    turnovers, rebalance_counts = (
-        np.zeros(len(period_starts_s)),
-        np.zeros(len(period_starts_s), dtype=np.int64),
-    )
+    turnovers = np.zeros(len(period_starts_s))
+    rebalance_counts = np.zeros(len(period_starts_s), dtype=np.int64)
     raw_per_coin = 10.0**simulation_result.decimals
     start_times_s = np.array(period_starts_s)
     for rebalance in simulation_result.rebalances:
@@ -192,7 +192,8 @@ def _period_starts(simulation_result: SimulationResult) -> tuple[list[int], str]
     """Return the starts of the UTC hours, days, months or years that cover the run, and the name of
     the period.
     """
-    first_s, last_s = int(simulation_result.times_s[0]), int(simulation_result.times_s[-1])
+    first_s = int(simulation_result.times_s[0])
+    last_s = int(simulation_result.times_s[-1])
     period = next(
         (period for max_span_s, period in PERIOD_BY_MAX_SPAN_S if last_s - first_s <= max_span_s),
         "year",
@@ -246,10 +247,8 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
         *unattributed_parts,
         ("excess return", excess_log_growth, "sum of the parts above"),
     )
-    part_names, part_growths = (
-        [name for name, _, _ in return_parts][::-1],
-        [float(f"{part_growth:.6g}") for _, part_growth, _ in return_parts][::-1],
-    )
+    part_names = [name for name, _, _ in return_parts][::-1]
+    part_growths = [float(f"{part_growth:.6g}") for _, part_growth, _ in return_parts][::-1]
     colours = [
         "var(--ink)",
         *("var(--c1)" if part_growth >= 0 else "var(--c2)" for part_growth in part_growths[1:]),
@@ -497,11 +496,9 @@ def excess_return(analysis: BacktestAnalysis) -> float:
 
 
 def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
-    simulation_result, numeraire, excess_share = (
-        analysis.simulation_result,
-        analysis.simulation_result.numeraire,
-        excess_return(analysis),
-    )
+    simulation_result = analysis.simulation_result
+    numeraire = analysis.simulation_result.numeraire
+    excess_share = excess_return(analysis)
     rebalance_count = sum(rebalance.succeeded for rebalance in simulation_result.rebalances)
     end_text, hold_text = (
         f"{format_money(portfolio_value, simulation_result.decimals)} {numeraire}"
@@ -564,7 +561,8 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
     """Describe the 95 % interval of the mean yearly difference to buy and hold (normal
     distribution, independent samples).
     """
-    mean_excess, standard_error = analysis.risk.mean_excess, analysis.risk.mean_excess_error
+    mean_excess = analysis.risk.mean_excess
+    standard_error = analysis.risk.mean_excess_error
     if len(analysis.growth.returns) < MIN_SAMPLES_FOR_INTERVAL or not (
         math.isfinite(mean_excess) and standard_error > 0
     ):
@@ -590,11 +588,10 @@ def _max_drawdown(analysis: BacktestAnalysis, of_holding: bool = False) -> float
 
 
 def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
-    simulation_result, excess_share = analysis.simulation_result, excess_return(analysis)
-    rebalance_count, costs = (
-        sum(rebalance.succeeded for rebalance in simulation_result.rebalances),
-        total_costs(simulation_result),
-    )
+    simulation_result = analysis.simulation_result
+    excess_share = excess_return(analysis)
+    rebalance_count = sum(rebalance.succeeded for rebalance in simulation_result.rebalances)
+    costs = total_costs(simulation_result)
     total_return = float(analysis.growth.unit_growth[-1]) - 1
     cost_share = (
         float(costs / simulation_result.start_value) if simulation_result.start_value else math.nan
@@ -663,11 +660,9 @@ def _provenance_facts(simulation_result: SimulationResult) -> tuple[ReportFact, 
         f"{symbol} {format_percent(float(share), 2)}"
         for symbol, share in zip(simulation_result.symbols, first_targets, strict=True)
     )
-    policy_facts, seed_facts, funding_facts = (
-        list[ReportFact](),
-        list[ReportFact](),
-        list[ReportFact](),
-    )
+    policy_facts = list[ReportFact]()
+    seed_facts = list[ReportFact]()
+    funding_facts = list[ReportFact]()
     if simulation_result.policy_json:
         policy_facts.append(ReportFact("policy", simulation_result.policy_json))
     if "seed" not in parameter_texts:

@@ -30,13 +30,15 @@ from agent.backtest.report.series import Floats, Indices, downsample_indices
 from agent.backtest.simulate import library_versions
 from agent.units import BPS, decimal_text
 
-MULTIPLE_FORMAT, COINS_FORMAT = ".2f", ",.2f"
+MULTIPLE_FORMAT = ".2f"
+COINS_FORMAT = ",.2f"
 CHART_HEIGHT_PX = 280
 
 
 def futures_page(futures_result: FuturesResult) -> ReportPage:
     """Return the page of a futures book alone."""
-    agent_book, held_book = futures_result.agent_book, futures_result.held_book
+    agent_book = futures_result.agent_book
+    held_book = futures_result.held_book
     symbol_names = " and ".join(short_name(symbol) for symbol in futures_result.symbols)
     return ReportPage(
         title=f"Futures on {symbol_names}",
@@ -68,7 +70,8 @@ def futures_page(futures_result: FuturesResult) -> ReportPage:
 def futures_section(futures_result: FuturesResult) -> ReportSection:
     """Return charts of the book and the held book, and the profit of both by source."""
     limits = futures_result.settings.policy.limits
-    agent_book, held_book = futures_result.agent_book, futures_result.held_book
+    agent_book = futures_result.agent_book
+    held_book = futures_result.held_book
     chart_columns = [
         _without_infinities(series)
         for book in (agent_book, held_book)
@@ -195,7 +198,8 @@ def _profit_table(futures_result: FuturesResult) -> ReportTable:
 
 
 def _summary(futures_result: FuturesResult) -> str:
-    agent_book, held_book = futures_result.agent_book, futures_result.held_book
+    agent_book = futures_result.agent_book
+    held_book = futures_result.held_book
     leverage_limit = futures_result.settings.policy.limits.max_leverage_bps / BPS
     total_return = agent_book.final_value_raw / futures_result.start_value_raw - 1
     return (

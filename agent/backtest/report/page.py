@@ -370,7 +370,8 @@ def format_day(time_s: int) -> str:
 
 def format_date_range(first_s: int, last_s: int) -> str:
     """Format a range of days: 4 Apr 2021 to 31 Dec 2022, or one day."""
-    first_day, last_day = format_day(first_s), format_day(last_s)
+    first_day = format_day(first_s)
+    last_day = format_day(last_s)
     return first_day if first_day == last_day else f"{first_day} to {last_day}"
 
 
@@ -396,7 +397,9 @@ def pluralize(number: int, noun: str) -> str:
 PlotlyDict = dict[str, Any]
 DATE_AXIS = {"type": "date", "hoverformat": "%-d %b %Y %H:%M"}
 PERCENT_FORMAT = ".1%"
-THIN_WIDTH, MIDDLE_WIDTH, STRONG_WIDTH = 1.2, 1.6, 2.2
+THIN_WIDTH = 1.2
+MIDDLE_WIDTH = 1.6
+STRONG_WIDTH = 2.2
 MARKER_PX = 7
 
 

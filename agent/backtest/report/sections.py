@@ -81,11 +81,9 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on value against buy and hold, the calendar rule and single assets, and on
     excess return against buy and hold.
     """
-    simulation_result, growth_index, hold_growth_index = (
-        analysis.simulation_result,
-        analysis.growth.unit_growth,
-        analysis.growth.hold_unit_growth,
-    )
+    simulation_result = analysis.simulation_result
+    growth_index = analysis.growth.unit_growth
+    hold_growth_index = analysis.growth.hold_unit_growth
     first_targets = _first_target_shares(simulation_result)
     single_asset_columns = [
         column for column in analysis.ranked_columns if _has_price_moves(simulation_result, column)
@@ -205,7 +203,8 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
 
 def weights_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return a panel for each asset, with weight, target and band."""
-    simulation_result, columns = analysis.simulation_result, analysis.ranked_columns[:MAX_PANELS]
+    simulation_result = analysis.simulation_result
+    columns = analysis.ranked_columns[:MAX_PANELS]
     panels = []
     for column in columns:
         chart_rows = downsample_indices([simulation_result.weights[:, column]], PANEL_POINTS)
@@ -266,7 +265,8 @@ def weights_section(analysis: BacktestAnalysis) -> ReportSection:
 
 
 def _weight_row(simulation_result: SimulationResult, column: int) -> tuple[str, ...]:
-    weights, target_weight = simulation_result.weights[:, column], float("nan")
+    weights = simulation_result.weights[:, column]
+    target_weight = float("nan")
     if len(simulation_result.targets):
         target_weight = float(simulation_result.targets[-1, column])
     return (
@@ -280,10 +280,8 @@ def _weight_row(simulation_result: SimulationResult, column: int) -> tuple[str, 
 
 def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the drawdown of both portfolios."""
-    simulation_result, rebalanced_drawdowns = (
-        analysis.simulation_result,
-        drawdown_series(analysis.growth.unit_growth),
-    )
+    simulation_result = analysis.simulation_result
+    rebalanced_drawdowns = drawdown_series(analysis.growth.unit_growth)
     hold_drawdowns = drawdown_series(analysis.growth.hold_unit_growth)
     chart_rows = downsample_indices([rebalanced_drawdowns, hold_drawdowns])
     times_ms = to_milliseconds(simulation_result.times_s, chart_rows)
@@ -366,12 +364,11 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
         if rebalance.succeeded and rebalance.bar
     }
     rebalanced_bars = np.array(sorted(bars_traded), dtype=np.int64)
-    unmarked_count, panels = 0, []
+    unmarked_count = 0
+    panels = []
     for column in panel_columns:
-        prices, asset_unit_changes = (
-            simulation_result.prices[:, column],
-            unit_changes_by_bar[:, column],
-        )
+        prices = simulation_result.prices[:, column]
+        asset_unit_changes = unit_changes_by_bar[:, column]
         chart_rows = downsample_indices([prices], PANEL_POINTS)
         traces = [
             line_trace(
@@ -476,11 +473,9 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on rolling Sharpe ratio and tracking error, and the figures of the whole
     run.
     """
-    simulation_result, risk, window_samples = (
-        analysis.simulation_result,
-        analysis.risk,
-        analysis.growth.window_samples,
-    )
+    simulation_result = analysis.simulation_result
+    risk = analysis.risk
+    window_samples = analysis.growth.window_samples
     charts: list[PlotlyDict] = []
     window_text = format_duration(window_samples / analysis.growth.samples_per_year * 365 * DAY_S)
     end_bars = analysis.growth.sample_bars[window_samples:]
@@ -577,10 +572,8 @@ def _has_price_moves(simulation_result: SimulationResult, column: int) -> bool:
 def _band_traces(simulation_result: SimulationResult, column: int) -> list[PlotlyDict]:
     if not len(simulation_result.bands) or np.isnan(simulation_result.bands[:, column]).all():
         return []
-    low_edges, high_edges = (
-        simulation_result.bands[:, column, 0],
-        simulation_result.bands[:, column, 1],
-    )
+    low_edges = simulation_result.bands[:, column, 0]
+    high_edges = simulation_result.bands[:, column, 1]
     chart_rows = np.union1d(change_indices(low_edges), change_indices(high_edges))
     times_ms = to_milliseconds(simulation_result.times_s, chart_rows)
     return [
@@ -605,7 +598,8 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
     simulation_result = analysis.simulation_result
     if simulation_result.funding is None:
         return None
-    carries, raw_per_coin = simulation_result.funding.carries, 10.0**simulation_result.decimals
+    carries = simulation_result.funding.carries
+    raw_per_coin = 10.0**simulation_result.decimals
     times_s = np.unique(np.concatenate([carry.times_s for carry in carries]))
     carry_by_symbol = {
         carry.symbol: _cumulative_carry(carry, times_s, raw_per_coin) for carry in carries

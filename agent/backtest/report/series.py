@@ -178,7 +178,8 @@ def calendar_benchmark(
     without costs.
     """
     unit_growth = np.empty(len(prices))
-    start_level, period_start = 1.0, 0
+    start_level = 1.0
+    period_start = 0
     period_ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // interval_s))[0] + 1), len(prices)]
     for period_end in period_ends:
         end_bar = min(
@@ -187,7 +188,8 @@ def calendar_benchmark(
         unit_growth[period_start:end_bar] = start_level * (
             prices[period_start:end_bar] / prices[period_start] @ shares
         )
-        period_start, start_level = int(period_end), float(unit_growth[end_bar - 1])
+        period_start = int(period_end)
+        start_level = float(unit_growth[end_bar - 1])
     return unit_growth
 
 
@@ -223,11 +225,9 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
     """
     with require_analysis_package():
         import empyrical
-    samples_per_year, excess_returns, window_samples = (
-        growth.samples_per_year,
-        growth.returns - growth.hold_returns,
-        growth.window_samples,
-    )
+    samples_per_year = growth.samples_per_year
+    excess_returns = growth.returns - growth.hold_returns
+    window_samples = growth.window_samples
     has_samples = len(excess_returns) > 1
     mean_excess = mean_excess_error = float("nan")
 

@@ -22,8 +22,10 @@ from agent.units import BPS
 MIN_BARS = 12
 """Minimum number of bars of a path, so that there are bars before, during and after a scenario."""
 PRICE_PLACES = 12
-CRASH_SHARE, CRASH_BARS = 0.4, 48
-RALLY_SHARE, RALLY_BARS = 0.6, 72
+CRASH_SHARE = 0.4
+CRASH_BARS = 48
+RALLY_SHARE = 0.6
+RALLY_BARS = 72
 NOISE_DEVIATION = 0.012
 """Standard deviation of a bar's move in a crash and rally: about 110 % annualised for hourly
 bars.
@@ -184,7 +186,8 @@ def stressed_path(
     target_signs = [
         1 if weight_bps_by_market.get(symbol, 0) >= 0 else -1 for symbol in path.symbols
     ]
-    start_bar, end_bar = path.bar_count // 3, 2 * path.bar_count // 3
+    start_bar = path.bar_count // 3
+    end_bar = 2 * path.bar_count // 3
     match scenario:
         case FuturesScenario.FUNDING:
             return _with_funding(
@@ -235,7 +238,8 @@ def crash_and_rally(table: PriceTable, seed: int) -> FuturesPath:
         ).tolist()
     price_factors = np.exp(np.cumsum([0.0, *log_moves]))
     closes = forward_fill(table.closes)[-1] * price_factors[:, None]
-    start_s, interval_s = int(table.times_s[-1]), table.interval_s
+    start_s = int(table.times_s[-1])
+    interval_s = table.interval_s
     times_s = start_s + interval_s * np.arange(len(price_factors), dtype=np.int64)
     return futures_path(PriceTable(table.symbols, times_s, np.round(closes, PRICE_PLACES)))
 
@@ -295,7 +299,8 @@ def _with_funding(
     path: FuturesPath, target_signs: Sequence[int], daily_bps: int, bars: range
 ) -> FuturesPath:
     """Return the path with an adverse payment for each target at each of these bars."""
-    payments, daily_rates = list(path.payments), list(path.daily_rates)
+    payments = list(path.payments)
+    daily_rates = list(path.daily_rates)
     daily_rate = Fraction(daily_bps, BPS)
     for bar in bars:
         bar_rate = daily_rate * (path.times_s[bar] - path.times_s[bar - 1]) / DAY_S

@@ -103,7 +103,8 @@ def bootstrap_path(
 
     All assets keep their joint moves. Politis & Romano (1994), "The stationary bootstrap".
     """
-    return_count, move_count = len(history.returns), bars - 1
+    return_count = len(history.returns)
+    move_count = bars - 1
     is_block_start = generator.random(move_count) < 1 / mean_block_bars
     is_block_start[:1] = True
     random_rows = generator.integers(0, return_count, move_count)
@@ -116,7 +117,8 @@ def jump_diffusion_path(
     history: ReturnHistory, jump_model: JumpDiffusion, bars: int, generator: np.random.Generator
 ) -> PriceTable:
     """Return a path of `bars` by the jump diffusion."""
-    move_count, asset_count = bars - 1, len(history.symbols)
+    move_count = bars - 1
+    asset_count = len(history.symbols)
     diffusion = (
         generator.standard_normal((move_count, asset_count))
         @ _matrix_square_root(jump_model.covariance).T
@@ -148,8 +150,10 @@ def fit_jump_diffusion(history: ReturnHistory) -> JumpDiffusion:
     is_jump = (np.abs(returns - medians) > JUMP_DEVIATIONS * scales).any(axis=1)
     calm_returns = returns[~is_jump]
     if len(calm_returns) < 2:
-        calm_returns, is_jump = returns, np.zeros(len(returns), dtype=np.bool_)
-    drift, covariance = calm_returns.mean(axis=0), _covariance(calm_returns)
+        calm_returns = returns
+        is_jump = np.zeros(len(returns), dtype=np.bool_)
+    drift = calm_returns.mean(axis=0)
+    covariance = _covariance(calm_returns)
     jump_sizes = returns[is_jump] - drift
     no_jump = np.zeros(len(history.symbols))
     if not len(jump_sizes):

@@ -63,10 +63,14 @@ Progress = Callable[[str, int, int], None]
 PieceRunner = Callable[
     [StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]
 ]
-MAX_PATHS, MAX_BARS = 1_000_000, 1_000_000
+MAX_PATHS = 1_000_000
+MAX_BARS = 1_000_000
 MAX_TOTAL_BARS = 20_000_000_000
 """Maximum number of bars over all paths; more would take days."""
-KERNEL_PATH_S, KERNEL_PRICE_S, STEP_BAR_S, QUIET_BAR_S = 1e-3, 1.5e-7, 0.03, 0.003
+KERNEL_PATH_S = 1e-3
+KERNEL_PRICE_S = 1.5e-7
+STEP_BAR_S = 0.03
+QUIET_BAR_S = 0.003
 """Estimated seconds per kernel path, per price in a kernel path, per evaluated bar of a live step,
 and per bar of a band-only policy.
 """
@@ -256,11 +260,9 @@ def _run_pieces(
     work: StressWork, pieces: Sequence[StressPiece], piece_runner: PieceRunner, progress: Progress
 ) -> list[PieceResult]:
     """Return the results of all pieces in the order of the pieces, not of their completion."""
-    result_by_piece, finished_counts, path_counts = (
-        dict[StressPiece, PieceResult](),
-        dict[str, int](),
-        dict[str, int](),
-    )
+    result_by_piece = dict[StressPiece, PieceResult]()
+    finished_counts = dict[str, int]()
+    path_counts = dict[str, int]()
     for piece in pieces:
         path_counts[piece.case_name] = path_counts.get(piece.case_name, 0) + piece.end - piece.start
     for piece, piece_result in piece_runner(work, pieces):
@@ -313,7 +315,8 @@ def _kernel_difference(work: StressWork, calm_results: Mapping[int, PieceResult]
     """
     if isinstance(work.kernel_setting_or_reason, str):
         return None
-    start_value, relative_differences = float(work.settings.start_value), []
+    start_value = float(work.settings.start_value)
+    relative_differences = []
     for path_number, piece_result in calm_results.items():
         path = work.calm_path(path_number)
         if not np.isnan(path.closes).any():

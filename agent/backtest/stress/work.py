@@ -72,7 +72,9 @@ def kernel_setting_or_reason(
     spec: BacktestSpec, settings: SimulationSettings
 ) -> KernelSetting | str:
     """Return the policy as a kernel setting, or the reason why the kernel does not support it."""
-    portfolio, policy, trigger = spec.portfolio, spec.policy, spec.policy.trigger
+    portfolio = spec.portfolio
+    policy = spec.policy
+    trigger = spec.policy.trigger
     follows_rule = isinstance(trigger, NoTradeZone) and is_rule_supported(spec, trigger)
     unsupported_features = (
         (spec.split is not None, "several strategies"),
@@ -168,10 +170,8 @@ def share_outside_bands(weights: Floats, edge_shares: Floats | None) -> float:
     """Return the share of bars that end with a weight outside its band; NaN without bands."""
     if edge_shares is None:
         return float("nan")
-    low_edges, high_edges = (
-        edge_shares[:, 0] - WEIGHT_TOLERANCE,
-        edge_shares[:, 1] + WEIGHT_TOLERANCE,
-    )
+    low_edges = edge_shares[:, 0] - WEIGHT_TOLERANCE
+    high_edges = edge_shares[:, 1] + WEIGHT_TOLERANCE
     return float(((weights < low_edges) | (weights > high_edges)).any(axis=1).mean())
 
 
@@ -189,7 +189,8 @@ def _units_by_bar(kernel_result: KernelResult) -> Floats:
     return units
 
 
-BLOCKS_NAME, JUMPS_NAME = "resampled blocks", "jump diffusion"
+BLOCKS_NAME = "resampled blocks"
+JUMPS_NAME = "jump diffusion"
 METHOD_NAMES = {PathMethod.BLOCKS: BLOCKS_NAME, PathMethod.JUMPS: JUMPS_NAME}
 KERNEL_PIECE_PATHS = 200
 """Kernel paths per piece; a piece takes a few tenths of a second."""

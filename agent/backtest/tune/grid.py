@@ -220,7 +220,8 @@ class PolicyGrid:
     @property
     def setting_count(self) -> int:
         """Return the number of settings without building them."""
-        band_count, interval_count = len(self.bands), len(self.intervals_s)
+        band_count = len(self.bands)
+        interval_count = len(self.intervals_s)
         band_setting_count = band_count * (
             TriggerKind.BAND in self.trigger_kinds
         ) + band_count * interval_count * (TriggerKind.HYBRID in self.trigger_kinds)
@@ -421,7 +422,8 @@ def parse_choice(choice_text: str, option: str, choice_by_name: Mapping[str, Cho
 
 def _parse_bands(range_text: str) -> list[Threshold]:
     low_text, high_text, count = _parse_range(range_text, "--band")
-    first_band, last_band = parse_band(low_text, "--band"), parse_band(high_text, "--band")
+    first_band = parse_band(low_text, "--band")
+    last_band = parse_band(high_text, "--band")
     if (first_band.absolute_bps is None) != (last_band.absolute_bps is None):
         raise ConfigError(
             f"--band: {range_text!r} mixes a relative and an absolute band",

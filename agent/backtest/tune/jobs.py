@@ -231,10 +231,8 @@ class TuneJob:
             self.backtest, choice, self.allocator_schedule, self.table.interval_s
         )
         simulation_result = simulate(spec, self.table, self.settings)
-        first_mark_bar, value_by_mark = (
-            self.mark_bars[0],
-            simulation_result.equity[list(self.mark_bars)],
-        )
+        first_mark_bar = self.mark_bars[0]
+        value_by_mark = simulation_result.equity[list(self.mark_bars)]
         warm_up_growth = Fraction(1)
         if first_mark_bar:  # bars before the first mark are a warm-up
             warm_up_growth = Fraction(float(value_by_mark[0])) / self.settings.start_value
@@ -291,7 +289,8 @@ def is_kernel_supported(spec: BacktestSpec, settings: SimulationSettings) -> boo
     """Return whether fixed weights, fees and depth describe the policy: no gas, latency, limits,
     reserves, orders, strategies, or bands of single assets.
     """
-    portfolio, policy = spec.portfolio, spec.policy
+    portfolio = spec.portfolio
+    policy = spec.policy
     plain_settings = SimulationSettings(
         settings.depth,
         settings.fee_pips,
@@ -479,7 +478,8 @@ class ResultStore:
     """
 
     def __init__(self, folder: Path | None, stamp: Mapping[str, str]) -> None:
-        self._folder, self._stamp = folder, dict(stamp)
+        self._folder = folder
+        self._stamp = dict(stamp)
         self.results_by_key: dict[str, list[RunResult]] = {}
 
     @contextmanager
@@ -513,7 +513,8 @@ class ResultStore:
     def _load(self, folder: Path) -> None:
         for draft_path in folder.glob(".*.draft"):  # left over from a process killed while writing
             draft_path.unlink(missing_ok=True)
-        stamp_path, result_paths = folder / STAMP_FILE, sorted(folder.glob("*.parquet"))
+        stamp_path = folder / STAMP_FILE
+        result_paths = sorted(folder.glob("*.parquet"))
         if not stamp_path.is_file():
             if result_paths:
                 raise ConfigError(
@@ -635,7 +636,9 @@ CONFIRM_ABOVE_S = 300
 """Estimated seconds above which a search asks for confirmation."""
 MAX_UNMEASURED_RUNS = 2_000
 """Number of kernel runs below which no measurement is needed."""
-KERNEL_SAMPLES, STEP_SAMPLES, SAMPLE_S = 8, 3, 2.0
+KERNEL_SAMPLES = 8
+STEP_SAMPLES = 3
+SAMPLE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -676,7 +679,8 @@ def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Work
         for run_number in range(chunk.start, chunk.end)
     ]
     step_runs = [chunk.start for chunk in chunks if chunk.engine is RunEngine.FULL]
-    core_s, measured_runs = 0.0, 0
+    core_s = 0.0
+    measured_runs = 0
     if len(kernel_runs) > MAX_UNMEASURED_RUNS:
         sample_runs = _spread_runs(kernel_runs, KERNEL_SAMPLES)
         job.run(

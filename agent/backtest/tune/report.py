@@ -30,13 +30,12 @@ RANKED_IN_DOCUMENT = 20
 
 def tune_document(tune_result: TuneResult) -> Document:
     """Return the document of a search."""
-    search, heat_map = tune_result.spec, tune_result.heat_map
+    search = tune_result.spec
+    heat_map = tune_result.heat_map
     ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_IN_DOCUMENT]
-    neighbours, overfitting, deflated_sharpe = (
-        tune_result.neighbours,
-        tune_result.overfitting,
-        tune_result.deflated_sharpe,
-    )
+    neighbours = tune_result.neighbours
+    overfitting = tune_result.overfitting
+    deflated_sharpe = tune_result.deflated_sharpe
     score_scale = _score_scale(tune_result)
     excess_scale = _excess_scale(tune_result)
     fold_scale = score_scale * (YEAR_S / tune_result.period_s if _is_by_loss(tune_result) else 1)
@@ -293,13 +292,16 @@ def _excess_document(claim: Excess) -> Document:
 
 
 RANKED_ON_PAGE = 20
-MAP_PX, MAX_CELL_PX, MIN_CELL_PX = 560, 34, 8
+MAP_PX = 560
+MAX_CELL_PX = 34
+MIN_CELL_PX = 8
 COLOUR_SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
 
 
 def tune_page(tune_result: TuneResult) -> ReportPage:
     """Build the whole report."""
-    stamp, search = tune_result.stamp, tune_result.spec
+    stamp = tune_result.stamp
+    search = tune_result.spec
     best_label = tune_result.choices[tune_result.best_index].label
     verdict_fact = ReportFact("Verdict", "no edge", best_label)
     if tune_result.verdict.is_recommended:
@@ -485,7 +487,8 @@ def _loss_row(tune_result: TuneResult, choice_index: int) -> tuple[str, ...]:
 
 
 def _stability_section(tune_result: TuneResult) -> ReportSection:
-    heat_map, neighbours = tune_result.heat_map, tune_result.neighbours
+    heat_map = tune_result.heat_map
+    neighbours = tune_result.neighbours
     paragraphs = []
     change = "loss rises" if _is_by_loss(tune_result) else "objective falls"
     if neighbours is not None:
@@ -521,9 +524,11 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
     score_name = "loss, bps" if is_loss else objective.value
     if is_loss:
         cell_scores = -cell_scores * BPS
-    axis_format, hover_format = ".2f", ".3f"
+    axis_format = ".2f"
+    hover_format = ".3f"
     if objective is Objective.GROWTH:
-        axis_format, hover_format = "+.1%", "+.2%"
+        axis_format = "+.1%"
+        hover_format = "+.2%"
     cell_px = max(MIN_CELL_PX, min(MAX_CELL_PX, MAP_PX // max(len(heat_map.column_axis.labels), 1)))
     hover_texts = [
         f"{heat_map.row_axis.labels[row]}, {heat_map.column_axis.labels[column]}"
@@ -589,17 +594,13 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
 def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
     if not tune_result.fold_results_and_excesses:
         return ReportSection("Walk-forward", ("The data are too short for the folds.",))
-    start_ms, period_ms, fold_rows = (
-        int(tune_result.spec.table.times_s[0]) * 1000,
-        round(tune_result.period_s) * 1000,
-        [],
-    )
+    start_ms = int(tune_result.spec.table.times_s[0]) * 1000
+    period_ms = round(tune_result.period_s) * 1000
+    fold_rows = []
     times_ms: list[int] = []
     for fold_result, excesses in tune_result.fold_results_and_excesses:
-        evaluation_start, evaluation_end = (
-            fold_result.fold.evaluation_start,
-            fold_result.fold.evaluation_end,
-        )
+        evaluation_start = fold_result.fold.evaluation_start
+        evaluation_end = fold_result.fold.evaluation_end
         excess_texts = (_format_excess(tune_result, excess) for excess in excesses)
         fold_rows.append(
             (

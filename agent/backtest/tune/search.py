@@ -176,7 +176,8 @@ def tune(
     Raises ConfigError if the data are too short, the results do not fit in memory, or the folder
     belongs to another search.
     """
-    choices, table = search.grid.choices(), search.table
+    choices = search.grid.choices()
+    table = search.table
     split_bar = last_quarter_start(table.bar_count)
     mark_bars = tuple(range(0, split_bar, _period_bars(table)))
     if len(mark_bars) <= MIN_PERIODS:
@@ -260,7 +261,9 @@ def _assemble_result(
     run_results: tuple[RunResult, ...],
     resumed_count: int,
 ) -> TuneResult:
-    table, choices, objective = search.table, job.choices[:-1], search.objective
+    table = search.table
+    choices = job.choices[:-1]
+    objective = search.objective
     scored_returns = np.column_stack([_scored_returns(run, objective) for run in run_results])
     choice_returns = scored_returns[:, :-1]
     baseline_returns = scored_returns[:, -1]
@@ -424,7 +427,8 @@ def _judge_last_quarter(
         warm_up_bars = 0
         if policy_choice.allocator is not AllocationMethod.FIXED:
             warm_up_bars = min(split_bar, search.allocator_schedule.window_s // table.interval_s)
-        start_bar, end_bar = split_bar - warm_up_bars, table.bar_count
+        start_bar = split_bar - warm_up_bars
+        end_bar = table.bar_count
         mark_bars = tuple(range(warm_up_bars, end_bar - start_bar, period_bars))
         job = TuneJob(
             slice_table(table, start_bar, end_bar), search.backtest, slice_settings(search.settings, start_bar, end_bar),

@@ -21,7 +21,9 @@ from agent.units import BPS, format_duration
 
 Floats = NDArray[np.float64]
 EULER_GAMMA = 0.5772156649015329
-MAX_BLOCKS, MIN_BLOCKS, MIN_PERIODS_PER_BLOCK = 16, 4, 4
+MAX_BLOCKS = 16
+MIN_BLOCKS = 4
+MIN_PERIODS_PER_BLOCK = 4
 """Limits of the cross-validation. 16 blocks as in the examples of Bailey et al. 2017: 12,870 ways
 to halve them.
 """
@@ -203,11 +205,9 @@ def overfitting_probability(
     half_masks = np.zeros((len(block_halves), block_count))
     for row, half_blocks in enumerate(block_halves):
         half_masks[row, list(half_blocks)] = 1.0
-    half_periods, rows_per_pass, below_count = (
-        block_periods * block_count // 2,
-        max(1, _MAX_VALUES_PER_PASS // setting_count),
-        0.0,
-    )
+    half_periods = block_periods * block_count // 2
+    rows_per_pass = max(1, _MAX_VALUES_PER_PASS // setting_count)
+    below_count = 0.0
     for first_split in range(0, len(block_halves), rows_per_pass):
         chosen_half_masks = half_masks[first_split : first_split + rows_per_pass]
         chosen_half_scores = block_sums.scores(chosen_half_masks, half_periods, objective)
@@ -223,10 +223,8 @@ def _count_below_median(chosen_half_scores: Floats, other_half_scores: Floats) -
     split_rows = np.arange(len(chosen_half_scores))
     best_scores = other_half_scores[split_rows, chosen_half_scores.argmax(axis=1)][:, None]
     tolerance = 1e-12 * np.maximum(1e-3, np.abs(best_scores))
-    lower_counts, higher_counts = (
-        (other_half_scores < best_scores - tolerance).sum(axis=1),
-        (other_half_scores > best_scores + tolerance).sum(axis=1),
-    )
+    lower_counts = (other_half_scores < best_scores - tolerance).sum(axis=1)
+    higher_counts = (other_half_scores > best_scores + tolerance).sum(axis=1)
     return float((lower_counts < higher_counts).sum() + 0.5 * (lower_counts == higher_counts).sum())
 
 
@@ -349,7 +347,8 @@ def bootstrap_interval(
     if n < MIN_INTERVAL_PERIODS:
         return None
     mean_block_periods = min(2.0 * block_length(series), n / MIN_BOOTSTRAP_BLOCKS)
-    mean, tail_probability = float(series.mean()), (1.0 - level) / 2.0
+    mean = float(series.mean())
+    tail_probability = (1.0 - level) / 2.0
     low_deviation, high_deviation = np.quantile(
         resampled_means(series, mean_block_periods, resample_count, seed) - mean,
         [tail_probability, 1.0 - tail_probability],
@@ -457,7 +456,9 @@ def _grid_indices(
     """Return the position of each choice on every axis, the axes, and their values: zones, the
     tracking rule, then relative bands, then absolute bands, then none.
     """
-    grid_indices, axes, values_by_axis = [], [], []
+    grid_indices = []
+    axes = []
+    values_by_axis = []
     for axis_name, value_of, label_of in _AXES:
         label_by_value = {value_of(choice): label_of(choice) for choice in choices}
         axis_values = (

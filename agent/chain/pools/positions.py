@@ -178,7 +178,8 @@ def _v3_ref(
     position: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
 ) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """Return the reference, and (fee, lower tick, upper tick) if the token exists."""
-    manager_factory, total_supply = answer_uint(answers[0], 160), answer_uint(answers[1])
+    manager_factory = answer_uint(answers[0], 160)
+    total_supply = answer_uint(answers[1])
     # Routers have a factory too, but only a position manager also has a token supply.
     if (
         isinstance(manager_factory, CallStatus)
@@ -268,10 +269,8 @@ def position_questions(position_ref: PositionRef, owner: str) -> list[PositionQu
     ]
     if position_ref.range is None:
         return questions
-    pool, range_end_ticks = (
-        position_ref.range.pool,
-        (position_ref.range.tick_lower, position_ref.range.tick_upper),
-    )
+    pool = position_ref.range.pool
+    range_end_ticks = (position_ref.range.tick_lower, position_ref.range.tick_upper)
     return [
         *questions,
         PositionQuestion(
@@ -356,7 +355,8 @@ def _read_v3(
     answers: Sequence[LensAnswer],
     owner: str,
 ) -> LpV3Position | LpMissingPosition:
-    position, position_range = position_ref.confirmed_position, position_ref.range
+    position = position_ref.confirmed_position
+    position_range = position_ref.range
     token_id = position.token_id or 0
     if answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED:
         # both calls revert if, and only if, the token does not exist

@@ -109,7 +109,8 @@ class PoolReader(Protocol):
 class V2Reader:
     """Reads pairs: UniswapV2Pair.getReserves, (uint112, uint112, uint32)."""
 
-    style, manager = SwapStyle.V2, ""
+    style = SwapStyle.V2
+    manager = ""
 
     def tier(self, pool: PoolRef) -> int:
         """See PoolReader."""

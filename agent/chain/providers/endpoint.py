@@ -83,7 +83,8 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         """Set the URL. `timeout_s` limits one request from connecting to the last byte; `attempts`
         includes the first.
         """
-        host, self._url = _host(url), URI(url)
+        host = _host(url)
+        self._url = URI(url)
         del url  # keep it out of tracebacks
         self.name = f"endpoint {operator!r} at {host}"
         if host is None:
@@ -100,7 +101,8 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         HTTPProvider.__init__(self, self._url, request_options, open_session(self._url))
         self._timeout_s = timeout_s
         self._max_response_bytes = max_response_bytes
-        stop_rule, retry_rule = stop_after_attempt(attempts), retry_if_exception(_may_retry)
+        stop_rule = stop_after_attempt(attempts)
+        retry_rule = retry_if_exception(_may_retry)
         self._retrying = Retrying(
             stop=stop_rule, wait=_pause_s, retry=retry_rule, sleep=sleep, reraise=True
         )
@@ -162,11 +164,14 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         """Return the HTTP status, the body, and the header Retry-After of the answer. Errors are raised
         outside the exception handlers, since tracebacks of the libraries would show the URL.
         """
-        deadline_s, defect_text, failure_text = time.monotonic() + self._timeout_s, "", None
+        deadline_s = time.monotonic() + self._timeout_s
+        defect_text = ""
+        failure_text = None
         post = self._request_session_manager.get_response_from_post_request
         try:
             with post(self._url, data=request_body, **self.get_request_kwargs()) as response:
-                status, retry_after = response.status_code, response.headers.get("Retry-After")
+                status = response.status_code
+                retry_after = response.headers.get("Retry-After")
                 answer_body = read_body(response, self._max_response_bytes, deadline_s)
         except requests.Timeout:
             failure_text = f"{self.name} did not answer within {self._timeout_s:g} s"

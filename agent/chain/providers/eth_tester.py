@@ -32,7 +32,8 @@ def call_as(tester: Any, tx: dict[str, Any], block_number: int) -> bytes:
     from eth_tester.exceptions import TransactionFailed
 
     vm = _vm(tester, block_number)
-    sender, recipient = _address_bytes(tx["from"]), _address_bytes(tx["to"])
+    sender = _address_bytes(tx["from"])
+    recipient = _address_bytes(tx["to"])
     calldata = bytes.fromhex(str(tx.get("data", "0x"))[2:])
     computation = vm.execute_bytecode(
         origin=sender,
@@ -68,7 +69,8 @@ def find_logs(
     """
     from eth_bloom.bloom import BloomFilter
 
-    chain, address = tester.backend.chain, _address_bytes(event_filter["address"])
+    chain = tester.backend.chain
+    address = _address_bytes(event_filter["address"])
     expected_topics = [
         None if topic is None else int(topic, 16) for topic in event_filter.get("topics", ())
     ]

@@ -21,7 +21,9 @@ class BlockProvider(CheckedProvider):
         self, transport: Transport, block_hash: str = "", answer_sizes: Sequence[int] = ()
     ) -> None:
         super().__init__()
-        self.transport, self.block_hash, self._answer_sizes = transport, block_hash, answer_sizes
+        self.transport = transport
+        self.block_hash = block_hash
+        self._answer_sizes = answer_sizes
         self.name = transport.name
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:

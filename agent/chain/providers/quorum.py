@@ -72,7 +72,8 @@ class QuorumProvider(CheckedProvider):
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Raises NoQuorum if a call has no answer that enough operators give."""
-        endpoints, min_operators = self._endpoint_pool.endpoints, self._endpoint_pool.min_operators
+        endpoints = self._endpoint_pool.endpoints
+        min_operators = self._endpoint_pool.min_operators
         if not calls or len(endpoints) == 1:
             return self._ask(endpoints[0], calls)
         if any("latest" in params for _, params in calls):
@@ -157,19 +158,18 @@ class SnapshotProvider(QuorumProvider):
         answer_names: Sequence[str],
     ) -> None:
         super().__init__(endpoint_pool)
-        self._snapshot_pages, self._block_head, self._endpoints_with_block, self._answer_names = (
-            pages,
-            head,
-            endpoints_with_block,
-            answer_names,
-        )
+        self._snapshot_pages = pages
+        self._block_head = head
+        self._endpoints_with_block = endpoints_with_block
+        self._answer_names = answer_names
         self.failures = dict(failures)
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Raises Refused if there is no quorum, naming dissenters and
         differences.
         """
-        endpoint_pool, answers = self._endpoint_pool, dict[Endpoint, list[Any]]()
+        endpoint_pool = self._endpoint_pool
+        answers = dict[Endpoint, list[Any]]()
 
         def cast_vote(endpoint: Endpoint) -> EndpointAnswer:
             header, *call_answers = answers[endpoint] = self._ask(endpoint, calls)

@@ -27,10 +27,8 @@ def open_session(url: str) -> requests.Session:
     """
     session = RedirectFreeSession()
     environment_settings = session.merge_environment_settings(url, {}, None, None, None)
-    session.proxies, session.verify = (
-        environment_settings["proxies"],
-        environment_settings["verify"],
-    )
+    session.proxies = environment_settings["proxies"]
+    session.verify = environment_settings["verify"]
     session.auth = requests.utils.get_netrc_auth(url)
     session.trust_env = False
     session.headers.update({"Content-Type": "application/json", "Accept": "application/json"})

@@ -60,7 +60,8 @@ def futures_positions_table(document: Document) -> FigureTable:
 
 def show_margin(console: Console, margin_document: Document) -> None:
     """Print the margin account, its limits and the plan."""
-    unit, margin_figures = margin_document["unit"], margin_document["margin"]
+    unit = margin_document["unit"]
+    margin_figures = margin_document["margin"]
     if margin_figures is None:
         return
     figure_table = table(
@@ -213,7 +214,8 @@ def show_comparisons(console: Console, plan_document: Document) -> None:
 
 def show_funding(console: Console, funding_document: Document) -> None:
     """Print the funding of each market; costs are positive."""
-    unit, days = funding_document["unit"], funding_document["days"]
+    unit = funding_document["unit"]
+    days = funding_document["days"]
     shown_columns = columns(
         "MarketFundingDocument",
         "symbol",

@@ -33,7 +33,8 @@ from agent.units import value_text
 
 ACTION_AMOUNT_KEYS = ("amounts_raw", "min_raw", "fees_raw")
 SLICE_COST_KEYS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
-MAX_SWAP_ROWS, MAX_SWAP_ROWS_IF_REFUSED = 6, 2
+MAX_SWAP_ROWS = 6
+MAX_SWAP_ROWS_IF_REFUSED = 2
 """Number of swaps on the short screen of 24 lines, and the smaller number shown together with
 failed guards.
 """
@@ -253,7 +254,8 @@ def show_quote(
         console.print(
             safe_text(f"and {len(quote_document['legs']) - MAX_SWAP_ROWS} more swaps (all: --json)")
         )
-    token_in, token_out = quote_document["token_in"], quote_document["token_out"]
+    token_in = quote_document["token_in"]
+    token_out = quote_document["token_out"]
     sold_coins, bought_coins = (
         amount(coins(quote_document[amount_key], decimals_by_symbol[token]), 18)
         for amount_key, token in (("amount_in_raw", token_in), ("amount_out_raw", token_out))
@@ -366,7 +368,9 @@ def actions_table(actions: Sequence[Document], decimals_by_symbol: dict[str, int
     figure_table = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
                         column_order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
     for action in actions:
-        kind, position, reason = action["kind"], action["position"], action["reason"]
+        kind = action["kind"]
+        position = action["position"]
+        reason = action["reason"]
         for symbol in action["tokens"]:
             figure_table.add_row(
                 kind,
@@ -437,17 +441,16 @@ def executions_table(executions: Sequence[Document]) -> FigureTable:
 
 def _estimated_rounds(execution: Document) -> int:
     """Return the number of parts, at least one more than are done while the execution is open."""
-    rounds_done, is_open = (
-        int(execution["rounds_done"]),
-        bool(execution.get("state", "open") == "open"),
-    )
+    rounds_done = int(execution["rounds_done"])
+    is_open = bool(execution.get("state", "open") == "open")
     return max(int(execution["rounds_about"]), rounds_done + is_open)
 
 
 def format_execution(execution: Document, numeraire: str) -> str:
     """Describe the progress of a gradual execution in one sentence."""
     if execution["purchase"] is not None:
-        traded_text, total_text = money_text(execution["moved"]), money_text(execution["to_move"])
+        traded_text = money_text(execution["moved"])
+        total_text = money_text(execution["to_move"])
         # A part of a deposit stays in the numeraire by its target; a first purchase trades all of it.
         amounts_text = (
             f"{traded_text} {numeraire} traded of a deposit of {total_text} {numeraire}"

@@ -532,9 +532,11 @@ def transactions_table(document: Document) -> FigureTable:
         column_order=("kind", "nonce", "status", "block", "gas", "hash"),
     )
     for transaction in document["transactions"]:
-        block_text, gas_text = "", ""
+        block_text = ""
+        gas_text = ""
         if transaction["block"] is not None and transaction["block"] >= 0:
-            block_text, gas_text = str(transaction["block"]), f"{transaction['gas_used']:,}"
+            block_text = str(transaction["block"])
+            gas_text = f"{transaction['gas_used']:,}"
         figure_table.add_row(
             transaction["kind"],
             str(transaction["nonce"]),
@@ -553,7 +555,8 @@ def realised_changes_table(document: Document, decimals_by_symbol: dict[str, int
     )
     for balance_change in document["realised"]:
         decimal_places = decimals_by_symbol[balance_change["symbol"]]
-        planned_raw, actual_raw = balance_change["planned_raw"], balance_change["realised_raw"]
+        planned_raw = balance_change["planned_raw"]
+        actual_raw = balance_change["realised_raw"]
         figure_table.add_row(
             balance_change["symbol"],
             amount(coins(planned_raw, decimal_places)),

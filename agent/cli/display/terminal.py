@@ -278,7 +278,8 @@ def show_spinner(text: str) -> Iterator[Spinner]:
         yield Spinner(status)
 
 
-MAX_BAR_CELLS, MIN_BAR_CELLS = 24, 5
+MAX_BAR_CELLS = 24
+MIN_BAR_CELLS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,10 +303,8 @@ class WeightBar:
             for bps in (self.weight_bps, self.target_bps)
         )
         gap_style = "red" if self.is_outside else "green"
-        common_cells, difference_cells = (
-            min(weight_cells, target_cells),
-            abs(weight_cells - target_cells),
-        )
+        common_cells = min(weight_cells, target_cells)
+        difference_cells = abs(weight_cells - target_cells)
         yield Text.assemble(
             ("━" * common_cells, "green" if weight_cells >= target_cells else gap_style),
             ("╌" * difference_cells if weight_cells < target_cells else "", gap_style),
@@ -412,7 +411,8 @@ class ProcessExit:
         """Set the error; `is_graceful` first ends child processes and removes temporary folders."""
         self.error = error
         self._is_graceful = is_graceful
-        self._exit_lock, self._report_lock = threading.Lock(), threading.Lock()
+        self._exit_lock = threading.Lock()
+        self._report_lock = threading.Lock()
         self._reported_by_command = False
         self.was_interrupted = False
         """True from the first Ctrl-C on."""
@@ -559,7 +559,8 @@ def _watch_interrupts(
     exit_delays: Callable[[], Sequence[float | None]],
     end_process: Callable[[], None],
 ) -> None:
-    press_count, deadline_s = 0, float("inf")
+    press_count = 0
+    deadline_s = float("inf")
     while True:
         timeout_s = None if deadline_s == float("inf") else max(0.0, deadline_s - time.monotonic())
         if not select.select([read_end], [], [], timeout_s)[0]:

@@ -72,7 +72,8 @@ def _venue_tables(venue: VenueDeployment) -> list[dict[str, Any]]:
     """
     if venue.kind not in POOL_KINDS:
         return []
-    venue_keys, factory = POOL_KINDS[venue.kind].venue_keys, venue.factory or venue.pool_manager
+    venue_keys = POOL_KINDS[venue.kind].venue_keys
+    factory = venue.factory or venue.pool_manager
     value_by_key: dict[str, Any] = {
         "router": venue.router,
         "quoter": venue.quoter_v2 if venue.pool_manager is None else venue.quoter,

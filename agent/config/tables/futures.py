@@ -35,7 +35,8 @@ orders.
 """
 MAX_EMERGENCY_SLIPPAGE_BPS = 2_000
 LONGEST_INDEX_AGE_S = 86_400
-EMERGENCY_COOLDOWN_S, LONGEST_COOLDOWN_S = 86_400, 30 * 86_400
+EMERGENCY_COOLDOWN_S = 86_400
+LONGEST_COOLDOWN_S = 30 * 86_400
 """Default and longest time after an emergency in which no position is opened."""
 MAX_HORIZON_S = 365 * 86_400
 """Longest horizon of expected funding and of hedges."""

@@ -84,7 +84,8 @@ def _value_text(entered_value: object, message: str) -> str:
 
 def _message(error_details: ErrorDetails) -> str:
     """Describe the mistake without its field; pydantic's wording is not shown."""
-    error_type, context = error_details["type"], error_details.get("ctx", {})
+    error_type = error_details["type"]
+    context = error_details.get("ctx", {})
     if error_type == "value_error":
         return error_details["msg"].removeprefix("Value error, ")
     if error_type == "literal_error":

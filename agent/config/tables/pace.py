@@ -11,8 +11,10 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from agent.config.tables.fields import ConfigTable, Duration, ShareOrOff, without_spaces
 
 ZONE_KEYWORD = "zone"
-MIN_DURATION_S, MAX_DURATION_S = 12, 28 * 86_400
-MAX_SIZE_JITTER_BPS, MAX_TIME_JITTER_BPS = 5_000, 9_000
+MIN_DURATION_S = 12
+MAX_DURATION_S = 28 * 86_400
+MAX_SIZE_JITTER_BPS = 5_000
+MAX_TIME_JITTER_BPS = 9_000
 MAX_LIMIT_BPS = 2_000
 STYLE_KEYS = {
     "market": (),

@@ -33,7 +33,8 @@ def resolve_native_asset(tables: object) -> object:
     """
     if not isinstance(tables, dict):
         return tables
-    portfolio, chain = tables.get("portfolio"), tables.get("chain")
+    portfolio = tables.get("portfolio")
+    chain = tables.get("chain")
     assets = json_field(portfolio, "assets")
     if (
         not isinstance(portfolio, dict)

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from agent.config.tables.fields import ConfigTable
 
-DEFAULT_KEEP_FILES, DEFAULT_KEEP_MEGABYTES = 10_000, 1_000
+DEFAULT_KEEP_FILES = 10_000
+DEFAULT_KEEP_MEGABYTES = 1_000
 """Default retention in files and megabytes: ten weeks of cycles every ten minutes."""
 
 

@@ -15,7 +15,8 @@ from agent.config.tables.weights import AllocatorTable
 from agent.units import BPS
 
 DAY_S = 86_400
-SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 7 * DAY_S, 730 * DAY_S
+SHORTEST_WINDOW_S = 7 * DAY_S
+LONGEST_WINDOW_S = 730 * DAY_S
 _RATIO = re.compile(r"-?[0-9]{1,2}(\.[0-9]{1,3})?")
 
 

@@ -99,7 +99,8 @@ class RiskTable(ConfigTable):
     """Correlation by pair "A/B"."""
 
 
-SINGLE, SEVERAL = "single", "several"
+SINGLE = "single"
+SEVERAL = "several"
 TRACKING = "tracking"
 ZONE_KINDS = ("zone", TRACKING)
 _FIELD_TYPES: Mapping[KeyUnit, Any] = {

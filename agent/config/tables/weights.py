@@ -18,7 +18,8 @@ from agent.model import (
 )
 from agent.units import BPS
 
-HOUR_S, DAY_S = 3_600, 86_400
+HOUR_S = 3_600
+DAY_S = 86_400
 MOST_INTERVALS = 1_000
 """Maximum number of prices per asset in a window, since they are part of the stored input of a step
 that chooses weights.

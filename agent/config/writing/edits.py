@@ -153,7 +153,8 @@ def _set_key(document: Any, key: str, value: str) -> None:
     """Set one key; a text value stays text. In a list of tables, a part of the key is a symbol, a name
     or an index from 0.
     """
-    table, inner_path = document, key
+    table = document
+    inner_path = key
     while "." in inner_path and not (hasattr(table, "get") and inner_path in table):
         table, inner_path = _descend(table, inner_path, key)
     if not hasattr(table, "__setitem__") or isinstance(table, AoT | Array | str):

@@ -90,7 +90,8 @@ FUTURES_PROFILES = {
     )
 }
 """Risk profiles of futures by name."""
-BAND, LEVERAGE_BAND = "5%", "20%"
+BAND = "5%"
+LEVERAGE_BAND = "20%"
 """Bands of each weight, in points, and of the leverage, as a share of its target."""
 FUNDING_HORIZON = "7d"
 """Time over which expected funding counts as cost and as drift."""
@@ -242,7 +243,8 @@ def futures_weights(
     absolute weights do not sum to 100 %.
     """
     if overrides:
-        weight_sum_bps, weight_by_market = 0, dict[str, str]()
+        weight_sum_bps = 0
+        weight_by_market = dict[str, str]()
         for symbol, share in overrides.items():
             if (market_name := venue.market_of(symbol)) is None or market_name in weight_by_market:
                 raise ConfigError(

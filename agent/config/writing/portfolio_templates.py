@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from tomlkit import TOMLDocument
     from tomlkit.items import Item, Table
 
-CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
+CORE = "core"
+STABLE = "stable"
+HIGH_BETA = "high-beta"
 TOKEN_CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     CORE: (("WETH", "ETH"), ("WBTC", "BTCB", "cbBTC")),
     STABLE: (("USDC",),),

@@ -33,7 +33,8 @@ def merge_profile(
     price gas.
     """
     document: Any = tomlkit.parse(bounded_toml(config_text))
-    portfolio, wrapped_address = document["portfolio"], config.chain.wrapped_native
+    portfolio = document["portfolio"]
+    wrapped_address = config.chain.wrapped_native
     assets = portfolio["assets"]
     entry_by_symbol = dict(
         zip((token.symbol for token in tokens), profile.file_values["assets"], strict=True)
@@ -143,7 +144,8 @@ def _replace_allocator(portfolio: Any, profile: Profile) -> None:
     """Replace the allocator by that of the profile. Local files are kept if the kind is the
     same.
     """
-    old_allocator, new_allocator = portfolio.get("weights", {}), profile.file_values.get("weights")
+    old_allocator = portfolio.get("weights", {})
+    new_allocator = profile.file_values.get("weights")
     local_files = {
         key: old_allocator[key]
         for key in FILE_KEYS

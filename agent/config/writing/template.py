@@ -52,10 +52,8 @@ class _DollarCaps:
 
     def _line(self, key: str, usd: int, rounding: str) -> str:
         """Return the line of a cap, rounded to two figures if converted from dollars."""
-        coins, note = (
-            Decimal(usd * self.dollars_per_coin.denominator) / self.dollars_per_coin.numerator,
-            "",
-        )
+        coins = Decimal(usd * self.dollars_per_coin.denominator) / self.dollars_per_coin.numerator
+        note = ""
         if self.dollars_per_coin != 1:
             rounding_unit = Decimal(1).scaleb(coins.adjusted() - 1)
             coins = coins.quantize(rounding_unit, rounding).normalize()

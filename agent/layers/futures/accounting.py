@@ -128,7 +128,8 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
     """Return one entry per funding payment of the step's account that the venue made by itself, at
     the time of the payment.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None:
         return ()
     symbol_by_market = {market.market: market.symbol for market in account.markets}

@@ -48,7 +48,8 @@ class FuturesComposer:
 
     def missing_approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
         """See LayerComposer. Only deposits need one."""
-        account, policy = margin_account(step.snapshot), futures_policy(step)
+        account = margin_account(step.snapshot)
+        policy = futures_policy(step)
         action = plan.layer(FuturesPlan).actions[0]
         if account is None or policy is None or not isinstance(action, MarginDeposit):
             return []
@@ -78,8 +79,10 @@ class FuturesComposer:
         """See LayerComposer. An order for an off-chain venue is quoted first, and has no gas and
         the venue's nonce.
         """
-        futures_plan, policy = plan.layer(FuturesPlan), futures_policy(step)
-        account, action = margin_account(step.snapshot), futures_plan.actions[0]
+        futures_plan = plan.layer(FuturesPlan)
+        policy = futures_policy(step)
+        account = margin_account(step.snapshot)
+        action = futures_plan.actions[0]
         if isinstance(action, DelegateChange) and not action.is_allowed:
             account = account or UNREAD_ACCOUNT
         if account is None or self._venue is None:

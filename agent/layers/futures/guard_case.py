@@ -42,7 +42,8 @@ class FuturesCase(LayerGuardAnswers):
         """True if the plan only buys back open hedges; their closing cost was counted when they
         were opened.
         """
-        layer_plan, policy = self.futures_plan, futures_policy(self.step)
+        layer_plan = self.futures_plan
+        policy = futures_policy(self.step)
         if policy is None or layer_plan.account_actions or not layer_plan.orders:
             return False
         short_raw_by_market = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
@@ -62,12 +63,14 @@ class FuturesCase(LayerGuardAnswers):
         """True if the plan only deposits margin, revokes a delegate, or sends orders that each make
         a position smaller.
         """
-        plan, account = self.plan, margin_account(self.step.snapshot)
+        plan = self.plan
+        account = margin_account(self.step.snapshot)
         if plan.legs or plan.layer_actions:
             return False
         if self.ends_delegate():
             return True
-        orders, account_actions = self.futures_plan.orders, self.futures_plan.account_actions
+        orders = self.futures_plan.orders
+        account_actions = self.futures_plan.account_actions
         if account is None or not all(map(_lowers_risk, account_actions)):
             return False
         ordered_markets = {order.market for order in orders}
@@ -81,7 +84,8 @@ class FuturesCase(LayerGuardAnswers):
         """True for reductions and deposits that a limit requires, except those that `spot_multiple`
         requires; False for deposits of the owner and for hedges.
         """
-        layer_plan, decision = self.futures_plan, self.plan.decision
+        layer_plan = self.futures_plan
+        decision = self.plan.decision
         by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
         return (
             (
@@ -95,7 +99,8 @@ class FuturesCase(LayerGuardAnswers):
 
     def layer_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
         """Return the daily gas limit of emergencies and its use, wei; None outside of them."""
-        policy, history = futures_policy(self.step), self.step.history
+        policy = futures_policy(self.step)
+        history = self.step.history
         if policy is None or not self.plan.is_emergency:
             return None
         emergency_limit_wei = (

@@ -61,11 +61,9 @@ from agent.units import BPS, Value, decimal_text
 
 def _require_futures(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
     """Return orders, policy and account. Raises MissingData."""
-    layer_plan, policy, account = (
-        planned_futures(case.plan),
-        futures_policy(case.step),
-        margin_account(case.step.snapshot),
-    )
+    layer_plan = planned_futures(case.plan)
+    policy = futures_policy(case.step)
+    account = margin_account(case.step.snapshot)
     if layer_plan is None or policy is None or account is None:
         raise MissingData(
             case.step.snapshot.layer(FuturesReading).unknown_reason
@@ -112,9 +110,11 @@ def order_bound(case: GuardCase) -> GuardMeasurement:
     emergencies is valid only while positions are near liquidation (T12).
     """
     layer_plan, policy, account = _require_futures(case)
-    limits, emergency_size_by_market = policy.limits, emergency_sizes(account, policy)
+    limits = policy.limits
+    emergency_size_by_market = emergency_sizes(account, policy)
     for order in layer_plan.orders:
-        market, slippage_bps = account.market(order.market), limits.slippage_bps
+        market = account.market(order.market)
+        slippage_bps = limits.slippage_bps
         if layer_plan.is_emergency:
             if order.market not in emergency_size_by_market or not is_reduction(account, order):
                 return GuardMeasurement(f"no emergency in {market.symbol}", False)
@@ -139,7 +139,8 @@ def _is_protective(account: MarginAccount, stop: StopOrder, limits: FuturesLimit
     """True if a stop closes the whole position, on the losing side of the mark, with a bound within
     the slippage of emergencies from its trigger.
     """
-    market, size_raw = account.market(stop.market), account.size_raw(stop.market)
+    market = account.market(stop.market)
+    size_raw = account.size_raw(stop.market)
     if not size_raw or stop.size_raw != -size_raw or min(stop.trigger_raw, stop.bound_raw) <= 0:
         return False
     mark_value = abs(size_raw) * market.mark
@@ -271,7 +272,8 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("an off-chain venue", False)
     if is_delegate_wallet(case.step.snapshot, futures_policy(case.step)):
         return GuardMeasurement(f"a delegate of {policy.trader}", False)
-    portfolio, quote_per_collateral = case.step.portfolio, account.collateral_unit_raw
+    portfolio = case.step.portfolio
+    quote_per_collateral = account.collateral_unit_raw
     collateral = portfolio.token(policy.collateral)
     for action in layer_plan.account_actions:
         match action:
@@ -283,12 +285,11 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
                 asset = next(
                     candidate for candidate in portfolio.assets if candidate.token == collateral
                 )
-                available_raw, place_text = case.investable_raw(asset), "in the wallet"
+                available_raw = case.investable_raw(asset)
+                place_text = "in the wallet"
             case MarginWithdrawal(moved_raw):
-                available_raw, place_text = (
-                    margin.free_margin_raw(account) // quote_per_collateral,
-                    "of free margin",
-                )
+                available_raw = margin.free_margin_raw(account) // quote_per_collateral
+                place_text = "of free margin"
         if not 0 < moved_raw <= available_raw:
             amount_text, available_text = (
                 decimal_text(max(0, amount_raw), collateral.decimals)
@@ -382,10 +383,8 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
     layer_plan, _, account = _require_futures(case)
     if case.layer_answers.only_reduces():
         return GuardMeasurement("every order reduces", True)
-    numeraire_in_quote, shares_and_texts = (
-        quote_per_numeraire(case.step.snapshot, case.step.portfolio),
-        [(Fraction(0), "no hedge")],
-    )
+    numeraire_in_quote = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
+    shares_and_texts = [(Fraction(0), "no hedge")]
     asset_by_token = {asset.token.address: asset for asset in case.step.portfolio.assets}
     for hedge in layer_plan.hedges:
         if not hedge.size_raw:
@@ -408,7 +407,8 @@ def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
     MissingData.
     """
     layer_plan, _, account = _require_futures(case)
-    cost, notional = Fraction(0), Fraction(0)
+    cost = Fraction(0)
+    notional = Fraction(0)
     for order in layer_plan.orders:
         market = account.market(order.market)
         index_value = abs(order.size_raw) * market.index

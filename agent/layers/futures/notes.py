@@ -54,7 +54,8 @@ def stop_note(snapshot: Snapshot, stop_change: RestingAction) -> str:
     account = margin_account(snapshot)
     if account is None:
         return f"change the resting stop of {stop_change.market}"
-    market, quote = account.market(stop_change.market), account.quote
+    market = account.market(stop_change.market)
+    quote = account.quote
     label = safe_label(market.symbol, market.market)
     if isinstance(stop_change, OrderCancel):
         return f"cancel a resting stop of {label}"
@@ -74,7 +75,8 @@ def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
     purpose_verb = "reduce" if order.is_reduce_only else "open"
     if account is None:
         return f"{purpose_verb} futures: {side_verb} {abs(order.size_raw)} base units of {order.market}"
-    market, quote = account.market(order.market), account.quote
+    market = account.market(order.market)
+    quote = account.quote
     size_text = _six_place_text(abs(order.size_raw), market.size_decimals)
     bound_text = _six_place_text(order.bound_raw, quote.decimals, rounds_up=order.size_raw > 0)
     return (

@@ -112,7 +112,8 @@ def _stored_hedges(db: Connection, newest_s_by_kind: Mapping[str, int | None]) -
         or row.receipt_json is None
     ):
         return () if layer_grant is None else layer_grant.hedges
-    order, fills = layer_grant.action, decode_json(Receipt, row.receipt_json).fills
+    order = layer_grant.action
+    fills = decode_json(Receipt, row.receipt_json).fills
     fill_sizes_raw = [fill.size_raw for fill in fills if fill.market == order.market]
     return hedges_after_fill(layer_grant, sum(fill_sizes_raw) if fill_sizes_raw else order.size_raw)
 

@@ -61,13 +61,15 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
     """Describe a past step's gradual execution, and the comparison of slices with a single trade;
     empty without either.
     """
-    numeraire, lines = step.portfolio.numeraire, []
+    numeraire = step.portfolio.numeraire
+    lines = []
 
     def money_text(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
     if (progress := step.layer(GradualState).progress) is not None:
-        execution, budget_text = progress.execution, "without a budget"
+        execution = progress.execution
+        budget_text = "without a budget"
         if execution.max_loss is not None:
             budget_text = f"of a budget of {money_text(execution.max_loss)}"
         lines.append(

@@ -83,7 +83,8 @@ def compare_slice_counts(
     slices up to execution.pace.max_rounds. Slices are equal and a mean interval apart, at constant
     prices. No slice is smaller than limits.min_trade.
     """
-    pace, prices = step.execution.pace, references.price_by_token
+    pace = step.execution.pace
+    prices = references.price_by_token
     intended_value = value_to_move(step, goal, prices)
     simulations = [
         _SliceSimulation(step, decision, goal, references, prices, pace, slice_count)
@@ -118,7 +119,8 @@ def max_slices(limits: Limits, execution: ExecutionConfig, intended_value: Value
     """Return the largest slice count within the config that keeps slices above limits.min_trade; at
     least one.
     """
-    pace, min_trade = execution.pace, limits.min_trade
+    pace = execution.pace
+    min_trade = limits.min_trade
     smallest_share = 1 - Fraction(pace.size_jitter_bps, BPS)
     if not min_trade:
         return pace.max_rounds
@@ -217,10 +219,8 @@ class _SliceSimulation:
         trigger = self.step.policy.trigger
         if self.pace.waiting_bps_hour is None and isinstance(trigger, NoTradeZone):
             drifts = compute_drifts(self.step, self.prices)
-            asset_values, tokens = (
-                [asset_drift.value for asset_drift in drifts],
-                [drift.token for drift in drifts],
-            )
+            asset_values = [asset_drift.value for asset_drift in drifts]
+            tokens = [drift.token for drift in drifts]
             target_shares = [Fraction(drift.target_bps, BPS) for drift in drifts]
             drift_risk = tracking_cost(
                 trigger.risk, tokens, target_shares, asset_values, sum(asset_values, Fraction(0))
@@ -243,7 +243,8 @@ def _step_after_plan(step: StepInput, plan: Plan) -> StepInput:
             pool_by_address[leg.pool] = (
                 pool_by_address[leg.pool].swap(leg.token_in, leg.amount_in_raw).pool_after
             )
-    raw_after_by_token, spent_raw_by_token = dict(plan.holdings_after), swap_spend(plan.legs)
+    raw_after_by_token = dict(plan.holdings_after)
+    spent_raw_by_token = swap_spend(plan.legs)
     snapshot = step.snapshot
     allowances = tuple(
         (
@@ -365,7 +366,8 @@ def schedule_plan(
             single_plan,
             execution,
         )
-    comparison, slice_count = None, 1
+    comparison = None
+    slice_count = 1
     if pace.style is ExecutionStyle.ROUNDS and not step.progress.spend_caps:
         comparison = compare_slice_counts(
             step, decision, goal, single_plan, decision_result.references
@@ -484,7 +486,8 @@ def _new_gradual_execution(
     pace = step.execution.pace
     prices = _reference_prices(decision_result)
     now_s = step.snapshot.head.timestamp_s
-    intended_value, prior_carryover = value_to_move(step, goal, prices), find_prior_carryover(step)
+    intended_value = value_to_move(step, goal, prices)
+    prior_carryover = find_prior_carryover(step)
     ends_s, expires_s = execution_deadlines(pace, slice_count, now_s)
     arrival_prices = prices | (
         {}

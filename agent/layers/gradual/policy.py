@@ -178,7 +178,8 @@ def decide_slice(
     progress = step.layer(GradualState).progress
     if progress is None or invalidation_reason(step):
         return None
-    execution, now_s = progress.execution, step.snapshot.head.timestamp_s
+    execution = progress.execution
+    now_s = step.snapshot.head.timestamp_s
     remaining_value = _remaining_value(drifts, execution)
     if why := _end_reason(
         step.portfolio,
@@ -192,10 +193,8 @@ def decide_slice(
             Hold(end_text(execution, why)),
             end_reason=why,
         )
-    began_text, remaining_text = (
-        format_time(execution.began_s),
-        _money_text(step.portfolio, remaining_value),
-    )
+    began_text = format_time(execution.began_s)
+    remaining_text = _money_text(step.portfolio, remaining_value)
     if execution.pace.style is not ExecutionStyle.LIMIT:
         slice_text = f"slice {progress.parts_done + 1} of about {execution.rounds} from {began_text}, {remaining_text} to move"
     else:
@@ -334,7 +333,8 @@ def _end_reason(
     remaining_value: Value,
 ) -> str:
     """Return why there will be no further slice; empty while there may be one."""
-    execution, min_value = progress.execution, limits.min_trade or Fraction(0)
+    execution = progress.execution
+    min_value = limits.min_trade or Fraction(0)
     slices_text = "1 slice" if progress.parts_done == 1 else f"{progress.parts_done} slices"
     if execution.pace.style is ExecutionStyle.LIMIT and progress.parts_done:
         return "done at its price"
@@ -361,10 +361,8 @@ def _end_reason(
 
 def _remaining_value(drifts: Sequence[AssetDrift], execution: GradualExecution) -> Value:
     """Return the value that still has to move in the initial direction."""
-    correction_by_token, side_by_token = (
-        corrections(drifts, execution.goal),
-        dict(execution.side_by_token),
-    )
+    correction_by_token = corrections(drifts, execution.goal)
+    side_by_token = dict(execution.side_by_token)
     value_to_sell = sum(
         (
             -correction
@@ -404,7 +402,8 @@ def _money_text(portfolio: Portfolio, value: Value) -> str:
 
 def continue_execution(context: DecisionContext) -> DecisionResult | None:
     """Trade the due slice of a gradual execution, or wait for it."""
-    step, prices = context.step, context.prices
+    step = context.step
+    prices = context.prices
     if (slice_decision := decide_slice(step, context.drifts, prices)) is None:
         return None
     gradual_result = GradualResult(slice_decision.due_slice, slice_decision.end_reason)

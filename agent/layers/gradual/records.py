@@ -33,11 +33,10 @@ def add_slice_draw(readers: StepReaders, store: Store, step: StepInput) -> StepI
 
 def record_executions(store: Store, outcome: StepOutcome) -> None:
     """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
-    gradual_result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
-    progress, execution_store = (
-        step.layer(GradualState).progress,
-        store.layer_repository(GradualExecutionStore),
-    )
+    gradual_result = outcome.decision_result.layer(GradualResult)
+    step = outcome.step_input
+    progress = step.layer(GradualState).progress
+    execution_store = store.layer_repository(GradualExecutionStore)
     if gradual_result.end_reason and progress is not None:
         store.executions.end(
             progress.id, "ended", gradual_result.end_reason, step.snapshot.head.timestamp_s
@@ -50,11 +49,10 @@ def record_slice(readers: StepReaders, store: Store, outcome: StepOutcome) -> No
     """Record the slice about to be sent, with the draw for the next one; a new execution is
     recorded before its first slice. Does nothing if the plan is not a slice.
     """
-    gradual_result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
-    progress, execution_store = (
-        step.layer(GradualState).progress,
-        store.layer_repository(GradualExecutionStore),
-    )
+    gradual_result = outcome.decision_result.layer(GradualResult)
+    step = outcome.step_input
+    progress = step.layer(GradualState).progress
+    execution_store = store.layer_repository(GradualExecutionStore)
     if gradual_result.due_slice is None:
         return
     if gradual_result.new_execution is not None:
@@ -64,7 +62,8 @@ def record_slice(readers: StepReaders, store: Store, outcome: StepOutcome) -> No
     else:
         return
     chain_now_s = step.snapshot.head.timestamp_s
-    slice_number, draw = gradual_result.due_slice.number, _draw(readers)
+    slice_number = gradual_result.due_slice.number
+    draw = _draw(readers)
     execution_store.begin_slice(execution_id, slice_number, outcome.step_id, chain_now_s, draw)
 
 

@@ -95,7 +95,8 @@ class GradualExecutionStore:
 
     def newest_executions(self, limit: int = 20) -> tuple[StoredExecution[ExecutionProgress], ...]:
         """Return the newest executions, newest first."""
-        wallet, wrapped_native = self.db.wallet, self.db.wrapped_native
+        wallet = self.db.wallet
+        wrapped_native = self.db.wrapped_native
         with self.db.read("read the executions") as db:
             return tuple(
                 StoredExecution(
@@ -140,12 +141,11 @@ def _progress(
     """Return the progress of an execution: slices from the mined swaps, value and loss from the
     receipts of all its transactions.
     """
-    execution, executed_slices = load_terms(GradualExecution, row), read_attempts(db, row)
-    next_draw, next_s, arrival_prices = (
-        execution.first_draw,
-        execution.began_s,
-        dict(execution.arrival_prices),
-    )
+    execution = load_terms(GradualExecution, row)
+    executed_slices = read_attempts(db, row)
+    next_draw = execution.first_draw
+    next_s = execution.began_s
+    arrival_prices = dict(execution.arrival_prices)
     if (newest_attempt := executed_slices.newest_trading_attempt) is not None:
         next_draw = SliceDraw(newest_attempt.size_ppm, newest_attempt.wait_ppm)
         next_s = newest_attempt.at_s + slice_wait_s(execution, next_draw)

@@ -12,7 +12,8 @@ from agent.units import format_time
 def _measure_sales(case: GuardCase, hold_end_s_by_token: dict[str, int]) -> GuardMeasurement:
     """Return the held tokens that the plan sells. Exits and manual swaps pass."""
     del hold_end_s_by_token
-    sold_tokens, decision = tokens_sold_early(case.step, case.plan), case.plan.decision
+    sold_tokens = tokens_sold_early(case.step, case.plan)
+    decision = case.plan.decision
     if not sold_tokens:
         return GuardMeasurement("sells none of them", True)
     sales_text = (

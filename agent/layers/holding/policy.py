@@ -13,7 +13,8 @@ from agent.units import format_time
 
 def hold_ends_s_by_token(step: StepInput) -> dict[str, int]:
     """Return the chain time from which each token that is held may be sold."""
-    config, now_s = step.config(HoldingConfig), step.snapshot.head.timestamp_s
+    config = step.config(HoldingConfig)
+    now_s = step.snapshot.head.timestamp_s
     hold_end_s_by_token = {
         token: bought_s + config.min_hold_s
         for token, bought_s in step.layer(HoldingState).bought_s_by_token

@@ -75,7 +75,8 @@ def draft_action(
     """
     action = as_lp_action(layer_action)
     calldata = encode_liquidity(action, wallet, deadline_s)
-    contract, note = action_contract(step.execution, action), action_note(step.portfolio, action)
+    contract = action_contract(step.execution, action)
+    note = action_note(step.portfolio, action)
     return TxDraft(
         contract,
         calldata,

@@ -102,10 +102,8 @@ def _measure_after_actions(
             f"{format_money(value_after, case.numeraire)} {qualifier} of an empty portfolio",
             value_after == 0,
         )
-    share_before, share_after = (
-        value_before / exposure_before.portfolio_value,
-        value_after / exposure_after.portfolio_value,
-    )
+    share_before = value_before / exposure_before.portfolio_value
+    share_after = value_after / exposure_after.portfolio_value
     measured_text = (
         f"{format_ratio(share_after)} ({format_money(value_after, case.numeraire)} {qualifier})"
     )
@@ -128,10 +126,8 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     """
     if not case.plan.layer_actions:
         return None
-    moved_value, cost = (
-        sum((simulation.value for simulation in _simulated_actions(case)), Fraction(0)),
-        case.cost(),
-    )
+    moved_value = sum((simulation.value for simulation in _simulated_actions(case)), Fraction(0))
+    cost = case.cost()
     cost_text = format_money(cost, case.numeraire)
     if case.is_required_by_layer():
         return GuardMeasurement(

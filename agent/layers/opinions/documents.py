@@ -52,11 +52,9 @@ def live_plan_keys(tables: LayerTables, outcome: StepOutcome) -> LivePlanKeys:
     """Return what the services of [second_opinions] would pay for the plan's trades; nothing
     without the table or without trades.
     """
-    opinions_table, plan, portfolio = (
-        tables.second_opinions,
-        outcome.plan,
-        outcome.step_input.portfolio,
-    )
+    opinions_table = tables.second_opinions
+    plan = outcome.plan
+    portfolio = outcome.step_input.portfolio
     if opinions_table is None or plan is None or not (trades := trades_of(plan, portfolio)):
         return {}
     sales = [
@@ -85,10 +83,8 @@ def live_plan_keys(tables: LayerTables, outcome: StepOutcome) -> LivePlanKeys:
             portfolio.token(token).label: str(sold_raw)
             for token, sold_raw in sold_raw_by_token.items()
         }
-        bought_symbol, answer_texts = (
-            portfolio.token(bought_token).label,
-            [answer_document["text"] for answer_document in answer_documents],
-        )
+        bought_symbol = portfolio.token(bought_token).label
+        answer_texts = [answer_document["text"] for answer_document in answer_documents]
         opinion_documents.append(
             {
                 "sell": sold_raw_by_symbol,
@@ -130,7 +126,8 @@ def _answer_document(
     service_name: str, planned_raw: int, answers: Sequence[int | str]
 ) -> AnswerDocument:
     """Return the document of one service's answers to the sales of a trade, summed."""
-    service_label, total_raw = SERVICES[service_name].label, 0
+    service_label = SERVICES[service_name].label
+    total_raw = 0
     for answer in answers:
         if isinstance(answer, str):
             text = f"{answer} ({service_label})"

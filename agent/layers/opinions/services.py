@@ -87,7 +87,8 @@ def _zero_x_request(chain_name: str, sale: Sale, api_key: str) -> ServiceRequest
 def _read_zero_x(answer: object) -> Offer:
     if isinstance(answer, dict) and "buyAmount" not in answer:
         raise ValueError("it has no route")
-    sold_token, bought_token = json_field(answer, "sellToken"), json_field(answer, "buyToken")
+    sold_token = json_field(answer, "sellToken")
+    bought_token = json_field(answer, "buyToken")
     return Offer(
         sold_token,
         bought_token,
@@ -104,7 +105,8 @@ def _kyberswap_request(chain_name: str, sale: Sale, _: str) -> ServiceRequest:
 
 def _read_kyberswap(answer: object) -> Offer:
     route = json_field(json_field(answer, "data"), "routeSummary")
-    sold_token, bought_token = json_field(route, "tokenIn"), json_field(route, "tokenOut")
+    sold_token = json_field(route, "tokenIn")
+    bought_token = json_field(route, "tokenOut")
     return Offer(
         sold_token, bought_token, _amount_raw(route, "amountIn"), _amount_raw(route, "amountOut")
     )
@@ -127,8 +129,10 @@ def _read_cow(answer: object) -> Offer:
     proportion.
     """
     quote = json_field(answer, "quote")
-    sold_token, bought_token = json_field(quote, "sellToken"), json_field(quote, "buyToken")
-    traded_raw, paid_raw = _amount_raw(quote, "sellAmount"), _amount_raw(quote, "buyAmount")
+    sold_token = json_field(quote, "sellToken")
+    bought_token = json_field(quote, "buyToken")
+    traded_raw = _amount_raw(quote, "sellAmount")
+    paid_raw = _amount_raw(quote, "buyAmount")
     sold_raw = traded_raw + _amount_raw(quote, "feeAmount")
     return Offer(
         sold_token,

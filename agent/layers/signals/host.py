@@ -49,7 +49,8 @@ class _Worker:
 
     def ask(self, request_line: str, timeout_s: float) -> str:
         """Return the answer to one line. Raises TimeoutError, and OSError if the process ended."""
-        worker_output, worker_input = self.process.stdout, self.process.stdin
+        worker_output = self.process.stdout
+        worker_input = self.process.stdin
         if worker_output is None or worker_input is None:
             raise OSError("its process has no pipe")
         end_s = time.monotonic() + timeout_s

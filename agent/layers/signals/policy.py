@@ -77,14 +77,16 @@ def _signal_request(
     step: StepInput, owner: str, allocator: AllocatorConfig, settings: SignalSettings
 ) -> SignalRequest:
     """Return the request with its view, or with the reason why the view is incomplete."""
-    portfolio, now_s = step.portfolio, trusted_time_s(step.snapshot)
+    portfolio = step.portfolio
+    now_s = trusted_time_s(step.snapshot)
     free_tokens = [
         asset.token
         for asset in portfolio.assets
         if asset.token.address not in allocator.fixed_tokens
     ]
     numeraire = portfolio.numeraire
-    bars_by_symbol, gap_reasons = {}, []
+    bars_by_symbol = {}
+    gap_reasons = []
     for asset in portfolio.assets:
         token = asset.token
         if token.address == numeraire.address:
@@ -131,10 +133,8 @@ def _bars(
     now_s: int,
 ) -> tuple[PriceBar, ...]:
     """Return the last price of each interval within the window, oldest first."""
-    start_s, unit_scale = (
-        now_s - allocator.window_s,
-        Fraction(10) ** (token.decimals - numeraire.decimals),
-    )
+    start_s = now_s - allocator.window_s
+    unit_scale = Fraction(10) ** (token.decimals - numeraire.decimals)
     last_point_by_interval = {
         point.at_s // allocator.step_s: point
         for point in price_points
@@ -164,12 +164,14 @@ def checked_answer(request: SignalRequest, reply: Any, source: str) -> SignalAns
     """Return the answer in millionths, or with the reason why it is invalid: an unknown name, a
     weight that is not finite or out of bounds, or a wrong sum.
     """
-    settings, answer = request.settings, SignalAnswer(request.settings.name, request.owner)
+    settings = request.settings
+    answer = SignalAnswer(request.settings.name, request.owner)
     if not isinstance(reply, dict):
         return replace(answer, source=source, why="its answer is not readable")
     if why := reply.get("why"):
         return replace(answer, source=source, why=str(why))
-    spot_weights, futures_weights = reply.get("spot"), reply.get("futures")
+    spot_weights = reply.get("spot")
+    futures_weights = reply.get("futures")
     market_by_symbol = {market.symbol: market.market for market in settings.markets}
     try:
         if spot_weights is None and futures_weights is None:

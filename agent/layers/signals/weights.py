@@ -21,7 +21,8 @@ def signal_weights(
         raise Refused("the signal was not run", remedy="see docs/signals.md")
     if answer.why:
         raise Refused(f"signal {answer.name}: {answer.why}", remedy="see docs/signals.md")
-    spot_ppm, shares_bps = dict(answer.spot_ppm or ()), []
+    spot_ppm = dict(answer.spot_ppm or ())
+    shares_bps = []
     total_ppm = sum(spot_ppm.values(), Fraction(0))
     for token, low_bps, high_bps in zip(
         bounds.tokens, bounds.low_bps, bounds.high_bps, strict=True

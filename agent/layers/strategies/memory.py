@@ -18,7 +18,8 @@ def read_memory(step: StepInput, store: Store) -> StrategyMemory:
     """Return the store's record of the strategies; nothing with a single strategy."""
     if not step.config(CapitalSplit).strategies:
         return StrategyMemory()
-    ledger, head_block = store.layer_repository(StrategyStore).ledger(), step.snapshot.head.number
+    ledger = store.layer_repository(StrategyStore).ledger()
+    head_block = step.snapshot.head.number
     steps_by_intent = {}
     for intent in ledger.unbooked_intents if ledger.bookings else ():
         if intent.receipt is None or intent.receipt.block_number > head_block:
@@ -35,10 +36,8 @@ def _strategy_step(store: Store, intent: Intent) -> StepInput | None:
     if intent.kind is not IntentKind.SWAP:
         return None
     try:
-        plan, input_json = (
-            store.journal.grant(intent.id).plan,
-            store.steps.input_json(intent.step_id),
-        )
+        plan = store.journal.grant(intent.id).plan
+        input_json = store.steps.input_json(intent.step_id)
         step = codec.loads_optional(StepInput, input_json)
         decision = None if plan is None else plan.decision
         if (

@@ -35,7 +35,8 @@ def record_after_input(store: Store, step: StepInput) -> None:
     NAV per share and health. If another process wrote first, nothing is written, and the next cycle
     derives the change again.
     """
-    strategy_store, books = store.layer_repository(StrategyStore), step.layer(StrategiesState).books
+    strategy_store = store.layer_repository(StrategyStore)
+    books = step.layer(StrategiesState).books
     if (
         not step.config(CapitalSplit).strategies
         or books is None
@@ -77,11 +78,13 @@ def book_after_cycle(store: Store, outcome: StepOutcome) -> None:
 def _record_strategy_states(
     strategy_store: StrategyStore, step: StepInput, books: StrategyBooks
 ) -> None:
-    now_s, prices = capped_chain_time_s(step.snapshot), reference_prices(step).price_by_token
+    now_s = capped_chain_time_s(step.snapshot)
+    prices = reference_prices(step).price_by_token
     strategy_by_name = {
         strategy.name: strategy for strategy in step.config(CapitalSplit).strategies
     }
-    updated_states, point_by_name = [], {}
+    updated_states = []
+    point_by_name = {}
     strategy_values = [
         capital.holdings_value(dict(book.holdings), prices) for book in books.strategy_books
     ]

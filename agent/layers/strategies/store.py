@@ -256,7 +256,8 @@ def _unbooked_intents(
     """Return mined transactions that are not booked yet, oldest first."""
     if not bookings:
         return ()
-    booked_sources, opening_block = {booking.source for booking in bookings}, bookings[0].block
+    booked_sources = {booking.source for booking in bookings}
+    opening_block = bookings[0].block
     intent_rows = [
         row
         for row in all_rows(db, _select_mined_intents(), IntentRow, after=after_seq)

@@ -20,10 +20,13 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
 
     Plans without a gain, exits and manual requests pass.
     """
-    tax_inputs, plan, decision = case.step.layer(TaxState).inputs, case.plan, case.plan.decision
+    tax_inputs = case.step.layer(TaxState).inputs
+    plan = case.plan
+    decision = case.plan.decision
     if tax_inputs is None or not plan.legs or not isinstance(decision, Rebalance):
         return GuardMeasurement("no gain", True)
-    at_s, wrapped_native = case.step.snapshot.head.timestamp_s, case.step.portfolio.wrapped_native
+    at_s = case.step.snapshot.head.timestamp_s
+    wrapped_native = case.step.portfolio.wrapped_native
     plan_gains = planned_gains(
         plan, tax_inputs, case.prices, case.numeraire.address, wrapped_native, at_s
     )
@@ -54,7 +57,8 @@ def _year_limit(step: StepInput) -> Fraction | None:
 
 
 def _year_limit_text(limit: Fraction, step: StepInput) -> str:
-    numeraire, tax_inputs = step.portfolio.numeraire, step.layer(TaxState).inputs
+    numeraire = step.portfolio.numeraire
+    tax_inputs = step.layer(TaxState).inputs
     return format_year_limit(
         limit,
         "" if tax_inputs is None else tax_inputs.currency,

@@ -43,10 +43,8 @@ def within_year_limit(
     )
     if _total_gain(plan_gains) <= max(unused_gain, Fraction(0)):
         return full_plan
-    tokens_with_gains, allowed_gain = (
-        {planned_gain.token for planned_gain in plan_gains if planned_gain.gain > 0},
-        max(unused_gain, Fraction(0)),
-    )
+    tokens_with_gains = {planned_gain.token for planned_gain in plan_gains if planned_gain.gain > 0}
+    allowed_gain = max(unused_gain, Fraction(0))
     for attempt in range(MAX_ATTEMPTS):
         cap_raw_by_token = _sale_caps(
             step.portfolio,

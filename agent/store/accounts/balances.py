@@ -379,7 +379,9 @@ class LostValue:
 
 def lost_value(db: Connection, chain_now_s: int) -> LostValue:
     """Sum the losses whose value is known."""
-    lost_last_day, lost_total, unknown_reason = Fraction(0), Fraction(0), ""
+    lost_last_day = Fraction(0)
+    lost_total = Fraction(0)
+    unknown_reason = ""
     for row in all_rows(db, _select_decreases(), ExternalTransferRow):
         transfer = _transfer_from_row(row)
         is_recent = transfer.chain_s > chain_now_s - DAY_S
@@ -524,7 +526,8 @@ class BalanceStore:
         """Write the balances at that block as openings, with the newest intent that they contain
         permanently.
         """
-        last_folded_seq, block_by_nonce = stored_balances.last_folded_seq, dict[int, int]()
+        last_folded_seq = stored_balances.last_folded_seq
+        block_by_nonce = dict[int, int]()
         # A replaced intent may still be mined as long as a reorg can remove the transaction that
         # took its nonce.
         for row in stored_balances.intent_rows:

@@ -120,10 +120,8 @@ def _unentered_moves(
             }
             yield intent.receipt.block_number, moved_raw_by_token
     for external_row in external_rows:
-        block, external_moves = (
-            external_row.block_number,
-            json.loads(external_row.changes_json).items(),
-        )
+        block = external_row.block_number
+        external_moves = json.loads(external_row.changes_json).items()
         moved_raw_by_token = {
             token: int(raw)
             for token, raw in external_moves

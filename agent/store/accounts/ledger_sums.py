@@ -175,16 +175,15 @@ def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
     """Return messages about stored sums that differ from openings, transfers and entries; empty if
     there are none.
     """
-    stored_raw_by_token, recomputed_raw_by_token = (
-        running_balances(db, book_number),
-        recomputed_balances(db, book_number),
-    )
+    stored_raw_by_token = running_balances(db, book_number)
+    recomputed_raw_by_token = recomputed_balances(db, book_number)
     messages = [
         f"balance of {token}: stored {stored_raw_by_token.get(token)}, the entries sum to {recomputed_raw_by_token.get(token)}"
         for token in sorted({*stored_raw_by_token, *recomputed_raw_by_token})
         if stored_raw_by_token.get(token) != recomputed_raw_by_token.get(token)
     ]
-    stored_loss, summed_loss = database.fact_number(db, LOSS_TOTAL), _sum_losses(db)
+    stored_loss = database.fact_number(db, LOSS_TOTAL)
+    summed_loss = _sum_losses(db)
     if stored_loss != summed_loss:
         messages.append(f"losses: stored {stored_loss}, the budgets sum to {summed_loss}")
     if settled_up_to_seq(db) > _last_settled_seq(db, 0, book_number):

@@ -56,7 +56,9 @@ from agent.store.tables import (
 from agent.store.transitions import OPEN_STATES
 from agent.units import NATIVE
 
-UNDECIDED, ADOPTED, FORGOTTEN = "undecided", "taken", "forgotten"
+UNDECIDED = "undecided"
+ADOPTED = "taken"
+FORGOTTEN = "forgotten"
 """Verdicts of the owner on discovered positions."""
 OWN_CHANGE = "own"
 """Stands in place of a verdict in rows of changes by mined intents."""
@@ -355,7 +357,8 @@ def _payout_amounts(
     """Return the amounts of `token` in final payouts after that intent, and the number of the
     newest payout before the first open one. Other payouts do not count: a reorg may undo them.
     """
-    payouts_raw, last_payout_seq = [], after_seq
+    payouts_raw = []
+    last_payout_seq = after_seq
     for row in all_rows(db, _select_payouts_after(), IntentRow, after_seq=after_seq):
         if row.state in {state.value for state in OPEN_STATES}:
             break

@@ -242,7 +242,8 @@ def _require_usable_target(target: Path, force: bool) -> None:
 def _move_aside(target: Path) -> Path:
     """Rename the store with its log, which must not be lost or applied to the next store."""
     renamed_name = f"{target.name}.before-restore-{_utc_now_text().replace(':', '')}"
-    previous_file, name_number = target.with_name(renamed_name), 1
+    previous_file = target.with_name(renamed_name)
+    name_number = 1
     while previous_file.exists():
         name_number += 1
         previous_file = target.with_name(f"{renamed_name}-{name_number}")

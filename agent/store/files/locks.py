@@ -296,7 +296,8 @@ def _is_folder_protected(status: os.stat_result) -> bool:
 def _is_only_member(gid: int) -> bool:
     """True if `gid` is the id of the user's own group, and that has no other members."""
     try:
-        this_user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+        this_user = pwd.getpwuid(os.geteuid())
+        group = grp.getgrgid(gid)
     except KeyError:
         return False
     other_members = [

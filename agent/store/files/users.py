@@ -24,7 +24,8 @@ BUSY_TIMEOUT_S = 10.0
 """How long a transaction waits for one of another process."""
 FAILURES_BEFORE_LOCK = {"name": 5, "address": 20}
 """Number of failed logins that causes a lock-out: more for an address, which users may share."""
-FIRST_LOCK_S, LONGEST_LOCK_S = 60, 900
+FIRST_LOCK_S = 60
+LONGEST_LOCK_S = 900
 """Length of a first lock-out, which doubles with each further failure, up to the longest."""
 FAILURE_MEMORY_S = 3_600
 """Seconds without a failure after which earlier ones no longer count."""

@@ -154,7 +154,8 @@ def unlisted_markets(
         coin = str(json_field(position, "coin"))
         if not isinstance(position, Mapping) or coin in listed_markets:
             continue
-        size_text, max_leverage = str(position.get("szi")), position.get("maxLeverage")
+        size_text = str(position.get("szi"))
+        max_leverage = position.get("maxLeverage")
         size = parse_decimal(size_text, f"the size of {safe_label(coin, 'a position')}")
         size_decimals = len(size_text.partition(".")[2])
         if not size or size_decimals > QUOTE_DECIMALS or not isinstance(max_leverage, int):
@@ -365,10 +366,13 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
     """
     if not isinstance(answer, Mapping) or not isinstance(answer.get("time"), int):
         raise _malformed_error("the account")
-    all_margin, cross_margin = answer.get("marginSummary"), answer.get("crossMarginSummary")
+    all_margin = answer.get("marginSummary")
+    cross_margin = answer.get("crossMarginSummary")
     if not isinstance(all_margin, Mapping) or not isinstance(cross_margin, Mapping):
         raise _malformed_error("the account")
-    positions, values_raw, settings = [], [], []
+    positions = []
+    values_raw = []
+    settings = []
     for position_row in _list_of(answer, "assetPositions"):
         position = json_field(position_row, "position")
         coin = str(position.get("coin")) if isinstance(position, Mapping) else ""
@@ -387,7 +391,8 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
         values_raw.append(value_raw)
     isolated_coins = tuple(coin for coin, setting in settings if setting.is_isolated)
     for total_key in () if isolated_coins else _TOTAL_KEYS:
-        all_raw, cross_raw = _usd_raw(all_margin, total_key), _usd_raw(cross_margin, total_key)
+        all_raw = _usd_raw(all_margin, total_key)
+        cross_raw = _usd_raw(cross_margin, total_key)
         if abs(all_raw - cross_raw) > 1:
             raise _contradiction_error(f"cross margin ({total_key})", cross_raw, all_raw)
     account = ReportedAccount(
@@ -437,7 +442,8 @@ def build_account(
     be detected.
     """
     market_by_name = {market.market: market for market in markets}
-    required_margin_raw, tolerance_raw = Fraction(0), 1
+    required_margin_raw = Fraction(0)
+    tolerance_raw = 1
     for position, value_raw in zip(reported.positions, reported.position_values_raw, strict=True):
         market = market_by_name[position.market]
         required_margin_raw += margin.tiered_margin_raw(
@@ -475,7 +481,8 @@ def parse_transfers(
     (negative: out of it), and the kinds of rows of which that is not known. Raises Retryable for an
     unexpected format.
     """
-    net_moved_raw, unknown_kinds = 0, dict[str, None]()
+    net_moved_raw = 0
+    unknown_kinds = dict[str, None]()
     for row in transfer_rows:
         transfer_fields = row.get("delta")
         if not isinstance(transfer_fields, Mapping) or not isinstance(
@@ -581,7 +588,8 @@ def parse_stops(
     resting_stops = []
     for row in stop_rows:
         market, sign = _market_and_sign(row, market_by_coin)
-        coin, size_decimals = market.coin, market.size_decimals
+        coin = market.coin
+        size_decimals = market.size_decimals
         size_raw = sign * parse_raw(row.get("sz"), size_decimals, f"the size of a stop of {coin}")
         trigger = parse_decimal(row.get("triggerPx"), f"the trigger of a stop of {coin}")
         resting_stops.append(
@@ -599,7 +607,8 @@ def parse_resting_orders(
     orders = []
     for row in order_rows:
         market, sign = _market_and_sign(row, market_by_coin)
-        order_name, size_decimals = f"an order of {market.coin}", market.size_decimals
+        order_name = f"an order of {market.coin}"
+        size_decimals = market.size_decimals
         unfilled_raw, size_raw = (
             sign * parse_raw(row.get(size_key), size_decimals, order_name)
             for size_key in ("sz", "origSz")
@@ -622,7 +631,8 @@ def _market_and_sign(
     row: Mapping[str, object], market_by_coin: Mapping[str, ListedMarket]
 ) -> tuple[ListedMarket, int]:
     """Return the market of an open order, and 1 if it buys, else -1."""
-    coin, side = row.get("coin"), row.get("side")
+    coin = row.get("coin")
+    side = row.get("side")
     if not isinstance(coin, str) or coin not in market_by_coin or side not in ("A", "B"):
         raise _malformed_error("an open order")
     return market_by_coin[coin], 1 if side == "B" else -1

@@ -20,7 +20,8 @@ class AgentKey:
     __slots__ = ("__key", "__mainnet", "address")
 
     def __init__(self, key: AgentPrivateKey, *, is_mainnet: bool) -> None:
-        self.__key, self.__mainnet = key, is_mainnet
+        self.__key = key
+        self.__mainnet = is_mainnet
         self.address = str(to_checksum_address(key.address))
 
     def sign(

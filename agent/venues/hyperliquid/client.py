@@ -395,7 +395,8 @@ class HyperliquidClient:
         """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
         known. Sums of rows before the last full page are kept.
         """
-        request_type, user = "userNonFundingLedgerUpdates", self._account_address.lower()
+        request_type = "userNonFundingLedgerUpdates"
+        user = self._account_address.lower()
         transfer_rows = self._read_all_rows(
             self._connection.side_info, request_type, self._transfer_total.until_ms, user=user
         )
@@ -616,7 +617,8 @@ class HyperliquidClient:
             ticket.nonce_ms,
             ticket.expires_ms,
         )
-        refusal, has_no_answer = None, False
+        refusal = None
+        has_no_answer = False
         try:
             refusal = parse_refusal(self._connection.exchange(request_body))
         except Retryable:

@@ -72,7 +72,8 @@ class HyperliquidConnection:
                 f"hyperliquid: {url_parts.hostname} is not the {network_name(is_mainnet)}",
                 "change the url or the network",
             )
-        self._url, self._session = url.rstrip("/"), open_session(url)
+        self._url = url.rstrip("/")
+        self._session = open_session(url)
         self._timeout_s = timeout_s
         self._budget = budget
         self._side_reads_end_s = 0.0

@@ -281,11 +281,9 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
         )
     if order_fields.get("cloid") != cloid:
         raise Retryable("the venue answered for another order", code=ErrorCode.ANSWER)
-    oid, accepted_ms, side = (
-        order_fields.get("oid"),
-        order_fields.get("timestamp"),
-        order_fields.get("side"),
-    )
+    oid = order_fields.get("oid")
+    accepted_ms = order_fields.get("timestamp")
+    side = order_fields.get("side")
     if not isinstance(oid, int) or not isinstance(accepted_ms, int) or side not in ("A", "B"):
         raise Retryable(
             "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
@@ -318,12 +316,10 @@ def order_state(record: OrderRecord, fills_answer: object, size_decimals: int) -
         raise Retryable(
             "the venue's answer for fills has an unexpected format", code=ErrorCode.ANSWER
         )
-    filled_size, quote_change, fee_total, closed_profit = (
-        Fraction(0),
-        Fraction(0),
-        Fraction(0),
-        Fraction(0),
-    )
+    filled_size = Fraction(0)
+    quote_change = Fraction(0)
+    fee_total = Fraction(0)
+    closed_profit = Fraction(0)
     sign = 1 if record.size > 0 else -1
     fill_by_id = dict[str, OrderFill]()
     for fill in fills_answer:
@@ -338,12 +334,10 @@ def order_state(record: OrderRecord, fills_answer: object, size_decimals: int) -
         fill_quote_change = -fill_size * parse_decimal(fill.get("px"), "the price of a fill")
         fill_fee = parse_decimal(fill.get("fee"), "the fee of a fill")
         fill_profit = parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
-        filled_size, quote_change, fee_total, closed_profit = (
-            filled_size + fill_size,
-            quote_change + fill_quote_change,
-            fee_total + fill_fee,
-            closed_profit + fill_profit,
-        )
+        filled_size += fill_size
+        quote_change += fill_quote_change
+        fee_total += fill_fee
+        closed_profit += fill_profit
         fill_by_id[str(fill_id)] = OrderFill(
             str(fill_id),
             require_whole(fill_size * 10**size_decimals, "the size of a fill"),

@@ -309,8 +309,10 @@ class HyperliquidPerps:
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue. Quotes the part of the order that the book fills within its bound."""
         market = account.market(order.market)
-        limit_venue_price, is_buy = limit_price(market, order), order.size_raw > 0
-        unfilled_size, traded_quote = Fraction(abs(order.size_raw), market.unit), Fraction(0)
+        limit_venue_price = limit_price(market, order)
+        is_buy = order.size_raw > 0
+        unfilled_size = Fraction(abs(order.size_raw), market.unit)
+        traded_quote = Fraction(0)
         book_side = self._client.order_book_side(
             order.market, asks=is_buy, may_wait=not order.is_reduce_only
         )
@@ -320,10 +322,8 @@ class HyperliquidPerps:
             ):
                 break
             fill_size = min(unfilled_size, level_size)
-            unfilled_size, traded_quote = (
-                unfilled_size - fill_size,
-                traded_quote + fill_size * level_price,
-            )
+            unfilled_size -= fill_size
+            traded_quote += fill_size * level_price
         filled_raw = abs(order.size_raw) - ceil_int(unfilled_size * market.unit)
         if filled_raw <= 0:
             raise UnsendableTransaction(
@@ -345,10 +345,8 @@ class HyperliquidPerps:
             case PerpOrder():
                 return self._order_draft(account, action, nonce_ms, expiry_s)
             case StopOrder():
-                market, market_number = (
-                    account.market(action.market),
-                    self._client.market_number(action.market),
-                )
+                market = account.market(action.market)
+                market_number = self._client.market_number(action.market)
                 venue_action = stop_action(
                     action, market, market_number, cloid_of(str(nonce_ms), 0, action)
                 )
@@ -397,7 +395,8 @@ class HyperliquidPerps:
         cancel once its order rests no more. A limit order has a receipt with its fills so far from
         the moment at which it rests, and fails only if the venue rejected it.
         """
-        cloid, action = str(intent.tx_hash), json.loads(bytes.fromhex(intent.tx.data[2:]))
+        cloid = str(intent.tx_hash)
+        action = json.loads(bytes.fromhex(intent.tx.data[2:]))
         if action["type"] == CANCEL_TYPE:
             return self._cancel_receipt(intent, str(action["cancels"][0]["cloid"]))
         state = self._client.state_of(cloid)

@@ -51,14 +51,13 @@ DYNAMIC_FEE_CONFIG = bytes.fromhex("5bb525ff")
 DEFAULT_SCALING_FACTOR = bytes.fromhex("ba743e38")
 DEFAULT_FEE_CAP = bytes.fromhex("dcf4eb27")
 SECONDS_AGO = bytes.fromhex("633dd145")
-SECONDS_PER_OBSERVATION, ZERO_FEE_INDICATOR = 2, 420
+SECONDS_PER_OBSERVATION = 2
+ZERO_FEE_INDICATOR = 420
 """DynamicSwapFeeModule.MIN_SECONDS_AGO, and the base fee that stands for 0."""
 INCLUSION_DELAY_S = 4
 """Expected time from the block that was read to the block of the swap: two of OP Stack's."""
-_CLONE_PREFIX, _CLONE_SUFFIX = (
-    "3d602d80600a3d3981f3363d3d373d3d3d363d73",
-    "5af43d82803e903d91602b57fd5bf3",
-)
+_CLONE_PREFIX = "3d602d80600a3d3981f3363d3d373d3d3d363d73"
+_CLONE_SUFFIX = "5af43d82803e903d91602b57fd5bf3"
 """Creation code of a clone, around the implementation's address (EIP-1167)."""
 _GET_POOL_ABI = view_abi("getPool", input_abis("address", "address", "int24"), 1)
 _QUOTE_PARAMS = input_abis("address", "address", "uint256", "int24", "uint160")
@@ -110,10 +109,8 @@ class SlipstreamReader(V3Reader):
         self, pool: PoolRef, answers: Sequence[LensAnswer], twap_window_s: int
     ) -> V3Pool | CallStatus:
         """See PoolReader."""
-        pool_state, fee_pips = (
-            V3Reader.state(self, pool, answers, twap_window_s),
-            answer_uint(answers[1], 24),
-        )
+        pool_state = V3Reader.state(self, pool, answers, twap_window_s)
+        fee_pips = answer_uint(answers[1], 24)
         if isinstance(fee_pips, CallStatus):
             return fee_pips
         if not isinstance(pool_state, SlipstreamPool):
@@ -166,7 +163,8 @@ def _dynamic_fee(
         window_s,
     ) = known_words
     if scaling_factor == 0:
-        scaling_factor, cap_pips = default_scaling_factor, default_cap_pips
+        scaling_factor = default_scaling_factor
+        cap_pips = default_cap_pips
     if window_s != FEE_WINDOW_S or cap_pips > MAX_FEE_PIPS:
         return None
     if base_pips == ZERO_FEE_INDICATOR:

@@ -70,12 +70,14 @@ class V4Reader(V3Reader):
         """See PoolReader. MALFORMED if the pool's fee is not that of its key, or if the protocol's
         is larger than the PoolManager allows.
         """
-        pool_state, slot0 = V3Reader.state(self, pool, answers, 0), answer_uint(answers[1])
+        pool_state = V3Reader.state(self, pool, answers, 0)
+        slot0 = answer_uint(answers[1])
         if not isinstance(pool_state, V4Pool):
             return pool_state
         if isinstance(slot0, CallStatus):
             return slot0
-        protocol_fee, fee_pips = slot0 >> 184 & 0xFFFFFF, slot0 >> 208 & 0xFFFFFF
+        protocol_fee = slot0 >> 184 & 0xFFFFFF
+        fee_pips = slot0 >> 208 & 0xFFFFFF
         if fee_pips != pool.fee_pips or max(protocol_fees(protocol_fee)) > MAX_PROTOCOL_FEE:
             return CallStatus.MALFORMED
         return replace(pool_state, manager=self.manager, protocol_fee=protocol_fee)
@@ -138,7 +140,8 @@ class UniswapV4(AmmVenue):
     def quote_call(self, leg: Leg, amount_in_raw: int, tier: int) -> ContractCall:
         """See AmmVenue: V4Quoter.quoteExactInputSingle."""
         tick_spacing, fee_pips = divmod(tier, 1 << SPACING_SHIFT)
-        currency_in, currency_out = self.currency(leg.token_in), self.currency(leg.token_out)
+        currency_in = self.currency(leg.token_in)
+        currency_out = self.currency(leg.token_out)
         currencies = sorted((currency_in, currency_out), key=lambda currency: int(currency, 16))
         hooks = to_checksum_address(self.maker.init_code_hash[-40:])
         pool_key = (*currencies, fee_pips, tick_spacing, hooks)

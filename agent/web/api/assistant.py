@@ -33,7 +33,8 @@ INSTRUCTIONS = (
     " are exact decimal or base-unit strings: quote them as they are, and never round or add them as"
     f" floats. {DATA_NOTICE} No tool sends a transaction."
 )
-DOCS_URI_PREFIX, MARKDOWN = "trimtab://docs/", "text/markdown"
+DOCS_URI_PREFIX = "trimtab://docs/"
+MARKDOWN = "text/markdown"
 STEP_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 

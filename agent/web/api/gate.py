@@ -31,9 +31,11 @@ PROBE_PATHS = ("/health", "/ready", "/metrics")
 """Paths for machines that watch a run, outside of API_PREFIX."""
 SPECIFICATION_PATH = "/openapi.json"
 """The one path that needs no token."""
-CALLS_PER_MINUTE, BURST = 120, 60
+CALLS_PER_MINUTE = 120
+BURST = 60
 """Calls of one token."""
-INVALID_CALLS_PER_MINUTE, INVALID_BURST = 60, 30
+INVALID_CALLS_PER_MINUTE = 60
+INVALID_BURST = 30
 """Calls without a valid token, from all clients together. They never slow down a valid token."""
 MAX_BODY_BYTES = 262_144
 """Bytes; above the largest body that a route's model allows."""
@@ -73,8 +75,11 @@ class RateLimit:
     """A token bucket, by a monotonic clock."""
 
     def __init__(self, per_minute: int, burst: int, clock_s: Callable[[], float]) -> None:
-        self._calls_per_s, self._burst, self._clock_s = per_minute / 60, float(burst), clock_s
-        self._remaining_calls, self._updated_s = self._burst, clock_s()
+        self._calls_per_s = per_minute / 60
+        self._burst = float(burst)
+        self._clock_s = clock_s
+        self._remaining_calls = self._burst
+        self._updated_s = clock_s()
 
     def count_call(self) -> int:
         """Count a call; return 0, or the seconds after which the next one is allowed."""
@@ -102,7 +107,9 @@ class Gate:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tokens = tokens
-        self.app, self._now_s, self._clock_s = app, now_s, clock_s
+        self.app = app
+        self._now_s = now_s
+        self._clock_s = clock_s
         self._limits: dict[str, RateLimit] = {}
         self._invalid_call_limit = RateLimit(INVALID_CALLS_PER_MINUTE, INVALID_BURST, clock_s)
 
@@ -154,10 +161,12 @@ class Gate:
             api_token = self.tokens.find(token_text.strip()) if scheme.lower() == "bearer" else None
         except TrimtabError as error:
             raise ApiError(503, error.code, error.message, error.remedy) from None
-        code, reason = ("token_unknown" if credentials else "token_missing"), "no valid token"
+        code = "token_unknown" if credentials else "token_missing"
+        reason = "no valid token"
         if api_token is not None:
             token_state = api_token.state(int(self._now_s()))
-            code, reason = f"token_{token_state}", f"the token is {token_state}"
+            code = f"token_{token_state}"
+            reason = f"the token is {token_state}"
         if api_token is None or code != "token_active":
             if wait_s := self._invalid_call_limit.count_call():
                 raise _rate_limit_error(wait_s)
@@ -199,7 +208,8 @@ async def _buffer_body(receive: Receive) -> Receive:
     """Return a `receive` of the whole body, read in advance. Raises ApiError if the body is longer
     than MAX_BODY_BYTES or incomplete after BODY_TIMEOUT_S.
     """
-    body, is_incomplete = bytearray(), True
+    body = bytearray()
+    is_incomplete = True
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             while is_incomplete:
@@ -252,20 +262,28 @@ def problem_response(error: TrimtabError) -> Response:
     headers: dict[str, str] = {}
     match error:
         case ApiError():
-            status, code, headers = error.status, error.code, error.headers
+            status = error.status
+            code = error.code
+            headers = error.headers
         case ConfigError() if error.code == ErrorCode.UNKNOWN:
-            status, code = 404, error.code
+            status = 404
+            code = error.code
         case ConfigError():
-            status, code = 409, error.code or error.field or "config"
+            status = 409
+            code = error.code or error.field or "config"
         case Refused():
-            status, code = 409, error.code or "refused"
+            status = 409
+            code = error.code or "refused"
         case Retryable():
-            status, code = 503, error.code or "retry"
+            status = 503
+            code = error.code or "retry"
             headers = {"Retry-After": str(RETRY_AFTER_S)}
         case OperatorNeeded():
-            status, code = 503, error.code or "operator"
+            status = 503
+            code = error.code or "operator"
         case _:
-            status, code = 500, error.code or "internal"
+            status = 500
+            code = error.code or "internal"
     return _problem_response(status, code, error.message, error.remedy, headers)
 
 

@@ -248,7 +248,8 @@ def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
         before: Annotated[str | None, Query(pattern=STEP_ID_PATTERN)] = None,
     ) -> Response:
         history_document = await cache.read_stored("records.step_history.history", limit, before)
-        steps, link_header = history_document["steps"], {}
+        steps = history_document["steps"]
+        link_header = {}
         if len(steps) == limit:
             next_url = f"{API_PREFIX}/history?limit={limit}&before={steps[-1]['step']}"
             link_header = {"Link": f'<{next_url}>; rel="next"'}

@@ -112,7 +112,8 @@ class TokenFile:
                 )
             file_stamp = (file_stat.st_ino, file_stat.st_mtime_ns, file_stat.st_size)
             if file_stamp != self._file_stamp:
-                self._tokens, self._file_stamp = _parse_tokens(file.read(), self.path), file_stamp
+                self._tokens = _parse_tokens(file.read(), self.path)
+                self._file_stamp = file_stamp
         return self._tokens
 
     def add(

@@ -42,10 +42,12 @@ def book_futures_action(
     off-chain venue may fill a part; only that part counts. A limit order is booked again with each
     new fill, since its receipt has all fills so far; without one it costs nothing.
     """
-    receipt, grant = intent.receipt, futures_grant(store.journal.grant(intent.id))
+    receipt = intent.receipt
+    grant = futures_grant(store.journal.grant(intent.id))
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
-    loss, turnover = receipt.gas_cost_wei * native_price, Fraction(0)
+    loss = receipt.gas_cost_wei * native_price
+    turnover = Fraction(0)
     if grant is not None and receipt.status == 1:
         numeraire_in_quote = Fraction(grant.account.quote.unit, step.portfolio.numeraire.unit)
         if isinstance(grant.action, PerpOrder):
@@ -57,7 +59,8 @@ def book_futures_action(
             cost, budgeted_value = _collateral_cost(
                 grant, receipt, step.snapshot, futures_policy(step)
             )
-        loss, turnover = loss + cost / numeraire_in_quote, budgeted_value / numeraire_in_quote
+        loss += cost / numeraire_in_quote
+        turnover = budgeted_value / numeraire_in_quote
     store.budgets.book_intent(intent, turnover, loss, receipt.gas_cost_wei, chain_s)
     return loss
 
@@ -70,13 +73,14 @@ def _order_cost(
     """
     if order.kind.can_rest and not receipt.fills:
         return Fraction(0), Fraction(0)
-    market, size_raw = grant.account.market(order.market), order.size_raw
-    quote_raw, fee_raw = (
-        order.bound_raw,
-        ceil_int(order.bound_raw * Fraction(market.fee_ppm, margin.PPM)),
-    )
+    market = grant.account.market(order.market)
+    size_raw = order.size_raw
+    quote_raw = order.bound_raw
+    fee_raw = ceil_int(order.bound_raw * Fraction(market.fee_ppm, margin.PPM))
     if (fill := order_fill(order, receipt, may_be_partial=may_be_partial)) is not None:
-        size_raw, quote_raw, fee_raw = fill.size_raw, abs(fill.quote_raw), fill.fee_raw
+        size_raw = fill.size_raw
+        quote_raw = abs(fill.quote_raw)
+        fee_raw = fill.fee_raw
     index_value = abs(size_raw) * market.index
     slippage_value = quote_raw - index_value if order.size_raw > 0 else index_value - quote_raw
     counts_against_budget = order.is_reduce_only and not grant.is_emergency and grant.is_budgeted
@@ -91,10 +95,8 @@ def _collateral_cost(
     """Return the wallet's shortfall against the granted amount, and the deposit that counts against
     its budget, in quote base units.
     """
-    expected_change_raw, quote_per_collateral = (
-        collateral_change_raw(grant.action),
-        grant.account.collateral_unit_raw,
-    )
+    expected_change_raw = collateral_change_raw(grant.action)
+    quote_per_collateral = grant.account.collateral_unit_raw
     missing_collateral_raw = expected_change_raw - receipt.net_transfers(snapshot.owner).get(
         collateral_token(policy), 0
     )

@@ -32,7 +32,8 @@ from agent.policy import failures
 
 MAX_ACTIONS = 12
 """Maximum futures actions of a cycle, each with a plan of its own."""
-DIVISOR_STEP, MAX_DIVISOR = 4, 64
+DIVISOR_STEP = 4
+MAX_DIVISOR = 64
 """Each refused simulation multiplies the divisor of an order by DIVISOR_STEP, up to MAX_DIVISOR in
 a cycle.
 """
@@ -107,7 +108,8 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
     requests.
     """
     futures_cycle = cycle.layer(FuturesCycle)
-    plan, decision = outcome.plan, outcome.decision
+    plan = outcome.plan
+    decision = outcome.decision
     if plan is None or (layer_plan := planned_futures(plan)) is None:
         return None
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
@@ -120,10 +122,8 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
         failure_key = MARGIN_PLACE
     elif layer_plan.orders and not layer_plan.account_actions:
         failure_key = layer_plan.orders[0].market
-    refused_s_by_key, divisor_by_market = (
-        dict(futures_cycle.refused_s_by_market),
-        dict(futures_cycle.order_divisors),
-    )
+    refused_s_by_key = dict(futures_cycle.refused_s_by_market)
+    divisor_by_market = dict(futures_cycle.order_divisors)
     if (
         by_owner
         or not failure_key
@@ -186,10 +186,8 @@ def skip_failed_market(
     """
     decision = outcome.decision
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-    failure_key, refused_s_by_key = (
-        failures.exit_name(plan),
-        dict(futures_cycle.refused_s_by_market),
-    )
+    failure_key = failures.exit_name(plan)
+    refused_s_by_key = dict(futures_cycle.refused_s_by_market)
     if intent.receipt is None or by_owner or failure_key in ("", MARGIN_PLACE):
         return None
     if futures_cycle.action_count >= MAX_ACTIONS or failure_key in refused_s_by_key:

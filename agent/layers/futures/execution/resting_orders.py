@@ -55,7 +55,8 @@ def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]
     """
     if not cloids:
         return {}
-    layer_plan, end_reason = futures_plan_of(outcome), ""
+    layer_plan = futures_plan_of(outcome)
+    end_reason = ""
     if outcome.kind is OutcomeKind.HALT:
         end_reason = outcome.reason
     elif outcome.decision_result.exit_token:

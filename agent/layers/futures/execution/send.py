@@ -35,7 +35,8 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
     """
     if (layer_plan := planned_futures(plan)) is None:
         raise ValueError("a plan without futures actions is sent as swaps")
-    futures_cycle, action = cycle.layer(FuturesCycle), layer_plan.actions[0]
+    futures_cycle = cycle.layer(FuturesCycle)
+    action = layer_plan.actions[0]
     frees_margin = (
         action.is_reduce_only if isinstance(action, PerpOrder) else layer_plan.is_reducing
     )

@@ -99,10 +99,8 @@ class VenueExecutor:
         self, reason_by_cloid: Mapping[str, str], step_id: str = ""
     ) -> list[Intent]:
         """See ports.Executor. Needs no snapshot: the market and the order are in the journal."""
-        resting_orders, resolved_orders = (
-            [intent for intent in self._open_orders() if intent.is_resting],
-            [],
-        )
+        resting_orders = [intent for intent in self._open_orders() if intent.is_resting]
+        resolved_orders = []
         for intent in resting_orders:
             why = reason_by_cloid.get(str(intent.tx_hash))
             if why is None or intent.tx_hash in self._cloids_being_cancelled():
@@ -261,16 +259,12 @@ class VenueExecutor:
 
     def _cancel(self, order: Intent, why: str, step_id: str) -> None:
         """Cancel a resting limit order by an action of its own, also while paused."""
-        submitter, order_grant = (
-            self._submitter,
-            futures_grant(self._submitter.journal.grant(order.id)),
-        )
+        submitter = self._submitter
+        order_grant = futures_grant(self._submitter.journal.grant(order.id))
         if order_grant is None or not isinstance(order_grant.action, PerpOrder):
             raise ValueError(f"intent {order.id} is not an order")
-        action, now_s = (
-            OrderCancel(order_grant.action.market, str(order.tx_hash)),
-            submitter.sender.head().timestamp_s,
-        )
+        action = OrderCancel(order_grant.action.market, str(order.tx_hash))
+        now_s = submitter.sender.head().timestamp_s
         draft = self._venue.draft(UNREAD_ACCOUNT, action, now_s)
         if draft.nonce is None:
             raise ValueError("a cancel at a venue has the venue's nonce")
@@ -393,7 +387,8 @@ class VenueExecutor:
         Raises Refused for a limit order in a market in which another rests: together they could
         open twice what is planned.
         """
-        new_action, unresolved_orders = granted_action(grant), []
+        new_action = granted_action(grant)
+        unresolved_orders = []
         for intent, action in self._open_actions():
             if not intent.is_resting and not isinstance(action, OrderCancel):
                 unresolved_orders.append(intent)

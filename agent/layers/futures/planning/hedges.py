@@ -103,7 +103,8 @@ def hedge_instead(
         return decision_result, sale_plan
     comparisons: list[HedgeComparison] = []
     hedged_tokens = {hedge.token for hedge in policy.hedges}
-    change_raw_by_token, numeraire = sale_plan.wallet_changes(), step.portfolio.numeraire.address
+    change_raw_by_token = sale_plan.wallet_changes()
+    numeraire = step.portfolio.numeraire.address
     excesses_and_drifts = [
         (
             min(-change_raw_by_token[asset_drift.token] * asset_drift.price, asset_drift.value),
@@ -155,7 +156,8 @@ def compare_with_sale(
     sale costs the difference between the whole plan and the plan that remains beside the hedge,
     both on the step's pools.
     """
-    policy, account = futures_policy(step), margin_account(step.snapshot)
+    policy = futures_policy(step)
+    account = margin_account(step.snapshot)
     if policy is None or policy.hedge_policy is None or account is None:
         raise ValueError("a hedge needs [futures.hedge] and a margin account")
     hedge_settings = policy.hedge_policy
@@ -190,10 +192,8 @@ def compare_with_sale(
     )
     basis_cost = max(ZERO, 1 - market.mark / market.index) * hedged_value
     plan_beside = _plan_beside_hedge(step, decision, sale_plan, drift, hedged_value)
-    saved_costs, order_gas_value = (
-        _fees_and_impact(sale_plan),
-        _order_gas_value(step.snapshot, step.portfolio, reference_prices(step)),
-    )
+    saved_costs = _fees_and_impact(sale_plan)
+    order_gas_value = _order_gas_value(step.snapshot, step.portfolio, reference_prices(step))
     if plan_beside is not None:
         saved_costs = tuple(  # type: ignore[assignment]
             whole_cost - cost_beside
@@ -281,7 +281,8 @@ def _sized_short(
     """Return the short of a value, in whole lots, within every limit. Missing margin may be
     deposited from the wallet.
     """
-    policy, account = futures_policy(step), margin_account(step.snapshot)
+    policy = futures_policy(step)
+    account = margin_account(step.snapshot)
     if policy is None or account is None:
         return Short(0, "the margin account is not known")
     if block_reason := _no_short_reason(step, policy, drift, market):
@@ -307,18 +308,21 @@ def _sized_short(
     def largest_short_raw(deposit_raw: int) -> int:
         collateral_raw = account.collateral_raw + deposit_raw * account.collateral_unit_raw
         funded_account = replace(account, collateral_raw=collateral_raw)
-        limits, target_leverage_bps = policy.limits, policy.leverage_bps
+        limits = policy.limits
+        target_leverage_bps = policy.leverage_bps
         return largest_allowed_raw(
             funded_account, market.market, wanted_size_raw, limits, spot_value, target_leverage_bps
         )
 
-    short_raw, deposit_raw = largest_short_raw(0), 0
+    short_raw = largest_short_raw(0)
+    deposit_raw = 0
     if short_raw != wanted_size_raw and (
         possible_deposit_raw := _deposit_raw(step, drifts, market, short_value)
     ):
         funded_short_raw = largest_short_raw(possible_deposit_raw)
         if abs(funded_short_raw) > abs(short_raw):
-            short_raw, deposit_raw = funded_short_raw, possible_deposit_raw
+            short_raw = funded_short_raw
+            deposit_raw = possible_deposit_raw
     if not short_raw:
         return Short(
             0,
@@ -361,7 +365,8 @@ def _deposit_raw(
     """Return the deposit for a short of this value, capped at the wallet's balance; an approved
     deposit is kept unchanged.
     """
-    policy, account = futures_policy(step), margin_account(step.snapshot)
+    policy = futures_policy(step)
+    account = margin_account(step.snapshot)
     if policy is None or account is None or not policy.vault:
         return 0
     available_raw = depositable_raw(step, drifts)
@@ -434,7 +439,8 @@ def _opening_plan(
     by_owner: bool = False,
 ) -> Plan:
     """Return the plan of the order that opens a hedge, or of the deposit needed first."""
-    policy, account = futures_policy(step), margin_account(step.snapshot)
+    policy = futures_policy(step)
+    account = margin_account(step.snapshot)
     market = market_of(step.snapshot, comparison.token)
     if policy is None or account is None or market is None:
         raise ValueError("a hedge needs a market and a margin account")
@@ -484,7 +490,8 @@ def owner_hedge_plan(
     limits allow. Raises Refused with the reason if there is none.
     """
     label = step.portfolio.token(token).label
-    policy, drifts = futures_policy(step), decision_result.drifts
+    policy = futures_policy(step)
+    drifts = decision_result.drifts
     if policy is None or policy.hedge_policy is None:
         raise Refused(
             f"{label} cannot be hedged: [futures.hedge] is missing",
@@ -523,7 +530,8 @@ def owner_hedge_plan(
 def owner_closing_plan(step: StepInput, decision_result: DecisionResult, token: str) -> Plan:
     """Return the plan that closes a token's hedge. Raises Refused if that is not possible now."""
     label = step.portfolio.token(token).label
-    policy, account = futures_policy(step), margin_account(step.snapshot)
+    policy = futures_policy(step)
+    account = margin_account(step.snapshot)
     hedge = next(
         (candidate for candidate in (policy.hedges if policy else ()) if candidate.token == token),
         None,

@@ -132,7 +132,8 @@ def plan_futures(  # noqa: PLR0913
             )
         return _deposit_plan(triggers[0], deposit_raw)
     if triggers[0] is FuturesTrigger.POSITION:
-        trim_size_by_market, trigger_name = position_trims(account, policy), triggers[0].value
+        trim_size_by_market = position_trims(account, policy)
+        trigger_name = triggers[0].value
         trim_plan = reducing_plan(
             account,
             policy,
@@ -246,7 +247,8 @@ def reducing_plan(
     """
     limits = policy.limits
     slippage_bps = limits.emergency_slippage_bps if is_emergency else limits.slippage_bps
-    orders, refusal_reasons = [], []
+    orders = []
+    refusal_reasons = []
     for market, size_raw in sorted(
         ((account.market(market_id), size_raw) for market_id, size_raw in size_by_market.items()),
         key=lambda market_and_size: (
@@ -289,7 +291,8 @@ def _target_plan(
     also cut so that the notional stays at its target. The limit on the largest share is judged
     after all orders. If one of them is not possible, those of the other side are not sent either.
     """
-    limits, orders = policy.limits, []
+    limits = policy.limits
+    orders = []
     refusal_reasons = list(funding_notes(account, policy))
     min_notional = dust_notional(account, policy)
     size_by_market = sizes_worth_an_order(account, policy)
@@ -384,7 +387,8 @@ def _cut_openings(
     """Return the openings within every limit, with a note on each that is cut."""
     limits = policy.limits
     limits_without_max_position = replace(limits, max_position_bps=BPS)
-    orders, notes = [], []
+    orders = []
+    notes = []
     allowed_sizes = largest_allowed_sizes(
         account, opening_size_by_market, limits_without_max_position, spot_value
     )
@@ -443,7 +447,8 @@ def _cut_to_target(
     hedge_notional = gross_notional_of(account) - gross_notional_of(without_hedges(account, policy))
     max_notional = target_gross_notional(account, policy) + reduced_notional + hedge_notional
     size_by_market = {order.market: order.size_raw for order in opening_orders}
-    orders, notes = [], []
+    orders = []
+    notes = []
     for market_id, size_raw in sizes_within_gross(account, size_by_market, max_notional).items():
         market = account.market(market_id)
         if size_raw != size_by_market[market_id]:

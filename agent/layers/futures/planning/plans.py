@@ -84,7 +84,9 @@ from agent.policy.step_faults import decision_faults
 from agent.reference import reference_prices
 from agent.units import BPS, ceil_int, floor_int, largest_remainder
 
-DEPOSIT_GAS, WITHDRAWAL_GAS, DELEGATE_GAS = 250_000, 1_500_000, 80_000
+DEPOSIT_GAS = 250_000
+WITHDRAWAL_GAS = 1_500_000
+DELEGATE_GAS = 80_000
 """Measured gas of a deposit, a withdrawal and a delegate change."""
 PPM = 1_000_000
 CLOSE_HEDGE = "close_hedge"
@@ -153,7 +155,9 @@ def plan_adjustment(
     """Return the plan of the futures layer, or why no action is possible now. Markets that back off
     after failures are skipped.
     """
-    account, policy, drifts = margin_account(step.snapshot), futures_policy(step), tuple(drifts)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
+    drifts = tuple(drifts)
     if account is None or policy is None:
         return account_fault(step.snapshot, policy) or "the margin account is unknown"
     if decision.closed_hedge_market:
@@ -188,7 +192,8 @@ def plan_adjustment(
     draft_layer_plan = _in_parts(
         account, policy, draft_layer_plan, dict(futures_progress(step).order_divisors)
     )
-    orders, refusal_reasons = [], list(draft_layer_plan.refusal_texts)
+    orders = []
+    refusal_reasons = list(draft_layer_plan.refusal_texts)
     for order in draft_layer_plan.orders:
         if back_off := back_off_reason(
             step.snapshot,
@@ -344,7 +349,8 @@ def current_futures_plan(
     """Return the plan of now beside the orders that rest, with orders that await a confirmation;
     None without an account.
     """
-    account, now_s = margin_account(step.snapshot), step.snapshot.head.timestamp_s
+    account = margin_account(step.snapshot)
+    now_s = step.snapshot.head.timestamp_s
     if account is None or (planning_account := account_for_planning(step, drifts)) is None:
         return None
     plan = plan_futures(
@@ -424,7 +430,8 @@ def _cut_to_budget(
     futures.limits.max_reduction_per_day, with a note; None if they are within it. The openings of a
     cut plan are not sent.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     reduction_orders = [order for order in orders if order.is_reduce_only]
     if account is None or policy is None or layer_plan.is_emergency or not reduction_orders:
         return None
@@ -454,12 +461,14 @@ def uneconomic_reason(
     gas, exceed limits.plan_cost. Empty if they do not, for reductions and closed hedges, and for
     orders that complete a set, whose cost was judged as a whole.
     """
-    limit_bps, layer_plan = limits.plan_cost_bps, planned_futures(plan)
+    limit_bps = limits.plan_cost_bps
+    layer_plan = planned_futures(plan)
     if limit_bps is None or layer_plan is None or layer_plan.is_reducing or not layer_plan.orders:
         return ""
     if layer_plan.trigger == CLOSE_HEDGE or layer_plan.completes_set:
         return ""
-    cost, notional = Fraction(0), Fraction(0)
+    cost = Fraction(0)
+    notional = Fraction(0)
     for order in layer_plan.orders:
         market = account.market(order.market)
         basis_cost = order.size_raw * (market.mark - market.index)
@@ -467,7 +476,8 @@ def uneconomic_reason(
         cost += abs(order.size_raw) * market.mark * market.fee_ppm / PPM
         notional += abs(order.size_raw) * market.index
     numeraire_in_quote = quote_per_numeraire(snapshot, portfolio)
-    cost, notional = cost / numeraire_in_quote + plan.cost.gas, notional / numeraire_in_quote
+    cost = cost / numeraire_in_quote + plan.cost.gas
+    notional = notional / numeraire_in_quote
     if cost * BPS <= limit_bps * notional:
         return ""
     return (
@@ -483,7 +493,8 @@ def _last_resort_deposit_raw(
     pool is held beyond their bounds: the depositable balance, at most the amount that restores the
     limits. Zero for other plans, while an index is stale, and below limits.min_trade.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None or layer_plan.trigger not in HEDGE_CLOSING_TRIGGERS:
         return 0
     if (

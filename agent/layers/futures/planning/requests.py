@@ -108,7 +108,8 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
     """Return the proposer of the owner's reduction: one order per plan, each market once per cycle.
     It holds once nothing is left to reduce.
     """
-    leverage_bps, symbol = request.leverage_bps, request.symbol
+    leverage_bps = request.leverage_bps
+    symbol = request.symbol
 
     def propose(step: StepInput) -> Proposal:
         account = require_account(step.snapshot, futures_policy(step))
@@ -119,10 +120,10 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
                 f"nothing is reduced: {futures_progress(step).hold_reason}",
                 remedy="see trimtab doctor",
             )
-        size_by_market, reason_by_stale_market = (
-            _remaining_sizes(futures_progress(step), policy, account, leverage_bps, symbol),
-            stale_market_reasons(step.snapshot, futures_policy(step)),
+        size_by_market = _remaining_sizes(
+            futures_progress(step), policy, account, leverage_bps, symbol
         )
+        reason_by_stale_market = stale_market_reasons(step.snapshot, futures_policy(step))
         if reason_by_stale_market and reason_by_stale_market.keys() >= size_by_market.keys():
             stale_text = ", ".join(reason_by_stale_market.values())
             raise Refused(f"nothing is reduced: {stale_text}", remedy="see trimtab margin")

@@ -67,7 +67,8 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     balance is not counted then either. Empty for a delegate's wallet: the account is part of its
     owner's portfolio.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None or is_delegate_wallet(step.snapshot, policy):
         return {}
     asset_tokens = {asset.token.address for asset in step.portfolio.assets}
@@ -158,8 +159,10 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Return the margin account's result since the NAV record, in numeraire base units; zero if the
     record or the step has no baseline.
     """
-    nav_record, baseline = step.history.orders.nav_per_share, margin_baseline(step)
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    nav_record = step.history.orders.nav_per_share
+    baseline = margin_baseline(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if (
         nav_record is None
         or nav_record.margin is None
@@ -289,7 +292,8 @@ def market_terms(step: StepInput, spot_value: Value) -> MarketGrowthInputs | Non
     """Return prices and funding of the markets, and the margin account's part of the capital, given
     the value of the spot portfolio; None without a known account.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None:
         return None
     account_value_raw = Fraction(max(0, margin.account_value_raw(account)))

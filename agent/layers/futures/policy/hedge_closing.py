@@ -39,7 +39,8 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     its excess over target is at most half the hedged value; if pending and expected funding until
     the horizon exceeds the cost of the sale; or if its horizon has passed.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None:
         return ""
     if policy.hedge_policy is None:
@@ -92,7 +93,8 @@ def hedge_closing_decision(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
     """Return the decision to close the first hedge that is due and whose market has a current
     index; None without one, if the account is unknown, or while the layer sends nothing.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None or futures_progress(step).hold_reason:
         return None
     reason_by_stale_market = stale_market_reasons(step.snapshot, policy)

@@ -150,7 +150,8 @@ def apply_hedges(step: StepInput) -> StepInput:
     """Return the step with its open hedges in the futures policy, and with spot targets
     adjusted for them.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None or not futures_state(step).hedges:
         return step
     return with_hedges(step, held_hedges(futures_state(step).hedges, account, policy))
@@ -163,7 +164,8 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     The targets are unchanged while a price or a balance is missing, since no rebalance happens
     then. An asset in quarantine keeps its target of zero.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None or not hedges:
         return step
     step = with_policy(step, replace(policy, hedges=hedges))
@@ -182,7 +184,8 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     max_bps_by_token = {
         drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts
     }
-    raised_bps_by_token, notes = dict[str, int](), []
+    raised_bps_by_token = dict[str, int]()
+    notes = []
     quarantined_tokens = {quarantined.token for quarantined in step.targets.quarantined_tokens}
     for hedge in hedges:
         if hedge.token not in bps_before_hedges_by_token or hedge.token in quarantined_tokens:

@@ -81,7 +81,8 @@ def due_futures_adjustment(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
     index is unknown, reductions continue in the other markets. `drifts` are empty while spot prices
     or balances are unknown, which blocks only the actions that depend on them.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None or futures_progress(step).hold_reason:
         return None
     reason_by_stale_market = stale_market_reasons(step.snapshot, policy)
@@ -149,7 +150,8 @@ def account_for_planning(step: StepInput, drifts: Sequence[AssetDrift]) -> Margi
     """Return the account from which orders are planned: as if every resting limit order were
     filled, unless a reduction is due; None without an account.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None or not account.resting_orders:
         return account
     triggers = due_triggers(account, policy, spot_value_in_quote(step, drifts))
@@ -252,7 +254,9 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Return notes on a futures layer that cannot act or waits for the user, on positions kept
     small by funding, and on a delegate's key; empty if there are none.
     """
-    notes, account, policy = [], margin_account(step.snapshot), futures_policy(step)
+    notes = []
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     waiting_reasons = [
         DRIFT_REASONS.get(trigger, f"{trigger.value} is above its limit")
         for trigger in waiting_triggers(step, drifts)
@@ -294,7 +298,8 @@ def _silent_back_offs(step: StepInput) -> list[str]:
     """Return which resting stops and deposits back off after failures; of orders the plan says
     it.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None:
         return []
     name_by_key = {MARGIN_PLACE: "deposits of margin"} | {
@@ -319,7 +324,8 @@ def spot_multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 
 def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that fired and wait for the user; empty while prices are unknown."""
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if step.snapshot.layer(FuturesReading).blocked_reason or futures_fault(step.snapshot, policy):
         return ()
     if account is None or policy is None or not policy.manual_triggers or not drifts:
@@ -343,7 +349,8 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     failed deposits, and while the last 24 h are unknown. Without drifts only the collateral, which
     is the numeraire, counts in the value of the spot portfolio.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if (
         account is None
         or policy is None
@@ -445,7 +452,8 @@ def reduction_budget_left(step: StepInput, spot_value: Fraction | None) -> Fract
     the last 24 h are unknown, which the guard judges. Less than MIN_BUDGET_SHARE of the budget is
     zero.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None or not policy.limits.reduction_per_day_bps:
         return None
     if step.history.budgets.unknown_reason or index_requires_reduction(
@@ -490,10 +498,8 @@ def deleverage_sizes(
     already is. Each fill counts at its bound with its fee. Positions are closed if nothing less is
     enough.
     """
-    gross_notional, account_value = (
-        margin.gross_notional_raw(account),
-        margin.account_value_raw(account),
-    )
+    gross_notional = margin.gross_notional_raw(account)
+    account_value = margin.account_value_raw(account)
     positions = [position for position in account.positions if position.market in markets]
     excess_notional = gross_notional - max_leverage * max(0, account_value)
     if excess_notional <= 0 or not positions:

@@ -44,7 +44,8 @@ def needs_no_gas(step: StepInput, decision: Decision) -> bool:
 
 def planned_deposit(step: StepInput, plan: Plan) -> tuple[str, int, str]:
     """Return collateral, base units and vault of the plan's deposit."""
-    layer_plan, policy = planned_futures(plan), futures_policy(step)
+    layer_plan = planned_futures(plan)
+    policy = futures_policy(step)
     if layer_plan is None or policy is None:
         return "", 0, ""
     return policy.collateral, layer_plan.top_up_raw, policy.vault

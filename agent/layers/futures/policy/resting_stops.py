@@ -32,16 +32,12 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
     """
     if account.is_on_chain:
         return ()
-    stop_distance, new_stops, kept_cloids = (
-        Fraction(policy.limits.resting_stop_bps, BPS),
-        [],
-        set[str](),
-    )
+    stop_distance = Fraction(policy.limits.resting_stop_bps, BPS)
+    new_stops = []
+    kept_cloids = set[str]()
     for position in account.positions if stop_distance else ():
-        market, trigger_price = (
-            account.market(position.market),
-            stop_trigger(account, position, stop_distance),
-        )
+        market = account.market(position.market)
+        trigger_price = stop_trigger(account, position, stop_distance)
         matching_stops = [
             resting_stop
             for resting_stop in account.resting_stops
@@ -100,7 +96,8 @@ def _joint_move(account: MarginAccount) -> Fraction | None:
     """Return the largest move in whole basis points of all markets against their positions that
     the account survives; None if it survives 100 %.
     """
-    low_bps, high_bps = 0, BPS
+    low_bps = 0
+    high_bps = BPS
     if not margin.is_liquidatable(margin.with_adverse_move(account, Fraction(1))):
         return None
     while high_bps - low_bps > 1:

@@ -46,7 +46,8 @@ def review_status(step: StepInput) -> ScheduleStatus | None:
 
 def mark_due_review(step: StepInput) -> StepInput:
     """Return the step whose futures policy says whether a review by its schedule is due."""
-    policy, status = futures_policy(step), review_status(step)
+    policy = futures_policy(step)
+    status = review_status(step)
     if policy is None or status is None:
         return step
     return with_policy(step, replace(policy, is_review_due=status.is_due))
@@ -69,7 +70,8 @@ def complete_review(step: StepInput, decision_result: DecisionResult) -> Decisio
 
 
 def _is_done(step: StepInput, decision_result: DecisionResult) -> bool:
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if account is None or policy is None:
         return False
     if isinstance(decision_result.decision, AdjustFutures | Halt) or not decision_result.drifts:

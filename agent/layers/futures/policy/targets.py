@@ -125,7 +125,8 @@ def held_weights(step: StepInput) -> dict[str, Fraction]:
     """Return the signed shares of the target notional that are held, by market; empty without a
     known account.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     if (
         account is None
         or policy is None
@@ -233,7 +234,8 @@ def _is_far_from_liquidation(account: MarginAccount, policy: FuturesPolicy) -> b
     """True if the leverage is below its target and the account survives the stress move.
     Utilisation then requires no deposit and no sale; it still bounds openings.
     """
-    leverage, state = margin.leverage(account), margin_state(account, policy.limits)
+    leverage = margin.leverage(account)
+    state = margin_state(account, policy.limits)
     is_below_target = leverage is not None and round(leverage * BPS) < policy.leverage_bps
     return is_below_target and bool(policy.limits.stress_move_bps) and state.survives_stress
 
@@ -380,7 +382,8 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
 
     A position p beside others of notional r has the share p / max(p + r, target notional).
     """
-    limits, target_notional = policy.limits, target_gross_notional(account, policy)
+    limits = policy.limits
+    target_notional = target_gross_notional(account, policy)
     max_share = Fraction(limits.max_position_bps * (BPS - limits.hysteresis_bps), BPS**2)
     gross_notional = margin.gross_notional_raw(account)
     hedged_markets = {hedge.market for hedge in policy.hedges}
@@ -663,7 +666,8 @@ def emergency_size_raw(account: MarginAccount, position: Position, limits: Futur
     to liquidation plus hysteresis.
     """
     market = account.market(position.market)
-    lot_raw, high_lots = market.lot_raw, -(-abs(position.size_raw) // market.lot_raw)
+    lot_raw = market.lot_raw
+    high_lots = -(-abs(position.size_raw) // market.lot_raw)
     low_lots = ceil_int(Fraction(high_lots, 2))
     safe_distance = Fraction(limits.emergency_distance_bps * (BPS + limits.hysteresis_bps), BPS**2)
 

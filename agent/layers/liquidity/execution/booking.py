@@ -198,6 +198,7 @@ def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
     """
     if not {position.token0, position.token1} <= set(prices):
         return Fraction(0)
-    price0, price1 = prices[position.token0], prices[position.token1]
+    price0 = prices[position.token0]
+    price1 = prices[position.token1]
     amount0_raw, amount1_raw = positions.owned_amounts(position, price0, price1)
     return amount0_raw * price0 + amount1_raw * price1

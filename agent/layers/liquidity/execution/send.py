@@ -23,7 +23,8 @@ def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
 
 def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, _: Intent) -> Cycle:
     """Return the cycle after the plan's first action, successful or not."""
-    liquidity_cycle, history = cycle.layer(LiquidityCycle), outcome.step_input.history
+    liquidity_cycle = cycle.layer(LiquidityCycle)
+    history = outcome.step_input.history
     if not liquidity_cycle.has_sent_action:
         liquidity_cycle = replace(
             liquidity_cycle,

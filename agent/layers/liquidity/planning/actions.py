@@ -123,7 +123,8 @@ def _exact_action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, Posi
 
 
 def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
-    confirmed_position, position = move.confirmed_position, move.position
+    confirmed_position = move.confirmed_position
+    position = move.position
     is_v2_pair = isinstance(position, LpV2Position)
     amounts_raw = positions.principal(position, move.liquidity)
     minimums = slippage.withdrawal_minimums(
@@ -150,7 +151,8 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
 
 
 def _collect(book: PositionBook, move: CollectMove) -> Collect:
-    confirmed_position, position = move.confirmed_position, move.position
+    confirmed_position = move.confirmed_position
+    position = move.position
     return Collect(
         venue=confirmed_position.venue,
         contract=confirmed_position.contract,
@@ -165,7 +167,8 @@ def _collect(book: PositionBook, move: CollectMove) -> Collect:
 
 
 def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBook]:
-    target, existing_position = move.target, move.existing_position
+    target = move.target
+    existing_position = move.existing_position
     pool = next(
         candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool
     )
@@ -173,7 +176,8 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         book, pool, existing_position, move.ticks, move.desired_raw
     )
     sqrt_range = minting.optional_sqrt_range(move.ticks)
-    limits, reference_price = book.step.limits, book.reference_price(target)
+    limits = book.step.limits
+    reference_price = book.reference_price(target)
     widest_band_bps = slippage.widest_band_bps(
         sqrt_range, reference_price, max_pool_deviation_bps(limits) or 0, limits.slippage_bps
     )

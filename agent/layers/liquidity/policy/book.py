@@ -38,7 +38,8 @@ class LiquidityLimits:
 
     def scaled(self, factor: Fraction) -> LiquidityLimits:
         """Return both limits times a factor."""
-        loss, weight = self.loss, self.weight
+        loss = self.loss
+        weight = self.weight
         if loss is not None:
             loss *= factor
         if weight is not None:
@@ -244,10 +245,8 @@ class PositionBook:
     def _with_wallet_changes(
         self, confirmed_position: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
     ) -> PositionBook:
-        raw_by_token, uncertain_by_token = (
-            dict(self.wallet_raw_by_token),
-            dict(self.uncertain_raw_by_token),
-        )
+        raw_by_token = dict(self.wallet_raw_by_token)
+        uncertain_by_token = dict(self.uncertain_raw_by_token)
         for token, change_raw, uncertain_change_raw in zip(
             (confirmed_position.token0, confirmed_position.token1),
             amounts_raw,

@@ -28,7 +28,8 @@ from agent.units import Price
 
 def withdraw_over_limit(context: DecisionContext) -> DecisionResult | None:
     """Withdraw liquidity above its limits."""
-    step, prices = context.step, context.prices
+    step = context.step
+    prices = context.prices
     adjustment = adjustments.limit_adjustment(step, prices)
     if not adjustment.exceeds_limit:
         return None

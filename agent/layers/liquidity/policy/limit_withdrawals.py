@@ -215,7 +215,8 @@ def _loss_per_cost(
     gas_unit_value: Value,
 ) -> Fraction:
     """Return the loss avoided per unit of cost; larger goes first."""
-    price0, price1 = book.prices[confirmed_position.token0], book.prices[confirmed_position.token1]
+    price0 = book.prices[confirmed_position.token0]
+    price1 = book.prices[confirmed_position.token1]
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
         return Fraction(-1)

@@ -43,10 +43,8 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
     """Return the minimum amounts of an action, given the book. A collect has none, because it pays
     earned fees at any price.
     """
-    reference_price, limits = (
-        book.prices[action.token0] / book.prices[action.token1],
-        book.step.limits,
-    )
+    reference_price = book.prices[action.token0] / book.prices[action.token1]
+    limits = book.step.limits
     deviation_band_bps = max_pool_deviation_bps(limits)
     if deviation_band_bps is None:
         raise Refused(

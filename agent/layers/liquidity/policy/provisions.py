@@ -252,7 +252,8 @@ def _cut_to_limits(
         )
         < wanted_value
     ):
-        wanted_value, limit_reason = max_added_value, "limits.lp_max_weight allows no more"
+        wanted_value = max_added_value
+        limit_reason = "limits.lp_max_weight allows no more"
     loss_rate = _loss_rate(book, target, sqrt_range)
     if (
         goal_limits.loss is not None
@@ -265,7 +266,8 @@ def _cut_to_limits(
         )
         < wanted_value
     ):
-        wanted_value, limit_reason = max_added_value, "limits.impermanent_loss allows no more"
+        wanted_value = max_added_value
+        limit_reason = "limits.impermanent_loss allows no more"
     return wanted_value, limit_reason
 
 
@@ -301,7 +303,8 @@ def _affordable_amounts(
         unit_amounts_raw = pool.depth(pool.token0), pool.depth(pool.token1)
     unit_value = book.pair_value(target, unit_amounts_raw)
     requested_unit_count = wanted_value / unit_value
-    unit_count, balance_reason = requested_unit_count, ""
+    unit_count = requested_unit_count
+    balance_reason = ""
     for token, amount_raw in zip((target.token0, target.token1), unit_amounts_raw, strict=True):
         if (
             amount_raw > 0

@@ -98,10 +98,8 @@ def worst_overpayment_share(simulation: SimulatedAction, limits: Limits) -> Frac
     """
     if not isinstance(simulation.action, Provide):
         return Fraction(0)
-    ticks, reference_price = (
-        simulation.action.ticks,
-        simulation.book_before.reference_price(simulation.action),
-    )
+    ticks = simulation.action.ticks
+    reference_price = simulation.book_before.reference_price(simulation.action)
     sqrt_range = minting.optional_sqrt_range(ticks)
     widest_band_bps = slippage.widest_band_bps(
         sqrt_range, reference_price, max_pool_deviation_bps(limits) or 0, limits.slippage_bps
@@ -122,11 +120,9 @@ def _simulate(action_number: int, action: LpAction, book: PositionBook) -> Simul
                 raise Refused(
                     f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}"
                 )
-            amounts, fees, lowest_minimums = (
-                positions.principal(position, action.liquidity),
-                positions.uncollected_fees(position),
-                minimum_amounts_in_book(book, action),
-            )
+            amounts = positions.principal(position, action.liquidity)
+            fees = positions.uncollected_fees(position)
+            lowest_minimums = minimum_amounts_in_book(book, action)
             book_after = book.after_withdrawal(confirmed_position, action.liquidity, action.min_raw)
             return SimulatedAction(
                 action_number,

@@ -12,7 +12,8 @@ from agent.policy.triggers.price_confirmation import Prices
 
 def limit_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
     """Return a signal for each exceeded liquidity limit. Raises Refused."""
-    exposure, limits = open_position_book(step, prices).exposure(), liquidity_limits(step.limits)
+    exposure = open_position_book(step, prices).exposure()
+    limits = liquidity_limits(step.limits)
     exceeded_by_limit = {
         "impermanent_loss": exposure.exceeds_loss(limits),
         "lp_max_weight": exposure.exceeds_weight(limits),

@@ -56,7 +56,8 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     """
     if not step.portfolio.lp_targets:
         return ()
-    book, adjustment = open_position_book(step, prices), next_adjustment(step, prices)
+    book = open_position_book(step, prices)
+    adjustment = next_adjustment(step, prices)
     total_value = book.exposure().portfolio_value
     pool_by_address = {pool.address: pool for pool in step.snapshot.pools}
     reports = []

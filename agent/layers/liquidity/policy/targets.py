@@ -87,7 +87,8 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         builder.skip(target, deviation_reason)
         return
     pool_positions = target_positions(book, target)
-    total_value, target_share = book.exposure().portfolio_value, Fraction(target.share_bps, BPS)
+    total_value = book.exposure().portfolio_value
+    target_share = Fraction(target.share_bps, BPS)
     target_value = total_value * target_share
     provided_value = sum(
         (

@@ -100,7 +100,8 @@ class StrategyBooksUpdate:
         for token, raw in reserve_changes.items():
             self.reserves[token] = self.reserves.get(token, 0) + raw
         self.holdings = holdings_after
-        head, costs_by_strategy = self.step.snapshot.head, tuple((costs or {}).items())
+        head = self.step.snapshot.head
+        costs_by_strategy = tuple((costs or {}).items())
         self.bookings.append(
             StrategyBooking(
                 source,
@@ -230,10 +231,8 @@ def update_books(
     """Return the accounts at the step's block; `new_transfers` are transfers not stored yet. `step`
     is the input before any quarantine.
     """
-    split, balance_by_token = (
-        step.config(CapitalSplit),
-        wallet_balances(step.snapshot, step.portfolio),
-    )
+    split = step.config(CapitalSplit)
+    balance_by_token = wallet_balances(step.snapshot, step.portfolio)
     if not split.strategies:
         return StrategyBooks(())
     books_update = open_books(step, split, ledger)
@@ -293,20 +292,16 @@ def apply_configured_split(
     removed ones are closed.
     """
     books = update_books(step, ledger, step_of_trade, adjustment_source, new_transfers)
-    split, balance_by_token = (
-        step.config(CapitalSplit),
-        wallet_balances(step.snapshot, step.portfolio),
-    )
+    split = step.config(CapitalSplit)
+    balance_by_token = wallet_balances(step.snapshot, step.portfolio)
     books_update = open_books(step, split, ledger) if split.strategies else None
     if balance_by_token is None or books_update is None or not books.fault:
         return books
     for booking in books.unstored_bookings:
         books_update.replay(booking)
     books_update.bookings = list(books.unstored_bookings)
-    holdings_before, reserve_by_token = (
-        copy_holdings(books_update.holdings),
-        reserved_balances(step.portfolio, step.limits, balance_by_token),
-    )
+    holdings_before = copy_holdings(books_update.holdings)
+    reserve_by_token = reserved_balances(step.portfolio, step.limits, balance_by_token)
     holdings_after = holdings_before
     for token in books_update.tokens:
         holdings_after = apply_transfer(
@@ -406,10 +401,8 @@ def _book_opening(
     for token, raw in free_raw_by_token.items():
         for name, strategy_raw in split_pro_rata(raw, share_by_name).items():
             holdings[name][token] = strategy_raw
-    books_update.holdings, books_update.units = (
-        {name: {} for name in share_by_name},
-        dict.fromkeys(share_by_name, 0),
-    )
+    books_update.holdings = {name: {} for name in share_by_name}
+    books_update.units = dict.fromkeys(share_by_name, 0)
     books_update.book("open", StrategyBookingKind.OPEN, holdings, reserve_by_token)
 
 
@@ -509,7 +502,8 @@ def _book_trade(
     """
     strategy_changes, reserve_changes = _split_at_holdings(books_update, change_by_token)
     values_to_trade: StrategyValues = {}
-    base_holdings, prices = books_update.holdings, books_update.prices
+    base_holdings = books_update.holdings
+    prices = books_update.prices
     if trade_step is not None:
         trade_prices = reference_prices(trade_step).price_by_token
         trade_adjustments, holdings_after_transfers = adjustment_source(trade_step)
@@ -517,7 +511,8 @@ def _book_trade(
             trade_prices.keys() >= set(books_update.tokens)
             and holdings_after_transfers.keys() == books_update.holdings.keys()
         ):
-            values_to_trade, prices = trade_adjustments, trade_prices
+            values_to_trade = trade_adjustments
+            prices = trade_prices
             if _has_same_totals(books_update, holdings_after_transfers):
                 # no other booking has changed the accounts since
                 base_holdings = holdings_after_transfers
@@ -589,13 +584,12 @@ def _fill_reserves(
     books_update: StrategyBooksUpdate, reserve_by_token: Mapping[str, int], record_version: int
 ) -> None:
     """Fill reserves and the gas floor first: all strategies pay a shortfall and share an excess."""
-    holdings_after, reserve_changes = copy_holdings(books_update.holdings), {}
+    holdings_after = copy_holdings(books_update.holdings)
+    reserve_changes = {}
     for token in books_update.tokens:
         if change_raw := reserve_by_token[token] - books_update.reserves.get(token, 0):
-            holdings_after, reserve_changes[token] = (
-                apply_transfer(holdings_after, token, -change_raw, books_update.prices),
-                change_raw,
-            )
+            holdings_after = apply_transfer(holdings_after, token, -change_raw, books_update.prices)
+            reserve_changes[token] = change_raw
     if reserve_changes:
         books_update.book(
             f"aside {books_update.step.snapshot.head.number} {record_version}",

@@ -141,7 +141,8 @@ def _move_token(
     """Move at most `max_value` of a token from one strategy to another, in place; return the value
     moved.
     """
-    price, raw = prices[token], 0
+    price = prices[token]
+    raw = 0
     if max_value > 0 and price > 0:
         raw = min(holdings[giver].get(token, 0), floor_int(max_value / price))
     holdings[giver][token] = holdings[giver].get(token, 0) - raw
@@ -229,7 +230,8 @@ def net_internally(
 ) -> None:
     """Exchange opposite adjustments between strategies, at reference prices and in place."""
     for netted_token in net_adjustments(adjustments, tokens):
-        token, price = netted_token.token, prices[netted_token.token]
+        token = netted_token.token
+        price = prices[netted_token.token]
         if netted_token.crossed_value <= 0 or price <= 0:
             continue
         adjustment_by_name = {
@@ -356,10 +358,8 @@ def apply_transfer(
     others then pay them in kind, so that each bears its share of the value. Raises ValueError if
     the decrease exceeds all holdings.
     """
-    holdings, capital_before = (
-        copy_holdings(holdings_before),
-        strategy_capital(holdings_before, prices),
-    )
+    holdings = copy_holdings(holdings_before)
+    capital_before = strategy_capital(holdings_before, prices)
     total_capital = sum(capital_before.values(), Fraction(0))
     weight_by_name = dict(capital_before)
     if only_strategy in holdings_before:

@@ -46,7 +46,9 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     """Rebalance each strategy by its own trigger and cooldown, all towards one goal; the remainder
     after internal netting must be worth a trade.
     """
-    step, drifts, prices = context.step, context.drifts, context.prices
+    step = context.step
+    drifts = context.drifts
+    prices = context.prices
     if not step.config(CapitalSplit).strategies:
         return None
     netting_result = netting.net_strategies(step, prices)

@@ -65,7 +65,8 @@ def sharpe_milli(nav_points: Sequence[NavPoint], window_s: int, now_s: int) -> i
         (next_index * FIXED_POINT_ONE) // previous_index - FIXED_POINT_ONE
         for previous_index, next_index in pairwise(daily_indexes)
     ]
-    return_count, return_sum = len(daily_returns), sum(daily_returns)
+    return_count = len(daily_returns)
+    return_sum = sum(daily_returns)
     scaled_variance = (
         return_count * sum(daily_return * daily_return for daily_return in daily_returns)
         - return_sum * return_sum
@@ -96,12 +97,16 @@ def update_health(
     An unknown ratio restarts both periods, so too little history neither pauses nor restores.
     """
     if state.health is StrategyHealth.ACTIVE:
-        limit_milli, period_s = rule.limit_milli, rule.period_s
-        side_text, next_health = "below", StrategyHealth.PAUSED
+        limit_milli = rule.limit_milli
+        period_s = rule.period_s
+        side_text = "below"
+        next_health = StrategyHealth.PAUSED
         calls_for_change = ratio_milli is not None and ratio_milli < limit_milli
     else:
-        limit_milli, period_s = rule.recover_milli, rule.recover_s
-        side_text, next_health = "at or above", StrategyHealth.ACTIVE
+        limit_milli = rule.recover_milli
+        period_s = rule.recover_s
+        side_text = "at or above"
+        next_health = StrategyHealth.ACTIVE
         calls_for_change = ratio_milli is not None and ratio_milli >= limit_milli
     if ratio_milli is None or not calls_for_change:
         return replace(state, sharpe_milli=ratio_milli, opposite_since_s=None)

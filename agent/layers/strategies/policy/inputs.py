@@ -31,10 +31,8 @@ def add_books(memory: StepMemory, step: StepInput, owner_agrees: bool = False) -
     """Return the step with the strategy books at its block, before any quarantine; unchanged with a
     single strategy. With `owner_agrees`, books that differ from wallet or config are reconciled.
     """
-    ledger, steps_by_intent = (
-        memory.layer(StrategyMemory).ledger,
-        memory.layer(StrategyMemory).steps_by_intent,
-    )
+    ledger = memory.layer(StrategyMemory).ledger
+    steps_by_intent = memory.layer(StrategyMemory).steps_by_intent
     if not step.config(CapitalSplit).strategies or ledger is None:
         return step
     if owner_agrees:
@@ -57,14 +55,13 @@ def choose_weights(step: StepInput) -> StepInput:
     """Let each strategy's allocator choose weights as if the strategy were the whole portfolio;
     return the step with these weights, and with the choices to be stored.
     """
-    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    split = step.config(CapitalSplit)
+    books = step.layer(StrategiesState).books
     if books is None or not split.allocators:
         return step
-    allocation_by_strategy, strategies_with_weights, fault_notes = (
-        dict(books.allocation_by_strategy),
-        [],
-        [],
-    )
+    allocation_by_strategy = dict(books.allocation_by_strategy)
+    strategies_with_weights = []
+    fault_notes = []
     for strategy in split.strategies:
         if strategy.allocator is None:
             strategies_with_weights.append(strategy)
@@ -122,7 +119,8 @@ def combine_targets(step: StepInput) -> StepInput:
     explanation among its reasons.
     """
     step = choose_weights(step)
-    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    split = step.config(CapitalSplit)
+    books = step.layer(StrategiesState).books
     if not split.strategies:
         return step
     share_by_name = {

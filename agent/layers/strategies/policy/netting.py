@@ -94,17 +94,18 @@ def capital_signals(
     books = state.books
     if books is None:
         return frozenset()
-    capital_by_name, book_by_name = capital.strategy_capital(holdings, prices), books.by_name
-    total_capital, target_shares = (
-        sum(capital_by_name.values(), Fraction(0)),
-        target_capital_shares(split, books.by_name),
-    )
+    capital_by_name = capital.strategy_capital(holdings, prices)
+    book_by_name = books.by_name
+    total_capital = sum(capital_by_name.values(), Fraction(0))
+    target_shares = target_capital_shares(split, books.by_name)
     signals = set()
     for name, capital_value in capital_by_name.items() if total_capital > 0 else ():
-        target_bps, share_bps = target_shares[name] * BPS, capital_value / total_capital * BPS
+        target_bps = target_shares[name] * BPS
+        share_bps = capital_value / total_capital * BPS
         low_bps, high_bps = band(split.band, round(target_bps))
         if book_by_name[name].state.health is StrategyHealth.PAUSED:
-            low_bps, high_bps = Fraction(0), target_bps + 1
+            low_bps = Fraction(0)
+            high_bps = target_bps + 1
         if not low_bps <= share_bps <= high_bps:
             signals.add(
                 ("too much capital" if share_bps > high_bps else "too little capital", name)
@@ -117,10 +118,8 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
     is paused. Weights excluded by orders go to the numeraire; weights of quarantined or unsellable
     tokens are shared by the other tokens in proportion.
     """
-    numeraire, excluded_tokens = (
-        step.portfolio.numeraire.address,
-        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
-    )
+    numeraire = step.portfolio.numeraire.address
+    excluded_tokens = blocked_exits.excluded_tokens(step.targets, step.blocked_exits)
     if state.health is StrategyHealth.PAUSED:
         bps_by_token = {numeraire: BPS}
     else:
@@ -146,10 +145,8 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
     strategies = step.config(CapitalSplit).strategies
     if not strategies:
         return set()
-    numeraire, excluded_tokens = (
-        step.portfolio.numeraire.address,
-        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
-    )
+    numeraire = step.portfolio.numeraire.address
+    excluded_tokens = blocked_exits.excluded_tokens(step.targets, step.blocked_exits)
     strategy_tokens = {
         token
         for strategy in strategies
@@ -178,11 +175,11 @@ def strategy_adjustment(
     transfers.
     """
     drifts = strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices)
-    trigger_result, is_first_purchase = (
-        _trigger_result(step, strategy, book, drifts),
-        _is_first_purchase(step.history, book),
-    )
-    is_acting, reason, next_s = trigger_result.fired, trigger_result.reason, trigger_result.next_s
+    trigger_result = _trigger_result(step, strategy, book, drifts)
+    is_first_purchase = _is_first_purchase(step.history, book)
+    is_acting = trigger_result.fired
+    reason = trigger_result.reason
+    next_s = trigger_result.next_s
     if (
         is_first_purchase
         and book.state.health is not StrategyHealth.PAUSED
@@ -210,7 +207,8 @@ def strategy_adjustment(
                 ),
             )
         ):
-            is_acting, reason = False, f"{reason}; but {wait_reason}"
+            is_acting = False
+            reason = f"{reason}; but {wait_reason}"
     total_value = investable_total(drifts)
     token_values = [drift.value for drift in drifts]
     if is_acting and total_value > 0:
@@ -248,7 +246,8 @@ def _is_first_purchase(history: History, book: StrategyBook) -> bool:
     """True during the strategy's first purchase in parts, which needs no trigger and has no
     cooldown.
     """
-    purchase, last_rebalance_s = history.cash_flows.purchase, book.last_rebalance_s
+    purchase = history.cash_flows.purchase
+    last_rebalance_s = book.last_rebalance_s
     if (
         purchase is None
         or purchase.terms.kind is not PurchaseKind.FIRST
@@ -268,10 +267,8 @@ def strategy_drifts(
     """Return the drift of each asset of one strategy from its weights, by the band of its own
     trigger.
     """
-    bps_by_token, excluded_tokens = (
-        strategy_weights(step, strategy, state),
-        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
-    )
+    bps_by_token = strategy_weights(step, strategy, state)
+    excluded_tokens = blocked_exits.excluded_tokens(step.targets, step.blocked_exits)
     bps_by_token = _capped_at_holdings(step, bps_by_token, holdings, prices)
     assets = []
     for asset in step.portfolio.assets:
@@ -293,10 +290,8 @@ def _capped_at_holdings(
     """Return the weights with assets awaiting their entry capped at their holdings; the rest goes
     to the numeraire.
     """
-    numeraire, excluded_tokens = (
-        step.portfolio.numeraire.address,
-        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
-    )
+    numeraire = step.portfolio.numeraire.address
+    excluded_tokens = blocked_exits.excluded_tokens(step.targets, step.blocked_exits)
     pending_tokens = [
         token
         for token, bps in bps_by_token.items()
@@ -443,14 +438,16 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     """Return every strategy's adjustment and the netted result. Requires an empty
     `strategies_fault`. Raises Refused for unknown balances.
     """
-    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    split = step.config(CapitalSplit)
+    books = step.layer(StrategiesState).books
     if books is None:
         raise ValueError("there are no strategies")
     holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategy_books}
     capital_before = capital.strategy_capital(holdings, prices)
     transfers, capital_note = _transfer_capital(step, split, holdings, prices)
     total_capital = sum(capital_before.values(), Fraction(0))
-    target_shares, books_by_name = target_capital_shares(split, books.by_name), books.by_name
+    target_shares = target_capital_shares(split, books.by_name)
+    books_by_name = books.by_name
     adjustments = tuple(
         strategy_adjustment(
             step,
@@ -524,7 +521,8 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
     """Return each strategy's adjustments at a step, and the books after capital moved; empty if
     they are unknown.
     """
-    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    split = step.config(CapitalSplit)
+    books = step.layer(StrategiesState).books
     if books is None or strategies_fault(step):
         return {}, {}
     prices = reference_prices(step).price_by_token
