@@ -127,6 +127,7 @@ def test_each_page_of_a_user_follows_the_queue(site: Site, monkeypatch: pytest.M
 
 def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_on(site: Site, config: Path) -> None:
     cookie, paper, before = site.enter(), replace(load_config(config), is_paper=True), queued(config)
+    site.board.documents["controls"] = list_controls(config)
     form = {"csrf": site.token(cookie), "paper": "yes"}
 
     def answer(path: str) -> str:
