@@ -11,9 +11,10 @@ import pytest
 
 from agent import codec
 from agent.errors import Refused
-from agent.model import Destination, Hold, PastPrices, Pool, Rebalance, StepInput, TradeSide
+from agent.model import Destination, Hold, NoTradeZone, PastPrices, Pool, Rebalance, StepInput, TradeSide
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
+from agent.policy.risk import covariance
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import ZoneInterval, ZoneView, build_tracking
 from tests.support.builders import GWEI, history, price_of, step_input, token, v2_pool, with_limits, with_snapshot
@@ -114,6 +115,22 @@ def test_pool_fee__dearer_pools_make_wider_ranges(fee_pips: int) -> None:
     assert (changed.trigger_high - changed.trigger_low > usual.trigger_high - usual.trigger_low) is (fee_pips > 3_000)
 
 
+@pytest.mark.parametrize(("ether_pips", "link_pips"), [(500, 10_000), (10_000, 500), (3_000, 3_000)])
+def test_risk_of_two_assets__counts_over_the_shorter_of_their_horizons(ether_pips: int, link_pips: int) -> None:
+    """Qᵢᵢ/Σᵢᵢ are the horizons, and Qᵢⱼ = ¾·Σᵢⱼ·min(Hᵢ, Hⱼ)."""
+    ether, bitcoin, link = pools_of(DEPTH)
+    pools = [replace(ether, fee_pips=ether_pips), bitcoin, replace(link, fee_pips=link_pips)]
+    step = tracked(pools=pools)
+    trigger = step.policy.trigger
+    assert isinstance(trigger, NoTradeZone)
+    tokens = [token("WETH").address, token("LINK").address]
+    over_a_year = covariance(trigger.risk, tokens)
+    over_horizons = covariance(zone_of(step).risk, tokens)
+    horizons = [float(over_horizons[index][index] / over_a_year[index][index]) for index in range(2)]
+    assert min(horizons) < 0.9 * max(horizons)
+    assert float(over_horizons[0][1] / over_a_year[0][1]) == pytest.approx(0.75 * min(horizons), rel=2e-3)
+
+
 def test_asset_without_a_pool__never_fires_and_is_named() -> None:
     pools = pools_of(DEPTH)[:2]
     step = tracked(moved(LINK=9_000), pools=pools)
@@ -145,12 +162,13 @@ def test_target_of_zero__is_sold_to_the_last_unit_and_the_others_stay_within_the
     assert all(after[symbol] == pytest.approx(25, abs=0.1) for symbol in ("WETH", "WBTC"))
 
 
-def test_target_of_zero__dust_is_left() -> None:
+@pytest.mark.parametrize(("dollars", "min_trade"), [(9, 10), (60, 100), (1, 0)], ids=["small", "large", "below its gas"])
+def test_target_of_zero__dust_is_left_and_does_not_fire(dollars: int, min_trade: int) -> None:
     targets = {"WETH": 2_500, "WBTC": 2_500, "LINK": 0, "USDC": 5_000}
-    step = with_limits(
-        tracked({"WETH": 12_500, "WBTC": 12_500, "LINK": 9, "USDC": 24_991}, targets=targets), min_trade=Fraction(10 * 10**6)
-    )
-    assert isinstance(decide(step).decision, Hold)
+    values = {"WETH": 12_500, "WBTC": 12_500, "LINK": dollars, "USDC": 25_000 - dollars}
+    decision = decide(with_limits(tracked(values, targets=targets), min_trade=Fraction(min_trade * 10**6))).decision
+    assert isinstance(decision, Hold)
+    assert decision.reason.startswith("all within their ranges")
 
 
 @pytest.mark.parametrize("side", [TradeSide.SELL, TradeSide.BUY])
