@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -26,10 +26,11 @@ from agent.model import (
     Trigger,
 )
 from agent.planning.effect import EFFECT_RULE, little_effect_reason
+from agent.planning.partial_plans import plan_within_daily_loss
 from agent.planning.proposals import decision_after_plan, propose_rebalance
 from agent.policy.decide import decide
 from agent.reference import reference_prices
-from tests.support.builders import GWEI, NOW_S, history, price_of, step_input, token, v2_pool, with_limits, with_snapshot
+from tests.support.builders import GWEI, NOW_S, history, price_of, split, step_input, strategy, token, v2_pool, with_limits, with_snapshot
 from tests.support.text import mentions
 
 TARGETS = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
@@ -151,6 +152,30 @@ def test_drift_that_no_route_corrects__ten_prices__trades_at_none() -> None:
         step = stuck({symbol: value * (wobble if symbol == "WBTC" else 1) for symbol, value in values.items()})
         trades += propose_rebalance(step).plan is not None
     assert trades == 0
+
+
+EXEMPT: dict[str, Callable[[StepInput, Rebalance], tuple[StepInput, Rebalance]]] = {
+    "a request of the owner": lambda step, decision: (step, replace(decision, by_owner=True)),
+    "a part of a purchase": lambda step, decision: (step, replace(decision, exempt_turnover=Fraction(1))),
+    "a part of a divided wallet": lambda step, decision: (step.with_config(split(strategy("all", 10_000, TARGETS))), decision),
+}
+
+
+@pytest.mark.parametrize("change", EXEMPT.values(), ids=EXEMPT)
+def test_drift_that_no_route_corrects__plan_of_no_trigger_alone__is_not_judged(
+    change: Callable[[StepInput, Rebalance], tuple[StepInput, Rebalance]],
+) -> None:
+    step = stuck()
+    decision_result = decide(step)
+    decision = decision_result.decision
+    assert isinstance(decision, Rebalance)
+    plan = plan_within_daily_loss(step, decision)
+    reasons = [
+        little_effect_reason(judged_step, decision_result.references, decision_result.drifts, judged_decision, plan)
+        for judged_step, judged_decision in ((step, decision), change(step, decision))
+    ]
+    assert mentions(reasons[0], "held")
+    assert reasons[1] == ""
 
 
 @pytest.mark.parametrize("trigger", [BAND, Every(3_600)], ids=["band", "schedule"])
