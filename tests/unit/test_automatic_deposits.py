@@ -91,14 +91,15 @@ def test_an_increase_beyond_the_share_waits_for_its_owner_or_the_day(store: Stor
     assert kinds(store) == [ExternalTransferKind.ACCEPTED]
 
 
-def test_deposits_of_a_day_share_one_bound_and_raise_none(store: Store) -> None:
+@pytest.mark.parametrize("amounts", [(2_000, 2_000, 900), (2_000, 1_200, 900)], ids=["far above", "above by a little"])
+def test_deposits_of_a_day_share_one_bound_and_raise_none(store: Store, amounts: tuple[int, ...]) -> None:
     looked(store, at())
     block, usdc = 1_000, 20_000
-    for amount in (2_000, 2_000, 900):
+    for amount in amounts:
         block, usdc = block + 10, usdc + amount
         looked(store, at(block, usdc=usdc))
         looked(store, at(block + 5, usdc=usdc))
-    assert kinds(store) == [ExternalTransferKind.AUTOMATIC] * 2 + [None], "4,900 of at most 4,000, whatever came before"
+    assert kinds(store) == [ExternalTransferKind.AUTOMATIC] * 2 + [None], "4,900 and 4,100 of at most 4,000, whatever came before"
 
 
 def test_above_the_ceiling_of_its_owner_nothing_counts_by_itself(store: Store) -> None:
