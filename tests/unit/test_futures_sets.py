@@ -316,6 +316,14 @@ def test_net_exposure__is_off_target_beyond_the_band(btc: int, is_off: bool) -> 
     assert exposure.is_off_target is is_off
 
 
+@pytest.mark.parametrize(("band_bps", "leverage_band_bps", "share_bps"), [(500, 1_000, 500), (1_000, 500, 1_000), (0, 700, 700), (0, 0, 0)])
+def test_net_exposure__band_is_that_of_the_weights__else_that_of_the_leverage(
+    band_bps: int, leverage_band_bps: int, share_bps: int
+) -> None:
+    policy = replace(TWO, band_bps=band_bps, leverage_band_bps=leverage_band_bps)
+    assert net_exposure(book(), policy).band == target_gross_notional(book(), policy) * share_bps / 10_000
+
+
 # What a limit allows of an opening
 
 
