@@ -74,6 +74,8 @@ REFUSALS: dict[str, tuple[int, Answerer, list[int]]] = {
     "calls, 413": (25, whole("the maximum number of calls in one batch is 25", -32600, 413), [40, 25, 15]),
     "limit, 429": (20, whole("Too many batch requests: the limit is 20", 429, 429), [40, 20, 20]),
     "500": (20, whole("batch limit of 20 exceeded, got 40", -32000, 500), [40, 20, 20]),
+    "two numbers": (20, whole("plan 2: a batch may have at most 20 calls", -32000), [40, 20, 20]),
+    "two numbers, the larger is none": (5, whole("max batch size is 5 (15 on plan 2)"), [40, 15] + [5] * 8),
     "no number": (10, whole("batch too large"), [40, 20, 10, 10, 10, 10]),
     "page, 413": (20, lambda asked: Reply(b"<html>413 Request Entity Too Large</html>", status=413), [40, 20, 20]),
     "first of a list": (10, first_of_list("batch too large"), [40, 20, 10, 10, 10, 10]),
