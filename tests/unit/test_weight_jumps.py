@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.errors import Refused
-from agent.model import Allocation, AllocationMethod, InitialWeights, PricePoint, StepInput
+from agent.model import Allocation, AllocationMethod, FuturesRisk, FuturesSide, InitialWeights, PricePoint, StepInput
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.target_changes import allocator_inputs
 from agent.policy.targets import choose_allocation, settings_hash
@@ -132,6 +132,23 @@ def test_a_weight_that_moves_within_the_limit_is_chosen(limit_bps: int | None) -
     chosen = apply_effective_targets(due).history.allocation
     assert chosen is not None
     assert chosen.weight_bps(token("WETH").address) == 2_000
+
+
+@pytest.mark.parametrize(("moved_bps", "waits"), [(0, False), (-300, False), (-301, True), (301, True)])
+def test_a_weight_of_futures_is_compared_with_the_last_one(moved_bps: int, waits: bool) -> None:
+    sides = tuple(FuturesSide(f"{symbol} market", token(symbol).address, symbol != "LINK") for symbol in ("WETH", "WBTC", "LINK"))
+    risk = FuturesRisk(sides, 20_000, 2_000, 2_500, 10_000)
+    settings = allocator(AllocationMethod.FUTURES_VOLATILITY, (), limits=(), futures=risk, max_change_bps=300)
+    step = weighed(settings, recorded(moves()))
+    inputs = allocator_inputs(step)
+    first = choose_allocation(settings, step.portfolio.assets, inputs, None)
+    weights_bps = dict(first.market_bps)
+    last = replace(first, market_bps=tuple((weights_bps | {"WBTC market": weights_bps["WBTC market"] + moved_bps}).items()))
+    if waits:
+        with pytest.raises(Refused, match="WBTC market would move from"):
+            choose_allocation(settings, step.portfolio.assets, inputs, last)
+    else:
+        assert choose_allocation(settings, step.portfolio.assets, inputs, last).weights_bps == first.weights_bps
 
 
 def test_a_first_choice_is_compared_with_the_targets_that_apply_until_then() -> None:
