@@ -352,6 +352,25 @@ def test_run__protection_stays_due__looks_soon_and_no_later_than_the_interval(
     assert pauses == [0, 5, 10, 12, 12]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_run__a_calm_look_in_between__pauses_begin_anew(
+    level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    due = [True] * count + [False] + [True] * 2
+    monkeypatch.setattr(cycles, "PROMPT_LOOK_CHECKS", (lambda _step: due.pop(0),))
+    clock, pauses = Patient(level), list[float]()
+    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
+        looks = agent.run(send=True, confirm=yes, every="10m")
+        while due:
+            clock.slept_s = 0
+            assert isinstance(next(looks), StepOutcome)
+            pauses.append(clock.slept_s)
+        looks.close()
+    assert pauses[1 : count + 1] == [5, 10, 20][:count]
+    assert pauses[count + 1] >= 600
+    assert pauses[count + 2] == 5
+
+
 class Down(Exception):
     """Raised by the adapter of a key service."""
 
