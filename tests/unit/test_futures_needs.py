@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import NoReturn
 
 import pytest
 
@@ -37,20 +38,25 @@ from agent.layers.futures.state import FuturesCycle, FuturesState, planned_futur
 from agent.margin import account as margin
 from agent.model import Allowance, ExitFailures, StepInput
 from agent.model.futures import (
+    FuturesAction,
     FuturesPlan,
     FuturesPolicy,
+    Hedge,
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
     OrderCancel,
     PerpOrder,
     PerpOrderKind,
+    PerpQuote,
     RestingOrder,
     StopOrder,
 )
 from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts
+from agent.ports import PreparedTransaction
+from agent.ports.perpetuals import PerpActionDraft, granted_action
 from tests.support.builders import GWEI, NOW_S, OWNER, token, with_history, with_limits, with_snapshot
 from tests.unit.test_futures_step import EMPTY, LIMITS, OVER, POLICY, PUSHED, book, step_of
 from tests.unit.test_margin_account import E18, account, market
@@ -396,3 +402,53 @@ def test_composer__order_needs_no_approval() -> None:
     plan = propose_rebalance(step).plan
     assert plan is not None
     assert FuturesComposer(None).missing_approvals(step, plan) == []
+
+
+class OneActionVenue:
+    """A venue off the chain that takes every order."""
+
+    has_left_out_reads = False
+
+    def unused(self) -> NoReturn:
+        raise AssertionError("a composer posts and reads nothing")
+
+    read = read_promptly = wait_for_budget = require_approved_key = post = post_orders = outcome = unused
+
+    def quote(self, _account: MarginAccount, order: PerpOrder) -> PerpQuote:
+        return PerpQuote(abs(order.size_raw), 1)
+
+    def draft(self, _account: MarginAccount, _action: FuturesAction, now_s: int) -> PerpActionDraft:
+        return PerpActionDraft(OWNER, "0x00", now_s + 90, 2)
+
+    def draft_companion(self, _account: MarginAccount, _order: PerpOrder, first_draft: PerpActionDraft, number: int) -> PerpActionDraft:
+        return replace(first_draft, nonce=2 + 2 * number)
+
+
+HEDGE = Hedge("ETH", token("WETH").address, -E18, NOW_S, Fraction(1))
+OPENING = replace(BUY, market="BTC")
+
+
+@pytest.mark.parametrize(
+    ("orders", "before", "after", "companions"),
+    [
+        ((SELL, replace(SELL, market="BTC")), (), (), ["BTC"]),
+        ((SELL, replace(SELL, market="BTC")), (HEDGE,), (HEDGE,), []),
+        ((SELL, replace(SELL, market="BTC")), (HEDGE,), (), []),
+        ((SELL, replace(SELL, market="BTC")), (), (HEDGE,), []),
+        ((SELL, OPENING), (), (), []),
+        ((OPENING, SELL), (), (), []),
+    ],
+    ids=["reductions", "beside a hedge", "hedge that ends", "hedge that begins", "an opening last", "an opening first"],
+)
+def test_composer__reductions_alone_and_without_hedges_go_in_one_action(
+    orders: tuple[PerpOrder, ...], before: tuple[Hedge, ...], after: tuple[Hedge, ...], companions: list[str]
+) -> None:
+    margin_account = account(10_000, {"ETH": 2 * E18, "BTC": E18}, market("ETH"), market("BTC", 30_000))
+    step = step_of(replace(margin_account, is_on_chain=False), replace(POLICY, hedges=before))
+    any_plan = propose_rebalance(step_of(EMPTY)).plan
+    assert any_plan is not None
+    plan = any_plan.with_layer(FuturesPlan(orders, "leverage", "", hedges=after))
+    composed = FuturesComposer(OneActionVenue()).compose(step, plan, step.snapshot.head)  # type: ignore[arg-type]  # no other method is called
+    assert isinstance(composed, PreparedTransaction)
+    actions = [granted_action(companion.grant) for companion in composed.companions]
+    assert [action.market for action in actions if isinstance(action, PerpOrder)] == companions
