@@ -372,6 +372,33 @@ def test_a_list_of_open_orders_that_lags_places_nothing_twice(
         assert len(resting(server)) == 1, outcome.reason
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["before the open orders are listed", "after it"])
+def test_an_order_that_fills_during_a_look_is_counted(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    """Twice rather than not at all: with neither order nor position a second one would be opened."""
+    info = HyperliquidServer.info
+
+    def filling(venue: HyperliquidServer, body: dict[str, Any]) -> Any:
+        answer = info(venue, body)
+        if body["type"] == "frontendOpenOrders" and resting(venue):
+            venue.trade_through("ETH", str(float(resting(venue)[0].left)))
+            return info(venue, body) if is_first else answer
+        return answer
+
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        [order] = resting(server)
+        anvil_chain.node.mine_at(anvil_chain.now_s() + 700)
+        anvil_chain.refresh_feeds()
+        monkeypatch.setattr(HyperliquidServer, "info", filling)
+        account = margin_account(agent.step_input().snapshot)
+        assert account is not None
+        size_raw = order.size * 10**4
+        assert account.size_raw("ETH") == size_raw
+        assert [resting_order.size_raw for resting_order in account.resting_orders] == ([] if is_first else [size_raw])
+
+
 @pytest.mark.parametrize("fault", ["lost", "dropped", *(pytest.param(one, marks=pytest.mark.slow) for one in ("late", "garbled"))])
 def test_an_order_whose_answer_is_lost_rests_once(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str) -> None:
     with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
