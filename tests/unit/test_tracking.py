@@ -115,6 +115,18 @@ def test_pool_fee__dearer_pools_make_wider_ranges(fee_pips: int) -> None:
     assert (changed.trigger_high - changed.trigger_low > usual.trigger_high - usual.trigger_low) is (fee_pips > 3_000)
 
 
+def test_pool_price__off_the_reference__counts_by_half_whichever_way() -> None:
+    """One direction loses by it, and the width is that of the mean of both."""
+    widths = []
+    for skew in (Fraction(997, 1_000), Fraction(1), Fraction(1_003, 1_000)):
+        ether = v2_pool(token("WETH"), token("USDC"), price_of("WETH") * skew, DEPTH)
+        row = interval(tracked(pools=[ether, *pools_of(DEPTH)[1:]]), "WETH")
+        widths.append(float(row.high - row.low))
+    below, level, above = widths
+    assert below == pytest.approx(above, rel=1e-3)
+    assert below == pytest.approx(level * 1.5 ** (1 / 3), rel=0.05)
+
+
 @pytest.mark.parametrize(("ether_pips", "link_pips"), [(500, 10_000), (10_000, 500), (3_000, 3_000)])
 def test_risk_of_two_assets__counts_over_the_shorter_of_their_horizons(ether_pips: int, link_pips: int) -> None:
     """Qᵢᵢ/Σᵢᵢ are the horizons, and Qᵢⱼ = ¾·Σᵢⱼ·min(Hᵢ, Hⱼ)."""
@@ -180,6 +192,19 @@ def test_one_sided__trades_that_side_alone(side: TradeSide) -> None:
     is_sold = after["WETH"] < before["WETH"] - 0.1
     is_bought = after["LINK"] > before["LINK"] + 0.1
     assert (is_sold, is_bought) == (side is TradeSide.SELL, side is TradeSide.BUY)
+
+
+@pytest.mark.parametrize("is_leaving", [True, False], ids=["an asset that leaves", "one side"])
+def test_asset_without_a_pool__beside_a_goal_that_no_risk_weighs__stays(is_leaving: bool) -> None:
+    targets = {"WETH": 0, "WBTC": 4_000, "LINK": 3_000, "USDC": 3_000} if is_leaving else TARGETS
+    step = tracked(moved(WETH=9_000, LINK=-3_000), targets=targets, pools=pools_of(DEPTH)[:2])
+    if not is_leaving:
+        step = replace(step, policy=replace(step.policy, trade_side=TradeSide.SELL))
+    plan = propose_rebalance(step).plan
+    assert plan is not None
+    changes = plan.wallet_changes()
+    assert changes[token("WETH").address] < 0
+    assert changes.get(token("LINK").address, 0) == 0
 
 
 def test_first_purchase__goes_to_the_targets() -> None:
