@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from agent.layers.futures.execution.venue_executor import OUTCOME_POLLS, VenueEx
 from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
 from agent.model.futures import FuturesGrant, MarginAccount, OrderCancel, PerpOrderKind
 from agent.model.transactions import FIRST_VENUE_NONCE
+from agent.ports import Grant, PreparedTransaction
 from agent.ports.perpetuals import PerpActionDraft
 from tests.support.text import raises_code
-from tests.support.transactions import Bench, Killed, bench, grant, tx
+from tests.support.transactions import Bench, Killed, ScriptedSigner, bench, grant, tx
 from tests.unit.test_signer_hyperliquid import ACCOUNT, BUY
 
 S = IntentState
@@ -44,6 +45,9 @@ class ScriptedVenue:
         if isinstance(self.reply, Exception):
             raise self.reply
         return self.reply
+
+    def post_orders(self, signed: SignedTx, count: int) -> list[str]:
+        return [self.post(signed)] * count
 
     def draft(self, account: MarginAccount, action: OrderCancel, now_s: int) -> PerpActionDraft:
         return PerpActionDraft(ACCOUNT, "0x00", now_s + 90, FIRST_VENUE_NONCE + 101 + 2 * len(self.posted))
@@ -267,6 +271,36 @@ def test_an_order_is_dropped_if_trading_stops_or_its_time_ends_after_signing(
     assert caught.value.verdicts[0].guard == guard
     assert venue.posted == []
     assert moves(world)[-1] == "cancelled"
+    assert world.store.journal.open_intents() == ()
+
+
+class OneActionSigner(ScriptedSigner):
+    """A signer of several orders as one action."""
+
+    def require_signable(self, unsigned: UnsignedTx, granted: Grant) -> str:
+        return self.sign(unsigned, granted).hash
+
+    def sign_orders(self, signed_orders: Sequence[tuple[UnsignedTx, Grant]]) -> SignedTx:
+        return self.sign(*signed_orders[0])
+
+
+@pytest.mark.parametrize(("change", "guard"), [(stop, "kill_switch"), (expire, "deadline"), (None, "")])
+def test_orders_of_one_action_are_all_dropped_if_trading_stops_or_their_time_ends_after_signing(
+    world: Bench, change: Callable[[Bench], None] | None, guard: str
+) -> None:
+    venue = ScriptedVenue([FILLED])
+    world.signer = OneActionSigner(world.chain)
+    granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), layer_grant=BOUGHT)
+    prepared = [PreparedTransaction(order_tx(number), granted, "buy") for number in range(0, 6, 2)]
+    if change is None:
+        assert [intent.state for intent in executor(world, venue).run_together("step", prepared)] == [S.FINAL] * 3
+        assert len(venue.posted) == 1
+        return
+    world.on_event = lambda event: change(world) if event.name == "after:signed" else None
+    with pytest.raises(Refused) as caught:
+        executor(world, venue).run_together("step", prepared)
+    assert caught.value.verdicts[0].guard == guard
+    assert venue.posted == []
     assert world.store.journal.open_intents() == ()
 
 
