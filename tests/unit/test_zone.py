@@ -14,7 +14,7 @@ from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.model import Destination, Halt, HaltCode, Hold, NoTradeZone, Rebalance, StepInput, Threshold, UnreadableItem
 from agent.policy.decide import decide
-from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, ZoneView
+from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, ZoneView, evaluate_zone, zone_result
 from tests.support.builders import GWEI, MONTH_S, token, tracking, v2_pool, v3_pool, with_limits, with_snapshot, without_feed, zoned
 from tests.support.text import mentions
 
@@ -214,6 +214,21 @@ def test_what_the_wallet_lacks_is_not_sold() -> None:
     pair = view(empty).best_exchange
     assert pair is not None
     assert pair.source == USDC.address
+
+
+@pytest.mark.parametrize("is_locked", [True, False])
+def test_what_is_locked_in_positions_is_no_source_of_an_exchange(is_locked: bool) -> None:
+    step = standing("9/10")
+    decision_result = decide(step)
+    trigger = step.policy.trigger
+    assert isinstance(trigger, NoTradeZone)
+    drifts = tuple(
+        replace(drift, investable_raw=0) if is_locked and drift.token == WETH.address else drift for drift in decision_result.drifts
+    )
+    zone, drifts = evaluate_zone(
+        step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, decision_result.references.price_by_token
+    )
+    assert zone_result(zone, drifts).fired is not is_locked
 
 
 @pytest.mark.parametrize(
