@@ -317,3 +317,15 @@ def test_asset_whose_pools_pay_less_than_their_floor__is_refused_as_with_bands(s
         return
     with pytest.raises(Refused, match="pays less than the floor"):
         propose_rebalance(step)
+
+
+def test_asset_within_its_range_whose_pool_pays_less_than_its_floor__is_no_fault_of_the_plan() -> None:
+    """WETH fires and is not worth its gas; LINK is off its target, and would not be traded anyway."""
+    depth = 200_000
+    lagging = v2_pool(token("LINK"), token("USDC"), price_of("LINK") * Fraction(9, 10), depth)
+    step = with_limits(tracked(moved(WETH=3_700, LINK=1_500), pools=[*pools_of(depth)[:2], lagging]), slippage_bps=30)
+    step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=GWEI))
+    assert isinstance(decide(step).decision, Rebalance)
+    decision = propose_rebalance(step).decision_result.decision
+    assert isinstance(decision, Hold)
+    assert mentions(decision.reason, "WETH", "is beyond", "pays less than the floor")
