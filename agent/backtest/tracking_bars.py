@@ -22,7 +22,7 @@ from agent.backtest.result import TargetBands
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import NoTradeZone, TrackingRisk
 from agent.policy import minimum
-from agent.policy.risk import covariance
+from agent.policy.risk import COVARIANCE_UNIT, covariance
 from agent.policy.triggers.exchange_costs import exchange_costs
 from agent.policy.triggers.tracking import risk_at_costs, trading_costs
 from agent.policy.triggers.tracking_rule import TradingCost
@@ -134,7 +134,7 @@ class RuleAtStep:
                     for index, unit_cost in self.unit_costs.items()
                 },
             )
-            sigma = np.array(covariance(risk, self.tokens), dtype=np.float64)
+            sigma = np.array(covariance(risk, self.tokens)) / COVARIANCE_UNIT
             volatilities = np.sqrt(np.diag(sigma))
             numeraire_row = sigma[self.numeraire]
             variances = np.diag(sigma) + numeraire_row[self.numeraire] - 2 * numeraire_row

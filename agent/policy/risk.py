@@ -26,10 +26,13 @@ MIN_HORIZON_S = 3_600
 MAX_HORIZON_S = YEAR_S
 MAX_TRACKING_COST_BPS = 100
 """Upper bound, above which 1 % of tracking error would cost more than 1 % a year."""
-LEAST_EIGENVALUE = Fraction(1, 1000)
+LEAST_EIGENVALUE_BPS = 10
 """Least eigenvalue of the correlations: every mix of tokens keeps some risk."""
 
-Matrix = list[list[Fraction]]
+COVARIANCE_UNIT = BPS * BPS * BPS
+"""Parts of one in which covariances are whole numbers."""
+
+IntMatrix = list[list[int]]
 
 
 def aversion(risk: TrackingRisk) -> Fraction:
@@ -39,68 +42,55 @@ def aversion(risk: TrackingRisk) -> Fraction:
     return 2 * risk.cost_bps * Fraction(risk.horizon_s or YEAR_S, YEAR_S)
 
 
-def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
+def correlations_bps(risk: TrackingRisk, tokens: Sequence[str]) -> IntMatrix:
     """Return the correlation matrix in the order of `tokens`. Raises KeyError if a pair is
     missing.
     """
-    correlation_by_pair = {
-        frozenset(token_pair): Fraction(correlation_bps, BPS)
-        for *token_pair, correlation_bps in risk.correlations_bps
-    }
-    return [
-        [
-            Fraction(1)
-            if token == other_token
-            else correlation_by_pair[frozenset((token, other_token))]
-            for other_token in tokens
-        ]
-        for token in tokens
-    ]
-
-
-def volatilities(risk: TrackingRisk, tokens: Sequence[str]) -> list[Fraction]:
-    """Return annual volatilities as shares of one, in the order of `tokens`. Raises KeyError if one
-    is missing.
-    """
-    volatility_bps_by_token = dict(risk.volatilities_bps)
-    return [Fraction(volatility_bps_by_token[token], BPS) for token in tokens]
-
-
-def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
-    """Return the annual Σ: volatility · volatility · correlation."""
-    volatility_bps_by_token = dict(risk.volatilities_bps)
-    correlation_bps_by_pair = {
+    bps_by_pair = {
         frozenset(token_pair): correlation_bps
         for *token_pair, correlation_bps in risk.correlations_bps
     }
-    sigma = [[Fraction(0)] * len(tokens) for _ in tokens]
+    return correlation_matrix_bps(bps_by_pair, tokens)
+
+
+def correlation_matrix_bps(
+    bps_by_pair: Mapping[frozenset[str], int], tokens: Sequence[str]
+) -> IntMatrix:
+    """Return the correlation matrix in the order of `tokens`. Raises KeyError if a pair is
+    missing.
+    """
+    matrix = [[BPS] * len(tokens) for _ in tokens]
     for i, token in enumerate(tokens):
-        for j, other_token in enumerate(tokens[: i + 1]):
-            correlation_bps = (
-                BPS if i == j else correlation_bps_by_pair[frozenset((token, other_token))]
-            )
-            sigma[i][j] = sigma[j][i] = Fraction(
-                volatility_bps_by_token[token]
-                * volatility_bps_by_token[other_token]
-                * correlation_bps,
-                BPS * BPS * BPS,
-            )
-    return sigma
+        for j, other_token in enumerate(tokens[:i]):
+            matrix[i][j] = matrix[j][i] = bps_by_pair[frozenset((token, other_token))]
+    return matrix
 
 
-def matrix_times_vector(matrix: Matrix, vector: Sequence[Fraction]) -> list[Fraction]:
+def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> IntMatrix:
+    """Return the annual Σ, volatility · volatility · correlation, in whole parts of
+    1/COVARIANCE_UNIT. Raises KeyError if a volatility or pair is missing.
+    """
+    volatility_bps_by_token = dict(risk.volatilities_bps)
+    volatilities_bps = [volatility_bps_by_token[token] for token in tokens]
+    return [
+        [
+            volatility_bps * other_volatility_bps * correlation_bps
+            for other_volatility_bps, correlation_bps in zip(volatilities_bps, row, strict=True)
+        ]
+        for volatility_bps, row in zip(
+            volatilities_bps, correlations_bps(risk, tokens), strict=True
+        )
+    ]
+
+
+def exchange_variance(sigma: IntMatrix, first: int, second: int) -> int:
+    """Return the annual variance of one token's price in another, in parts of 1/COVARIANCE_UNIT."""
+    return sigma[first][first] + sigma[second][second] - 2 * sigma[first][second]
+
+
+def products(matrix: Sequence[Sequence[int]], vector: Sequence[int]) -> list[int]:
     """Return matrix times vector."""
-    vector_parts, vector_unit = common_parts(vector)
-    products = []
-    for row in matrix:
-        row_parts, row_unit = common_parts(row)
-        products.append(Fraction(sum(map(mul, row_parts, vector_parts)), row_unit * vector_unit))
-    return products
-
-
-def dot(first_vector: Sequence[Fraction], second_vector: Sequence[Fraction]) -> Fraction:
-    """Return the sum of products."""
-    return matrix_times_vector([[*first_vector]], second_vector)[0]
+    return [sum(map(mul, row, vector)) for row in matrix]
 
 
 def common_parts(vector: Sequence[Fraction]) -> tuple[list[int], int]:
@@ -121,15 +111,19 @@ def tracking_cost(
     """Return the cost over the horizon of holding `asset_values` instead of `target_shares`, in a
     portfolio worth `total_value` at the decision.
     """
-    sum_of_asset_values = sum(asset_values, Fraction(0))
+    value_parts, value_unit = common_parts(asset_values)
+    target_parts, target_unit = common_parts(target_shares)
+    sum_of_parts = sum(value_parts)
     deviations = [
-        asset_value - target_share * sum_of_asset_values
-        for asset_value, target_share in zip(asset_values, target_shares, strict=True)
+        value_part * target_unit - target_part * sum_of_parts
+        for value_part, target_part in zip(value_parts, target_parts, strict=True)
     ]
+    variance = sum(map(mul, deviations, products(covariance(risk, tokens), deviations)))
+    deviation_unit = value_unit * target_unit
     return (
         aversion(risk)
         / (2 * total_value)
-        * dot(deviations, matrix_times_vector(covariance(risk, tokens), deviations))
+        * Fraction(variance, COVARIANCE_UNIT * deviation_unit * deviation_unit)
     )
 
 
@@ -183,7 +177,9 @@ def _correlation_faults(
                     f"policy.risk.correlations: {pair_text} = {correlation_bps / 100:g}% is beyond 99%",
                     'write "99%" for tokens that move as one',
                 )
-    contradicting_row = first_contradicting_row(correlations(risk, tokens)) if is_complete else None
+    contradicting_row = (
+        first_contradicting_row(correlations_bps(risk, tokens)) if is_complete else None
+    )
     if contradicting_row is not None:
         yield (
             (
@@ -195,22 +191,27 @@ def _correlation_faults(
         )
 
 
-def first_contradicting_row(correlation_matrix: Matrix) -> int | None:
+def first_contradicting_row(correlation_matrix: IntMatrix) -> int | None:
     """Return the row at which a correlation matrix stops being positive definite, its least
-    eigenvalue below LEAST_EIGENVALUE; None if it never does. Exact pivots of Gaussian elimination:
-    all are positive if and only if the matrix is positive definite (Sylvester).
+    eigenvalue below LEAST_EIGENVALUE_BPS; None if it never does. All leading minors are positive if
+    and only if the matrix is positive definite (Sylvester); elimination without fractions gives them
+    as pivots, with exact divisions (Bareiss, Sylvester's Identity and Multistep Integer-Preserving
+    Gaussian Elimination, 1968).
     """
     matrix_rows = [
-        [entry - (LEAST_EIGENVALUE if i == j else 0) for j, entry in enumerate(row)]
+        [entry - (LEAST_EIGENVALUE_BPS if i == j else 0) for j, entry in enumerate(row)]
         for i, row in enumerate(correlation_matrix)
     ]
+    earlier_pivot = 1
     for row_index, row in enumerate(matrix_rows):
-        if row[row_index] <= 0:
+        pivot = row[row_index]
+        if pivot <= 0:
             return row_index
         for lower_row in matrix_rows[row_index + 1 :]:
-            factor = lower_row[row_index] / row[row_index]
+            factor = lower_row[row_index]
             lower_row[row_index:] = [
-                entry - factor * pivot_entry
+                (pivot * entry - factor * pivot_entry) // earlier_pivot
                 for entry, pivot_entry in zip(lower_row[row_index:], row[row_index:], strict=True)
             ]
+        earlier_pivot = pivot
     return None

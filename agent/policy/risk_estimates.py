@@ -14,11 +14,11 @@ from agent.policy.risk import (
     MAX_CORRELATION_BPS,
     MAX_VOLATILITY_BPS,
     MIN_VOLATILITY_BPS,
-    Matrix,
+    correlation_matrix_bps,
     first_contradicting_row,
 )
 from agent.policy.target_changes import trusted_time_s
-from agent.units import BPS, format_duration, format_time
+from agent.units import format_duration, format_time
 from agent.weights.asset_classes import class_correlation_bps, class_of, class_volatility_bps
 from agent.weights.risk_estimates import RiskEstimate, estimate_risk
 
@@ -175,7 +175,7 @@ def _shrink_to_consistent(
     """Scale correlations towards zero until they are consistent, because rounding, configured
     values or classes may contradict them; the configured ones only if nothing else is left.
     """
-    while first_contradicting_row(_correlation_matrix(bps_by_pair, tokens)) is not None:
+    while first_contradicting_row(correlation_matrix_bps(bps_by_pair, tokens)) is not None:
         is_rest_gone = not any(
             bps for pair, bps in bps_by_pair.items() if pair not in configured_pairs
         )
@@ -184,18 +184,6 @@ def _shrink_to_consistent(
             for pair, bps in bps_by_pair.items()
         }
     return bps_by_pair
-
-
-def _correlation_matrix(bps_by_pair: BpsByPair, tokens: Sequence[str]) -> Matrix:
-    return [
-        [
-            Fraction(1)
-            if token == other_token
-            else Fraction(bps_by_pair[frozenset((token, other_token))], BPS)
-            for other_token in tokens
-        ]
-        for token in tokens
-    ]
 
 
 def _sample_text(

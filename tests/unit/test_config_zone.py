@@ -64,12 +64,12 @@ def test_named_correlations_go_before_the_one_for_all_others() -> None:
     trigger = build_policy(config).trigger
     assert isinstance(trigger, NoTradeZone)
     order = (WETH.address, WBTC.address, USDC.address)
-    assert risks.correlations(trigger.risk, order) == [
-        [1, Fraction(85, 100), Fraction(-1, 10)],
-        [Fraction(85, 100), 1, Fraction(-1, 10)],
-        [Fraction(-1, 10), Fraction(-1, 10), 1],
+    assert risks.correlations_bps(trigger.risk, order) == [
+        [10_000, 8_500, -1_000],
+        [8_500, 10_000, -1_000],
+        [-1_000, -1_000, 10_000],
     ]
-    assert risks.covariance(trigger.risk, order)[0][1] == Fraction(8, 10) * Fraction(6, 10) * Fraction(85, 100)
+    assert risks.covariance(trigger.risk, order)[0][1] == 8_000 * 6_000 * 8_500
 
 
 def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:

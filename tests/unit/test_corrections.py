@@ -10,6 +10,7 @@ import pytest
 from agent.app.documents.status import PortfolioStatus, status_document
 from agent.model import Destination, Hold, StepInput, Threshold, TrackingRisk
 from agent.policy.decide import decide
+from agent.policy.risk import aversion, covariance
 from agent.policy.triggers.corrections import Correction, CorrectionTerms
 from agent.policy.triggers.no_trade_zone import ZoneInterval
 from tests.support.builders import step_input, token
@@ -27,7 +28,8 @@ POINT = Fraction(1, 100)
 def terms(risk: TrackingRisk = CALM_CASH) -> CorrectionTerms:
     """50,000 dollars; 30 bps to sell the coin and 5 bps to buy it, half a dollar of gas."""
     costs = {(COIN, CASH): Fraction(30, 10_000), (CASH, COIN): Fraction(5, 10_000)}
-    return CorrectionTerms(risk, ["coin", "cash"], CASH, costs, Fraction(USDC, 2), Fraction(50_000 * USDC))
+    sigma = covariance(risk, ["coin", "cash"])
+    return CorrectionTerms(aversion(risk), sigma, CASH, costs, Fraction(USDC, 2), Fraction(50_000 * USDC))
 
 
 def dollars(correction: Correction | None) -> tuple[float, float]:

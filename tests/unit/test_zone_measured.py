@@ -153,7 +153,7 @@ def test_correlations_that_contradict_each_other_are_drawn_together_until_prices
     )
     found = risk_of(step(moves(THREE, 90), told))
     tokens = [token(symbol).address for symbol in (*THREE, "USDC")]
-    assert risks.first_contradicting_row(risks.correlations(found, tokens)) is None
+    assert risks.first_contradicting_row(risks.correlations_bps(found, tokens)) is None
     assert {bps for _, _, bps in found.correlations_bps} != {9_900, -9_900, 0}
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from agent.backtest.settings import BacktestSpec
 from agent.backtest.sweep import KernelRule, TradingCosts
 from agent.model import NoTradeZone
-from agent.policy.risk import aversion, covariance
+from agent.policy.risk import COVARIANCE_UNIT, aversion, covariance
 from agent.policy.risk_estimates import unmeasured_risk
 from agent.policy.triggers.tracking import risk_at_costs
 from agent.policy.triggers.tracking_rule import TradingCost
@@ -60,6 +60,7 @@ def kernel_rule(spec: BacktestSpec, trigger: NoTradeZone, costs: TradingCosts) -
         numeraire,
         tuple(trigger_by_token.get(token, 1.0) for token in tokens),
         tuple(
-            tuple(float(risk_aversion * entry) for entry in row) for row in covariance(risk, tokens)
+            tuple(float(risk_aversion * entry / COVARIANCE_UNIT) for entry in row)
+            for row in covariance(risk, tokens)
         ),
     )

@@ -26,7 +26,7 @@ from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import Problem, TokenNode
 from agent.planning.solver.box import box_minimum
 from agent.planning.solver.dual import DualProgram, DualSolution, evaluate_dual, solve_dual
-from agent.policy.risk import aversion, correlations, volatilities
+from agent.policy.risk import aversion, correlations_bps
 from agent.units import BPS, Value
 
 MAX_PENALTY = 0.9
@@ -607,13 +607,14 @@ def _deviation_risk(problem: Problem, risk: TrackingRisk, deviation: FloatArray)
     deviation.
     """
     tokens = [node.address for node in problem.assets]
-    volatility_by_token = dict(zip(tokens, volatilities(risk, tokens), strict=True))
+    volatility_bps_by_token = dict(risk.volatilities_bps)
     volatility = np.array(
-        [float(volatility_by_token.get(node.address, 0)) for node in problem.nodes]
+        [
+            volatility_bps_by_token[node.address] / BPS if node.is_asset else 0.0
+            for node in problem.nodes
+        ]
     )
-    correlation = np.array(
-        [[float(coefficient) for coefficient in row] for row in correlations(risk, tokens)]
-    )
+    correlation = np.array(correlations_bps(risk, tokens)) / BPS
     risk_factor = float(aversion(risk) / problem.total)
     marginal_risks = (
         risk_factor

@@ -17,12 +17,10 @@ correct it (agent/policy/triggers/tracking_rule.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model import TrackingRisk
-from agent.policy.risk import aversion, covariance
+from agent.policy.risk import COVARIANCE_UNIT, IntMatrix, exchange_variance
 from agent.policy.triggers.exchange_costs import ExchangeCosts
 from agent.units import Value
 
@@ -39,13 +37,13 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class CorrectionTerms:
-    """What the corrections of all assets share: annual risk; tokens, with the index of the numeraire;
-    least costs per unit of value by their indices, taxes included; gas of a swap and value of the
-    portfolio.
+    """What the corrections of all assets share: annual risk, its cost and covariances by the indices
+    of the tokens; that of the numeraire; least costs per unit of value, taxes included; gas of a swap
+    and value of the portfolio.
     """
 
-    risk: TrackingRisk
-    tokens: Sequence[str]
+    risk_aversion: Fraction
+    sigma: IntMatrix
     numeraire: int
     unit_costs: ExchangeCosts
     leg_value: Value
@@ -61,11 +59,12 @@ class CorrectionTerms:
         unit_cost = self.unit_costs.get(pair)
         if traded_share <= 0 or unit_cost is None:
             return None
-        sigma = covariance(self.risk, [self.tokens[index], self.tokens[self.numeraire]])
-        variance = sigma[0][0] + sigma[1][1] - 2 * sigma[0][1]
+        variance = Fraction(
+            exchange_variance(self.sigma, index, self.numeraire), 2 * COVARIANCE_UNIT
+        )
         remaining = abs(deviation) - traded_share
         removed = deviation * deviation - remaining * remaining
         return Correction(
             unit_cost * traded_share * self.total_value + self.leg_value,
-            aversion(self.risk) / 2 * variance * removed * self.total_value,
+            self.risk_aversion * variance * removed * self.total_value,
         )

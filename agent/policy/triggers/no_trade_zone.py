@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isqrt
+from operator import mul
 
 from agent.errors import ConfigError
 from agent.model import (
@@ -31,12 +32,13 @@ from agent.model import (
 from agent.policy import minimum
 from agent.policy import risk as risks
 from agent.policy.risk import (
-    Matrix,
+    COVARIANCE_UNIT,
+    IntMatrix,
     aversion,
     common_parts,
     covariance,
-    dot,
-    matrix_times_vector,
+    exchange_variance,
+    products,
     tracking_cost,
 )
 from agent.policy.triggers import bands
@@ -172,26 +174,23 @@ def evaluate_zone(
     gas_value = minimum.leg_gas_value(
         snapshot, native_price, minimum.LEG_GAS + minimum.APPROVAL_GAS
     )
-    marginal_risk = [
-        risk_aversion * entry
-        for entry in matrix_times_vector(
-            sigma,
-            [
-                drift.share - target_share
-                for drift, target_share in zip(drifts, target_shares, strict=True)
-            ],
-        )
-    ]
+    deviation_parts, deviation_unit = common_parts(
+        [
+            drift.share - target_share
+            for drift, target_share in zip(drifts, target_shares, strict=True)
+        ]
+    )
+    slope_parts = products(sigma, deviation_parts)
     if risk.horizon_s is None or plan_risk.widths:
         terms = CorrectionTerms(
-            risk,
-            tokens,
+            aversion(risk),
+            covariance(risk, tokens),
             tokens.index(portfolio.numeraire.address),
             taxed_costs,
             minimum.leg_gas_value(snapshot, native_price),
             total_value,
         )
-        intervals = _rule_intervals(plan_risk, drifts, sigma, marginal_risk, terms)
+        intervals = _rule_intervals(plan_risk, drifts, sigma, slope_parts, deviation_unit, terms)
     else:
         fixed_cost = 2 * gas_value / total_value
         intervals = [
@@ -209,7 +208,12 @@ def evaluate_zone(
         gas_value,
         risk.horizon_s or YEAR_S,
         tuple(intervals),
-        _best_exchange(tokens, marginal_risk, feasible_costs),
+        _best_exchange(
+            tokens,
+            slope_parts,
+            risk_aversion / (COVARIANCE_UNIT * deviation_unit),
+            feasible_costs,
+        ),
         plan_risk,
         portfolio.numeraire.address,
         None,
@@ -394,7 +398,7 @@ def _zone_interval(
     drift: AssetDrift,
     index: int,
     target_shares: Sequence[Fraction],
-    sigma: Matrix,
+    sigma: IntMatrix,
     risk_aversion: Fraction,
     costs: ExchangeCosts,
     fixed_cost: Fraction,
@@ -403,8 +407,12 @@ def _zone_interval(
     of the portfolio.
     """
     direction = _share_direction(target_shares, index)
-    risk_slope = [risk_aversion * entry for entry in matrix_times_vector(sigma, direction)]
-    fixed_cost_distance = _square_root(fixed_cost / dot(direction, risk_slope))
+    direction_parts, direction_unit = common_parts(direction)
+    slope_parts = products(sigma, direction_parts)
+    unit_risk = risk_aversion / (COVARIANCE_UNIT * direction_unit)
+    risk_slope = [unit_risk * part for part in slope_parts]
+    curvature = unit_risk * sum(map(mul, direction_parts, slope_parts)) / direction_unit
+    fixed_cost_distance = _square_root(fixed_cost / curvature)
     rise_distance = _edge_distance(risk_slope, costs)
     fall_distance = _edge_distance([-entry for entry in risk_slope], costs)
     target_share = target_shares[index]
@@ -422,18 +430,19 @@ def _zone_interval(
 def _rule_intervals(
     risk: TrackingRisk,
     drifts: Sequence[AssetDrift],
-    sigma: Matrix,
-    marginal_risk: Sequence[Fraction],
+    sigma: IntMatrix,
+    slope_parts: Sequence[int],
+    deviation_unit: int,
     terms: CorrectionTerms,
 ) -> list[ZoneInterval]:
     """Return the intervals of the tracking rule. An asset without a width, such as the numeraire,
     is never traded for its own sake.
 
     The deviation that counts is that of the exchange with the numeraire, d = eᵢ − eₙ: dᵀQx / dᵀQd,
-    the asset's own deviation and what the correlated ones add to it.
+    the asset's own deviation and what the correlated ones add to it. `slope_parts` are Σx for x in
+    parts of 1/`deviation_unit`.
     """
     width_by_token = {width.token: width for width in risk.widths}
-    risk_aversion = aversion(risk)
     numeraire = terms.numeraire
     intervals = []
     for index, drift in enumerate(drifts):
@@ -451,8 +460,10 @@ def _rule_intervals(
                 )
             )
             continue
-        variance = sigma[index][index] + sigma[numeraire][numeraire] - 2 * sigma[index][numeraire]
-        deviation = (marginal_risk[index] - marginal_risk[numeraire]) / (risk_aversion * variance)
+        deviation = Fraction(
+            slope_parts[index] - slope_parts[numeraire],
+            exchange_variance(sigma, index, numeraire) * deviation_unit,
+        )
         centre = drift.share - deviation
         edge = Fraction(width.edge_ppm, PIPS)
         trigger = Fraction(width.trigger_ppm, PIPS)
@@ -499,19 +510,22 @@ def _edge_distance(risk_slope: Sequence[Fraction], costs: ExchangeCosts) -> Frac
 
 
 def _clip(share: Fraction) -> Fraction:
-    return min(max(share, NOTHING), EVERYTHING)
+    if share.numerator <= 0:
+        return NOTHING
+    return share if share.numerator < share.denominator else EVERYTHING
 
 
 def _best_exchange(
-    tokens: Sequence[str], marginal_risk: Sequence[Fraction], costs: ExchangeCosts
+    tokens: Sequence[str], slope_parts: Sequence[int], unit_risk: Fraction, costs: ExchangeCosts
 ) -> ZoneExchange | None:
-    """Return the exchange whose next unit saves most per unit of cost."""
-    saving_parts, saving_unit = common_parts(marginal_risk)
+    """Return the exchange whose next unit saves most per unit of cost. `slope_parts` are marginal
+    risks in units of `unit_risk`.
+    """
     *cost_parts, least_cost_parts = common_parts([*costs.values(), LEAST_COST])[0]
     best_pair = None
     best_saving = best_cost = 0
     for pair, cost in zip(costs, cost_parts, strict=True):
-        saving = saving_parts[pair[0]] - saving_parts[pair[1]]
+        saving = slope_parts[pair[0]] - slope_parts[pair[1]]
         counted_cost = max(cost, least_cost_parts)
         if best_pair is None or saving * best_cost > best_saving * counted_cost:
             best_pair = pair
@@ -520,8 +534,7 @@ def _best_exchange(
     if best_pair is None:
         return None
     source, target = best_pair
-    unit_saving = Fraction(best_saving, saving_unit)
-    return ZoneExchange(tokens[source], tokens[target], unit_saving, costs[best_pair])
+    return ZoneExchange(tokens[source], tokens[target], unit_risk * best_saving, costs[best_pair])
 
 
 def _with_band(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:

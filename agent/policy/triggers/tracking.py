@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.model import AssetDrift, Limits, Portfolio, Snapshot, TokenWidth, TrackingRisk
 from agent.policy import minimum
-from agent.policy.risk import MIN_VOLATILITY_BPS, aversion, covariance
+from agent.policy.risk import COVARIANCE_UNIT, MIN_VOLATILITY_BPS, aversion, covariance
 from agent.policy.triggers.exchange_costs import ExchangeCosts
 from agent.policy.triggers.tracking_rule import (
     CORRELATION_SHARE,
@@ -70,7 +70,7 @@ def risk_at_costs(
     )
     rules = token_rules(
         target_shares,
-        [[float(entry) for entry in row] for row in covariance(reduced, tokens)],
+        [[entry / COVARIANCE_UNIT for entry in row] for row in covariance(reduced, tokens)],
         numeraire,
         costs,
         float(aversion(risk)),
@@ -131,21 +131,23 @@ def trading_costs(
     tokens = [drift.token for drift in drifts]
     numeraire = tokens.index(portfolio.numeraire.address)
     total_value = sum((drift.value for drift in drifts), Fraction(0))
-    leg_value = minimum.leg_gas_value(snapshot, prices.get(portfolio.wrapped_native, Fraction(0)))
+    if not total_value:
+        return {}
+    native_price = prices.get(portfolio.wrapped_native, Fraction(0))
+    leg_share = minimum.leg_gas_value(snapshot, native_price) / total_value
+    min_share = (limits.min_trade or 0) / total_value
+    leaving_share = max(min_share, leg_share * minimum.GAS_MULTIPLE)
     cost_by_index = {}
     for index in range(len(tokens)):
         pair_costs = [
             costs[pair] for pair in ((index, numeraire), (numeraire, index)) if pair in costs
         ]
-        if index == numeraire or not pair_costs or not total_value:
+        if index == numeraire or not pair_costs:
             continue
-        min_trade = Fraction(limits.min_trade or 0)
-        if not drifts[index].target_bps:
-            min_trade = max(min_trade, leg_value * minimum.GAS_MULTIPLE)
         cost_by_index[index] = TradingCost(
             float(sum(pair_costs, Fraction(0)) / len(pair_costs)),
-            float(leg_value / total_value),
-            float(min_trade / total_value),
+            float(leg_share),
+            float(min_share if drifts[index].target_bps else leaving_share),
             float(sale_taxes.get(tokens[index], 0)),
         )
     return cost_by_index

@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 
 from agent import floats
 
@@ -198,9 +199,8 @@ def _spread_variance(
     """Return yᵀMΣMᵀy with y = `slope` and M = diag(w) − wwᵀ: how fast the weights spread in the
     direction whose risk is y.
     """
-    mean_slope = math.fsum(share * entry for share, entry in zip(shares, slope, strict=True))
+    mean_slope = math.fsum(map(mul, shares, slope))
     moves = [share * (entry - mean_slope) for share, entry in zip(shares, slope, strict=True)]
     return math.fsum(
-        move * math.fsum(entry * other for entry, other in zip(row, moves, strict=True))
-        for move, row in zip(moves, covariance, strict=True)
+        move * math.fsum(map(mul, row, moves)) for move, row in zip(moves, covariance, strict=True)
     )
