@@ -4,13 +4,14 @@ for bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from itertools import accumulate
 from math import isqrt
 
 from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import Pool
-from agent.units import BPS, mul_div_up
+from agent.units import BPS, Price, Value, mul_div_up
 
 
 def is_zero_for_one(pool: Pool, token_in: str) -> bool:
@@ -37,6 +38,14 @@ def holds_token(pool: Pool, token: str) -> bool:
     coin.
     """
     return token == pool.token1 or (token == pool.token0 and not pool.trades_native)
+
+
+def is_deep_enough(pool: Pool, min_value: Value | None, prices: Mapping[str, Price]) -> bool:
+    """True if the pool's depth is worth `min_value`; often that of its first token is."""
+    if min_value is None:
+        return True
+    depth_values = (pool.depth(token) * prices[token] for token in (pool.token0, pool.token1))
+    return any(value >= min_value for value in accumulate(depth_values))
 
 
 def marginal_price(pool: Pool, token_in: str) -> Fraction:

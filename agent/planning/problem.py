@@ -441,17 +441,8 @@ def _keep_or_exclude(
     if pool.is_empty:
         exclusions.append(SkippedItem(pool_text, "no liquidity"))
         return False
-    min_value = step.limits.pool_min_value
-    if min_value is None:
-        return True
-    pool_value = sum(
-        (
-            pool.depth(token) * nodes[index_by_token[token]].price
-            for token in (pool.token0, pool.token1)
-        ),
-        Fraction(0),
-    )
-    if pool_value < min_value:
+    prices = {node.address: node.price for node in nodes}
+    if not amm.is_deep_enough(pool, step.limits.pool_min_value, prices):
         exclusions.append(SkippedItem(pool_text, "holds less than limits.pool_min_value"))
         return False
     return True

@@ -306,14 +306,15 @@ def amount_between(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
         else pool.sqrt_price_x96 >= reachable_x96
     ):
         return 0
-    _, total_out, tick_range = range_at(pool, zero_for_one, reachable_x96)
-    stop_x96 = (
-        max(tick_range.end_x96, reachable_x96)
-        if zero_for_one
-        else min(tick_range.end_x96, reachable_x96)
-    )
     amount_delta = get_amount1_delta if zero_for_one else get_amount0_delta
-    return total_out + amount_delta(tick_range.start_x96, stop_x96, tick_range.liquidity, False)
+    nearer_of = max if zero_for_one else min
+    total_out = 0
+    for tick_range in swap_ranges(pool, zero_for_one):
+        stop_x96 = nearer_of(tick_range.end_x96, reachable_x96)
+        total_out += amount_delta(tick_range.start_x96, stop_x96, tick_range.liquidity, False)
+        if tick_range.end_reason is not None or stop_x96 == reachable_x96:
+            break
+    return total_out
 
 
 def _reachable_price_x96(zero_for_one: bool, bound_x96: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from agent.amm import pools
 from agent.model import Limits, Pool, Portfolio, Snapshot
 from agent.units import BPS, PIPS, Price
 
@@ -50,9 +51,10 @@ def exchange_costs(
         onward_rates = [(j, rate) for j, rate in enumerate(rates[middle]) if rate]
         for row in rates:
             rate_to_middle = row[middle]
-            if rate_to_middle:
+            if rate_to_middle and row is not rates[middle]:
                 for j, onward_rate in onward_rates:
-                    row[j] = max(row[j], -(-rate_to_middle * onward_rate // RATE_UNIT))
+                    rate = -(-rate_to_middle * onward_rate // RATE_UNIT)
+                    row[j] = max(row[j], rate)
     asset_indices = range(len(tokens))
     return {
         (i, j): Fraction(RATE_UNIT - rates[i][j], RATE_UNIT)
@@ -96,17 +98,15 @@ def _is_usable(
         )
     ):
         return False
-    min_value = limits.pool_min_value
-    return not pool.is_empty and (
-        min_value is None
-        or sum(pool.depth(token) * prices[token] for token in (pool.token0, pool.token1))
-        >= min_value
-    )
+    return not pool.is_empty and pools.is_deep_enough(pool, limits.pool_min_value, prices)
 
 
 def within_plan_cost(costs: ExchangeCosts, limits: Limits) -> ExchangeCosts:
     """Return the costs that limits.plan_cost allows."""
     if limits.plan_cost_bps is None:
         return costs
-    max_cost = Fraction(limits.plan_cost_bps, BPS)
-    return {pair: cost for pair, cost in costs.items() if cost <= max_cost}
+    return {
+        pair: cost
+        for pair, cost in costs.items()
+        if cost.numerator * BPS <= limits.plan_cost_bps * cost.denominator
+    }

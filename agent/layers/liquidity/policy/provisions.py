@@ -373,14 +373,8 @@ def _unsafe_reason(
         and not sqrt_range[0] < tick_state.sqrt_price_x96 < sqrt_range[1]
     ):
         return "the pool's price is outside the range"
-    min_depth_value = book.step.limits.pool_min_value
-    if min_depth_value is not None:
-        depth_value = sum(
-            (pool.depth(token) * book.prices[token] for token in (pool.token0, pool.token1)),
-            Fraction(0),
-        )
-        if depth_value < min_depth_value:
-            return "the pool holds less than limits.pool_min_value"
+    if not pools.is_deep_enough(pool, book.step.limits.pool_min_value, book.prices):
+        return "the pool holds less than limits.pool_min_value"
     return ""
 
 
