@@ -170,8 +170,8 @@ def solve_dual(
     earlier_solution: DualSolution | None = None,
     required_bound: float = -np.inf,
 ) -> DualSolution:
-    """Return the minimum of the dual, from the multipliers of an earlier solution if they fit, else
-    from zero.
+    """Return the minimum of the dual. It starts from the best known multipliers of this program, else
+    from an earlier solution or the last one of the same curves that fits, else from zero.
 
     Takes Newton steps, each to the minimum of the local quadratic within the box, shortened if
     pools begin to respond on the way. Ends early once the bound is below the required value
@@ -201,9 +201,12 @@ def solve_dual(
         tightest_solution: DualSolution | None = stack.solutions.get(program_key)
         if tightest_solution is not None and tightest_solution.bound < required_bound:
             return tightest_solution
-        solution = stack.solutions[solution_key] = _newton_solution(
-            program, stack, earlier_solution, required_bound
-        )
+        unknown_count = len(program.low)
+        start_solution = tightest_solution or earlier_solution
+        if start_solution is None or len(start_solution.multipliers) != unknown_count:
+            start_solution = stack.solutions.get(unknown_count)
+        solution = _newton_solution(program, stack, start_solution, required_bound)
+        stack.solutions[solution_key] = stack.solutions[unknown_count] = solution
         if tightest_solution is None or solution.bound < tightest_solution.bound:
             stack.solutions[program_key] = solution
     return solution
@@ -212,13 +215,11 @@ def solve_dual(
 def _newton_solution(
     program: DualProgram,
     stack: CurveStack,
-    earlier_solution: DualSolution | None,
+    start_solution: DualSolution | None,
     required_bound: float,
 ) -> DualSolution:
     start_multipliers = (
-        earlier_solution.multipliers
-        if earlier_solution is not None and len(earlier_solution.multipliers) == len(program.low)
-        else np.zeros(len(program.low))
+        np.zeros(len(program.low)) if start_solution is None else start_solution.multipliers
     )
     point = _Point(program, stack, np.clip(start_multipliers, program.low, program.high))
     observed_steepness, active_sides = np.zeros(len(stack)), list[int]()
