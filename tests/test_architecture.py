@@ -206,6 +206,26 @@ def test_every_module_says_what_it_answers() -> None:
     assert not named((path, ast.get_docstring(parsed(path)) is None) for path in modules())
 
 
+def is_packed(node: ast.AST) -> bool:
+    """Whether an assignment holds several unrelated ones: no swap, rotation or step of a recurrence, no unpacking of a value."""
+    if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)):
+        return False
+    targets = {ast.unparse(target) for target in node.targets[0].elts}
+    return targets.isdisjoint(ast.unparse(value) for value in node.value.elts)
+
+
+def test_an_assignment_holds_one_thought() -> None:
+    scripts = [*(ROOT / "scripts").glob("*.py")]
+    assert not named((path, {node.lineno for node in nodes(path) if is_packed(node)}) for path in (*modules(), *scripts))
+
+
+@pytest.mark.parametrize(
+    ("statement", "packed"), [("a, b = x, y", True), ("a, b.c = f(x), 0", True), ("a, b = b, a", False), ("a, b = f(x)", False)]
+)
+def test_what_holds_two_thoughts_is_noticed(statement: str, packed: bool) -> None:
+    assert is_packed(ast.parse(statement).body[0]) == packed
+
+
 def loaded_by(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{code}\nprint(' '.join(sorted(sys.modules)))"],

@@ -86,7 +86,8 @@ def last_that_fits(fits: Callable[[int], bool], known_fitting: int) -> int:
     """
     stride = 1
     while fits(known_fitting + stride):
-        known_fitting, stride = known_fitting + stride, 2 * stride
+        known_fitting += stride
+        stride = 2 * stride
     too_large = known_fitting + stride
     while too_large - known_fitting > 1:
         middle = (known_fitting + too_large) // 2

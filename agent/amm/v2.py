@@ -83,11 +83,9 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
     if reserve_in <= 0 or reserve_out <= 0:
         return quote_any
     divisor = gcd(PIPS, fee_pips)
-    fee_factor, scaled_reserve_in, safe_bound = (
-        (PIPS - fee_pips) // divisor,
-        reserve_in * (PIPS // divisor),
-        1 << _SAFE_BITS,
-    )
+    fee_factor = (PIPS - fee_pips) // divisor
+    scaled_reserve_in = reserve_in * (PIPS // divisor)
+    safe_bound = 1 << _SAFE_BITS
 
     def quote(amount_in: int) -> int:
         if 0 < amount_in < safe_bound:

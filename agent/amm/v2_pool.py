@@ -127,7 +127,8 @@ class V2Pool:
     def _swap_result(self, token_in: str, amount_in: int, amount_out: int) -> SwapResult[V2Pool]:
         reserve_in, reserve_out = self._reserves(token_in)
         require_pair_swaps(amount_in, amount_out, reserve_in, reserve_out)
-        reserve_in, reserve_out = reserve_in + amount_in, reserve_out - amount_out
+        reserve_in += amount_in
+        reserve_out -= amount_out
         if token_in == self.token0:
             pool_after = replace(self, reserve0=reserve_in, reserve1=reserve_out)
         else:
@@ -150,11 +151,9 @@ class V2Pool:
         if price <= 0:
             return self.max_in(token_in, impact_bps)
         reserve_in, reserve_out = self._reserves(token_in)
-        price_numerator, price_denominator, kept_pips = (
-            price.numerator,
-            price.denominator,
-            PIPS - self.fee_pips,
-        )
+        price_numerator = price.numerator
+        price_denominator = price.denominator
+        kept_pips = PIPS - self.fee_pips
         best_response = (
             isqrt(
                 kept_pips * PIPS * reserve_in * reserve_out * price_denominator // price_numerator
@@ -177,7 +176,8 @@ class V2Pool:
         reserve_in, reserve_out = self._reserves(token_in)
         if reserve_in <= 0 or reserve_out <= 0:
             return None
-        start_sqrt_price, fee_factor = math.sqrt(reserve_out / reserve_in), 1 - self.fee_pips / PIPS
+        start_sqrt_price = math.sqrt(reserve_out / reserve_in)
+        fee_factor = 1 - self.fee_pips / PIPS
         relative_input = power(1 - min(impact_bps, BPS - 1) / BPS, -1 / (1 + fee_factor)) - 1
         return PriceCurve(
             [start_sqrt_price, start_sqrt_price / (1 + fee_factor * relative_input)],

@@ -197,9 +197,10 @@ def _execute_multicall(
 def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExactTokens) -> None:
     addresses = effects.addresses
     if isinstance(call, ExactInputSingle):
-        token_in, token_out = token_pair = call.token_in, call.token_out
+        token_pair = (call.token_in, call.token_out)
     else:
-        token_in, token_out = token_pair = call.path[0], call.path[-1]
+        token_pair = (call.path[0], call.path[-1])
+    token_in, token_out = token_pair
     pool = _matching_pool(effects.pools, call, token_pair)
     amount_raw = call.amount_in_raw or effects.router_balances.get(token_in, 0)
     source = LegPlace.WALLET if call.amount_in_raw else LegPlace.ROUTER

@@ -69,7 +69,8 @@ def cost_reason(
         ("second hop", route.second_hop),
         ("impact", route.impact),
     )
-    decimals, shown_decimals = portfolio.numeraire.decimals, 2
+    decimals = portfolio.numeraire.decimals
+    shown_decimals = 2
 
     def amount_text(cost_value: Value) -> str:
         return value_text(cost_value, decimals, shown_decimals)
@@ -142,7 +143,8 @@ def _route_cost(
     hop_fees = []
     impact = Fraction(0)
     tokens = [token_in]
-    hop_token, hop_raw = token_in, amount_raw
+    hop_token = token_in
+    hop_raw = amount_raw
     for pool in route:
         value_in = hop_raw * problem.price(hop_token)
         try:
@@ -150,7 +152,8 @@ def _route_cost(
         except Refused:  # its ticks or reserves end before
             return
         hop_fees.append(value_in * Fraction(pool.fee_for(hop_token), PIPS))
-        hop_token, hop_raw = amm.token_out(pool, hop_token), out_raw
+        hop_token = amm.token_out(pool, hop_token)
+        hop_raw = out_raw
         tokens.append(hop_token)
         impact += value_in - hop_raw * problem.price(hop_token) - hop_fees[-1]
     approvals_needed = approval_count({token_in: amount_raw}, problem.gas_inputs.allowances)

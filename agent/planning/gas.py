@@ -232,7 +232,8 @@ FIRST_WRITE_UNITS = 17_100
 """Extra gas of the first write to a zero slot: 20,000 instead of 2,900."""
 CLEARED_SLOT_REFUND = 4_800
 """Refund of a slot reset to zero: a used-up allowance, or a balance sold to the last unit."""
-TRANSIENT_BALANCE_UNITS, TRANSIENT_BALANCE_REFUND = 22_100, 19_900
+TRANSIENT_BALANCE_UNITS = 22_100
+TRANSIENT_BALANCE_REFUND = 19_900
 """A router balance that rises from zero and returns to zero within the transaction: its cost and
 its refund.
 """
@@ -357,10 +358,8 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
         if leg.venue == NATIVE_VENUE:
             gas_units += _wrap_gas_units(router_gas, leg)
             if leg.source is LegPlace.WALLET:
-                gas_units, refund_units = (
-                    gas_units + TRANSIENT_BALANCE_REFUND,
-                    refund_units + TRANSIENT_BALANCE_REFUND,
-                )
+                gas_units += TRANSIENT_BALANCE_REFUND
+                refund_units += TRANSIENT_BALANCE_REFUND
         if leg.sink is LegPlace.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
         spending_leg = next(
@@ -374,16 +373,12 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
             and gas_inputs.pools[spending_leg.pool].style is SwapStyle.V2
             and swap_style(leg.venue) is not SwapStyle.V4
         ):
-            gas_units, refund_units = (
-                gas_units + TRANSIENT_BALANCE_UNITS,
-                refund_units + TRANSIENT_BALANCE_REFUND,
-            )
+            gas_units += TRANSIENT_BALANCE_UNITS
+            refund_units += TRANSIENT_BALANCE_REFUND
     if router_gas.sweep_units is not None:
         sweep_count = len(sweeps(legs))
-        gas_units, refund_units = (
-            gas_units + (TRANSIENT_BALANCE_UNITS + router_gas.sweep_units) * sweep_count,
-            refund_units + TRANSIENT_BALANCE_REFUND * sweep_count,
-        )
+        gas_units += (TRANSIENT_BALANCE_UNITS + router_gas.sweep_units) * sweep_count
+        refund_units += TRANSIENT_BALANCE_REFUND * sweep_count
     return gas_units - min(refund_units, gas_units // REFUND_DIVISOR)
 
 

@@ -120,5 +120,6 @@ def output_value(plan: Plan, prices: Mapping[str, Price]) -> Value:
 
 
 def _limit_price_text(price: Fraction, portfolio: Portfolio, token_in: str, token_out: str) -> str:
-    sold_token, bought_token = portfolio.token(token_in), portfolio.token(token_out)
+    sold_token = portfolio.token(token_in)
+    bought_token = portfolio.token(token_out)
     return f"{price_text(price, sold_token.decimals, bought_token.decimals)} {bought_token.label} per {sold_token.label}"

@@ -42,7 +42,8 @@ def plan_within_daily_loss(
         if not step.progress.spend_caps:
             return whole_plan
         return _with_part_in_reason(step, decision, whole_plan, whole_plan)
-    partial_plan, partial_loss = whole_plan, worst_case_loss(step, whole_plan)
+    partial_plan = whole_plan
+    partial_loss = worst_case_loss(step, whole_plan)
     for _ in range(MAX_PLANS):
         gas_value = worst_case_gas(step, partial_plan)
         if loss_left <= gas_value or partial_loss <= gas_value:
@@ -121,7 +122,8 @@ def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     """Return the remainder of limits.daily_loss for an exit; only losses from trades count against
     it.
     """
-    history, loss_left = step.history, _daily_loss_left(step)
+    history = step.history
+    loss_left = _daily_loss_left(step)
     if loss_left is None or history.budgets.unknown_reason != history.budgets.unpriced_falls_reason:
         return None
     native_price = reference_prices(step).price_by_token.get(
@@ -150,7 +152,8 @@ def worst_case_loss(
         for leg in swap_legs(plan)
         if leg.sink is LegPlace.WALLET
     )
-    sold_value, gas_value = value_sold(plan, all_prices), worst_case_gas(step, plan, all_prices)
+    sold_value = value_sold(plan, all_prices)
+    gas_value = worst_case_gas(step, plan, all_prices)
     return sold_value - sum(min_received_values, Fraction(0)) + gas_value + disagreement_value
 
 
@@ -165,7 +168,8 @@ def partial_plan_reason(step: StepInput, worst_case_value: Value) -> str:
     """Return why only a part is traded now, when the rest follows, and the setting that would allow
     the whole trade.
     """
-    limit_bps, total = step.limits.daily_loss_bps or 0, _investable_value(step)
+    limit_bps = step.limits.daily_loss_bps or 0
+    total = _investable_value(step)
     needed_limit_bps = 0
     if total:
         day_loss_value = max(step.history.budgets.loss_24h, Fraction(0)) + worst_case_value
@@ -181,7 +185,8 @@ def partial_plan_reason(step: StepInput, worst_case_value: Value) -> str:
 
 def daily_loss_wait_reason(step: StepInput) -> str:
     """Return why no part is traded now."""
-    numeraire, loss_24h_value = step.portfolio.numeraire, step.history.budgets.loss_24h
+    numeraire = step.portfolio.numeraire
+    loss_24h_value = step.history.budgets.loss_24h
     amount_texts = (
         value_text(loss_value, numeraire.decimals, 2)
         for loss_value in (loss_24h_value, (daily_loss_left(step) or Fraction(0)) + loss_24h_value)

@@ -31,7 +31,8 @@ from agent.planning.solver.token_order import order_tokens
 from agent.planning.solver.utility import PlanObjective
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
-PLAN_COST_LIMIT, MIN_TRADE_LIMIT = "limits.plan_cost", "limits.min_trade"
+PLAN_COST_LIMIT = "limits.plan_cost"
+MIN_TRADE_LIMIT = "limits.min_trade"
 LOCKED_EXCESS = "locked"
 """Cause of a drift whose excess is in liquidity positions or margin, which swaps cannot spend."""
 SAME_DEVIATION = 0.999
@@ -39,7 +40,8 @@ SAME_DEVIATION = 0.999
 equal.
 """
 BELOW_FLOOR_PHRASE = "pays less than the floor set by the reference price"
-UNUSED_PHRASE, TOO_COSTLY_PHRASE = "no pool of it is used", "trading it would cost more than"
+UNUSED_PHRASE = "no pool of it is used"
+TOO_COSTLY_PHRASE = "trading it would cost more than"
 UnlimitedResult = tuple[PoolGraph, FixedPoint]
 """Result of the iteration without the turnover limit."""
 MIN_REPORTED = float(UNNAMED_FRACTION)
@@ -125,7 +127,8 @@ def skipped_items(
     without the turnover limit, if that limit may bind: a token that is as far off target without
     the limit is not kept there by the limit, so its reason is taken from that result.
     """
-    problem, draft = graph.problem, fixed_point.draft
+    problem = graph.problem
+    draft = fixed_point.draft
     skips = list(problem.exclusions)
     skips += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped_pools.items()]
     skips += [
@@ -172,7 +175,8 @@ def skipped_items(
         counterparts = tuple(
             int(index) for index in np.flatnonzero(opposite_deviations > MIN_REPORTED * total)
         )
-        turnover_binds, explaining_result = fixed_point.turnover_binds, (graph, fixed_point)
+        turnover_binds = fixed_point.turnover_binds
+        explaining_result = (graph, fixed_point)
         if unlimited_result is not None and unlimited_deviations is not None:
             turnover_binds = bool(unlimited_deviations[token] < deviation_value * SAME_DEVIATION)
             if not turnover_binds:
@@ -241,7 +245,8 @@ def _off_target_reason(
     """Return why a token stays off target, and the limit of cost or size, or LOCKED, if that alone
     keeps it there.
     """
-    unmoved_tokens, nodes = remainder.fixed_point.unmoved_tokens, remainder.graph.problem.nodes
+    unmoved_tokens = remainder.fixed_point.unmoved_tokens
+    nodes = remainder.graph.problem.nodes
     if remainder.value < nodes[remainder.token_index].price:
         label = nodes[remainder.token_index].label
         return f"{COARSE_UNIT_PHRASE} {label} is worth more than the drift", MIN_TRADE_LIMIT
@@ -269,7 +274,8 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     """Return why a token is not moved at all; bounds may leave only a small amount of a large
     remainder.
     """
-    why, min_trade = remainder.fixed_point.unmoved_tokens[remainder.token_index], limits.min_trade
+    why = remainder.fixed_point.unmoved_tokens[remainder.token_index]
+    min_trade = limits.min_trade
     is_dust = why == BELOW_MIN_TRADE and not remainder.turnover_binds
     if min_trade is None or not remainder.value >= min_trade:
         return why, MIN_TRADE_LIMIT if is_dust else ""
@@ -285,7 +291,8 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
     """Return why the market does not bring a token to its goal (no route, impact bound, turnover
     limit, cost), and the limit that alone keeps it off.
     """
-    graph, fixed_point = remainder.graph, remainder.fixed_point
+    graph = remainder.graph
+    fixed_point = remainder.fixed_point
     useful_edges = [
         edge
         for edge in graph.pool_edges
@@ -353,7 +360,8 @@ def _bounds_reason(
     """Return why the used pools accept no more of a token: their bounds, their ticks, or
     the cost.
     """
-    problem, draft = remainder.graph.problem, remainder.fixed_point.draft
+    problem = remainder.graph.problem
+    draft = remainder.fixed_point.draft
     full_pools = sorted({edge.pool_address for edge in useful_edges} & draft.full_pools) or sorted(
         draft.full_pools
     )
@@ -453,7 +461,8 @@ FLOAT_ERROR = Fraction(1, 10**12)
 """Relative error of the bound's floating-point sums, counted against the plan."""
 CLOSE_GAP = Fraction(1, 10 * BPS)
 """Gap, per unit of turnover, up to which a bound is not improved where there are many pools."""
-CLOSE_GAP_FOR_FEW, FEW_DIRECTIONS = CLOSE_GAP / 1_000, 40
+CLOSE_GAP_FOR_FEW = CLOSE_GAP / 1_000
+FEW_DIRECTIONS = 40
 """The same for at most FEW_DIRECTIONS directions of pools."""
 MAX_BRANCHES = 24
 """Maximum number of subproblems of the bound, each of which decides one pool."""
@@ -467,7 +476,9 @@ def gap_bps(
     """Return (bound − achieved) / max(turnover, 1 bp of the total), in bps, rounded up; the larger
     of both gaps, at least zero.
     """
-    problem, draft, scale = graph.problem, fixed_point.draft, Fraction(graph.scale)
+    problem = graph.problem
+    draft = fixed_point.draft
+    scale = Fraction(graph.scale)
     values_before = [node.value / scale for node in problem.nodes]
     value_changes = [
         draft.delta_raw.get(node.address, 0) * node.price / scale for node in problem.nodes

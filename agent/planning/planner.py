@@ -258,11 +258,9 @@ class NothingPlanned(Refused):
         off_target_items: Sequence[SkippedItem] = (),
     ) -> None:
         super().__init__(message, verdicts, remedy)
-        self.limiting_rule, self.drift_value, self.off_target_items = (
-            limiting_rule,
-            drift_value,
-            tuple(off_target_items),
-        )
+        self.limiting_rule = limiting_rule
+        self.drift_value = drift_value
+        self.off_target_items = tuple(off_target_items)
 
 
 def plan(
@@ -306,7 +304,8 @@ def plan(
     # once amounts are approved, the turnover limit that sized them is not reported again
     is_limit_reportable = max_turnover is not None and not step.progress.spend_caps
     if turnover_cap is not None and (max_turnover is None or turnover_cap[0] < max_turnover):
-        max_turnover, turnover_limit_name, is_limit_reportable = *turnover_cap, False
+        max_turnover, turnover_limit_name = turnover_cap
+        is_limit_reportable = False
     if decision.is_exit:
         unmoved_tokens = _unmoved_by_exit(step.portfolio, problem, objective)
     else:
@@ -373,7 +372,8 @@ def _unmoved_by_exit(
     """Return the tokens that an exit does not trade, by index: all on target, except the
     numeraire, for which it sells.
     """
-    total, numeraire = float(problem.total), portfolio.numeraire.address
+    total = float(problem.total)
+    numeraire = portfolio.numeraire.address
     is_on_target = (objective.low_shares * total <= objective.held_values) & (
         objective.held_values <= objective.high_shares * total
     )
@@ -437,7 +437,8 @@ def _best_within_plan_cost(
             if net_utility(graph, objective, retry_fixed_point.draft) > net_utility(
                 graph, objective, best_fixed_point.draft
             ):
-                best_fixed_point, has_dropped_pools = retry_fixed_point, retry_has_dropped_pools
+                best_fixed_point = retry_fixed_point
+                has_dropped_pools = retry_has_dropped_pools
     for token, why in coarse_tokens(problem).items() if has_dropped_pools else ():
         if token in best_fixed_point.unmoved_tokens:
             continue
@@ -451,11 +452,9 @@ def _best_within_plan_cost(
         if net_utility(retry_graph, objective, retry_fixed_point.draft) > net_utility(
             graph, objective, best_fixed_point.draft
         ):
-            graph, best_fixed_point, unmoved_tokens = (
-                retry_graph,
-                retry_fixed_point,
-                more_unmoved_tokens,
-            )
+            graph = retry_graph
+            best_fixed_point = retry_fixed_point
+            unmoved_tokens = more_unmoved_tokens
     return graph, best_fixed_point
 
 
@@ -496,7 +495,8 @@ def _fixed_point_within_plan_cost(
             pool, why = best_paying_pool(problem, fixed_point.draft, overshoot)
             dropped_pools[pool] = why
             continue
-        cost, turnover = fixed_point.draft.cost(problem), fixed_point.draft.turnover(problem)
+        cost = fixed_point.draft.cost(problem)
+        turnover = fixed_point.draft.turnover(problem)
         if plan_cost_bps and tightening_count and not fixed_point.draft.legs:
             # each smaller plan bears more gas a unit: fewer swaps may cost less than smaller ones
             tightening_count = 0
@@ -508,10 +508,8 @@ def _fixed_point_within_plan_cost(
         if plan_cost_bps is None or cost.total * BPS <= plan_cost_bps * turnover:
             return graph, fixed_point, bool(dropped_pools)
         gas_cost = cost.gas + cost.approval_gas
-        allowed_swap_cost, swap_cost = (
-            Fraction(plan_cost_bps, BPS) * turnover - gas_cost,
-            cost.total - gas_cost,
-        )
+        allowed_swap_cost = Fraction(plan_cost_bps, BPS) * turnover - gas_cost
+        swap_cost = cost.total - gas_cost
         if (
             max_unit_cost is not None
             and tightening_count < max_tightenings
@@ -536,7 +534,8 @@ def _costliest_pool(problem: Problem, draft: PlanDraft) -> str:
     """
 
     def unit_cost(leg_indices: list[int]) -> Fraction:
-        first_leg, last_leg = draft.legs[leg_indices[0]], draft.legs[leg_indices[-1]]
+        first_leg = draft.legs[leg_indices[0]]
+        last_leg = draft.legs[leg_indices[-1]]
         value_in = first_leg.amount_in_raw * problem.price(first_leg.token_in)
         value_out = last_leg.amount_out_raw * problem.price(last_leg.token_out)
         return (
@@ -565,7 +564,8 @@ def _nothing_planned(
     """Return the refusal of a plan without legs, with its limits; `binding_limit` is the binding
     turnover limit and its remainder.
     """
-    numeraire, limits = step.portfolio.numeraire, step.limits
+    numeraire = step.portfolio.numeraire
+    limits = step.limits
     drift_text = (
         f"{value_text(Fraction(round(drift_value)), numeraire.decimals, 2)} {numeraire.label}"
     )

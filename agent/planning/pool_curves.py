@@ -86,11 +86,9 @@ class PoolCurve:
         """
         net_input = amount_in * self.fee_factor
         k = int(np.searchsorted(self.net_inputs, net_input, side="right")) - 1
-        depth, root, remaining_input = (
-            float(self.liquidities[k]),
-            float(self.roots[k]),
-            net_input - float(self.net_inputs[k]),
-        )
+        depth = float(self.liquidities[k])
+        root = float(self.roots[k])
+        remaining_input = net_input - float(self.net_inputs[k])
         if depth <= 0:
             return float(self.outputs[k])
         return float(self.outputs[k]) + root * root * remaining_input / (
@@ -102,11 +100,9 @@ class PoolCurve:
         pay that much.
         """
         k = int(np.searchsorted(self.outputs, amount_out, side="right")) - 1
-        depth, root, remaining_output = (
-            float(self.liquidities[k]),
-            float(self.roots[k]),
-            amount_out - float(self.outputs[k]),
-        )
+        depth = float(self.liquidities[k])
+        root = float(self.roots[k])
+        remaining_output = amount_out - float(self.outputs[k])
         if depth <= 0:
             return (
                 self.capacity
@@ -159,10 +155,8 @@ def build_trade_curves(
         return None
     root_scale = math.sqrt(float(price_out / price_in))
     depth_scale = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
-    roots, depths = (
-        np.array(pool_curve.roots) * root_scale,
-        np.array(pool_curve.liquidities) * depth_scale,
-    )
+    roots = np.array(pool_curve.roots) * root_scale
+    depths = np.array(pool_curve.liquidities) * depth_scale
     fee_factor = 1 - pool.fee_for(token_in) / PIPS
     real_curve = (
         _build_curve(
@@ -236,7 +230,8 @@ def _whole_unit_curve(
     root_factor = np.sqrt(
         np.sqrt(np.minimum(np.minimum(slope_ratios[:-1], slope_ratios[1:]), 1 + BAND_WIDTH))
     )
-    top_roots, end_roots = np.sqrt(slopes) * root_factor, np.sqrt(slopes) / root_factor
+    top_roots = np.sqrt(slopes) * root_factor
+    end_roots = np.sqrt(slopes) / root_factor
     roots = np.array([top_roots, end_roots]).T.reshape(-1)
     depths = np.zeros(len(roots) - 1)
     depths[::2] = (inputs[1:] - inputs[:-1]) / (1 / end_roots - 1 / top_roots)
@@ -250,22 +245,22 @@ def _corners_above(
     `corners`, both raised by `loss_raw` and begun at zero. The parts are some of the other line's,
     each extended to the next: chords would lie below it, and a bound on what pools pay be too low.
     """
-    loss_parts, unit_parts = (
-        loss_raw.numerator,
-        loss_raw.denominator,
-    )  # all that is paid is in `unit_parts` parts
-    x, y, width, rise = 0, 0, corners[0][0], corners[0][1] * unit_parts + loss_parts
+    # all that is paid is in `unit_parts` parts
+    loss_parts = loss_raw.numerator
+    unit_parts = loss_raw.denominator
+    x = 0
+    y = 0
+    width = corners[0][0]
+    rise = corners[0][1] * unit_parts + loss_parts
     corner_points = [(0.0, 0.0)]
     stride = -(-len(corners) // MAX_CORNERS)
     for corner_index in range(1 + (len(corners) - 2) % stride, len(corners), stride):
         (amount_in, amount_out), (next_amount_in, next_amount_out) = corners[
             corner_index - 1 : corner_index + 1
         ]
-        next_y, next_width, next_rise = (
-            amount_out * unit_parts + loss_parts,
-            next_amount_in - amount_in,
-            (next_amount_out - amount_out) * unit_parts,
-        )
+        next_y = amount_out * unit_parts + loss_parts
+        next_width = next_amount_in - amount_in
+        next_rise = (next_amount_out - amount_out) * unit_parts
         scaled_slope_drop = rise * next_width - next_rise * width
         if scaled_slope_drop * SLOPE_DIVISOR <= rise * next_width:
             continue
@@ -283,7 +278,10 @@ def _corners_above(
                 scaled_meeting_y / (width * scaled_slope_drop * unit_parts),
             )
         )
-        x, y, width, rise = amount_in, next_y, next_width, next_rise
+        x = amount_in
+        y = next_y
+        width = next_width
+        rise = next_rise
     last_amount_in = corners[-1][0]
     return [
         *corner_points,
@@ -308,11 +306,15 @@ def curve_after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     if charge <= 0:
         return curve
     k = int(np.searchsorted(curve.surplus, charge, side="right")) - 1
-    net_k, out_k = float(curve.net_inputs[k]), float(curve.outputs[k])
-    net_input, value_out, root = net_k, out_k, 0.0
+    net_k = float(curve.net_inputs[k])
+    out_k = float(curve.outputs[k])
+    net_input = net_k
+    value_out = out_k
+    root = 0.0
     later_depths = np.array([])
     if k < len(curve.roots) - 1:
-        depth, top_root = float(curve.liquidities[k]), float(curve.roots[k])
+        depth = float(curve.liquidities[k])
+        top_root = float(curve.roots[k])
         # in differences, since a small charge is lost in the rounding of squares of the depth
         discriminant = depth * (charge - float(curve.surplus[k])) / top_root + net_k * (
             out_k - charge
@@ -321,10 +323,8 @@ def curve_after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
         root_gap = (top_root * discriminant_root - out_k + charge) / (depth + discriminant_root)
         root_gap = min(max(root_gap, 0.0), top_root - float(curve.roots[k + 1]))
         root = top_root - root_gap
-        net_input, value_out = (
-            net_k + depth * root_gap / (root * top_root),
-            out_k + depth * root_gap,
-        )
+        net_input = net_k + depth * root_gap / (root * top_root)
+        value_out = out_k + depth * root_gap
         later_depths = curve.liquidities[k:-1]
     if value_out <= charge:
         return None
@@ -346,9 +346,11 @@ def _build_curve(fee_factor: float, rates: FloatArray, depths: FloatArray) -> Po
     """Return the curve of these rates and depths, with prefix sums; empty ranges are skipped."""
     is_nonempty = rates[:-1] > rates[1:]
     if not is_nonempty.all():
-        rates, depths = rates[np.concatenate(([True], is_nonempty))], depths[is_nonempty]
+        rates = rates[np.concatenate(([True], is_nonempty))]
+        depths = depths[is_nonempty]
     roots = np.sqrt((1 + rates) / fee_factor)
-    top_roots, end_roots = roots[:-1], roots[1:]
+    top_roots = roots[:-1]
+    end_roots = roots[1:]
     root_gaps = (rates[:-1] - rates[1:]) / (fee_factor * (top_roots + end_roots))
     net_in = _prefix_sums(depths * root_gaps / (top_roots * end_roots))
     surplus = _prefix_sums(
@@ -389,12 +391,11 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
     if curve.rates[0] <= -BAND_WIDTH:
         return curve
     count_above = int(np.count_nonzero(curve.rates > -BAND_WIDTH))
-    rates, depths = curve.rates, curve.liquidities[:-1]
+    rates = curve.rates
+    depths = curve.liquidities[:-1]
     if count_above < len(rates):  # the range that crosses the reference is split there
-        rates, depths = (
-            np.insert(rates, count_above, -BAND_WIDTH),
-            np.insert(depths, count_above, depths[count_above - 1]),
-        )
+        rates = np.insert(rates, count_above, -BAND_WIDTH)
+        depths = np.insert(depths, count_above, depths[count_above - 1])
     roots = np.sqrt((1 + rates) / curve.fee_factor)
     range_inputs = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
     remaining_inputs = np.concatenate(
@@ -461,7 +462,8 @@ def stack_curves(curve_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStac
     """Stack curves with the indices of their input and output tokens."""
     row_width = max((len(curve.roots) for _, _, curve in curve_edges), default=1) + 1
     cells = np.zeros((6, len(curve_edges), row_width))
-    cells[0], cells[1, :, 0] = -np.inf, 1.0
+    cells[0] = -np.inf
+    cells[1, :, 0] = 1.0
     cells[0, :, 0] = 0.0
     for row, (_, _, curve) in enumerate(curve_edges):
         for cell_kind, row_cells in enumerate(

@@ -299,7 +299,8 @@ def problem_for_tokens(
 
 
 def _gas_inputs(step: StepInput) -> GasInputs:
-    snapshot, execution = step.snapshot, step.execution
+    snapshot = step.snapshot
+    execution = step.execution
     router = ROUTER_GAS.get(execution.router_kind, ROUTER_GAS["swap_router_02"])
     return GasInputs(
         router if execution.sweeps_outputs else replace(router, sweep_units=None),
@@ -314,7 +315,8 @@ def _gas_inputs(step: StepInput) -> GasInputs:
 
 
 def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
-    balances_raw, wrapped_native = native_coin.held_balances(step), wrapped_native_of(step)
+    balances_raw = native_coin.held_balances(step)
+    wrapped_native = wrapped_native_of(step)
     unpriced_reasons = {
         unpriced_asset.token: unpriced_asset.why for unpriced_asset in references.unpriced
     }
@@ -323,10 +325,8 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
         for quarantine_entry in step.snapshot.unreadable_items
     }
     spend_caps_raw = dict(step.progress.spend_caps)
-    outside_raw_by_token, locked_raw_by_token = (
-        raw_outside_wallet(step, references.price_by_token),
-        unspendable_raw(step),
-    )
+    outside_raw_by_token = raw_outside_wallet(step, references.price_by_token)
+    locked_raw_by_token = unspendable_raw(step)
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
@@ -573,7 +573,9 @@ def build_pool_graph(
     of value. Without `counts_rounding`, losses to rounding are ignored here and counted by the
     integer planning.
     """
-    pool_edges, directions_below_floor, overpaying_pools = [], [], []
+    pool_edges = []
+    directions_below_floor = []
+    overpaying_pools = []
     largest_value = max(problem.total, Fraction(scale))
     for pool in problem.pools.values():
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
@@ -600,10 +602,8 @@ def build_pool_graph(
     pays_above_reference = any(
         edge.curves.counted_curve is not edge.curves.real_curve for edge in pool_edges
     )
-    gas_unit_value, leg_data_fee = (
-        float(problem.gas_unit_value) / scale,
-        float(problem.leg_data_fee) / scale,
-    )
+    gas_unit_value = float(problem.gas_unit_value) / scale
+    leg_data_fee = float(problem.leg_data_fee) / scale
     edge_ends = [(edge.token_in_index, edge.token_out_index) for edge in pool_edges]
     router = problem.gas_inputs.router_gas
     gas_charges = np.array(
@@ -644,7 +644,8 @@ def first_leg_cost(graph: PoolGraph, flow: EdgeFlow) -> float:
     """Return what the first leg of a flow costs beside its price: its gas, its data fee, and what
     it loses to whole base units, in units of the scale.
     """
-    pool, curves = graph.problem.pools[flow.pool_edge.pool_address], flow.pool_edge.curves
+    pool = graph.problem.pools[flow.pool_edge.pool_address]
+    curves = flow.pool_edge.curves
     ticks_passed = curves.tick_curve.range_ends_crossed(flow.amount_in)
     gas_units = leg_gas_units(pool, ticks_passed, router_gas=graph.problem.gas_inputs.router_gas)
     return gas_units * graph.gas_unit_value + graph.leg_data_fee + curves.rounding_loss

@@ -266,7 +266,8 @@ def _propose_exits_first(step_input: StepInput) -> Proposal:
     decision_result = decide(step)
     plan: Plan | None = None
     if (priced_step := _without_unpriced(step, decision_result)) is not step:
-        step, decision_result = priced_step, decide(priced_step)
+        step = priced_step
+        decision_result = decide(priced_step)
     while (
         (token := decision_result.exit_token)
         and plan is None
@@ -289,7 +290,8 @@ def _propose_exits_first(step_input: StepInput) -> Proposal:
         )
         is not step
     ):
-        step, decision_result = step_without_increases, decide(step_without_increases)
+        step = step_without_increases
+        decision_result = decide(step_without_increases)
     return Proposal(decision_result, plan, None if step is step_input else step)
 
 
@@ -611,7 +613,8 @@ def orders_proposer(orders: Sequence[LimitOrder]) -> Proposer:
 
     def propose(step_input: StepInput) -> Proposal:
         exit_proposal = _propose_exits_first(step_input)
-        fill_proposal, needs_more_ticks = None, False
+        fill_proposal = None
+        needs_more_ticks = False
         decision = exit_proposal.decision_result.decision
         reduces_futures = isinstance(decision, AdjustFutures) and decision.is_reducing
         must_wait = isinstance(decision, Halt) or reduces_futures
@@ -633,11 +636,9 @@ def _propose_first_fill(
     """Return the first order whose price is reached; otherwise why the last one waits, and whether
     more ticks might reach its price.
     """
-    why, needs_more_ticks, step_input = (
-        "",
-        False,
-        cash_limit.exclude_unexplained_increases(step_input),
-    )
+    why = ""
+    needs_more_ticks = False
+    step_input = cash_limit.exclude_unexplained_increases(step_input)
     for order in orders:
         if (
             why := expiry_reason(step_input.snapshot, step_input.execution, order)
@@ -653,7 +654,8 @@ def _propose_first_fill(
                 step_input, order.token_in, order.token_out, order.amount_in_raw, order.price
             )
         except KnownTicksExceeded as ticks_error:
-            why, needs_more_ticks = ticks_error.message, True
+            why = ticks_error.message
+            needs_more_ticks = True
             continue
         if plan is not None:
             fill_result = replace(
@@ -693,7 +695,8 @@ def single_order_proposer(order: LimitOrder) -> Proposer:
         decision_result = exit_proposal.decision_result
         if isinstance(decision_result.decision, Halt):
             return Proposal(replace(decision_result, is_reviewed=False), None)
-        why, needs_more_ticks = f"waits: {decision_result.decision.reason}", False
+        why = f"waits: {decision_result.decision.reason}"
+        needs_more_ticks = False
         if exit_proposal.plan is None:
             fill_proposal, why, needs_more_ticks = _propose_first_fill(
                 step_input, decision_result, (order,)

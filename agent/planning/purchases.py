@@ -43,10 +43,8 @@ def plan_purchase(
     active_purchase = step.history.cash_flows.purchase
     if active_purchase is not None and not step.history.cash_flows.newly_invested_raw:
         if not fits_daily_loss(step, plan):
-            wait_reason, cancel_text = (
-                daily_loss_wait_reason(step),
-                purchases.format_cancel_command(active_purchase),
-            )
+            wait_reason = daily_loss_wait_reason(step)
+            cancel_text = purchases.format_cancel_command(active_purchase)
             reason = f"{decision.reason}; {wait_reason}; {cancel_text}"
             hold = Hold(reason, limiting_rule=DAILY_LOSS_LIMIT)
             return decision_result.without_trades(hold), None
@@ -81,10 +79,8 @@ def _purchase_terms(
     part_count: int,
 ) -> Purchase:
     now_s = step.snapshot.head.timestamp_s
-    reference_by_token, deposits = (
-        decision_result.references.reference_by_token,
-        tuple[tuple[str, int], ...](),
-    )
+    reference_by_token = decision_result.references.reference_by_token
+    deposits = tuple[tuple[str, int], ...]()
     if kind is PurchaseKind.TOP_UP:
         deposits = tuple(sorted(purchases.uninvested_deposits(step.history).items()))
     return Purchase(

@@ -98,11 +98,11 @@ def raise_money_proposer(token: str) -> Proposer:
                 partial_plan = plan
             else:
                 partial_plan = plan_proportional_part(step, decision_result, decision, plan)[0]
-            short_before_raw, short_after_raw = (
-                transfers.shortfall_raw(
-                    step.portfolio, step.limits, native_coin.held_balances(step), token
-                ),
-                shortfall_raw(step.snapshot, step.portfolio, step.limits, partial_plan, token),
+            short_before_raw = transfers.shortfall_raw(
+                step.portfolio, step.limits, native_coin.held_balances(step), token
+            )
+            short_after_raw = shortfall_raw(
+                step.snapshot, step.portfolio, step.limits, partial_plan, token
             )
             if short_after_raw < short_before_raw and (is_short or short_after_raw > 0):
                 decision = replace(
@@ -254,7 +254,8 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
         return _owner_proposal(
             step, Hold("nothing to sell: all balances are zero or reserved"), None
         )
-    numeraire, blocked_exits = step.portfolio.numeraire.address, [*step.blocked_exits]
+    numeraire = step.portfolio.numeraire.address
+    blocked_exits = [*step.blocked_exits]
     for asset_drift in exits.sort_exits(
         step.history,
         [drift for drift in drifts if drift.token != numeraire and drift.investable_raw],
@@ -299,7 +300,8 @@ def sell_out_proposer(token: str) -> Proposer:
     """
 
     def propose(step: StepInput) -> Proposal:
-        label, decision_result = step.portfolio.token(token).label, decide(step)
+        label = step.portfolio.token(token).label
+        decision_result = decide(step)
         drifts = decision_result.drifts
         if isinstance(decision_result.decision, Halt) and not drifts:
             if not spares_exits(decision_result.decision) or exit_price_fault(step, token):

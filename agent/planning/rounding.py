@@ -198,7 +198,8 @@ class RouteSimulator:
     """
 
     def __init__(self, problem: Problem, is_exact_input: bool = False) -> None:
-        self.problem, self.is_exact_input = problem, is_exact_input
+        self.problem = problem
+        self.is_exact_input = is_exact_input
         self.current_pools: dict[str, Pool] = dict(problem.pools)
         self.draft = PlanDraft()
         self.later_raw: dict[str, int] = {}
@@ -290,7 +291,8 @@ class RouteSimulator:
         """Return the amounts of a trial without the sources of a leg below its floor, and record
         its pool.
         """
-        draft, problem = self.draft, self.problem
+        draft = self.draft
+        problem = self.problem
         draft.below_floor_pools[leg.pool] = (
             f"pays {leg.amount_out_raw} base units, but the reference price requires at least"
             f" {leg.min_out_raw}"
@@ -317,7 +319,8 @@ class RouteSimulator:
         pool. With `allows_sell_out`, tokens with a target of zero are still sold to the last unit
         if that costs little.
         """
-        problem, paid_raw = self.problem, trial.simulated_legs[-1].swap_result.amount_out_raw
+        problem = self.problem
+        paid_raw = trial.simulated_legs[-1].swap_result.amount_out_raw
         paid_value = paid_raw * problem.price(trial.simulated_legs[-1].token_out)
         if self.is_exact_input or all(
             problem.price(simulated_leg.token_out) * MANY_UNITS <= paid_value
@@ -326,7 +329,9 @@ class RouteSimulator:
             return trial
         source_tokens = [source.hops[0][1] for source in route.sources]
         for source_index, token in reversed(list(enumerate(source_tokens))):
-            too_little_raw, enough_raw, smallest_trial = -1, trial.amounts[source_index], trial
+            too_little_raw = -1
+            enough_raw = trial.amounts[source_index]
+            smallest_trial = trial
             while enough_raw - too_little_raw > 1:
                 middle_raw = (too_little_raw + enough_raw) // 2
                 candidate_trial = _RouteTrial(
@@ -336,7 +341,8 @@ class RouteSimulator:
                     self._follow(route, candidate_trial, ends_route=True) >= paid_raw
                     and candidate_trial.retry is None
                 ):
-                    smallest_trial, enough_raw = candidate_trial, middle_raw
+                    smallest_trial = candidate_trial
+                    enough_raw = middle_raw
                 else:
                     too_little_raw = middle_raw
             if not (
@@ -399,14 +405,16 @@ class RouteSimulator:
         """Run a route whose sources are numbered from `first_source`; return its output in base
         units, or the input of a leg that does not fit.
         """
-        source_end, amount_raw = first_source, 0
+        source_end = first_source
+        amount_raw = 0
         for feeding_route in route.feeding_routes:
             amount_raw += self._follow(
                 feeding_route, trial, ends_route=False, first_source=source_end
             )
             source_end += len(feeding_route.sources)
         if not route.feeding_routes:
-            source_end, amount_raw = first_source + 1, trial.amounts[first_source]
+            source_end = first_source + 1
+            amount_raw = trial.amounts[first_source]
         for hop_index, (pool, token_in) in enumerate(route.hops):
             if trial.retry is not None or amount_raw == 0:
                 return amount_raw
@@ -414,10 +422,8 @@ class RouteSimulator:
             if isinstance(swap_or_fraction, Fraction):
                 trial.retry = range(first_source, source_end), swap_or_fraction
                 return amount_raw
-            from_wallet, to_wallet = (
-                hop_index == 0 and not route.feeding_routes,
-                ends_route and hop_index == len(route.hops) - 1,
-            )
+            from_wallet = hop_index == 0 and not route.feeding_routes
+            to_wallet = ends_route and hop_index == len(route.hops) - 1
             pool_before = trial.current_pools.get(pool, self.current_pools[pool])
             trial.simulated_legs.append(
                 _SimulatedLeg(
@@ -470,7 +476,8 @@ class RouteSimulator:
         """Return base units that the pool still accepts within its bounds; zero once it has traded
         in the other direction. `more_spent_raw` is spent in addition.
         """
-        direction, pool_at_start = (pool_address, token_in), self.problem.pools[pool_address]
+        direction = (pool_address, token_in)
+        pool_at_start = self.problem.pools[pool_address]
         opposite_direction = (pool_address, pools.token_out(pool_at_start, token_in))
         if opposite_direction in self._spent_raw or opposite_direction in more_spent_raw:
             return 0
@@ -507,7 +514,8 @@ class RouteSimulator:
         draft.legs += legs
 
     def _leg(self, simulated_leg: _SimulatedLeg) -> Leg:
-        problem, swap_result = self.problem, simulated_leg.swap_result
+        problem = self.problem
+        swap_result = simulated_leg.swap_result
         fee_pips = simulated_leg.pool_before.fee_for(simulated_leg.token_in)
         floor_raw = fair_floor(
             swap_result.amount_in_raw,
@@ -539,8 +547,10 @@ class RouteSimulator:
         """Split a leg's loss at reference prices into fee, impact against the snapshot, and
         skew.
         """
-        problem, draft = self.problem, self.draft
-        price_in, price_out = problem.price(leg.token_in), problem.price(leg.token_out)
+        problem = self.problem
+        draft = self.draft
+        price_in = problem.price(leg.token_in)
+        price_out = problem.price(leg.token_out)
         amount_after_fee_raw = leg.amount_in_raw - leg.fee_raw
         value_at_spot = (
             amount_after_fee_raw
@@ -551,10 +561,8 @@ class RouteSimulator:
         draft.impact += value_at_spot - leg.amount_out_raw * price_out
         draft.skew += amount_after_fee_raw * price_in - value_at_spot
         draft.gross_volume += leg.amount_in_raw * price_in
-        observation_before, observation_at_start = (
-            simulated_leg.pool_before.observation_key,
-            problem.pools[leg.pool].observation_key,
-        )
+        observation_before = simulated_leg.pool_before.observation_key
+        observation_at_start = problem.pools[leg.pool].observation_key
         writes_observation = (
             simulated_leg.swap_result.pool_after.observation_key
             != observation_before

@@ -61,7 +61,8 @@ class _Parcel:
         """Divide into a first part with `amount` at this token, and the remainder, which passes
         each pool after it.
         """
-        amount_in, taken_after = amount, []
+        amount_in = amount
+        taken_after = []
         for flow, taken_before in zip(
             reversed(self.route), reversed(self.taken_before), strict=True
         ):
@@ -152,7 +153,8 @@ def decompose_flows(
 
 def _take_parcels(parcels: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
     """Split parcels, in order, into those that make up `amount` and the remainder."""
-    first_parcels, remaining_parcels = [], []
+    first_parcels = []
+    remaining_parcels = []
     for parcel in parcels:
         if amount <= DUST_FLOW:
             remaining_parcels.append(parcel)
@@ -173,10 +175,8 @@ def _assign_parcels(
     """Assign parcels to flows, both in the given order: the longest routes go to the targets that
     pass on the smallest share.
     """
-    available_value, outgoing_value = (
-        math.fsum(parcel.amount for parcel in parcels),
-        math.fsum(flow.amount_in for flow in flows),
-    )
+    available_value = math.fsum(parcel.amount for parcel in parcels)
+    outgoing_value = math.fsum(flow.amount_in for flow in flows)
     if outgoing_value <= 0 or available_value <= 0:
         return
     remaining_parcels = list(parcels)
@@ -192,12 +192,11 @@ def _assign_parcels(
             key=lambda parcel: parcel.turn_order,
         )
         assigned_amount = math.fsum(parcel.amount for parcel in assigned_parcels)
-        curve, entered_value = flow.pool_edge.curves.real_curve, 0.0
+        curve = flow.pool_edge.curves.real_curve
+        entered_value = 0.0
         for parcel in assigned_parcels:
-            entered_value_before, entered_value = (
-                entered_value,
-                entered_value + flow.amount_in * parcel.amount / assigned_amount,
-            )
+            entered_value_before = entered_value
+            entered_value += flow.amount_in * parcel.amount / assigned_amount
             amount_out = curve.output_for(entered_value) - curve.output_for(entered_value_before)
             arrivals[flow.pool_edge.token_out_index].append(
                 _Parcel(

@@ -214,7 +214,8 @@ class _Split:
 
 def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> _Split:
     """Return the split that pays the most net of gas, along routes of one or two pools."""
-    source, target = problem.index_by_token[token_in], problem.index_by_token[token_out]
+    source = problem.index_by_token[token_in]
+    target = problem.index_by_token[token_out]
     sold_value = amount_in_raw * problem.nodes[source].price
     graph = build_pool_graph(problem, float(sold_value))
     end_values = {
@@ -307,15 +308,14 @@ def _require_all_sold(
     portfolio: Portfolio, problem: Problem, split: _Split, token_in: str, amount_in_raw: int
 ) -> None:
     """Raise Refused unless the whole amount is traded: a manual swap is exact."""
-    draft, barred_pools = split.draft, split.barred_pools
+    draft = split.draft
+    barred_pools = split.barred_pools
     sold_raw = draft.sold_raw.get(token_in, 0)
     if sold_raw == amount_in_raw:
         return
     token = portfolio.token(token_in)
-    amount_text, sold_text = (
-        decimal_text(amount_in_raw, token.decimals),
-        decimal_text(sold_raw, token.decimals),
-    )
+    amount_text = decimal_text(amount_in_raw, token.decimals)
+    sold_text = decimal_text(sold_raw, token.decimals)
     if barred_pools:
         reasons_text = "; ".join(f"pool {pool} {why}" for pool, why in barred_pools.items())
         raise Refused(

@@ -324,10 +324,8 @@ def _band_goal(drifts: Sequence[AssetDrift]) -> Goal:
     high_shares = [drift.band_high_bps / BPS for drift in drifts]
     goal_weights = []
     for drift, low_share, high_share in zip(drifts, low_shares, high_shares, strict=True):
-        others_low_share, others_high_share = (
-            sum(low_shares) - low_share,
-            sum(high_shares) - high_share,
-        )
+        others_low_share = sum(low_shares) - low_share
+        others_high_share = sum(high_shares) - high_share
         goal_weights.append(
             GoalWeight(
                 drift.token,

@@ -27,7 +27,8 @@ MAX_APPROVALS_IN_ROW = 8
 """Approval steps without a swap after which the operator must act: each approves and revokes, which
 costs gas.
 """
-FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
+FIRST_WAIT_S = 60
+LONGEST_WAIT_S = 3_600
 """First and longest wait of an exit after too many of its own failures, in chain seconds; the wait
 doubles with each failure that cost gas.
 """

@@ -39,7 +39,8 @@ LEG_GAS = 150_000
 """Gas units of one swap in a multicall, rounded; plans have their own estimate."""
 APPROVAL_GAS = 46_000
 """Gas units of one approval of a plain ERC-20 token, from an allowance of zero."""
-LEG_BYTES, APPROVAL_BYTES = 512, 68
+LEG_BYTES = 512
+APPROVAL_BYTES = 68
 """Largest calldata of one leg of a swap, and of an approval."""
 GAS_MULTIPLE = 20
 """Least value of a leg as a multiple of its gas."""
@@ -146,16 +147,12 @@ def not_worth_reason(
     """Return why a correction of this value is not worth trading: its cost in numbers, and the
     limit that decides.
     """
-    limit_bps, native_price = (
-        limits.plan_cost_bps,
-        references.reference_by_token.get(portfolio.wrapped_native),
-    )
+    limit_bps = limits.plan_cost_bps
+    native_price = references.reference_by_token.get(portfolio.wrapped_native)
     if limit_bps is None or native_price is None:
         return too_small_to_trade_reason(portfolio, limits, value_to_move)
-    gas_value, max_cost = (
-        leg_gas_value(snapshot, native_price.price),
-        value_to_move * Fraction(limit_bps, BPS),
-    )
+    gas_value = leg_gas_value(snapshot, native_price.price)
+    max_cost = value_to_move * Fraction(limit_bps, BPS)
     return (
         f"not worth its cost: limits.plan_cost ({limit_bps} bps) allows at most"
         f" {format_money(portfolio, max_cost)} for moving {format_money(portfolio, value_to_move)}; one swap costs about"
@@ -182,7 +179,8 @@ long.
 ASSUMED_FEE_PIPS = 3_000
 """Pool fee assumed without a known pool."""
 YEAR_S = 365 * 86_400
-MAX_SUGGESTED_COST_BPS, MAX_SUGGESTED_BAND = 500, Fraction(1, 2)
+MAX_SUGGESTED_COST_BPS = 500
+MAX_SUGGESTED_BAND = Fraction(1, 2)
 """Largest suggested settings: a plan_cost of 5 %, and a band of half of the target."""
 GWEI = 10**9
 
@@ -251,7 +249,8 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
         gas_units * inputs.gas_price_wei + swap_count * inputs.data_fee_wei
     ) * inputs.wei_value
     leg_gas_cost = (LEG_GAS * inputs.gas_price_wei + inputs.data_fee_wei) * inputs.wei_value
-    cost_after_fee, fee_rate = _cost_less_fee(inputs), Fraction(inputs.fee_pips, PIPS)
+    cost_after_fee = _cost_less_fee(inputs)
+    fee_rate = Fraction(inputs.fee_pips, PIPS)
     assets = [asset for asset in inputs.assets if asset.target_bps > 0]
     if cost_after_fee <= 0 or not assets:
         if assets:
@@ -313,17 +312,16 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
 
 def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
     """Return the settings that would each make this total sufficient; empty if it already is."""
-    minimum_total, cost_after_fee, fee_rate = (
-        compute_minimum_total(inputs),
-        _cost_less_fee(inputs),
-        Fraction(inputs.fee_pips, PIPS),
-    )
+    minimum_total = compute_minimum_total(inputs)
+    cost_after_fee = _cost_less_fee(inputs)
+    fee_rate = Fraction(inputs.fee_pips, PIPS)
     if minimum_total.total is not None and total >= minimum_total.total:
         return ()
     assets = [asset for asset in inputs.assets if asset.target_bps > 0]
     if not assets or total <= 0:
         return ()
-    tightest_asset, suggestions = min(assets, key=lambda asset: (asset.drift, asset.symbol)), []
+    tightest_asset = min(assets, key=lambda asset: (asset.drift, asset.symbol))
+    suggestions = []
     if cost_after_fee > 0:
         relative_band = (
             max(minimum_total.gas_cost / (total * cost_after_fee), inputs.min_trade / total)
@@ -359,7 +357,8 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
     native_price = references.reference_by_token.get(step.portfolio.wrapped_native)
     if step.limits.plan_cost_bps is None or native_price is None:
         return None
-    snapshot, numeraire = step.snapshot, step.portfolio.numeraire.address
+    snapshot = step.snapshot
+    numeraire = step.portfolio.numeraire.address
     base_fee_wei = snapshot.head.base_fee_wei
     if base_fee_wei is None:
         gas_price_wei = snapshot.gas_price_wei
@@ -429,10 +428,8 @@ def format_minimum_total(
     """Format the minimum total, its annual cost, and the effect of a lower total;
     `suggested_settings` returns the remedies.
     """
-    minimum_total, gwei_text = (
-        compute_minimum_total(inputs),
-        number_text(Fraction(inputs.gas_price_wei, GWEI)),
-    )
+    minimum_total = compute_minimum_total(inputs)
+    gwei_text = number_text(Fraction(inputs.gas_price_wei, GWEI))
     if minimum_total.total is None:
         return (
             f"No total works: {minimum_total.binding_limit} of {inputs.plan_cost_bps} bps. Raise"
@@ -446,7 +443,8 @@ def format_minimum_total(
         f"About {number_text(minimum_total.corrections_per_year)} corrections a year (assumed volatility"
         f" {percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
     )
-    fee_rate, coin_value = Fraction(inputs.fee_pips, PIPS), inputs.wei_value * 10**18
+    fee_rate = Fraction(inputs.fee_pips, PIPS)
+    coin_value = inputs.wei_value * 10**18
     minimum_text = (
         f"Minimum total at {gwei_text} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fee"
         f" {percent_text(fee_rate)}, native coin at {money(coin_value)}). {corrections_text}"
@@ -468,7 +466,8 @@ def format_coins(value: Value, decimals: int) -> str:
     """Format base units as coins: without decimal places from 100 coins on, below that with two
     places, or with more for two significant figures.
     """
-    coins, decimal_places = value / 10**decimals, 0
+    coins = value / 10**decimals
+    decimal_places = 0
     if coins < 100:
         decimal_places = 2
         while 0 < coins * 10**decimal_places < 10 and decimal_places < decimals:

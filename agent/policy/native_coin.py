@@ -197,10 +197,8 @@ def refill_raw(snapshot: Snapshot, limits: Limits, spent_gas_wei: int) -> int:
     are held, or with top-up off. It refills to limits.native_top_up, at least to floor and margin,
     so that the plan itself can be sent.
     """
-    target_wei, least_needed_wei = (
-        limits.native_top_up_wei,
-        floor_wei(limits) + worst_gas_cost_wei(snapshot, limits),
-    )
+    target_wei = limits.native_top_up_wei
+    least_needed_wei = floor_wei(limits) + worst_gas_cost_wei(snapshot, limits)
     native_wei = snapshot.native_wei + spent_gas_wei
     if target_wei is None or native_wei >= least_needed_wei:
         return 0
@@ -238,15 +236,15 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     """
     if any(needs_no_gas(step, decision) for needs_no_gas in GASLESS_CHECKS):
         return None
-    native_wei, max_cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step.snapshot, step.limits)
+    native_wei = step.snapshot.native_wei
+    max_cost_wei = unwrap_cost_wei(step.snapshot, step.limits)
     match decision:
         case Hold():
-            needed_wei, requirement_text = floor_wei(step.limits), "limits.native_floor"
+            needed_wei = floor_wei(step.limits)
+            requirement_text = "limits.native_floor"
         case Rebalance() | LayerDecision():
-            needed_wei, requirement_text = (
-                worst_gas_cost_wei(step.snapshot, step.limits),
-                "this step's worst-case gas",
-            )
+            needed_wei = worst_gas_cost_wei(step.snapshot, step.limits)
+            requirement_text = "this step's worst-case gas"
         case Halt() | TopUp():
             return None
     unwrapped_raw = min(

@@ -139,7 +139,9 @@ def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, fraction: Fraction) -
     """
     weights = []
     for drift, weight in zip(drifts, goal.weights, strict=True):
-        low, high, share = weight.low, weight.high, drift.share
+        low = weight.low
+        high = weight.high
+        share = drift.share
         is_point = low == high
         if is_point or share < low:
             low = share + fraction * (low - share)

@@ -82,7 +82,8 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
     scaled_targets_bps = [0] * len(assets)
     if sum(tradable_targets_bps) > 0:
         scaled_targets_bps = largest_remainder(tradable_targets_bps)
-    remaining_assets, hubs = [], list(step.portfolio.hubs)
+    remaining_assets = []
+    hubs = list(step.portfolio.hubs)
     for asset in step.portfolio.assets:
         if asset.token.address not in quarantined_tokens:
             remaining_assets.append(asset)
@@ -119,10 +120,8 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
 
 def unreadable_since_s(step: StepInput) -> tuple[tuple[str, int], ...]:
     """Return (token, chain time of the first failed read) of assets with an unreadable balance."""
-    first_failure_s_by_token, now_s = (
-        dict(step.history.unread_since_s_by_token),
-        step.snapshot.head.timestamp_s,
-    )
+    first_failure_s_by_token = dict(step.history.unread_since_s_by_token)
+    now_s = step.snapshot.head.timestamp_s
     tokens_with_balance = {holding.token for holding in step.snapshot.holdings}
     tokens = [asset.token.address for asset in step.portfolio.assets]
     tokens += [screened_token.token for screened_token in step.targets.quarantined_tokens]
@@ -138,10 +137,8 @@ def unreadable_assets(step: StepInput) -> list[ScreenedToken]:
     need not wait any longer (T10). Excludes the numeraire, which prices everything, tokens in
     liquidity, and the wrapped native coin.
     """
-    indispensable_tokens, now_s = (
-        _indispensable_tokens(step.portfolio),
-        step.snapshot.head.timestamp_s,
-    )
+    indispensable_tokens = _indispensable_tokens(step.portfolio)
+    now_s = step.snapshot.head.timestamp_s
     unreadable_tokens = [
         (token, since_s)
         for token, since_s in unreadable_since_s(step)

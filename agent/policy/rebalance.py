@@ -96,7 +96,8 @@ def _too_small_hold(
     """Return the hold of a fired trigger whose largest correction is too small, or on the side that
     policy.only excludes.
     """
-    hold_reason, limiting_rule = f"{trigger_result.reason}; nothing to do", ""
+    hold_reason = f"{trigger_result.reason}; nothing to do"
+    limiting_rule = ""
     if policy.trade_side is not None:
         hold_reason += f" under policy.only = {policy.trade_side.value}"
         limiting_rule = "policy.only"

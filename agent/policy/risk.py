@@ -162,13 +162,12 @@ def _correlation_faults(
         frozenset((token_a, token_b)): correlation_bps
         for token_a, token_b, correlation_bps in risk.correlations_bps
     }
-    tokens, is_complete = list(label_by_token), True
+    tokens = list(label_by_token)
+    is_complete = True
     for row_index, token in enumerate(tokens):
         for token_b in tokens[:row_index]:
-            pair_text, correlation_bps = (
-                f"{label_by_token[token_b]}/{label_by_token[token]}",
-                correlation_bps_by_pair.get(frozenset((token, token_b))),
-            )
+            pair_text = f"{label_by_token[token_b]}/{label_by_token[token]}"
+            correlation_bps = correlation_bps_by_pair.get(frozenset((token, token_b)))
             if correlation_bps is None:
                 is_complete = False
             elif abs(correlation_bps) > MAX_CORRELATION_BPS:

@@ -48,7 +48,8 @@ def balance_faults(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]:
     """
     faults = []
     for asset in assets:
-        label, address = asset.token.label, asset.token.address
+        label = asset.token.label
+        address = asset.token.address
         balances_read_raw = {
             holding.raw for holding in snapshot.holdings if holding.token == address
         }

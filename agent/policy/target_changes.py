@@ -57,7 +57,8 @@ def apply_allocation(step: StepInput) -> StepInput:
     allocator = step.portfolio.allocator
     if allocator is None or allocator.method is AllocationMethod.FIXED:
         return step
-    assets, now_s = step.portfolio.assets, trusted_time_s(step.snapshot)
+    assets = step.portfolio.assets
+    now_s = trusted_time_s(step.snapshot)
     last_allocation = valid_allocation(allocator, assets, step.history.allocation)
     if (
         not is_allocation_due(allocator, assets, last_allocation, now_s)

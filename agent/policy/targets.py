@@ -106,10 +106,8 @@ def choose_allocation(
         asset.token.address: free_bps_by_token.get(asset.token.address, asset.target_bps)
         for asset in assets
     }
-    choice_reason, last_allocation = (
-        allocator_weights.why,
-        valid_allocation(settings, assets, last_allocation),
-    )
+    choice_reason = allocator_weights.why
+    last_allocation = valid_allocation(settings, assets, last_allocation)
     market_weights_bps = allocator_weights.market_bps
     if not inputs.accepts_jumps:
         _require_small_changes(
@@ -134,10 +132,8 @@ def choose_allocation(
             else max(weight_moves_bps)
         )
         if 0 < largest_move_bps <= settings.churn_bps:
-            weight_bps_by_token, market_weights_bps = (
-                previous_bps_by_token,
-                last_allocation.market_bps,
-            )
+            weight_bps_by_token = previous_bps_by_token
+            market_weights_bps = last_allocation.market_bps
             choice_reason += f"; no weight would move by more than {largest_move_bps / 100:g} %, so the weights stay"
     return Allocation(
         at_s=inputs.now_s,

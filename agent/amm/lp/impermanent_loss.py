@@ -48,7 +48,8 @@ def _legendre(node_count: int) -> tuple[tuple[float, float], ...]:
         x = _cosine(math.pi * (root_number + 0.75) / (node_count + 0.5))
         slope = 1.0
         for _ in range(100):
-            polynomial_before, polynomial = 1.0, x
+            polynomial_before = 1.0
+            polynomial = x
             for degree in range(2, node_count + 1):
                 polynomial_before, polynomial = (
                     polynomial,
@@ -75,7 +76,8 @@ def normal_mean(
     `stretch` extends the integration range to the right, for functions that grow like
     exp(stretch·z).
     """
-    low, high = -INTEGRATION_LIMIT, INTEGRATION_LIMIT + max(0.0, stretch)
+    low = -INTEGRATION_LIMIT
+    high = INTEGRATION_LIMIT + max(0.0, stretch)
     edges = sorted({low, high, *(kink for kink in kinks if low < kink < high)})
     weighted_sum = 0.0
     for panel_start, panel_end in pairwise(edges):

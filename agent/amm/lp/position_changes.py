@@ -46,18 +46,16 @@ def after_collect(position: LpV3Position) -> LpV3Position:
     from both.
     """
     paid_fees = uncollected_fees(position)
-    owed, core_owed = position.owed, position.core_owed
-    inside_last, core_inside_last = position.inside_last_x128, position.core_inside_last_x128
+    owed = position.owed
+    core_owed = position.core_owed
+    inside_last = position.inside_last_x128
+    core_inside_last = position.core_inside_last_x128
     if position.liquidity > 0:
         growth_now = growth_inside_x128(position)
-        owed, inside_last = (
-            credit_fees(owed, growth_now, inside_last, position.liquidity),
-            growth_now,
-        )
-        core_owed, core_inside_last = (
-            credit_fees(core_owed, growth_now, core_inside_last, position.core_liquidity),
-            growth_now,
-        )
+        owed = credit_fees(owed, growth_now, inside_last, position.liquidity)
+        inside_last = growth_now
+        core_owed = credit_fees(core_owed, growth_now, core_inside_last, position.core_liquidity)
+        core_inside_last = growth_now
     return replace(
         position,
         owed=(owed[0] - paid_fees[0], owed[1] - paid_fees[1]),

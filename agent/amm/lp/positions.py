@@ -51,7 +51,8 @@ def uncollected_fees(position: LpPosition) -> Amounts:
     """
     if not isinstance(position, LpV3Position):
         return 0, 0
-    owed, core_owed = position.owed, position.core_owed
+    owed = position.owed
+    core_owed = position.core_owed
     if position.liquidity > 0:  # collect updates the position only then
         growth_now = growth_inside_x128(position)
         owed = credit_fees(owed, growth_now, position.inside_last_x128, position.liquidity)
@@ -90,7 +91,8 @@ def v2_protocol_mint(position: LpV2Position) -> int:
     """
     if not position.has_protocol_fee or position.k_last == 0:
         return 0
-    root_k, root_k_last = isqrt(position.reserves[0] * position.reserves[1]), isqrt(position.k_last)
+    root_k = isqrt(position.reserves[0] * position.reserves[1])
+    root_k_last = isqrt(position.k_last)
     if root_k <= root_k_last:
         return 0
     return position.total_supply * (root_k - root_k_last) // (root_k * 5 + root_k_last)
@@ -217,10 +219,8 @@ def _range_amounts(position: LpV3Position, at_sqrt_price_x96: int, liquidity: in
     """Return the amounts of UniswapV3Pool._modifyPosition for withdrawn liquidity, rounded down;
     whitepaper v3 eqs. 6.29 and 6.30.
     """
-    low_x96, high_x96 = (
-        get_sqrt_ratio_at_tick(position.tick_lower),
-        get_sqrt_ratio_at_tick(position.tick_upper),
-    )
+    low_x96 = get_sqrt_ratio_at_tick(position.tick_lower)
+    high_x96 = get_sqrt_ratio_at_tick(position.tick_upper)
     clamped_x96 = min(max(at_sqrt_price_x96, low_x96), high_x96)
     return get_amount0_delta(clamped_x96, high_x96, liquidity, round_up=False), get_amount1_delta(
         low_x96, clamped_x96, liquidity, round_up=False

@@ -79,15 +79,14 @@ def provision_minimums(
         return min(desired_amounts[0], floor_int(desired_amounts[1] / high_price)), min(
             desired_amounts[1], floor_int(desired_amounts[0] * low_price)
         )
-    high_sqrt_x96, low_sqrt_x96 = sqrt_price_x96(high_price), sqrt_price_x96(low_price)
+    high_sqrt_x96 = sqrt_price_x96(high_price)
+    low_sqrt_x96 = sqrt_price_x96(low_price)
     liquidity_at_high, liquidity_at_low = (
         liquidity_for_amounts(band_sqrt_x96, sqrt_range, desired_amounts)
         for band_sqrt_x96 in (high_sqrt_x96, low_sqrt_x96)
     )
-    least0, least1 = (
-        mint_amounts(high_sqrt_x96, sqrt_range, liquidity_at_high)[0],
-        mint_amounts(low_sqrt_x96, sqrt_range, liquidity_at_low)[1],
-    )
+    least0 = mint_amounts(high_sqrt_x96, sqrt_range, liquidity_at_high)[0]
+    least1 = mint_amounts(low_sqrt_x96, sqrt_range, liquidity_at_low)[1]
     # One unit covers the rounding of prices between the band's end and the pool's own.
     return max(0, min(least0, desired_amounts[0]) - 1), max(0, min(least1, desired_amounts[1]) - 1)
 
@@ -133,7 +132,8 @@ def widest_band_bps(
     """
     if slippage_bps is None:
         return max_bps
-    low_bps, high_bps = 0, max_bps
+    low_bps = 0
+    high_bps = max_bps
     while low_bps < high_bps:
         middle_bps = (low_bps + high_bps + 1) // 2
         low_bps, high_bps = (

@@ -205,7 +205,8 @@ def compute_swap_step(
     amount_remaining < 0 specifies an output. Amounts in base units; the fee is in the input token,
     on top of amount in. Raises ContractRevert where the contract reverts.
     """
-    current_x96, target_x96 = sqrt_ratio_current_x96, sqrt_ratio_target_x96
+    current_x96 = sqrt_ratio_current_x96
+    target_x96 = sqrt_ratio_target_x96
     if amount_remaining < 0:
         return _step_exact_out(current_x96, target_x96, liquidity, -amount_remaining, fee_pips)
     # An amount that does not reach the target in exact arithmetic does not reach it after rounding
@@ -266,22 +267,18 @@ def _step_exact_out(
         amount_out = liquidity * (current_x96 - target_x96) >> 96
         next_x96 = target_x96
         if requested_out < amount_out:
-            next_x96, amount_out = (
-                get_next_sqrt_price_from_amount1_rounding_down(
-                    current_x96, liquidity, requested_out, False
-                ),
-                requested_out,
+            next_x96 = get_next_sqrt_price_from_amount1_rounding_down(
+                current_x96, liquidity, requested_out, False
             )
+            amount_out = requested_out
         amount_in = -((liquidity * (next_x96 - current_x96) << 96) // current_x96 // next_x96)
     else:
         amount_out = (liquidity * (target_x96 - current_x96) << 96) // target_x96 // current_x96
         next_x96 = target_x96
         if requested_out < amount_out:
-            next_x96, amount_out = (
-                get_next_sqrt_price_from_amount0_rounding_up(
-                    current_x96, liquidity, requested_out, False
-                ),
-                requested_out,
+            next_x96 = get_next_sqrt_price_from_amount0_rounding_up(
+                current_x96, liquidity, requested_out, False
             )
+            amount_out = requested_out
         amount_in = -(liquidity * (current_x96 - next_x96) >> 96)
     return next_x96, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))

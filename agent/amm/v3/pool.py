@@ -103,7 +103,8 @@ class V3Pool(V3State):
         fee_pips: int,
     ) -> Self:
         """See Pool: the liquidity spans every tick, and the reserves are virtual."""
-        sqrt_x96, liquidity = isqrt(floor_int(price * Q192)), isqrt(reserves[0] * reserves[1])
+        sqrt_x96 = isqrt(floor_int(price * Q192))
+        liquidity = isqrt(reserves[0] * reserves[1])
         spacing = _SPACING_BY_FEE_PIPS.get(fee_pips, 60)
         edge_tick = MAX_TICK // spacing * spacing
         end_ticks = (TickLiquidity(-edge_tick, liquidity), TickLiquidity(edge_tick, -liquidity))
@@ -223,9 +224,11 @@ class V3Pool(V3State):
         if not end_state.left_known_ticks:
             return end_state
         if amount_specified > 0:
-            side, largest_raw = "in", largest_in(self, zero_for_one, price_limit(zero_for_one))
+            side = "in"
+            largest_raw = largest_in(self, zero_for_one, price_limit(zero_for_one))
         else:
-            side, largest_raw = "out", largest_out(self, zero_for_one)
+            side = "out"
+            largest_raw = largest_out(self, zero_for_one)
         raise BeyondKnownTicks(
             self.address,
             side,
@@ -272,11 +275,9 @@ class V3Pool(V3State):
         if price <= 0:
             return self.max_in(token_in, impact_bps)
         zero_for_one = is_zero_for_one(self, token_in)
-        price_numerator, price_denominator, kept_pips = (
-            price.numerator,
-            price.denominator,
-            PIPS - self.fee_toward(zero_for_one),
-        )
+        price_numerator = price.numerator
+        price_denominator = price.denominator
+        kept_pips = PIPS - self.fee_toward(zero_for_one)
         bound_x96 = self._impact_bound(zero_for_one, impact_bps)
         if zero_for_one:
             bound_x96 = max(
@@ -316,11 +317,9 @@ class V3Pool(V3State):
         start_sqrt_price = self.sqrt_price_x96 / 2**96
         start_sqrt_price = start_sqrt_price if zero_for_one else 1 / start_sqrt_price
         impact_share = min(impact_bps, BPS - 1) / BPS
-        stop_sqrt_price, reach_ticks, ticks = (
-            start_sqrt_price * math.sqrt(1 - impact_share),
-            _reach_in_ticks(impact_bps),
-            self.ticks,
-        )
+        stop_sqrt_price = start_sqrt_price * math.sqrt(1 - impact_share)
+        reach_ticks = _reach_in_ticks(impact_bps)
+        ticks = self.ticks
         current_index = bisect_right(ticks, self.tick, key=lambda tick: tick.index)
         if zero_for_one:
             first_index = bisect_left(ticks, self.tick - reach_ticks, key=lambda tick: tick.index)

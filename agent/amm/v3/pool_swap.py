@@ -68,7 +68,10 @@ def swap_ranges(pool: V3State, zero_for_one: bool) -> Iterator[TickRange]:
     If the known ticks end, that one ends at the last known tick, or at once if the price is already
     beyond. If the price range ends, it ends at the last price that a swap can reach.
     """
-    ticks, price_x96, tick, liquidity = pool.ticks, pool.sqrt_price_x96, pool.tick, pool.liquidity
+    ticks = pool.ticks
+    price_x96 = pool.sqrt_price_x96
+    tick = pool.tick
+    liquidity = pool.liquidity
     if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
         yield TickRange(
             price_x96, price_x96, liquidity, tick, liquidity, False, EndReason.KNOWN_TICKS
@@ -83,13 +86,17 @@ def swap_ranges(pool: V3State, zero_for_one: bool) -> Iterator[TickRange]:
         tick = stop_tick - 1 if zero_for_one else stop_tick
         liquidity_beyond = liquidity
         if zero_for_one and MIN_TICK < pool.known_from_tick > stop_tick:
-            crosses, end_reason = False, EndReason.KNOWN_TICKS
+            crosses = False
+            end_reason = EndReason.KNOWN_TICKS
             stop_x96 = min(price_x96, get_sqrt_ratio_at_tick(pool.known_from_tick))
         elif not zero_for_one and MAX_TICK > pool.known_to_tick < stop_tick:
-            crosses, end_reason = False, EndReason.KNOWN_TICKS
+            crosses = False
+            end_reason = EndReason.KNOWN_TICKS
             stop_x96 = max(price_x96, get_sqrt_ratio_at_tick(pool.known_to_tick))
         elif not MIN_TICK < stop_tick < MAX_TICK:
-            crosses, end_reason, stop_x96 = False, EndReason.PRICES, price_limit(zero_for_one)
+            crosses = False
+            end_reason = EndReason.PRICES
+            stop_x96 = price_limit(zero_for_one)
         else:
             stop_x96 = get_sqrt_ratio_at_tick(stop_tick)
             if crosses:
@@ -100,7 +107,8 @@ def swap_ranges(pool: V3State, zero_for_one: bool) -> Iterator[TickRange]:
             if not 0 <= liquidity_beyond < 1 << UINT128_BITS:
                 end_reason = EndReason.REVERTS
         yield TickRange(price_x96, stop_x96, liquidity, tick, liquidity_beyond, crosses, end_reason)
-        price_x96, liquidity = stop_x96, liquidity_beyond
+        price_x96 = stop_x96
+        liquidity = liquidity_beyond
 
 
 class SwapState(NamedTuple):
@@ -131,12 +139,12 @@ def swap(
     Fills in part at the price limit, and stops before a step that needs unknown ticks. Raises
     ContractRevert like the contract.
     """
-    price_x96, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
-    limit_x96, remaining_raw, exact_in = (
-        sqrt_price_limit_x96,
-        amount_specified,
-        amount_specified > 0,
-    )
+    price_x96 = pool.sqrt_price_x96
+    tick = pool.tick
+    liquidity = pool.liquidity
+    limit_x96 = sqrt_price_limit_x96
+    remaining_raw = amount_specified
+    exact_in = amount_specified > 0
     is_limit_valid = (
         MIN_SQRT_RATIO < limit_x96 < price_x96
         if zero_for_one
@@ -144,7 +152,8 @@ def swap(
     )
     if not is_limit_valid or not remaining_raw or not -INT256_MAX <= remaining_raw <= INT256_MAX:
         raise _refusal(remaining_raw)
-    nearer_of, fee_pips = max if zero_for_one else min, pool.fee_toward(zero_for_one)
+    nearer_of = max if zero_for_one else min
+    fee_pips = pool.fee_toward(zero_for_one)
     calculated_raw = fees = ticks_crossed = stops = 0
     left_known_ticks = False
     for tick_range in swap_ranges(pool, zero_for_one):
@@ -174,7 +183,8 @@ def swap(
             calculated_raw += amount_in + fee
         if is_passed:
             ticks_crossed += tick_range.crosses
-            tick, liquidity = tick_range.tick_beyond, tick_range.liquidity_beyond
+            tick = tick_range.tick_beyond
+            liquidity = tick_range.liquidity_beyond
         elif reached_x96 != price_x96:
             # If the price did not move, the tick stays: after a downward crossing it is one below
             # that of the price.
@@ -214,13 +224,16 @@ def _ranges_with_totals(pool: V3State, zero_for_one: bool) -> Iterator[tuple[int
     """Yield the input (with fee) and the output of all whole ranges before a range, and the
     range.
     """
-    total_in, total_out, fee_pips = 0, 0, pool.fee_toward(zero_for_one)
+    total_in = 0
+    total_out = 0
+    fee_pips = pool.fee_toward(zero_for_one)
     for tick_range in swap_ranges(pool, zero_for_one):
         yield total_in, total_out, tick_range
         amount_in, amount_out, fee = whole_step(
             tick_range.start_x96, tick_range.end_x96, tick_range.liquidity, fee_pips
         )
-        total_in, total_out = total_in + amount_in + fee, total_out + amount_out
+        total_in = total_in + amount_in + fee
+        total_out += amount_out
 
 
 def range_at(pool: V3State, zero_for_one: bool, price_x96: int) -> tuple[int, int, TickRange]:
@@ -245,12 +258,10 @@ def largest_in(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
         return 0
     total_in, _, tick_range = range_at(pool, zero_for_one, reachable_x96)
     fee_pips = pool.fee_toward(zero_for_one)
-    start_x96, end_x96, liquidity, end_reason = (
-        tick_range.start_x96,
-        tick_range.end_x96,
-        tick_range.liquidity,
-        tick_range.end_reason,
-    )
+    start_x96 = tick_range.start_x96
+    end_x96 = tick_range.end_x96
+    liquidity = tick_range.liquidity
+    end_reason = tick_range.end_reason
     if (
         end_reason is EndReason.PRICES and reachable_x96 == end_x96
     ):  # the swap stops there and takes no more than needed
@@ -280,7 +291,9 @@ def largest_out(pool: V3State, zero_for_one: bool) -> int:
     only if a larger output would leave them.
     """
     _, total_out, tick_range = range_at(pool, zero_for_one, price_limit(zero_for_one))
-    start_x96, end_x96, liquidity = tick_range.start_x96, tick_range.end_x96, tick_range.liquidity
+    start_x96 = tick_range.start_x96
+    end_x96 = tick_range.end_x96
+    liquidity = tick_range.liquidity
     fee_pips = pool.fee_toward(zero_for_one)
     _, too_large_out, _ = whole_step(start_x96, end_x96, liquidity, fee_pips)
     fitting_out = 0
@@ -364,12 +377,14 @@ def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
     `fallback` for amounts that are not positive, and for amounts that the known ticks cannot take
     in full.
     """
-    price_x96, last_price_x96 = pool.sqrt_price_x96, price_limit(zero_for_one)
+    price_x96 = pool.sqrt_price_x96
+    last_price_x96 = price_limit(zero_for_one)
     if price_x96 <= last_price_x96 if zero_for_one else price_x96 >= last_price_x96:
         return fallback
     remaining_ranges = _ranges_with_totals(pool, zero_for_one)
     totals_so_far = [next(remaining_ranges)]
-    total_inputs, fee_pips = [0], pool.fee_toward(zero_for_one)
+    total_inputs = [0]
+    fee_pips = pool.fee_toward(zero_for_one)
 
     def quote(amount_in: int) -> int:
         while (

@@ -12,7 +12,8 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.pool_swap import SwapState
 from agent.model import IdlePoolFee, SwapGas, SwapResult, VenueKeys
 
-DYNAMIC_FEE_GAS, OBSERVATION_GAS = 6_500, 4_600
+DYNAMIC_FEE_GAS = 6_500
+OBSERVATION_GAS = 4_600
 """Gas of DynamicSwapFeeModule.getFee beyond a module with fixed fees, and of each step of its
 search for an observation.
 """

@@ -106,7 +106,8 @@ class _BoxQp:
 
     def _minimum_at(self, sides: IndexArray) -> FloatArray:
         """Return the minimum with every unknown that has a side held at its end."""
-        point, free_rows = self._ends(sides), np.flatnonzero(sides == 0)
+        point = self._ends(sides)
+        free_rows = np.flatnonzero(sides == 0)
         gradient = self.slope + _sparse_product(self.matrix, point)
         point[free_rows] = solve_positive_definite(
             self.matrix[free_rows[:, None], free_rows], -gradient[free_rows]
@@ -143,14 +144,16 @@ class _BoxQp:
             least_wrong_count = wrong_count
 
     def _descend(self, sides: IndexArray, tableau: _Tableau) -> IndexArray:
-        sides, point = sides.copy(), self._ends(sides)
+        point = self._ends(sides)
+        sides = sides.copy()
         for _ in range(CHANGES_PER_UNKNOWN * len(point)):
             is_free = sides == 0
             solved_values = tableau.solve(np.where(is_free, 0.0, point))
             target_point = np.where(is_free, solved_values, point)
             beyond_rows = np.flatnonzero((target_point > self.high) | (target_point < self.low))
             if len(beyond_rows):
-                beyond_target, beyond_point = target_point[beyond_rows], point[beyond_rows]
+                beyond_target = target_point[beyond_rows]
+                beyond_point = point[beyond_rows]
                 beyond_ends = np.where(
                     beyond_target > self.high[beyond_rows],
                     self.high[beyond_rows],
@@ -191,10 +194,12 @@ class _Tableau:
 
     def toggle(self, k: int) -> None:
         """Free an unknown that is held, or hold one that is free."""
-        pivot, column = self.rows[k, k], self.rows[:, k].copy()
+        pivot = self.rows[k, k]
+        column = self.rows[:, k].copy()
         row = self.rows[k] / pivot
         self.rows -= column[:, None] * row
-        self.rows[k], self.rows[:, k] = -row, column / pivot
+        self.rows[k] = -row
+        self.rows[:, k] = column / pivot
         self.rows[k, k] = 1 / pivot
 
     def solve(self, held_values: FloatArray) -> FloatArray:

@@ -89,7 +89,8 @@ def bound_with_charges(
 
     root_node = solve_node(np.array([], dtype=np.intp), curve_rows, None)
     open_nodes = [(-root_node.bound, 0, root_node)]
-    closed_bound, largest_charge = -np.inf, float(charged_curves.charges.max(initial=0.0))
+    closed_bound = -np.inf
+    largest_charge = float(charged_curves.charges.max(initial=0.0))
     for branch_number in range(1, max_branches + 1):
         if not open_nodes:
             break

@@ -38,7 +38,8 @@ SNAP_DISTANCE = 1e-15
 """Distance from an end of its range at which a multiplier counts as there."""
 BALANCED_TOLERANCE = 1e-9
 """Imbalance per unit of scale at which the solve ends."""
-POLISH_TOLERANCE, MAX_POLISH_STEPS = 1e-14, 3
+POLISH_TOLERANCE = 1e-14
+MAX_POLISH_STEPS = 3
 """Target imbalance of the steps after the solve, and their maximum number. They make a repeated
 plan end at the same amounts.
 """
@@ -91,7 +92,9 @@ class DualProgram:
         pool's price, source less `target_weight` times target, by each multiplier. Summed by token
         first, because there are more pools than tokens, and most multipliers concern one token.
         """
-        token_count, source, target = self.token_count, stack.source, stack.target
+        token_count = self.token_count
+        source = stack.source
+        target = stack.target
         weighted_steepness = steepness * target_weight
         cell_indices = np.concatenate((source * (token_count + 1), target * (token_count + 1)))
         cell_indices = np.concatenate(
@@ -134,7 +137,8 @@ class DualProgram:
                 + self.token_rise * last_rise_terms[self.token]
             )
             last_row[-1] = fsum_array(steepness * last_rise * last_rise)
-            matrix[-1], matrix[:, -1] = last_row, last_row
+            matrix[-1] = last_row
+            matrix[:, -1] = last_row
         return np.asarray(matrix)
 
 
@@ -157,10 +161,8 @@ class DualSolution:
     def token_changes(self, stack: CurveStack) -> FloatArray:
         """Return the change of each token by all flows."""
         token_count = len(self.prices)
-        inflows, outflows = (
-            np.bincount(stack.target, self.amount_out, token_count),
-            np.bincount(stack.source, self.amount_in, token_count),
-        )
+        inflows = np.bincount(stack.target, self.amount_out, token_count)
+        outflows = np.bincount(stack.source, self.amount_in, token_count)
         return np.asarray(inflows - outflows)
 
 
@@ -222,7 +224,8 @@ def _newton_solution(
         np.zeros(len(program.low)) if start_solution is None else start_solution.multipliers
     )
     point = _Point(program, stack, np.clip(start_multipliers, program.low, program.high))
-    observed_steepness, active_sides = np.zeros(len(stack)), list[int]()
+    observed_steepness = np.zeros(len(stack))
+    active_sides = list[int]()
     for _ in range(MAX_STEPS):
         if (
             point.imbalance(program) <= BALANCED_TOLERANCE
@@ -319,10 +322,8 @@ class _Point(PoolResponses):
         self.price_offsets = price_offsets = program.price_offsets(z)
         super().__init__(stack, price_offsets)
         amount_out = np.where(self.is_above_least_price, self.amount_out, 0.0)
-        inflows, outflows = (
-            np.bincount(stack.target, amount_out, len(price_offsets)),
-            np.bincount(stack.source, self.amount_in, len(price_offsets)),
-        )
+        inflows = np.bincount(stack.target, amount_out, len(price_offsets))
+        outflows = np.bincount(stack.source, self.amount_in, len(price_offsets))
         token_changes = np.asarray(inflows - outflows, dtype=np.float64)
         self.value = (
             dot(program.cost, z)
@@ -405,15 +406,14 @@ def _line_search(
     if start_slope >= -value_noise:
         next_point = _Point(program, stack, _clip(program, point.z + newton_step))
         return next_point if next_point.imbalance(program) < point.imbalance(program) / 2 else None
-    near_length, near_value, near_slope, far_length, far_value, far_slope = (
-        0.0,
-        point.value,
-        start_slope,
-        0.0,
-        0.0,
-        0.0,
-    )
-    length, best_point = 1.0, None
+    near_length = 0.0
+    near_value = point.value
+    near_slope = start_slope
+    far_length = 0.0
+    far_value = 0.0
+    far_slope = 0.0
+    length = 1.0
+    best_point = None
     for try_number in range(MAX_STEP_LENGTHS):
         next_point = _Point(
             program,
@@ -437,19 +437,22 @@ def _line_search(
             and slope <= STRAIGHT_FRACTION * start_slope
             and best_point is next_point
         ):
-            near_length, near_value, near_slope, length = (
-                length,
-                next_point.value,
-                slope,
-                2 * length,
-            )  # no curvature met yet: only the ridge of the box problem ended the step
+            # no curvature met yet: only the ridge of the box problem ended the step
+            near_length = length
+            near_value = next_point.value
+            near_slope = slope
+            length = 2 * length
             continue
         if slope <= 0:
             if far_length <= 0:
                 break
-            near_length, near_value, near_slope = length, next_point.value, slope
+            near_length = length
+            near_value = next_point.value
+            near_slope = slope
         else:
-            far_length, far_value, far_slope = length, next_point.value, slope
+            far_length = length
+            far_value = next_point.value
+            far_slope = slope
         width = far_length - near_length
         if try_number % 2:
             fraction = near_slope / (near_slope - far_slope)

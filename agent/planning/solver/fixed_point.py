@@ -174,7 +174,9 @@ class _FixedPointIteration:
             )
             < 2
         ):
-            state.draft, state.turnover_binds, state.approval_binds = PlanDraft(), False, False
+            state.draft = PlanDraft()
+            state.turnover_binds = False
+            state.approval_binds = False
             self.best_result = state
             return True
         unmoved_values = {
@@ -190,10 +192,8 @@ class _FixedPointIteration:
         )
         curve_rows = self.graph.rows(state.dropped_pools, state.banned_directions)
         if self.graph.pays_above_reference and not self.is_pruned:
-            state.token_order, self.last_solution = (
-                order_tokens(self.graph, curve_rows, optimizer),
-                None,
-            )
+            state.token_order = order_tokens(self.graph, curve_rows, optimizer)
+            self.last_solution = None
         if state.token_order is not None:
             curve_rows = state.token_order.rows(self.graph.real_curves, curve_rows)
             optimizer = state.token_order.restrict(optimizer)
@@ -211,7 +211,8 @@ class _FixedPointIteration:
         """Return the best flows through pools worth their gas; None if a token that moves too
         little was fixed instead.
         """
-        graph, state = self.graph, self.state
+        graph = self.graph
+        state = self.state
         least_move_value = 0.0 if self.min_trade is None else float(self.min_trade) / graph.scale
         if not self.is_pruned:
             stack = graph.real_curves.rows(curve_rows)
@@ -232,7 +233,8 @@ class _FixedPointIteration:
             selection = selector.best_selection(curve_rows, self.last_solution)
         state.dropped_pools |= selection.dropped_pools
         stack = graph.real_curves.rows(selection.rows)
-        self.is_pruned, self.last_solution = True, selection.solution
+        self.is_pruned = True
+        self.last_solution = selection.solution
         state.approval_binds = any(
             graph.problem.nodes[token].cap_raw is not None
             for token in optimizer.oversold_tokens(selection.solution)
@@ -287,7 +289,8 @@ class _FixedPointIteration:
         """Return flows as paths; None if a chain has too many legs, after banning one of its
         edges.
         """
-        state, flow_paths = self.state, self._flow_paths(selection)
+        state = self.state
+        flow_paths = self._flow_paths(selection)
         large_overlong_paths = [
             path for path in flow_paths.overlong_paths if path.amount_in > MIN_ROUTE_FRACTION
         ]
@@ -309,7 +312,8 @@ class _FixedPointIteration:
         """Run the paths in integers; return True if the result matches the counted flows, within
         all limits.
         """
-        graph, state = self.graph, self.state
+        graph = self.graph
+        state = self.state
         state.draft = run_routes(graph.problem, to_routes(graph, flow_paths), self._net_utility)
         state.draft.full_pools |= {
             flow.pool_edge.pool_address
@@ -347,7 +351,8 @@ class _FixedPointIteration:
 
 def net_utility(graph: PoolGraph, objective: PlanObjective, draft: PlanDraft) -> float:
     """Return the utility of a draft less its gas, in units of the scale."""
-    problem, scale = graph.problem, graph.scale
+    problem = graph.problem
+    scale = graph.scale
     final_values = objective.held_values + np.array(
         [float(draft.delta_raw.get(node.address, 0) * node.price) for node in problem.nodes]
     )
@@ -431,7 +436,9 @@ def _exclude_limit_breaches(
     The limits are turnover (reduced only once the iteration has settled), a token that moves less
     than min_trade, and more than dust through a pool below its floor.
     """
-    problem, draft, has_breach = graph.problem, state.draft, False
+    problem = graph.problem
+    draft = state.draft
+    has_breach = False
     for pool, why in draft.below_floor_pools.items():
         traded_value = sum(
             (
@@ -444,7 +451,8 @@ def _exclude_limit_breaches(
         if pool not in state.dropped_pools and draft.untraded_values[pool] > max(
             DUST_PORTFOLIO_SHARE * problem.total, DUST_TRADE_SHARE * traded_value
         ):
-            state.dropped_pools[pool], has_breach = why, True
+            state.dropped_pools[pool] = why
+            has_breach = True
             state.below_floor_pools.add(pool)
     turnover = draft.turnover(problem)
     if max_turnover is not None and turnover > max_turnover:
@@ -457,7 +465,8 @@ def _exclude_limit_breaches(
         for token, raw in (*draft.sold_raw.items(), *draft.bought_raw.items()):
             token_index = problem.index_by_token[token]
             if raw * problem.price(token) < min_trade:
-                state.unmoved_tokens[token_index], has_breach = BELOW_MIN_TRADE, True
+                state.unmoved_tokens[token_index] = BELOW_MIN_TRADE
+                has_breach = True
     return has_breach
 
 
@@ -542,8 +551,10 @@ def _draft_exits(
     """Return the best legs, net of gas, that completely sell as many of these tokens as the pools
     take, and the sold tokens.
     """
-    nodes, curve_rows = graph.problem.nodes, graph.rows(dropped_pools)
-    stack, sold_tokens = graph.real_curves.rows(curve_rows), list(exiting_tokens)
+    nodes = graph.problem.nodes
+    curve_rows = graph.rows(dropped_pools)
+    stack = graph.real_curves.rows(curve_rows)
+    sold_tokens = list(exiting_tokens)
     while sold_tokens:
         start_values = np.array(
             [

@@ -153,15 +153,14 @@ class PoolSelector:
                         best_found, self._drop_weakest(reduced_selection, charges_one_leg=False)
                     )
         improved_selection: PoolSelection | None = best_found
-        has_many_pools, added_count = len(full_selection.flows) > MANY_POOLS, 0
+        has_many_pools = len(full_selection.flows) > MANY_POOLS
+        added_count = 0
         while improved_selection is not None and not (
             has_many_pools and added_count == MAX_READDED_POOLS
         ):
-            best_found, improved_selection, added_count = (
-                improved_selection,
-                self._with_one_more(curve_rows, improved_selection),
-                added_count + 1,
-            )
+            best_found = improved_selection
+            improved_selection = self._with_one_more(curve_rows, improved_selection)
+            added_count += 1
         best_found = improved_selection or best_found
         return self._with_idle_rows(curve_rows, best_found) if has_many_pools else best_found
 
@@ -294,7 +293,8 @@ class PoolSelector:
         dropped, then with only the pools in use, because pruning one pool at a time may keep
         several pools for the next leg of the new routes.
         """
-        graph, kept_rows = self.graph, set(best_selection.rows.tolist())
+        graph = self.graph
+        kept_rows = set(best_selection.rows.tolist())
         dropped_rows = np.array(
             [row for row in curve_rows.tolist() if row not in kept_rows], dtype=np.intp
         )

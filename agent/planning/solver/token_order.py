@@ -171,7 +171,8 @@ def _cycle_through(
         ]
     if start_token not in predecessor:
         return []
-    cycle, cycle_token = [], start_token
+    cycle = []
+    cycle_token = start_token
     while cycle_token != token:
         cycle.append((predecessor[cycle_token], cycle_token))
         cycle_token = predecessor[cycle_token]
@@ -228,10 +229,8 @@ class TokenOrder:
 
     def restrict(self, optimizer: FlowOptimizer) -> FlowOptimizer:
         """Return the optimizer restricted to this order's bounds."""
-        min_values, max_values = (
-            np.maximum(optimizer.min_values, self.min_values),
-            np.minimum(optimizer.max_values, self.max_values),
-        )
+        min_values = np.maximum(optimizer.min_values, self.min_values)
+        max_values = np.minimum(optimizer.max_values, self.max_values)
         return replace(
             optimizer,
             min_values=min_values,
@@ -243,16 +242,12 @@ class TokenOrder:
 
 def order_tokens(graph: PoolGraph, curve_rows: IndexArray, optimizer: FlowOptimizer) -> TokenOrder:
     """Return the best order found for a search over some rows of the graph."""
-    capped_curves, real_curves = (
-        graph.counted_curves.rows(curve_rows),
-        graph.real_curves.rows(curve_rows),
-    )
+    capped_curves = graph.counted_curves.rows(curve_rows)
+    real_curves = graph.real_curves.rows(curve_rows)
     capped_solution = optimizer.solve(capped_curves)
     order_bounds = _order_bounds(optimizer, optimizer.final_values(capped_curves, capped_solution))
-    token_count, pool_counts = (
-        len(capped_solution.prices),
-        np.bincount(real_curves.source, minlength=len(capped_solution.prices)),
-    )
+    token_count = len(capped_solution.prices)
+    pool_counts = np.bincount(real_curves.source, minlength=len(capped_solution.prices))
     sides = optimizer.side(np.arange(token_count))
     tie_break_keys = [
         (
@@ -294,7 +289,8 @@ def _ranks(
     """Return ranks in which every edge runs forward; ties are broken by `tie_break_keys` (Kahn's
     algorithm).
     """
-    unranked_tokens, ranks = set(range(token_count)), np.zeros(token_count, dtype=np.intp)
+    unranked_tokens = set(range(token_count))
+    ranks = np.zeros(token_count, dtype=np.intp)
     edges = list(edges)
     for next_rank in range(token_count):
         tokens_without_source = unranked_tokens - {
@@ -311,7 +307,8 @@ def _order_bounds(optimizer: FlowOptimizer, final_values: FloatArray) -> TokenOr
     goal; otherwise no token moves further than in the first flows, except a bought token whose goal
     allows the whole portfolio.
     """
-    utility, held_values = optimizer.utility, optimizer.held_values
+    utility = optimizer.utility
+    held_values = optimizer.held_values
     rank = np.arange(len(held_values), dtype=np.intp)
     if utility.risk is None and bool((utility.low_shares == utility.high_shares).all()):
         directions = np.where(optimizer.side(rank) > 0, 1.0, -1.0)
@@ -379,7 +376,9 @@ def _improved_order(
                 )
             trial_solution, new_order, new_stack = max(trials, key=lambda trial: trial[0].bound)
             if trial_solution.bound > best_solution.bound + MIN_SURPLUS:
-                best_solution, token_order, stack = trial_solution, new_order, new_stack
+                best_solution = trial_solution
+                token_order = new_order
+                stack = new_stack
                 break
         else:
             break

@@ -71,10 +71,8 @@ class DeviationRisk:
 
     def cost(self, deviation: FloatArray, max_marginal_risk: float) -> float:
         """Return the cost of a deviation: the largest (D·r)·d − ½ r·quadratic·r within the cap."""
-        weighted_deviation, cap = (
-            (self.volatility * deviation)[self.tokens],
-            self.multiplier_caps(max_marginal_risk),
-        )
+        weighted_deviation = (self.volatility * deviation)[self.tokens]
+        cap = self.multiplier_caps(max_marginal_risk)
         best_multipliers, _ = box_minimum(self.quadratic, -weighted_deviation, -cap, cap)
         return dot(weighted_deviation, best_multipliers) - 0.5 * dot(
             matvec(self.quadratic, best_multipliers), best_multipliers
@@ -130,7 +128,8 @@ class PlanUtility:
 
     def utility_of(self, final_values: FloatArray) -> float:
         """Return the utility of the final token values, in units of the scale."""
-        total, goal_tokens = fsum_array(final_values), self.goal_tokens
+        total = fsum_array(final_values)
+        goal_tokens = self.goal_tokens
         if self.risk is not None:
             return total - self.risk.cost(final_values - self.low_shares * total, self.penalty / 2)
         total_above = fsum_array(
@@ -145,7 +144,8 @@ class PlanUtility:
 
     def exact_utility_of(self, final_values: Sequence[Fraction]) -> Fraction:
         """Return the utility in exact numbers; a lower bound where risk is known only in floats."""
-        total, goal_tokens = sum(final_values, Fraction(0)), self.goal_tokens
+        total = sum(final_values, Fraction(0))
+        goal_tokens = self.goal_tokens
         if self.risk is not None:
             risk_cost = float(total) - self.utility_of(
                 np.array([float(final_value) for final_value in final_values])
@@ -222,10 +222,8 @@ class FlowOptimizer:
         for _ in range(MAX_DIRECTION_GUESSES):
             program = self._program(shrink_signs)
             solution = solve_dual(program, stack, solution)
-            stay_multipliers, turnover_multiplier = (
-                solution.multipliers[-len(goal_tokens) - 1 : -1],
-                solution.multipliers[-1],
-            )
+            stay_multipliers = solution.multipliers[-len(goal_tokens) - 1 : -1]
+            turnover_multiplier = solution.multipliers[-1]
             has_wrong_direction = stay_multipliers > turnover_multiplier * (1 + 1e-9) + 1e-15
             if not has_wrong_direction.any():
                 return solution
@@ -257,7 +255,8 @@ class FlowOptimizer:
         nearly riskless one otherwise would. The same holds for a token that only grows: pools that
         pay more than the reference would otherwise buy tokens that the wallet does not have.
         """
-        in_zone, directions = self.utility.risk is not None, self.directions
+        in_zone = self.utility.risk is not None
+        directions = self.directions
         return [
             int(i)
             for i in self.utility.goal_tokens
@@ -293,12 +292,11 @@ class FlowOptimizer:
         """Return a positive number for tokens below their goal, and for those inside it while more
         value lies above goals than below.
         """
-        utility, total = self.utility, fsum_array(self.start_values)
-        start_values, low_values, high_values = (
-            self.start_values[goal_tokens],
-            utility.low_shares[goal_tokens] * total,
-            utility.high_shares[goal_tokens] * total,
-        )
+        utility = self.utility
+        total = fsum_array(self.start_values)
+        start_values = self.start_values[goal_tokens]
+        low_values = utility.low_shares[goal_tokens] * total
+        high_values = utility.high_shares[goal_tokens] * total
         return np.where(
             start_values > high_values,
             -1.0,
@@ -312,7 +310,9 @@ class FlowOptimizer:
         The limit adds μ·(max_turnover − turnover). A separate multiplier lets a token that does not
         move pay less than its half of μ, unless its bounds have one.
         """
-        utility, goal_tokens, penalty = self.utility, self.utility.goal_tokens, self.utility.penalty
+        utility = self.utility
+        goal_tokens = self.utility.goal_tokens
+        penalty = self.utility.penalty
         bound_price = penalty + HARD_BOUND_PRICE
         multiplier_rows: list[MultiplierRow] = []
         if utility.risk is not None:
@@ -323,12 +323,11 @@ class FlowOptimizer:
                     (i, utility.low_shares[i] * volatility, -volatility, 0.0, -cap, cap)
                 )
         for i in goal_tokens.tolist() if utility.risk is None else ():
-            low_share, high_share = utility.low_shares[i], utility.high_shares[i]
+            low_share = utility.low_shares[i]
+            high_share = utility.high_shares[i]
             if low_share == high_share:
-                low_price, high_price = (
-                    -penalty * (1 - utility.above_weight),
-                    penalty * utility.above_weight,
-                )
+                low_price = -penalty * (1 - utility.above_weight)
+                high_price = penalty * utility.above_weight
                 if self.has_hard_goals and self.directions is not None:
                     direction = self.directions[i]
                 else:
@@ -531,7 +530,8 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
     low_shares = np.array([float(weight.low) if weight else 0.0 for weight in goal_weights])
     high_shares = np.array([float(weight.high) if weight else 0.0 for weight in goal_weights])
     edge_margins = np.minimum(EDGE_MARGIN, (high_shares - low_shares) / 4)
-    low_shares, high_shares = low_shares + edge_margins, high_shares - edge_margins
+    low_shares += edge_margins
+    high_shares -= edge_margins
     total = fsum_array(held_values)
     total_above = fsum_array(np.maximum(held_values - high_shares * total, 0.0))
     total_below = fsum_array(np.maximum(low_shares * total - held_values, 0.0))
@@ -657,7 +657,8 @@ def turnover_left(
     Raises Refused if the day's turnover leaves less than a trade, unless `exempt_value` is above
     zero.
     """
-    limits, left_values_and_names = step.limits, []
+    limits = step.limits
+    left_values_and_names = []
     if limits.turnover_bps is not None:
         left_values_and_names.append(
             (total * Fraction(limits.turnover_bps, BPS), "limits.turnover")

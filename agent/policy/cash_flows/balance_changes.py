@@ -33,7 +33,8 @@ ACCEPTANCE_WINDOW_S = 30 * DAY_S
 limits.balance_jump_wait, which is at most as long as the window.
 """
 MAX_SHOWN_CHANGES = 5
-FRESH_HEAD_S, MAX_LOST_BLOCKS = 60, 1_000
+FRESH_HEAD_S = 60
+MAX_LOST_BLOCKS = 1_000
 """Maximum age of a fresh head in seconds; also a number of blocks above what any chain produces in
 that time or loses in a reorg.
 """
@@ -51,10 +52,8 @@ def is_comparable(snapshot: Snapshot, expected_balances: ExpectedBalances) -> bo
         and expected_balances.unsettled_nonce < snapshot.nonce_latest
     ):
         return False
-    head_number, is_fresh = (
-        snapshot.head.number,
-        abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_HEAD_S,
-    )
+    head_number = snapshot.head.number
+    is_fresh = abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_HEAD_S
     return all(
         opening.block <= head_number or (is_fresh and opening.block > head_number + MAX_LOST_BLOCKS)
         for opening in expected_balances.openings
@@ -278,7 +277,8 @@ def _undone_ids(token: str, delta_raw: int, flows: Iterable[ExternalTransfer]) -
     Either an endpoint was wrong or the money came back, so nothing is missing. A decrease after an
     increase is never treated as undone: the owner may have sent the increase and a thief taken it.
     """
-    remainder_raw, undone_ids = delta_raw, []
+    remainder_raw = delta_raw
+    undone_ids = []
     for flow in reversed([token_flow for token_flow in flows if token_flow.token == token]):
         if flow.is_open and flow.delta_raw < 0 < remainder_raw:
             undone_ids.append(flow.id)
@@ -336,7 +336,8 @@ def _with_halts(
     a price is judged once it has one.
     """
     earlier_flows = tuple(earlier_flows)
-    max_jump_bps, portfolio_value = step.limits.balance_jump_bps, _known_total(step, prices)
+    max_jump_bps = step.limits.balance_jump_bps
+    portfolio_value = _known_total(step, prices)
     base_value = min(
         portfolio_value,
         portfolio_value
@@ -378,7 +379,8 @@ def _known_total(step: StepInput, prices: dict[str, Price]) -> Value:
     bound. Dust of one token must not halt the agent because the price of another is missing for one
     cycle.
     """
-    balances_raw, agreed_raw = native_coin.held_balances(step), balances_of(step.snapshot)
+    balances_raw = native_coin.held_balances(step)
+    agreed_raw = balances_of(step.snapshot)
     valued_tokens = (
         {asset.token.address for asset in step.portfolio.assets}
         & balances_raw.keys()
@@ -436,9 +438,9 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
         for flow in (*remaining_flows, *new_flows)
         if flow.is_loss and flow.value is None and flow.chain_s > day_start_s
     ]
-    unpriced_reason, other_reasons = (
-        history.budgets.unpriced_falls_reason,
-        history.budgets.unknown_reason.removeprefix(history.budgets.unpriced_falls_reason),
+    unpriced_reason = history.budgets.unpriced_falls_reason
+    other_reasons = history.budgets.unknown_reason.removeprefix(
+        history.budgets.unpriced_falls_reason
     )
     if unpriced_reason in map(unpriced_loss_reason, replaced_flows):
         unpriced_reason = ""

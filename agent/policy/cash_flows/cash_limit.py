@@ -40,7 +40,8 @@ def reserve_unused_cash(
     without portfolio.use_cash.
     """
     portfolio = step.portfolio
-    limit_raw, token = portfolio.use_cash_raw, portfolio.numeraire.address
+    limit_raw = portfolio.use_cash_raw
+    token = portfolio.numeraire.address
     if limit_raw is None or cash_memory is None:
         return step
     balance_raw = balance_changes.balances_of(step.snapshot).get(token)
@@ -123,14 +124,17 @@ def with_transfers(account: CashAccount, changes_raw: Iterable[int]) -> CashAcco
     A deposit fills what the agent may still take and leaves the rest alone. A withdrawal comes from
     the unused part first.
     """
-    taken_raw, unused_raw = account.taken_raw, account.unused_raw
+    taken_raw = account.taken_raw
+    unused_raw = account.unused_raw
     for delta_raw in changes_raw:
         if delta_raw > 0:
             part_raw = min(delta_raw, max(0, account.limit_raw - taken_raw))
-            taken_raw, unused_raw = taken_raw + part_raw, unused_raw + delta_raw - part_raw
+            taken_raw += part_raw
+            unused_raw = unused_raw + delta_raw - part_raw
         else:
             part_raw = min(-delta_raw, unused_raw)
-            taken_raw, unused_raw = max(0, taken_raw + delta_raw + part_raw), unused_raw - part_raw
+            taken_raw = max(0, taken_raw + delta_raw + part_raw)
+            unused_raw -= part_raw
     return replace(account, taken_raw=taken_raw, unused_raw=unused_raw)
 
 
@@ -157,7 +161,8 @@ def _with_new_limit(
 
 def unused_cash_text(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     """Return the amount left alone and its reason; empty if there is none."""
-    cash_state, numeraire = cash_flows.cash, portfolio.numeraire
+    cash_state = cash_flows.cash
+    numeraire = portfolio.numeraire
     if cash_state is None or not cash_state.unused_raw:
         return ""
     amount_text = decimal_text(cash_state.unused_raw, numeraire.decimals)
@@ -183,7 +188,8 @@ def usable_deposits(
 
 def use_cash_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     """Return the amount left alone and the setting that includes it; empty if there is none."""
-    cash_state, numeraire = cash_flows.cash, portfolio.numeraire
+    cash_state = cash_flows.cash
+    numeraire = portfolio.numeraire
     if cash_state is None or not (unused_amount_text := unused_cash_text(portfolio, cash_flows)):
         return ""
     total_text = decimal_text(
@@ -209,7 +215,8 @@ NOT_IN_INVESTMENT = (
 
 def max_live_value_message(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
     """Return a message if the portfolio is worth more than portfolio.max_live_value; else empty."""
-    numeraire, max_value = portfolio.numeraire, limits.max_live_value
+    numeraire = portfolio.numeraire
+    max_value = limits.max_live_value
     if max_value is None or total <= max_value:
         return ""
     total_text, limit_text = (
@@ -244,10 +251,8 @@ def exclude_unexplained_increases(step: StepInput) -> StepInput:
         return step
     if step.exclusions.raw_by_token:
         return exclude_amounts(step, dict(step.exclusions.raw_by_token), ABOVE_MAX_LIVE_VALUE)
-    max_value, increases_raw = (
-        step.limits.max_live_value,
-        sum_unexplained_deposits(step.portfolio, step.history.cash_flows),
-    )
+    max_value = step.limits.max_live_value
+    increases_raw = sum_unexplained_deposits(step.portfolio, step.history.cash_flows)
     if max_value is None or not any(increases_raw.values()):
         return step
     prices = reference_prices(step).price_by_token
@@ -280,7 +285,8 @@ def exclude_amounts(step: StepInput, amounts_raw: Mapping[str, int], why: str) -
     """Return the step with these base units by token reserved, at most the free ones; its
     exclusions have the amounts and `why`.
     """
-    portfolio, balances_raw = step.portfolio, native_coin.held_balances(step)
+    portfolio = step.portfolio
+    balances_raw = native_coin.held_balances(step)
     excluded_raw = {}
     for asset in portfolio.assets:
         free_raw = balances_raw.get(asset.token.address, 0) - native_coin.reserved_raw(
@@ -318,10 +324,8 @@ def restore_excluded_amounts(step: StepInput) -> StepInput:
     """
     if not step.exclusions.reason:
         return step
-    amounts_raw, untradable_tokens = (
-        dict(step.exclusions.raw_by_token),
-        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
-    )
+    amounts_raw = dict(step.exclusions.raw_by_token)
+    untradable_tokens = blocked_exits.excluded_tokens(step.targets, step.blocked_exits)
     restored_raw = {
         token: raw for token, raw in amounts_raw.items() if token not in untradable_tokens
     }
@@ -394,11 +398,9 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
 
     Quarantined tokens and blocked exits are reported elsewhere.
     """
-    balances_raw, untradable_tokens, amounts_with_reason = (
-        native_coin.held_balances(step),
-        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
-        [],
-    )
+    balances_raw = native_coin.held_balances(step)
+    untradable_tokens = blocked_exits.excluded_tokens(step.targets, step.blocked_exits)
+    amounts_with_reason = []
     excluded_increases_raw = (
         {} if not step.exclusions.reason else dict(step.exclusions.raw_by_token)
     )

@@ -66,7 +66,8 @@ def first_rebalance_name(
     """Return the name of a store's first rebalance: a purchase only if the numeraire alone
     is sold.
     """
-    numeraire, min_value = portfolio.numeraire.address, limits.min_trade or Fraction(1)
+    numeraire = portfolio.numeraire.address
+    min_value = limits.min_trade or Fraction(1)
     sells_assets = any(
         correction_value <= -min_value
         for token, correction_value in corrections(drifts, goal).items()
@@ -170,7 +171,8 @@ def decide_part(
     active_purchase = step.history.cash_flows.purchase
     if active_purchase is None:
         return None
-    terms, now_s = active_purchase.terms, step.snapshot.head.timestamp_s
+    terms = active_purchase.terms
+    now_s = step.snapshot.head.timestamp_s
     goal = purchase_goal(step, drifts)
     correction_values = corrections(drifts, goal).values()
     allowance = turnover_allowance(step)

@@ -81,10 +81,8 @@ def max_payout_raw(step: StepInput, token: str) -> int:
     """Return the remainder of limits.payout_per_day in base units of `token`, rounded down; 0
     without a price, or while the last 24 h are unknown.
     """
-    allowance_value, price = (
-        payout_allowance_left(step.limits, step.history.budgets),
-        token_price(step.portfolio, reference_prices(step), token),
-    )
+    allowance_value = payout_allowance_left(step.limits, step.history.budgets)
+    price = token_price(step.portfolio, reference_prices(step), token)
     if allowance_value is None:
         return UINT256_MAX
     if price is None or step.history.budgets.unknown_reason:
@@ -308,7 +306,8 @@ def goal_to_raise_shortfall(step: StepInput, token: str) -> Goal:
     are sold, and none below its target before all others are at theirs. Raises Refused if
     everything else is worth less than the shortfall.
     """
-    drifts, price = _priced_drifts(step), token_price(step.portfolio, reference_prices(step), token)
+    drifts = _priced_drifts(step)
+    price = token_price(step.portfolio, reference_prices(step), token)
     if price is None:
         raise Refused(
             f"{step.portfolio.token(token).label} has no reference price",
@@ -434,10 +433,8 @@ def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
     )
     if moved_value <= 0:
         return _goal_after(drifts, {})
-    sold_fraction, filled_fraction = (
-        moved_value / sum(spare_values.values(), Fraction(0)),
-        moved_value / sum(shortfall_values.values(), Fraction(0)),
-    )
+    sold_fraction = moved_value / sum(spare_values.values(), Fraction(0))
+    filled_fraction = moved_value / sum(shortfall_values.values(), Fraction(0))
     goal = _goal_after(
         drifts,
         {token: -value * sold_fraction for token, value in spare_values.items()}
@@ -502,7 +499,8 @@ def insufficient_balance_refusal(
     `value_without_sale` is the part of the request that is held already and needs no sale; it is
     added to both amounts. With None the message does not mention sales.
     """
-    numeraire, held_value = portfolio.numeraire, value_without_sale or Fraction(0)
+    numeraire = portfolio.numeraire
+    held_value = value_without_sale or Fraction(0)
     needed_text, available_text, shortfall_text, sold_text = (
         f"{value_text(shown_value, numeraire.decimals, 2)} {numeraire.label}"
         for shown_value in (
@@ -620,7 +618,8 @@ def investable_deposits(
     Each counts as a whole, in this order, so that a later deposit takes no room from an earlier
     one. Raises Refused if none fits.
     """
-    max_live_value, restored_step = step.limits.max_live_value, restore_excluded_amounts(step)
+    max_live_value = step.limits.max_live_value
+    restored_step = restore_excluded_amounts(step)
     if max_live_value is None or not deposits:
         return tuple(deposits)
     prices = reference_prices(restored_step).price_by_token
@@ -644,7 +643,8 @@ def investable_deposits(
         Fraction(0),
     )
     managed_value = portfolio_total(restored_step, drifts) - increases_value
-    room_value, fitting_deposits = max_live_value - managed_value, list[ExternalTransfer]()
+    room_value = max_live_value - managed_value
+    fitting_deposits = list[ExternalTransfer]()
     for flow in deposits:
         if (flow_value := _flow_value(restored_step.portfolio, flow, prices)) <= room_value:
             fitting_deposits.append(flow)

@@ -22,7 +22,8 @@ def sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
     """
     if context.stop_fault:
         return None
-    step, drifts = context.step, context.drifts
+    step = context.step
+    drifts = context.drifts
     if (sale := exits.triggered_exit(step, drifts)) is None:
         return first_result(FREEING_DECIDERS, context)
     if refill := native_coin.top_up(step, sale):

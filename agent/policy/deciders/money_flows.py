@@ -17,11 +17,9 @@ def wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     """Wait while a withdrawal is open, a balance change unexplained, or the margin unknown."""
     if not context.exits_only_faults:
         return None
-    halt, next_s = (
-        halt_with(context.exits_only_faults),
-        transfers.next_part_s(
-            context.step.snapshot, context.step.history.cash_flows.pending_payments
-        ),
+    halt = halt_with(context.exits_only_faults)
+    next_s = transfers.next_part_s(
+        context.step.snapshot, context.step.history.cash_flows.pending_payments
     )
     if next_s is None:
         return context.result(halt)

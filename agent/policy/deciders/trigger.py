@@ -52,7 +52,8 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
         if isinstance(decision, Rebalance) and (
             decision_before_swaps := decide_before_swaps(step, prices)
         ):
-            decision, is_reviewed = decision_before_swaps, False
+            decision = decision_before_swaps
+            is_reviewed = False
     else:
         decision = decide_without_swaps(
             step,
@@ -63,7 +64,8 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
         )
         is_reviewed = trigger_result.is_review_due
     if (refill := native_coin.top_up(step, decision)) is not None:
-        decision, is_reviewed = refill, False
+        decision = refill
+        is_reviewed = False
     return DecisionResult(
         decision,
         drifts,
@@ -81,7 +83,9 @@ def _evaluate_portfolio_trigger(
     """Return the trigger's result, the zone if the trigger is one, and the drifts with its
     bands.
     """
-    step, drifts, trigger = context.step, context.drifts, context.step.policy.trigger
+    step = context.step
+    drifts = context.drifts
+    trigger = context.step.policy.trigger
     if not isinstance(trigger, NoTradeZone):
         trigger_result = evaluate_trigger(
             trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps

@@ -42,7 +42,8 @@ FREE_RETRIES = 3
 """Number of consecutive refusals at submission after which an exit is still retried in the next
 cycle, because markets move.
 """
-BACKOFF_S, MAX_BACKOFF_S = 600, 3_600
+BACKOFF_S = 600
+MAX_BACKOFF_S = 3_600
 """Length of the first back-off after FREE_RETRIES, in seconds of chain time; it doubles with each
 refusal up to the maximum. Every retry approves and revokes, which costs gas. The maximum is low,
 because an attacker who moves the pool before our submission can trigger the back-off.
@@ -76,10 +77,8 @@ def add_submission_refusal(
     """Return the refusals to store after this exit was refused at submission; refusals less than a
     day apart count as consecutive.
     """
-    now_s, refusal_by_token = (
-        snapshot.head.timestamp_s,
-        {refusal.token: refusal for refusal in failures.submission_refusals},
-    )
+    now_s = snapshot.head.timestamp_s
+    refusal_by_token = {refusal.token: refusal for refusal in failures.submission_refusals}
     previous_refusal = refusal_by_token.get(refused_exit.token)
     refusal_count = (
         1
@@ -134,7 +133,8 @@ def format_retries(
     """Format the exits refused at submission that are retried in the next cycle, except those of
     the tokens in `reported_tokens`.
     """
-    fired_tokens, reported_token_set = _fired_exit_tokens(history), {*reported_tokens}
+    fired_tokens = _fired_exit_tokens(history)
+    reported_token_set = {*reported_tokens}
     retried_refusals = [
         refusal
         for refusal in history.failures.submission_refusals
@@ -173,10 +173,8 @@ def exclude_blocked_exits(step: StepInput, new_exits: Iterable[BlockedExit]) -> 
     }
     if not new_exit_by_token:
         return step
-    target_bps_by_token, balances_raw = (
-        _remaining_targets(step, {*new_exit_by_token}),
-        native_coin.held_balances(step),
-    )
+    target_bps_by_token = _remaining_targets(step, {*new_exit_by_token})
+    balances_raw = native_coin.held_balances(step)
     for asset in step.portfolio.assets:
         if (
             new_exit := new_exit_by_token.get(token := asset.token.address)
@@ -264,10 +262,8 @@ def format_blocked_exit(
     snapshot: Snapshot, portfolio: Portfolio, history: History, blocked_exit: BlockedExit
 ) -> str:
     """Format one blocked exit: the order, the reason, and the remedy."""
-    subject_text, disarm_text = (
-        order_subject(portfolio, blocked_exit.token),
-        disarm_command(portfolio, history.orders, blocked_exit),
-    )
+    subject_text = order_subject(portfolio, blocked_exit.token)
+    disarm_text = disarm_command(portfolio, history.orders, blocked_exit)
     if backing_off_exit(snapshot, history.failures, blocked_exit.token):
         retry_text = "is kept until then"
     else:

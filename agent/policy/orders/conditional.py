@@ -62,7 +62,8 @@ def trigger_price(order: ConditionalOrder) -> Price | None:
     None while its basis is not fixed.
     """
     is_above = order.kind in (OrderKind.TAKE_PROFIT, OrderKind.ALERT_ABOVE)
-    terms, sign = order.terms, 1 if is_above else -1
+    terms = order.terms
+    sign = 1 if is_above else -1
     if order.kind is OrderKind.TRAILING_STOP:
         if order.highest_price is None:
             return None
@@ -112,7 +113,8 @@ def require_valid_level(
     order: ConditionalOrder, price: Price, order_settings: OrdersConfig
 ) -> ConditionalOrder:
     """Return the order if its level fits `price`. Raises Refused otherwise."""
-    level, hysteresis = trigger_price(order), Fraction(order_settings.hysteresis_bps, BPS)
+    level = trigger_price(order)
+    hysteresis = Fraction(order_settings.hysteresis_bps, BPS)
     if level is None or level <= 0:
         raise Refused(
             "its level is at or below zero, so it can never fire",
@@ -216,7 +218,8 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
 
 def format_price_alert(portfolio: Portfolio, alert: ConditionalOrder) -> str:
     """Format a price alert with its stage: "WETH above 3000 USDC: armed"."""
-    subject, level = order_subject(portfolio, alert.token), trigger_price(alert)
+    subject = order_subject(portfolio, alert.token)
+    level = trigger_price(alert)
     level_text = format_order_price(portfolio, alert.token, level)
     alert_text = (
         f"{subject} {alert.kind.value.removeprefix('alert_')} {level_text}: {alert.stage.value}"
@@ -272,7 +275,8 @@ def expiry_reason(snapshot: Snapshot, execution: ExecutionConfig, order: LimitOr
     """Return why the order must not be sent at this block; empty if it may. A transaction may be
     mined until its deadline.
     """
-    now_s, deadline_s = snapshot.head.timestamp_s, execution.deadline_s
+    now_s = snapshot.head.timestamp_s
+    deadline_s = execution.deadline_s
     if now_s >= order.until_s:
         return f"expired {format_time(order.until_s)}"
     if now_s + deadline_s > order.until_s:
@@ -346,7 +350,8 @@ def updated_nav_record(
         + unweighted_by_token.get(drift.token, 0)
         for drift in drifts
     }
-    margin_baseline, margin_result = account_baseline(step), account_result(step, prices)
+    margin_baseline = account_baseline(step)
+    margin_result = account_result(step, prices)
     if nav_record is not None and nav_record.margin is not None and unknown_value_reason(step):
         return nav_record  # count its result once it is known again
     recorded_holdings = {} if nav_record is None else dict(nav_record.holdings)
@@ -415,7 +420,8 @@ def advance_orders(step: StepInput) -> StepInput:
     Orders of a token whose prices conflict do not change, and neither do orders of the portfolio,
     which includes every price.
     """
-    order_settings, order_states = step.portfolio.orders, step.history.orders.states
+    order_settings = step.portfolio.orders
+    order_states = step.history.orders.states
     if not order_settings.terms and not order_states:
         return step
     references = reference_prices(step)
@@ -511,7 +517,8 @@ def _price_window(
     step: StepInput, prices: Mapping[str, Price], nav_record: NavPerShare | None
 ) -> PriceWindow:
     confirm_blocks = step.policy.confirm_blocks
-    past_blocks, head_number = step.snapshot.past_prices[:confirm_blocks], step.snapshot.head.number
+    past_blocks = step.snapshot.past_prices[:confirm_blocks]
+    head_number = step.snapshot.head.number
     is_complete = [block.head.number for block in past_blocks] == list(
         range(head_number - 1, head_number - 1 - confirm_blocks, -1)
     )
@@ -552,7 +559,8 @@ def _orders_of_token(
     entry: ConditionalOrder | None = None
     orders: list[ConditionalOrder] = []
     for kind in sorted({*terms_by_kind, *order_by_kind}, key=RANK_OF_KIND.__getitem__):
-        order, terms = order_by_kind.get(kind), terms_by_kind.get(kind)
+        order = order_by_kind.get(kind)
+        terms = terms_by_kind.get(kind)
         if order is None and terms is not None:
             order = ConditionalOrder(
                 token, kind, OrderStage.WAITING, terms, step.snapshot.head.timestamp_s

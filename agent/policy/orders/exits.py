@@ -147,21 +147,17 @@ def price_contradictions(
     """Return the orders that contradict current prices; each blocks all trading except exits until
     the owner resolves it.
     """
-    orders_config, order_by_key, contradictions = (
-        portfolio.orders,
-        orders_by_key(orders.states),
-        [],
-    )
+    orders_config = portfolio.orders
+    order_by_key = orders_by_key(orders.states)
+    contradictions = []
     entry_by_token = {
         order.token: order
         for order in orders.states
         if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF
     }
     for terms in orders_config.terms:
-        order, price = (
-            order_by_key.get((terms.token, terms.kind)),
-            _reference_price(references, terms.token),
-        )
+        order = order_by_key.get((terms.token, terms.kind))
+        price = _reference_price(references, terms.token)
         if order is None or price is None:
             continue
         try:
@@ -232,7 +228,8 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
     """Return the tokens that triggered orders sell from the wallet, the next one first, without
     blocked exits and those with contradictory prices.
     """
-    fired_orders, min_value = _fired_exits(step.history), dust_value(step.limits, drifts)
+    fired_orders = _fired_exits(step.history)
+    min_value = dust_value(step.limits, drifts)
     leaving_drifts = [
         drift for drift in drifts if _is_leaving(step.portfolio, step.targets, drift, fired_orders)
     ]
@@ -455,7 +452,8 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
     """Return notes on orders that would change at current prices without confirmation;
     `exits_only` restricts them to exits that would fire.
     """
-    portfolio, order_by_key = step.portfolio, orders_by_key(step.history.orders.states)
+    portfolio = step.portfolio
+    order_by_key = orders_by_key(step.history.orders.states)
     changing_orders = [
         order
         for order in unconfirmed_orders(step)
@@ -473,7 +471,8 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
 
 def _order_notes(step: StepInput) -> list[str]:
     """Return notes on unconfirmed orders, and on entries that delayed no purchase."""
-    portfolio, notes = step.portfolio, unconfirmed_notes(step)
+    portfolio = step.portfolio
+    notes = unconfirmed_notes(step)
     for order in step.history.orders.states:
         if order.stage is OrderStage.FIRED and was_filled_when_armed(order):
             entry_price = format_order_price(portfolio, order.token, trigger_price(order))

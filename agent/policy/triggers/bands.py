@@ -208,9 +208,11 @@ def outside_text(drifts: Sequence[AssetDrift]) -> str:
 
 
 def _outside_asset_text(drift: AssetDrift) -> str:
-    edge_bps, side = drift.band_low_bps, "below"
+    edge_bps = drift.band_low_bps
+    side = "below"
     if _is_above(drift):
-        edge_bps, side = drift.band_high_bps, "above"
+        edge_bps = drift.band_high_bps
+        side = "above"
     distance_text = _distance_text(drift, edge_bps)
     return f"{drift.symbol} at {drift.weight_text} is {distance_text} {side} its band {format_band(drift)}"
 
@@ -244,14 +246,14 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
     gap_bps, closest_index = min(gaps_and_indices)
     drift = drifts[closest_index]
     edge_price, high_edge_price = band_edge_prices(drifts)[drift.token]
-    edge_bps, edge_name, verb = drift.band_low_bps, "lower", "falls"
+    edge_bps = drift.band_low_bps
+    edge_name = "lower"
+    verb = "falls"
     if drift.share * BPS - edge_bps != gap_bps:
-        edge_price, edge_bps, edge_name, verb = (
-            high_edge_price,
-            drift.band_high_bps,
-            "upper",
-            "rises",
-        )
+        edge_price = high_edge_price
+        edge_bps = drift.band_high_bps
+        edge_name = "upper"
+        verb = "rises"
     closest_text = (
         f"all within their bands; closest is {drift.symbol} at {drift.weight_text},"
         f" {_distance_text(drift, edge_bps)} from the {edge_name} edge of {format_band(drift)}"
@@ -381,10 +383,8 @@ def _spread_missing_share(
         )
         for drift in drifts
     }
-    missing_share, total_shortfall = (
-        1 - sum(start_share_by_token.values(), Fraction(0)),
-        sum(shortfall_by_token.values(), Fraction(0)),
-    )
+    missing_share = 1 - sum(start_share_by_token.values(), Fraction(0))
+    total_shortfall = sum(shortfall_by_token.values(), Fraction(0))
     goal_share_by_token = {
         token: start_share
         + (

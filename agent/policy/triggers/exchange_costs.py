@@ -43,7 +43,8 @@ def exchange_costs(
         if not _is_usable(snapshot, limits, pool, index_by_token, prices):
             continue
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            i, j = index_by_token[token_in], index_by_token[token_out]
+            i = index_by_token[token_in]
+            j = index_by_token[token_out]
             rates[i][j] = max(
                 rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out], fees_only)
             )

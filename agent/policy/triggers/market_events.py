@@ -37,7 +37,8 @@ MIN_USUAL_VOLATILITY_BPS = 100
 """Minimum annual volatility of the long window, 1 %, because against a constant price any move
 would be a jump.
 """
-MIN_SHORT_RETURNS, MIN_LONG_RETURNS = 6, 24
+MIN_SHORT_RETURNS = 6
+MIN_LONG_RETURNS = 24
 """Minimum number of returns in the short and in the long window."""
 MIN_COVERED_FRACTION = Fraction(3, 4)
 """Fraction of each window that the returns must span."""
@@ -145,7 +146,8 @@ def _drawdown_progress(
     """Return the fall from the highest recorded price in the window; a shorter record can only miss
     a higher one.
     """
-    now_s, last_rebalance_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
+    now_s = inputs.now_s
+    last_rebalance_s = inputs.history.reviews.last_rebalance_s
     if not points:
         return _unknown_progress(drift, "it has no recorded price yet")
     window_start_s = now_s - event.within_s
@@ -178,7 +180,8 @@ def _since_text(event: Drawdown, since_s: int, window_start_s: int, first_point_
 def _jump_progress(
     event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput
 ) -> EventProgress:
-    now_s, last_rebalance_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
+    now_s = inputs.now_s
+    last_rebalance_s = inputs.history.reviews.last_rebalance_s
     short_start_s = now_s - event.short_s
     if last_rebalance_s is not None and last_rebalance_s > short_start_s:
         return _unknown_progress(
@@ -274,7 +277,9 @@ def _validate_drawdown(event: Drawdown) -> None:
 
 
 def _validate_jump(event: VolatilityJump) -> None:
-    short_s, long_s, factor_bps = event.short_s, event.long_s, event.factor_bps
+    short_s = event.short_s
+    long_s = event.long_s
+    factor_bps = event.factor_bps
     if (
         not MIN_VOLATILITY_WINDOW_S <= short_s <= MAX_INTERVAL_S
         or not 2 * short_s <= long_s <= MAX_INTERVAL_S
@@ -300,7 +305,8 @@ def _describe_drawdown(event: Drawdown, portfolio: Portfolio) -> str:
 
 
 def _describe_jump(event: VolatilityJump, portfolio: Portfolio) -> str:
-    short_text, long_text = format_duration(event.short_s), format_duration(event.long_s)
+    short_text = format_duration(event.short_s)
+    long_text = format_duration(event.long_s)
     windows_text = f"{short_text} above {format_bps(event.factor_bps)} of the {long_text} before"
     return f"volatility_jump: {windows_text}, of {_tokens_text(event.tokens, portfolio)}"
 
@@ -324,7 +330,9 @@ RULES = {
         price_history_s=lambda event: event.short_s + event.long_s + 2 * HOUR_S,
     ),
 }
-_SHARE, _DURATION, _ASSETS_KEY = KeyUnit.SHARE, KeyUnit.DURATION, {"assets": KeyUnit.SYMBOLS}
+_SHARE = KeyUnit.SHARE
+_DURATION = KeyUnit.DURATION
+_ASSETS_KEY = {"assets": KeyUnit.SYMBOLS}
 NOTATIONS = (
     TriggerNotation(
         "drawdown",

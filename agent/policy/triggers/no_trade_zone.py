@@ -358,7 +358,8 @@ def uneconomic_plan_reason(
 
 def tradeoff_reason(tradeoff: RiskCostTradeoff, portfolio: Portfolio, zone: ZoneView) -> str:
     """Return what a plan would save and cost, in the numeraire."""
-    decimals, numeraire_label = portfolio.numeraire.decimals, portfolio.numeraire.label
+    decimals = portfolio.numeraire.decimals
+    numeraire_label = portfolio.numeraire.label
 
     def money(value: Value) -> str:
         return value_text(value, decimals, 4)
@@ -383,7 +384,8 @@ def tradeoff_reason(tradeoff: RiskCostTradeoff, portfolio: Portfolio, zone: Zone
 
 def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) -> str:
     """Return why no plan was made, with its highest possible saving."""
-    decimals, numeraire_label = portfolio.numeraire.decimals, portfolio.numeraire.label
+    decimals = portfolio.numeraire.decimals
+    numeraire_label = portfolio.numeraire.label
     risk_text, gas_text = (
         value_text(value, decimals, 4) for value in (zone.risk_value, zone.gas_value)
     )
@@ -573,7 +575,8 @@ def _refuse_evaluation(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
 
 
 def _describe_zone(trigger: NoTradeZone, _: Portfolio) -> str:
-    risk, sample_text = trigger.risk, ""
+    risk = trigger.risk
+    sample_text = ""
     if risk.estimation_window is not None:
         sample_text = (
             f", risk of {format_duration(risk.estimation_window.window_s)} of recorded prices"

@@ -36,7 +36,8 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
     """Return the price signals of the trigger by kind and token: bands, market events, zone
     exchanges, weights above their limit. Raises Refused.
     """
-    drifts, trigger = compute_drifts(step, prices), step.policy.trigger
+    drifts = compute_drifts(step, prices)
+    trigger = step.policy.trigger
     if isinstance(trigger, NoTradeZone):
         zone, zone_drifts = no_trade_zone.evaluate_zone(
             step.snapshot,

@@ -110,7 +110,8 @@ def _validate_hybrid(trigger: HybridTrigger) -> None:
 
 
 def _validate_staged(trigger: StagedTrigger) -> None:
-    review_schedule, execution_schedule = trigger.review, trigger.execution
+    review_schedule = trigger.review
+    execution_schedule = trigger.execution
     if trigger.threshold is not None:
         bands.validate_band(trigger.threshold, "policy.trigger")
     validate_schedule(review_schedule, "review_")
@@ -171,7 +172,8 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
         outside_reason = bands.outside_text(inputs.drifts)
         weights_text = outside_reason or bands.inside_text(inputs.drifts)
     else:
-        outside_reason, weights_text = "", bands.furthest_text(inputs.drifts)
+        outside_reason = ""
+        weights_text = bands.furthest_text(inputs.drifts)
     would_trade = not has_band or bool(outside_reason)
     if execution_status.is_due:
         signals = bands.band_signals(inputs.drifts) if has_band else ()

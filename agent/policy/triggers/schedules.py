@@ -115,7 +115,9 @@ def _parse_cron(expression: str, timezone: str, table: str) -> tuple[str, ZoneIn
 MILLION = 1_000_000
 MAX_DELAY_S = 3_600
 """Longest random delay of a schedule."""
-REVIEW, EXECUTION, FUTURES_REVIEW = "review", "execution", "futures review"
+REVIEW = "review"
+EXECUTION = "execution"
+FUTURES_REVIEW = "futures review"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +174,8 @@ def schedule_status(
     schedule: Schedule, now_s: int, history: History, jitter_bps: int, purpose: str = REVIEW
 ) -> ScheduleStatus:
     """Return a schedule's status at block time `now_s`."""
-    status_name, interval_start_s = (
-        schedule_name(schedule, purpose),
-        schedule_interval_start_s(schedule, history, purpose),
-    )
+    status_name = schedule_name(schedule, purpose)
+    interval_start_s = schedule_interval_start_s(schedule, history, purpose)
     if interval_start_s is None:
         return ScheduleStatus(True, f"first {purpose}", next_time(schedule, now_s), status_name)
     planned_s = next_time(schedule, interval_start_s)
