@@ -118,7 +118,7 @@ def allocation_history_s(
 
 
 def trusted_time_s(snapshot: Snapshot) -> int:
-    """Return chain time, at most MAX_AHEAD_S ahead of the agent's clock, because a header from the
+    """Return chain time, at most MAX_BLOCK_LEAD_S ahead of the agent's clock, because a header from the
     future must not fix a choice (T6).
     """
     return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_BLOCK_LEAD_S)

@@ -144,7 +144,7 @@ def _is_index_line(row: Row) -> bool:
 
 def _headerless_layout(column_count: int, file_name: str) -> PriceLayout:
     """Return the layout of rows without a header: (time, close), or candles, whose order
-    `candle_layouts` tells by their prices.
+    their prices tell (read.py).
     """
     if column_count == 2:  # time and price
         return PriceLayout(LayoutForm.SINGLE, 0, (("", 1),))

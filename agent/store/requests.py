@@ -90,7 +90,7 @@ class FailureStreak:
 def failure_streak(
     db: Connection, facts: Mapping[str, str], refusal_seq_by_token: Mapping[str, int]
 ) -> FailureStreak:
-    """Count the wallet's consecutive failures, with the facts FAILURE_STOP and RESUMED_AFTER.
+    """Count the wallet's consecutive failures, with the facts of FAILURE_STOP_KEY and RESUMED_SEQ_KEY.
     `refusal_seq_by_token` has an intent's number by token; approvals of the token up to it do not
     count.
     """

@@ -111,8 +111,8 @@ class ControlRunner:
         return self._agent.context.store.controls.has_queued()
 
     def carry_out(self, session: wiring.WalletSession, *, holds_service_lock: bool) -> None:
-        """Carry out the queued controls, at most MAX_PER_CYCLE of them. The caller does not hold
-        the wallet's lock; `holds_service_lock` means that it holds the service lock.
+        """Carry out the queued controls, at most MAX_CONTROLS_PER_CYCLE of them. The caller does
+        not hold the wallet's lock; `holds_service_lock` means that it holds the service lock.
 
         Without the service lock another run may be carrying out controls, so this takes the lock
         for the duration and does nothing if it is held.
