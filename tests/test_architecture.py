@@ -226,6 +226,42 @@ def test_what_holds_two_thoughts_is_noticed(statement: str, packed: bool) -> Non
     assert is_packed(ast.parse(statement).body[0]) == packed
 
 
+OTHERS_NAMES = {
+    "ADDRESS_THIS", "AFTER_SWAP_RETURNS_DELTA_FLAG", "BEFORE_SWAP_RETURNS_DELTA_FLAG", "CPF_NU", "Canceled", "ECC_SECG_P256K1",
+    "ECDSA_SHA_256", "FEE_GROWTH_GLOBAL0_OFFSET", "FILE_SYMBOL", "MIN_SECONDS_AGO", "MR_IB", "POOL_INIT_CODE_HASH", "PORTFOLIO_SYMBOL",
+    "Rejected", "_24h", "encodeTransactionData", "eth_signTypedData_v4", "robust",
+}  # fmt: skip
+"""What docstrings name of contracts, venues, key services and command lines."""
+LONGEST_NAMING_TEXT = 60
+"""Letters of a string that may be a name, a key or a call of the code; a longer one is prose."""
+
+
+def documented_names(text: str) -> set[str]:
+    """Names in back-ticks, and constants."""
+    return {*re.findall(r"`([a-zA-Z_]\w+)(?:\(\))?`", text), *re.findall(r"\b([A-Z][A-Z0-9]+(?:_[A-Z0-9]+)+)\b", text)}
+
+
+def code_names(node: ast.AST) -> set[str]:
+    """Names of a node, and the words of a short string."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return set(re.findall(r"\w+", node.value)) if len(node.value) <= LONGEST_NAMING_TEXT else set()
+    return {name for field in ("id", "attr", "arg", "name") if isinstance(name := getattr(node, field, None), str)}
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """Docstrings of modules, classes and functions, and strings below constants and fields."""
+    for node in nodes(path):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+
+
+def test_what_a_docstring_names_exists() -> None:
+    known = {name for path in modules() for node in nodes(path) for name in code_names(node)}
+    unknown = {path: {name for text in docstrings(path) for name in documented_names(text)} - known for path in modules()}
+    assert not named((path, names - OTHERS_NAMES) for path, names in unknown.items())
+    assert {name for names in unknown.values() for name in names} == OTHERS_NAMES, "an exception that no docstring needs"
+
+
 def loaded_by(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{code}\nprint(' '.join(sorted(sys.modules)))"],
