@@ -120,9 +120,16 @@ def vectorbt(market: MarketArrays) -> TimedResult:
         began_s = perf_counter()
         processor_began_s = process_time()
         portfolio = library.Portfolio.from_orders(
-            prices, size=sizes, size_type="targetpercent", fees=fees, init_cash=START_VALUE, cash_sharing=True, group_by=True,
-            call_seq="auto", freq="1h",
-        )  # fmt: skip
+            prices,
+            size=sizes,
+            size_type="targetpercent",
+            fees=fees,
+            init_cash=START_VALUE,
+            cash_sharing=True,
+            group_by=True,
+            call_seq="auto",
+            freq="1h",
+        )
         final_value = float(portfolio.value().iloc[-1])
         return perf_counter() - began_s, process_time() - processor_began_s, final_value
 
@@ -153,9 +160,14 @@ def cvxportfolio(market: MarketArrays) -> TimedResult:
             return target_weights if deviation > band else current_weights
 
     simulator = library.MarketSimulator(
-        returns=returns, prices=None, volumes=None, cash_key="cash", costs=[library.TransactionCost(a=float(market["fee"]), b=None)],
-        round_trades=False, min_history=pd.Timedelta("0s"),
-    )  # fmt: skip
+        returns=returns,
+        prices=None,
+        volumes=None,
+        cash_key="cash",
+        costs=[library.TransactionCost(a=float(market["fee"]), b=None)],
+        round_trades=False,
+        min_history=pd.Timedelta("0s"),
+    )
     began_s = perf_counter()
     processor_began_s = process_time()
     backtest_result = simulator.backtest(

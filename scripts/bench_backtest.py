@@ -274,9 +274,11 @@ def measure_peers(
             }
     trade_bars = our_result.rebalance_bars.tolist()
     loop_arguments: dict[str, tuple[Trader, list[int] | None]] = {
-        "bt": (trade_each_with_own_fee, None), "bt-told": (trade_each_with_own_fee, trade_bars),
-        "vectorbt": (trade_until_cash_is_spent, trade_bars), "cvxportfolio": (trade_on_credit, None),
-    }  # fmt: skip
+        "bt": (trade_each_with_own_fee, None),
+        "bt-told": (trade_each_with_own_fee, trade_bars),
+        "vectorbt": (trade_until_cash_is_spent, trade_bars),
+        "cvxportfolio": (trade_on_credit, None),
+    }
     for name, figures in peer_figures.items():
         if "final_value" in figures:
             figures["off_own_loop"] = (

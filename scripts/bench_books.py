@@ -256,10 +256,19 @@ class TradeHistory:
             tuple(transfers),
         )
         return {
-            "id": f"i{number}", "step_id": f"s{number // TRADES_PER_STEP}", "kind": IntentKind.SWAP.value, "state": IntentState.FINAL.value,
-            "nonce": number, "tx_json": codec.dumps(tx(number)), "note": "swap", "created_s": number, "deadline_s": None,
-            "tx_hash": _hash(number), "receipt_json": codec.dumps(receipt), "replaces": None,
-        }  # fmt: skip
+            "id": f"i{number}",
+            "step_id": f"s{number // TRADES_PER_STEP}",
+            "kind": IntentKind.SWAP.value,
+            "state": IntentState.FINAL.value,
+            "nonce": number,
+            "tx_json": codec.dumps(tx(number)),
+            "note": "swap",
+            "created_s": number,
+            "deadline_s": None,
+            "tx_hash": _hash(number),
+            "receipt_json": codec.dumps(receipt),
+            "replaces": None,
+        }
 
     def _entry(self, number: int) -> Entry:
         prices = EntryPrices({self.weth: _price(number), self.usdc: Fraction(1)}, self.weth)
@@ -286,9 +295,12 @@ class TradeHistory:
         ]
         value = 10 * COIN * price + 20_000 * DOLLAR
         return {
-            "book_number": book_number, "block_number": block, "chain_s": self.start_s + hour * HOUR_S, "value": str(value),
+            "book_number": book_number,
+            "block_number": block,
+            "chain_s": self.start_s + hour * HOUR_S,
+            "value": str(value),
             "holdings_z": database.compress_text(codec.dumps(holdings)),
-        }  # fmt: skip
+        }
 
 
 def build_store(store: Store, trade_count: int, days: int) -> None:
@@ -340,9 +352,15 @@ def _transition_row(number: int) -> dict[str, object]:
 
 def _budget_row(number: int, at_s: int) -> dict[str, object]:
     return {
-        "intent_id": f"i{number}", "kind": "swap", "succeeded": True, "chain_s": at_s, "turnover": str(10 * DOLLAR),
-        "loss": str(Fraction(number % 7 * DOLLAR, 3)), "gas_wei": str(GAS * GAS_PRICE_WEI), "outflow": None,
-    }  # fmt: skip
+        "intent_id": f"i{number}",
+        "kind": "swap",
+        "succeeded": True,
+        "chain_s": at_s,
+        "turnover": str(10 * DOLLAR),
+        "loss": str(Fraction(number % 7 * DOLLAR, 3)),
+        "gas_wei": str(GAS * GAS_PRICE_WEI),
+        "outflow": None,
+    }
 
 
 if __name__ == "__main__":

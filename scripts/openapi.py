@@ -50,11 +50,25 @@ class ProbeDocument(TypedDict):
 
 
 DOCUMENTS: tuple[Any, ...] = (
-    status.StatusDocument, plans.LivePlanDocument, records.HistoryDocument, records.ExplanationDocument, records.ProfitDocument,
-    records.OrdersDocument, owner.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument,
-    futures.FundingDocument, EndpointsDocument, records.LiquidityDocument, records.LotsDocument, status.SettingsDocument,
-    owner.ControlsDocument, owner.ControlDocument, owner.ShownPlanDocument, ProbeDocument,
-)  # fmt: skip
+    status.StatusDocument,
+    plans.LivePlanDocument,
+    records.HistoryDocument,
+    records.ExplanationDocument,
+    records.ProfitDocument,
+    records.OrdersDocument,
+    owner.AlertsDocument,
+    futures.FuturesPositionsDocument,
+    futures.MarginDocument,
+    futures.FundingDocument,
+    EndpointsDocument,
+    records.LiquidityDocument,
+    records.LotsDocument,
+    status.SettingsDocument,
+    owner.ControlsDocument,
+    owner.ControlDocument,
+    owner.ShownPlanDocument,
+    ProbeDocument,
+)
 REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")
 """Models of request bodies, which FastAPI describes itself."""
 

@@ -27,8 +27,16 @@ from agent.model import Entry, Valuation
 from agent.units import BPS, NATIVE, Token, decimal_text, floor_int, largest_remainder, value_text
 
 TRADE_COLUMNS = (
-    "Location", "Spend Currency", "Receive Currency", "Receive Amount", "Spend Amount", "Fee", "Fee Currency", "Description", "Timestamp",
-)  # fmt: skip
+    "Location",
+    "Spend Currency",
+    "Receive Currency",
+    "Receive Amount",
+    "Spend Amount",
+    "Fee",
+    "Fee Currency",
+    "Description",
+    "Timestamp",
+)
 EVENT_COLUMNS = (
     "Type",
     "Location",

@@ -21,8 +21,14 @@ from agent.model import Entry, EntryKind, Valuation
 from agent.units import NATIVE, Price, Value
 
 _EXTERNAL_KINDS = (
-    EntryKind.OPENING, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL, EntryKind.GIFT, EntryKind.GAS_MONEY, EntryKind.PAYOUT, EntryKind.EXTERNAL,
-)  # fmt: skip
+    EntryKind.OPENING,
+    EntryKind.DEPOSIT,
+    EntryKind.WITHDRAWAL,
+    EntryKind.GIFT,
+    EntryKind.GAS_MONEY,
+    EntryKind.PAYOUT,
+    EntryKind.EXTERNAL,
+)
 """Entry kinds caused neither by the market nor by the strategy."""
 
 

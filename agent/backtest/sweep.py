@@ -531,13 +531,31 @@ def run_kernel(
     absolute_width, relative_width, min_trade = settings_as_arrays.widths_and_min_trade[0]
     every_s, cooldown_s = settings_as_arrays.interval_and_cooldown_s[0]
     kernel.run_setting(
-        prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
-        settings_as_arrays.targets[0], absolute_width, relative_width, every_s, cooldown_s, min_trade,
-        settings_as_arrays.destination_codes[0], settings_as_arrays.fees[0],
-        settings_as_arrays.inverse_depths[0], settings_as_arrays.numeraires[0], settings_as_arrays.risk_slopes[0],
-        settings_as_arrays.trigger_slopes[0], mark_bars, kernel_totals, mark_values,
-        np.zeros(len(mark_bars)), has_traded, holdings,
-    )  # fmt: skip
+        prices.times_s,
+        prices.trade_prices,
+        prices.quote_prices,
+        prices.bar_states,
+        prices.break_bars,
+        float(start_value),
+        settings_as_arrays.targets[0],
+        absolute_width,
+        relative_width,
+        every_s,
+        cooldown_s,
+        min_trade,
+        settings_as_arrays.destination_codes[0],
+        settings_as_arrays.fees[0],
+        settings_as_arrays.inverse_depths[0],
+        settings_as_arrays.numeraires[0],
+        settings_as_arrays.risk_slopes[0],
+        settings_as_arrays.trigger_slopes[0],
+        mark_bars,
+        kernel_totals,
+        mark_values,
+        np.zeros(len(mark_bars)),
+        has_traded,
+        holdings,
+    )
     final_value, hold_value, turnover, costs, stranded_value = (
         float(kernel_total) for kernel_total in kernel_totals[:5]
     )
@@ -581,12 +599,26 @@ def sweep(
     def run_chunk(start: int) -> None:
         chunk: SettingArrays = settings_as_arrays.slice_rows(start, start + chunk_size)
         kernel.run_settings(
-            prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
-            chunk.targets, chunk.widths_and_min_trade, chunk.interval_and_cooldown_s, chunk.destination_codes, chunk.fees,
-            chunk.inverse_depths, chunk.numeraires, chunk.risk_slopes, chunk.trigger_slopes, mark_bars,
-            kernel_totals[start : start + chunk_size], mark_values[start : start + chunk_size],
+            prices.times_s,
+            prices.trade_prices,
+            prices.quote_prices,
+            prices.bar_states,
+            prices.break_bars,
+            float(start_value),
+            chunk.targets,
+            chunk.widths_and_min_trade,
+            chunk.interval_and_cooldown_s,
+            chunk.destination_codes,
+            chunk.fees,
+            chunk.inverse_depths,
+            chunk.numeraires,
+            chunk.risk_slopes,
+            chunk.trigger_slopes,
+            mark_bars,
+            kernel_totals[start : start + chunk_size],
+            mark_values[start : start + chunk_size],
             cost_shares[start : start + chunk_size],
-        )  # fmt: skip
+        )
 
     if thread_count == 1:
         run_chunk(0)

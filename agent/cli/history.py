@@ -294,9 +294,11 @@ db_group = command_group(Heading.TROUBLE, 80, "db", "The store: back up, restore
 
 @db_group.command()
 def backup(
-    path: Annotated[Path, typer.Argument(help="The file to write.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
+    path: Annotated[Path, typer.Argument(help="The file to write.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    force: Force = False,
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Writes a consistent copy of the store, even during a run. It contains no key and no signed
     transaction.
     """
@@ -312,9 +314,11 @@ def backup(
 
 @db_group.command()
 def restore(
-    path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
+    path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    force: Force = False,
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept
     beside it.
     """

@@ -282,9 +282,11 @@ def _show_import(document: Document) -> None:
         say(f"Checked: {document['unit']}. To use them: portfolio.weights.supplies")
         return
     table = tables.table(
-        f"Closes in {document['unit']}", ("token", "from", "until", "every", "gaps"), ("rows", "hours", "new"),
+        f"Closes in {document['unit']}",
+        ("token", "from", "until", "every", "gaps"),
+        ("rows", "hours", "new"),
         column_order=("token", "rows", "hours", "new", "from", "until", "every", "gaps"),
-    )  # fmt: skip
+    )
     for imported_series in document["prices"]:
         gaps_text = "none"
         if imported_series["gaps"]:

@@ -290,9 +290,11 @@ def _proven_candles(rows: Sequence[Row], file_name: str) -> tuple[PriceLayout, s
     close_columns = {layout.close_columns[0][1] for layout, _ in fitting}
     if len(close_columns) == 1:
         return fitting[0]
-    problem = "more than one order of its columns is possible" if fitting else (
-        "no known order of columns has the low and high of each row at its ends"
-    )  # fmt: skip
+    problem = (
+        "more than one order of its columns is possible"
+        if fitting
+        else "no known order of columns has the low and high of each row at its ends"
+    )
     raise ConfigError(
         f"{file_name}: has no header, and {problem}; row 1 is:"
         f" {', '.join(cell_text(cell) for cell in rows[0])[:120]}",

@@ -33,9 +33,19 @@ def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositi
         return None
     if isinstance(action, Withdraw):
         return LpPositionChange(
-            action.venue, action.contract, action.token_id, action.pool, action.token0, action.token1,
-            0, None, -action.liquidity, action.position_liquidity, (0, 0), receipt.block_number,
-        )  # fmt: skip
+            venue=action.venue,
+            contract=action.contract,
+            token_id=action.token_id,
+            pool=action.pool,
+            token0=action.token0,
+            token1=action.token1,
+            fee_pips=0,
+            ticks=None,
+            liquidity_delta=-action.liquidity,
+            liquidity_before=action.position_liquidity,
+            amounts_raw=(0, 0),
+            block_number=receipt.block_number,
+        )
     return (
         _v2_provision(action, receipt, wallet)
         if action.venue == LpVenue.V2
@@ -81,9 +91,19 @@ def _provision_change(
 ) -> LpPositionChange:
     is_new = action.token_id is None and token_id is not None
     return LpPositionChange(
-        action.venue, action.contract, token_id, action.pool, action.token0, action.token1,
-        action.fee_pips if is_new else 0, action.ticks if is_new else None, liquidity, 0, amounts_raw, receipt.block_number,
-    )  # fmt: skip
+        venue=action.venue,
+        contract=action.contract,
+        token_id=token_id,
+        pool=action.pool,
+        token0=action.token0,
+        token1=action.token1,
+        fee_pips=action.fee_pips if is_new else 0,
+        ticks=action.ticks if is_new else None,
+        liquidity_delta=liquidity,
+        liquidity_before=0,
+        amounts_raw=amounts_raw,
+        block_number=receipt.block_number,
+    )
 
 
 def _missing_liquidity_error(action: Provide, receipt: Receipt) -> OperatorNeeded:

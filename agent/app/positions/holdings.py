@@ -278,9 +278,19 @@ def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
         )
     position_range = resolved_position.range
     position_change = LpPositionChange(
-        LpVenue.V3.value, manager_address, int(token_id_text), position_range.pool, *position.tokens, position_range.fee_pips,
-        (position_range.tick_lower, position_range.tick_upper), position.liquidity, 0, (0, 0), head.number,
-    )  # fmt: skip
+        venue=LpVenue.V3.value,
+        contract=manager_address,
+        token_id=int(token_id_text),
+        pool=position_range.pool,
+        token0=position.tokens[0],
+        token1=position.tokens[1],
+        fee_pips=position_range.fee_pips,
+        ticks=(position_range.tick_lower, position_range.tick_upper),
+        liquidity_delta=position.liquidity,
+        liquidity_before=0,
+        amounts_raw=(0, 0),
+        block_number=head.number,
+    )
     # read with the position in scope, before anything is written: the next snapshot ends it
     chain_reader = context.position_reader.chain_reader
     chain_reader.scope = replace(

@@ -64,18 +64,34 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Execution": ("execution",),
     "Strategies": ("strategies", "split"),
     "Futures": (
-        "futures.venue", "futures.network", "futures.account", "futures.collateral", "futures.leverage",
-        "futures.band", "futures.leverage_band", "futures.every", "futures.cron", "futures.timezone",
-        "futures.ask", "futures.funding_horizon",
-        "futures.markets", "futures.limits", "futures.hedge",
+        "futures.venue",
+        "futures.network",
+        "futures.account",
+        "futures.collateral",
+        "futures.leverage",
+        "futures.band",
+        "futures.leverage_band",
+        "futures.every",
+        "futures.cron",
+        "futures.timezone",
+        "futures.ask",
+        "futures.funding_horizon",
+        "futures.markets",
+        "futures.limits",
+        "futures.hedge",
     ),
     "Liquidity": ("lp",),
     "Prices": ("reference",),
     "Alerts": ("alerts",),
     "Tax": ("tax.method", "tax.year_limit", "tax.rate", "tax.currency"),
-    "Network": ("chain.confirmations", "chain.finality", "chain.max_lag_blocks", "chain.single_operator"),
+    "Network": (
+        "chain.confirmations",
+        "chain.finality",
+        "chain.max_lag_blocks",
+        "chain.single_operator",
+    ),
     "Wallet": ("wallet.address", "wallet.mode", "wallet.safe", "wallet.payout_addresses"),
-}  # fmt: skip
+}
 """Tables and keys shown under each title. No other key is ever shown."""
 EXCLUDED_KEYS = ("policy.trigger", "execution.submit_url", "alerts.targets")
 """Keys under these tables that are shown differently, or not at all."""

@@ -95,10 +95,16 @@ def _stacked_trace(
     times_ms: list[int], cumulative_costs: list[float], name: str, colour: str
 ) -> PlotlyDict:
     return {
-        "type": "scatter", "mode": "lines", "x": times_ms, "y": cumulative_costs, "name": name,
-        "stackgroup": "costs", "yhoverformat": ",.2f",
-        "line": {"color": f"var({colour})", "width": 1, "shape": "hv"}, "fillcolor": f"var({colour})/0.35",
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "x": times_ms,
+        "y": cumulative_costs,
+        "name": name,
+        "stackgroup": "costs",
+        "yhoverformat": ",.2f",
+        "line": {"color": f"var({colour})", "width": 1, "shape": "hv"},
+        "fillcolor": f"var({colour})/0.35",
+    }
 
 
 def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
@@ -254,11 +260,18 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
         *("var(--c1)" if part_growth >= 0 else "var(--c2)" for part_growth in part_growths[1:]),
     ]
     parts_trace = {
-        "type": "bar", "orientation": "h", "x": part_growths, "y": part_names, "name": "growth", "xhoverformat": "+.2%",
+        "type": "bar",
+        "orientation": "h",
+        "x": part_growths,
+        "y": part_names,
+        "name": "growth",
+        "xhoverformat": "+.2%",
         "marker": {"color": colours},
         "text": [format_percent(part_growth, 2, signed=True) for part_growth in part_growths],
-        "textposition": "auto", "hoverinfo": "skip", "cliponaxis": False,
-    }  # fmt: skip
+        "textposition": "auto",
+        "hoverinfo": "skip",
+        "cliponaxis": False,
+    }
     chart = {
         "data": [parts_trace],
         "layout": {

@@ -55,16 +55,22 @@ def _chart(curve: LossCurve) -> PlotlyDict:
             _area(widths, costs, "costs", "--c1"),
             _area(widths, drifts, "drift", "--c2"),
             {
-                "type": "scatter", "mode": "markers+text", "name": "policies",
-                "x": [factor for factor, _, _ in placed], "y": [bps for _, bps, _ in placed],
+                "type": "scatter",
+                "mode": "markers+text",
+                "name": "policies",
+                "x": [factor for factor, _, _ in placed],
+                "y": [bps for _, bps, _ in placed],
                 "text": [f"{name}: {bps:.0f}" for _, bps, name in placed],
-                "textposition": "top right", "marker": {"color": "var(--ink)", "size": 9},
+                "textposition": "top right",
+                "marker": {"color": "var(--ink)", "size": 9},
             },
         ],
         "layout": {
             "xaxis": {
-                "type": "log", "title": {"text": "width of the range beside the rule's"},
-                "tickvals": [0.25, 0.5, 1, 2, 4], "ticktext": ["\u00d7\u00bc", "\u00d7\u00bd", "\u00d71", "\u00d72", "\u00d74"],
+                "type": "log",
+                "title": {"text": "width of the range beside the rule's"},
+                "tickvals": [0.25, 0.5, 1, 2, 4],
+                "ticktext": ["\u00d7\u00bc", "\u00d7\u00bd", "\u00d71", "\u00d72", "\u00d74"],
             },
             "yaxis": {
                 "title": {"text": "bps a year"},
@@ -73,12 +79,18 @@ def _chart(curve: LossCurve) -> PlotlyDict:
         },
         "title": "Loss, bps of the portfolio a year",
         "says": "Costs and drift of the rule by the width of its ranges, stacked, with marks of policies",
-    }  # fmt: skip
+    }
 
 
 def _area(widths: list[float], losses: list[float], name: str, colour: str) -> PlotlyDict:
     return {
-        "type": "scatter", "mode": "lines", "x": widths, "y": losses, "name": name,
-        "stackgroup": "loss", "yhoverformat": ",.1f",
-        "line": {"color": f"var({colour})", "width": 1}, "fillcolor": f"var({colour})/0.35",
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "x": widths,
+        "y": losses,
+        "name": name,
+        "stackgroup": "loss",
+        "yhoverformat": ",.1f",
+        "line": {"color": f"var({colour})", "width": 1},
+        "fillcolor": f"var({colour})/0.35",
+    }

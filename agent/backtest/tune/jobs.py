@@ -213,17 +213,21 @@ class TuneJob:
         marks = list(self.mark_bars)
         return [
             RunResult(
-                chunk.start + setting_index, float(sweep_result.final_values[setting_index]), float(sweep_result.turnover[setting_index]),
+                chunk.start + setting_index,
+                float(sweep_result.final_values[setting_index]),
+                float(sweep_result.turnover[setting_index]),
                 float(sweep_result.costs[setting_index]),
                 int(sweep_result.rebalance_counts[setting_index]),
                 sweep_result.mark_values[setting_index, marks],
                 cost_share_by_mark=sweep_result.cost_shares[setting_index, marks],
                 active_variance_by_mark=active_variance(
-                    balanced, sweep_result.mark_values[setting_index], sweep_result.cost_shares[setting_index]
+                    balanced,
+                    sweep_result.mark_values[setting_index],
+                    sweep_result.cost_shares[setting_index],
                 )[marks],
             )
             for setting_index in range(len(kernel_settings))
-        ]  # fmt: skip
+        ]
 
     def _run_by_step(self, run_number: int) -> RunResult:
         choice = self.choices[run_number]

@@ -71,13 +71,19 @@ def tune_document(tune_result: TuneResult) -> Document:
                     "chosen": tune_result.choices[fold_result.choice_index].label,
                     "in_sample": _format_number(fold_result.in_sample_score * fold_scale),
                     "out_of_sample": _format_number(fold_result.out_of_sample_score * fold_scale),
-                    "over_hold": _format_number(yearly_mean(tune_result, excesses[0])) if len(excesses) > 1 else None,
-                    "over_baseline": _format_number(yearly_mean(tune_result, excesses[-1]) * excess_scale),
+                    "over_hold": _format_number(yearly_mean(tune_result, excesses[0]))
+                    if len(excesses) > 1
+                    else None,
+                    "over_baseline": _format_number(
+                        yearly_mean(tune_result, excesses[-1]) * excess_scale
+                    ),
                     "periods": fold_result.fold.evaluation_end - fold_result.fold.evaluation_start,
                 }
                 for fold_result, excesses in tune_result.fold_results_and_excesses
             ],
-            "excess_intervals": [_excess_document(fold_claim) for fold_claim in tune_result.fold_claims],
+            "excess_intervals": [
+                _excess_document(fold_claim) for fold_claim in tune_result.fold_claims
+            ],
         },
         "deflated_sharpe": None
         if deflated_sharpe is None
@@ -113,7 +119,9 @@ def tune_document(tune_result: TuneResult) -> Document:
                 "fall_to_median": _format_number(neighbours.median_decline * excess_scale),
             },
         },
-        "ranked": [_ranked_document(tune_result, int(choice_index)) for choice_index in ranked_indices],
+        "ranked": [
+            _ranked_document(tune_result, int(choice_index)) for choice_index in ranked_indices
+        ],
         "notes": [
             *search.table.notes,
             *([LOSS_SENTENCE] if _is_by_loss(tune_result) else []),
@@ -125,7 +133,7 @@ def tune_document(tune_result: TuneResult) -> Document:
         "data_hash": tune_result.stamp["data"],
         "seed": search.settings.seed,
         "version": tune_result.stamp["version"],
-    }  # fmt: skip
+    }
 
 
 def _recommendation_document(tune_result: TuneResult) -> Document | None:

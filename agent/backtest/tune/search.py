@@ -307,19 +307,31 @@ def _assemble_result(
         excess_growths=(growths.mean(axis=0) - hold_returns.mean()) * periods_per_year,
         best_index=best_index,
         period_s=YEAR_S / periods_per_year,
-        deflated_sharpe=None if objective is Objective.TRACKING else deflated_sharpe(growths - hold_returns[:, None], best_index),
+        deflated_sharpe=None
+        if objective is Objective.TRACKING
+        else deflated_sharpe(growths - hold_returns[:, None], best_index),
         overfitting=overfitting,
         heat_map=heat_map(choices, scores, best_index),
         neighbours=compare_neighbours(choices, scores, best_index),
-        fold_results_and_excesses=tuple(
-            zip(fold_results, fold_excess_pairs, strict=True)
-        ),
-        fold_claims=() if not fold_excess_pairs else tuple(
+        fold_results_and_excesses=tuple(zip(fold_results, fold_excess_pairs, strict=True)),
+        fold_claims=()
+        if not fold_excess_pairs
+        else tuple(
             _claim(search, benchmark_name, np.concatenate(excess_returns), periods_per_year)
-            for benchmark_name, excess_returns in zip(search.benchmark_names, zip(*fold_excess_pairs, strict=True), strict=True)
+            for benchmark_name, excess_returns in zip(
+                search.benchmark_names, zip(*fold_excess_pairs, strict=True), strict=True
+            )
         ),
         claims=claims,
-        verdict=_judge(search, choices[best_index], claims, last_results, last_times_s, overfitting, settings_judged),
+        verdict=_judge(
+            search,
+            choices[best_index],
+            claims,
+            last_results,
+            last_times_s,
+            overfitting,
+            settings_judged,
+        ),
         last_quarter_start_s=int(table.times_s[last_quarter_start(table.bar_count)]),
         last_quarter_results=last_results,
         last_quarter_hold_values=last_hold_values,
@@ -327,11 +339,13 @@ def _assemble_result(
         judged_setting_count=settings_judged,
         last_quarter_times_s=last_times_s,
         run_counts_by_engine=tuple(
-            (engine.value, engine_names.count(engine.value)) for engine in RunEngine if engine.value in engine_names
+            (engine.value, engine_names.count(engine.value))
+            for engine in RunEngine
+            if engine.value in engine_names
         ),
         resumed_run_count=resumed_count,
         stamp=_stamp(search, job.choices),
-    )  # fmt: skip
+    )
 
 
 def log_returns(portfolio_values: Floats) -> Floats:
@@ -431,9 +445,14 @@ def _judge_last_quarter(
         end_bar = table.bar_count
         mark_bars = tuple(range(warm_up_bars, end_bar - start_bar, period_bars))
         job = TuneJob(
-            slice_table(table, start_bar, end_bar), search.backtest, slice_settings(search.settings, start_bar, end_bar),
-            (policy_choice,), mark_bars, search.allocator_schedule, search.uses_full_step
-        )  # fmt: skip
+            slice_table(table, start_bar, end_bar),
+            search.backtest,
+            slice_settings(search.settings, start_bar, end_bar),
+            (policy_choice,),
+            mark_bars,
+            search.allocator_schedule,
+            search.uses_full_step,
+        )
         if result_key not in store.results_by_key:
             store.add(result_key, job.run(job.chunks()[0]), (policy_choice,))
         _require_matching_runs(store.results_by_key[result_key], range(1), len(mark_bars))

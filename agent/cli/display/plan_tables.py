@@ -365,8 +365,12 @@ def show_tax(console: Console, tax_report: Document | None) -> None:
 
 def actions_table(actions: Sequence[Document], decimals_by_symbol: dict[str, int]) -> FigureTable:
     """Return a table of liquidity actions with their amounts and minimums."""
-    figure_table = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
-                        column_order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
+    figure_table = table(
+        "Liquidity, one transaction each",
+        ("", "position", "token", "why"),
+        ("amount", "at least", "fees"),
+        column_order=("", "position", "token", "amount", "at least", "fees", "why"),
+    )
     for action in actions:
         kind = action["kind"]
         position = action["position"]

@@ -29,7 +29,7 @@ class SliceDocument(TypedDict):
     gas: Money
     waiting: Annotated[Money, FromAttributes("delay_cost")]
     rest: Annotated[Money, FromAttributes("unmoved_cost")]
-    total: Money  # fmt: skip
+    total: Money
 
 
 class SlicingDocument(TypedDict):

@@ -127,10 +127,27 @@ def _minted_position(action: Provide, position_change: LpPositionChange) -> LpV3
     """
     tick_lower, tick_upper = position_change.ticks or (0, 0)
     return LpV3Position(
-        action.venue, action.contract, position_change.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips,
-        tick_lower, tick_upper, position_change.liquidity_delta, NO_AMOUNTS, NO_AMOUNTS, 0, tick_lower, NO_AMOUNTS, NO_AMOUNTS, NO_AMOUNTS,
-        position_change.liquidity_delta, NO_AMOUNTS, NO_AMOUNTS,
-    )  # fmt: skip
+        venue=action.venue,
+        manager=action.contract,
+        token_id=position_change.token_id or 0,
+        pool=action.pool,
+        token0=action.token0,
+        token1=action.token1,
+        fee_pips=action.fee_pips,
+        tick_lower=tick_lower,
+        tick_upper=tick_upper,
+        liquidity=position_change.liquidity_delta,
+        inside_last_x128=NO_AMOUNTS,
+        owed=NO_AMOUNTS,
+        sqrt_price_x96=0,
+        tick=tick_lower,
+        growth_global_x128=NO_AMOUNTS,
+        growth_outside_lower_x128=NO_AMOUNTS,
+        growth_outside_upper_x128=NO_AMOUNTS,
+        core_liquidity=position_change.liquidity_delta,
+        core_inside_last_x128=NO_AMOUNTS,
+        core_owed=NO_AMOUNTS,
+    )
 
 
 def _loss_by_snapshots(
