@@ -141,6 +141,31 @@ def test_tracking__a_stop_loss_sells_all_and_the_rest_keeps_its_ranges(anvil_cha
         assert mentions(after.reason, "closest is WBTC")
 
 
+@pytest.mark.parametrize(("side", "excess_usd"), [("sell", -8_000), ("buy", 8_000)])
+def test_tracking__one_side__holds_what_only_the_other_side_would_trade(
+    anvil_chain: LocalChain, tmp_path: Path, side: str, excess_usd: int
+) -> None:
+    chain = anvil_chain
+    with agent_on(chain, tmp_path, tracking("normal") | {"policy.only": side}, TARGETS) as agent:
+        fund(chain, {"WETH": ON_TARGET_USD + excess_usd, "USDC": ON_TARGET_USD - excess_usd})
+        before = purse(chain)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        assert purse(chain) == before
+
+
+@pytest.mark.parametrize(("side", "excess_usd"), [("sell", 8_000), ("buy", -8_000)])
+def test_tracking__one_side__trades_to_the_edge_of_that_side(anvil_chain: LocalChain, tmp_path: Path, side: str, excess_usd: int) -> None:
+    chain = anvil_chain
+    with agent_on(chain, tmp_path, tracking("normal") | {"policy.only": side}, TARGETS) as agent:
+        fund(chain, {"WETH": ON_TARGET_USD + excess_usd, "USDC": ON_TARGET_USD - excess_usd})
+        before = purse(chain)
+        done = agent.rebalance(send=True, confirm=yes)
+        require_exact(chain, done, before)
+        left = (float(weights(chain, TARGETS)["WETH"]) / 10_000 - 0.5) * (1 if excess_usd > 0 else -1)
+        assert 0.01 < left < 0.1
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
 @pytest.mark.parametrize("waiting_cost", ["zone", pytest.param("0.1bps", marks=pytest.mark.slow)])
 def test_tracking__rounds_go_on_until_the_range_is_reached(anvil_chain: LocalChain, tmp_path: Path, waiting_cost: str) -> None:
     """Each execution ends where one trade at its prices would; the pools come back, and the next goes on."""
