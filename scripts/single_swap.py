@@ -48,9 +48,7 @@ def main() -> int:
                 describe(outcome)
             print(f"{outcome.kind.value}: {outcome.reason}")
             for change in agent.realised_changes(outcome):
-                planned = change["planned_raw"]
-                realised = change["realised_raw"]
-                print(f"{change['symbol']}: planned {planned}, realised {realised} base units")
+                print("{symbol}: planned {planned_raw}, realised {realised_raw}".format(**change))
     except TrimtabError as error:
         print(error, file=sys.stderr)
         return error.exit_code
