@@ -48,7 +48,7 @@ def main() -> int:
                 describe(outcome)
             print(f"{outcome.kind.value}: {outcome.reason}")
             for change in agent.realised_changes(outcome):
-                print("{symbol}: planned {planned_raw}, realised {realised_raw} raw".format(**change))
+                print("{symbol}: {realised_raw} of {planned_raw} planned units".format(**change))
     except TrimtabError as error:
         print(error, file=sys.stderr)
         return error.exit_code
