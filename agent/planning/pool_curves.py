@@ -440,7 +440,9 @@ class CurveStack:
     row_offsets: IndexArray
     flat_cells: FloatArray
     solutions: dict[Hashable, Any] = field(default_factory=dict, compare=False)
-    """Cache of dual solutions by problem; the same problems recur within a plan."""
+    """Cache of dual solutions by problem; the same problems recur within a plan. By a number of
+    multipliers it has the last solution with so many, from which the next solve starts.
+    """
 
     def __len__(self) -> int:
         return len(self.fee_factor)
