@@ -62,7 +62,7 @@ from agent.policy.decision import spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
 from agent.policy.orders import exits
 from agent.policy.orders.exits import exit_goal, exit_price_fault
-from agent.policy.triggers.no_trade_zone import tradeoff_reason
+from agent.policy.triggers.no_trade_zone import tradeoff_reason, within_ranges_text
 from agent.reference import reference_prices
 from agent.units import ceil_int, decimal_text
 
@@ -199,14 +199,14 @@ def _invest_by_risk(step: StepInput, deposits: Mapping[str, int], reason: str) -
     if step.limits.first_purchase_s is not None:
         step = _with_new_investment(step, deposits)
     prices = reference_prices(step).price_by_token
-    goal, zone = transfers.weighed_goal_to_invest(step, prices, deposits)
+    goal, zone, drifts = transfers.weighed_goal_to_invest(step, prices, deposits)
     decision = Rebalance(
         reason, goal, by_owner=True, exempt_turnover=purchases.turnover_allowance(step)
     )
     try:
         plan = partial_plans.plan_within_daily_loss(step, decision)
     except planner.NothingPlanned as no_plan:
-        return _uninvested_proposal(step, no_plan.message)
+        return _uninvested_proposal(step, within_ranges_text(zone, drifts) or no_plan.message)
     if plan.zone_tradeoff is not None:
         tradeoff = taxed_tradeoff(step, plan, plan.zone_tradeoff)
         plan = replace(plan, zone_tradeoff=tradeoff)

@@ -1,4 +1,4 @@
-"""3,000 dollars at 1 gwei, from init on: deposits, a withdrawal, a crash beside a top-up, a kill, a stop, and trading again."""
+"""3,000 dollars at 1 gwei and bands, from init on: deposits, a withdrawal, a crash beside a top-up, a kill, a stop, and trading again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from agent.localchain import LocalChain
 from tests.support.agents import fund
+from tests.support.bands import BAND_LINES, TRACKING_LINE
 from tests.support.scenes import HOUR_S, scene_on
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
@@ -26,8 +27,8 @@ def test_money_comes_and_goes_and_nothing_stays_open(
     fund(chain, {"USDC": 3_000})
     with scene_on(chain, tmp_path, "1", capfd, monkeypatch) as scene:
         ending = scene.init(TARGETS, "--use-cash", "10000").splitlines()
-        assert any(line.startswith("With 10,000 USDC: not worth it here at 1 gwei") for line in ending)
-        assert any(line.startswith("About 17.6 trades and 16.79 USDC a year at 0.05 gwei") for line in ending)
+        assert "With 10,000 USDC: about 4.8 trades and 10.72 USDC a year at 1 gwei." in ending
+        scene.edit_file(TRACKING_LINE, BAND_LINES)
         scene.edit_file("payout_addresses = []", f'payout_addresses = ["{HOME}"]')
         scene.run("trust", "--yes")
         assert "corrections wait until they are worth their cost" in scene.ask("status")["least_total"]["text"]

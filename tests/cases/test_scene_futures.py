@@ -1,4 +1,4 @@
-"""A futures book at 2x beside 10,000 dollars, from init on: a rally, a crash with a paused market, funding, margin."""
+"""A futures book at 2x beside 10,000 dollars in bands, from init on: a rally, a crash with a paused market, funding, margin."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from agent.localchain.perpetuals import LocalPerps
 from tests.support.agents import fund
+from tests.support.bands import BAND_LINES, TRACKING_LINE
 from tests.support.scenes import HOUR_S, Scene, scene_on
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
@@ -29,6 +30,7 @@ def test_a_book_at_two_times_goes_through_a_rally_and_a_crash(
     fund(chain, {"USDC": 10_000})
     with scene_on(chain, tmp_path, "1", capfd, monkeypatch) as scene:
         scene.init(TARGETS, "--use-cash", "10000", "--ceiling", "40000", *MARKETS)
+        scene.edit_file(TRACKING_LINE, BAND_LINES)
         assert "25 contracts are pinned" in scene.say("trust", "--yes")
         assert scene.ask("rebalance", *SEND)["outcome"] == "done"
         assert "Dry run: nothing was sent" in scene.say("margin", "--deposit", "1500")

@@ -38,7 +38,8 @@ def test_small_deposit__stays_and_says_why() -> None:
     proposal = invested(after_deposit(1_000), 1_000)
     assert proposal.plan is None
     assert isinstance(proposal.decision_result.decision, Hold)
-    assert mentions(proposal.decision_result.decision.reason, "stays uninvested", "costs more than the risk it saves")
+    reason = proposal.decision_result.decision.reason
+    assert mentions(reason, "stays uninvested for now: no purchase is worth its cost yet; all within their ranges; closest is")
 
 
 def test_deposit_within_the_triggers__is_used_as_soon_as_it_pays() -> None:
@@ -109,3 +110,12 @@ def test_first_rebalance_outstanding__exempts_the_deposit_alone() -> None:
     assert proposal.changed_step is not None
     assert proposal.plan.decision.exempt_turnover == purchases.turnover_allowance(proposal.changed_step)
     assert proposal.plan.decision.exempt_turnover == pytest.approx(10_000 * 10**6, rel=1 / BPS)
+
+
+def test_deposit_beyond_the_triggers__says_why_the_planner_buys_nothing() -> None:
+    """Fees of 1 % are above limits.plan_cost."""
+    proposal = invested(after_deposit(20_000, fee_pips=10_000), 20_000)
+    assert proposal.plan is None
+    reason = proposal.decision_result.decision.reason
+    assert mentions(reason, "stays uninvested for now: nothing to trade", "limits.plan_cost")
+    assert not mentions(reason, "within their ranges")

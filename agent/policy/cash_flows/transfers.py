@@ -454,10 +454,10 @@ def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
 
 def weighed_goal_to_invest(
     step: StepInput, prices: Mapping[str, Price], deposits: Mapping[str, int]
-) -> tuple[Goal, ZoneView]:
+) -> tuple[Goal, ZoneView, tuple[AssetDrift, ...]]:
     """Return the goal that moves `deposits` (base units by asset) towards the targets as far as the
-    trigger's risk is worth the cost, and the trigger's view; nothing else is sold. Raises Refused
-    while the total is unknown.
+    trigger's risk is worth the cost, the trigger's view, and the drifts with its ranges; nothing
+    else is sold. Raises Refused while the total is unknown.
     """
     if unknown_reason := unknown_value_reason(step):
         raise Refused(unknown_reason, remedy="see trimtab status; invest once it is known")
@@ -465,7 +465,7 @@ def weighed_goal_to_invest(
     if not isinstance(trigger, NoTradeZone):
         raise ValueError("the trigger weighs no risk")
     drifts = _priced_drifts(step)
-    zone, _ = evaluate_zone(
+    zone, ranged_drifts = evaluate_zone(
         step.snapshot,
         step.portfolio,
         step.limits,
@@ -484,7 +484,7 @@ def weighed_goal_to_invest(
             if deposits.get(drift.token)
         ),
     )
-    return goal, zone
+    return goal, zone, ranged_drifts
 
 
 def insufficient_balance_refusal(

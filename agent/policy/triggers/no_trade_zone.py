@@ -337,6 +337,15 @@ def _closest_text(drifts: Sequence[AssetDrift]) -> str:
     )
 
 
+def within_ranges_text(zone: ZoneView, drifts: Sequence[AssetDrift]) -> str:
+    """Return why a deposit buys nothing while all assets are within their ranges; empty if one is
+    beyond, or if the zone has no ranges. `drifts` are those with the zone's bands.
+    """
+    if not zone.risk.widths or any(drift.is_outside_band for drift in drifts):
+        return ""
+    return f"no purchase is worth its cost yet; {_closest_text(drifts)}"
+
+
 def zone_signals(zone: ZoneView, drifts: Sequence[AssetDrift]) -> frozenset[PriceSignal]:
     """Return the price signals of a zone: assets beyond their trigger, or with a horizon the best
     exchange, if it saves more than it costs. `drifts` are those with the zone's bands.
