@@ -389,7 +389,7 @@ def check_trigger() -> None:
     assert several.triggers[0] == PeakDrawdown(2_000, (weth,))
     assert "policy.trigger.fall: 0 bps" in refused('{ kind = "peak_drawdown", fall = "0%" }')
     assert "policy.trigger.fall: missing" in refused('{ kind = "peak_drawdown" }')
-    assert "'volatility_jump', 'peak_drawdown', 'zone'" in refused('{ kind = "no_such_kind" }')
+    assert "'volatility_jump', 'peak_drawdown', 'tracking', 'zone'" in refused('{ kind = "no_such_kind" }')
     assert "# either, review, drawdown, volatility_jump, peak_drawdown, several in a list" in text()
 
     ours = token("WETH")
