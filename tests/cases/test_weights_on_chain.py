@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.support.stores import chosen_weights
 from tests.support.text import causes, mentions, raises_field
 
 TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}
+TARGETS_BPS = {"WETH": 3_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 2_000}
 VOLATILE = ("WETH", "WBTC", "LINK")
 SETTINGS: dict[str, object] = {
     "kind": "inverse_volatility",
@@ -112,6 +114,49 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert "inverse_volatility" in ended.decision.reason
         assert "portfolio.weights.keep" in ended.decision.reason
         assert len(chosen_weights(agent.context.store)) == 1
+
+
+TRACKING: dict[str, object] = {"policy.trigger": {"kind": "tracking", "strictness": "normal"}, "policy.destination": "zone"}
+START = {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000}
+
+
+def test_tracking__trades_to_the_edges_around_chosen_weights(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with agent_on(chain, tmp_path, WEIGHED | TRACKING, TARGETS) as agent:
+        fund(chain, START)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
+        before = purse(chain)
+        done = agent.rebalance(send=True, confirm=yes)
+        require_exact(chain, done, before)
+        chosen = chosen_bps(agent)
+        assert chosen["WETH"] > TARGETS_BPS["WETH"] + 1_000
+        rested = agent.rebalance(send=True, confirm=yes)
+        assert rested.kind is OutcomeKind.HOLD, rested.reason
+        zone = rested.decision_result.zone
+        assert zone is not None
+        for interval in zone.intervals:
+            symbol = agent.portfolio.token(interval.token).label
+            assert interval.trigger_low <= Fraction(held(chain)[symbol]) / BPS <= interval.trigger_high, symbol
+            assert interval.low < Fraction(chosen[symbol], BPS) < interval.high, "the range is around the chosen weight"
+
+
+def test_tracking__waits_with_the_weights_where_a_change_has_to_be_accepted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    settings: dict[str, object] = {"portfolio.weights": SETTINGS | {"max_change": "5%"}}
+    with agent_on(chain, tmp_path, ROOMY | TRACKING | settings, TARGETS) as agent:
+        fund(chain, START)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
+        waiting = agent.rebalance(send=True, confirm=yes)
+        assert waiting.kind is OutcomeKind.HOLD
+        assert "max_change" in waiting.step_input.targets.reasons[0]
+        assert agent.context.store.allocations.newest() is None
+        assert api.weights(agent, accept=lambda _: True)["accepted"]
+        before = purse(chain)
+        done = agent.rebalance(send=True, confirm=yes)
+        require_exact(chain, done, before)
+        assert chosen_bps(agent)["WETH"] > TARGETS_BPS["WETH"] + 1_000
 
 
 def capped(folder: Path, supplies: str) -> dict[str, object]:
