@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import ErrorCode, Refused
@@ -235,6 +235,10 @@ MAX_TIGHTENINGS = 6
 """Maximum number of times that a zone's bound on a swap's unit cost is tightened."""
 MAX_TIGHTENING_FACTOR = Fraction(19, 20)
 """Largest factor by which one tightening multiplies the bound: each lowers it by at least 5 %."""
+RISK_FACTORS = (Fraction(4, 5), Fraction(1, 2))
+"""Factors on the risk of a zone with which it is planned again where limits.plan_cost binds: a
+lower price of risk trades only what costs less for each unit of risk.
+"""
 GAS_MULTIPLE = Fraction(5, 4)
 """Multiple of the gas that has to fit within limits.plan_cost; the margin is for impact."""
 
@@ -405,6 +409,38 @@ def _full_graph(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _PlanSearch:
+    """What a plan is searched with: the swaps of `graph`, the objective, the goal, and the bounds of
+    the turnover and of the smallest trade. Where limits.plan_cost binds in a zone, the bound on a
+    unit's cost is tightened up to `max_tightenings` times before pools are dropped.
+    """
+
+    graph: PoolGraph
+    objective: PlanObjective
+    goal: Goal
+    max_turnover: Value | None
+    min_trade: Value | None
+    max_tightenings: int = MAX_TIGHTENINGS
+    counts_rounding: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _CostLimitedResult:
+    """Result of the search within limits.plan_cost: `graph` has the swaps that it chose from.
+    `is_cost_bound` is true if without that limit the plan would cost more.
+    """
+
+    graph: PoolGraph
+    fixed_point: FixedPoint
+    has_dropped_pools: bool
+    is_cost_bound: bool
+
+    def utility(self, objective: PlanObjective) -> float:
+        """Return the utility for `objective` less gas, in units of the graph's scale."""
+        return net_utility(self.graph, objective, self.fixed_point.draft)
+
+
 def _best_within_plan_cost(
     full_graph: PoolGraph,
     objective: PlanObjective,
@@ -419,74 +455,83 @@ def _best_within_plan_cost(
     pools are dropped for plan_cost, coarse tokens are left unmoved while that improves the result.
     """
     problem = full_graph.problem
-    search_arguments = (objective, goal, max_turnover, min_trade)
-    graph, best_fixed_point, has_dropped_pools = _fixed_point_within_plan_cost(
-        full_graph, *search_arguments, unmoved_tokens
-    )
+    search = _PlanSearch(full_graph, objective, goal, max_turnover, min_trade)
+    best_result = _result_within_plan_cost(search, unmoved_tokens)
+    if best_result.is_cost_bound and objective.risk is not None:
+        best_result = _best_where_plan_cost_binds(best_result, search, unmoved_tokens)
     if (
-        max((edge.curves.rounding_loss for edge in graph.pool_edges), default=0.0)
+        max((edge.curves.rounding_loss for edge in best_result.graph.pool_edges), default=0.0)
         > NOTABLE_ROUNDING_LOSS
     ):
+        graph_without_loss = _full_graph(problem, objective, counts_rounding=False)
+        retry_search = replace(search, graph=graph_without_loss, counts_rounding=False)
         with suppress(Refused):
-            _, retry_fixed_point, retry_has_dropped_pools = _fixed_point_within_plan_cost(
-                _full_graph(problem, objective, counts_rounding=False),
-                *search_arguments,
-                unmoved_tokens,
-                counts_rounding=False,
+            retry_result = replace(
+                _result_within_plan_cost(retry_search, unmoved_tokens), graph=best_result.graph
             )
-            if net_utility(graph, objective, retry_fixed_point.draft) > net_utility(
-                graph, objective, best_fixed_point.draft
-            ):
-                best_fixed_point = retry_fixed_point
-                has_dropped_pools = retry_has_dropped_pools
-    for token, why in coarse_tokens(problem).items() if has_dropped_pools else ():
-        if token in best_fixed_point.unmoved_tokens:
+            if retry_result.utility(objective) > best_result.utility(objective):
+                best_result = retry_result
+    for token, why in coarse_tokens(problem).items() if best_result.has_dropped_pools else ():
+        if token in best_result.fixed_point.unmoved_tokens:
             continue
         more_unmoved_tokens = {**unmoved_tokens, token: why}
         try:
-            retry_graph, retry_fixed_point, _ = _fixed_point_within_plan_cost(
-                full_graph, *search_arguments, more_unmoved_tokens
-            )
+            retry_result = _result_within_plan_cost(search, more_unmoved_tokens)
         except Refused:
             continue
-        if net_utility(retry_graph, objective, retry_fixed_point.draft) > net_utility(
-            graph, objective, best_fixed_point.draft
-        ):
-            graph = retry_graph
-            best_fixed_point = retry_fixed_point
+        if retry_result.utility(objective) > best_result.utility(objective):
+            best_result = retry_result
             unmoved_tokens = more_unmoved_tokens
-    return graph, best_fixed_point
+    return best_result.graph, best_result.fixed_point
 
 
-def _fixed_point_within_plan_cost(
-    full_graph: PoolGraph,
-    objective: PlanObjective,
-    goal: Goal,
-    max_turnover: Fraction | None,
-    min_trade: Fraction | None,
-    unmoved_tokens: Mapping[int, str],
-    *,
-    counts_rounding: bool = True,
-) -> tuple[PoolGraph, FixedPoint, bool]:
-    """Return the result of the iteration within plan_cost, and whether pools were dropped for it.
-    While the plan with its gas costs more per unit moved, a pool of the most expensive sequence of
-    swaps is dropped; while the plan goes beyond the drift, the best paying pool. In a zone no unit
-    of a single swap costs more than plan_cost, but a sequence of swaps may, so that bound is
-    tightened first; if that leaves nothing, pools are dropped instead. Tokens in `unmoved_tokens`
-    (by index, with the reason) stay unmoved.
+def _best_where_plan_cost_binds(
+    tightened_result: _CostLimitedResult, search: _PlanSearch, unmoved_tokens: Mapping[int, str]
+) -> _CostLimitedResult:
+    """Return the best of the results that a zone reaches within plan_cost: with the bound on a
+    unit's cost tightened, with pools dropped instead, and as for less risk. Each is better than the
+    others for some pools.
     """
-    problem = full_graph.problem
+    objective = search.objective
+    searches = [replace(search, max_tightenings=0)]
+    searches += [
+        replace(search, objective=objective.with_risk_factor(factor)) for factor in RISK_FACTORS
+    ]
+    results = [tightened_result]
+    for other_search in searches:
+        with suppress(Refused):
+            results.append(_result_within_plan_cost(other_search, unmoved_tokens))
+    return max(results, key=lambda result: result.utility(objective))
+
+
+def _result_within_plan_cost(
+    search: _PlanSearch, unmoved_tokens: Mapping[int, str]
+) -> _CostLimitedResult:
+    """Return the result of the iteration within plan_cost. While the plan with its gas costs more
+    per unit moved, a pool of the most expensive sequence of swaps is dropped; while the plan goes
+    beyond the drift, the best paying pool. In a zone no unit of a single swap costs more than
+    plan_cost, but a sequence of swaps may, so that bound is tightened first; if that leaves nothing,
+    pools are dropped instead. Tokens in `unmoved_tokens` (by index, with the reason) stay unmoved.
+    """
+    problem = search.graph.problem
+    objective = search.objective
+    graph = search.graph
+    max_tightenings = search.max_tightenings
     plan_cost_bps = problem.plan_cost_bps
     max_unit_cost = _max_unit_cost(problem, objective)
-    graph = full_graph
     tightening_count = 0
-    max_tightenings = MAX_TIGHTENINGS
+    is_cost_bound = False
     dropped_pools: dict[str, str] = {}
     while True:
         fixed_point = find_fixed_point(
-            graph, objective, max_turnover, min_trade, dropped_pools, unmoved_tokens
+            graph,
+            objective,
+            search.max_turnover,
+            search.min_trade,
+            dropped_pools,
+            unmoved_tokens,
         )
-        wrong_side_reasons = wrong_side_tokens(problem, goal, fixed_point.draft)
+        wrong_side_reasons = wrong_side_tokens(problem, search.goal, fixed_point.draft)
         if wrong_side_reasons.keys() - unmoved_tokens.keys():
             unmoved_tokens = {**unmoved_tokens, **wrong_side_reasons}
             continue
@@ -502,11 +547,12 @@ def _fixed_point_within_plan_cost(
             tightening_count = 0
             max_tightenings = 0
             max_unit_cost = _max_unit_cost(problem, objective)
-            graph = full_graph
+            graph = search.graph
             dropped_pools.clear()
             continue
         if plan_cost_bps is None or cost.total * BPS <= plan_cost_bps * turnover:
-            return graph, fixed_point, bool(dropped_pools)
+            return _CostLimitedResult(graph, fixed_point, bool(dropped_pools), is_cost_bound)
+        is_cost_bound = True
         gas_cost = cost.gas + cost.approval_gas
         allowed_swap_cost = Fraction(plan_cost_bps, BPS) * turnover - gas_cost
         swap_cost = cost.total - gas_cost
@@ -520,7 +566,10 @@ def _fixed_point_within_plan_cost(
             ).limit_denominator(10**9)
             tightening_count = tightening_count + 1
             graph = build_pool_graph(
-                problem, full_graph.scale, max_unit_cost, counts_rounding=counts_rounding
+                problem,
+                graph.scale,
+                max_unit_cost,
+                counts_rounding=search.counts_rounding,
             )
         else:
             dropped_pools[_costliest_pool(problem, fixed_point.draft)] = (

@@ -475,6 +475,13 @@ class PlanObjective:
     value_off_goal: float
     risk: DeviationRisk | None = None
 
+    def with_risk_factor(self, factor: Fraction) -> PlanObjective:
+        """Return the objective with the price of risk multiplied by `factor`; itself without risk."""
+        if self.risk is None:
+            return self
+        quadratic = self.risk.quadratic / float(factor)
+        return replace(self, risk=replace(self.risk, quadratic=quadratic))
+
     def utility(self, scale: float, unmoved_values: Mapping[int, float]) -> PlanUtility:
         """Return the utility in units of `scale`; tokens in `unmoved_values` end at the given
         value.
