@@ -207,6 +207,13 @@ class Verdict:
 class Refused(TrimtabError):
     """A guard or another check refused, and nothing was sent. `verdicts` have measured values and
     limits; `code` defaults to the first guard that refused.
+
+    >>> impact = Verdict("price_impact", "130 bps", "100 bps", passed=False)
+    >>> refusal = Refused("the pools are too thin", [impact], "trade less")
+    >>> print(refusal)
+    the pools are too thin (trade less)
+    >>> refusal.code, refusal.exit_code
+    ('price_impact', 10)
     """
 
     exit_code = EXIT_REFUSED

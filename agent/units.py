@@ -62,6 +62,10 @@ def ceil_int(fraction: Fraction) -> int:
 class Token:
     """An ERC-20 token. `address` is checksummed; `decimals` is read from or checked against the
     chain.
+
+    >>> usdc = Token("0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "USDC", 6)
+    >>> usdc.unit
+    1000000
     """
 
     address: str
@@ -81,7 +85,12 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """An exact number of base units of one token. Adding amounts of two tokens raises TypeError."""
+    """An exact number of base units of one token. Adding amounts of two tokens raises TypeError.
+
+    >>> usdc = Token("0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "USDC", 6)
+    >>> str(Amount(usdc, 1_500_000) + Amount(usdc, 250_000))
+    '1.75 USDC'
+    """
 
     token: Token
     raw: int

@@ -79,6 +79,13 @@ class Goal:
     With a `risk` the plan stops where further trading costs more than it saves. Tokens in
     `never_sold` are never sold and tokens in `never_bought` never bought, even if the goal is
     missed. `max_sold_raw_by_token` caps the base units sold of a token.
+
+    Half in WETH, of USDC between 45 and 55 %, and no WETH is sold for it:
+
+    >>> weth, usdc = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2", "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
+    >>> point = GoalWeight(weth, low=Fraction(1, 2), high=Fraction(1, 2))
+    >>> interval = GoalWeight(usdc, low=Fraction(45, 100), high=Fraction(55, 100))
+    >>> goal = Goal((point, interval), never_sold=(weth,))
     """
 
     weights: tuple[GoalWeight, ...]
@@ -93,6 +100,9 @@ class Hold:
     """No trade now, with the reason and the time of the next evaluation (None: the next cycle).
 
     `limiting_rule` names the setting that held back a fired trigger; empty if no trigger fired.
+
+    >>> Hold("WETH at 56 % is above its band 45-55 %; but the cooldown lasts", limiting_rule="cooldown").reason
+    'WETH at 56 % is above its band 45-55 %; but the cooldown lasts'
     """
 
     reason: str
@@ -134,6 +144,9 @@ class Halt:
     trading, such as a stop, an open withdrawal or too small a total.
 
     `codes` are the causes, each once, in the order of the reason.
+
+    >>> Halt("the feed of WETH is 2 h old", (HaltCode.REFERENCE_PRICE,)).codes[0].value
+    'reference_price'
     """
 
     reason: str
@@ -149,6 +162,12 @@ class Rebalance:
     separately from the strategy. `by_owner` marks an investment or a transition that the owner
     requested. `exempt_turnover` is the value moved for a purchase or a withdrawal: turnover limits
     are for drift and exclude it.
+
+    >>> goal = Goal((GoalWeight("0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2", Fraction(1), Fraction(1)),))
+    >>> Rebalance("WETH at 44 % is below its band 45-55 %", goal).by_trigger
+    True
+    >>> Rebalance("stop loss of WETH", goal, is_exit=True).by_trigger
+    False
     """
 
     reason: str
@@ -200,6 +219,23 @@ class Leg:
     `amount_in_raw` is then a prediction. `fee_raw` is in token_in. `impact_bps` is the move of the
     pool's marginal price, fees excluded, rounded up. `min_out_raw` is the minimum output, from the
     simulation and the reference price (docs/limits.md).
+
+    One WETH for 2,998.5 USDC in a pool of 5 bps, from the wallet to the wallet:
+
+    >>> leg = Leg(
+    ...     pool="0x88e6A0c2dDD26FEEb64F039a2c41296FcB3f5640",
+    ...     venue="uniswap_v3",
+    ...     token_in="0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2",
+    ...     token_out="0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48",
+    ...     fee_pips=500,
+    ...     amount_in_raw=10**18,
+    ...     amount_out_raw=2_998_500_000,
+    ...     min_out_raw=2_983_507_500,
+    ...     fee_raw=5 * 10**14,
+    ...     impact_bps=1,
+    ...     source=LegPlace.WALLET,
+    ...     sink=LegPlace.WALLET,
+    ... )
     """
 
     pool: str

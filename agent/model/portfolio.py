@@ -235,6 +235,22 @@ class Portfolio:
     confirmed liquidity positions, `lp_targets` the target liquidity. `allocator` is the allocator
     that chooses the targets (None: fixed targets). `use_cash_raw` is the most numeraire that the
     agent takes from the wallet (None: all of it).
+
+    60 % WETH with the native coin, 40 % USDC, of which 100 stay outside:
+
+    >>> weth = Token("0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2", "WETH", 18)
+    >>> usdc = Token("0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "USDC", 6)
+    >>> portfolio = Portfolio(
+    ...     numeraire=usdc,
+    ...     assets=(
+    ...         Asset(weth, target_bps=6_000, reserve_raw=0, includes_native=True),
+    ...         Asset(usdc, target_bps=4_000, reserve_raw=100 * usdc.unit),
+    ...     ),
+    ...     hubs=(),
+    ...     wrapped_native=weth.address,
+    ... )
+    >>> portfolio.token(weth.address).symbol
+    'WETH'
     """
 
     numeraire: Token

@@ -92,7 +92,9 @@ NOTHING_EXCLUDED = Exclusions()
 class StepInput:
     """All inputs of one step. Equal inputs give equal decisions and plans.
 
-    `portfolio` has the owner's targets, `effective_assets` the ones that the step trades to.
+    `portfolio` has the owner's targets, `effective_assets` the ones that the step trades to. A
+    recorded step is read by `loads` (agent/codec.py), decided by `decide` (agent/policy/decide.py) and
+    planned by `propose_rebalance` (agent/planning/proposals.py), without a chain or a store.
     """
 
     snapshot: Snapshot
