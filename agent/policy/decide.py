@@ -7,29 +7,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.layers import policy as layer_policy
-from agent.model import (
-    AssetDrift,
-    Halt,
-    HaltCode,
-    Hold,
-    StepInput,
-)
-from agent.policy import minimum, quarantine, target_changes
+from agent.model import AssetDrift, Halt, StepInput
+from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit
-from agent.policy.deciders import exits, money_flows, trigger
+from agent.policy.deciders import exits, faults, money_flows, trigger
 from agent.policy.decision import (
     Decider,
     DecisionContext,
     DecisionResult,
-    first_fault,
-    first_result,
     halt_with,
     spares_exits,
 )
-from agent.policy.drift import investable_total
 from agent.policy.orders import blocked_exits
 from agent.policy.orders.exits import unconfirmed_notes
-from agent.policy.step_faults import Fault, decision_faults
+from agent.policy.step_faults import decision_faults
 from agent.reference import reference_prices
 
 
@@ -58,76 +49,6 @@ def decide(step: StepInput) -> DecisionResult:
     return replace(decision_result, decision=replace(decision_result.decision, reason=reason))
 
 
-def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
-    """Halt while an input of the decision is unknown, stale or contradictory.
-
-    If only the prices or orders of some assets are at fault, exits that do not depend on these
-    prices are sold; layers reduce what needs no prices of the spot portfolio.
-    """
-    faults = decision_faults(context.step, context.references)
-    if not faults:
-        return None
-    halt = halt_with(faults)
-    decision_result = None
-    if spares_exits(halt):
-        decision_result = first_result(
-            layer_policy.ESCAPE_DECIDERS, context
-        ) or exits.sell_triggered_exits(context)
-    for reduce_without_prices in layer_policy.DECIDERS_WITHOUT_PRICES:
-        decision_result = decision_result or reduce_without_prices(context, halt)
-    if decision_result is None:
-        return DecisionResult(halt, (), context.references)
-    reason = f"{decision_result.decision.reason}; nothing else is traded: {halt.reason}"
-    return replace(decision_result, decision=replace(decision_result.decision, reason=reason))
-
-
-def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
-    """Only sell triggered exits and reduce what layers hold while an asset without a price is
-    excluded.
-    """
-    if not (exits_only_reason := context.step.exclusions.exits_only_reason):
-        return None
-    if (
-        exit_result := exits.sell_triggered_exits(context)
-        or first_result(layer_policy.REDUCTION_DECIDERS, context)
-    ) is None:
-        halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, exits_only_reason)])
-        return DecisionResult(halt, (), context.references)
-    reason = f"{exit_result.decision.reason}; nothing else is traded: {exits_only_reason}"
-    return replace(exit_result, decision=replace(exit_result.decision, reason=reason))
-
-
-def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
-    """Halt after failures, if ledger and chain differ, with unconfirmed positions, or without
-    target weights.
-    """
-    stop_fault = context.stop_fault or first_fault(
-        (HaltCode.WEIGHTS, target_changes.missing_weights_reason(context.step.history))
-    )
-    if stop_fault is None:
-        return None
-    return context.result(halt_with((*context.exits_only_faults, stop_fault)))
-
-
-def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
-    """Halt, or hold with blocked exits, if the total is too small to rebalance."""
-    if context.exits_only_faults or not (
-        reason := minimum.too_small_reason(
-            context.step.portfolio,
-            context.step.limits,
-            context.step.effective_assets,
-            context.drifts,
-        )
-    ):
-        return None
-    if context.step.blocked_exits:
-        return context.result(Hold(f"nothing else is traded: {reason}"))
-    code = HaltCode.MIN_TRADE
-    if investable_total(context.drifts) == 0:
-        code = HaltCode.EMPTY
-    return context.result(halt_with([Fault(code, reason)]))
-
-
 def is_exit_due(step: StepInput) -> bool:
     """True if a triggered exit has something left to sell or to free, if need be beside assets
     without a price, or would be triggered if the preceding blocks confirmed this one.
@@ -139,21 +60,21 @@ def is_exit_due(step: StepInput) -> bool:
 
 def _sells_exits(step: StepInput) -> bool:
     context = DecisionContext(step, reference_prices(step))
-    faults = decision_faults(step, context.references)
-    if faults and not spares_exits(halt_with(faults)):
+    step_faults = decision_faults(step, context.references)
+    if step_faults and not spares_exits(halt_with(step_faults)):
         return False
     return exits.sell_triggered_exits(context) is not None
 
 
 DECIDERS: tuple[Decider, ...] = (
-    _halt_on_faults,
+    faults.halt_on_faults,
     *layer_policy.ESCAPE_DECIDERS,
-    _sell_only_exits,
+    faults.sell_only_exits,
     exits.sell_triggered_exits,
     *layer_policy.REDUCTION_DECIDERS,
     *layer_policy.CLOSING_DECIDERS,
-    _halt_when_stopped,
-    _stop_below_minimum,
+    faults.halt_when_stopped,
+    faults.stop_below_minimum,
     *layer_policy.LIMIT_DECIDERS,
     money_flows.wait_for_money_flows,
     money_flows.continue_purchase,
@@ -161,7 +82,7 @@ DECIDERS: tuple[Decider, ...] = (
     trigger.rebalance_on_trigger,
 )
 """The deciders in order; the first result is the decision. Only stops block an escape of a
-layer; only stops and faults, with the exceptions in _halt_on_faults, block an exit and a reduction
+layer; only stops and faults, with the exceptions in faults.halt_on_faults, block an exit and a reduction
 of a layer.
 """
 

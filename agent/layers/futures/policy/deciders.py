@@ -48,7 +48,7 @@ def reduce_without_prices(context: DecisionContext, halt: Halt) -> DecisionResul
 
 def escape_liquidation(context: DecisionContext) -> DecisionResult | None:
     """Close futures positions near liquidation, before the spot portfolio; only stops block it
-    (during faults _halt_on_faults does it). Gas is topped up first only if it is not enough for one
+    (during faults halt_on_faults does it). Gas is topped up first only if it is not enough for one
     order.
     """
     step = context.step
