@@ -36,6 +36,7 @@ from agent.config.loaded import LoadedConfig
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_memory import read_memory
+from agent.layers.inputs import assemble_input
 from agent.model import (
     Entry,
     Holding,
@@ -46,7 +47,6 @@ from agent.model import (
     Transfer,
     ValuedHolding,
 )
-from agent.policy.step_input import assemble_input
 from agent.store import Store, database
 from agent.store.accounts import ledger, ledger_sums
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow, ValuationRow

@@ -36,6 +36,7 @@ from agent.execution.step_memory import read_memory
 from agent.execution.submitter import SubmissionSettings, Submitter, max_tip_by_nonce
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.state import FuturesConfig, planned_futures
+from agent.layers.inputs import assemble_input
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
 from agent.layers.tax.state import TaxState
@@ -70,7 +71,6 @@ from agent.model import (
 )
 from agent.planning.approval_gas import ACTION_BYTES
 from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
-from agent.policy.step_input import assemble_input
 from agent.policy.triggers.rules import required_history_s
 from agent.ports import PreparedTransaction, Simulation, TransactionStatus
 from agent.signing.rules import SigningRules

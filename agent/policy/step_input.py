@@ -1,14 +1,12 @@
-"""Step input from snapshot, config and the store's memory, built identically live, on paper and in
-a backtest.
+"""Parts of a step's input from the config and the store's memory: smallest tip, recorded states, and
+differences between ledger and chain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 
-from agent.layers import inputs as layer_inputs
 from agent.model import (
     ExpectedBalances,
     LayerState,
@@ -17,74 +15,8 @@ from agent.model import (
     StepInput,
     StepMemory,
 )
-from agent.policy import quarantine
-from agent.policy.cash_flows import balance_changes, cash_limit, transfers
-from agent.policy.orders.exits import apply_orders
-from agent.policy.risk_estimates import complete_risk
-from agent.policy.target_changes import apply_allocation
+from agent.policy.cash_flows import balance_changes
 from agent.units import NATIVE, decimal_text
-
-InputTransform = Callable[[StepInput], StepInput]
-TARGET_ADJUSTMENTS: tuple[InputTransform, ...] = (
-    apply_allocation,
-    *layer_inputs.TARGET_ADJUSTMENTS,
-    apply_orders,
-    complete_risk,
-)
-"""Target adjustments in order: allocator, layers, orders, and the risk of a zone. Each
-reads `step.history` and returns the step with its targets and the reason in `targets.reasons`.
-"""
-
-
-def apply_effective_targets(step: StepInput) -> StepInput:
-    """Return the step with its effective targets. Applied before quarantine, so that quarantined
-    tokens never get a target.
-    """
-    for adjust_targets in TARGET_ADJUSTMENTS:
-        step = adjust_targets(step)
-    return step
-
-
-def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
-    """Return the steps from a snapshot with its config and budgets to the complete input, in
-    order.
-    """
-    return (
-        apply_min_tip,
-        *layer_inputs.SNAPSHOT_ADJUSTMENTS,
-        partial(add_memory, memory=memory),
-        partial(
-            reconcile_ledger,
-            expected_balances=memory.balances,
-            ledger_balances=memory.ledger_balances,
-        ),
-        partial(balance_changes.apply_balance_changes, expected_balances=memory.balances),
-        balance_changes.bound_limits,
-        partial(
-            cash_limit.reserve_unused_cash,
-            cash_memory=memory.cash,
-            expected_balances=memory.balances,
-        ),
-        transfers.reserve_withdrawals,
-        # before the layers, because no part of the wallet owns an unexplained increase
-        cash_limit.exclude_unexplained_increases,
-        *(partial(add_from_memory, memory) for add_from_memory in layer_inputs.MEMORY_ADJUSTMENTS),
-        apply_effective_targets,
-        # after targets, so that a quarantined token gets no weight
-        quarantine.quarantine_unreadable_assets,
-        partial(quarantine.quarantine_tokens, screened_tokens=memory.untradable_tokens),
-        *layer_inputs.FINAL_ADJUSTMENTS,
-    )
-
-
-def assemble_input(initial_step: StepInput, memory: StepMemory) -> StepInput:
-    """Return the complete input of a step: `initial_step`, which has snapshot, config and budgets,
-    after each of `input_transforms`.
-    """
-    step = initial_step
-    for transform in input_transforms(memory):
-        step = transform(step)
-    return step
 
 
 def apply_min_tip(step: StepInput) -> StepInput:

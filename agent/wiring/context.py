@@ -51,6 +51,7 @@ from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import LayerReader, read_memory
 from agent.layers.futures.policy.venue import distrust_changed_venue
 from agent.layers.futures.state import FuturesConfig
+from agent.layers.inputs import assemble_input
 from agent.layers.liquidity.memory import record_unknown_positions
 from agent.layers.settings import build_layer_settings
 from agent.layers.signals.host import SignalHost
@@ -76,7 +77,6 @@ from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.paper.order_venue import PaperHyperliquid
 from agent.policy import quarantine
 from agent.policy.decide import is_exit_due
-from agent.policy.step_input import assemble_input
 from agent.ports import Clock, MonotonicClock, SigningKey
 from agent.signing import keys
 from agent.store.files.pause import KillSwitch, pause_file

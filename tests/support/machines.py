@@ -24,10 +24,10 @@ import numpy as np
 from agent import codec
 from agent.app.research.offline import plan_step_input, replay
 from agent.errors import Refused
+from agent.layers.inputs import apply_effective_targets
 from agent.model import StepInput
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.step_input import apply_effective_targets
 from tests.support.planning_worlds import rebalance_to_targets
 
 ROOT = Path(__file__).parents[2]

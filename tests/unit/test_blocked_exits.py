@@ -17,6 +17,7 @@ from agent.app.positions.orders import orders_document, standing_orders
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
+from agent.layers.inputs import apply_effective_targets
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.state import StrategiesState, StrategyHealth
 from agent.model import (
@@ -46,7 +47,6 @@ from agent.planning.problem import fair_floor
 from agent.policy.decide import decide, is_exit_due
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.policy.orders.exits import apply_orders
-from agent.policy.step_input import apply_effective_targets
 from agent.reference import late_twap_tokens, price_inputs, reference_prices
 from agent.venues.composer import leg_floors
 from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_history, with_limits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.policy.step_input import apply_effective_targets
+from agent.layers.inputs import apply_effective_targets
 from agent.policy.target_changes import with_targets
 from tests.support.builders import step_input
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from agent.guards import table
 from agent.layers.gradual.planning import schedule_plan as in_time
 from agent.layers.gradual.state import ExecutionProgress, GradualResult, GradualState, SliceDraw
+from agent.layers.inputs import apply_effective_targets
 from agent.model import (
     ConditionalOrder,
     Halt,
@@ -30,7 +31,6 @@ from agent.policy.decide import decide
 from agent.policy.native_coin import held_balances
 from agent.policy.orders.exits import apply_orders
 from agent.policy.quarantine import quarantine_tokens
-from agent.policy.step_input import apply_effective_targets
 from tests.support.builders import OWNER, brought_up, feed_address, raw, split, step_input, strategy, token, with_history, with_snapshot
 from tests.support.gradual_execution import later, paced, roomy
 from tests.support.standing_orders import price_of, terms, three

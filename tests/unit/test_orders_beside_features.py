@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
+from agent.layers.inputs import apply_effective_targets
 from agent.layers.strategies.policy import netting
 from agent.layers.strategies.policy.capital import settle_trade
 from agent.model import (
@@ -29,7 +30,6 @@ from agent.policy.decide import decide
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.exits import apply_order_targets, apply_orders
 from agent.policy.quarantine import quarantine_tokens
-from agent.policy.step_input import apply_effective_targets
 from agent.policy.triggers import price_confirmation
 from agent.reference import reference_prices
 from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool, with_history

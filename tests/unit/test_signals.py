@@ -17,6 +17,7 @@ from agent.config.weights import build_signals
 from agent.errors import ConfigError
 from agent.layers.futures.policy.chosen_weights import policy_with_shares
 from agent.layers.futures.state import futures_policy, with_policy
+from agent.layers.inputs import apply_effective_targets
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.policy import checked_answer, signal_requests
 from agent.layers.signals.state import SignalState
@@ -24,7 +25,6 @@ from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, R
 from agent.model.futures import FuturesTarget
 from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
-from agent.policy.step_input import apply_effective_targets
 from tests.support.builders import split, strategy, token, with_snapshot
 from tests.support.planning_worlds import PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.signals import install

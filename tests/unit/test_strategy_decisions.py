@@ -11,6 +11,7 @@ from agent import codec
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.inputs import apply_effective_targets
 from agent.layers.strategies.policy import accounting, netting
 from agent.layers.strategies.policy.capital import target_capital_shares
 from agent.layers.strategies.policy.decide import StrategiesResult
@@ -20,7 +21,6 @@ from agent.model import Destination, Every, Halt, HaltCode, Hold, Rebalance, Ste
 from agent.planning import proposals
 from agent.policy.decide import current_drifts, decide
 from agent.policy.decision import DecisionResult
-from agent.policy.step_input import apply_effective_targets
 from tests.support.builders import NOW_S, balances, books_of, brought_up, of, opening, split, step_input, strategy, token, with_state
 from tests.support.text import mentions
 

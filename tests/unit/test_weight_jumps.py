@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from agent.errors import Refused
+from agent.layers.inputs import apply_effective_targets
 from agent.model import Allocation, AllocationMethod, FuturesRisk, FuturesSide, InitialWeights, PricePoint, StepInput
-from agent.policy.step_input import apply_effective_targets
 from agent.policy.target_changes import allocator_inputs
 from agent.policy.targets import choose_allocation, settings_hash
 from agent.weights.returns import Returns, require_no_dominant_return

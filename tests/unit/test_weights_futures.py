@@ -16,8 +16,8 @@ from agent.config.weights import build_allocator
 from agent.errors import ConfigError, Refused
 from agent.layers.futures.state import futures_policy, with_policy
 from agent.layers.futures.weights import futures_volatility_weights
+from agent.layers.inputs import apply_effective_targets
 from agent.model import AllocationMethod, AllocatorConfig, FuturesRisk, FuturesSide
-from agent.policy.step_input import apply_effective_targets
 from agent.policy.targets import bounds_of
 from agent.units import BPS
 from agent.weights.allocators import AllocatorData

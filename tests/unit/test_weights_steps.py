@@ -11,6 +11,7 @@ import pytest
 
 from agent import codec
 from agent.execution.bookkeeping import record_allocation
+from agent.layers.inputs import apply_effective_targets
 from agent.model import (
     Allocation,
     AllocationMethod,
@@ -26,7 +27,6 @@ from agent.model import (
     TokenSupply,
 )
 from agent.policy.decide import decide
-from agent.policy.step_input import apply_effective_targets
 from agent.policy.target_changes import allocation_history_s
 from agent.units import BPS
 from agent.weights import extras

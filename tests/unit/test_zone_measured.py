@@ -15,12 +15,12 @@ from agent.config.build import build_policy
 from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.execution.step_memory import read_memory
+from agent.layers.inputs import apply_effective_targets, assemble_input
 from agent.model import Destination, NoTradeZone, PricePoint, Rebalance, RiskEstimationWindow, StepInput, TrackingRisk
 from agent.planning.proposals import propose_rebalance
 from agent.policy import risk as risks
 from agent.policy import risk_estimates
 from agent.policy.decide import decide
-from agent.policy.step_input import apply_effective_targets, assemble_input
 from agent.store import open_store
 from agent.units import Token
 from agent.weights.returns import Floats
