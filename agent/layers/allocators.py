@@ -1,4 +1,4 @@
-"""Allocators of the layers, and all allocators by method."""
+"""Allocators by method, core and layers together."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from agent.weights import allocators
 from agent.weights.allocators import Allocator
 
 ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
+    **allocators.ALLOCATORS,
     AllocationMethod.SIGNAL: signal_weights,
     AllocationMethod.FUTURES_VOLATILITY: futures_volatility_weights,
 }
-
-
-def allocator_of(method: AllocationMethod) -> Allocator:
-    """Return the allocator of a method."""
-    return allocators.ALLOCATORS.get(method) or ALLOCATORS[method]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from agent import codec
 from agent.errors import ErrorCode, Refused
-from agent.layers.allocators import allocator_of
+from agent.layers.allocators import ALLOCATORS
 from agent.model import (
     Allocation,
     AllocationMethod,
@@ -70,7 +70,7 @@ def unrounded_weights(
     Raises Refused for data that are missing, stale, singular or zero.
     """
     weight_bounds = bounds_of(settings, assets)
-    return weight_bounds, allocator_of(settings.method)(settings, weight_bounds, inputs)
+    return weight_bounds, ALLOCATORS[settings.method](settings, weight_bounds, inputs)
 
 
 def choose_allocation(
