@@ -16,7 +16,7 @@ from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabE
 from agent.execution.approvals import cancel_and_revoke
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
-from agent.layers.policy import PROMPT_LOOK_CHECKS
+from agent.layers.futures.policy.needs import needs_prompt_look
 from agent.model import AgentCycle, Execution, ExecutionStyle, StepInput
 from agent.policy.orders.conditional import expiry_reason
 from agent.ports import Clock
@@ -325,8 +325,7 @@ class AgentRun:
     def _is_protection_due(self, outcome: StepOutcome) -> bool:
         if self._wallet is None or self._agent.context.kill_switch.is_paused() is not False:
             return False
-        step = outcome.input_after or outcome.step_input
-        return any(is_due(step) for is_due in PROMPT_LOOK_CHECKS)
+        return needs_prompt_look(outcome.input_after or outcome.step_input)
 
     def ends_wait(self) -> bool:
         """Return whether the wait between cycles ends now: the run is over, a hard pause has begun,

@@ -21,7 +21,6 @@ from agent.execution.step_context import (
 )
 from agent.guards.table import MARKET_GUARDS, REMEDIES
 from agent.layers.planning import REFUSED_PLAN_REMOVERS
-from agent.layers.policy import acts_beside_spot
 from agent.model import (
     BlockedExit,
     Halt,
@@ -256,7 +255,7 @@ def _without_refused_part(refused_outcome: StepOutcome) -> StepInput | None:
     """
     step = refused_outcome.step_input
     decision = refused_outcome.decision
-    if refused_outcome.kind is not OutcomeKind.REFUSED or not acts_beside_spot(step):
+    if refused_outcome.kind is not OutcomeKind.REFUSED or not step.acts_beside_spot:
         return None
     if not isinstance(decision, Rebalance):
         reduced_steps = (

@@ -79,6 +79,11 @@ class LayerConfig(LayerPart):
         return False
 
     @property
+    def acts_beside_spot(self) -> bool:
+        """True if the layer may act although the spot portfolio holds or its plan is refused."""
+        return False
+
+    @property
     def triggers(self) -> tuple[Trigger, ...]:
         """Triggers besides the policy's."""
         return ()

@@ -134,6 +134,11 @@ class StepInput:
         """True if parts of the wallet have targets, triggers and cooldowns of their own."""
         return any(config.divides_wallet for config in self.layer_configs)
 
+    @property
+    def acts_beside_spot(self) -> bool:
+        """True if a layer may act although the spot portfolio holds or its plan is refused."""
+        return any(config.acts_beside_spot for config in self.layer_configs)
+
     def with_progress(self, part: LayerProgress) -> StepInput:
         """Return the step with this progress of a layer."""
         layers = with_part(self.progress.layers, part)

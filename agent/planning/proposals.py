@@ -10,7 +10,7 @@ from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.layers import planning as layer_planning
 from agent.layers import sales
-from agent.layers.policy import acts_beside_spot, decide_without_swaps
+from agent.layers.policy import decide_without_swaps
 from agent.model import (
     PORTFOLIO_SUBJECT,
     AdjustFutures,
@@ -232,7 +232,7 @@ def _or_layers_beside_spot(
     worth its cost, so that a remaining spot drift does not delay them.
     """
     hold = spot_proposal.decision_result.decision
-    if not acts_beside_spot(step) or step.progress.spot_hold_reason or not decision.by_trigger:
+    if not step.acts_beside_spot or step.progress.spot_hold_reason or not decision.by_trigger:
         return spot_proposal
     if not isinstance(hold, Hold) or hold.limiting_rule not in HOLD_CAUSES:
         return spot_proposal

@@ -6,21 +6,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers import policy as layer_policy
+from agent.layers.policy import DECIDERS, EXIT_DECIDERS, RESULT_AMENDERS
 from agent.model import AssetDrift, Halt, StepInput
 from agent.policy import quarantine
-from agent.policy.cash_flows import balance_changes, cash_limit
-from agent.policy.deciders import exits, faults, money_flows, trigger
 from agent.policy.decision import (
-    Decider,
     DecisionContext,
     DecisionResult,
+    decider_results,
+    first_result,
     halt_with,
     spares_exits,
 )
-from agent.policy.orders import blocked_exits
 from agent.policy.orders.exits import unconfirmed_notes
-from agent.policy.step_faults import decision_faults
 from agent.reference import reference_prices
 
 
@@ -30,23 +27,12 @@ def decide(step: StepInput) -> DecisionResult:
     Raises ConfigError for an invalid schedule. The reason always names tokens in quarantine,
     blocked exits, and increases accepted as deposits.
     """
-    decision_result = replace(_run_deciders(step), blocked_exits=step.blocked_exits)
-    for amend_result in layer_policy.RESULT_AMENDERS:
+    context = DecisionContext(step, reference_prices(step))
+    decision_result = next(decider_results(DECIDERS, context))
+    decision_result = replace(decision_result, blocked_exits=step.blocked_exits)
+    for amend_result in RESULT_AMENDERS:
         decision_result = amend_result(step, decision_result)
-    notes = (
-        quarantine.format_quarantine(step.portfolio, step.targets.quarantined_tokens),
-        blocked_exits.format_blocked_exits(step),
-        step.exclusions.reason,
-        cash_limit.unused_cash_text(step.portfolio, step.history.cash_flows),
-        balance_changes.format_accepted_deposits(
-            step.portfolio, step.history.cash_flows.accepted_deposits
-        ),
-        *(note_of(step, decision_result.drifts) for note_of in layer_policy.REASON_NOTES),
-    )
-    reason = "; ".join(
-        reason_part for reason_part in (decision_result.decision.reason, *notes) if reason_part
-    )
-    return replace(decision_result, decision=replace(decision_result.decision, reason=reason))
+    return decision_result
 
 
 def is_exit_due(step: StepInput) -> bool:
@@ -60,42 +46,9 @@ def is_exit_due(step: StepInput) -> bool:
 
 def _sells_exits(step: StepInput) -> bool:
     context = DecisionContext(step, reference_prices(step))
-    step_faults = decision_faults(step, context.references)
-    if step_faults and not spares_exits(halt_with(step_faults)):
+    if context.faults and not spares_exits(halt_with(context.faults)):
         return False
-    return exits.sell_triggered_exits(context) is not None
-
-
-DECIDERS: tuple[Decider, ...] = (
-    faults.halt_on_faults,
-    *layer_policy.ESCAPE_DECIDERS,
-    faults.sell_only_exits,
-    exits.sell_triggered_exits,
-    *layer_policy.REDUCTION_DECIDERS,
-    *layer_policy.CLOSING_DECIDERS,
-    faults.halt_when_stopped,
-    faults.stop_below_minimum,
-    *layer_policy.LIMIT_DECIDERS,
-    money_flows.wait_for_money_flows,
-    money_flows.continue_purchase,
-    *layer_policy.DECIDERS_BEFORE_TRIGGERS,
-    trigger.rebalance_on_trigger,
-)
-"""The deciders in order; the first result is the decision. Only stops block an escape of a
-layer; only stops and faults, with the exceptions in faults.halt_on_faults, block an exit and a reduction
-of a layer.
-"""
-
-
-def _run_deciders(step: StepInput) -> DecisionResult:
-    context = DecisionContext(step, reference_prices(step))
-    decision_result = next(
-        decision_result for decider in DECIDERS if (decision_result := decider(context)) is not None
-    )
-    decision_result = exits.hold_beside_exit(step, decision_result)
-    for replace_hold in layer_policy.HOLD_REPLACERS:
-        decision_result = replace_hold(context, decision_result)
-    return decision_result
+    return first_result(EXIT_DECIDERS, context) is not None
 
 
 def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
@@ -108,7 +61,7 @@ def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
 def halt_for(step: StepInput, reason: str) -> DecisionResult:
     """Return a halt for a reason outside of the step, with drifts and prices for its report."""
     context = DecisionContext(step, reference_prices(step))
-    drifts = () if decision_faults(step, context.references) else context.drifts
+    drifts = () if context.faults else context.drifts
     return DecisionResult(
         Halt(reason), drifts, context.references, blocked_exits=step.blocked_exits
     )

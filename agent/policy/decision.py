@@ -4,7 +4,7 @@ stop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,7 +24,7 @@ from agent.model.layers import LayerResult
 from agent.model.parts import T, active_layer_parts, part_of, with_part
 from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
-from agent.policy.step_faults import Fault
+from agent.policy.step_faults import Fault, decision_faults
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.reference import ReferencePrices
 from agent.units import Price
@@ -88,6 +88,11 @@ class DecisionResult:
             layer_part.ends_execution for layer_part in self.layers
         )
 
+    def with_notes(self, *notes: str) -> DecisionResult:
+        """Return the result with these notes, empty ones left out, at the end of its reason."""
+        reason = "; ".join(filter(None, (self.decision.reason, *notes)))
+        return replace(self, decision=replace(self.decision, reason=reason))
+
     def without_trades(self, decision: Decision, not_worth_reason: str = "") -> DecisionResult:
         """Return the result of this decision instead, for which purchases and layers trade nothing.
         `not_worth_reason` is the reason if what is due is not worth its cost.
@@ -145,6 +150,11 @@ class DecisionContext:
         return compute_drifts(self.step, self.prices)
 
     @cached_property
+    def faults(self) -> tuple[Fault, ...]:
+        """Every unknown, stale or contradictory input; empty if the step can be decided."""
+        return tuple(decision_faults(self.step, self.references))
+
+    @cached_property
     def stop_fault(self) -> Fault | None:
         """Reason to stop all trading; None if trading is allowed."""
         step = self.step
@@ -185,13 +195,15 @@ Decider = Callable[[DecisionContext], DecisionResult | None]
 """Function that returns the decision of a step, or None to leave it to the next decider."""
 
 
+def decider_results(
+    deciders: Sequence[Decider], context: DecisionContext
+) -> Iterator[DecisionResult]:
+    """Yield the result of each decider that has one."""
+    for decider in deciders:
+        if (decision_result := decider(context)) is not None:
+            yield decision_result
+
+
 def first_result(deciders: Sequence[Decider], context: DecisionContext) -> DecisionResult | None:
     """Return the first result of these deciders; None if none decides."""
-    return next(
-        (
-            decision_result
-            for decider in deciders
-            if (decision_result := decider(context)) is not None
-        ),
-        None,
-    )
+    return next(decider_results(deciders, context), None)

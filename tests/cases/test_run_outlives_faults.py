@@ -340,7 +340,7 @@ def test_run__store_cannot_be_used_for_a_while__trades_later(
 def test_run__protection_stays_due__looks_soon_and_no_later_than_the_interval(
     level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cycles, "PROMPT_LOOK_CHECKS", (lambda _step: True,))
+    monkeypatch.setattr(cycles, "needs_prompt_look", lambda _step: True)
     clock, pauses = Patient(level), list[float]()
     with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
         looks = agent.run(send=True, confirm=yes, every="12s")
@@ -357,7 +357,7 @@ def test_run__a_calm_look_in_between__pauses_begin_anew(
     level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     due = [True] * count + [False] + [True] * 2
-    monkeypatch.setattr(cycles, "PROMPT_LOOK_CHECKS", (lambda _step: due.pop(0),))
+    monkeypatch.setattr(cycles, "needs_prompt_look", lambda _step: due.pop(0))
     clock, pauses = Patient(level), list[float]()
     with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
         looks = agent.run(send=True, confirm=yes, every="10m")

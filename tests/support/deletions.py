@@ -23,7 +23,8 @@ def delete_layer(agent: Path, name: str) -> None:
 
 class _Rows(ast.NodeTransformer):
     """Drops a layer's imports, and the elements of tuples and mappings, and the base classes, that name what they import. A row that
-    is stored by the name of a class goes with the class.
+    is stored by the name of a class goes with the class. A row of another that only gets what a layer offers, as an argument, loses the
+    argument.
     """
 
     def __init__(self, layer: str) -> None:
@@ -54,7 +55,19 @@ class _Rows(ast.NodeTransformer):
     def _kept(self, nodes: list[N]) -> list[N]:
         return [node for node in nodes if not self._uses(node)]
 
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        node.args = self._kept(node.args)
+        node.keywords = self._kept(node.keywords)
+        return self.generic_visit(node)
+
     def _uses(self, node: ast.AST) -> bool:
+        if isinstance(node, ast.keyword):
+            return not isinstance(node.value, ast.Tuple) and self._uses(node.value)
+        if isinstance(node, ast.Call):  # a row of what is called, or of the first argument: partial(decide, ...)
+            return self._names_layer(node.func) or (isinstance(node.func, ast.Name) and bool(node.args) and self._names_layer(node.args[0]))
+        return self._names_layer(node)
+
+    def _names_layer(self, node: ast.AST) -> bool:
         used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
         used |= {part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
         return bool(used & self._names)

@@ -34,6 +34,11 @@ class FuturesConfig(LayerConfig):
     targets_before_hedges_bps: tuple[tuple[str, int], ...] = ()
     """Targets by token, before the adjustment for open hedges; empty without a hedge."""
 
+    @property
+    def acts_beside_spot(self) -> bool:
+        """See LayerConfig."""
+        return self.policy is not None
+
 
 @dataclass(frozen=True, slots=True)
 class FuturesState(LayerState):

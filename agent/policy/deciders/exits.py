@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers.policy import FREEING_DECIDERS
 from agent.model import (
     Hold,
     Rebalance,
@@ -12,20 +11,18 @@ from agent.model import (
 )
 from agent.policy import native_coin
 from agent.policy import rebalance as rebalances
-from agent.policy.decision import DecisionContext, DecisionResult, first_result
+from agent.policy.decision import DecisionContext, DecisionResult
 from agent.policy.orders import exits
 
 
 def sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
-    """Sell the assets of triggered exit orders, one at a time; if the wallet has none left, let a
-    layer free it first, such as a liquidity position.
-    """
+    """Sell the assets of triggered exit orders, one at a time; None if the wallet has none left."""
     if context.stop_fault:
         return None
     step = context.step
     drifts = context.drifts
     if (sale := exits.triggered_exit(step, drifts)) is None:
-        return first_result(FREEING_DECIDERS, context)
+        return None
     if refill := native_coin.top_up(step, sale):
         return context.result(refill)
     return replace(context.result(sale), exit_token=exits.exit_tokens(step, drifts)[0])

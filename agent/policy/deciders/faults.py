@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
-from agent.layers import policy as layer_policy
 from agent.model import HaltCode, Hold
 from agent.policy import minimum, target_changes
-from agent.policy.deciders import exits
 from agent.policy.decision import (
+    Decider,
     DecisionContext,
     DecisionResult,
     first_fault,
@@ -17,46 +16,43 @@ from agent.policy.decision import (
     spares_exits,
 )
 from agent.policy.drift import investable_total
-from agent.policy.step_faults import Fault, decision_faults
+from agent.policy.step_faults import Fault
 
 
-def halt_on_faults(context: DecisionContext) -> DecisionResult | None:
+def halt_on_faults(
+    context: DecisionContext,
+    *,
+    spared_deciders: Sequence[Decider],
+    deciders_without_prices: Sequence[Decider],
+) -> DecisionResult | None:
     """Halt while an input of the decision is unknown, stale or contradictory.
 
-    If only the prices or orders of some assets are at fault, exits that do not depend on these
-    prices are sold; layers reduce what needs no prices of the spot portfolio.
+    If only the prices or orders of some assets are at fault, `spared_deciders` decide first, which
+    do not depend on these; `deciders_without_prices` need no prices of the spot portfolio.
     """
-    faults = decision_faults(context.step, context.references)
-    if not faults:
+    if not context.faults:
         return None
-    halt = halt_with(faults)
-    decision_result = None
-    if spares_exits(halt):
-        decision_result = first_result(
-            layer_policy.ESCAPE_DECIDERS, context
-        ) or exits.sell_triggered_exits(context)
-    for reduce_without_prices in layer_policy.DECIDERS_WITHOUT_PRICES:
-        decision_result = decision_result or reduce_without_prices(context, halt)
+    halt = halt_with(context.faults)
+    decision_result = first_result(spared_deciders, context) if spares_exits(halt) else None
+    decision_result = decision_result or first_result(deciders_without_prices, context)
     if decision_result is None:
         return DecisionResult(halt, (), context.references)
-    reason = f"{decision_result.decision.reason}; nothing else is traded: {halt.reason}"
-    return replace(decision_result, decision=replace(decision_result.decision, reason=reason))
+    return decision_result.with_notes(f"nothing else is traded: {halt.reason}")
 
 
-def sell_only_exits(context: DecisionContext) -> DecisionResult | None:
-    """Only sell triggered exits and reduce what layers hold while an asset without a price is
-    excluded.
+def sell_only_exits(
+    context: DecisionContext, *, spared_deciders: Sequence[Decider]
+) -> DecisionResult | None:
+    """Let only `spared_deciders` decide while an asset without a price is excluded: exits, and
+    reductions of what layers hold.
     """
     if not (exits_only_reason := context.step.exclusions.exits_only_reason):
         return None
-    if (
-        exit_result := exits.sell_triggered_exits(context)
-        or first_result(layer_policy.REDUCTION_DECIDERS, context)
-    ) is None:
+    decision_result = first_result(spared_deciders, context)
+    if decision_result is None:
         halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, exits_only_reason)])
         return DecisionResult(halt, (), context.references)
-    reason = f"{exit_result.decision.reason}; nothing else is traded: {exits_only_reason}"
-    return replace(exit_result, decision=replace(exit_result.decision, reason=reason))
+    return decision_result.with_notes(f"nothing else is traded: {exits_only_reason}")
 
 
 def halt_when_stopped(context: DecisionContext) -> DecisionResult | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from agent.layers import policy as layer_policy
-from agent.model import (
-    Hold,
-)
+from agent.model import Hold, LayerResult
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchases, transfers
 from agent.policy.decision import DecisionContext, DecisionResult, halt_with
@@ -26,15 +24,19 @@ def wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     return context.result(Hold(halt.reason, next_s, "limits.first_purchase"))
 
 
-def continue_purchase(context: DecisionContext) -> DecisionResult | None:
-    """Trade the due part of the active purchase, or wait for it."""
+def continue_purchase(
+    context: DecisionContext, *, layer_part: Callable[[DecisionContext], LayerResult] | None = None
+) -> DecisionResult | None:
+    """Trade the due part of the active purchase, or wait for it; `layer_part` returns a layer's
+    part of the decision.
+    """
     step = context.step
     if (decision_and_part := purchases.decide_part(step, context.drifts)) is None:
         return None
     decision, purchase_result = decision_and_part
     decision_result = replace(context.result(decision), purchase_result=purchase_result)
-    for layer_part_of in layer_policy.PURCHASE_PART_BUILDERS:
-        decision_result = decision_result.with_layer(layer_part_of(context))
+    if layer_part is not None:
+        decision_result = decision_result.with_layer(layer_part(context))
     if purchase_result.due_part is not None and (refill := native_coin.top_up(step, decision)):
         return decision_result.without_trades(refill)
     return decision_result

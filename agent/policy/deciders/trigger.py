@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.policy import decide_before_swaps, decide_without_swaps
 from agent.layers.questions import sale_taxes
 from agent.model import (
     AssetDrift,
     Decision,
+    Hold,
+    LayerDecision,
     Limits,
     NoTradeZone,
     Policy,
     Portfolio,
     Rebalance,
+    StepInput,
 )
 from agent.policy import native_coin
 from agent.policy import rebalance as rebalances
@@ -25,11 +28,20 @@ from agent.policy.triggers import bands, no_trade_zone
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.policy.triggers.rules import evaluate_trigger
-from agent.units import format_time
+from agent.units import Price, format_time
 
 
-def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
-    """Rebalance if the trigger fires; else let layers act, or hold."""
+def rebalance_on_trigger(
+    context: DecisionContext,
+    *,
+    decide_without_swaps: Callable[[StepInput, Mapping[str, Price], Hold], LayerDecision | Hold],
+    decide_before_swaps: Callable[[StepInput, Mapping[str, Price]], LayerDecision | Hold | None]
+    | None = None,
+) -> DecisionResult:
+    """Rebalance if the trigger fires; else let layers act, or hold. `decide_without_swaps` decides
+    what is done in place of a hold; `decide_before_swaps` what precedes the rebalance, because its
+    swaps spend what that frees.
+    """
     step = context.step
     prices = context.prices
     trigger_result, zone, drifts = _evaluate_portfolio_trigger(context)
@@ -49,8 +61,10 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
             decision, is_reviewed = rebalances.confirm_rebalance(
                 step, prices, decision, is_reviewed, trigger_result.fired_by_schedule
             )
-        if isinstance(decision, Rebalance) and (
-            decision_before_swaps := decide_before_swaps(step, prices)
+        if (
+            isinstance(decision, Rebalance)
+            and decide_before_swaps is not None
+            and (decision_before_swaps := decide_before_swaps(step, prices))
         ):
             decision = decision_before_swaps
             is_reviewed = False

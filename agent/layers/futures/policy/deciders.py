@@ -14,7 +14,7 @@ from agent.layers.futures.policy.needs import (
 )
 from agent.layers.futures.state import futures_policy, futures_progress
 from agent.layers.questions import SPOT_FAULTS
-from agent.model import AdjustFutures, Halt, HaltCode, Hold, StepInput
+from agent.model import AdjustFutures, HaltCode, Hold, StepInput
 from agent.policy import failures, native_coin
 from agent.policy.decision import FAULTS_OF_SOME_ASSETS, DecisionContext, DecisionResult
 
@@ -29,7 +29,7 @@ FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
 """Faults of the spot portfolio, which do not affect futures reductions."""
 
 
-def reduce_without_prices(context: DecisionContext, halt: Halt) -> DecisionResult | None:
+def reduce_without_prices(context: DecisionContext) -> DecisionResult | None:
     """Reduce futures by the venue's own figures alone, without prices of the spot portfolio:
     futures that breach a limit despite FAULTS_OF_SPOT, futures near liquidation despite any fault.
     """
@@ -39,7 +39,7 @@ def reduce_without_prices(context: DecisionContext, halt: Halt) -> DecisionResul
     due_adjustment = emergency_adjustment(
         step.snapshot, futures_policy(step), futures_progress(step)
     )
-    if due_adjustment is None and {*halt.codes} <= FAULTS_OF_SPOT:
+    if due_adjustment is None and {fault.code for fault in context.faults} <= FAULTS_OF_SPOT:
         due_adjustment = due_futures_adjustment(step, ())
     if due_adjustment is None or not due_adjustment.is_reducing:
         return None
@@ -96,13 +96,13 @@ def _after_top_up(context: DecisionContext, due_adjustment: AdjustFutures) -> De
     return context.result(native_coin.top_up(context.step, due_adjustment) or due_adjustment)
 
 
-def open_positions(context: DecisionContext, decision_result: DecisionResult) -> DecisionResult:
+def open_positions(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
     """Replace a hold of the spot portfolio with orders towards the futures targets, unless
     failures, withdrawals or unexplained changes block them.
     """
-    step = context.step
     if futures_policy(step) is None or not isinstance(decision_result.decision, Hold):
         return decision_result
+    context = DecisionContext(step, decision_result.references)
     if (
         context.exits_only_faults
         or failures.is_stopped(step.history)
@@ -115,8 +115,3 @@ def open_positions(context: DecisionContext, decision_result: DecisionResult) ->
     next_decision = native_coin.top_up(step, due_adjustment) or due_adjustment
     combined_reason = f"{next_decision.reason}; spot: {decision_result.decision.reason}"
     return replace(decision_result, decision=replace(next_decision, reason=combined_reason))
-
-
-def acts_beside_spot(step: StepInput) -> bool:
-    """True with futures, whose orders do not depend on the spot portfolio's trades."""
-    return futures_policy(step) is not None

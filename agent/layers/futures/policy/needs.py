@@ -65,6 +65,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import failures, native_coin
+from agent.policy.decision import DecisionResult
 from agent.units import BPS, Value, ceil_int, floor_int, format_time
 
 ASK_REMEDY = "futures.ask requires a confirmation: trimtab rebalance --send"
@@ -77,7 +78,7 @@ ORDER_GAS = 1_100_000
 
 def due_futures_adjustment(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
     """Return the futures adjustment due at this block; None without futures, if every weight and
-    limit is kept, and while account or indexes are unknown (`futures_note` reports that). If an
+    limit is kept, and while account or indexes are unknown (`add_notes` reports that). If an
     index is unknown, reductions continue in the other markets. `drifts` are empty while spot prices
     or balances are unknown, which blocks only the actions that depend on them.
     """
@@ -250,11 +251,12 @@ def cooldown_reason(opens_from_s: int, now_s: int) -> str:
     return f"no position is opened before {format_time(opens_from_s)}, after an emergency"
 
 
-def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
-    """Return notes on a futures layer that cannot act or waits for the user, on positions kept
-    small by funding, and on a delegate's key; empty if there are none.
+def add_notes(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
+    """Return the decision with notes on a futures layer that cannot act or waits for the user, on
+    positions kept small by funding, and on a delegate's key.
     """
     notes = []
+    drifts = decision_result.drifts
     account = margin_account(step.snapshot)
     policy = futures_policy(step)
     waiting_reasons = [
@@ -291,7 +293,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
             f"futures: this key is a delegate of {policy.trader}; it trades and neither"
             " deposits nor withdraws margin, which counts in the owner's portfolio alone"
         )
-    return "; ".join(notes)
+    return decision_result.with_notes(*notes)
 
 
 def _silent_back_offs(step: StepInput) -> list[str]:

@@ -41,7 +41,11 @@ def withdraw_over_limit(context: DecisionContext) -> DecisionResult | None:
 
 
 def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
-    """Withdraw from targeted pools what triggered orders sell, once the wallet has none of it."""
+    """Withdraw from targeted pools what triggered orders sell, once the wallet has none of it; only
+    stops and faults block it.
+    """
+    if context.stop_fault:
+        return None
     step = context.step
     sold_tokens = exits.leaving_tokens(step.portfolio, step.history, step.targets, context.drifts)
     pooled_tokens = {
