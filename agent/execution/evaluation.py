@@ -20,7 +20,7 @@ from agent.execution.step_context import (
     propose_screened,
 )
 from agent.guards.table import MARKET_GUARDS, REMEDIES
-from agent.layers.planning import REFUSED_PLAN_REMOVERS
+from agent.layers.planning import PLANNERS
 from agent.model import (
     BlockedExit,
     Halt,
@@ -258,12 +258,11 @@ def _without_refused_part(refused_outcome: StepOutcome) -> StepInput | None:
     if refused_outcome.kind is not OutcomeKind.REFUSED or not step.acts_beside_spot:
         return None
     if not isinstance(decision, Rebalance):
-        reduced_steps = (
-            without_part(step, decision, refused_outcome.plan, refused_outcome.reason)
-            for without_part in REFUSED_PLAN_REMOVERS
-        )
-        return next(
-            (reduced_step for reduced_step in reduced_steps if reduced_step is not None), None
+        layer_planner = PLANNERS.get(type(decision))
+        if layer_planner is None:
+            return None
+        return layer_planner.without_refused_plan(
+            step, decision, refused_outcome.plan, refused_outcome.reason
         )
     if not decision.by_trigger or step.progress.spot_hold_reason:
         return None

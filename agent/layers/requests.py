@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.errors import Refused
 from agent.layers.futures.planning import requests as futures
 from agent.layers.futures.requests import CloseHedge, Deleverage, MarginAccountRequest, OpenHedge
-from agent.layers.liquidity.planning import requests as liquidity
-from agent.model import Halt, LayerRequest, Plan, StepInput
+from agent.model import LayerRequest
 from agent.planning.proposals import Proposer
 
 PROPOSERS: Mapping[type[LayerRequest], Callable[[Any], Proposer]] = {
@@ -19,12 +17,6 @@ PROPOSERS: Mapping[type[LayerRequest], Callable[[Any], Proposer]] = {
     CloseHedge: futures.hedge_proposer,
 }
 """Proposer of a request, by its type; equal inputs give equal proposals."""
-SHUTDOWN_RELEASES: tuple[Callable[[StepInput], Plan | Halt | Refused | None], ...] = (
-    liquidity.plan_full_withdrawal,
-)
-"""What a layer frees before the wallet's assets are sold for the shutdown: its plan, the refusal of
-that plan or the halt of the step; None if there is nothing.
-"""
 COMMANDS: Mapping[type[LayerRequest], Callable[[Any], str]] = {
     MarginAccountRequest: futures.move_command,
     Deleverage: lambda _: "deleverage",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
 
 from agent.layers.holding import planning as holding
 from agent.layers.tax import planning as tax
@@ -10,18 +12,26 @@ from agent.model import Plan, Rebalance, StepInput
 from agent.planning import planner
 from agent.units import Value
 
-SALE_LIMITS: tuple[Callable[[StepInput, Rebalance, Plan, tuple[Value, str] | None], Plan], ...] = (
-    holding.without_held_sales,
-    tax.within_year_limit,
+
+@dataclass(frozen=True, slots=True)
+class SaleRules:
+    """A layer's rules of a plan's sales."""
+
+    limit_sales: Callable[[StepInput, Rebalance, Plan, tuple[Value, str] | None], Plan]
+    """Returns the plan, or one that sells less, within the layer's limit and the bound on turnover.
+    Raises NothingPlanned if the limit allows no plan. It gets the decision of the plan before it,
+    whose goal says what an earlier limit leaves.
+    """
+    taxed_gain: Callable[[StepInput, Plan], Value] = lambda *_: Fraction(0)
+    """Gain of the plan on which tax is due, in numeraire base units."""
+    plan_tax: Callable[[StepInput, Plan], Value] = lambda *_: Fraction(0)
+    """Tax on the plan's sales that counts as its cost, in numeraire base units."""
+
+
+SALE_RULES: tuple[SaleRules, ...] = (
+    SaleRules(holding.without_held_sales),
+    SaleRules(tax.within_year_limit, tax.taxed_gain, tax.plan_tax),
 )
-"""Return the plan, or one that sells less, within a layer's limit and the bound on turnover. Raise
-NothingPlanned if the limit allows no plan. Each gets the decision of the plan before it, whose goal
-says what an earlier limit leaves.
-"""
-TAXED_GAINS: tuple[Callable[[StepInput, Plan], Value], ...] = (tax.taxed_gain,)
-"""Gains of a plan on which tax is due."""
-PLAN_TAXES: tuple[Callable[[StepInput, Plan], Value], ...] = (tax.plan_tax,)
-"""Tax on a plan's sales that counts as its cost, in numeraire base units."""
 
 
 def plan_sales(
@@ -31,7 +41,17 @@ def plan_sales(
     turnover, with the name of that limit. Raises Refused as the planner does.
     """
     plan = planner.plan(step, decision, turnover_cap=turnover_cap)
-    for limit_sales in SALE_LIMITS:
+    for rules in SALE_RULES:
         if isinstance(plan.decision, Rebalance):
-            plan = limit_sales(step, plan.decision, plan, turnover_cap)
+            plan = rules.limit_sales(step, plan.decision, plan, turnover_cap)
     return plan
+
+
+def taxed_gain(step: StepInput, plan: Plan) -> Value:
+    """Return the gain of a plan on which tax is due, in numeraire base units."""
+    return sum((rules.taxed_gain(step, plan) for rules in SALE_RULES), Fraction(0))
+
+
+def plan_tax(step: StepInput, plan: Plan) -> Value:
+    """Return the tax on a plan's sales that counts as its cost, in numeraire base units."""
+    return sum((rules.plan_tax(step, plan) for rules in SALE_RULES), Fraction(0))

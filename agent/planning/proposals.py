@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
@@ -250,7 +249,8 @@ def _propose_in_layer(step: StepInput, decision_result: DecisionResult) -> Propo
     """Return the plan of a layer's decision; if the layer can do nothing, the proposal without
     it, with the reason.
     """
-    plan_or_step = layer_planning.PLANNERS[type(decision_result.decision)](step, decision_result)
+    layer_planner = layer_planning.PLANNERS[type(decision_result.decision)]
+    plan_or_step = layer_planner.plan_decision(step, decision_result)
     if isinstance(plan_or_step, Plan):
         return Proposal(replace(decision_result, decision=plan_or_step.decision), plan_or_step)
     return _propose_decision(plan_or_step, decide(plan_or_step))
@@ -431,11 +431,14 @@ def _plan_rebalance(
                 uneconomic_plan_reason(decision.reason, tradeoff, step_input.portfolio, zone),
                 RISK_RULE,
             )
-    for replace_sale in layer_planning.SALE_REPLACERS:
-        decision_result, plan = replace_sale(step_input, decision_result, decision, plan)
-    if isinstance(plan.decision, Rebalance):
-        return _schedule_plan(step_input, decision_result, plan.decision, plan)
-    return Proposal(decision_result, plan)
+    decision_result, amended_plan = layer_planning.amend_plan(step_input, decision_result, plan)
+    return Proposal(
+        decision_result,
+        amended_plan,
+        needs_more_ticks=(
+            amended_plan is None and bool(plan_pools_out_of_ticks(step_input, plan.legs))
+        ),
+    )
 
 
 def _propose_without_plan(
@@ -485,19 +488,7 @@ def taxed_tradeoff(step: StepInput, plan: Plan, tradeoff: RiskCostTradeoff) -> R
     trigger = step.policy.trigger
     if isinstance(trigger, NoTradeZone) and trigger.risk.after_tax:
         return tradeoff
-    tax = sum((tax_of(step, plan) for tax_of in sales.PLAN_TAXES), Fraction(0))
-    return replace(tradeoff, tax=tax)
-
-
-def _schedule_plan(
-    step: StepInput, decision_result: DecisionResult, decision: Rebalance, plan: Plan
-) -> Proposal:
-    decision_result, scheduled_plan = layer_planning.schedule(step, decision_result, decision, plan)
-    return Proposal(
-        decision_result,
-        scheduled_plan,
-        needs_more_ticks=scheduled_plan is None and bool(plan_pools_out_of_ticks(step, plan.legs)),
-    )
+    return replace(tradeoff, tax=sales.plan_tax(step, plan))
 
 
 def _hold_not_worth_it(

@@ -11,6 +11,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.layers import requests as layer_requests
 from agent.layers import sales
+from agent.layers.planning import PLANNERS
 from agent.model import (
     AgentCycle,
     AssetDrift,
@@ -238,8 +239,8 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
     halt_decision: Halt | None = None
     layer_refusal: Refused | None = None
     step = quarantine.exclude_unpriced_assets(original_step)
-    for release_holdings in layer_requests.SHUTDOWN_RELEASES:
-        match release_holdings(step):
+    for layer_planner in PLANNERS.values():
+        match layer_planner.plan_release(step):
             case Plan() as plan:
                 return _owner_proposal(step, plan.decision, plan)
             case Halt() as halt if not spares_exits(halt):

@@ -425,8 +425,7 @@ def _tax(step: StepInput, plan: Plan) -> Value:
     policy = futures_policy(step)
     if policy is None or policy.hedge_policy is None:
         return ZERO
-    taxed_gain = sum((gain_of(step, plan) for gain_of in sales.TAXED_GAINS), ZERO)
-    return taxed_gain * policy.hedge_policy.tax_rate_bps / BPS
+    return sales.taxed_gain(step, plan) * policy.hedge_policy.tax_rate_bps / BPS
 
 
 def _opening_plan(
