@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +13,7 @@ from agent.model import (
     Limits,
     LimitSpec,
     LimitUnit,
+    Plan,
     Portfolio,
     StepInput,
     TighterDirection,
@@ -64,7 +65,8 @@ class Guard(Generic[T]):
     `measure` compares the case with it.
 
     `remedy` is an instruction for the owner. A guard that `judges_market` checks only the pools and
-    tokens of a plan; its refusal of one exit does not block the others.
+    tokens of a plan; its refusal of one exit does not block the others. `applies_to` says which
+    plans it judges.
     """
 
     name: str
@@ -73,6 +75,20 @@ class Guard(Generic[T]):
     measure: Callable[[GuardCase, T], GuardMeasurement]
     remedy: str
     judges_market: bool = False
+    applies_to: Callable[[Plan], bool] = lambda _: True
+
+    def measured_by(self, *measures: Callable[[GuardCase, T], GuardMeasurement | None]) -> Guard[T]:
+        """Return the guard that takes the first of these measurements, such as those of a layer's
+        actions, and its own where all are None.
+        """
+
+        def measure(case: GuardCase, limit: T) -> GuardMeasurement:
+            for measure_plan in measures:
+                if (measurement := measure_plan(case, limit)) is not None:
+                    return measurement
+            return self.measure(case, limit)
+
+        return replace(self, measure=measure)
 
     def judge(self, case: GuardCase) -> Verdict:
         """Return the verdict. Missing data refuse the plan; a limit that is off passes."""
@@ -98,6 +114,7 @@ def fixed_guard(
     remedy: str,
     *,
     judges_market: bool = False,
+    applies_to: Callable[[Plan], bool] = lambda _: True,
 ) -> Guard[bool]:
     """Return a guard that the config cannot switch off; `limit_text` is the text of its limit."""
     return Guard(
@@ -107,6 +124,7 @@ def fixed_guard(
         lambda case, _: measure(case),
         remedy,
         judges_market,
+        applies_to,
     )
 
 

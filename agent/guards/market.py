@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from operator import itemgetter
-from typing import Any
 
 from agent.amm import pools
-from agent.guards.case import GuardCase, GuardMeasurement, MissingData
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData, measure_in_layer
 from agent.guards.guard import (
     Guard,
     fixed_guard,
@@ -19,7 +18,6 @@ from agent.guards.guard import (
     limit_guard,
 )
 from agent.guards.replay import SimulatedSwap
-from agent.layers import guards as layer_guards
 from agent.model import (
     Asset,
     FeedRound,
@@ -67,12 +65,8 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the smallest slippage s, in whole bps, that allows each minimum output: minimum ≥ ⌊out
     · (1 − s)⌋.
 
-    A minimum above the simulated output would revert. A plan of a layer's actions is measured by
-    the layer.
+    A minimum above the simulated output would revert.
     """
-    for measure_slippage in layer_guards.ACTION_SLIPPAGES:
-        if (measurement := measure_slippage(case, limit_bps)) is not None:
-            return measurement
     largest_slippage_bps = 0
     for swap in case.swaps():
         min_out_raw = swap.leg.min_out_raw
@@ -98,9 +92,6 @@ def measure_fair_floor(case: GuardCase) -> GuardMeasurement:
     This guard cannot be switched off. If one of the two limits is off, the other still bounds the
     price. If both are off, the guard refuses, because a searcher could take all but one base unit.
     """
-    for measure_floor in layer_guards.ACTION_FLOORS:
-        if (measurement := measure_floor(case)) is not None:
-            return measurement
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
         return GuardMeasurement(
             "any price: limits.slippage and limits.price_impact are both off", False
@@ -190,38 +181,35 @@ def _depth_value(case: GuardCase, pool: Pool) -> Fraction:
     )
 
 
-LEG_GUARDS: tuple[Guard[Any], ...] = (
-    limit_guard(
-        "price_impact",
-        lambda limits: limits.price_impact_bps,
-        price_impact,
-        "trade less per slice, add deeper pools, or raise limits.price_impact",
-        judges_market=True,
-    ),
-    limit_guard(
-        "slippage",
-        lambda limits: limits.slippage_bps,
-        slippage,
-        "plan again at a new block, or raise limits.slippage",
-        judges_market=True,
-    ),
-    fixed_guard(
-        "fair_floor",
-        "reference less fee, impact and slippage limits",
-        measure_fair_floor,
-        "a pool is off the reference price or the minimum is too low; plan again later, and keep"
-        " slippage or price_impact on",
-        judges_market=True,
-    ),
-    limit_guard(
-        "pool_min_value",
-        lambda limits: limits.pool_min_value,
-        pool_min_value,
-        "remove this pool, or lower limits.pool_min_value",
-        judges_market=True,
-    ),
+PRICE_IMPACT = limit_guard(
+    "price_impact",
+    lambda limits: limits.price_impact_bps,
+    price_impact,
+    "trade less per slice, add deeper pools, or raise limits.price_impact",
+    judges_market=True,
 )
-"""Guards of legs and pools, in the order of their verdicts."""
+SLIPPAGE = limit_guard(
+    "slippage",
+    lambda limits: limits.slippage_bps,
+    slippage,
+    "plan again at a new block, or raise limits.slippage",
+    judges_market=True,
+)
+FAIR_FLOOR = fixed_guard(
+    "fair_floor",
+    "reference less fee, impact and slippage limits",
+    measure_fair_floor,
+    "a pool is off the reference price or the minimum is too low; plan again later, and keep"
+    " slippage or price_impact on",
+    judges_market=True,
+)
+POOL_MIN_VALUE = limit_guard(
+    "pool_min_value",
+    lambda limits: limits.pool_min_value,
+    pool_min_value,
+    "remove this pool, or lower limits.pool_min_value",
+    judges_market=True,
+)
 
 
 # --- Guards of prices: pool against reference, feed age, feed against TWAP, stablecoin pegs.
@@ -340,8 +328,7 @@ def _pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
             ),
             f"pool {swap.leg.pool}",
         )
-    for deviations_of in layer_guards.POOL_DEVIATIONS:
-        yield from deviations_of(case)
+    yield from measure_in_layer(case.layer_answers.pool_deviations)
 
 
 def _twap_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
@@ -415,41 +402,37 @@ def _sequencer_grace_s(step: StepInput) -> int | None:
     return None if step.reference.sequencer_feed is None else step.reference.sequencer_grace_s
 
 
-PRICE_GUARDS: tuple[Guard[Any], ...] = (
-    limit_guard(
-        "oracle_deviation",
-        lambda limits: limits.oracle_deviation_bps,
-        oracle_deviation,
-        "pools and reference disagree: wait, or check feeds and pools with trimtab doctor",
-        judges_market=True,
-    ),
-    Guard(
-        "feed_health",
-        _feed_max_age_s,
-        lambda limit, _: format_seconds(limit),
-        feed_health,
-        "wait for a fresh round, check the feed's address, or raise reference.feed_max_age",
-    ),
-    Guard(
-        "sequencer",
-        _sequencer_grace_s,
-        lambda grace_s, _: f"up for {format_seconds(grace_s)}",
-        sequencer,
-        "wait until the rollup's sequencer has been up for reference.sequencer_grace",
-    ),
-    limit_guard(
-        "second_quote_deviation",
-        lambda limits: limits.second_quote_deviation_bps,
-        second_quote,
-        "check addresses and endpoint with trimtab doctor, or limits.second_quote_deviation ="
-        " 'off'",
-        judges_market=True,
-    ),
-    limit_guard(
-        "depeg",
-        lambda limits: limits.depeg_bps,
-        depeg,
-        "a stablecoin is off its peg: decide what to hold, or raise limits.depeg",
-    ),
+ORACLE_DEVIATION = limit_guard(
+    "oracle_deviation",
+    lambda limits: limits.oracle_deviation_bps,
+    oracle_deviation,
+    "pools and reference disagree: wait, or check feeds and pools with trimtab doctor",
+    judges_market=True,
 )
-"""Guards of prices, in the order of their verdicts."""
+FEED_HEALTH = Guard(
+    "feed_health",
+    _feed_max_age_s,
+    lambda limit, _: format_seconds(limit),
+    feed_health,
+    "wait for a fresh round, check the feed's address, or raise reference.feed_max_age",
+)
+SEQUENCER = Guard(
+    "sequencer",
+    _sequencer_grace_s,
+    lambda grace_s, _: f"up for {format_seconds(grace_s)}",
+    sequencer,
+    "wait until the rollup's sequencer has been up for reference.sequencer_grace",
+)
+SECOND_QUOTE_DEVIATION = limit_guard(
+    "second_quote_deviation",
+    lambda limits: limits.second_quote_deviation_bps,
+    second_quote,
+    "check addresses and endpoint with trimtab doctor, or limits.second_quote_deviation = 'off'",
+    judges_market=True,
+)
+DEPEG = limit_guard(
+    "depeg",
+    lambda limits: limits.depeg_bps,
+    depeg,
+    "a stablecoin is off its peg: decide what to hold, or raise limits.depeg",
+)

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from functools import partial
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limit_guard
 from agent.guards.max_weight import max_weight
-from agent.layers import guards as layer_guards
 from agent.layers.questions import unknown_value_reason
 from agent.model import StepInput, TopUp
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.automatic_deposits import automatic_deposits_value
 from agent.policy.cash_flows.balance_changes import DAY_S
-from agent.units import BPS
+from agent.units import BPS, Value
 
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return fees, impact, skew and gas, recomputed, per unit of value moved.
 
     A plan that moves no value may have no cost, except for the gas of a gas money refill, which
-    limits.gas_price and limits.gas_per_day bound. A plan of a layer's actions is measured by the
-    layer.
+    limits.gas_price and limits.gas_per_day bound.
 
     If feed and TWAP differ, the cost at the worse of both for the wallet may exceed the limit by
     limits.slippage, so that a feed that lags within limits.oracle_deviation does not hide a skewed
     pool (T29). Exits are not held to it.
     """
-    for measure_cost in layer_guards.PLAN_COSTS:
-        if (measurement := measure_cost(case, limit_bps)) is not None:
-            return measurement
     moved_value = case.turnover()
     cost = case.cost()
     if isinstance(case.plan.decision, TopUp):
@@ -99,7 +95,9 @@ def _with_exempt_turnover(
     )
 
 
-def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
+def daily_loss(
+    case: GuardCase, limit_bps: int, action_cost: Callable[[GuardCase], Value] | None = None
+) -> GuardMeasurement:
     """Return the loss of the last 24 h of chain time plus the worst case of this plan, over the
     investable total (T6, T21).
 
@@ -107,8 +105,9 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     wallet (T29), and all gas is burned. An exit counts at its
     predicted cost, because it must not wait for an improbable worst case, and with past losses from
     trades only: unexplained decreases do not count, nor does the gas of failed transactions
-    (limits.gas_per_day bounds it). A predicted gain does not offset losses. Raises MissingData if
-    the last 24 h are unknown.
+    (limits.gas_per_day bounds it). A predicted gain does not offset losses. `action_cost` returns
+    the largest cost of a plan's actions in a layer besides gas. Raises MissingData if the last 24 h
+    are unknown.
     """
     if case.layer_answers.only_reduces():
         return GuardMeasurement(case.layer_answers.exemption_text, True)
@@ -122,9 +121,8 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         history.budgets.non_trade_gas_24h_wei,
     )
     plan_loss = case.cost() if counts_predicted_cost else case.worst_cost()
-    plan_loss += sum(
-        (worst_cost_of(case) for worst_cost_of in layer_guards.WORST_COSTS), Fraction(0)
-    )
+    if action_cost is not None:
+        plan_loss += action_cost(case)
     return _measure_loss(case, past_loss + max(plan_loss, Fraction(0)), limit_bps)
 
 
@@ -190,12 +188,7 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
-    """Return the smallest net sale or purchase of one token, in value at reference prices, or the
-    smallest action of a layer.
-    """
-    for measure_smallest in layer_guards.SMALLEST_ACTIONS:
-        if (measurement := measure_smallest(case, limit)) is not None:
-            return measurement
+    """Return the smallest net sale or purchase of one token, in value at reference prices."""
     case.require_complete_replay()
     values_and_tokens = [
         (traded_raw * case.price(token), token)
@@ -270,69 +263,70 @@ def _max_weights_text(max_bps_by_token: dict[str, int], step: StepInput) -> str:
     )
 
 
-PLAN_GUARDS: tuple[Guard[Any], ...] = (
-    limit_guard(
-        "plan_cost",
-        lambda limits: limits.plan_cost_bps,
-        plan_cost,
-        "wait for cheaper gas or deeper pools, trade less, or raise limits.plan_cost",
-        judges_market=True,
-    ),
-    limit_guard(
-        "turnover",
-        lambda limits: limits.turnover_bps,
-        turnover,
-        "trade in slices with destination = 'halfway', or raise limits.turnover",
-    ),
-    limit_guard(
-        "daily_turnover",
-        lambda limits: limits.daily_turnover_bps,
-        daily_turnover,
-        "wait until older trades are 24 h old, or raise limits.daily_turnover",
-    ),
-    limit_guard(
+PLAN_COST = limit_guard(
+    "plan_cost",
+    lambda limits: limits.plan_cost_bps,
+    plan_cost,
+    "wait for cheaper gas or deeper pools, trade less, or raise limits.plan_cost",
+    judges_market=True,
+)
+TURNOVER = limit_guard(
+    "turnover",
+    lambda limits: limits.turnover_bps,
+    turnover,
+    "trade in slices with destination = 'halfway', or raise limits.turnover",
+)
+DAILY_TURNOVER = limit_guard(
+    "daily_turnover",
+    lambda limits: limits.daily_turnover_bps,
+    daily_turnover,
+    "wait until older trades are 24 h old, or raise limits.daily_turnover",
+)
+
+
+def daily_loss_guard(action_cost: Callable[[GuardCase], Value] | None = None) -> Guard[int]:
+    """Return the guard of the losses of 24 h; `action_cost` as in daily_loss."""
+    return limit_guard(
         "daily_loss",
         lambda limits: limits.daily_loss_bps,
-        daily_loss,
+        partial(daily_loss, action_cost=action_cost),
         "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or"
         " raise limits.daily_loss",
-    ),
-    limit_guard(
-        "total_loss",
-        lambda limits: limits.total_loss_bps,
-        total_loss,
-        "find the cause of the losses (trimtab pnl, trimtab history), then raise limits.total_loss or"
-        " stop",
-    ),
-    limit_guard(
-        "balance_jump",
-        lambda limits: limits.balance_jump_bps,
-        balance_jump,
-        "explain the change: trimtab flows, then trimtab flows confirm; an increase is accepted"
-        " after limits.balance_jump_wait",
-    ),
-    *layer_guards.LAYER_LIMIT_GUARDS,
-    Guard(
-        "max_weight",
-        _max_weights,
-        _max_weights_text,
-        max_weight,
-        "buy less of it, or raise limits.max_weight",
-    ),
-    limit_guard(
-        "min_trade",
-        lambda limits: limits.min_trade,
-        min_trade,
-        "wait for more drift, or lower limits.min_trade",
-        judges_market=True,
-    ),
-    Guard(
-        "max_live_value",
-        lambda step: step.limits.max_live_value,
-        lambda limit, step: format_money(limit, step.portfolio.numeraire),
-        max_live_value,
-        "withdraw value from the wallet, or raise portfolio.max_live_value",
-    ),
-    *layer_guards.OUTSIDE_VALUE_GUARDS,
+    )
+
+
+TOTAL_LOSS = limit_guard(
+    "total_loss",
+    lambda limits: limits.total_loss_bps,
+    total_loss,
+    "find the cause of the losses (trimtab pnl, trimtab history), then raise limits.total_loss or"
+    " stop",
 )
-"""Guards in the order of their verdicts."""
+BALANCE_JUMP = limit_guard(
+    "balance_jump",
+    lambda limits: limits.balance_jump_bps,
+    balance_jump,
+    "explain the change: trimtab flows, then trimtab flows confirm; an increase is accepted"
+    " after limits.balance_jump_wait",
+)
+MAX_WEIGHT = Guard(
+    "max_weight",
+    _max_weights,
+    _max_weights_text,
+    max_weight,
+    "buy less of it, or raise limits.max_weight",
+)
+MIN_TRADE = limit_guard(
+    "min_trade",
+    lambda limits: limits.min_trade,
+    min_trade,
+    "wait for more drift, or lower limits.min_trade",
+    judges_market=True,
+)
+MAX_LIVE_VALUE = Guard(
+    "max_live_value",
+    lambda step: step.limits.max_live_value,
+    lambda limit, step: format_money(limit, step.portfolio.numeraire),
+    max_live_value,
+    "withdraw value from the wallet, or raise portfolio.max_live_value",
+)

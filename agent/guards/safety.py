@@ -4,8 +4,6 @@ quorum, failures; and of gas: price, gas per day, native coin left.
 
 from __future__ import annotations
 
-from typing import Any
-
 from agent.amm.pools import holds_token
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import (
@@ -17,7 +15,6 @@ from agent.guards.guard import (
     limit_guard,
 )
 from agent.guards.replay import LegFlow
-from agent.layers import guards as layer_guards
 from agent.layers.questions import gas_price_limit_wei
 from agent.model import LegPlace, Plan, Provide, Snapshot, TopUp
 from agent.policy import failures
@@ -56,12 +53,8 @@ def expiry(case: GuardCase) -> GuardMeasurement:
 
 def balance(case: GuardCase) -> GuardMeasurement:
     """Require that legs spend only investable tokens or tokens bought by earlier legs, and that the
-    router is left empty. Actions of a layer must spend investable balances or the minimum amounts
-    that earlier actions return.
+    router is left empty.
     """
-    for measure_overspending in layer_guards.OVERSPENT_ACTIONS:
-        if (measurement := measure_overspending(case)) is not None:
-            return measurement
     case.require_complete_replay()
     wallet = _ReplayWallet(case)
     for flow in case.replay.flows:
@@ -160,9 +153,6 @@ def prediction(case: GuardCase) -> GuardMeasurement:
                 False,
             )
     predicted_raw_by_token = dict(case.plan.holdings_after)
-    for measure_misprediction in layer_guards.MISPREDICTED_ACTIONS:
-        if (measurement := measure_misprediction(case)) is not None:
-            return measurement
     if case.plan.native_after_wei is not None:
         predicted_raw_by_token[NATIVE] = case.plan.native_after_wei
     for token, change_raw in case.replay.balance_changes_raw.items():
@@ -375,59 +365,56 @@ def _failures_text(revert_count: int, approval_count: int) -> str:
     return f"{revert_count} reverts, {approval_count} approval steps without a swap"
 
 
-SAFETY_GUARDS: tuple[Guard[Any], ...] = (
-    fixed_guard(
-        "kill_switch",
-        "not paused",
-        kill_switch,
-        "find out why it was paused, then run trimtab resume",
-    ),
-    fixed_guard(
-        "quorum",
-        "the configured quorum",
-        quorum,
-        "replace an endpoint that is wrong; with one operator only, add a second one's endpoint, or"
-        " name it in chain.single_operator",
-    ),
-    fixed_guard(
-        "allowlist",
-        "all pinned",
-        allowlist,
-        "check the named contracts, then pin them with trimtab trust",
-        judges_market=True,
-    ),
-    Guard(
-        "token_screen",
-        lambda step: step.limits.token_screen,
-        lambda _, __: SCREENED_TEXT,
-        token_screen,
-        "remove the named tokens from the portfolio, or see docs/tokens.md",
-        judges_market=True,
-    ),
-    fixed_guard(
-        "reverts_in_row",
-        f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}",
-        reverts_in_row,
-        "find the cause (trimtab history), then reset the count with "
-        "trimtab resume; exits continue meanwhile",
-    ),
-    limit_guard(
-        "head_age",
-        lambda limits: limits.head_age_s,
-        head_age,
-        "check the endpoint and this machine's clock",
-    ),
-    fixed_guard("expiry", "made at the head, not expired", expiry, "plan again at a new block"),
-    fixed_guard("balance", "investable balance", balance, "plan again at a new block"),
-    fixed_guard(
-        "prediction",
-        "equal to the simulation",
-        prediction,
-        "plan again at a new block",
-        judges_market=True,
-    ),
+KILL_SWITCH = fixed_guard(
+    "kill_switch",
+    "not paused",
+    kill_switch,
+    "find out why it was paused, then run trimtab resume",
 )
-"""Guards judged before all others, in the order of their verdicts."""
+QUORUM = fixed_guard(
+    "quorum",
+    "the configured quorum",
+    quorum,
+    "replace an endpoint that is wrong; with one operator only, add a second one's endpoint, or"
+    " name it in chain.single_operator",
+)
+ALLOWLIST = fixed_guard(
+    "allowlist",
+    "all pinned",
+    allowlist,
+    "check the named contracts, then pin them with trimtab trust",
+    judges_market=True,
+)
+TOKEN_SCREEN = Guard(
+    "token_screen",
+    lambda step: step.limits.token_screen,
+    lambda _, __: SCREENED_TEXT,
+    token_screen,
+    "remove the named tokens from the portfolio, or see docs/tokens.md",
+    judges_market=True,
+)
+REVERTS_IN_ROW = fixed_guard(
+    "reverts_in_row",
+    f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}",
+    reverts_in_row,
+    "find the cause (trimtab history), then reset the count with "
+    "trimtab resume; exits continue meanwhile",
+)
+HEAD_AGE = limit_guard(
+    "head_age",
+    lambda limits: limits.head_age_s,
+    head_age,
+    "check the endpoint and this machine's clock",
+)
+EXPIRY = fixed_guard("expiry", "made at the head, not expired", expiry, "plan again at a new block")
+BALANCE = fixed_guard("balance", "investable balance", balance, "plan again at a new block")
+PREDICTION = fixed_guard(
+    "prediction",
+    "equal to the simulation",
+    prediction,
+    "plan again at a new block",
+    judges_market=True,
+)
 
 
 NO_GAS = GuardMeasurement("no gas", True)
@@ -501,24 +488,21 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     return GuardMeasurement(format_native(left_wei), left_wei >= limit_wei)
 
 
-GAS_GUARDS: tuple[Guard[Any], ...] = (
-    limit_guard(
-        "gas_price",
-        lambda limits: limits.gas_price_wei,
-        gas_price,
-        "wait for cheaper gas, or raise limits.gas_price",
-    ),
-    limit_guard(
-        "gas_per_day",
-        lambda limits: limits.gas_per_day_wei,
-        gas_per_day,
-        "wait until older transactions are 24 h old, or raise limits.gas_per_day",
-    ),
-    limit_guard(
-        "native_floor",
-        lambda limits: limits.native_floor_wei,
-        native_floor,
-        "send native coin to the wallet, or lower limits.native_floor",
-    ),
+GAS_PRICE = limit_guard(
+    "gas_price",
+    lambda limits: limits.gas_price_wei,
+    gas_price,
+    "wait for cheaper gas, or raise limits.gas_price",
 )
-"""Guards of gas, in the order of their verdicts, after all guards but those of futures."""
+GAS_PER_DAY = limit_guard(
+    "gas_per_day",
+    lambda limits: limits.gas_per_day_wei,
+    gas_per_day,
+    "wait until older transactions are 24 h old, or raise limits.gas_per_day",
+)
+NATIVE_FLOOR = limit_guard(
+    "native_floor",
+    lambda limits: limits.native_floor_wei,
+    native_floor,
+    "send native coin to the wallet, or lower limits.native_floor",
+)

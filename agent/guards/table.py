@@ -1,7 +1,5 @@
-"""All guards of plans in one table, with `judge` and `require_all_passed`; and the guards of
-payouts.
-
-Each guard of a plan is defined beside its measurement.
+"""Judgement of plans by the table of guards, with `judge` and `require_all_passed`; and the guards
+of payouts.
 """
 
 from __future__ import annotations
@@ -11,10 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import ErrorCode, Refused
-from agent.guards import market, portfolio, safety
 from agent.guards.case import build_guard_case
 from agent.guards.guard import OFF, Guard, format_money
-from agent.layers import guards as layer_guards
+from agent.layers.guards import GUARDS
 from agent.model import (
     CashFlows,
     Evidence,
@@ -31,15 +28,7 @@ from agent.policy.cash_flows import transfers
 from agent.reference import reference_prices
 from agent.units import NATIVE, decimal_text
 
-GUARDS: tuple[Guard[Any], ...] = (
-    *safety.SAFETY_GUARDS,
-    *market.LEG_GUARDS,
-    *portfolio.PLAN_GUARDS,
-    *market.PRICE_GUARDS,
-    *safety.GAS_GUARDS,
-)
-"""Guards of every plan, in the order of their verdicts."""
-REMEDIES = {guard.name: guard.remedy for guard in (*GUARDS, *layer_guards.LAYER_GUARDS)}
+REMEDIES = {guard.name: guard.remedy for guard in GUARDS}
 MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
 
 
@@ -50,8 +39,8 @@ def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...
 
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:
-    """Return the guards that judge a plan; those of a layer only if it acts in the layer."""
-    return (*GUARDS, *layer_guards.LAYER_GUARDS) if plan.acts_in_layer else GUARDS
+    """Return the guards that judge a plan."""
+    return tuple(guard for guard in GUARDS if guard.applies_to(plan))
 
 
 def require_all_passed(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -201,6 +202,12 @@ class LayerGuardAnswers:
     def worst_cost(self) -> Value:
         """Return the largest such cost that the actions allow. Raises Refused as `is_required`."""
         return Fraction(0)
+
+    def pool_deviations(self) -> Sequence[tuple[Fraction, str]]:
+        """Return the relative deviations of the actions' pools from the reference, each with the
+        pool's name. Raises Refused as `is_required`, and for a pool without a price.
+        """
+        return ()
 
     def needs_no_gas(self) -> bool:
         """True if the plan sends no transaction."""

@@ -277,7 +277,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
         "layers/guards.py": (
             "# after: from agent.layers.liquidity import guards as liquidity\nfrom agent.layers.lockup import guards as lockup\n",
-            "\n\nLAYER_LIMIT_GUARDS += (lockup.LOCKUP,)\n",
+            "\n\nGUARDS += (lockup.LOCKUP,)\n",
         ),
         "layers/documents.py": (
             "# after: from agent.layers.gradual import documents as gradual\nfrom agent.layers.lockup import documents as lockup\n",

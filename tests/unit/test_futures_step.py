@@ -16,6 +16,7 @@ from agent.app.documents.futures_report import build_futures_report
 from agent.cli.display.futures_tables import show_futures_summary, show_margin
 from agent.execution.evaluation import evaluate_input
 from agent.execution.step_context import OutcomeKind
+from agent.layers.futures.guards import FUTURES_GUARDS
 from agent.layers.futures.notes import order_note
 from agent.layers.futures.policy.needs import reduction_goals, spendable_collateral_raw
 from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
@@ -200,7 +201,7 @@ def test_without_futures_nothing_changes() -> None:
     assert decide(step) == decide(step_input(values=EVEN))
     plan = propose_rebalance(step_input(values={"WETH": 8_000, "USDC": 2_000})).plan
     assert plan is not None
-    assert len(guards.judge(step, plan, evidence(step, plan))) == len(guards.table.GUARDS)
+    assert len(guards.judge(step, plan, evidence(step, plan))) == len(guards.table.GUARDS) - len(FUTURES_GUARDS)
 
 
 @pytest.mark.parametrize(("top_up_bps", "deposits"), [(None, True), (100, False)])

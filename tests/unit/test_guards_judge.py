@@ -15,7 +15,7 @@ from tests.support.builders import address, limits, step_input, with_limits, wit
 from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.text import mentions, raises_code
 
-NAMES = [guard.name for guard in GUARDS]
+NAMES = [guard.name for guard in GUARDS if guard not in FUTURES_GUARDS]
 ALWAYS = {"kill_switch", "quorum", "allowlist", "reverts_in_row", "expiry", "balance", "prediction", "fair_floor"}
 OFF = replace(limits(), **{field.name: None for field in fields(Limits)})
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
@@ -494,57 +495,58 @@ def _multiple_text(share: Fraction) -> str:
     return f"{float(share):.2f}x"
 
 
+_futures_guard = partial(fixed_guard, applies_to=lambda plan: plan.acts_in_layer)
 FUTURES_GUARDS: tuple[Guard[Any], ...] = (
-    fixed_guard(
+    _futures_guard(
         "index_age",
         "futures.limits.index_age",
         _unless_revoking(index_age),
         "wait for a fresh round of the index, or raise futures.limits.index_age",
     ),
-    fixed_guard(
+    _futures_guard(
         "order_bound",
         "within the slippage from the index",
         _unless_revoking(order_bound),
         "plan again at a new block",
     ),
-    fixed_guard(
+    _futures_guard(
         "basis",
         "futures.limits.max_basis",
         _unless_revoking(basis),
         "wait until the mark returns to its index, or raise futures.limits.max_basis",
     ),
-    fixed_guard(
+    _futures_guard(
         "reopening",
         "futures.limits.emergency_cooldown",
         _unless_revoking(reopening),
         "wait until the cooldown has passed, or lower futures.limits.emergency_cooldown",
     ),
-    fixed_guard(
+    _futures_guard(
         "futures_state",
         "every futures limit kept, or only reductions",
         _unless_revoking(account_after_plan),
         "lower the leverage, deposit margin, or raise the named limit",
     ),
-    fixed_guard(
+    _futures_guard(
         "margin_move",
         "wallet, free margin and configured delegate",
         margin_move,
         "move at most what is available, with the account's own key; allow only futures.delegate",
     ),
-    fixed_guard(
+    _futures_guard(
         "top_up_per_day",
         "futures.limits.max_top_up_per_day",
         _unless_revoking(top_up_budget),
         "deposit by hand with trimtab margin --deposit, or raise futures.limits.max_top_up_per_day",
     ),
-    fixed_guard(
+    _futures_guard(
         "reduction_per_day",
         "futures.limits.max_reduction_per_day",
         _unless_revoking(reduction_budget),
         "check why the mark moves; deposit margin, reduce by hand, or "
         "raise futures.limits.max_reduction_per_day",
     ),
-    fixed_guard(
+    _futures_guard(
         "hedge",
         "the value of the held asset",
         _unless_revoking(hedge_size),

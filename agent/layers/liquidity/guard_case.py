@@ -85,6 +85,18 @@ class LiquidityCase(LayerGuardAnswers):
         )
         return max(self.cost(), sum(overpayments, Fraction(0)))
 
+    def pool_deviations(self) -> list[tuple[Fraction, str]]:
+        """Return the deviation of each action's pool from the reference, with the pool's name.
+        Raises Refused for a pool without a price.
+        """
+        deviations = []
+        for simulation in self.simulated_actions():
+            pool_name = f"pool {simulation.action.pool}"
+            if simulation.pool_deviation is None:
+                raise Refused(f"{pool_name} has no price")
+            deviations.append((simulation.pool_deviation, pool_name))
+        return deviations
+
     def _provisions(self) -> list[SimulatedAction]:
         return [
             simulation

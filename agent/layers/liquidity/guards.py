@@ -5,11 +5,10 @@ excess.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from agent.guards.case import GuardCase, GuardMeasurement, MissingData, measure_in_layer
+from agent.guards.case import GuardCase, GuardMeasurement, measure_in_layer
 from agent.guards.guard import Guard, format_money, format_ratio, limit_guard
 from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.policy import valuation
@@ -180,7 +179,7 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     )
 
 
-def measure_fair_floor(case: GuardCase) -> GuardMeasurement | None:
+def measure_fair_floor(case: GuardCase, _: bool) -> GuardMeasurement | None:
     """Require each minimum of an action to be at least that of the reference price; None for a plan
     without actions.
     """
@@ -199,17 +198,7 @@ def measure_fair_floor(case: GuardCase) -> GuardMeasurement | None:
     return GuardMeasurement("every action at or above it", True)
 
 
-def pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    """Yield, for each action, the deviation of its pool from the reference, and the pool as
-    text.
-    """
-    for simulation in _simulated_actions(case):
-        if simulation.pool_deviation is None:
-            raise MissingData(f"pool {simulation.action.pool} has no price")
-        yield simulation.pool_deviation, f"pool {simulation.action.pool}"
-
-
-def measure_overspending(case: GuardCase) -> GuardMeasurement | None:
+def measure_overspending(case: GuardCase, _: bool) -> GuardMeasurement | None:
     """Refuse an action that provides more than investable balances and the minimums of earlier
     actions; None if there is none.
     """
@@ -229,7 +218,7 @@ def measure_overspending(case: GuardCase) -> GuardMeasurement | None:
     return None
 
 
-def measure_misprediction(case: GuardCase) -> GuardMeasurement | None:
+def measure_misprediction(case: GuardCase, _: bool) -> GuardMeasurement | None:
     """Refuse a plan that predicts other amounts of its actions, or other final balances, than the
     replay; None if there are none.
     """
