@@ -1,4 +1,4 @@
-"""The owner's requests that belong to a layer: their proposers, and the commands that make them."""
+"""Proposers of the owner's requests that belong to a layer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,3 @@ PROPOSERS: Mapping[type[LayerRequest], Callable[[Any], Proposer]] = {
     CloseHedge: futures.hedge_proposer,
 }
 """Proposer of a request, by its type; equal inputs give equal proposals."""
-COMMANDS: Mapping[type[LayerRequest], Callable[[Any], str]] = {
-    MarginAccountRequest: futures.move_command,
-    Deleverage: lambda _: "deleverage",
-    OpenHedge: lambda _: "hedge",
-    CloseHedge: lambda _: "hedge",
-}
-"""The owner's command of a request, by its type."""

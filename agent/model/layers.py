@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -169,8 +170,13 @@ class LayerResult(LayerPart):
 
 
 @dataclass(frozen=True, slots=True)
-class LayerRequest:
+class LayerRequest(ABC):
     """Base of the owner's requests to a layer, from which a step starts."""
+
+    @property
+    @abstractmethod
+    def command(self) -> str:
+        """The owner's command that makes the request."""
 
 
 class LayerGuardAnswers:

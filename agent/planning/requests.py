@@ -9,9 +9,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers import requests as layer_requests
 from agent.layers import sales
 from agent.layers.planning import PLANNERS
+from agent.layers.requests import PROPOSERS
 from agent.model import (
     AgentCycle,
     AssetDrift,
@@ -473,7 +473,7 @@ def proposer(request: PlanRequest) -> Proposer:
         case SellEntireBalance():
             return sell_out_proposer(request.token)
         case LayerRequest():
-            return layer_requests.PROPOSERS[type(request)](request)
+            return PROPOSERS[type(request)](request)
 
 
 def requester_name(request: StepRequest) -> str:
@@ -481,7 +481,7 @@ def requester_name(request: StepRequest) -> str:
     match request:
         case AgentCycle():
             return AGENT_REQUESTER
-        case ManualAction():
+        case ManualAction() | LayerRequest():
             return request.command
         case Swap():
             return "swap"
@@ -495,5 +495,3 @@ def requester_name(request: StepRequest) -> str:
             return "stop"
         case SellEntireBalance():
             return "edit --remove"
-        case LayerRequest():
-            return layer_requests.COMMANDS[type(request)](request)

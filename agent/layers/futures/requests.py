@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.model import AccountAction, LayerRequest
+from agent.model import AccountAction, DelegateChange, LayerRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +12,11 @@ class MarginAccountRequest(LayerRequest):
     """Request to deposit or withdraw margin, or to change a delegate."""
 
     action: AccountAction
+
+    @property
+    def command(self) -> str:
+        """See LayerRequest."""
+        return "delegate" if isinstance(self.action, DelegateChange) else "margin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class Deleverage(LayerRequest):
 
     leverage_bps: int | None = None
     symbol: str = ""
+    command = "deleverage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class OpenHedge(LayerRequest):
 
     token: str
     ratio_bps: int
+    command = "hedge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +47,4 @@ class CloseHedge(LayerRequest):
     """Request to close the hedge of a `token`."""
 
     token: str
+    command = "hedge"

@@ -51,11 +51,6 @@ from agent.policy.decision import DecisionResult
 from agent.units import BPS, decimal_text
 
 
-def move_command(request: MarginAccountRequest) -> str:
-    """Return the owner's command of a margin move or delegate change."""
-    return "delegate" if isinstance(request.action, DelegateChange) else "margin"
-
-
 def hedge_proposer(request: OpenHedge | CloseHedge) -> Proposer:
     """Return the proposer that shorts part of a token's excess over its target, or closes its
     hedge, and then holds.
