@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from agent import guards
 from agent.errors import ErrorCode, Refused, UnsendableTransaction
@@ -89,17 +90,15 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
     exit may meet; None in every other case. An exit that was already skipped is not returned.
     """
     exit_token = outcome.decision_result.exit_token
-    failed_verdicts = [verdict for verdict in outcome.refusal_verdicts if not verdict.passed]
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not exit_token:
         return None
     if exit_token in blocked_exits.excluded_tokens(
         outcome.step_input.targets, outcome.step_input.blocked_exits
     ):
         return None
-    if (
-        not failed_verdicts
-        or not {verdict.guard for verdict in failed_verdicts} <= MARKET_GUARDS | WALLET_LIMIT_GUARDS
-    ):
+    failed_verdicts = [verdict for verdict in outcome.refusal_verdicts if not verdict.passed]
+    failed_guards = {verdict.guard for verdict in failed_verdicts}
+    if not failed_guards or not failed_guards <= MARKET_GUARDS | WALLET_LIMIT_GUARDS:
         return None
     verdicts_text = "; ".join(
         f"{verdict.guard} measured {verdict.measured_text}, limit {verdict.limit}"
@@ -152,17 +151,15 @@ def is_wallet_limit_refusal(refusal: Refused) -> bool:
     """True if guards failed and each of them is one of WALLET_LIMIT_GUARDS, so another action may
     pass.
     """
-    failed_guards = {verdict.guard for verdict in refusal.verdicts if not verdict.passed}
-    return bool(failed_guards) and failed_guards <= WALLET_LIMIT_GUARDS
+    return bool(refusal.guards) and {*refusal.guards} <= WALLET_LIMIT_GUARDS
 
 
 def concerns_trade(refusal: Refused) -> bool:
     """True if the simulation, the token or a signer rule refused the trade itself; not fees, time
     or wallet.
     """
-    failed_guards = {verdict.guard for verdict in refusal.verdicts if not verdict.passed}
     return isinstance(refusal, UnsendableTransaction | ExitRefused) or (
-        bool(failed_guards) and failed_guards <= TRADE_SIGNER_RULES
+        bool(refusal.guards) and {*refusal.guards} <= TRADE_SIGNER_RULES
     )
 
 
@@ -217,7 +214,14 @@ def evaluate_input(
     guards refuse what a layer does beside the spot portfolio, or the spot portfolio beside a layer,
     the other part is planned.
     """
-    outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
+    evaluate_once = partial(
+        evaluate_input_once,
+        propose=propose,
+        evidence=evidence,
+        step_id=step_id,
+        extend_ticks=extend_ticks,
+    )
+    outcome = evaluate_once(step_input)
     wallet_limit_outcome: StepOutcome | None = None
     while (blocked_exit := refused_exit(outcome)) is not None:
         if may_take_direct_route(
@@ -231,17 +235,17 @@ def evaluate_input(
                 outcome.step_input,
                 progress=replace(outcome.step_input.progress, direct_route_tokens=direct_tokens),
             )
-            outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
+            outcome = evaluate_once(step_input)
             continue
         if wallet_limit_outcome is None and refused_by_wallet_limit(outcome.refusal_verdicts):
             wallet_limit_outcome = outcome
         step_input = exclude_blocked_exits(outcome.step_input, [blocked_exit])
-        outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
+        outcome = evaluate_once(step_input)
     if wallet_limit_outcome is not None and not reduces_risk(outcome):
         return wallet_limit_outcome
     if (reduced_step := _without_refused_part(outcome)) is None:
         return outcome
-    other_part_outcome = evaluate_input_once(reduced_step, propose, evidence, step_id, extend_ticks)
+    other_part_outcome = evaluate_once(reduced_step)
     return other_part_outcome if other_part_outcome.kind is OutcomeKind.PLANNED else outcome
 
 

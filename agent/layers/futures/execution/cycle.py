@@ -95,9 +95,8 @@ def completed_outcome(
 
 def concerns_futures(refusal: Refused) -> bool:
     """True if the simulation, the token or a signer rule refused the futures action itself."""
-    failed_guards = {verdict.guard for verdict in refusal.verdicts if not verdict.passed}
     return isinstance(refusal, UnsendableTransaction | ExitRefused) or (
-        bool(failed_guards) and failed_guards <= FUTURES_SIGNER_RULES
+        bool(refusal.guards) and {*refusal.guards} <= FUTURES_SIGNER_RULES
     )
 
 
