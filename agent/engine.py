@@ -104,8 +104,8 @@ def run_cycle(
     if outcome.input_after is not None:
         end_finished_purchase(store, outcome.input_after)
     if transactor.executor.may_send():
-        for after_cycle in records.CYCLE_RECORDERS:
-            after_cycle(store, outcome)
+        for layer in records.LAYERS:
+            layer.record_cycle(store, outcome)
     outcome = approvals.revoke_leftovers(readers, transactor, store, outcome)
     if (
         cycle.skipped_exits
@@ -270,8 +270,8 @@ def _settle_and_read(
     cycle_readers = readers_with_progress(readers, cycle)
     changed_blocks = settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
     step_input = cycle_readers.step_input_at(snapshot)
-    for before_decision in records.DECISION_PREPARERS:
-        step_input = before_decision(cycle_readers, store, step_input)
+    for layer in records.LAYERS:
+        step_input = layer.prepare_decision(cycle_readers, store, step_input)
     record_anomalies(store.budgets, store.balances, step_input)
     step_input = add_past_prices(cycle_readers, step_input)
     record_order_stages(store.orders, step_input.history)
@@ -290,8 +290,8 @@ def _record_step(
     record_cash(store.cash, step_input.history)
     record_allocation(step_input.history, store.allocations)
     update_ledger(store, readers.ledger_step_input(step_input), changed_blocks)
-    for record_step_input in records.INPUT_RECORDERS:
-        record_step_input(store, step_input)
+    for layer in records.LAYERS:
+        layer.record_input(store, step_input)
     record_hourly_prices(readers, step_input, store.prices)
     input_json = codec.dumps(step_input)
     request_json = codec.dumps(cycle.request)
@@ -303,8 +303,8 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
     sent.
     """
     end_purchase(ports.store, outcome)
-    for after_decision in records.DECISION_RECORDERS:
-        after_decision(ports.store, outcome)
+    for layer in records.LAYERS:
+        layer.record_decision(ports.store, outcome)
     if (
         (earlier_confirmation := cycle.confirmation)
         and not earlier_confirmation.is_of_ended_process
@@ -374,8 +374,8 @@ def _send_next_transaction(
     """
     if plan.is_swap:
         record_part_begin(ports.store, outcome)
-        for before_swap in records.SWAP_RECORDERS:
-            before_swap(ports.readers, ports.store, outcome)
+        for layer in records.LAYERS:
+            layer.record_swap(ports.readers, ports.store, outcome)
     composer = ports.transactor.composer
     exit_token = outcome.decision_result.exit_token
     approval_count = dict(cycle.approval_counts).get(exit_token, 0)

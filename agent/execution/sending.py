@@ -61,8 +61,8 @@ def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepO
     )
     input_after = ports.readers.step_input_at(snapshot)
     update_ledger(ports.store, ports.readers.ledger_step_input(input_after), changed_blocks)
-    for record_step_input in records.INPUT_RECORDERS:
-        record_step_input(ports.store, input_after)
+    for layer in records.LAYERS:
+        layer.record_input(ports.store, input_after)
     return with_shortfall(replace(outcome, input_after=input_after), intent, snapshot), intent
 
 
