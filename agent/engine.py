@@ -190,8 +190,8 @@ def run_step(ports: StepPorts, cycle: Cycle) -> StepResult:
         return skip_interrupted_exit(
             ports, cycle, error.token, error, may_retry_on_direct_route=may_retry_on_direct_route
         )
-    for before_confirmation in layer_execution.PRE_CONFIRMATION_ACTIONS:
-        if (layer_result := before_confirmation(ports, cycle, outcome)) is not None:
+    for layer in layer_execution.LAYERS:
+        if (layer_result := layer.before_confirmation(ports, cycle, outcome)) is not None:
             return layer_result
     confirm_result = _act_or_skip(ports, cycle, outcome, _confirm_plan)
     if (plan := confirm_result.plan) is None:
@@ -239,8 +239,8 @@ def skip_refusal(
     """Return the cycle without the exit, or the layer's action, that was refused just before
     sending. Any other refusal ends the cycle.
     """
-    for skip_layer in layer_execution.REFUSAL_SKIPS:
-        if (skip_result := skip_layer(cycle, outcome, refusal)) is not None:
+    for layer in layer_execution.LAYERS:
+        if (skip_result := layer.skip_refusal(cycle, outcome, refusal)) is not None:
             if skip_result.outcome is not None:
                 close_step(ports.store, skip_result.outcome)
             return skip_result

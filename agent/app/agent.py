@@ -478,11 +478,10 @@ class Agent:
         """Return the keys that layers add to the document of a plan that is made to be shown. May
         ask services outside and wait seconds for them.
         """
-        return {
-            field_name: field_value
-            for read_keys in layer_documents.LIVE_PLAN_KEYS
-            for field_name, field_value in read_keys(self.context.config, outcome).items()
-        }
+        plan_fields: dict[str, object] = {}
+        for layer in layer_documents.LAYERS:
+            plan_fields |= layer.live_plan_keys(self.context.config, outcome)
+        return plan_fields
 
     def confirmed_parameters(self) -> dict[str, str]:
         """Return all parameters that bind the transaction, for the owner to confirm."""

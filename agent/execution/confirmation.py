@@ -58,8 +58,8 @@ def require_as_confirmed(confirmation: Confirmation, outcome: StepOutcome, plan:
     liquidity that has to move before the confirmed swaps, or a different limit order.
     """
     _require_no_new_exclusions(confirmation, outcome)
-    for require_same_kind in layer_execution.CONFIRMATION_CHECKS:
-        require_same_kind(confirmation, plan)
+    for layer in layer_execution.LAYERS:
+        layer.require_as_confirmed(confirmation, plan)
     if outcome.decision_result.filled_order_id != confirmation.order_id:
         raise Refused(
             "a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY

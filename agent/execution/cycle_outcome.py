@@ -23,8 +23,8 @@ def outcome_of_cycle(
     and everything that could not be sent. Raise the endpoint's error if nothing was sent.
     """
     outcome = _trades_outcome(cycle, last_outcome, outcome_of)
-    for complete_outcome in layer_execution.OUTCOME_COMPLETERS:
-        outcome = complete_outcome(cycle, outcome, outcome_of)
+    for layer in layer_execution.LAYERS:
+        outcome = layer.complete_outcome(cycle, outcome, outcome_of)
     return _with_unsold_exits(cycle, outcome, outcome_of)
 
 

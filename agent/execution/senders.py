@@ -15,9 +15,8 @@ from agent.ports import Composer
 
 def sender_of(plan: Plan) -> PlanSender:
     """Return the sender of this plan."""
-    return next(
-        sender for sender in (*layer_execution.SENDERS, SWAP_SENDER) if sender.handles(plan)
-    )
+    layer_senders = (layer.sender for layer in layer_execution.LAYERS)
+    return next(sender for sender in (*layer_senders, SWAP_SENDER) if sender.handles(plan))
 
 
 def _draft_swap(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
@@ -31,13 +32,24 @@ def plan_keys(plan: Plan, portfolio: Portfolio) -> LayerPlanKeys:
     return {**gradual.plan_keys(plan, portfolio)}
 
 
-LIVE_PLAN_KEYS: tuple[Callable[[LayerTables, StepOutcome], Mapping[str, object]], ...] = (
-    opinions.live_plan_keys,
+@dataclass(frozen=True, slots=True)
+class LayerDocuments:
+    """What a layer adds to documents about a step and a plan."""
+
+    live_plan_keys: Callable[[LayerTables, StepOutcome], Mapping[str, object]] = (
+        lambda tables, outcome: {}
+    )
+    """Keys of a plan that was made to be shown; may ask services outside."""
+    sentences: Callable[[StepInput, Plan | None], Sequence[str]] = lambda step, plan: ()
+    """Descriptions of a past step's layer and plan."""
+    newest_executions: Callable[[Store, int], Sequence[StoredExecution[Any]]] = (
+        lambda store, limit: ()
+    )
+    """Newest executions of the layer in several steps, newest first, at most so many."""
+
+
+LAYERS: tuple[LayerDocuments, ...] = (
+    LayerDocuments(sentences=gradual.sentences, newest_executions=gradual.newest_executions),
+    LayerDocuments(live_plan_keys=opinions.live_plan_keys),
 )
-"""Keys of a plan that was made to be shown; may ask services outside."""
-SENTENCES: tuple[Callable[[StepInput, Plan | None], list[str]], ...] = (gradual.sentences,)
-"""Descriptions of a past step's layers and plan."""
-NEWEST_EXECUTIONS: tuple[Callable[[Store, int], Sequence[StoredExecution[Any]]], ...] = (
-    gradual.newest_executions,
-)
-"""Newest executions of the layers, newest first, at most so many."""
+"""Each layer that documents show, beside its keys of a plan in `plan_keys`."""

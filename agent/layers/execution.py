@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from agent.errors import Refused
 from agent.execution.sending import PlanSender
@@ -16,29 +17,47 @@ from agent.layers.liquidity.execution.cycle import skip_refused_withdrawal
 from agent.layers.liquidity.execution.send import LIQUIDITY_SENDER, require_as_confirmed
 from agent.model import Confirmation, Cycle, Plan
 
-PRE_CONFIRMATION_ACTIONS: tuple[
-    Callable[[StepPorts, Cycle, StepOutcome], StepResult | None], ...
-] = (end_resting_orders, skip_unsendable_set)
-"""Called after each evaluation, before a plan is confirmed. A layer may end something instead, such as a
-resting order, or leave out an order that would be refused; the next step then evaluates again. None
-if the plan may go on.
-"""
-SENDERS: tuple[PlanSender, ...] = (FUTURES_SENDER, LIQUIDITY_SENDER)
-"""Senders of plans that act in a layer."""
-REFUSAL_SKIPS: tuple[Callable[[Cycle, StepOutcome, Refused], StepResult | None], ...] = (
-    skip_refused_action,
-    skip_refused_withdrawal,
+
+@dataclass(frozen=True, slots=True)
+class LayerExecution:
+    """What a layer does in a step that may act."""
+
+    sender: PlanSender
+    """Sender of plans that act in the layer."""
+    skip_refusal: Callable[[Cycle, StepOutcome, Refused], StepResult | None]
+    """What the layer leaves out for the rest of the cycle after a refusal just before sending; None
+    for a refusal of anything else.
+    """
+    before_confirmation: Callable[[StepPorts, Cycle, StepOutcome], StepResult | None] = (
+        lambda ports, cycle, outcome: None
+    )
+    """Called after each evaluation, before a plan is confirmed. The layer may end something
+    instead, such as a resting order, or leave out an order that would be refused; the next step
+    then evaluates again. None if the plan may go on.
+    """
+    require_as_confirmed: Callable[[Confirmation, Plan], None] = lambda confirmation, plan: None
+    """Check of the confirmation and the plan that is sent, which raises Refused if the owner would
+    not expect it.
+    """
+    complete_outcome: Callable[[Cycle, StepOutcome, Callable[[str], StepOutcome]], StepOutcome] = (
+        lambda cycle, outcome, outcome_of: outcome
+    )
+    """Outcome of a cycle with what it did and could not do in the layer; the last argument returns
+    the outcome of a step by its id.
+    """
+
+
+LAYERS: tuple[LayerExecution, ...] = (
+    LayerExecution(
+        FUTURES_SENDER,
+        skip_refused_action,
+        before_confirmation=lambda ports, cycle, outcome: (
+            end_resting_orders(ports, cycle, outcome) or skip_unsendable_set(ports, cycle, outcome)
+        ),
+        complete_outcome=completed_outcome,
+    ),
+    LayerExecution(
+        LIQUIDITY_SENDER, skip_refused_withdrawal, require_as_confirmed=require_as_confirmed
+    ),
 )
-"""What a layer leaves out for the rest of the cycle after a refusal just before sending; None for
-a refusal of anything else.
-"""
-OUTCOME_COMPLETERS: tuple[
-    Callable[[Cycle, StepOutcome, Callable[[str], StepOutcome]], StepOutcome], ...
-] = (completed_outcome,)
-"""Outcome of a cycle with what it did and could not do in a layer; the last argument returns the
-outcome of a step by its id.
-"""
-CONFIRMATION_CHECKS: tuple[Callable[[Confirmation, Plan], None], ...] = (require_as_confirmed,)
-"""Checks of the confirmation and the plan that is sent, which raise Refused if the owner would not
-expect it.
-"""
+"""Each layer that sends transactions."""

@@ -281,7 +281,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
         "layers/documents.py": (
             "# after: from agent.layers.gradual import documents as gradual\nfrom agent.layers.lockup import documents as lockup\n",
-            "\n\nSENTENCES += (lockup.sentences,)\n",
+            "\n\nLAYERS += (LayerDocuments(sentences=lockup.sentences),)\n",
         ),
     }
 )
@@ -554,7 +554,7 @@ def check_layer() -> None:
         assert "exceeds the spendable balance" in refused.message
     else:
         raise AssertionError("the owner could sell")
-    assert documents.SENTENCES[-1](locked, None) == ["Locked: WETH."]
+    assert documents.LAYERS[-1].sentences(locked, None) == ["Locked: WETH."]
 
     plan = propose_rebalance(free).plan
     assert plan is not None

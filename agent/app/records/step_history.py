@@ -154,8 +154,8 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
             f"A {terms.kind.value} has run since {utc_text(terms.began_s)}: {purchase.parts_done} of about"
             f" {terms.part_count} parts done, {moved_text} of {intended_text} moved, {lost_text} lost."
         )
-    for describe_layer in layer_documents.SENTENCES:
-        sentences += describe_layer(step, plan)
+    for layer in layer_documents.LAYERS:
+        sentences += layer.sentences(step, plan)
     return sentences
 
 

@@ -68,8 +68,8 @@ def cancel_order_or_execution(config: Path | str, order_id: str) -> CancelledOrd
 def newest_executions(store: Store, limit: int) -> list[GradualExecutionDocument]:
     """Return the newest executions in several steps, newest first."""
     executions: list[StoredExecution[Any]] = [*store.executions.purchases(limit)]
-    for read_newest in layer_documents.NEWEST_EXECUTIONS:
-        executions += read_newest(store, limit)
+    for layer in layer_documents.LAYERS:
+        executions += layer.newest_executions(store, limit)
     executions.sort(key=lambda execution: execution.seq, reverse=True)
     return [gradual_execution_document(execution) for execution in executions[:limit]]
 
