@@ -17,7 +17,7 @@ from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.redaction import config_diff
 from agent.errors import ConfigError, Refused
 from agent.foreign_text import read_toml
-from agent.layers.settings import EDITABLE_KEYS
+from agent.layers import settings as layer_settings
 from agent.model import Verdict
 from agent.store.store import ConfigChanged, ConfigVersionStore
 
@@ -90,11 +90,7 @@ def owner_confirmed_config(
             return None
         owner_values = read_toml(version.text)
         present_values = dict(loaded_config.toml_values)
-        layer_keys = (
-            layer_key
-            for list_keys in EDITABLE_KEYS
-            for layer_key in list_keys(loaded_config.config, loaded_config.config)
-        )
+        layer_keys = layer_settings.editable_keys(loaded_config.config, loaded_config.config)
         for table_name in {
             *CONTROLLED_TABLES,
             *(layer_key.partition(".")[0] for layer_key in layer_keys),

@@ -27,7 +27,7 @@ from agent.guards.sandwich import (
     plan_sandwich_loss,
     sandwich_exposure,
 )
-from agent.layers.settings import CONFIRMED_SETTINGS
+from agent.layers import settings as layer_settings
 from agent.layers.strategies.policy.capital import target_capital_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strategy
 from agent.model import (
@@ -327,8 +327,8 @@ def binding_parameters(config: Config, portfolio: Portfolio, router: str) -> dic
     }
     if execution.min_tip is not None:
         text_by_parameter["min_tip"] = f"{decimal_text(execution.min_tip, 9)} gwei"
-    for describe_layer in CONFIRMED_SETTINGS:
-        text_by_parameter |= describe_layer(config, portfolio)
+    for layer in layer_settings.LAYERS:
+        text_by_parameter |= layer.confirmed(config, portfolio)
     allocator_texts = {
         strategy.name: allocator_sentences(strategy_as_portfolio(config.portfolio, strategy))
         for strategy in config.strategies

@@ -96,7 +96,7 @@ CHECKS = (
     require_futures_allocators,
     require_accepted_limits,
     require_payable_tip,
-    *settings.CONFIG_CHECKS,
+    *(layer.check for layer in settings.LAYERS),
 )
 """Checks between tables; each raises ValueError naming field and remedy."""
 

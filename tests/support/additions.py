@@ -268,8 +268,8 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
         "layers/settings.py": (
             "# after: from agent.layers.liquidity import settings as liquidity\nfrom agent.layers.lockup import settings as lockup\n",
-            "\n\nCONFIG_CHECKS += (lockup.require_assets,)\n"
-            "SETTINGS_BUILDERS += (lockup.build_settings,)\nCONFIRMED_SETTINGS += (lockup.parameters,)\n",
+            "# after: LAYERS: tuple[LayerSettings, ...] = (\n"
+            "    LayerSettings(lockup.build_settings, lockup.require_assets, lockup.parameters),\n",
         ),
         "layers/questions.py": (
             "# after: from agent.layers.liquidity.policy import valuation as liquidity\nfrom agent.layers.lockup import policy as lockup\n",

@@ -42,7 +42,7 @@ from agent.config.writing.edits import (
 )
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.settings import EDITABLE_KEYS
+from agent.layers import settings as layer_settings
 from agent.model import (
     LIMITS,
     Collect,
@@ -525,9 +525,7 @@ def require_no_widening(
 
 
 def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]:
-    editable_keys = {
-        key for list_keys in EDITABLE_KEYS for key in list_keys(config_before, config_after)
-    }
+    editable_keys = layer_settings.editable_keys(config_before, config_after)
     for key in Config.model_fields:
         old_value = getattr(config_before, key)
         new_value = getattr(config_after, key)

@@ -19,7 +19,7 @@ from agent.config.networks.presets import PRESETS
 from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILE_KEYS
 from agent.foreign_text import read_toml
-from agent.layers.settings import EDITABLE_KEYS
+from agent.layers import settings as layer_settings
 from agent.model import LIMITS, LimitUnit, NoTradeZone
 from agent.policy import drift
 from agent.policy.triggers import trigger_text
@@ -135,9 +135,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
             }
         )
     sections: list[SettingsSectionDocument] = []
-    editable_keys = {
-        key for list_keys in EDITABLE_KEYS for key in list_keys(settings_tables, settings_tables)
-    }
+    editable_keys = layer_settings.editable_keys(settings_tables, settings_tables)
     for title, keys in SECTIONS.items():
         section_settings = [
             *_derived_settings(title, loaded_config),
