@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -15,30 +16,57 @@ from agent.ports import Grant
 from agent.store.database import FUTURES_BUDGET_KINDS, FUTURES_DEPOSIT, FUTURES_REDUCTION
 from agent.store.tables import BudgetUseRow, IntentRow
 
-STATE_READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (gradual.read_state,)
-"""Readers of a layer's state from wallet, wrapped native coin and chain time."""
-BUDGET_READERS: tuple[
-    Callable[[Connection, Sequence[BudgetUseRow], Mapping[str, int | None]], LayerState], ...
-] = (liquidity.read_state, futures.read_state)
-"""Readers of a layer's state from the budget rows of the last 24 h, and from the chain time of the
-newest success of each budget kind.
-"""
-INTENT_BUDGET_KINDS: Mapping[IntentKind, Callable[[Grant], str]] = {
-    IntentKind.FUTURES: futures.budget_kind
-}
-"""Budget kind of a layer's intent, by its kind."""
-GRANTED_EXITS: Mapping[IntentKind, Callable[[Grant], str]] = {
-    IntentKind.FUTURES: futures.reduced_market
-}
-"""Name that failures of a layer's intent are counted under; empty: that of its plan."""
-LAYER_BUDGET_KINDS: tuple[str, ...] = FUTURES_BUDGET_KINDS[1:]
-"""Budget kinds of the layers that are no kinds of intents."""
-UNCOUNTED_TURNOVER_KINDS: tuple[str, ...] = (FUTURES_REDUCTION, FUTURES_DEPOSIT)
-"""Budget kinds whose turnover the limits of the portfolio ignore."""
-RESTING_CHECKS: tuple[Callable[[IntentRow], bool], ...] = (futures.is_resting_row,)
-"""True for an intent that waits at a venue, which is neither a trade nor a failure."""
-UNBOOKINGS: tuple[Callable[[Connection, str], None], ...] = (strategies.unbook_intent,)
-"""Removals of what a layer recorded of an intent, whose block a reorg removed."""
+
+@dataclass(frozen=True, slots=True)
+class LayerStore:
+    """What the store reads and removes for a layer, and how it counts the layer's intents."""
+
+    read_state: Callable[[Connection, str, str, int], LayerState] | None = None
+    """Reader of the layer's state from tables of its own, for wallet, wrapped native coin and chain
+    time.
+    """
+    read_budgets: (
+        Callable[[Connection, Sequence[BudgetUseRow], Mapping[str, int | None]], LayerState] | None
+    ) = None
+    """Reader of the layer's state from the budget rows of the last 24 h, and from the chain time of
+    the newest success of each budget kind.
+    """
+    intent_kind: IntentKind | None = None
+    """Kind of the intents that `budget_kind` and `exit_name` are asked about; None: no kind."""
+    budget_kind: Callable[[Grant], str] = lambda grant: ""
+    """Budget kind of an intent."""
+    exit_name: Callable[[Grant], str] = lambda grant: ""
+    """Name that failures of an intent are counted under; empty: that of its plan."""
+    budget_kinds: tuple[str, ...] = ()
+    """Budget kinds of the layer that are no kinds of intents."""
+    uncounted_turnover_kinds: tuple[str, ...] = ()
+    """Budget kinds whose turnover the limits of the portfolio ignore."""
+    is_resting: Callable[[IntentRow], bool] = lambda row: False
+    """True for an intent that waits at a venue, which is neither a trade nor a failure."""
+    unbook: Callable[[Connection, str], None] = lambda db, intent_id: None
+    """Removal of what the layer recorded of an intent, whose block a reorg removed."""
+
+
+LAYERS: tuple[LayerStore, ...] = (
+    LayerStore(read_state=gradual.read_state),
+    LayerStore(unbook=strategies.unbook_intent),
+    LayerStore(read_budgets=liquidity.read_state),
+    LayerStore(
+        read_budgets=futures.read_state,
+        intent_kind=IntentKind.FUTURES,
+        budget_kind=futures.budget_kind,
+        exit_name=futures.reduced_market,
+        budget_kinds=FUTURES_BUDGET_KINDS[1:],
+        uncounted_turnover_kinds=(FUTURES_REDUCTION, FUTURES_DEPOSIT),
+        is_resting=futures.is_resting_row,
+    ),
+)
+"""Each layer of which the store knows."""
+
+
+def layer_of_kind(kind: IntentKind) -> LayerStore | None:
+    """Return the layer that is asked about intents of this kind; None if none is."""
+    return next((layer for layer in LAYERS if layer.intent_kind is kind), None)
 
 
 def read_own_states(
@@ -46,8 +74,9 @@ def read_own_states(
 ) -> tuple[LayerState, ...]:
     """Return the states that the layers read from tables of their own."""
     states: tuple[LayerState, ...] = ()
-    for read_state in STATE_READERS:
-        states = with_part(states, read_state(db, wallet, wrapped_native, chain_now_s))
+    for layer in LAYERS:
+        if layer.read_state is not None:
+            states = with_part(states, layer.read_state(db, wallet, wrapped_native, chain_now_s))
     return states
 
 
@@ -63,6 +92,7 @@ def read_states(
     h, `last_success_s_by_kind` the chain times of the newest success of each budget kind.
     """
     states = read_own_states(db, wallet, wrapped_native, chain_now_s)
-    for read_state in BUDGET_READERS:
-        states = with_part(states, read_state(db, budget_rows, last_success_s_by_kind))
+    for layer in LAYERS:
+        if layer.read_budgets is not None:
+            states = with_part(states, layer.read_budgets(db, budget_rows, last_success_s_by_kind))
     return states

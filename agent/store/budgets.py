@@ -15,7 +15,6 @@ from sqlalchemy import Connection, bindparam, delete, select
 
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.layers import stores
-from agent.layers.stores import UNBOOKINGS, read_own_states, read_states
 from agent.model import (
     Budgets,
     CashFlows,
@@ -90,9 +89,13 @@ DEMANDED_TIP = "demanded_tip"
 _BUDGET_KINDS = (
     *(kind.value for kind in IntentKind),
     UNTRIGGERED_SWAP,
-    *stores.LAYER_BUDGET_KINDS,
+    *(kind for layer in stores.LAYERS for kind in layer.budget_kinds),
 )
 """All budget kinds; with a condition on them SQLite uses the index."""
+_UNCOUNTED_TURNOVER_KINDS = frozenset(
+    kind for layer in stores.LAYERS for kind in layer.uncounted_turnover_kinds
+)
+"""Budget kinds whose turnover the limits of the portfolio ignore."""
 HISTORY_KEYS = (
     *(
         LAST_REVIEW,
@@ -143,7 +146,9 @@ class BudgetStore:
             if not open_executions(db):
                 return None
             purchase = read_purchase(db, self.db.wallet, self.db.wrapped_native)
-            layer_states = read_own_states(db, self.db.wallet, self.db.wrapped_native, chain_now_s)
+            layer_states = stores.read_own_states(
+                db, self.db.wallet, self.db.wrapped_native, chain_now_s
+            )
             return execution_under_way(purchase, layer_states)
 
     def book_intent(
@@ -271,8 +276,8 @@ def _budget_kind(db: Connection, intent: Intent) -> str:
     """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of
     the policy. A swap without a plan counts as a rebalance.
     """
-    if (find_layer_kind := stores.INTENT_BUDGET_KINDS.get(intent.kind)) is not None:
-        return find_layer_kind(grant_of_intent(db, intent.id))
+    if (layer := stores.layer_of_kind(intent.kind)) is not None:
+        return layer.budget_kind(grant_of_intent(db, intent.id))
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
     plan = plan_of_intent(db, intent.id)
@@ -293,8 +298,8 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
             db, entry_row.book_number, ledger.parse_wallet_moves(entry_row.wallet_moves_json), -1
         )
         db.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
-    for unbook in UNBOOKINGS:
-        unbook(db, intent.id)
+    for layer in stores.LAYERS:
+        layer.unbook(db, intent.id)
     if intent.receipt is not None:
         db.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
 
@@ -313,9 +318,7 @@ def _history(
         *(row for row in external_rows if row.chain_s > chain_now_s - DAY_S),
     ]
     turnover_rows = [
-        row
-        for row in recent_rows
-        if getattr(row, "kind", "") not in stores.UNCOUNTED_TURNOVER_KINDS
+        row for row in recent_rows if getattr(row, "kind", "") not in _UNCOUNTED_TURNOVER_KINDS
     ]
     newest_success_s_by_kind = newest_successes(db, _BUDGET_KINDS)
     pending_requests = requests.withdrawals_and_stop(db)
@@ -380,7 +383,7 @@ def _history(
             ),
             nav_per_share=orders.nav_per_share(db, facts),
         ),
-        layers=read_states(
+        layers=stores.read_states(
             db, wallet, wrapped_native, chain_now_s, own_rows, newest_success_s_by_kind
         ),
         started_s=db.scalar(_select_first_step_s()),

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode
-from agent.layers.stores import GRANTED_EXITS, RESTING_CHECKS
+from agent.layers import stores
 from agent.model import (
     ExitFailures,
     Intent,
@@ -143,9 +143,9 @@ def exit_failures(
         plan = plan_of_intent(db, row.id)
         if plan is None or not (exit_name := failures.exit_name(plan)):
             continue
-        if (granted_exit := GRANTED_EXITS.get(IntentKind(row.kind))) is not None:
+        if (layer := stores.layer_of_kind(IntentKind(row.kind))) is not None:
             # several orders of a plan may be sent together, each an exit of its own
-            exit_name = granted_exit(grant_of_intent(db, row.id)) or exit_name
+            exit_name = layer.exit_name(grant_of_intent(db, row.id)) or exit_name
         streak = streak_by_exit.setdefault(exit_name, _ExitStreak())
         if row.kind == IntentKind.APPROVE.value:
             token = decode_json(UnsignedTx, row.tx_json).to
@@ -270,7 +270,7 @@ def _rows_since_success(
         if (
             row.state not in _NONCE_USED_STATE_NAMES
             or row.kind == IntentKind.CANCEL.value
-            or any(is_resting_change(row) for is_resting_change in RESTING_CHECKS)
+            or any(layer.is_resting(row) for layer in stores.LAYERS)
         ):
             continue
         if row.kind in _TRADE_KINDS and not _is_reverted(row):
