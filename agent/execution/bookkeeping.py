@@ -21,12 +21,7 @@ from agent.execution.settlement import (
     realised_legs,
 )
 from agent.execution.step_context import StepReaders
-from agent.layers.memories import (
-    ENTRY_BUILDERS,
-    MARGIN_READERS,
-    PAYMENT_ENTRY_BUILDERS,
-    NetAmountsReader,
-)
+from agent.layers.memories import BOOKINGS, NetAmountsReader, bookings_of
 from agent.layers.questions import LEDGER_HOLDINGS, raw_outside_wallet, unknown_value_reason
 from agent.model import (
     Entry,
@@ -97,7 +92,7 @@ def update_ledger(
         if not store.ledger.has_places(holdings_by_place):
             return
     store.ledger.record_offchain_entries(
-        entry for read_payments in PAYMENT_ENTRY_BUILDERS for entry in read_payments(step, prices)
+        entry for layer in BOOKINGS for entry in layer.payment_entries(step, prices)
     )
     store.valuations.record(new_valuation, is_forced or bool(opened_places), changed_blocks)
 
@@ -211,8 +206,8 @@ def derive_entry(
     )
     if intent.kind is IntentKind.PAYOUT:
         return entries.payout_entry(transaction, prices, ledger_tokens)
-    if (derive_layer_entry := ENTRY_BUILDERS.get(intent.kind)) is not None and receipt.status == 1:
-        return derive_layer_entry(
+    if (layer_bookings := bookings_of(intent.kind)) is not None and receipt.status == 1:
+        return layer_bookings.entry(
             grant, transaction, prices, ledger_tokens, step, receipt, read_principal
         )
     entry_kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
@@ -234,15 +229,17 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     ):
         return None
     try:
-        off_wallet_raw = raw_outside_wallet(step, prices.by_token, MARGIN_READERS)
+        off_wallet_raw = raw_outside_wallet(
+            step, prices.by_token, {layer.account_place for layer in BOOKINGS}
+        )
     except Refused:
         return None
     reserved_raw_by_token = _reserved_by_token(step.portfolio, step.limits, balance_by_token)
     valued_holdings = []
     margin_reading_by_token = {
         token: reading
-        for readings_of in MARGIN_READERS.values()
-        for token, reading in readings_of(step).items()
+        for layer in BOOKINGS
+        for token, reading in layer.margin_readings(step).items()
     }
     for token in (*target_bps_by_token, NATIVE):
         price = prices.of(token) or Fraction(0)

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
-from agent.layers.memories import INTENT_BOOKERS
+from agent.layers.memories import bookings_of
 from agent.model import (
     NATIVE_VENUE,
     ExpectedBalances,
@@ -288,9 +288,9 @@ def settle_mined(
         wrapped_native = price_step.portfolio.wrapped_native
         booked_at_s = _booking_time_s(snapshot, intent_step)
         native_price = prices.get(wrapped_native, Fraction(0))
-        if (book_layer := INTENT_BOOKERS.get(intent.kind)) is not None:
+        if (layer_bookings := bookings_of(intent.kind)) is not None:
             snapshot_after = None if snapshot_before is None else snapshot
-            book_layer(
+            layer_bookings.book_intent(
                 store, intent, intent_step, price_step, snapshot_after, native_price, booked_at_s
             )
             continue

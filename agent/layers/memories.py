@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.layers.futures import accounting as futures
@@ -33,22 +34,21 @@ MEMORY_READERS: tuple[Callable[[StepInput, Store], LayerPart], ...] = (
     holding.read_memory,
 )
 """Readers of a layer's records at the block of a step with snapshot, config and budgets."""
-INTENT_BOOKERS: Mapping[
-    IntentKind,
-    Callable[[Store, Intent, StepInput | None, StepInput, Snapshot | None, Price, int], Value],
-] = {
-    IntentKind.FUTURES: lambda store, intent, _, price_step, __, native_price, chain_s: (
-        book_futures_action(store, intent, price_step, native_price, chain_s)
-    ),
-    IntentKind.LIQUIDITY: book_liquidity_action,
-}
-"""Booking of a layer's mined transaction, by its kind, from its own step (None: unreadable), the
-step of its prices, the snapshot right after it (None: not read), the price of native coin and the
-chain time; returns its loss in numeraire base units.
-"""
-ENTRY_BUILDERS: Mapping[
-    IntentKind,
-    Callable[
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBookings:
+    """How a layer's transactions are booked, and how the ledger reads its account."""
+
+    intent_kind: IntentKind
+    book_intent: Callable[
+        [Store, Intent, StepInput | None, StepInput, Snapshot | None, Price, int], Value
+    ]
+    """Booking of a mined transaction, from its own step (None: unreadable), the step of its prices,
+    the snapshot right after it (None: not read), the price of native coin and the chain time;
+    returns its loss in numeraire base units.
+    """
+    entry: Callable[
         [
             Grant,
             SettledTransaction,
@@ -59,23 +59,40 @@ ENTRY_BUILDERS: Mapping[
             NetAmountsReader,
         ],
         Entry,
-    ],
-] = {
-    IntentKind.FUTURES: lambda grant, transaction, prices, ledger_tokens, step, receipt, _: (
-        futures.settled_entry(grant, transaction, prices, ledger_tokens, step, receipt)
+    ]
+    """Ledger entry of a successful transaction; the last argument returns the net amounts at a
+    place outside the wallet.
+    """
+    payment_entries: Callable[[StepInput, EntryPrices], tuple[Entry, ...]] = lambda step, prices: ()
+    """Ledger entries of payments that a venue made by itself."""
+    account_place: str = ""
+    """Name, among the places of holdings, of the account that `margin_readings` reads; empty: no
+    account.
+    """
+    margin_readings: Callable[[StepInput], Mapping[str, MarginReading]] = lambda step: {}
+    """Readings of the account for the ledger, by the token in which it counts."""
+
+
+BOOKINGS: tuple[LayerBookings, ...] = (
+    LayerBookings(
+        IntentKind.FUTURES,
+        book_intent=lambda store, intent, _, price_step, __, native_price, chain_s: (
+            book_futures_action(store, intent, price_step, native_price, chain_s)
+        ),
+        entry=lambda grant, transaction, prices, ledger_tokens, step, receipt, _: (
+            futures.settled_entry(grant, transaction, prices, ledger_tokens, step, receipt)
+        ),
+        payment_entries=futures.funding_entries,
+        account_place=MARGIN_PLACE,
+        margin_readings=margin_reading_by_collateral,
     ),
-    IntentKind.LIQUIDITY: liquidity.settled_entry,
-}
-"""Ledger entry of a layer's successful transaction, by its kind; the last argument returns the net
-amounts at a place outside the wallet.
-"""
-PAYMENT_ENTRY_BUILDERS: tuple[Callable[[StepInput, EntryPrices], tuple[Entry, ...]], ...] = (
-    futures.funding_entries,
+    LayerBookings(
+        IntentKind.LIQUIDITY, book_intent=book_liquidity_action, entry=liquidity.settled_entry
+    ),
 )
-"""Ledger entries of payments that a venue made by itself."""
-MARGIN_READERS: Mapping[str, Callable[[StepInput], dict[str, MarginReading]]] = {
-    MARGIN_PLACE: margin_reading_by_collateral,
-}
-"""Readings of an account outside the wallet for the ledger, by the token in which it counts, and by
-the account's name among the places of holdings.
-"""
+"""Each layer that sends transactions of a kind of its own."""
+
+
+def bookings_of(kind: IntentKind) -> LayerBookings | None:
+    """Return how transactions of this kind are booked; None for a kind of no layer."""
+    return next((layer for layer in BOOKINGS if layer.intent_kind is kind), None)
