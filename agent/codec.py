@@ -17,11 +17,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
 from agent.foreign_text import read_json
-from agent.layers.states import (
-    LAYER_UNIONS,
-    LIQUIDITY_ACTIONS,
-    PARTS,
-)
+from agent.layers.states import LIQUIDITY_ACTIONS, LIQUIDITY_POSITIONS, PART_TYPES, PARTS
 from agent.model import (
     AccountAction,
     Decision,
@@ -41,7 +37,7 @@ TAG = "type"
 _FIRST_UNSAFE_INT = 2**53
 """Integers of this size and above are written as strings, since other JSON readers round them."""
 _UNIONS: tuple[Any, ...] = (
-    *LAYER_UNIONS,
+    LIQUIDITY_POSITIONS,
     Decision,
     Trigger,
     Schedule,
@@ -176,7 +172,7 @@ def _is_union_member(cls: Any) -> bool:
     return (
         cls in POOL_KINDS.values()
         or cls in PARTS
-        or any(cls in kinds for kinds in PARTS.values())
+        or cls in PART_TYPES
         or any(cls in get_args(union) for union in _UNIONS)
     )
 

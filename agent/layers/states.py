@@ -38,40 +38,55 @@ from agent.model import (
     LpPosition,
 )
 
-STATES: tuple[type[LayerState], ...] = (
+PART_TYPES: tuple[type[Any], ...] = (
     GradualState,
+    CapitalSplit,
     StrategiesState,
     TaxState,
     SignalState,
+    FuturesConfig,
     FuturesState,
+    FuturesReading,
+    FuturesProgress,
+    FuturesCycle,
+    AdjustFutures,
+    FuturesPlan,
+    HedgeChoices,
+    FuturesGrant,
+    MarginAccountRequest,
+    Deleverage,
+    OpenHedge,
+    CloseHedge,
     LiquidityState,
+    LiquidityProgress,
+    LiquidityCycle,
+    AdjustLiquidity,
+    HoldingConfig,
     HoldingState,
 )
-CONFIGS: tuple[type[LayerConfig], ...] = (
-    CapitalSplit,
-    FuturesConfig,
-    HoldingConfig,
-)
-PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress, LiquidityProgress)
-READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)
-PLANS: tuple[type[LayerPlan], ...] = (FuturesPlan, HedgeChoices)
-GRANTS: tuple[type[LayerGrant], ...] = (FuturesGrant,)
-DECISIONS: tuple[type[LayerDecision], ...] = (AdjustFutures, AdjustLiquidity)
-CYCLES: tuple[type[LayerCycle], ...] = (FuturesCycle, LiquidityCycle)
-REQUESTS: tuple[type[LayerRequest], ...] = (MarginAccountRequest, Deleverage, OpenHedge, CloseHedge)
+"""Types of the layers' parts that are stored: settings, states, decisions, plans, requests."""
+
+
+def _parts_of(base: type[Any]) -> tuple[type[Any], ...]:
+    return tuple(part_type for part_type in PART_TYPES if issubclass(part_type, base))
+
+
 PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
-    LayerState: STATES,
-    LayerConfig: CONFIGS,
-    LayerProgress: PROGRESS,
-    LayerReading: READINGS,
-    LayerPlan: PLANS,
-    LayerGrant: GRANTS,
-    LayerCycle: CYCLES,
-    LayerDecision: DECISIONS,
-    LayerRequest: REQUESTS,
+    base: _parts_of(base)
+    for base in (
+        LayerState,
+        LayerConfig,
+        LayerProgress,
+        LayerReading,
+        LayerPlan,
+        LayerGrant,
+        LayerCycle,
+        LayerDecision,
+        LayerRequest,
+    )
 }
-"""Types of the parts of a step's input, of decisions, plans, cycles and requests, by their base."""
+"""The same by their base."""
 LIQUIDITY_ACTIONS: Any = LpAction
 """Actions of plans; they are stored without their type, and told apart by their fields."""
-LAYER_UNIONS: tuple[Any, ...] = (LpPosition,)
-"""Unions of the layers, whose members are stored with their type."""
+LIQUIDITY_POSITIONS: Any = LpPosition
+"""Positions of a snapshot; each is stored with its type."""

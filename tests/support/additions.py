@@ -259,7 +259,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         "layers/states.py": (
             "# after: from agent.layers.liquidity.state import LiquidityCycle, LiquidityProgress, LiquidityState\n"
             "from agent.layers.lockup.state import LockupConfig\n",
-            "# after: CONFIGS: tuple[type[LayerConfig], ...] = (\n    LockupConfig,\n",
+            "# after: PART_TYPES: tuple[type[Any], ...] = (\n    LockupConfig,\n",
         ),
         "layers/config.py": (
             "# after: from agent.config.tables.fields import ConfigTable\nfrom agent.layers.lockup import config as lockup_config\n",
