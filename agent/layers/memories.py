@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.layers.futures import accounting as futures
 from agent.layers.futures.execution.booking import book_futures_action, margin_reading_by_collateral
-from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.holding import memory as holding
 from agent.layers.liquidity import accounting as liquidity
 from agent.layers.liquidity.execution.booking import book_liquidity_action
 from agent.layers.strategies import memory as strategies
 from agent.model import (
+    MARGIN_PLACE,
     Entry,
     Intent,
     IntentKind,

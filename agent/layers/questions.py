@@ -12,8 +12,8 @@ from agent.layers.liquidity.policy import valuation as liquidity
 from agent.layers.strategies.policy.faults import strategies_fault
 from agent.layers.tax.policy import marginal_sale_taxes
 from agent.model import (
+    MARGIN_PLACE,
     AssetDrift,
-    Decision,
     FuturesPlan,
     HaltCode,
     LayerPlan,
@@ -43,19 +43,11 @@ EXIT_ONLY_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
     (HaltCode.FUTURES, exposure.unknown_margin_reason),
 )
 """Faults during which only exits and withdrawals of liquidity are allowed, with their reason."""
-RISK_REDUCTION_KEYS: tuple[Callable[[Plan], str], ...] = (futures.failure_key,)
-"""Name that failures of a risk-reducing plan are counted under; empty for any other plan."""
-GASLESS_CHECKS: tuple[Callable[[StepInput, Decision], bool], ...] = (futures.needs_no_gas,)
-"""True for a decision whose plan sends no transaction."""
-DEPOSITS: tuple[Callable[[StepInput, Plan], tuple[str, int, str]], ...] = (futures.planned_deposit,)
-"""Token, base units and spender of a plan's deposit; zero units without one."""
-ACTION_COUNTS: tuple[Callable[[Plan], int], ...] = (futures.action_count,)
-"""Number of a plan's actions in the layer, each a transaction."""
 PLACE_NAMES: tuple[Callable[[StepInput], str], ...] = (pools.place_name, futures.place_name)
 """Where else than in the wallet an asset may be; empty if nowhere."""
 OUTSIDE_HOLDINGS: Mapping[str, Callable[[StepInput, Mapping[str, Price]], Mapping[str, int]]] = {
     pools.POSITIONS_PLACE: liquidity.holdings,
-    futures.MARGIN_PLACE: lambda step, _: exposure.margin_holdings_in_weights(step),
+    MARGIN_PLACE: lambda step, _: exposure.margin_holdings_in_weights(step),
 }
 """Base units by token outside the wallet that weights count at these prices, by the name of the
 place. Raise Refused if something is unknown.

@@ -21,6 +21,7 @@ from agent.model.controls import ControlState as ControlState
 from agent.model.controls import PlanLink as PlanLink
 from agent.model.controls import ShownPlan as ShownPlan
 from agent.model.futures import MARGIN_ACCOUNT_ITEM as MARGIN_ACCOUNT_ITEM
+from agent.model.futures import MARGIN_PLACE as MARGIN_PLACE
 from agent.model.futures import UNREAD_ACCOUNT as UNREAD_ACCOUNT
 from agent.model.futures import AccountAction as AccountAction
 from agent.model.futures import AdjustFutures as AdjustFutures

@@ -20,6 +20,10 @@ from agent.units import Price, Token
 
 MARGIN_ACCOUNT_ITEM = "margin account"
 """Name of the margin account in the list of unreadable items."""
+MARGIN_PLACE = "margin"
+"""Name of the margin account among the places of holdings, and under which failed deposits into it
+are counted.
+"""
 
 
 class PerpOrderKind(Enum):
@@ -242,6 +246,11 @@ class FuturesReading(LayerReading):
             for stale in self.stale_reads
             if not kinds or stale.kind in kinds
         )
+
+    def needs_no_gas(self, decision: LayerDecision) -> bool:
+        """True for orders at an off-chain venue."""
+        is_off_chain = self.account is not None and not self.account.is_on_chain
+        return isinstance(decision, AdjustFutures) and is_off_chain
 
 
 UNREAD_ACCOUNT = MarginAccount(Token("", "", 18), 1, 0, 0, (), ())
@@ -578,6 +587,22 @@ class FuturesPlan(LayerPlan):
     def actions(self) -> tuple[FuturesAction, ...]:
         """All actions, in sending order."""
         return (*self.account_actions, *self.orders, *self.resting_actions)
+
+    @property
+    def action_count(self) -> int:
+        """See LayerPlan."""
+        return len(self.actions)
+
+    @property
+    def exit_name(self) -> str:
+        """Market of the first reduction, MARGIN_PLACE for a deposit; empty for any other plan."""
+        if not self.is_reducing:
+            return ""
+        if self.account_actions:
+            return MARGIN_PLACE
+        if self.orders:
+            return self.orders[0].market
+        return f"{self.trigger} {self.resting_actions[0].market}"
 
     @property
     def top_up_raw(self) -> int:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from agent.model.parts import LayerPart
-from agent.model.plan import Goal
+from agent.model.plan import Goal, Plan
 from agent.model.triggers import Trigger
 from agent.model.weights import OwnedAllocator, SignalAnswer
 from agent.units import Value
@@ -94,6 +94,10 @@ class LayerConfig(LayerPart):
     def allocators(self) -> tuple[OwnedAllocator, ...]:
         """Allocators besides the portfolio's."""
         return ()
+
+    def planned_deposit(self, plan: Plan) -> tuple[str, int, str]:
+        """Return token, base units and spender of the plan's deposit; zero units without one."""
+        return "", 0, ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,10 @@ class LayerPart:
 class LayerReading(LayerPart):
     """Base of what a snapshot has read for a layer."""
 
+    def needs_no_gas(self, decision: LayerDecision) -> bool:
+        """True for a decision whose plan sends no transaction."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan(LayerPart):
@@ -34,6 +38,18 @@ class LayerPlan(LayerPart):
     def is_emergency(self) -> bool:
         """True if the plan may pay the fees of an emergency."""
         return False
+
+    @property
+    def action_count(self) -> int:
+        """Number of the plan's actions in the layer, each a transaction."""
+        return 0
+
+    @property
+    def exit_name(self) -> str:
+        """Name that failures of a plan that only lowers risk are counted under; empty for any other
+        plan.
+        """
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
     for action in plan.layer_actions:
         spender = step.execution.position_contract(action.venue)
         approvals_needed += approval_count(action.spends_raw, _allowances(step.snapshot, spender))
-    for deposit_of in layer_questions.DEPOSITS:
-        token, raw, spender = deposit_of(step, plan)
+    for layer_config in step.layer_configs:
+        token, raw, spender = layer_config.planned_deposit(plan)
         if spender or raw:
             approvals_needed += approval_count({token: raw}, _allowances(step.snapshot, spender))
     return APPROVAL_GAS * approvals_needed
@@ -104,7 +104,7 @@ def calldata_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Return the largest calldata of each transaction of the plan, missing approvals included."""
     swap_bytes = [legs_bytes(plan.legs)] if plan.legs else []
     action_count = len(plan.layer_actions) + sum(
-        count_actions(plan) for count_actions in layer_questions.ACTION_COUNTS
+        layer_plan.action_count for layer_plan in plan.layers
     )
     approvals_needed = approval_gas_units(step, plan) // APPROVAL_GAS
     return (*swap_bytes, *[ACTION_BYTES] * action_count, *[APPROVAL_BYTES] * approvals_needed)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.layers.questions import RISK_REDUCTION_KEYS
 from agent.model import (
     ExitFailures,
     History,
@@ -55,7 +54,7 @@ def exit_name(plan: Plan) -> str:
     """
     if plan.acts_in_layer:
         return next(
-            (name for exit_name_of in RISK_REDUCTION_KEYS if (name := exit_name_of(plan))), ""
+            (layer_plan.exit_name for layer_plan in plan.layers if layer_plan.exit_name), ""
         )
     if plan.layer_actions:
         is_provision = any(isinstance(action, Provide) for action in plan.layer_actions)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.questions import GASLESS_CHECKS
 from agent.model import (
     Asset,
     Decision,
@@ -234,7 +233,9 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     little can be unwrapped, if gas is too expensive and the decision is a hold, and for decisions
     that send no transaction.
     """
-    if any(needs_no_gas(step, decision) for needs_no_gas in GASLESS_CHECKS):
+    if isinstance(decision, LayerDecision) and any(
+        reading.needs_no_gas(decision) for reading in step.snapshot.layers
+    ):
         return None
     native_wei = step.snapshot.native_wei
     max_cost_wei = unwrap_cost_wei(step.snapshot, step.limits)

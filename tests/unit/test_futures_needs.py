@@ -33,10 +33,10 @@ from agent.layers.futures.policy.needs import (
     spendable_collateral_raw,
     spot_value_in_quote,
 )
-from agent.layers.futures.policy.plans import MARGIN_PLACE, emergency_gas_per_day_wei, emergency_gas_price_limit_wei
+from agent.layers.futures.policy.plans import emergency_gas_per_day_wei, emergency_gas_price_limit_wei
 from agent.layers.futures.state import FuturesCycle, FuturesState, planned_futures
 from agent.margin import account as margin
-from agent.model import Allowance, ExitFailures, StepInput
+from agent.model import MARGIN_PLACE, Allowance, ExitFailures, StepInput
 from agent.model.futures import (
     FuturesAction,
     FuturesPlan,

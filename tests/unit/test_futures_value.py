@@ -11,11 +11,10 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import exposures, margin_holdings
 from agent.layers.futures.policy.needs import spot_value_in_quote
-from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.state import futures_policy, hold_futures, margin_account, with_policy
 from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
-from agent.model import ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
+from agent.model import MARGIN_PLACE, ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import propose_rebalance
 from agent.policy import failures

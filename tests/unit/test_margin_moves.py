@@ -12,12 +12,23 @@ from agent import codec, guards
 from agent.app.documents.futures_report import futures_report
 from agent.errors import Refused
 from agent.layers.futures.policy import exposure
-from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.requests import MarginAccountRequest
 from agent.layers.futures.state import planned_futures
 from agent.margin import account as margin
 from agent.margin.state import after_action
-from agent.model import AdjustFutures, Allowance, ExitFailures, Halt, Holding, Plan, ScreenedToken, StepInput, TokenFinding, UnreadableItem
+from agent.model import (
+    MARGIN_PLACE,
+    AdjustFutures,
+    Allowance,
+    ExitFailures,
+    Halt,
+    Holding,
+    Plan,
+    ScreenedToken,
+    StepInput,
+    TokenFinding,
+    UnreadableItem,
+)
 from agent.model.futures import (
     AccountAction,
     DelegateChange,

@@ -45,9 +45,15 @@ from agent.app.documents.yearly_costs import format_yearly_cost
 from agent.config.build import build_policy
 from agent.config.networks import TypicalFees, typical_fees
 from agent.config.schema import Config
-from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
-from agent.model import PRICE_ALERTS, Destination, StepInput, action_interval_s, is_tracking
+from agent.model import (
+    MARGIN_PLACE,
+    PRICE_ALERTS,
+    Destination,
+    StepInput,
+    action_interval_s,
+    is_tracking,
+)
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total

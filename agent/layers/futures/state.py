@@ -39,6 +39,13 @@ class FuturesConfig(LayerConfig):
         """See LayerConfig."""
         return self.policy is not None
 
+    def planned_deposit(self, plan: Plan) -> tuple[str, int, str]:
+        """Return collateral, base units and vault of the plan's deposit."""
+        layer_plan = planned_futures(plan)
+        if layer_plan is None or self.policy is None:
+            return "", 0, ""
+        return self.policy.collateral, layer_plan.top_up_raw, self.policy.vault
+
 
 @dataclass(frozen=True, slots=True)
 class FuturesState(LayerState):
@@ -112,7 +119,7 @@ class FuturesCycle(LayerCycle):
     """
     refused_s_by_market: tuple[tuple[str, int], ...] = ()
     """Chain time per market whose reduction or hedge was refused before sending, or whose reduction
-    reverted; a refused deposit has the key MARGIN of policy/plans.py.
+    reverted; a refused deposit has the key MARGIN_PLACE.
     """
     refused_action_notes: tuple[StepEnd, ...] = ()
     """Notes on the steps whose orders, hedges or deposits were refused or reverted."""

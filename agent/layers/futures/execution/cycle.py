@@ -13,9 +13,9 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepResult, note_of
 from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.planning.plans import HEDGE_MARGIN
-from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.state import FuturesCycle, margin_account, planned_futures
 from agent.model import (
+    MARGIN_PLACE,
     AdjustFutures,
     Cycle,
     FuturesPlan,

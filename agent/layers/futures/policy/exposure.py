@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.state import futures_policy, margin_account, unknown_books_reason
 from agent.margin import account as margin
 from agent.model import (
+    MARGIN_PLACE,
     AssetDrift,
     FuturesPolicy,
     FuturesReading,

@@ -16,7 +16,6 @@ from agent.layers.futures.policy.exposure import (
     spot_portfolio_value,
     uncertain_spot_reason,
 )
-from agent.layers.futures.policy.plans import MARGIN_PLACE
 from agent.layers.futures.policy.resting_stops import stop_changes
 from agent.layers.futures.policy.targets import (
     DRIFT_REASONS,
@@ -47,6 +46,7 @@ from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import after_resting_fills
 from agent.model import (
+    MARGIN_PLACE,
     AdjustFutures,
     AssetDrift,
     FuturesPlan,
