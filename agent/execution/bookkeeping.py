@@ -22,7 +22,7 @@ from agent.execution.settlement import (
 )
 from agent.execution.step_context import StepReaders
 from agent.layers.memories import BOOKINGS, NetAmountsReader, bookings_of
-from agent.layers.questions import LEDGER_HOLDINGS, raw_outside_wallet, unknown_value_reason
+from agent.layers.questions import LAYERS, raw_outside_wallet, unknown_value_reason
 from agent.model import (
     Entry,
     EntryKind,
@@ -299,8 +299,8 @@ def _holdings_by_place(
         ("", token): balance_by_token[token]
         for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)
     }
-    for holdings_of in LEDGER_HOLDINGS:
-        raw_by_place |= holdings_of(step, prices.by_token)
+    for layer in LAYERS:
+        raw_by_place |= layer.holdings.ledger_raw(step, prices.by_token)
     amounts_and_values = {}
     for (place, token), raw in raw_by_place.items():
         price = prices.of(token)

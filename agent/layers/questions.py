@@ -1,8 +1,9 @@
-"""What the core asks the layers about a step, a decision or a plan, from the model alone."""
+"""What the core asks the layers about a step, from the model alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.layers.futures.policy import exposure, targets
@@ -14,9 +15,7 @@ from agent.layers.tax.policy import marginal_sale_taxes
 from agent.model import (
     MARGIN_PLACE,
     AssetDrift,
-    FuturesPlan,
     HaltCode,
-    LayerPlan,
     MarginBaseline,
     MarketGrowthInputs,
     Plan,
@@ -25,87 +24,133 @@ from agent.model import (
 )
 from agent.units import Price, Value
 
-SPOT_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
-    (HaltCode.STRATEGIES, strategies_fault),
+
+@dataclass(frozen=True, slots=True)
+class LayerFaults:
+    """Faults of a layer, with their code; an empty reason is no fault."""
+
+    code: HaltCode
+    spot: Callable[[StepInput], str] = lambda step: ""
+    """Fault that halts the spot portfolio. Futures are reduced despite it."""
+    holdings: Callable[[StepInput], Sequence[str]] = lambda step: ()
+    """Faults of what the layer holds outside the wallet, which halt the spot portfolio."""
+    stop: Callable[[StepInput], str] = lambda step: ""
+    """Reason to stop all trading but exits, until the owner decides."""
+    exits_only: Callable[[StepInput], str] = lambda step: ""
+    """Fault during which only exits and withdrawals of liquidity are allowed."""
+
+
+FAULTS: tuple[LayerFaults, ...] = (
+    LayerFaults(HaltCode.STRATEGIES, spot=strategies_fault),
+    LayerFaults(
+        HaltCode.POSITIONS, holdings=liquidity.faults, stop=liquidity.undecided_positions_reason
+    ),
+    LayerFaults(HaltCode.FUTURES, exits_only=exposure.unknown_margin_reason),
 )
-"""Faults that halt the spot portfolio, with their reason (empty: no fault). Futures are reduced
-despite them.
-"""
-HOLDING_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], Sequence[str]]], ...] = (
-    (HaltCode.POSITIONS, liquidity.faults),
+"""Faults of each layer that may halt a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideHoldings:
+    """What a layer holds outside the wallet. Amounts are base units by token."""
+
+    place: str = ""
+    """Name of the place; empty: the layer holds nothing outside the wallet."""
+    raw_by_token: Callable[[StepInput, Mapping[str, Price]], Mapping[str, int]] = (
+        lambda step, prices: {}
+    )
+    """Amounts that weights count at these prices. Raises Refused if something is unknown."""
+    unweighted_raw: Callable[[StepInput], Mapping[str, int]] = lambda step: {}
+    """Amounts that count in the total and in no weight."""
+    ledger_raw: Callable[[StepInput, Mapping[str, Price]], Mapping[tuple[str, str], int]] = (
+        lambda step, prices: {}
+    )
+    """Base units for the ledger, by the name of the position and token; a missing price counts as
+    one.
+    """
+    keeps_value: Callable[[StepInput, AssetDrift, Value], bool] = lambda step, drift, min_value: (
+        False
+    )
+    """True for at least this value of an asset, which an exit frees and sells."""
+    unknown_reason: Callable[[StepInput], str] = lambda step: ""
+    """Why the value of the account, which then counts nowhere, is unknown; empty if it is known."""
+    baseline: Callable[[StepInput], MarginBaseline | None] = lambda step: None
+    """Amounts of the account that the NAV record keeps to measure its later result; None if it is
+    not counted.
+    """
+    result: Callable[[StepInput, Mapping[str, Price]], Value] = lambda step, prices: Fraction(0)
+    """Result of the account since the recorded baseline, in numeraire base units."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAnswers:
+    """What a layer answers about a step; without an answer the step is as if it were off."""
+
+    holdings: OutsideHoldings = OutsideHoldings()
+    """What it holds outside the wallet."""
+    place_name: Callable[[StepInput], str] = lambda step: ""
+    """Where an asset may be that swaps cannot spend; empty if nowhere."""
+    unspendable_raw: Callable[[StepInput], Mapping[str, int]] = lambda step: {}
+    """Base units of the wallet by token that count but that no swap may spend; of an amount above
+    the balance, the balance.
+    """
+    spenders: Callable[[StepInput], Mapping[str, str]] = lambda step: {}
+    """Contracts that may hold an allowance of the wallet for the layer, with their roles."""
+    valued_tokens: Callable[[Portfolio], Collection[str]] = lambda portfolio: ()
+    """Tokens that are needed to value what the layer has."""
+    without_targets: Callable[[Portfolio, Collection[str]], Portfolio] = (
+        lambda portfolio, exited_tokens: portfolio
+    )
+    """The portfolio in which the layer has no targets with these tokens, which an exit sells."""
+    sale_taxes: Callable[[StepInput, Mapping[str, Price]], Mapping[str, Fraction]] = (
+        lambda step, prices: {}
+    )
+    """Tax on the next unit sold of each token that has any, per unit of value."""
+    held_weights: Callable[[StepInput], Mapping[str, Fraction]] = lambda step: {}
+    """Signed weights of what the layer holds in markets, by market."""
+    market_terms: Callable[[StepInput, Value], MarketGrowthInputs | None] = (
+        lambda step, spot_value: None
+    )
+    """Data for the growth of capital in markets, given the value of the spot portfolio; None if
+    they are unknown.
+    """
+    gas_price_limit_wei: Callable[[StepInput, Plan, int | None], int | None] = (
+        lambda step, plan, limit_wei: limit_wei
+    )
+    """Largest gas price of a plan, wei, in place of that of other plans; None: unlimited."""
+
+
+LAYERS: tuple[LayerAnswers, ...] = (
+    LayerAnswers(
+        holdings=OutsideHoldings(
+            pools.POSITIONS_PLACE,
+            liquidity.holdings,
+            ledger_raw=liquidity.holdings_by_place,
+            keeps_value=pools.pools_hold,
+        ),
+        place_name=pools.place_name,
+        spenders=pools.spenders,
+        valued_tokens=pools.pooled_tokens,
+        without_targets=pools.without_targets,
+    ),
+    LayerAnswers(
+        holdings=OutsideHoldings(
+            MARGIN_PLACE,
+            lambda step, _: exposure.margin_holdings_in_weights(step),
+            unweighted_raw=exposure.margin_holdings_outside_weights,
+            unknown_reason=exposure.unknown_account_reason,
+            baseline=exposure.margin_baseline,
+            result=exposure.margin_result,
+        ),
+        place_name=futures.place_name,
+        spenders=futures.spenders,
+        held_weights=targets.held_weights,
+        market_terms=exposure.market_terms,
+        gas_price_limit_wei=futures.gas_price_limit_wei,
+    ),
+    LayerAnswers(sale_taxes=marginal_sale_taxes),
 )
-"""Faults of what a layer holds outside the wallet, which halt the spot portfolio."""
-STOP_REASONS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
-    (HaltCode.POSITIONS, liquidity.undecided_positions_reason),
-)
-"""Reasons to stop all trading but exits, until the owner decides."""
-EXIT_ONLY_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
-    (HaltCode.FUTURES, exposure.unknown_margin_reason),
-)
-"""Faults during which only exits and withdrawals of liquidity are allowed, with their reason."""
-PLACE_NAMES: tuple[Callable[[StepInput], str], ...] = (pools.place_name, futures.place_name)
-"""Where else than in the wallet an asset may be; empty if nowhere."""
-OUTSIDE_HOLDINGS: Mapping[str, Callable[[StepInput, Mapping[str, Price]], Mapping[str, int]]] = {
-    pools.POSITIONS_PLACE: liquidity.holdings,
-    MARGIN_PLACE: lambda step, _: exposure.margin_holdings_in_weights(step),
-}
-"""Base units by token outside the wallet that weights count at these prices, by the name of the
-place. Raise Refused if something is unknown.
-"""
-UNWEIGHTED_HOLDINGS: tuple[Callable[[StepInput], Mapping[str, int]], ...] = (
-    exposure.margin_holdings_outside_weights,
-)
-"""Base units by token outside the wallet that count in the total and in no weight."""
-UNKNOWN_VALUE_REASONS: tuple[Callable[[StepInput], str], ...] = (exposure.unknown_account_reason,)
-"""Why the value of an account outside the wallet, which then counts nowhere, is unknown; empty if
-it is known.
-"""
-ACCOUNT_BASELINES: tuple[Callable[[StepInput], MarginBaseline | None], ...] = (
-    exposure.margin_baseline,
-)
-"""Amounts of an account outside the wallet that the NAV record keeps to measure its later result;
-None if it is not counted.
-"""
-ACCOUNT_RESULTS: tuple[Callable[[StepInput, Mapping[str, Price]], Value], ...] = (
-    exposure.margin_result,
-)
-"""Result of that account since the recorded baseline, in numeraire base units."""
-HELD_WEIGHTS: tuple[Callable[[StepInput], Mapping[str, Fraction]], ...] = (targets.held_weights,)
-"""Signed weights of what a layer holds in markets, by market."""
-MARKET_TERMS_READERS: tuple[Callable[[StepInput, Value], MarketGrowthInputs | None], ...] = (
-    exposure.market_terms,
-)
-"""Data for the growth of capital in markets, given the value of the spot portfolio; None if they
-are unknown.
-"""
-EMERGENCY_GAS_PRICES: Mapping[type[LayerPlan], Callable[[StepInput], int | None]] = {
-    FuturesPlan: futures.max_emergency_gas_price_wei
-}
-"""Largest gas price of an emergency in wei, by the layer's part of the plan; None: unlimited."""
-LEDGER_HOLDINGS: tuple[
-    Callable[[StepInput, Mapping[str, Price]], dict[tuple[str, str], int]], ...
-] = (liquidity.holdings_by_place,)
-"""Base units outside the wallet for the ledger, by the name of the position and token; a missing
-price counts as one.
-"""
-HELD_VALUE_CHECKS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.pools_hold,)
-"""True if a layer has at least this value of an asset, which an exit frees and sells."""
-VALUED_TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.pooled_tokens,)
-"""Tokens that are needed to value what a layer has."""
-TARGET_REMOVERS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] = (
-    pools.without_targets,
-)
-"""The portfolio in which a layer has no targets with these tokens, which an exit sells."""
-SALE_TAXES: tuple[Callable[[StepInput, Mapping[str, Price]], Mapping[str, Fraction]], ...] = (
-    marginal_sale_taxes,
-)
-"""Tax on the next unit sold of each token that has any, per unit of value."""
-UNSPENDABLE_AMOUNTS: tuple[Callable[[StepInput], Mapping[str, int]], ...] = ()
-"""Base units of the wallet by token that count but that no swap may spend; of an amount above the
-balance, the balance.
-"""
-SPENDERS: tuple[Callable[[StepInput], dict[str, str]], ...] = (pools.spenders, futures.spenders)
-"""Contracts that may hold an allowance of the wallet for a layer, with their roles."""
+"""Answers of each layer, in the order in which the core adds them up."""
 
 
 def raw_by_place_outside(
@@ -115,9 +160,9 @@ def raw_by_place_outside(
     `skipped_places`. Raises Refused if something is unknown.
     """
     return {
-        place: holdings_of(step, prices)
-        for place, holdings_of in OUTSIDE_HOLDINGS.items()
-        if place not in skipped_places
+        layer.holdings.place: layer.holdings.raw_by_token(step, prices)
+        for layer in LAYERS
+        if layer.holdings.place and layer.holdings.place not in skipped_places
     }
 
 
@@ -130,7 +175,7 @@ def raw_outside_wallet(
 
 def unweighted_raw(step: StepInput) -> dict[str, int]:
     """Return the base units by token outside the wallet that count in no weight."""
-    return _summed_by_token(holdings_of(step) for holdings_of in UNWEIGHTED_HOLDINGS)
+    return _summed_by_token(layer.holdings.unweighted_raw(step) for layer in LAYERS)
 
 
 def _summed_by_token(amounts_to_sum: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -143,12 +188,12 @@ def _summed_by_token(amounts_to_sum: Iterable[Mapping[str, int]]) -> dict[str, i
 
 def unspendable_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of the wallet by token that no swap may spend."""
-    return _summed_by_token(locked_of(step) for locked_of in UNSPENDABLE_AMOUNTS)
+    return _summed_by_token(layer.unspendable_raw(step) for layer in LAYERS)
 
 
 def sale_taxes(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Fraction]:
     """Return the tax on the next unit sold of each token that has any, per unit of value."""
-    return {token: tax for taxes_of in SALE_TAXES for token, tax in taxes_of(step, prices).items()}
+    return {token: tax for layer in LAYERS for token, tax in layer.sale_taxes(step, prices).items()}
 
 
 def value_outside_wallet(
@@ -167,38 +212,37 @@ def value_outside_wallet(
 
 def unknown_value_reason(step: StepInput) -> str:
     """Return why the value of an account outside the wallet is unknown; empty if all are known."""
-    return next((why for reason_of in UNKNOWN_VALUE_REASONS if (why := reason_of(step))), "")
+    reasons = (layer.holdings.unknown_reason(step) for layer in LAYERS)
+    return next((reason for reason in reasons if reason), "")
 
 
 def account_baseline(step: StepInput) -> MarginBaseline | None:
     """Return the baseline of the account outside the wallet; None without one that counts."""
-    baselines = (baseline_of(step) for baseline_of in ACCOUNT_BASELINES)
+    baselines = (layer.holdings.baseline(step) for layer in LAYERS)
     return next((baseline for baseline in baselines if baseline is not None), None)
 
 
 def account_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Return the result of accounts outside the wallet since the recorded baseline."""
-    return sum((result_of(step, prices) for result_of in ACCOUNT_RESULTS), Fraction(0))
+    return sum((layer.holdings.result(step, prices) for layer in LAYERS), Fraction(0))
 
 
 def market_terms(step: StepInput, spot_value: Value) -> MarketGrowthInputs | None:
     """Return the data for the growth of capital in markets; None without any."""
-    layer_terms = (growth_of(step, spot_value) for growth_of in MARKET_TERMS_READERS)
-    return next((growth for growth in layer_terms if growth is not None), None)
+    layer_terms = (layer.market_terms(step, spot_value) for layer in LAYERS)
+    return next((terms for terms in layer_terms if terms is not None), None)
 
 
 def held_weights(step: StepInput) -> dict[str, Fraction]:
     """Return the signed weights of what layers hold in markets, by market."""
     return {
-        market: weight for weights_of in HELD_WEIGHTS for market, weight in weights_of(step).items()
+        market: weight for layer in LAYERS for market, weight in layer.held_weights(step).items()
     }
 
 
 def gas_price_limit_wei(step: StepInput, plan: Plan) -> int | None:
     """Return the largest gas price of a plan, wei; None: unlimited."""
-    layer_plan = next((layer_plan for layer_plan in plan.layers if layer_plan.is_emergency), None)
-    return (
-        step.limits.gas_price_wei
-        if layer_plan is None
-        else EMERGENCY_GAS_PRICES[type(layer_plan)](step)
-    )
+    limit_wei = step.limits.gas_price_wei
+    for layer in LAYERS:
+        limit_wei = layer.gas_price_limit_wei(step, plan, limit_wei)
+    return limit_wei

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.floats import FloatArray
-from agent.layers.questions import PLACE_NAMES
+from agent.layers import questions
 from agent.model import Leg, Limits, Plan, Portfolio, Rebalance, SkippedItem, StepInput
 from agent.planning.cost_reasons import cost_reason
 from agent.planning.gas import balance_deltas, with_payment_legs
@@ -165,9 +165,8 @@ def skipped_items(
             continue
         is_excess = bool(excesses[token] > 0)
         if is_excess and objective.locked_values[token] > objective.high_shares[token] * total:
-            places_text = " or ".join(
-                place_name for place_name_of in PLACE_NAMES if (place_name := place_name_of(step))
-            )
+            place_names = (layer.place_name(step) for layer in questions.LAYERS)
+            places_text = " or ".join(place_name for place_name in place_names if place_name)
             why = f"{_money_text(step.portfolio, deviation_value)} above its target are in {places_text}, which swaps cannot spend"
             skips.append(SkippedItem(node.label, why, LOCKED_EXCESS))
             continue

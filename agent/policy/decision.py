@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from agent.layers.questions import EXIT_ONLY_FAULTS, STOP_REASONS
+from agent.layers import questions
 from agent.model import (
     NO_PURCHASE,
     AssetDrift,
@@ -161,7 +161,7 @@ class DecisionContext:
         return first_fault(
             (HaltCode.STOPPED, step.history.stop_reason),
             (HaltCode.LEDGER, step.history.ledger_mismatch),
-            *((code, reason_of(step)) for code, reason_of in STOP_REASONS),
+            *((layer.code, layer.stop(step)) for layer in questions.FAULTS),
         )
 
     @cached_property
@@ -177,7 +177,7 @@ class DecisionContext:
                     self.step.portfolio, self.step.limits, self.step.history.cash_flows
                 ),
             ),
-            *((code, reason_of(self.step)) for code, reason_of in EXIT_ONLY_FAULTS),
+            *((layer.code, layer.exits_only(self.step)) for layer in questions.FAULTS),
         )
         return tuple(Fault(code, reason) for code, reason in reasons if reason)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.amm.pools import holds_token
-from agent.layers.questions import VALUED_TOKENS
+from agent.layers import questions
 from agent.model import (
     Portfolio,
     ScreenedToken,
@@ -214,7 +214,7 @@ def exclude_unpriced_assets(step: StepInput) -> StepInput:
 def _indispensable_tokens(portfolio: Portfolio) -> set[str]:
     """Return the tokens that are needed to value or pay anything."""
     return {portfolio.numeraire.address, portfolio.wrapped_native}.union(
-        *(tokens_of(portfolio) for tokens_of in VALUED_TOKENS)
+        *(layer.valued_tokens(portfolio) for layer in questions.LAYERS)
     )
 
 

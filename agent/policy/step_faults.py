@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.layers.questions import HOLDING_FAULTS, SPOT_FAULTS
+from agent.layers import questions
 from agent.model import (
     Asset,
     Destination,
@@ -119,7 +119,7 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
             (HaltCode.DATA_FEE, data_fee_fault(step.snapshot)),
             (HaltCode.DEPEG, depeg_fault(step, references)),
             (HaltCode.ORACLE_DEVIATION, source_conflict(step)),
-            *((halt_code, find_fault(step)) for halt_code, find_fault in SPOT_FAULTS),
+            *((layer.code, layer.spot(step)) for layer in questions.FAULTS),
         )
         if fault_message
     ]
@@ -131,9 +131,9 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
     ]
     faults += balance_faults(step.snapshot, step.portfolio.assets)
     faults += [
-        Fault(halt_code, fault_message)
-        for halt_code, find_faults in HOLDING_FAULTS
-        for fault_message in find_faults(step)
+        Fault(layer.code, fault_message)
+        for layer in questions.FAULTS
+        for fault_message in layer.holdings(step)
     ]
     faults += [
         Fault(HaltCode.ZONE, fault_message)

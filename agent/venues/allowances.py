@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.chain import tokens
-from agent.layers.questions import SPENDERS
+from agent.layers import questions
 from agent.model import (
     ExecutionConfig,
     LayerAction,
@@ -27,8 +27,8 @@ def _role_by_spender(step: StepInput) -> dict[str, str]:
     """Return the allowed spenders of a step, each with its role."""
     layer_spenders = {
         contract: role
-        for find_spenders in SPENDERS
-        for contract, role in find_spenders(step).items()
+        for layer in questions.LAYERS
+        for contract, role in layer.spenders(step).items()
     }
     return allowed_spenders(step.execution, layer_spenders)
 

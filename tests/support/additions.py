@@ -273,7 +273,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
         "layers/questions.py": (
             "# after: from agent.layers.liquidity.policy import valuation as liquidity\nfrom agent.layers.lockup import policy as lockup\n",
-            "\n\nUNSPENDABLE_AMOUNTS += (lockup.locked,)\nPLACE_NAMES += (lockup.place,)\n",
+            "\n\nLAYERS += (LayerAnswers(unspendable_raw=lockup.locked, place_name=lockup.place),)\n",
         ),
         "layers/guards.py": (
             "# after: from agent.layers.liquidity import guards as liquidity\nfrom agent.layers.lockup import guards as lockup\n",
@@ -285,7 +285,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
     }
 )
-"""A layer of a second kind: it answers UNSPENDABLE_AMOUNTS, which no layer of agent/layers does."""
+"""A layer of a second kind: it answers `unspendable_raw`, which no layer of agent/layers does."""
 
 COMMAND: Addition = MappingProxyType(
     {

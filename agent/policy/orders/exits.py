@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.questions import TARGET_REMOVERS
+from agent.layers import questions
 from agent.model import (
     PORTFOLIO_SUBJECT,
     Asset,
@@ -128,8 +128,8 @@ def apply_order_targets(step: StepInput) -> StepInput:
         )
 
     portfolio = replace(step.portfolio, assets=tuple(map(with_reserve, step.portfolio.assets)))
-    for without_targets in TARGET_REMOVERS:
-        portfolio = without_targets(portfolio, exited_tokens)
+    for layer in questions.LAYERS:
+        portfolio = layer.without_targets(portfolio, exited_tokens)
     return replace(
         step,
         portfolio=portfolio,

@@ -13,7 +13,7 @@ from agent.layers.futures.policy.needs import (
     emergency_adjustment,
 )
 from agent.layers.futures.state import futures_policy, futures_progress
-from agent.layers.questions import SPOT_FAULTS
+from agent.layers.questions import FAULTS
 from agent.model import AdjustFutures, HaltCode, Hold, StepInput
 from agent.policy import failures, native_coin
 from agent.policy.decision import FAULTS_OF_SOME_ASSETS, DecisionContext, DecisionResult
@@ -22,9 +22,8 @@ FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
     HaltCode.REFERENCE_PRICE,
     HaltCode.QUARANTINE,
     HaltCode.BALANCE,
-    HaltCode.POSITIONS,
     HaltCode.ZONE,
-    *(code for code, _ in SPOT_FAULTS),
+    *(layer.code for layer in FAULTS if layer.code is not HaltCode.FUTURES),
 }
 """Faults of the spot portfolio, which do not affect futures reductions."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.layers.futures.state import futures_policy
-from agent.model import MARGIN_PLACE, FuturesLimits, FuturesPolicy, Limits, StepInput
+from agent.layers.futures.state import futures_policy, planned_futures
+from agent.model import MARGIN_PLACE, FuturesLimits, FuturesPolicy, Limits, Plan, StepInput
 
 EMERGENCY_GAS_PRICE_MULTIPLE = 5
 """Default fee ceiling of an emergency, as a multiple of limits.gas_price."""
@@ -44,11 +44,12 @@ def emergency_gas_per_day_wei(futures_limits: FuturesLimits, limits: Limits) -> 
     return futures_limits.emergency_gas_per_day_wei or limits.gas_per_day_wei
 
 
-def max_emergency_gas_price_wei(step: StepInput) -> int | None:
-    """Return the maximum gas price of an emergency, in wei; None: unlimited."""
+def gas_price_limit_wei(step: StepInput, plan: Plan, limit_wei: int | None) -> int | None:
+    """Return the maximum gas price of a plan, in wei (None: unlimited): that of an emergency, else
+    `limit_wei`.
+    """
+    layer_plan = planned_futures(plan)
     policy = futures_policy(step)
-    return (
-        step.limits.gas_price_wei
-        if policy is None
-        else emergency_gas_price_limit_wei(policy.limits, step.limits)
-    )
+    if layer_plan is None or not layer_plan.is_emergency or policy is None:
+        return limit_wei
+    return emergency_gas_price_limit_wei(policy.limits, step.limits)
