@@ -11,7 +11,7 @@ from agent.layers.futures import store as futures
 from agent.layers.gradual import store as gradual
 from agent.layers.liquidity import store as liquidity
 from agent.layers.strategies import store as strategies
-from agent.model import IntentKind, LayerState, with_part
+from agent.model import IntentKind, LayerState, Receipt, with_part
 from agent.ports import Grant
 from agent.store.database import FUTURES_BUDGET_KINDS, FUTURES_DEPOSIT, FUTURES_REDUCTION
 from agent.store.tables import BudgetUseRow, IntentRow
@@ -43,6 +43,12 @@ class LayerStore:
     """Budget kinds whose turnover the limits of the portfolio ignore."""
     is_resting: Callable[[IntentRow], bool] = lambda row: False
     """True for an intent that waits at a venue, which is neither a trade nor a failure."""
+    record_receipt: Callable[[Connection, IntentRow, str, Receipt | None], None] = (
+        lambda db, row, wallet, receipt: None
+    )
+    """Record what the receipt of an intent says of the layer, with each transition of the intent;
+    None: not in a block, or no more.
+    """
     unbook: Callable[[Connection, str], None] = lambda db, intent_id: None
     """Removal of what the layer recorded of an intent, whose block a reorg removed."""
 
@@ -50,7 +56,7 @@ class LayerStore:
 LAYERS: tuple[LayerStore, ...] = (
     LayerStore(read_state=gradual.read_state),
     LayerStore(unbook=strategies.unbook_intent),
-    LayerStore(read_budgets=liquidity.read_state),
+    LayerStore(read_budgets=liquidity.read_state, record_receipt=liquidity.record_receipt),
     LayerStore(
         read_budgets=futures.read_state,
         intent_kind=IntentKind.FUTURES,

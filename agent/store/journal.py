@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from agent import codec
 from agent.errors import ErrorCode, PassingFault
+from agent.layers import stores
 from agent.model import (
     FIRST_VENUE_NONCE,
     Intent,
@@ -328,9 +329,8 @@ class IntentStore:
         """Move an intent to another state. Raises ValueError if the table or a guard forbids the
         move, and for a second hash.
 
-        The effects of a receipt are written in the same transaction: the position change of a
-        liquidity action is recorded with its receipt, and the budget entry is deleted if a reorg
-        removes the receipt.
+        The effects of a receipt are written in the same transaction: what the layers record of it,
+        and the budget entry is deleted if a reorg removes the receipt.
         """
         with self.db.write(f"write that a transaction is {new_state.value}") as db:
             row = _intent_row(db, intent_id)
@@ -351,8 +351,8 @@ class IntentStore:
             stored_receipt = None
             if receipt_json is not None:
                 stored_receipt = database.decode_json(Receipt, receipt_json)
-            if row.kind == IntentKind.LIQUIDITY.value:
-                positions.update_position_change(db, row, self.db.wallet, stored_receipt)
+            for layer in stores.LAYERS:
+                layer.record_receipt(db, row, self.db.wallet, stored_receipt)
             ledger_sums.reopen_settled_intents(db, row.seq)
             db.execute(
                 _update_intent(),

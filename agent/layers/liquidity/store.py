@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from agent.layers.liquidity.state import LiquidityState
-from agent.model import IntentKind
+from agent.model import IntentKind, Receipt
 from agent.store.accounts import positions
-from agent.store.tables import BudgetUseRow
+from agent.store.tables import BudgetUseRow, IntentRow
 
 
 def read_state(
@@ -24,3 +24,11 @@ def read_state(
     return LiquidityState(
         last_success_s_by_kind[IntentKind.LIQUIDITY.value], positions.undecided_position_names(db)
     )
+
+
+def record_receipt(db: Connection, row: IntentRow, wallet: str, receipt: Receipt | None) -> None:
+    """Record the position change of a liquidity action from its receipt; delete it if there is no
+    receipt. Does nothing for any other intent.
+    """
+    if row.kind == IntentKind.LIQUIDITY.value:
+        positions.update_position_change(db, row, wallet, receipt)
