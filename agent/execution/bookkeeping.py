@@ -21,8 +21,9 @@ from agent.execution.settlement import (
     realised_legs,
 )
 from agent.execution.step_context import StepReaders
+from agent.layers import questions
 from agent.layers.memories import BOOKINGS, NetAmountsReader, bookings_of
-from agent.layers.questions import LAYERS, raw_outside_wallet, unknown_value_reason
+from agent.layers.questions import raw_outside_wallet, unknown_value_reason
 from agent.model import (
     Entry,
     EntryKind,
@@ -299,7 +300,7 @@ def _holdings_by_place(
         ("", token): balance_by_token[token]
         for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)
     }
-    for layer in LAYERS:
+    for layer in questions.LAYERS:
         raw_by_place |= layer.holdings.ledger_raw(step, prices.by_token)
     amounts_and_values = {}
     for (place, token), raw in raw_by_place.items():

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers import questions
 from agent.layers.questions import (
-    LAYERS,
     account_baseline,
     account_result,
     unknown_value_reason,
@@ -682,7 +682,9 @@ def _done_if_sold(
     min_value = dust_value(step.limits, drifts)
     has_remainder = any(
         0 < drift_to_sell.investable_raw * drift_to_sell.price >= min_value
-        or any(layer.holdings.keeps_value(step, drift_to_sell, min_value) for layer in LAYERS)
+        or any(
+            layer.holdings.keeps_value(step, drift_to_sell, min_value) for layer in questions.LAYERS
+        )
         for drift_to_sell in drifts_to_sell
     )
     if has_remainder or not drifts:
