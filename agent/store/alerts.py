@@ -75,18 +75,7 @@ class AlertStore:
         order.
         """
         with self.db.write("write the alerts") as db:
-            alert_rows = [
-                {
-                    "key": state.key,
-                    "kind": state.kind.value,
-                    "text": state.text,
-                    "raised_s": state.raised_s,
-                    "since_s": state.since_s,
-                    "unsent_count": state.unsent_count,
-                    "last_sent_s": state.last_sent_s,
-                }
-                for state in states
-            ]
+            alert_rows = [asdict(state) | {"kind": state.kind.value} for state in states]
             upsert_rows(db, AlertRow, alert_rows)
             queued_messages = [
                 _insert_message(db, target, state, now_s) for target, state in targets_and_states

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -306,7 +306,8 @@ class IntentStore:
                 "replaces": replaced_id,
             }
             insert_rows(db, IntentRow, [row])
-            _record_transition(self.db, db, intent.id, None, intent.state, now_s, None, note)
+            transition = IntentTransition(intent.id, None, intent.state, now_s, None, note)
+            _record_transition(self.db, db, transition)
             return intent
 
     def grant(self, intent_id: str) -> Grant:
@@ -363,7 +364,8 @@ class IntentStore:
                     "receipt_json": receipt_json,
                 },
             )
-            _record_transition(self.db, db, intent_id, old_state, new_state, now_s, tx_hash, note)
+            transition = IntentTransition(intent_id, old_state, new_state, now_s, tx_hash, note)
+            _record_transition(self.db, db, transition)
             intent = database.intent_from_row(row)
             return replace(intent, state=new_state, tx_hash=tx_hash, receipt=stored_receipt)
 
@@ -500,23 +502,13 @@ def _replaceable_id(
     return None
 
 
-def _record_transition(  # noqa: PLR0913
-    store_database: Database,
-    db: Connection,
-    intent_id: str,
-    old_state: IntentState | None,
-    new_state: IntentState,
-    at_s: int,
-    tx_hash: str | None,
-    note: str,
+def _record_transition(
+    store_database: Database, db: Connection, transition: IntentTransition
 ) -> None:
-    row = {
-        "intent_id": intent_id,
+    old_state = transition.old_state
+    row = asdict(transition) | {
         "old_state": None if old_state is None else old_state.value,
-        "new_state": new_state.value,
-        "at_s": at_s,
-        "tx_hash": tx_hash,
-        "note": note,
+        "new_state": transition.new_state.value,
     }
     seals.append_rows(store_database, db, TransitionRow, [row])
 
