@@ -13,7 +13,6 @@ from agent.layers.liquidity import store as liquidity
 from agent.layers.strategies import store as strategies
 from agent.model import IntentKind, LayerState, Receipt, with_part
 from agent.ports import Grant
-from agent.store.database import FUTURES_BUDGET_KINDS, FUTURES_DEPOSIT, FUTURES_REDUCTION
 from agent.store.tables import BudgetUseRow, IntentRow
 
 
@@ -38,7 +37,9 @@ class LayerStore:
     exit_name: Callable[[Grant], str] = lambda grant: ""
     """Name that failures of an intent are counted under; empty: that of its plan."""
     budget_kinds: tuple[str, ...] = ()
-    """Budget kinds of the layer that are no kinds of intents."""
+    """Budget kinds that `budget_kind` returns."""
+    has_account: bool = False
+    """True if losses of these kinds are part of the result of an account outside the wallet."""
     uncounted_turnover_kinds: tuple[str, ...] = ()
     """Budget kinds whose turnover the limits of the portfolio ignore."""
     is_resting: Callable[[IntentRow], bool] = lambda row: False
@@ -62,12 +63,21 @@ LAYERS: tuple[LayerStore, ...] = (
         intent_kind=IntentKind.FUTURES,
         budget_kind=futures.budget_kind,
         exit_name=futures.reduced_market,
-        budget_kinds=FUTURES_BUDGET_KINDS[1:],
-        uncounted_turnover_kinds=(FUTURES_REDUCTION, FUTURES_DEPOSIT),
+        budget_kinds=futures.FUTURES_BUDGET_KINDS,
+        has_account=True,
+        uncounted_turnover_kinds=(futures.FUTURES_REDUCTION, futures.FUTURES_DEPOSIT),
         is_resting=futures.is_resting_row,
     ),
 )
 """Each layer of which the store knows."""
+
+
+BUDGET_KINDS = tuple(kind for layer in LAYERS for kind in layer.budget_kinds)
+"""Budget kinds of the layers' intents."""
+ACCOUNT_BUDGET_KINDS = tuple(
+    kind for layer in LAYERS if layer.has_account for kind in layer.budget_kinds
+)
+"""Those of them whose losses count in the result of an account."""
 
 
 def layer_of_kind(kind: IntentKind) -> LayerStore | None:

@@ -86,13 +86,11 @@ SUBMISSION_REFUSALS = "late"
 """Key of the exits refused at submission, as JSON."""
 DEMANDED_TIP = "demanded_tip"
 """Key of the tip that nodes demanded when they refused a lower one, as wei:seconds."""
-_BUDGET_KINDS = (
-    *(kind.value for kind in IntentKind),
-    UNTRIGGERED_SWAP,
-    *(kind for layer in stores.LAYERS for kind in layer.budget_kinds),
+_BUDGET_KINDS = tuple(
+    dict.fromkeys((*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP, *stores.BUDGET_KINDS))
 )
 """All budget kinds; with a condition on them SQLite uses the index."""
-_UNCOUNTED_TURNOVER_KINDS = frozenset(
+_UNCOUNTED_TURNOVER_KINDS = tuple(
     kind for layer in stores.LAYERS for kind in layer.uncounted_turnover_kinds
 )
 """Budget kinds whose turnover the limits of the portfolio ignore."""

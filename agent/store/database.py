@@ -533,28 +533,6 @@ def _select_facts(key_count: int) -> Select[str, str]:
     )
 
 
-FUTURES_REDUCTION = "futures_reduction"
-"""Budget kind of a futures reduction outside of emergencies; its turnover is the notional, which
-turnover limits ignore.
-"""
-FUTURES_EMERGENCY = "futures_emergency"
-"""Budget kind of a position closed ahead of liquidation."""
-FUTURES_DEPOSIT = "futures_deposit"
-"""Budget kind of a margin deposit; its turnover is the collateral, which turnover limits ignore
-too.
-"""
-FUTURES_RESTING = "futures_resting"
-"""Budget kind of stops, limit orders and their cancels, none of which changes a hedge."""
-
-FUTURES_BUDGET_KINDS = (
-    IntentKind.FUTURES.value,
-    FUTURES_REDUCTION,
-    FUTURES_EMERGENCY,
-    FUTURES_DEPOSIT,
-    FUTURES_RESTING,
-)
-"""Budget kinds of the futures layer."""
-
 UNTRIGGERED_SWAP = "swap_besides"
 """Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, a manual swap."""
 

@@ -12,13 +12,13 @@ from functools import cache
 from sqlalchemy import Connection, delete, select
 
 from agent import codec
+from agent.layers import stores
 from agent.model import (
     ConditionalOrder,
     NavPerShare,
 )
 from agent.store import database
 from agent.store.database import (
-    FUTURES_BUDGET_KINDS,
     Database,
     all_rows,
     column_values,
@@ -94,7 +94,7 @@ def read_orders(db: Connection) -> tuple[ConditionalOrder, ...]:
 
 def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | None:
     """Return the stored NAV per share with the loss of the agent's transactions since; None without
-    one. Losses of futures do not count, since they are part of the margin account's result.
+    one. Losses in an account outside the wallet do not count, since they are part of its result.
     """
     if NAV_PER_SHARE_KEY not in facts:
         return None
@@ -103,7 +103,7 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
         db,
         select(BudgetUseRow.loss).where(
             BudgetUseRow.chain_s > stored_nav.at_s,
-            BudgetUseRow.kind.not_in(FUTURES_BUDGET_KINDS),
+            BudgetUseRow.kind.not_in(stores.ACCOUNT_BUDGET_KINDS),
         ),
     )
     return replace(stored_nav, later_loss=sum(map(Fraction, loss_texts), Fraction(0)))

@@ -43,7 +43,6 @@ from agent.policy import failures
 from agent.ports import Grant
 from agent.store import database
 from agent.store.database import (
-    FUTURES_BUDGET_KINDS,
     UNTRIGGERED_SWAP,
     Database,
     all_rows,
@@ -71,7 +70,7 @@ _EXIT_KINDS = (
     UNTRIGGERED_SWAP,
     IntentKind.LIQUIDITY.value,
     IntentKind.UNWRAP.value,
-    *FUTURES_BUDGET_KINDS,
+    *stores.BUDGET_KINDS,
 )
 """Budget kinds that exits may have."""
 

@@ -136,7 +136,7 @@ class TransitionRow(Base):
 class BudgetUseRow(Base):
     """Use of daily limits by one intent, at the chain time of its block, as fractions "a/b";
     `outflow` is the value of its payout. `kind` is a budget kind: the intent's kind, or a more
-    specific one for swaps without a trigger and for futures actions (store/database.py).
+    specific one for swaps without a trigger and for actions of some layers (layers/stores.py).
     """
 
     __tablename__ = "budgets"

@@ -22,17 +22,29 @@ from agent.model import (
 from agent.ports import Grant
 from agent.ports.perpetuals import futures_grant
 from agent.store.budget_rows import turnover_sum
-from agent.store.database import (
-    FUTURES_BUDGET_KINDS,
-    FUTURES_DEPOSIT,
-    FUTURES_EMERGENCY,
-    FUTURES_REDUCTION,
-    FUTURES_RESTING,
-    decode_json,
-    decompress_text,
-)
+from agent.store.database import decode_json, decompress_text
 from agent.store.tables import BudgetUseRow, IntentRow
 
+FUTURES_REDUCTION = "futures_reduction"
+"""Budget kind of a futures reduction outside of emergencies; its turnover is the notional, which
+turnover limits ignore.
+"""
+FUTURES_EMERGENCY = "futures_emergency"
+"""Budget kind of a position closed ahead of liquidation."""
+FUTURES_DEPOSIT = "futures_deposit"
+"""Budget kind of a margin deposit; its turnover is the collateral, which turnover limits ignore
+too.
+"""
+FUTURES_RESTING = "futures_resting"
+"""Budget kind of stops, limit orders and their cancels, none of which changes a hedge."""
+FUTURES_BUDGET_KINDS = (
+    IntentKind.FUTURES.value,
+    FUTURES_REDUCTION,
+    FUTURES_EMERGENCY,
+    FUTURES_DEPOSIT,
+    FUTURES_RESTING,
+)
+"""Budget kinds of futures actions."""
 MAX_RESTING_READ = 100
 """Number of newest stops, limit orders and cancels among which the newest limit order is searched."""
 
