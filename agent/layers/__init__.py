@@ -1,1 +1,1 @@
-"""Layers: features that the core knows only by the registries of this package, one for each stage."""
+"""Layers: features that the core knows only by the lists of this package, one for each stage."""
