@@ -70,14 +70,16 @@ LAYERS: tuple[LayerStore, ...] = (
     ),
 )
 """Each layer of which the store knows."""
-
-
 BUDGET_KINDS = tuple(kind for layer in LAYERS for kind in layer.budget_kinds)
 """Budget kinds of the layers' intents."""
 ACCOUNT_BUDGET_KINDS = tuple(
     kind for layer in LAYERS if layer.has_account for kind in layer.budget_kinds
 )
 """Those of them whose losses count in the result of an account."""
+UNCOUNTED_TURNOVER_KINDS = tuple(
+    kind for layer in LAYERS for kind in layer.uncounted_turnover_kinds
+)
+"""Those of them whose turnover the limits of the portfolio ignore."""
 
 
 def layer_of_kind(kind: IntentKind) -> LayerStore | None:

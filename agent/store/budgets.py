@@ -90,10 +90,6 @@ _BUDGET_KINDS = tuple(
     dict.fromkeys((*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP, *stores.BUDGET_KINDS))
 )
 """All budget kinds; with a condition on them SQLite uses the index."""
-_UNCOUNTED_TURNOVER_KINDS = tuple(
-    kind for layer in stores.LAYERS for kind in layer.uncounted_turnover_kinds
-)
-"""Budget kinds whose turnover the limits of the portfolio ignore."""
 HISTORY_KEYS = (
     *(
         LAST_REVIEW,
@@ -316,7 +312,9 @@ def _history(
         *(row for row in external_rows if row.chain_s > chain_now_s - DAY_S),
     ]
     turnover_rows = [
-        row for row in recent_rows if getattr(row, "kind", "") not in _UNCOUNTED_TURNOVER_KINDS
+        row
+        for row in recent_rows
+        if getattr(row, "kind", "") not in stores.UNCOUNTED_TURNOVER_KINDS
     ]
     newest_success_s_by_kind = newest_successes(db, _BUDGET_KINDS)
     pending_requests = requests.withdrawals_and_stop(db)
