@@ -40,7 +40,6 @@ MEMORY_READERS: tuple[Callable[[StepInput, Store], LayerPart], ...] = (
 class LayerBookings:
     """How a layer's transactions are booked, and how the ledger reads its account."""
 
-    intent_kind: IntentKind
     book_intent: Callable[
         [Store, Intent, StepInput | None, StepInput, Snapshot | None, Price, int], Value
     ]
@@ -63,6 +62,8 @@ class LayerBookings:
     """Ledger entry of a successful transaction; the last argument returns the net amounts at a
     place outside the wallet.
     """
+    intent_kind: IntentKind
+    """Kind of the layer's transactions."""
     payment_entries: Callable[[StepInput, EntryPrices], tuple[Entry, ...]] = lambda step, prices: ()
     """Ledger entries of payments that a venue made by itself."""
     account_place: str = ""
@@ -75,19 +76,19 @@ class LayerBookings:
 
 BOOKINGS: tuple[LayerBookings, ...] = (
     LayerBookings(
-        IntentKind.FUTURES,
-        book_intent=lambda store, intent, _, price_step, __, native_price, chain_s: (
-            book_futures_action(store, intent, price_step, native_price, chain_s)
+        lambda store, intent, _, price_step, __, native_price, chain_s: book_futures_action(
+            store, intent, price_step, native_price, chain_s
         ),
         entry=lambda grant, transaction, prices, ledger_tokens, step, receipt, _: (
             futures.settled_entry(grant, transaction, prices, ledger_tokens, step, receipt)
         ),
+        intent_kind=IntentKind.FUTURES,
         payment_entries=futures.funding_entries,
         account_place=MARGIN_PLACE,
         margin_readings=margin_reading_by_collateral,
     ),
     LayerBookings(
-        IntentKind.LIQUIDITY, book_intent=book_liquidity_action, entry=liquidity.settled_entry
+        book_liquidity_action, entry=liquidity.settled_entry, intent_kind=IntentKind.LIQUIDITY
     ),
 )
 """Each layer that sends transactions of a kind of its own."""
