@@ -147,64 +147,86 @@ def trade_turnover(change_by_token: Mapping[str, int], prices: Mapping[str, Frac
     return sum(value_changes, Fraction(0)) / 2
 
 
-def book_intent(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class BookingPrices:
+    """Reference prices before the trade, in base units of the numeraire: of a base unit of each
+    token, and of one wei. Only tokens in `price_by_token` count.
+
+    Native coin counts as its token `wrapped_native`, so that wrapping costs nothing. Prices of
+    another time cannot prove a gain.
+    """
+
+    price_by_token: Mapping[str, Fraction]
+    native_price: Fraction
+    wrapped_native: str = ""
+    can_prove_gain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TradePurpose:
+    """What limits treat unlike an ordinary trade: a payout is an outflow, not a loss;
+    `exempt_turnover` is the value of a purchase or of a withdrawal's sale; an exit sells for the
+    token `exit_proceeds_token`, and only its purchases of other tokens are turnover, as in the
+    guards.
+    """
+
+    payout: Payout | None = None
+    exempt_turnover: Fraction = Fraction(0)
+    exit_proceeds_token: str = ""
+
+
+def book_intent(
     budgets: BudgetStore,
     intent: Intent,
     wallet: str,
-    prices: Mapping[str, Fraction],
-    native_price: Fraction,
+    prices: BookingPrices,
     chain_s: int,
     balances_before_after: tuple[Mapping[str, int], Mapping[str, int]] | None = None,
-    counts_gain: bool = True,
-    wrapped_native: str = "",
-    payout: Payout | None = None,
-    exempt_turnover: Fraction = Fraction(0),
-    proceeds_token: str = "",
+    purpose: TradePurpose = TradePurpose(),
 ) -> Fraction:
     """Book a mined intent, including a reverted one and a cancel, and return its loss. Booking is
-    idempotent.
+    idempotent. `chain_s` is the time of the block, or later.
 
-    `prices` are the reference prices before the trade, and `native_price` is the price of one wei;
-    only tokens in `prices` count. `balances_before_after` are the balances before and after, if
-    read. The larger of the losses by balances and by receipt events counts, so neither false events
-    nor a deposit in between hides a loss. `chain_s` is the time of the block, or later. Without
-    `counts_gain` the loss is at least the gas, because prices of another time cannot prove a gain.
-    Native coin counts as its token `wrapped_native`, so that wrapping costs nothing. A payout is an
-    outflow, not a loss. Turnover limits exclude `exempt_turnover`, the value of a purchase or of a
-    withdrawal's sale. An exit sells for the token `proceeds_token`: only its purchases of other
-    tokens count as turnover, as in the guards.
+    Of the losses by receipt events and by balances, if read, the larger counts, so neither false
+    events nor a deposit in between hides a loss.
     """
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
-    gas_value = receipt.gas_cost_wei * native_price
+    price_by_token = prices.price_by_token
+    wrapped_native = prices.wrapped_native
+    gas_value = receipt.gas_cost_wei * prices.native_price
     change_by_token = {
-        token: raw for token, raw in receipt.net_transfers(wallet).items() if token in prices
+        token: raw
+        for token, raw in receipt.net_transfers(wallet).items()
+        if token in price_by_token
     }
     native_change_wei = intent.native_change_wei(wallet, wrapped_native)
-    if native_change_wei and wrapped_native in prices:
+    if native_change_wei and wrapped_native in price_by_token:
         change_by_token[wrapped_native] = change_by_token.get(wrapped_native, 0) + native_change_wei
-    payout_raw_by_token = _payout_raw(receipt, payout, wrapped_native)
+    payout_raw_by_token = _payout_raw(receipt, purpose.payout, wrapped_native)
     outflow_value = Fraction(0)
     for token, raw in payout_raw_by_token.items():
         change_by_token[token] = change_by_token.get(token, 0) + raw
-        outflow_value += raw * prices.get(token, Fraction(0))
-    loss = trade_loss({}, change_by_token, prices, gas_value)
+        outflow_value += raw * price_by_token.get(token, Fraction(0))
+    loss = trade_loss({}, change_by_token, price_by_token, gas_value)
     if balances_before_after is not None:
-        loss = max(loss, trade_loss(*balances_before_after, prices, gas_value))
-    if not counts_gain:
+        loss = max(loss, trade_loss(*balances_before_after, price_by_token, gas_value))
+    if not prices.can_prove_gain:
         loss = max(loss, gas_value)
     gross_turnover = Fraction(0)
-    if proceeds_token:
+    if purpose.exit_proceeds_token:
         other_values = (
-            raw * prices[token] for token, raw in change_by_token.items() if token != proceeds_token
+            raw * price_by_token[token]
+            for token, raw in change_by_token.items()
+            if token != purpose.exit_proceeds_token
         )
         gross_turnover = sum(
             (other_value for other_value in other_values if other_value > 0), gross_turnover
         )
-    elif payout is None:
-        gross_turnover = trade_turnover(change_by_token, prices)
-    turnover = max(Fraction(0), gross_turnover - exempt_turnover)
+    elif purpose.payout is None:
+        gross_turnover = trade_turnover(change_by_token, price_by_token)
+    turnover = max(Fraction(0), gross_turnover - purpose.exempt_turnover)
     budgets.book_intent(intent, turnover, loss, receipt.gas_cost_wei, chain_s, outflow_value)
     return loss
 
@@ -305,22 +327,14 @@ def settle_mined(
                 balances_before_after = _with_native(
                     balances_before_after, (snapshot_before, snapshot), intent, wrapped_native
                 )
-        payout = None
-        if intent.kind is IntentKind.PAYOUT:
-            payout = store.journal.grant(intent.id).payout
         book_intent(
             store.budgets,
             intent,
             snapshot.owner,
-            prices,
-            native_price,
+            BookingPrices(prices, native_price, wrapped_native, intent_step is not None),
             booked_at_s,
             balances_before_after,
-            counts_gain=intent_step is not None,
-            wrapped_native=wrapped_native,
-            payout=payout,
-            exempt_turnover=_exempt_turnover(store.journal, intent),
-            proceeds_token=_exit_proceeds_token(store.journal, intent, price_step.portfolio),
+            _purpose(store.journal, intent, price_step.portfolio),
         )
     expected_balances, transfers = record_balance_changes(store.balances, snapshot, current_step)
     transfer_blocks = [transfer.block for transfer in (*expected_balances.transfers, *transfers)]
@@ -332,18 +346,19 @@ def settle_mined(
 _TRADE_KINDS = (IntentKind.SWAP, IntentKind.UNWRAP)
 
 
-def _exempt_turnover(journal: IntentStore, intent: Intent) -> Fraction:
-    """Return the part of a granted swap's value that turnover limits exclude."""
+def _purpose(journal: IntentStore, intent: Intent, portfolio: Portfolio) -> TradePurpose:
+    """Return the purpose for which a payout or swap was granted."""
+    if intent.kind is IntentKind.PAYOUT:
+        return TradePurpose(payout=journal.grant(intent.id).payout)
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
-    if plan is None or not isinstance(plan.decision, Rebalance):
-        return Fraction(0)
-    return plan.decision.exempt_turnover
-
-
-def _exit_proceeds_token(journal: IntentStore, intent: Intent, portfolio: Portfolio) -> str:
-    """Return the numeraire if the swap is a granted exit; empty otherwise."""
-    plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
-    return portfolio.numeraire.address if plan is not None and plan.is_exit else ""
+    if plan is None:
+        return TradePurpose()
+    return TradePurpose(
+        exempt_turnover=(
+            plan.decision.exempt_turnover if isinstance(plan.decision, Rebalance) else Fraction(0)
+        ),
+        exit_proceeds_token=portfolio.numeraire.address if plan.is_exit else "",
+    )
 
 
 def capped_chain_time_s(snapshot: Snapshot) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,8 @@ def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(t
     intent = executor.run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
     assert intent.state is IntentState.REVERTED
     assert trade.context.balances() == before.balances
-    lost = settlement.book_intent(store.budgets, intent, trade.context.wallet, {}, 1, trade.context.sender.head().timestamp_s)
+    prices = settlement.BookingPrices({}, Fraction(1))
+    lost = settlement.book_intent(store.budgets, intent, trade.context.wallet, prices, trade.context.sender.head().timestamp_s)
     assert lost == intent.receipt.gas_cost_wei > 0
     assert store.budgets.history(trade.context.sender.head().timestamp_s).failures.reverts_in_row == 1
     store.close()

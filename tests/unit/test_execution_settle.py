@@ -12,6 +12,7 @@ from agent.accounting.export import TokenNames
 from agent.app.records import executions
 from agent.errors import OperatorNeeded
 from agent.execution import settlement
+from agent.execution.settlement import BookingPrices, TradePurpose
 from agent.model import (
     Entry,
     EntryKind,
@@ -157,6 +158,9 @@ def test_turnover_is_half_of_all_changes() -> None:
     assert settlement.trade_turnover({WETH: -10, USDC: 19_000, DAI: 3}, PRICES) == Fraction(20_000 + 19_000, 2)
 
 
+PRICES_WITHOUT_GAS = BookingPrices(PRICES, native_price=Fraction(0))
+
+
 def swapped(folder: Path, *transfers: Transfer):
     made = bench(folder)
     look = made.chain.status_of
@@ -171,7 +175,7 @@ def swapped(folder: Path, *transfers: Transfer):
 
 def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 19_900))
-    lost = settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(1, 10**12), START_S)
+    lost = settlement.book_intent(made.store.budgets, intent, WALLET, BookingPrices(PRICES, Fraction(1, 10**12)), START_S)
     assert lost == 100 + intent.receipt.gas_cost_wei * Fraction(1, 10**12)
     found = made.store.budgets.history(START_S)
     assert (found.budgets.loss_24h, found.budgets.turnover_24h, found.budgets.gas_24h_wei) == (
@@ -185,27 +189,27 @@ def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: P
 @pytest.mark.parametrize(("into", "turnover"), [(USDC, 0), (WETH, 15_000), ("", 17_500)])
 def test_the_turnover_of_an_exit_is_what_it_buys_of_other_tokens(tmp_path: Path, into: str, turnover: int) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
-    settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(0), START_S, proceeds_token=into)
+    settlement.book_intent(made.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, purpose=TradePurpose(exit_proceeds_token=into))
     assert made.store.budgets.history(START_S).budgets.turnover_24h == turnover
 
 
 def test_a_token_that_lies_in_its_events_hides_no_loss(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 20_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000})
-    assert settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
+    assert settlement.book_intent(made.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
 
 
 def test_a_deposit_in_between_hides_no_loss(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000 + 1_000_000})
-    assert settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
+    assert settlement.book_intent(made.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
 
 
 def test_a_revert_loses_its_gas(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.status = 0
     intent = made.run()
-    lost = settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(1, 10**9), START_S)
+    lost = settlement.book_intent(made.store.budgets, intent, WALLET, BookingPrices(PRICES, Fraction(1, 10**9)), START_S)
     assert lost == Fraction(intent.receipt.gas_cost_wei, 10**9)
     assert made.store.budgets.history(START_S).budgets.loss_24h == lost
 
@@ -216,7 +220,7 @@ def test_a_payout_is_an_outflow_and_no_loss_and_one_that_reverted_is_neither(tmp
     made, intent = swapped(tmp_path, *sent)
     paid = replace(intent, receipt=replace(intent.receipt, status=status))
     payout = Payout(USDC, ROUTER, 15_000, 0, 1)
-    assert settlement.book_intent(made.store.budgets, paid, WALLET, PRICES, Fraction(0), START_S, payout=payout) == 0
+    assert settlement.book_intent(made.store.budgets, paid, WALLET, PRICES_WITHOUT_GAS, START_S, purpose=TradePurpose(payout)) == 0
     found = made.store.budgets.history(START_S)
     assert (found.budgets.outflow_24h, found.budgets.turnover_24h) == (outflow, 0)
 
@@ -235,7 +239,7 @@ def test_the_gas_of_an_approval_counts_once_against_the_next(tmp_path: Path) -> 
 def test_a_transaction_that_was_not_mined_cannot_be_booked(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path)
     with pytest.raises(ValueError, match="no receipt"):
-        settlement.book_intent(made.store.budgets, replace(intent, receipt=None), WALLET, PRICES, Fraction(0), START_S)
+        settlement.book_intent(made.store.budgets, replace(intent, receipt=None), WALLET, PRICES_WITHOUT_GAS, START_S)
 
 
 def _receipt():

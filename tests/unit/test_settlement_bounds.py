@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import codec
 from agent.execution import settlement
+from agent.execution.settlement import BookingPrices, TradePurpose
 from agent.execution.shortfall import shortfall_by_receipt
 from agent.model import Intent, IntentKind, Payout, StepInput, Transfer
 from agent.store.store import Store
@@ -26,11 +28,12 @@ def proceeds(raw: int) -> Transfer:
     return Transfer(USDC, ROUTER, WALLET, raw)
 
 
-def booked(folder: Path, *transfers: Transfer, **options: object) -> tuple[Fraction, Store, Intent]:
+def booked(folder: Path, *transfers: Transfer, can_prove_gain: bool = True, **purpose: Any) -> tuple[Fraction, Store, Intent]:
     """Return loss, store and intent of a swap with these transfers."""
     setup, intent = swapped(folder, *transfers)
-    arguments = (setup.store.budgets, intent, WALLET, PRICES, GAS_PRICE, START_S)
-    return settlement.book_intent(*arguments, **options), setup.store, intent  # type: ignore[arg-type]
+    prices = BookingPrices(PRICES, GAS_PRICE, can_prove_gain=can_prove_gain)
+    loss = settlement.book_intent(setup.store.budgets, intent, WALLET, prices, START_S, purpose=TradePurpose(**purpose))
+    return loss, setup.store, intent
 
 
 @pytest.mark.parametrize(("exempt", "turnover"), [(0, 20_000), (19_999, 1), (20_000, 0), (20_001, 0)])
@@ -40,13 +43,13 @@ def test_turnover_is_less_what_limits_exclude_and_never_below_zero(tmp_path: Pat
 
 
 def test_a_gain_at_prices_of_another_time_costs_its_gas(tmp_path: Path) -> None:
-    loss, _, intent = booked(tmp_path, SALE, proceeds(20_500), counts_gain=False)
+    loss, _, intent = booked(tmp_path, SALE, proceeds(20_500), can_prove_gain=False)
     assert intent.receipt is not None
     assert loss == intent.receipt.gas_cost_wei * GAS_PRICE
 
 
 def test_a_loss_at_prices_of_another_time_counts_in_full(tmp_path: Path) -> None:
-    loss, _, intent = booked(tmp_path, SALE, proceeds(19_000), counts_gain=False)
+    loss, _, intent = booked(tmp_path, SALE, proceeds(19_000), can_prove_gain=False)
     assert intent.receipt is not None
     assert loss == 1_000 + intent.receipt.gas_cost_wei * GAS_PRICE
 
@@ -164,7 +167,8 @@ def booked_coin(folder: Path, value_wei: int, *wrapped: Transfer, payout: Payout
         receipt=replace(intent.receipt, wrap_transfers=wrapped),
     )
     budgets = setup.store.budgets
-    loss = settlement.book_intent(budgets, coin, WALLET, PRICES, Fraction(0), START_S, wrapped_native=WETH, payout=payout)
+    prices = BookingPrices(PRICES, Fraction(0), wrapped_native=WETH)
+    loss = settlement.book_intent(budgets, coin, WALLET, prices, START_S, purpose=TradePurpose(payout))
     day = budgets.history(START_S).budgets
     return loss, day.turnover_24h, day.outflow_24h
 
