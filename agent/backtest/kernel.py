@@ -7,7 +7,7 @@ function by its file, and importing numba takes a second.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -38,6 +38,83 @@ _MAX_DESCENT_ROUNDS = 400
 _DESCENT_TOLERANCE = 1e-10
 MAX_BLOCK_BARS = 256
 """Maximum number of bars checked at a time."""
+
+
+class PriceArrays(NamedTuple):
+    """Prices by asset and bar: `trade_prices` is zero while an asset does not trade, `quote_prices`
+    has the newest known price, used for all values. `break_bars` has the bars that are not
+    SAME_ASSETS, and the end.
+    """
+
+    times_s: NDArray[np.int64]
+    trade_prices: Floats
+    quote_prices: Floats
+    bar_states: NDArray[np.int8]
+    break_bars: NDArray[np.int64]
+
+
+class SettingRow(NamedTuple):
+    """One setting. NaN means no width, an `every_s` of zero no interval.
+
+    With a `numeraire` other than NO_NUMERAIRE the setting is the tracking rule: `risk_slopes` are
+    the rows of Qᵢⱼ less that of the numeraire, whose products with the deviations are what an
+    exchange saves, and `trigger_slopes` those beyond which assets are traded.
+    """
+
+    targets: Floats
+    absolute_width: float
+    relative_width: float
+    min_trade: float
+    every_s: int
+    cooldown_s: int
+    destination: int
+    fee_shares: Floats
+    inverse_depth: Floats
+    numeraire: int
+    risk_slopes: Floats
+    trigger_slopes: Floats
+
+
+class SettingArrays(NamedTuple):
+    """Settings, one row each; see SettingRow. `widths_and_min_trade` are absolute width, relative
+    width and smallest trade.
+    """
+
+    targets: Floats
+    widths_and_min_trade: Floats
+    interval_and_cooldown_s: NDArray[np.int64]
+    destination_codes: NDArray[np.int64]
+    fee_shares: Floats
+    inverse_depths: Floats
+    numeraires: NDArray[np.int64]
+    risk_slopes: Floats
+    trigger_slopes: Floats
+
+
+class MarkedRun(NamedTuple):
+    """Written by a run: its totals, and at each of its marked bars the value, after trading, and
+    the trading costs until then, as shares of the portfolio at each trade.
+    """
+
+    totals: Floats
+    marked_values: Floats
+    marked_costs: Floats
+
+
+class RunPath(NamedTuple):
+    """Written by a run if as long as the table: the bars that traded, and the holdings after the
+    first buys and after each trade.
+    """
+
+    has_traded: NDArray[np.bool_]
+    holdings: Floats
+
+
+class ExchangeCosts(NamedTuple):
+    """Costs of exchanging a share y of an asset for the numeraire: fee·|y| + impact·y²."""
+
+    fee_shares: Floats
+    impact_shares: Floats
 
 
 def _compiled(function: Any) -> Any:
@@ -306,14 +383,13 @@ def first_bar_beyond_trigger(
 
 
 @_compiled
-def set_rule_shares(  # noqa: PLR0913
+def set_rule_shares(
     shares: Floats,
     scaled_targets: Floats,
     is_tradable: Any,
     risk_slopes: Floats,
     numeraire: int,
-    fee_shares: Floats,
-    impact_shares: Floats,
+    costs: ExchangeCosts,
     end_shares: Floats,
 ) -> float:
     """Write the shares at which risk and costs together are least into `end_shares`; return the
@@ -339,9 +415,11 @@ def set_rule_shares(  # noqa: PLR0913
             sold_share = shares[asset] - end_shares[asset]
             pull = slope + curvature * sold_share
             best_share = 0.0
-            if abs(pull) > fee_shares[asset]:
-                excess = pull - fee_shares[asset] if pull > 0.0 else pull + fee_shares[asset]
-                best_share = excess / (curvature + 2.0 * impact_shares[asset])
+            if abs(pull) > costs.fee_shares[asset]:
+                excess = (
+                    pull - costs.fee_shares[asset] if pull > 0.0 else pull + costs.fee_shares[asset]
+                )
+                best_share = excess / (curvature + 2.0 * costs.impact_shares[asset])
             move = min(max(best_share - sold_share, -end_shares[numeraire]), end_shares[asset])
             end_shares[asset] -= move
             end_shares[numeraire] += move
@@ -354,46 +432,20 @@ def set_rule_shares(  # noqa: PLR0913
 
 
 @_compiled
-def run_setting(  # noqa: C901, PLR0913, PLR0915
-    times_s: NDArray[np.int64],
-    trade_prices: Floats,
-    quote_prices: Floats,
-    bar_states: NDArray[np.int8],
-    break_bars: NDArray[np.int64],
+def run_setting(  # noqa: C901, PLR0915
+    prices: PriceArrays,
+    setting: SettingRow,
     start_value: float,
-    targets: Floats,
-    absolute_width: float,
-    relative_width: float,
-    every_s: int,
-    cooldown_s: int,
-    min_trade: float,
-    destination: int,
-    fee_shares: Floats,
-    inverse_depth: Floats,
-    numeraire: int,
-    risk_slopes: Floats,
-    trigger_slopes: Floats,
     mark_bars: NDArray[np.int64],
-    run_totals: Floats,
-    marked_values: Floats,
-    marked_costs: Floats,
-    has_traded: NDArray[np.bool_],
-    holdings: Floats,
+    run: MarkedRun,
+    path: RunPath,
 ) -> None:
-    """Run one setting over all bars.
-
-    Results are written to `run_totals`, the value at each bar of `mark_bars` (ascending) to
-    `marked_values`, and trading costs until then, as shares of the portfolio at each trade, to
-    `marked_costs`. `trade_prices` has prices by asset and bar, zero while an asset does not trade;
-    `quote_prices` has the newest known prices, used for all values. `break_bars` has the bars that
-    are not SAME, and the end. `start_value` buys the first holdings. If `has_traded` and `holdings`
-    are as long as the table, they receive the bars that traded, and the holdings after the first
-    buys and after each trade. NaN means no width, an `every_s` of zero no interval.
-
-    With a `numeraire` other than NO_NUMERAIRE the setting is the tracking rule: `risk_slopes` are
-    the rows of Qᵢⱼ less that of the numeraire, whose products with the deviations are what an
-    exchange saves, and `trigger_slopes` those beyond which assets are traded.
+    """Run one setting over all bars; `start_value` buys the first holdings. Results are written to
+    `run`, with values and costs at each bar of `mark_bars` (ascending), and to `path`.
     """
+    times_s, trade_prices, quote_prices, bar_states, break_bars = prices
+    marked_values = run.marked_values
+    marked_costs = run.marked_costs
     asset_count, bar_count = trade_prices.shape
     units = np.zeros(asset_count)
     hold_units = np.zeros(asset_count)
@@ -403,9 +455,9 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     end_shares = np.zeros(asset_count)
     bands = np.zeros((4, asset_count))
     block_totals = np.zeros(MAX_BLOCK_BARS)
-    has_band = not (np.isnan(absolute_width) and np.isnan(relative_width))
-    has_interval = every_s > 0
-    is_by_rule = numeraire != NO_NUMERAIRE
+    has_band = not (np.isnan(setting.absolute_width) and np.isnan(setting.relative_width))
+    has_interval = setting.every_s > 0
+    is_by_rule = setting.numeraire != NO_NUMERAIRE
     cost_share = 0.0
     due_s = times_s[0]
     cooldown_end_s = times_s[0]
@@ -433,8 +485,8 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                         bar,
                         end_bar,
                         scaled_targets,
-                        risk_slopes,
-                        trigger_slopes,
+                        setting.risk_slopes,
+                        setting.trigger_slopes,
                     )
                 elif has_band:
                     bar = first_bar_outside_band(
@@ -454,9 +506,9 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
             break
         if bar_states[bar] == CHANGED_ASSETS:
             has_targets = set_bands(
-                targets,
-                absolute_width,
-                relative_width,
+                setting.targets,
+                setting.absolute_width,
+                setting.relative_width,
                 trade_prices[:, bar] > 0.0,
                 scaled_targets,
                 bands,
@@ -468,13 +520,18 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                         units[asset] = hold_units[asset] = (
                             start_value * scaled_targets[asset] / trade_prices[asset, bar]
                         )
-                if len(has_traded) == bar_count:
-                    holdings[bar] = units
+                if len(path.has_traded) == bar_count:
+                    path.holdings[bar] = units
         if bar_states[bar] != NO_ASSETS and has_targets and times_s[bar] >= due_s:
             portfolio_value = _portfolio_value(units, trade_prices, bar)
             if is_by_rule:
                 is_triggered = is_beyond_trigger(
-                    units, trade_prices, bar, scaled_targets, risk_slopes, trigger_slopes
+                    units,
+                    trade_prices,
+                    bar,
+                    scaled_targets,
+                    setting.risk_slopes,
+                    setting.trigger_slopes,
                 )
             else:
                 is_triggered = portfolio_value > 0.0 and (
@@ -489,22 +546,25 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                         shares,
                         scaled_targets,
                         trade_prices[:, bar] > 0.0,
-                        risk_slopes,
-                        numeraire,
-                        fee_shares,
-                        inverse_depth * portfolio_value,
+                        setting.risk_slopes,
+                        setting.numeraire,
+                        ExchangeCosts(setting.fee_shares, setting.inverse_depth * portfolio_value),
                         end_shares,
                     )
                 else:
                     largest_correction = set_end_shares(
-                        destination, shares, scaled_targets, bands, end_shares
+                        setting.destination, shares, scaled_targets, bands, end_shares
                     )
                 if (
                     largest_correction > BAND_TOLERANCE
-                    and largest_correction * portfolio_value >= min_trade
+                    and largest_correction * portfolio_value >= setting.min_trade
                 ):
                     end_value = value_after_costs(
-                        asset_values, end_shares, fee_shares, inverse_depth, portfolio_value
+                        asset_values,
+                        end_shares,
+                        setting.fee_shares,
+                        setting.inverse_depth,
+                        portfolio_value,
                     )
                     for asset in range(asset_count):
                         if trade_prices[asset, bar] > 0.0:
@@ -514,13 +574,13 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                             units[asset] = end_shares[asset] * end_value / trade_prices[asset, bar]
                     costs += portfolio_value - end_value
                     cost_share += 1.0 - end_value / portfolio_value
-                    cooldown_end_s = times_s[bar] + cooldown_s
+                    cooldown_end_s = times_s[bar] + setting.cooldown_s
                     rebalance_count += 1
-                    if len(has_traded) == bar_count:
-                        has_traded[bar] = True
-                        holdings[bar] = units
+                    if len(path.has_traded) == bar_count:
+                        path.has_traded[bar] = True
+                        path.holdings[bar] = units
                 is_triggered = False  # the scheduled review is complete
-            due_s = due_s if is_triggered else times_s[bar] + every_s
+            due_s = due_s if is_triggered else times_s[bar] + setting.every_s
         if mark_index < len(mark_bars) and mark_bars[mark_index] == bar:
             marked_values[mark_index] = (
                 _portfolio_value(units, quote_prices, bar) if has_bought else start_value
@@ -528,72 +588,49 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
             marked_costs[mark_index] = cost_share
             mark_index += 1
         bar += 1
-    run_totals[FINAL_COLUMN] = (
+    run.totals[FINAL_COLUMN] = (
         _portfolio_value(units, quote_prices, bar_count - 1) if has_bought else start_value
     )
-    run_totals[HOLD_COLUMN] = (
+    run.totals[HOLD_COLUMN] = (
         _portfolio_value(hold_units, quote_prices, bar_count - 1) if has_bought else start_value
     )
     for asset in range(asset_count):
         if trade_prices[asset, bar_count - 1] == 0.0:
-            run_totals[STRANDED_COLUMN] += units[asset] * quote_prices[asset, bar_count - 1]
-    run_totals[TURNOVER_COLUMN] = turnover
-    run_totals[COSTS_COLUMN] = costs
-    run_totals[REBALANCES_COLUMN] = float(rebalance_count)
+            run.totals[STRANDED_COLUMN] += units[asset] * quote_prices[asset, bar_count - 1]
+    run.totals[TURNOVER_COLUMN] = turnover
+    run.totals[COSTS_COLUMN] = costs
+    run.totals[REBALANCES_COLUMN] = float(rebalance_count)
 
 
 @_compiled
-def run_settings(  # noqa: PLR0913
-    times_s: NDArray[np.int64],
-    trade_prices: Floats,
-    quote_prices: Floats,
-    bar_states: NDArray[np.int8],
-    break_bars: NDArray[np.int64],
+def run_settings(
+    prices: PriceArrays,
+    settings: SettingArrays,
     start_value: float,
-    targets: Floats,
-    widths_and_min_trade: Floats,
-    interval_and_cooldown_s: NDArray[np.int64],
-    destination_codes: NDArray[np.int64],
-    fee_shares: Floats,
-    inverse_depths: Floats,
-    numeraires: NDArray[np.int64],
-    risk_slopes: Floats,
-    trigger_slopes: Floats,
     mark_bars: NDArray[np.int64],
-    run_totals: Floats,
-    marked_values: Floats,
-    marked_costs: Floats,
+    runs: MarkedRun,
 ) -> None:
-    """Call `run_setting` for each row: `widths_and_min_trade` are absolute width, relative width
-    and smallest trade, `interval_and_cooldown_s` interval and cooldown; rows without a tracking rule have
-    NO_NUMERAIRE.
-    """
-    no_trades = np.zeros(0, dtype=np.bool_)
-    no_holdings = np.zeros((0, targets.shape[1]))
-    for setting_index in range(len(targets)):
+    """Call `run_setting` for each row of the settings, with a row of each of the runs."""
+    no_path = RunPath(np.zeros(0, dtype=np.bool_), np.zeros((0, settings.targets.shape[1])))
+    for row in range(len(settings.targets)):
         run_setting(
-            times_s,
-            trade_prices,
-            quote_prices,
-            bar_states,
-            break_bars,
+            prices,
+            SettingRow(
+                settings.targets[row],
+                settings.widths_and_min_trade[row, 0],
+                settings.widths_and_min_trade[row, 1],
+                settings.widths_and_min_trade[row, 2],
+                settings.interval_and_cooldown_s[row, 0],
+                settings.interval_and_cooldown_s[row, 1],
+                settings.destination_codes[row],
+                settings.fee_shares[row],
+                settings.inverse_depths[row],
+                settings.numeraires[row],
+                settings.risk_slopes[row],
+                settings.trigger_slopes[row],
+            ),
             start_value,
-            targets[setting_index],
-            widths_and_min_trade[setting_index, 0],
-            widths_and_min_trade[setting_index, 1],
-            interval_and_cooldown_s[setting_index, 0],
-            interval_and_cooldown_s[setting_index, 1],
-            widths_and_min_trade[setting_index, 2],
-            destination_codes[setting_index],
-            fee_shares[setting_index],
-            inverse_depths[setting_index],
-            numeraires[setting_index],
-            risk_slopes[setting_index],
-            trigger_slopes[setting_index],
             mark_bars,
-            run_totals[setting_index],
-            marked_values[setting_index],
-            marked_costs[setting_index],
-            no_trades,
-            no_holdings,
+            MarkedRun(runs.totals[row], runs.marked_values[row], runs.marked_costs[row]),
+            no_path,
         )

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf, isfinite, isnan
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,9 @@ from agent.model import Destination, NoTradeZone, Policy, Trigger
 from agent.policy.triggers.rules import band_and_interval
 from agent.policy.triggers.validation import validate_policy
 from agent.units import BPS, PIPS, format_duration, format_time
+
+if TYPE_CHECKING:
+    from agent.backtest.kernel import MarkedRun, PriceArrays, SettingArrays
 
 Floats = NDArray[np.float64]
 STATE_SAME = 0
@@ -330,39 +333,6 @@ class KernelSetting:
     rule: KernelRule | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SettingArrays:
-    """Settings as arrays, one row each: shares, [absolute width, relative width, smallest trade],
-    [interval, cooldown], destination, costs, and of the tracking rule the numeraire, the rows of
-    Qᵢⱼ less that of the numeraire, and what the exchange of an asset saves at its trigger.
-    """
-
-    targets: Floats
-    widths_and_min_trade: Floats
-    interval_and_cooldown_s: NDArray[np.int64]
-    destination_codes: NDArray[np.int64]
-    fees: Floats
-    inverse_depths: Floats
-    numeraires: NDArray[np.int64]
-    risk_slopes: Floats
-    trigger_slopes: Floats
-
-    def slice_rows(self, start: int, end: int) -> SettingArrays:
-        """Return a slice of the rows, without a copy."""
-        row_range = slice(start, end)
-        return SettingArrays(
-            self.targets[row_range],
-            self.widths_and_min_trade[row_range],
-            self.interval_and_cooldown_s[row_range],
-            self.destination_codes[row_range],
-            self.fees[row_range],
-            self.inverse_depths[row_range],
-            self.numeraires[row_range],
-            self.risk_slopes[row_range],
-            self.trigger_slopes[row_range],
-        )
-
-
 def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> SettingArrays:
     """Return the settings as arrays for a table of that many assets. Raises ConfigError without
     settings, or for an invalid setting.
@@ -373,7 +343,7 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
         _check_setting(setting, asset_count)
     bands_and_intervals = [_band_and_interval(setting) for setting in settings]
     numeraires, risk_slopes, trigger_slopes = _rule_arrays(settings, asset_count)
-    return SettingArrays(
+    arrays: SettingArrays = _kernel().SettingArrays(
         np.array([setting.targets_bps for setting in settings], dtype=np.float64) / BPS,
         np.array(
             [
@@ -402,6 +372,7 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
         risk_slopes,
         trigger_slopes,
     )
+    return arrays
 
 
 def _rule_arrays(
@@ -524,40 +495,30 @@ def run_kernel(
     settings_as_arrays = setting_arrays([setting], len(prices.symbols))
     _check_start_value(start_value)
     mark_bars = np.arange(len(prices.times_s)) if with_path else np.zeros(0, dtype=np.int64)
-    kernel_totals = np.zeros(6)
-    mark_values = np.zeros(len(mark_bars))
-    has_traded = np.zeros(len(mark_bars), dtype=np.bool_)
-    holdings = np.zeros((len(mark_bars), len(prices.symbols)))
-    absolute_width, relative_width, min_trade = settings_as_arrays.widths_and_min_trade[0]
-    every_s, cooldown_s = settings_as_arrays.interval_and_cooldown_s[0]
+    run = _empty_run(1, len(mark_bars))
+    path = kernel.RunPath(
+        np.zeros(len(mark_bars), dtype=np.bool_), np.zeros((len(mark_bars), len(prices.symbols)))
+    )
     kernel.run_setting(
-        prices.times_s,
-        prices.trade_prices,
-        prices.quote_prices,
-        prices.bar_states,
-        prices.break_bars,
+        _price_arrays(prices),
+        kernel.SettingRow(
+            settings_as_arrays.targets[0],
+            *settings_as_arrays.widths_and_min_trade[0],
+            *settings_as_arrays.interval_and_cooldown_s[0],
+            settings_as_arrays.destination_codes[0],
+            settings_as_arrays.fee_shares[0],
+            settings_as_arrays.inverse_depths[0],
+            settings_as_arrays.numeraires[0],
+            settings_as_arrays.risk_slopes[0],
+            settings_as_arrays.trigger_slopes[0],
+        ),
         float(start_value),
-        settings_as_arrays.targets[0],
-        absolute_width,
-        relative_width,
-        every_s,
-        cooldown_s,
-        min_trade,
-        settings_as_arrays.destination_codes[0],
-        settings_as_arrays.fees[0],
-        settings_as_arrays.inverse_depths[0],
-        settings_as_arrays.numeraires[0],
-        settings_as_arrays.risk_slopes[0],
-        settings_as_arrays.trigger_slopes[0],
         mark_bars,
-        kernel_totals,
-        mark_values,
-        np.zeros(len(mark_bars)),
-        has_traded,
-        holdings,
+        kernel.MarkedRun(*(rows[0] for rows in run)),
+        path,
     )
     final_value, hold_value, turnover, costs, stranded_value = (
-        float(kernel_total) for kernel_total in kernel_totals[:5]
+        float(run_total) for run_total in run.totals[0, :5]
     )
     return KernelResult(
         final_value,
@@ -565,10 +526,10 @@ def run_kernel(
         turnover,
         costs,
         stranded_value,
-        int(kernel_totals[5]),
-        mark_values,
-        np.nonzero(has_traded)[0],
-        holdings,
+        int(run.totals[0, 5]),
+        run.marked_values[0],
+        np.nonzero(path.has_traded)[0],
+        path.holdings,
     )
 
 
@@ -588,36 +549,21 @@ def sweep(
     _check_start_value(start_value)
     mark_bars = _checked_mark_bars(marked_bars, len(prices.times_s))
     setting_count = len(settings)
-    kernel_totals = np.zeros((setting_count, 6))
-    mark_values = np.zeros((setting_count, len(mark_bars)))
-    cost_shares = np.zeros_like(mark_values)
+    runs = _empty_run(setting_count, len(mark_bars))
+    price_arrays = _price_arrays(prices)
     thread_count = min(setting_count, cores or available_cores())
     chunk_size = (
         -(-setting_count // (thread_count * CHUNKS_PER_CORE)) if thread_count > 1 else setting_count
     )
 
     def run_chunk(start: int) -> None:
-        chunk: SettingArrays = settings_as_arrays.slice_rows(start, start + chunk_size)
+        chunk_rows = slice(start, start + chunk_size)
         kernel.run_settings(
-            prices.times_s,
-            prices.trade_prices,
-            prices.quote_prices,
-            prices.bar_states,
-            prices.break_bars,
+            price_arrays,
+            kernel.SettingArrays(*(rows[chunk_rows] for rows in settings_as_arrays)),
             float(start_value),
-            chunk.targets,
-            chunk.widths_and_min_trade,
-            chunk.interval_and_cooldown_s,
-            chunk.destination_codes,
-            chunk.fees,
-            chunk.inverse_depths,
-            chunk.numeraires,
-            chunk.risk_slopes,
-            chunk.trigger_slopes,
             mark_bars,
-            kernel_totals[start : start + chunk_size],
-            mark_values[start : start + chunk_size],
-            cost_shares[start : start + chunk_size],
+            kernel.MarkedRun(*(rows[chunk_rows] for rows in runs)),
         )
 
     if thread_count == 1:
@@ -626,7 +572,7 @@ def sweep(
         with ThreadPoolExecutor(thread_count) as executor:
             list(executor.map(run_chunk, range(0, setting_count, chunk_size)))
     final_values, hold_values, turnover, costs, stranded_values = (
-        np.ascontiguousarray(kernel_totals[:, column]) for column in range(5)
+        np.ascontiguousarray(runs.totals[:, column]) for column in range(5)
     )
     return SweepResult(
         final_values,
@@ -634,10 +580,30 @@ def sweep(
         turnover,
         costs,
         stranded_values,
-        kernel_totals[:, 5].astype(np.int64),
-        mark_values,
-        cost_shares,
+        runs.totals[:, 5].astype(np.int64),
+        runs.marked_values,
+        runs.marked_costs,
     )
+
+
+def _price_arrays(prices: KernelPrices) -> PriceArrays:
+    arrays: PriceArrays = _kernel().PriceArrays(
+        prices.times_s,
+        prices.trade_prices,
+        prices.quote_prices,
+        prices.bar_states,
+        prices.break_bars,
+    )
+    return arrays
+
+
+def _empty_run(setting_count: int, mark_count: int) -> MarkedRun:
+    run: MarkedRun = _kernel().MarkedRun(
+        np.zeros((setting_count, 6)),
+        np.zeros((setting_count, mark_count)),
+        np.zeros((setting_count, mark_count)),
+    )
+    return run
 
 
 def _kernel() -> ModuleType:

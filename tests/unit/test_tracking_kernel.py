@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, prices_in_numeraire
-from agent.backtest.kernel import set_rule_shares
+from agent.backtest.kernel import ExchangeCosts, set_rule_shares
 from agent.backtest.settings import BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.sweep import KernelSetting, SweepResult, prepare_prices, run_kernel, simulated_costs, sweep
@@ -88,7 +88,7 @@ def drawn_plan(data: st.DataObject) -> tuple[NDArray[np.float64], ...]:
 def test_no_other_amount_saves_more_after_its_cost(data: st.DataObject) -> None:
     shares, targets, risk, fees, impacts = drawn_plan(data)
     end_shares = np.zeros(4)
-    largest = set_rule_shares(shares, targets, np.ones(4, dtype=bool), risk - risk[3], 3, fees, impacts, end_shares)
+    largest = set_rule_shares(shares, targets, np.ones(4, dtype=bool), risk - risk[3], 3, ExchangeCosts(fees, impacts), end_shares)
     assert largest == pytest.approx(np.abs(end_shares - shares).max())
     assert end_shares.sum() == pytest.approx(1.0)
     assert end_shares.min() >= -1e-12
@@ -112,9 +112,11 @@ def test_assets_without_a_price_stay() -> None:
     risk = np.diag([1.0, 1.0, 0.0])
     free = np.zeros(3)
     targets = np.array([0.3, 0.4, 0.3])
-    assert set_rule_shares(shares, targets, np.array([True, False, True]), risk - risk[2], 2, free, free, end_shares) == pytest.approx(0.2)
+    assert set_rule_shares(
+        shares, targets, np.array([True, False, True]), risk - risk[2], 2, ExchangeCosts(free, free), end_shares
+    ) == pytest.approx(0.2)
     assert end_shares.tolist() == pytest.approx([0.3, 0.2, 0.5])
-    assert set_rule_shares(shares, targets, np.array([True, True, False]), risk - risk[2], 2, free, free, end_shares) == 0.0
+    assert set_rule_shares(shares, targets, np.array([True, True, False]), risk - risk[2], 2, ExchangeCosts(free, free), end_shares) == 0.0
 
 
 @examples(30)
