@@ -293,7 +293,7 @@ class SimulatedChain:
         if world.venue is not None and (call := world.venue.decode_call(tx)) is not None:
             return world.venue.effects_of_call(call, wallet.balances, world.now_s())
         return router.execute_transaction(
-            tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s()
+            tx, wallet.balances, wallet.allowances, world.pools, world.now_s()
         )
 
     def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:

@@ -128,15 +128,13 @@ class TransactionEffects:
     gas_units: int = 0
 
 
-def execute_transaction(  # noqa: PLR0913
-    to: str,
-    call_data: str,
+def execute_transaction(
+    tx: UnsignedTx,
     balances: Mapping[str, int],
     allowances: Mapping[str, int],
     pools: Mapping[str, Pool],
     now_s: int,
     addresses: RouterAddresses = SIMULATED_ADDRESSES,
-    value_wei: int = 0,
     native_wei: int = 0,
 ) -> TransactionEffects:
     """Run a transaction of the wallet at `now_s`; `allowances` are those of the router, by token.
@@ -147,26 +145,26 @@ def execute_transaction(  # noqa: PLR0913
     effects = TransactionEffects(
         dict(balances), dict(allowances), dict(pools), addresses, native_wei
     )
-    if (to, call_data, value_wei) == (addresses.wallet, "0x", 0):
+    if (tx.to, tx.data, tx.value_wei) == (addresses.wallet, "0x", 0):
         effects.gas_units = CANCEL_GAS
         return effects
     try:
-        call = decode(call_data)
+        call = decode(tx.data)
     except UndecodableCalldata as error:
         raise TransactionReverted(str(error)) from None
     match call:
-        case Approve(spender=spender, raw=raw) if spender == addresses.router and not value_wei:
-            effects.allowances[to] = raw
+        case Approve(spender=spender, raw=raw) if spender == addresses.router and not tx.value_wei:
+            effects.allowances[tx.to] = raw
             effects.gas_units = APPROVE_GAS
-        case WithdrawWeth9(raw=raw) if to == addresses.wrapped_native and not value_wei:
+        case WithdrawWeth9(raw=raw) if tx.to == addresses.wrapped_native and not tx.value_wei:
             _unwrap(effects, addresses.wallet, effects.balances, raw)
             effects.native_wei += raw
             effects.gas_units = UNWRAP_GAS
-        case Multicall() if to == addresses.router:
-            _execute_multicall(effects, call, value_wei, now_s)
+        case Multicall() if tx.to == addresses.router:
+            _execute_multicall(effects, call, tx.value_wei, now_s)
             effects.gas_units = _gas_units(effects, balances, allowances, pools)
         case unsupported_call:
-            raise TransactionReverted(f"{type(unsupported_call).__name__} at {to} is not simulated")
+            raise TransactionReverted(f"{type(unsupported_call).__name__} at {tx.to} is not simulated")
     return effects
 
 

@@ -359,8 +359,7 @@ class PaperChain:
                 head,
             )
         return router.execute_transaction(
-            tx.to,
-            tx.data,
+            tx,
             balances_raw,
             {
                 allowance.token: allowance.raw
@@ -370,7 +369,6 @@ class PaperChain:
             pools,
             head.timestamp_s,
             self._addresses,
-            tx.value_wei,
             wallet.native_wei,
         )
 
