@@ -27,7 +27,7 @@ from distributed import Client
 from agent.backtest.data import make_price_table
 from agent.backtest.settings import SimulationSettings, make_spec
 from agent.backtest.sweep import available_cores
-from agent.backtest.tune.grid import parse_grid
+from agent.backtest.tune.grid import GridOptions, parse_grid
 from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
 from agent.backtest.workers import run_locally, run_on_cluster
 from agent.localchain.nodes import free_port
@@ -49,7 +49,7 @@ def make_job(settings: int, bars: int) -> TuneJob:
     spec = make_spec(
         {"A": 4_000, "B": 3_000, "USD": 3_000}, Every(28 * DAY_S), "USD", interval_s=DAY_S
     )
-    grid = parse_grid(f"8%rel..12%rel:{settings}", "", "target", "")
+    grid = parse_grid(GridOptions(f"8%rel..12%rel:{settings}", "", "target", ""))
     market = SimulationSettings(Fraction(10**8), 1_000, Fraction(10_000))
     return TuneJob(
         table,

@@ -164,7 +164,9 @@ def execute_transaction(
             _execute_multicall(effects, call, tx.value_wei, now_s)
             effects.gas_units = _gas_units(effects, balances, allowances, pools)
         case unsupported_call:
-            raise TransactionReverted(f"{type(unsupported_call).__name__} at {tx.to} is not simulated")
+            raise TransactionReverted(
+                f"{type(unsupported_call).__name__} at {tx.to} is not simulated"
+            )
     return effects
 
 

@@ -319,7 +319,17 @@ class SimulationSettings:
             )
 
 
-def make_spec(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class SimulatedTokens:
+    """Tokens of a portfolio without a config: their decimals if other than 18, and pairs whose
+    first token has the lower address, as in a recorded pool.
+    """
+
+    decimals_by_symbol: Mapping[str, int] = field(default_factory=dict)
+    pairs: Sequence[tuple[str, str]] = ()
+
+
+def make_spec(
     targets: Mapping[str, int],
     trigger: Trigger,
     numeraire: str,
@@ -327,17 +337,13 @@ def make_spec(  # noqa: PLR0913
     destination: Destination = Destination.TARGET,
     interval_s: int = 3_600,
     native: str = "",
-    limits: Limits = PERMISSIVE_LIMITS,
-    cooldown_s: int = 0,
-    decimals: Mapping[str, int] | None = None,
-    pairs: Sequence[tuple[str, str]] = (),
+    tokens: SimulatedTokens | None = None,
 ) -> BacktestSpec:
-    """Build a spec without a config: `targets` in bps by symbol, limits off by default, prices from
-    simulated feeds.
+    """Build a spec without a config: `targets` in bps by symbol, no limits, prices from simulated
+    feeds.
 
     `native` is the symbol that pays gas (default: the numeraire). A numeraire without a target is a
-    hub. Tokens have 18 decimals unless listed in `decimals`. The first token of each pair in
-    `pairs` gets the lower address, as in a pool.
+    hub.
     """
     if sum(targets.values()) != BPS:
         sum_bps = sum(targets.values())
@@ -348,9 +354,10 @@ def make_spec(  # noqa: PLR0913
             f"{excess_text}; a bare number is percent, such as BTC=50,ETH=30,USD=20",
         )
     symbols = list(dict.fromkeys((*targets, numeraire)))
+    tokens = tokens or SimulatedTokens()
     for option, listed_symbols in (
-        ("--decimals", (*(decimals or {}),)),
-        ("--pool-state", tuple(symbol for pair in pairs for symbol in pair)),
+        ("--decimals", (*tokens.decimals_by_symbol,)),
+        ("--pool-state", tuple(symbol for pair in tokens.pairs for symbol in pair)),
     ):
         if unknown_symbols := [
             listed_symbol for listed_symbol in listed_symbols if listed_symbol not in symbols
@@ -359,11 +366,12 @@ def make_spec(  # noqa: PLR0913
                 f"{option}: {unknown_symbols[0]!r} is not in the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
-    decimals_by_symbol = decimals or {}
-    address_by_symbol = _address_by_symbol(symbols, pairs)
+    address_by_symbol = _address_by_symbol(symbols, tokens.pairs)
     token_by_symbol = {
         symbol: Token(
-            address_by_symbol[symbol], symbol, decimals_by_symbol.get(symbol, DEFAULT_DECIMALS)
+            address_by_symbol[symbol],
+            symbol,
+            tokens.decimals_by_symbol.get(symbol, DEFAULT_DECIMALS),
         )
         for symbol in symbols
     }
@@ -379,7 +387,7 @@ def make_spec(  # noqa: PLR0913
         hubs=() if numeraire in targets else (numeraire_token,),
         wrapped_native=token_by_symbol[native or numeraire].address,
     )
-    policy = Policy(trigger, destination, cooldown_s)
+    policy = Policy(trigger, destination, cooldown_s=0)
     reference = ReferenceConfig(
         (PriceSource.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1
     )
@@ -388,7 +396,13 @@ def make_spec(  # noqa: PLR0913
     )
     return simulated_spec(
         BacktestSpec(
-            portfolio, policy, reference, limits, execution, (), has_gas_price=bool(native)
+            portfolio,
+            policy,
+            reference,
+            PERMISSIVE_LIMITS,
+            execution,
+            (),
+            has_gas_price=bool(native),
         )
     )
 

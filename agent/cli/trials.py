@@ -497,6 +497,9 @@ def tune(
         destination,
         allocator,
         trigger,
+        stop,
+        tracking,
+        zone,
         calendar,
         objective,
         walk,
@@ -504,11 +507,8 @@ def tune(
         window,
         rechoose,
         full,
-        stop,
         tax,
         lots,
-        tracking,
-        zone,
     )
     portfolio_options = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()

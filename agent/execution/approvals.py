@@ -242,38 +242,47 @@ def pay(
     return intent
 
 
-def send_by_command(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class OwnerAction:
+    """A transaction that the owner asks for by a command; `success_text` is recorded if it is
+    done.
+    """
+
+    name: str
+    compose: Callable[[StepInput], PreparedTransaction]
+    success_text: str
+
+
+def send_by_command(
     readers: StepReaders,
     store: Store,
     transactor: StepTransactor,
     step: StepInput,
-    action: str,
-    compose: Callable[[StepInput], PreparedTransaction],
+    action: OwnerAction,
     confirm: Callable[[PreparedTransaction], bool],
-    success_text: str,
 ) -> tuple[str, tuple[Intent, ...]]:
-    """Compose one transaction of the owner's command `action`, send it once confirmed, and book it.
-    Return the outcome (done, declined or failed) and the transactions; `success_text` is recorded
-    if it is done. Raises Refused and other errors like `pay`.
+    """Compose the transaction of the owner's action, send it once confirmed, and book it. Return
+    the outcome (done, declined or failed) and the transactions. Raises Refused and other errors
+    like `pay`.
     """
     step_id = uuid.uuid4().hex[:12]
     store.steps.begin(
-        step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction(action))
+        step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction(action.name))
     )
     intents: tuple[Intent, ...] = ()
     try:
-        prepared_tx = compose(step)
+        prepared_tx = action.compose(step)
         if confirm(prepared_tx):
             intents = (execute_prepared(transactor, step_id, prepared_tx),)
     except TrimtabError as error:
         outcome_name = "refused" if isinstance(error, Refused) else "error"
-        store.steps.end(step_id, action, str(error), None, outcome_name)
+        store.steps.end(step_id, action.name, str(error), None, outcome_name)
         raise
     outcome_name = "declined"
     if intents:
         outcome_name = "done" if intents[0].succeeded else "failed"
-    reason = success_text if outcome_name == "done" else f"{outcome_name}: nothing changed"
-    store.steps.end(step_id, action, reason, None, outcome_name)
+    reason = action.success_text if outcome_name == "done" else f"{outcome_name}: nothing changed"
+    store.steps.end(step_id, action.name, reason, None, outcome_name)
     current_step_input(readers, store)
     return outcome_name, intents
 

@@ -493,10 +493,7 @@ def open_context(
             loaded_config,
             portfolio,
             layers,
-            endpoint_pool,
-            store,
-            kill_switch,
-            clock,
+            AgentResources(endpoint_pool, store, kill_switch, clock),
             includes_untrusted_pools=includes_untrusted_pools,
             allows_undeployed_rebalancer=allows_undeployed_rebalancer,
         )
@@ -510,10 +507,7 @@ def reopen_context(context: AgentContext, loaded_config: LoadedConfig) -> AgentC
     new_context = _build_context(
         loaded_config,
         *_target_portfolio(loaded_config, context.endpoints),
-        context.endpoints,
-        context.store,
-        context.kill_switch,
-        context.clock,
+        AgentResources(context.endpoints, context.store, context.kill_switch, context.clock),
         includes_untrusted_pools=False,
     )
     if context.recorder is not None:
@@ -564,14 +558,21 @@ def _require_fixed_hooks(transport: Transport, venues: Sequence[AmmVenue]) -> No
         )
 
 
-def _build_context(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class AgentResources:
+    """What a context is built over, and a new config keeps."""
+
+    endpoints: EndpointPool
+    store: Store
+    kill_switch: KillSwitch
+    clock: Clock
+
+
+def _build_context(
     loaded_config: LoadedConfig,
     portfolio: Portfolio,
     layers: tuple[LayerConfig, ...],
-    endpoint_pool: EndpointPool,
-    store: Store,
-    kill_switch: KillSwitch,
-    clock: Clock,
+    resources: AgentResources,
     *,
     includes_untrusted_pools: bool,
     allows_undeployed_rebalancer: bool = False,
@@ -581,7 +582,8 @@ def _build_context(  # noqa: PLR0913
     from agent.chain.snapshot import ChainReader
 
     config = loaded_config.config
-    transport = QuorumProvider(endpoint_pool)
+    store = resources.store
+    transport = QuorumProvider(resources.endpoints)
     require_venue_decimals(config, portfolio)
     limits = build_limits(config, portfolio.numeraire)
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
@@ -646,14 +648,14 @@ def _build_context(  # noqa: PLR0913
         layer_scopes=()
         if (futures_scope := perp_scope(config, portfolio)) is None
         else (futures_scope,),
-        data_fee_kind=endpoint_pool.data_fee_kind,
+        data_fee_kind=resources.endpoints.data_fee_kind,
         caller="" if config.wallet.safe else config.wallet.address,
     )
     chain_reader = ChainReader(
-        endpoint_pool,
+        resources.endpoints,
         config.chain.chain_id,
         snapshot_scope,
-        clock,
+        resources.clock,
         min_operators=config.chain.min_operators,
         usual_tip_wei=typical_fees(config.chain.chain_id).priority_fee_wei,
     )
@@ -670,7 +672,7 @@ def _build_context(  # noqa: PLR0913
     )
     return AgentContext(
         loaded_config,
-        endpoint_pool,
+        resources.endpoints,
         transport,
         portfolio,
         pools,
@@ -679,19 +681,19 @@ def _build_context(  # noqa: PLR0913
         limits,
         execution,
         store,
-        kill_switch,
-        clock,
+        resources.kill_switch,
+        resources.clock,
         position_reader,
         build_quoter(transport, venues, {pool.address: pool.tier for pool in pools}),
         layers=layers,
         futures_policy=futures_policy(config, portfolio, on_paper=loaded_config.is_paper),
         tax_runs=TaxRunCache(loaded_config, portfolio),
-        venue_client=venue_client(loaded_config, portfolio, store, clock),
+        venue_client=venue_client(loaded_config, portfolio, store, resources.clock),
         paper_chain=(
             paper_chain(
                 config,
                 execution,
-                endpoint_pool,
+                resources.endpoints,
                 store,
                 position_reader,
                 paper_venue(config, portfolio, transport),

@@ -19,7 +19,7 @@ from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import SpotScenario, SpotSeverity, apply_scenario
 from agent.backtest.stress.run import StressSpec
 from agent.backtest.sweep import KernelSetting, TradingCosts
-from agent.backtest.tune.grid import parse_grid
+from agent.backtest.tune.grid import GridOptions, parse_grid
 from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
 from agent.backtest.tune.search import ChunkRunner, TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective
@@ -77,7 +77,7 @@ def risen() -> PriceTable:
 
 def guarded(**limits: object) -> BacktestSpec:
     """Return a spec with half BTC, which pays the gas, half USD, and only these limits."""
-    return make_spec(HALVES, BAND, "USD", native="BTC", limits=replace(PERMISSIVE_LIMITS, **limits))  # type: ignore[arg-type]  # checked by replace
+    return replace(make_spec(HALVES, BAND, "USD", native="BTC"), limits=replace(PERMISSIVE_LIMITS, **limits))  # type: ignore[arg-type]  # checked by replace
 
 
 def under(
@@ -101,7 +101,7 @@ def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[
 
 
 DAY_S = 86_400
-CALENDAR = parse_grid("", "28d", "target", "").choices()[0]
+CALENDAR = parse_grid(GridOptions("", "28d", "target", "")).choices()[0]
 FAIR = SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))
 TERMS = AllocatorSchedule(7 * DAY_S, 20 * DAY_S)
 WALKING = {"A": 4_000, "B": 3_000, "USD": 3_000}
@@ -132,7 +132,9 @@ def swinging(bars: int, seed: int = 0) -> PriceTable:
 def search(table: PriceTable, band: str = "2%rel..20%rel:4", every: str = "", **changes: object) -> TuneSpec:
     """Return a search for growth over bands, with `changes`."""
     tracking = str(changes.pop("tracking", ""))
-    grid = parse_grid(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")), tracking=tracking)
+    grid = parse_grid(
+        GridOptions(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")), tracking=tracking)
+    )
     wanted = make_spec(WALKING, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
     made = TuneSpec(table, wanted, FAIR, grid, CALENDAR, TERMS, Objective.GROWTH)
     return replace(made, **changes)  # type: ignore[arg-type]  # field names, checked by replace

@@ -28,7 +28,7 @@ from agent.backtest.funding import (
     require_prices,
 )
 from agent.backtest.result import SimulationResult
-from agent.backtest.settings import PRO_RATA, BacktestSpec, OwnerTransfer, make_spec
+from agent.backtest.settings import PRO_RATA, BacktestSpec, OwnerTransfer, SimulatedTokens, make_spec
 from agent.backtest.simulate import simulate
 from agent.errors import ConfigError
 from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table
@@ -100,7 +100,7 @@ def test_each_payment_is_rounded_down_against_the_holder() -> None:
 
 def test_decimals_and_a_numeraire_with_prices_of_its_own_are_counted() -> None:
     table = hourly(WBTC=[100.0] * 3, USDC=[0.5] * 3)  # closes in a third unit: a WBTC is 200 USDC
-    wanted = make_spec({"WBTC": 5_000, "USDC": 5_000}, BAND, "USDC", decimals={"WBTC": 8, "USDC": 6})
+    wanted = make_spec({"WBTC": 5_000, "USDC": 5_000}, BAND, "USDC", tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8, "USDC": 6}))
     one, money = found_in(run(table, series("WBTC", {1: 0.01}), series("USDC", {1: 0.01}), wanted=wanted)).carries
     assert one.payments == money.payments == (50 * 10**6,)
 

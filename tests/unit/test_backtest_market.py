@@ -19,7 +19,7 @@ from agent.amm.pools import marginal_price
 from agent.amm.v3.pool import V3Pool
 from agent.app.research.backtests import sample_files
 from agent.backtest.data import read_gas_prices, read_table
-from agent.backtest.settings import BacktestSpec, make_spec
+from agent.backtest.settings import BacktestSpec, SimulatedTokens, make_spec
 from agent.backtest.simulate import open_run
 from agent.backtest.world import arbitrage_pool, read_pool
 from agent.errors import ConfigError
@@ -35,7 +35,7 @@ RATIO = 30.0
 
 def pair() -> BacktestSpec:
     """Half each, counted in WETH, with the decimals and the order of the pool's tokens."""
-    return make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", decimals={"WBTC": 8}, pairs=[PAIR])
+    return make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8}, pairs=[PAIR]))
 
 
 def real_pool(wanted: BacktestSpec) -> V3Pool:
@@ -106,11 +106,13 @@ def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
     for first, second in (PAIR, PAIR[::-1]):
         tokens = {
             one.token.symbol: one.token
-            for one in make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", pairs=[(first, second)]).portfolio.assets
+            for one in make_spec(
+                {"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(pairs=[(first, second)])
+            ).portfolio.assets
         }
         assert int(tokens[first].address, 16) < int(tokens[second].address, 16)
     with raises_field("--pool-state", "order"):
-        make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", pairs=[PAIR, PAIR[::-1]])
+        make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(pairs=[PAIR, PAIR[::-1]]))
 
 
 def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, make_spec
+from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, make_spec, simulated_spec
 from agent.layers.strategies.state import CapitalSplit, Strategy
 from agent.model import AllocationMethod, AllocatorConfig, Destination, InitialWeights, OrderKind, OrdersConfig, OrderTerms, Threshold
 from tests.support.backtests import BAND, COIN, HALVES, HOUR_S, halves, hourly, random_table, simulated
@@ -67,7 +67,9 @@ def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> N
 
 def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
     table, topped = random_table(5, 40), replace(PERMISSIVE_LIMITS, native_top_up_wei=10**30)  # more than there is
-    bare, asked = (simulated(table, make_spec(HALVES, BAND, "USD", limits=limits)) for limits in (PERMISSIVE_LIMITS, topped))
+    bare, asked = (
+        simulated(table, simulated_spec(replace(make_spec(HALVES, BAND, "USD"), limits=limits))) for limits in (PERMISSIVE_LIMITS, topped)
+    )
     assert (asked.evaluated_bar_count, asked.balances, asked.config_hash) == (bare.evaluated_bar_count, bare.balances, bare.config_hash)
     assert asked.evaluated_bar_count < asked.bar_count
 

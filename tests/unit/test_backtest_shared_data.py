@@ -16,7 +16,7 @@ pytest.importorskip("polars")
 
 from agent.app.research.backtests import rename_symbols
 from agent.backtest.data import PriceTable, read_gas_prices, read_table
-from agent.backtest.settings import PERMISSIVE_LIMITS, make_spec
+from agent.backtest.settings import PERMISSIVE_LIMITS, SimulatedTokens, make_spec
 from agent.backtest.world import read_pool
 from agent.model import Destination, NoTradeZone, Threshold, TrackingRisk
 from agent.policy.triggers.no_trade_zone import build_tracking
@@ -55,7 +55,13 @@ def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and
 @needs_data
 def test_the_pool_of_mainnet_stands_at_every_price_of_two_years() -> None:
     table = rename_symbols(prices(), {"BTC": "WBTC", "ETH": "WETH"})
-    wanted = make_spec({"WBTC": 5_000, "WETH": 5_000}, WIDE, "WETH", decimals={"WBTC": 8}, pairs=[("WBTC", "WETH")], interval_s=3_600)
+    wanted = make_spec(
+        {"WBTC": 5_000, "WETH": 5_000},
+        WIDE,
+        "WETH",
+        interval_s=3_600,
+        tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8}, pairs=[("WBTC", "WETH")]),
+    )
     tokens = {asset.token.symbol: asset.token for asset in wanted.portfolio.assets}
     (path,) = (DATA / "pools").glob("uniswap_v3_wbtc_weth_*.json")
     pool = read_pool(path, tokens["WBTC"], tokens["WETH"])
@@ -95,7 +101,7 @@ def test_two_years_of_days_cost_what_they_did(fee_pips: int, name: str) -> None:
     table = replace(table, times_s=table.times_s[is_inside], closes=table.closes[is_inside])
     trigger, destination = TRIGGERS[name]
     limits = replace(PERMISSIVE_LIMITS, plan_cost_bps=100)
-    spec = make_spec(TARGETS, trigger, "USD", destination=destination, native="ETH", limits=limits)
+    spec = replace(make_spec(TARGETS, trigger, "USD", destination=destination, native="ETH"), limits=limits)
     result = simulated(table, spec, depth=Fraction(20_000_000), fee_pips=fee_pips, start_value=Fraction(50_000), gas_price_wei=10**8)
     costs = float(result.fees + result.impact + result.gas) / 10**result.decimals
     off_target = result.weights[:-1] - np.array(list(TARGETS.values())) / 10_000

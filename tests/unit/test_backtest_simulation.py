@@ -109,7 +109,8 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
     table = random_table(6, 20)
     holes = table.closes.copy()
     holes[8:13, 0] = np.nan  # reviews fall due while a price is stale
-    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, trigger, "USD", cooldown_s=4 * HOUR_S)
+    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, trigger, "USD")
+    wanted = replace(wanted, policy=replace(wanted.policy, cooldown_s=4 * HOUR_S))
     made = {"flows": (OwnerTransfer(START_S + 15 * HOUR_S, Fraction(5_000)),)}
     quick = simulated(replace(table, closes=holes), wanted, **made)
     whole = simulated(replace(table, closes=holes), wanted, looks_at_all=True, **made)

@@ -33,7 +33,7 @@ def assert_the_same(
 ) -> int:
     """Bars traded at, worth at every bar, and costs, of both; gives how many trades there were."""
     table = random_table(seed, bars, [symbol for symbol in targets if symbol != "USD"], volatility=0.08)
-    wanted = make_spec(targets, trigger, "USD", destination=destination, limits=DUST)
+    wanted = replace(make_spec(targets, trigger, "USD", destination=destination), limits=DUST)
     made = replace(DEEP, **{"depth": Fraction(10**7), **market})  # type: ignore[arg-type]  # field names, checked by replace
     setting = kernel_setting_or_reason(wanted, made)
     assert not isinstance(setting, str)
@@ -78,6 +78,6 @@ def test_in_any_market_within_a_hundred_thousandth(seed: int, trigger: Trigger, 
 
 def test_a_schedule_that_is_a_multiple_of_the_bars_is_kept_to_the_bar() -> None:
     table = random_table(3, 13, ["BTC"])
-    wanted = make_spec({"BTC": 5_000, "USD": 5_000}, Every(4 * HOUR_S), "USD", limits=DUST)
+    wanted = replace(make_spec({"BTC": 5_000, "USD": 5_000}, Every(4 * HOUR_S), "USD"), limits=DUST)
     assert [one.bar for one in simulate(wanted, table, DEEP).rebalances] == [4, 8, 12]
     assert np.diff(table.times_s).max() == HOUR_S

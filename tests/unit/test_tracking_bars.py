@@ -23,7 +23,7 @@ FEW_TRADES = {"depth": Fraction(10**7), "fee_pips": 500, "start_value": Fraction
 def tracking(targets: Mapping[str, int] = THIRDS, strictness: str = "normal") -> BacktestSpec:
     """Return a spec with the tracking rule; ETH pays the gas, and the smallest trade is 10 dollars."""
     limits = replace(PERMISSIVE_LIMITS, min_trade=Fraction(10 * COIN))
-    return make_spec(targets, build_tracking(strictness), "USD", destination=Destination.ZONE, native="ETH", limits=limits)
+    return replace(make_spec(targets, build_tracking(strictness), "USD", destination=Destination.ZONE, native="ETH"), limits=limits)
 
 
 def assert_equal_results(table: PriceTable, spec: BacktestSpec, **market: object) -> SimulationResult:

@@ -166,7 +166,9 @@ def closes() -> list[float]:
 def sold_after_purchases(method: LotMethod) -> tuple[SimulationResult, int]:
     """Half of BTC is wanted; deposits are spent at 150 and at 110. Returns the result, and the bar of the first trade in the rise."""
     limits = replace(PERMISSIVE_LIMITS, min_trade=Fraction(10 * COIN))
-    spec = make_spec({"BTC": 5_000, "USD": 5_000}, build_tracking("normal", True), "USD", destination=Destination.ZONE, limits=limits)
+    spec = replace(
+        make_spec({"BTC": 5_000, "USD": 5_000}, build_tracking("normal", True), "USD", destination=Destination.ZONE), limits=limits
+    )
     deposits = tuple(
         OwnerTransfer(START_S + FLAT_BARS * number * HOUR_S, Fraction(amount)) for number, amount in ((1, 30_000), (2, 60_000))
     )

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from agent.app.research.backtests import PortfolioOptions
 from agent.app.research.trials import TuneOptions
 from agent.backtest.result import RebalanceRecord
-from agent.backtest.settings import make_spec
-from agent.backtest.tune.grid import RULE, PolicyChoice, parse_grid
+from agent.backtest.settings import SimulatedTokens, make_spec
+from agent.backtest.tune.grid import RULE, GridOptions, PolicyChoice, parse_grid
 from agent.backtest.tune.jobs import RunEngine, RunResult, TuneJob
 from agent.backtest.tune.loss import RISK_AVERSION, step_losses
 from agent.backtest.tune.report import tune_document, tune_page
@@ -180,7 +180,9 @@ def test_active_returns_are_against_the_targets_in_force_and_without_reserves() 
     targets[60:] = [0.6, 0.3, 0.1]
     record = RebalanceRecord(50, 0, exact(100), exact(2), exact(3), exact(5), False)
     result = replace(result, targets=targets, rebalances=(*result.rebalances, record))
-    spec = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, Every(86_400), "USD", decimals={"USD": DECIMALS})
+    spec = make_spec(
+        {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, Every(86_400), "USD", tokens=SimulatedTokens(decimals_by_symbol={"USD": DECIMALS})
+    )
     cost_shares, square_sums = step_losses(spec, result)
     returns = result.prices[1:] / result.prices[:-1] - 1
     active = ((result.weights - targets)[:-1] * returns).sum(axis=1)
@@ -231,7 +233,7 @@ def test_without_a_grid_it_has_the_rule_beside_usual_bands_and_intervals() -> No
 def test_every_setting_is_what_its_options_and_its_config_say() -> None:
     table = walks(1, 20)
     target = ",".join(f"{symbol}={bps / 100:g}" for symbol, bps in WALKING.items())
-    for choice in parse_grid("5%rel,2%abs", "7d", "target,halfway,band", "", tracking="relaxed,normal,strict").choices():
+    for choice in parse_grid(GridOptions("5%rel,2%abs", "7d", "target,halfway,band", "", tracking="relaxed,normal,strict")).choices():
         words = choice.backtest_options.replace("--", "").split()
         named = dict(zip(words[::2], words[1::2], strict=True))
         options = PortfolioOptions(
@@ -252,7 +254,7 @@ def test_every_setting_is_what_its_options_and_its_config_say() -> None:
 def test_zones_are_tried_by_the_full_step_of_a_portfolio_with_a_limit_of_cost() -> None:
     asked = search(walks(4, 16), band="5%rel", objective=Objective.TRACKING)
     limits = replace(asked.backtest.limits, plan_cost_bps=100)
-    grid = parse_grid("", "", "", "", tracking="normal", zone="1d,300d")
+    grid = parse_grid(GridOptions("", "", "", "", tracking="normal", zone="1d,300d"))
     found = tuned(replace(asked, grid=grid, backtest=replace(asked.backtest, limits=limits)))
     assert dict(found.run_counts_by_engine) == {"full": 4}
     assert [choice.label for choice in found.choices] == ["tracking normal", "zone 1 d", "zone 300 d"]

@@ -50,6 +50,7 @@ from agent.model import (
     MARGIN_PLACE,
     PRICE_ALERTS,
     Destination,
+    Limits,
     StepInput,
     action_interval_s,
     is_tracking,
@@ -558,11 +559,10 @@ def _coins_text(total: Value) -> str:
     return format_coins(total * 10**VALUE_PLACES, VALUE_PLACES)
 
 
-def minimum_totals_of_values(  # noqa: PLR0913
+def minimum_totals_of_values(
     target_drifts: Sequence[tuple[str, int, Fraction]],
     numeraire: str,
-    plan_cost_bps: int,
-    min_trade: Value,
+    limits: Limits,
     native_price: Fraction,
     network_fees: TypicalFees,
     total: Value,
@@ -575,8 +575,8 @@ def minimum_totals_of_values(  # noqa: PLR0913
     gas_price_inputs = _inputs_at_gas_prices(
         target_drifts,
         numeraire,
-        plan_cost_bps,
-        min_trade,
+        limits.plan_cost_bps or 0,
+        limits.min_trade or Fraction(0),
         native_price / 10**18,
         network_fees,
     )

@@ -17,7 +17,7 @@ from agent.chain.rpc import Transport, parse_bytes
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
-from agent.execution.approvals import current_step_input, send_by_command
+from agent.execution.approvals import OwnerAction, current_step_input, send_by_command
 from agent.model import Intent
 from agent.ports import PreparedTransaction
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
@@ -77,10 +77,12 @@ def deploy_rebalancer(
                 context.store,
                 transactor,
                 step,
-                "deploy",
-                transactor.composer.deployment_transaction,
+                OwnerAction(
+                    "deploy",
+                    transactor.composer.deployment_transaction,
+                    f"the Rebalancer is at {deployment_document['address']}",
+                ),
                 confirm_cost,
-                f"the Rebalancer is at {deployment_document['address']}",
             )
         except Refused:  # its simulation reverts once the code is there
             if not _read_deployment(context.transport, deployment_document["chain_id"])["deployed"]:

@@ -19,7 +19,7 @@ from agent.app.documents.plans import transaction_document
 from agent.app.documents.records import AllocationDocument, WeightedAssetDocument, WeightsDocument
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, Refused
-from agent.execution.approvals import send_by_command
+from agent.execution.approvals import OwnerAction, send_by_command
 from agent.execution.step_context import StepTransactor
 from agent.layers.signals.policy import signal_requests
 from agent.layers.signals.state import SignalState
@@ -143,12 +143,14 @@ def _send_increase(
         agent.context.store,
         transactor,
         step,
-        ORACLE_DECISION,
-        lambda step: transactor.composer.oracle_transaction(
-            step, increase_document["pool"], increase_document["to"]
+        OwnerAction(
+            ORACLE_DECISION,
+            lambda step: transactor.composer.oracle_transaction(
+                step, increase_document["pool"], increase_document["to"]
+            ),
+            f"{increase_document['pool']} keeps {increase_document['to']} price observations",
         ),
         confirm_cost,
-        f"{increase_document['pool']} keeps {increase_document['to']} price observations",
     )
     increase_document["outcome"] = outcome
     increase_document["transactions"] = [transaction_document(intent) for intent in intents]

@@ -27,6 +27,7 @@ from agent.backtest.settings import (
     ROUTER,
     ROUTER_KIND,
     BacktestSpec,
+    SimulatedTokens,
     SimulationSettings,
     TaxRule,
     make_spec,
@@ -248,8 +249,7 @@ class PortfolioOptions:
             destination=Destination.ZONE if is_tracking else Destination(self.destination),
             interval_s=table.interval_s,
             native=self.native,
-            decimals=decimals,
-            pairs=pools,
+            tokens=SimulatedTokens(decimals, pools),
         )
         _require_valid_policy(spec.policy)
         if is_tracking:

@@ -49,6 +49,7 @@ from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
 from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import (
+    GridOptions,
     PolicyChoice,
     PolicyGrid,
     parse_calendar_rule,
@@ -298,22 +299,15 @@ WITHOUT_SUSPECTS = "without_suspects"
 
 
 @dataclass(frozen=True, slots=True)
-class TuneOptions:
+class TuneOptions(GridOptions):
     """Options of a parameter search, as entered: the grid, and the evaluation of its settings.
 
     `calendar` is the interval of the baseline rule, `walk_mode` the mode of the walk-forward test.
     An allocator chooses weights every `rechoose_interval` from the prices of the last
-    `price_window`. `without_kernel` disables the fast kernel. `stop` are stops of each asset. `tax` is the
-    tax rate on realised gains and `lots` the lot rule, by default those of the config; "off"
-    ignores the rate. `tracking` are strictnesses of the tracking rule,
-    `zone` horizons of zones.
+    `price_window`. `without_kernel` disables the fast kernel. `tax` is the tax rate on realised
+    gains and `lots` the lot rule, by default those of the config; "off" ignores the rate.
     """
 
-    band: str = ""
-    every: str = ""
-    destination: str = ""
-    allocator: str = "fixed"
-    trigger: str = ""
     calendar: str = "28d"
     objective: str = "tracking"
     walk_mode: str = "anchored"
@@ -321,37 +315,26 @@ class TuneOptions:
     price_window: str = "60d"
     rechoose_interval: str = "7d"
     without_kernel: bool = False
-    stop: str = ""
     tax: str = ""
     lots: str = ""
-    tracking: str = ""
-    zone: str = ""
 
     def grid(self, objective: Objective) -> PolicyGrid:
         """Parse the grid. By loss it has the tracking rule, unless strictnesses are named, at each;
         and without bands and intervals some usual ones. Raises ConfigError.
         """
-        is_by_loss = objective is Objective.TRACKING
-        tracking = self.tracking or (DEFAULT_STRICTNESSES if is_by_loss else "")
-        if not is_by_loss or self.band or self.every or self.tracking or self.zone:
-            return parse_grid(
-                self.band,
-                self.every,
-                self.destination or "target",
-                self.allocator,
-                self.trigger,
-                self.stop,
-                tracking,
-                self.zone,
-            )
+        if objective is not Objective.TRACKING:
+            return parse_grid(replace(self, destination=self.destination or "target"))
+        options = replace(self, tracking=self.tracking or DEFAULT_STRICTNESSES)
+        if self.band or self.every or self.tracking or self.zone:
+            return parse_grid(replace(options, destination=self.destination or "target"))
         return parse_grid(
-            DEFAULT_BANDS,
-            DEFAULT_INTERVALS,
-            self.destination or DEFAULT_DESTINATIONS,
-            self.allocator,
-            self.trigger or "band,every",
-            self.stop,
-            tracking,
+            replace(
+                options,
+                band=DEFAULT_BANDS,
+                every=DEFAULT_INTERVALS,
+                destination=self.destination or DEFAULT_DESTINATIONS,
+                trigger=self.trigger or "band,every",
+            )
         )
 
 

@@ -245,13 +245,11 @@ def _minimum_totals(
     native_price = network_fees.native_usd
     if native:
         native_price = Fraction(parse_raw(native, VALUE_PLACES, "--native"), 10**VALUE_PLACES)
-    min_trade = limits.min_trade or Fraction(0)
     return tuple(
         minimum_totals_of_values(
             target_drifts,
             numeraire,
-            limits.plan_cost_bps or 0,
-            min_trade,
+            limits,
             native_price,
             network_fees,
             investable_total(drifts) / 10**VALUE_PLACES,

@@ -8,8 +8,9 @@ import numpy as np
 
 from agent.backtest.futures.simulate import DECIMALS, QUOTE, BookResult, FuturesResult
 from agent.backtest.report.page import (
+    DASHED,
     PERCENT_FORMAT,
-    STRONG_WIDTH,
+    STRONG,
     PlotlyDict,
     ReportFact,
     ReportPage,
@@ -96,7 +97,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
                 _points(agent_series, chart_rows),
                 "agent",
                 "--c1",
-                width=STRONG_WIDTH,
+                style=STRONG,
                 number_format=number_format,
             ),
         ]
@@ -108,7 +109,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
                     [limit] * 2,
                     "limit",
                     "--bad",
-                    dash="dash",
+                    style=DASHED,
                     number_format=number_format,
                 )
             )

@@ -397,26 +397,41 @@ def pluralize(number: int, noun: str) -> str:
 PlotlyDict = dict[str, Any]
 DATE_AXIS = {"type": "date", "hoverformat": "%-d %b %Y %H:%M"}
 PERCENT_FORMAT = ".1%"
-THIN_WIDTH = 1.2
-MIDDLE_WIDTH = 1.6
-STRONG_WIDTH = 2.2
 MARKER_PX = 7
 
 
-def line_trace(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class LineStyle:
+    """How a line is drawn; a stepped one keeps its value until the next point."""
+
+    width: float = 1.6
+    dash: str = "solid"
+    is_stepped: bool = False
+
+
+PLAIN = LineStyle()
+THIN = LineStyle(width=1.2)
+STRONG = LineStyle(width=2.2)
+DASHED = LineStyle(dash="dash")
+DOTTED = LineStyle(dash="dot")
+
+
+def line_trace(
     x: Any,
     y: Any,
     name: str,
     colour: str,
     *,
-    width: float = MIDDLE_WIDTH,
-    dash: str = "solid",
+    style: LineStyle = PLAIN,
     number_format: str = "",
-    is_stepped: bool = False,
 ) -> PlotlyDict:
     """Return a line; `number_format` is the number format of its hover text."""
-    line_style: PlotlyDict = {"color": f"var({colour})", "width": width, "dash": dash}
-    if is_stepped:
+    line_style: PlotlyDict = {
+        "color": f"var({colour})",
+        "width": style.width,
+        "dash": style.dash,
+    }
+    if style.is_stepped:
         line_style["shape"] = "hv"
     trace: PlotlyDict = {
         "type": "scatter",

@@ -4,16 +4,20 @@ trades, risk, funding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from agent.backtest.funding import FundingCarry
 from agent.backtest.report.page import (
     DASH,
+    DASHED,
+    DOTTED,
     PERCENT_FORMAT,
-    STRONG_WIDTH,
-    THIN_WIDTH,
+    PLAIN,
+    STRONG,
+    THIN,
+    LineStyle,
     PlotlyDict,
     ReportSection,
     ReportTable,
@@ -118,7 +122,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
                 values_at(asset_values, chart_rows),
                 f"{short_name(simulation_result.symbols[column])} alone",
                 colour,
-                width=THIN_WIDTH,
+                style=THIN,
                 number_format=number_format,
             )
             for asset_values, column, colour in zip(
@@ -130,7 +134,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
             values_at(calendar_values, chart_rows),
             "every 30 days, without costs",
             "--c3",
-            dash="dot",
+            style=DOTTED,
             number_format=number_format,
         )
         | {"legendrank": 30},
@@ -139,7 +143,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
             values_at(simulation_result.equity, chart_rows),
             "rebalanced",
             "--c1",
-            width=STRONG_WIDTH,
+            style=STRONG,
             number_format=number_format,
         )
         | {"legendrank": 10},
@@ -148,7 +152,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
             values_at(simulation_result.hold_equity, chart_rows),
             "held",
             "--c8",
-            dash="dash",
+            style=DASHED,
             number_format=number_format,
         )
         | {"legendrank": 20},
@@ -218,7 +222,7 @@ def weights_section(analysis: BacktestAnalysis) -> ReportSection:
                         values_at(simulation_result.targets[:, column], target_rows),
                         "target",
                         "--c8",
-                        dash="dot",
+                        style=DOTTED,
                     )
                 )
             )
@@ -303,7 +307,7 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
                 values_at(hold_drawdowns, chart_rows, 4),
                 "held",
                 "--c8",
-                dash="dash",
+                style=DASHED,
                 number_format=PERCENT_FORMAT,
             ),
         ],
@@ -376,7 +380,7 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
                 values_at(prices, chart_rows),
                 "price",
                 "--c8",
-                width=THIN_WIDTH,
+                style=THIN,
                 number_format=",.6~g",
             )
         ]
@@ -490,7 +494,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                         values_at(risk.rolling_sharpe, chart_rows, 4),
                         "rebalanced",
                         "--c1",
-                        width=STRONG_WIDTH,
+                        style=STRONG,
                         number_format=".2f",
                     ),
                     line_trace(
@@ -498,7 +502,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                         values_at(risk.rolling_hold_sharpe, chart_rows, 4),
                         "held",
                         "--c8",
-                        dash="dash",
+                        style=DASHED,
                         number_format=".2f",
                     ),
                 ],
@@ -625,7 +629,7 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
             )
             for carry, colour in zip(largest_carries, ASSET_COLOURS, strict=False)
         ),
-        _carry_line(times_ms, total_carry, chart_rows, "all", "--c1", STRONG_WIDTH),
+        _carry_line(times_ms, total_carry, chart_rows, "all", "--c1", STRONG),
     ]
     chart = time_chart(traces, simulation_result.numeraire) | {
         "title": f"Cumulative funding, in {simulation_result.numeraire}",
@@ -696,16 +700,15 @@ def _carry_line(
     chart_rows: Indices,
     name: str,
     colour: str,
-    width: float = 1.6,
+    style: LineStyle = PLAIN,
 ) -> dict[str, object]:
     return line_trace(
         times_ms,
         values_at(cumulative_carry, chart_rows),
         name,
         colour,
-        width=width,
+        style=replace(style, is_stepped=True),
         number_format=",.2f",
-        is_stepped=True,
     )
 
 

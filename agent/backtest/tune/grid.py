@@ -270,30 +270,40 @@ class PolicyGrid:
             yield from (Every(every_s) for every_s in self.intervals_s)
 
 
-def parse_grid(  # noqa: PLR0913
-    band: str,
-    every: str,
-    destination: str,
-    allocator: str,
-    kinds: str = "",
-    stop: str = "",
-    tracking: str = "",
-    zone: str = "",
-) -> PolicyGrid:
-    """Parse a grid: comma-separated lists and inclusive ranges such as `1%rel..30%rel:12`. A grid
-    with stops also has every setting without one.
+@dataclass(frozen=True, slots=True)
+class GridOptions:
+    """A grid as entered: comma-separated lists, and inclusive ranges such as `1%rel..30%rel:12`.
+
+    `trigger` selects among bands, intervals and both together, `stop` are stops of each asset,
+    `tracking` strictnesses of the tracking rule, `zone` horizons of zones.
+    """
+
+    band: str = ""
+    every: str = ""
+    destination: str = ""
+    allocator: str = "fixed"
+    trigger: str = ""
+    stop: str = ""
+    tracking: str = ""
+    zone: str = ""
+
+
+def parse_grid(options: GridOptions) -> PolicyGrid:
+    """Parse a grid. One with stops also has every setting without one.
 
     Raises ConfigError naming the option if the grid is invalid, empty or larger than MAX_SETTINGS.
     """
     bands = tuple(
         dict.fromkeys(
-            threshold for value_text in _split_list(band) for threshold in _parse_bands(value_text)
+            threshold
+            for value_text in _split_list(options.band)
+            for threshold in _parse_bands(value_text)
         )
     )
     intervals_s = tuple(
         dict.fromkeys(
             interval_s
-            for value_text in _split_list(every)
+            for value_text in _split_list(options.every)
             for interval_s in _parse_intervals(value_text)
         )
     )
@@ -303,13 +313,13 @@ def parse_grid(  # noqa: PLR0913
             "--destination",
             {destination_choice.value: destination_choice for destination_choice in DESTINATIONS},
         )
-        for value_text in _split_list(destination)
+        for value_text in _split_list(options.destination)
     )
     allocators = tuple(
         parse_choice(
             value_text, "--allocator", {method.value: method for method in PRICE_ONLY_METHODS}
         )
-        for value_text in _split_list(allocator)
+        for value_text in _split_list(options.allocator)
     )
     trigger_kinds = tuple(
         parse_choice(
@@ -317,7 +327,7 @@ def parse_grid(  # noqa: PLR0913
             "--trigger",
             {trigger_kind.value: trigger_kind for trigger_kind in TriggerKind},
         )
-        for value_text in _split_list(kinds)
+        for value_text in _split_list(options.trigger)
     ) or tuple(TriggerKind)
     grid = PolicyGrid(
         bands,
@@ -325,14 +335,14 @@ def parse_grid(  # noqa: PLR0913
         tuple(dict.fromkeys(destinations)),
         tuple(dict.fromkeys(allocators)) or (AllocationMethod.FIXED,),
         tuple(dict.fromkeys(trigger_kinds)),
-        parse_stops(stop),
+        parse_stops(options.stop),
         tuple(
             dict.fromkeys(
                 parse_choice(value_text, "--tracking", {name: name for name in STRICTNESS_COST_BPS})
-                for value_text in _split_list(tracking)
+                for value_text in _split_list(options.tracking)
             )
         ),
-        tuple(dict.fromkeys(map(_parse_horizon_s, _split_list(zone)))),
+        tuple(dict.fromkeys(map(_parse_horizon_s, _split_list(options.zone)))),
     )
     if grid.setting_count == 0:
         raise ConfigError(
