@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -46,59 +47,54 @@ FLOWS = ((7, 0.01), (30, 0.05), (91, 0.2))
 """Days between two flows, share of the portfolio."""
 
 
+class Flow(NamedTuple):
+    """Each `every` bars the cash changes by `share`, in turn up and down if it `alternates`."""
+
+    every: int
+    share: float
+    alternates: bool
+
+
 @njit(cache=True)
-def simulate_flows(  # type: ignore[no-untyped-def]
-    returns,
-    weights,
-    source,
-    target,
-    unit_cost,
-    gas,
-    impact,
-    risk,
-    widths,
-    every,
-    flow,
-    alternates,
-    answer,
-    covariance,
-    bar_years,
-):
-    """Return the loss a year. Each `every` bars the cash changes by `flow`, in turn up and down if
-    it `alternates`.
-    """
+def simulate_flows(market, weights, legs, risk, widths, flow, answer):  # type: ignore[no-untyped-def]
+    """Return the loss a year."""
+    returns = market.returns
     size = weights.size
     held = weights.copy()
-    amounts = np.zeros(source.size)
-    is_active = np.ones(source.size, dtype=np.bool_)
+    amounts = np.zeros(legs.source.size)
+    is_active = np.ones(legs.source.size, dtype=np.bool_)
     loss = 0.0
     for bar in range(len(returns)):
         held *= 1 + returns[bar]
         held /= held.sum()
-        has_flow = (bar + 1) % every == 0
+        has_flow = (bar + 1) % flow.every == 0
         if has_flow:
-            is_payout = alternates and (bar + 1) // every % 2 == 1
-            held[size - 1] += -flow if is_payout else flow
+            is_payout = flow.alternates and (bar + 1) // flow.every % 2 == 1
+            held[size - 1] += -flow.share if is_payout else flow.share
             held /= held.sum()
         deviation = held - weights
         amounts[:] = 0.0
         if has_flow and answer == TO_TARGETS:
-            amounts[:] = deviation[source]
+            amounts[:] = deviation[legs.source]
         elif has_flow and answer == TO_EDGES:
-            solve_legs(deviation, risk, source, target, unit_cost, impact, is_active, amounts)
+            solve_legs(deviation, risk, legs, is_active, amounts)
         elif ((has_flow and answer == IF_IT_PAYS) or is_beyond(deviation, risk, widths)) and (
-            not plan_legs(deviation, risk, source, target, unit_cost, gas, impact, amounts)
+            not plan_legs(deviation, risk, legs, amounts)
         ):
             amounts[:] = 0.0
-        for leg in range(source.size):
+        for leg in range(legs.source.size):
             amount = abs(amounts[leg])
             if amount > SMALLEST_LEG:
-                held[source[leg]] -= amounts[leg]
-                held[target[leg]] += amounts[leg]
-                loss += unit_cost[leg] * amount + impact[leg] * amount * amount + gas[leg]
+                held[legs.source[leg]] -= amounts[leg]
+                held[legs.target[leg]] += amounts[leg]
+                loss += (
+                    legs.unit_cost[leg] * amount
+                    + legs.impact[leg] * amount * amount
+                    + legs.gas[leg]
+                )
         deviation = held - weights
-        loss += deviation @ covariance @ deviation / 2 * bar_years
-    return loss / (len(returns) * bar_years)
+        loss += deviation @ market.covariance @ deviation / 2 * market.bar_years
+    return loss / (len(returns) * market.bar_years)
 
 
 def main() -> None:
@@ -110,26 +106,18 @@ def main() -> None:
         legs = Cell(world, gas, value, 1.0).legs()
         market = world.market()
         risk, widths = rule_of(market.covariance, world.weights, legs, 1.0)
-        for days, flow in FLOWS:
+        for days, share in FLOWS:
             for alternates in (False, True):
                 losses = {
                     name: BPS
                     * simulate_flows(
-                        market.returns,
+                        market,
                         world.weights,
-                        legs.source,
-                        legs.target,
-                        legs.unit_cost,
-                        legs.gas,
-                        legs.impact,
+                        legs,
                         risk,
                         widths,
-                        days * HOURS_PER_YEAR // 365,
-                        flow,
-                        alternates,
+                        Flow(days * HOURS_PER_YEAR // 365, share, alternates),
                         answer,
-                        market.covariance,
-                        market.bar_years,
                     )
                     for name, answer in ANSWERS.items()
                 }
@@ -141,7 +129,7 @@ def main() -> None:
                         "gas": gas,
                         "value": value,
                         "days": days,
-                        "flow": flow,
+                        "flow": share,
                         "in_turn": alternates,
                     }
                     | {name: round(loss, 2) for name, loss in losses.items()}

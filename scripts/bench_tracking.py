@@ -46,6 +46,7 @@ from scripts.tracking_market import (
     Legs,
     Market,
     Outcome,
+    Rule,
     cash_legs,
     fixed_rules,
     gaussian_market,
@@ -102,7 +103,7 @@ def run_rule(
     """Return what the rule does; `known` is the covariance that it knows."""
     covariance = market.covariance if known is None else known
     risk, triggers = rule_of(covariance, weights, legs, risk_aversion)
-    return run(market, weights, legs, RULE, risk=risk, widths=triggers, cooldown=cooldown)
+    return run(market, weights, legs, Rule(RULE, risk=risk, widths=triggers, cooldown=cooldown))
 
 
 def class_covariance(symbols: list[str]) -> Floats:
@@ -527,7 +528,7 @@ def taxed_outcomes(
         "rule after tax": taxed_ranges(known, weights, legs, TAX_RATE),
     }
     outcomes = {
-        name: run_taxed(market, weights, legs, RULE, method, TAX_RATE, ranges=rule_ranges)
+        name: run_taxed(market, weights, legs, Rule(RULE), method, TAX_RATE, ranges=rule_ranges)
         for name, rule_ranges in ranges.items()
     }
     for percent, destination, name in (
@@ -538,12 +539,14 @@ def taxed_outcomes(
             market,
             weights,
             legs,
-            BAND,
+            Rule(
+                BAND,
+                widths=weights * percent / 100,
+                destination=destination,
+                min_trade=10 / TAX_VALUE,
+            ),
             method,
             TAX_RATE,
-            widths=weights * percent / 100,
-            destination=destination,
-            min_trade=10 / TAX_VALUE,
         )
     return outcomes
 

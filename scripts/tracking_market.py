@@ -9,6 +9,7 @@ that grows with the square of its amount.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -25,8 +26,7 @@ HALFWAY = 2
 """Destinations of bands."""
 
 
-@dataclass(frozen=True)
-class Legs:
+class Legs(NamedTuple):
     """The pools: each leg's tokens, cost a unit, gas, and impact a unit squared."""
 
     source: Indices
@@ -36,8 +36,7 @@ class Legs:
     impact: Floats
 
 
-@dataclass(frozen=True)
-class Market:
+class Market(NamedTuple):
     """Simple returns (bars × assets), annual covariance, years a bar."""
 
     returns: Floats
@@ -110,35 +109,35 @@ def market_of(returns: Floats, covariance: Floats, bar_years: float) -> Market:
 
 
 @njit(cache=True)
-def solve_legs(deviation, risk, source, target, unit_cost, impact, is_active, amounts):  # type: ignore[no-untyped-def]
+def solve_legs(deviation, risk, legs, is_active, amounts):  # type: ignore[no-untyped-def]
     """Minimise ½·yᵀQy + Σ c|x| + Σ κx² over the amounts x of active legs, with y the deviation
     after them, by coordinate descent. `amounts` is start and result. Returns the change of the
     objective.
     """
     size = deviation.size
     after = deviation.copy()
-    for leg in range(source.size):
+    for leg in range(legs.source.size):
         if not is_active[leg]:
             amounts[leg] = 0.0
-        after[source[leg]] -= amounts[leg]
-        after[target[leg]] += amounts[leg]
+        after[legs.source[leg]] -= amounts[leg]
+        after[legs.target[leg]] += amounts[leg]
     for _ in range(400):
         largest_move = 0.0
-        for leg in range(source.size):
+        for leg in range(legs.source.size):
             if not is_active[leg]:
                 continue
-            i = source[leg]
-            j = target[leg]
+            i = legs.source[leg]
+            j = legs.target[leg]
             slope = 0.0
             for k in range(size):
                 slope += (risk[i, k] - risk[j, k]) * after[k]
             curvature = risk[i, i] + risk[j, j] - 2 * risk[i, j] + 1e-18
             pull = curvature * amounts[leg] + slope
             amount = 0.0
-            if pull > unit_cost[leg]:
-                amount = (pull - unit_cost[leg]) / (curvature + 2 * impact[leg])
-            elif pull < -unit_cost[leg]:
-                amount = (pull + unit_cost[leg]) / (curvature + 2 * impact[leg])
+            if pull > legs.unit_cost[leg]:
+                amount = (pull - legs.unit_cost[leg]) / (curvature + 2 * legs.impact[leg])
+            elif pull < -legs.unit_cost[leg]:
+                amount = (pull + legs.unit_cost[leg]) / (curvature + 2 * legs.impact[leg])
             move = amount - amounts[leg]
             if move != 0.0:
                 amounts[leg] = amount
@@ -151,56 +150,56 @@ def solve_legs(deviation, risk, source, target, unit_cost, impact, is_active, am
     for i in range(size):
         for k in range(size):
             change += risk[i, k] * (after[i] * after[k] - deviation[i] * deviation[k]) / 2
-    for leg in range(source.size):
-        change += unit_cost[leg] * abs(amounts[leg]) + impact[leg] * amounts[leg] ** 2
+    for leg in range(legs.source.size):
+        change += legs.unit_cost[leg] * abs(amounts[leg]) + legs.impact[leg] * amounts[leg] ** 2
     return change
 
 
 @njit(cache=True)
-def plan_legs(deviation, risk, source, target, unit_cost, gas, impact, amounts):  # type: ignore[no-untyped-def]
+def plan_legs(deviation, risk, legs, amounts):  # type: ignore[no-untyped-def]
     """Return whether a plan saves more than it costs, with its amounts: legs whose gas does not pay
     are dropped, the worst first.
     """
-    count = source.size
+    count = legs.source.size
     pays = False
     for leg in range(count):
         slope = 0.0
         for k in range(deviation.size):
-            slope += (risk[source[leg], k] - risk[target[leg], k]) * deviation[k]
-        if abs(slope) > unit_cost[leg]:
+            slope += (risk[legs.source[leg], k] - risk[legs.target[leg], k]) * deviation[k]
+        if abs(slope) > legs.unit_cost[leg]:
             pays = True
     for leg in range(count):
         amounts[leg] = 0.0
     if not pays:
         return False
     is_active = np.ones(count, dtype=np.bool_)
-    change = solve_legs(deviation, risk, source, target, unit_cost, impact, is_active, amounts)
+    change = solve_legs(deviation, risk, legs, is_active, amounts)
     for leg in range(count):
         is_active[leg] = abs(amounts[leg]) > SMALLEST_LEG
         if is_active[leg]:
-            change += gas[leg]
+            change += legs.gas[leg]
     trial = amounts.copy()
     fewer = is_active.copy()
     while True:
         best = change
         dropped = -1
         for leg in range(count):
-            if not is_active[leg] or gas[leg] <= 0:
+            if not is_active[leg] or legs.gas[leg] <= 0:
                 continue
             fewer[:] = is_active
             trial[:] = amounts
             fewer[leg] = False
-            without = solve_legs(deviation, risk, source, target, unit_cost, impact, fewer, trial)
+            without = solve_legs(deviation, risk, legs, fewer, trial)
             for other in range(count):
                 if fewer[other]:
-                    without += gas[other]
+                    without += legs.gas[other]
             if without < best - 1e-15:
                 best = without
                 dropped = leg
         if dropped < 0:
             break
         is_active[dropped] = False
-        solve_legs(deviation, risk, source, target, unit_cost, impact, is_active, amounts)
+        solve_legs(deviation, risk, legs, is_active, amounts)
         change = best
     return change < 0
 
@@ -223,40 +222,44 @@ RULE = 0
 ZONE = 1
 BAND = 2
 CALENDAR = 3
+"""Kinds of rules."""
 
 
-@njit(cache=True)
-def simulate(  # type: ignore[no-untyped-def]
-    returns,
-    weights,
-    source,
-    target,
-    unit_cost,
-    gas,
-    impact,
-    kind,
-    risk,
-    widths,
-    destination,
-    every,
-    cooldown,
-    max_cost,
-    min_trade,
-    covariance,
-    bar_years,
-):
-    """Return costs, model variance, realised variance and trades of a rule over all bars.
+class Rule(NamedTuple):
+    """When and how far to trade.
 
     RULE fires beyond `widths` and plans by `risk`, ZONE plans by `risk` at each bar, BAND fires
     beyond `widths` and trades to its destination, CALENDAR each `every` bars to the targets. Bands
     and calendars trade over the legs to the cash, and not above `max_cost` of the turnover or in
     legs below `min_trade`.
     """
+
+    kind: int
+    risk: Floats | None = None
+    widths: Floats | None = None
+    destination: int = TARGET
+    every: int = 0
+    cooldown: int = 1
+    max_cost: float = 0.0
+    min_trade: float = 0.0
+
+    def with_zeros(self, size: int) -> Rule:
+        """Return the rule with zeros where it has no risk or no widths, as the kernels need."""
+        return self._replace(
+            risk=np.zeros((size, size)) if self.risk is None else self.risk,
+            widths=np.zeros(size) if self.widths is None else self.widths,
+        )
+
+
+@njit(cache=True)
+def simulate(market, weights, legs, rule):  # type: ignore[no-untyped-def]
+    """Return costs, model variance, realised variance and trades of a rule over all bars."""
+    returns = market.returns
     size = weights.size
-    legs = source.size
+    leg_count = legs.source.size
     held = weights.copy()
     deviation = np.zeros(size)
-    amounts = np.zeros(legs)
+    amounts = np.zeros(leg_count)
     cost = 0.0
     variance = 0.0
     realised = 0.0
@@ -273,46 +276,50 @@ def simulate(  # type: ignore[no-untyped-def]
             held[k] *= (1 + returns[bar, k]) / (1 + own_return)
             deviation[k] = held[k] - weights[k]
         fires = False
-        for leg in range(legs):
+        for leg in range(leg_count):
             amounts[leg] = 0.0
-        if bar - last >= cooldown:
-            if kind == RULE:
-                fires = is_beyond(deviation, risk, widths) and plan_legs(
-                    deviation, risk, source, target, unit_cost, gas, impact, amounts
+        if bar - last >= rule.cooldown:
+            if rule.kind == RULE:
+                fires = is_beyond(deviation, rule.risk, rule.widths) and plan_legs(
+                    deviation, rule.risk, legs, amounts
                 )
-            elif kind == ZONE:
-                fires = plan_legs(deviation, risk, source, target, unit_cost, gas, impact, amounts)
+            elif rule.kind == ZONE:
+                fires = plan_legs(deviation, rule.risk, legs, amounts)
             else:
-                fires = kind == CALENDAR and bar - last >= every
-                if kind == BAND:
+                fires = rule.kind == CALENDAR and bar - last >= rule.every
+                if rule.kind == BAND:
                     for k in range(size):
-                        fires = fires or abs(deviation[k]) > widths[k]
-                for leg in range(legs):
-                    if fires and target[leg] == size - 1:
-                        away = deviation[source[leg]]
-                        if destination == HALFWAY:
+                        fires = fires or abs(deviation[k]) > rule.widths[k]
+                for leg in range(leg_count):
+                    if fires and legs.target[leg] == size - 1:
+                        away = deviation[legs.source[leg]]
+                        if rule.destination == HALFWAY:
                             away /= 2
-                        elif destination == EDGE:
-                            width = widths[source[leg]]
+                        elif rule.destination == EDGE:
+                            width = rule.widths[legs.source[leg]]
                             away -= min(max(away, -width), width)
                         amounts[leg] = away
         if fires:
             trading = 0.0
             turnover = 0.0
             count = 0
-            for leg in range(legs):
+            for leg in range(leg_count):
                 amount = abs(amounts[leg])
-                if amount <= SMALLEST_LEG or amount < min_trade:
+                if amount <= SMALLEST_LEG or amount < rule.min_trade:
                     amounts[leg] = 0.0
                     continue
-                trading += unit_cost[leg] * amount + impact[leg] * amount * amount + gas[leg]
+                trading += (
+                    legs.unit_cost[leg] * amount
+                    + legs.impact[leg] * amount * amount
+                    + legs.gas[leg]
+                )
                 turnover += amount
                 count += 1
-            is_dear = max_cost > 0 and kind >= BAND and trading > max_cost * turnover
+            is_dear = rule.max_cost > 0 and rule.kind >= BAND and trading > rule.max_cost * turnover
             if count > 0 and not is_dear:
-                for leg in range(legs):
-                    held[source[leg]] -= amounts[leg]
-                    held[target[leg]] += amounts[leg]
+                for leg in range(leg_count):
+                    held[legs.source[leg]] -= amounts[leg]
+                    held[legs.target[leg]] += amounts[leg]
                 cost += trading
                 trades += 1
                 last = bar
@@ -320,44 +327,14 @@ def simulate(  # type: ignore[no-untyped-def]
             deviation[k] = held[k] - weights[k]
         for i in range(size):
             for k in range(size):
-                variance += deviation[i] * covariance[i, k] * deviation[k] * bar_years
+                variance += deviation[i] * market.covariance[i, k] * deviation[k] * market.bar_years
     return cost, variance, realised, trades
 
 
-def run(
-    market: Market,
-    weights: Floats,
-    legs: Legs,
-    kind: int,
-    *,
-    risk: Floats | None = None,
-    widths: Floats | None = None,
-    destination: int = TARGET,
-    every: int = 0,
-    cooldown: int = 1,
-    max_cost: float = 0.0,
-    min_trade: float = 0.0,
-) -> Outcome:
+def run(market: Market, weights: Floats, legs: Legs, rule: Rule) -> Outcome:
     """Return what a rule did in a market."""
-    size = len(weights)
     cost, variance, realised, trades = simulate(
-        market.returns,
-        np.asarray(weights, dtype=float),
-        legs.source,
-        legs.target,
-        legs.unit_cost,
-        legs.gas,
-        legs.impact,
-        kind,
-        np.zeros((size, size)) if risk is None else risk,
-        np.zeros(size) if widths is None else widths,
-        destination,
-        every,
-        cooldown,
-        max_cost,
-        min_trade,
-        market.covariance,
-        market.bar_years,
+        market, np.asarray(weights, dtype=float), legs, rule.with_zeros(len(weights))
     )
     years = market.years
     return Outcome(cost / years, variance / years, realised / years, trades / years)
@@ -380,23 +357,20 @@ def fixed_rules(
                 market,
                 weights,
                 legs,
-                BAND,
-                widths=weights * percent / 100,
-                destination=destination,
-                **bounds,
+                Rule(BAND, widths=weights * percent / 100, destination=destination, **bounds),
             )
     for points in (2.0, 5.0, 7.5, 10.0):
         for destination in (TARGET, EDGE):
             widths = np.full(len(weights), points / 100)
             outcomes[f"absolute {points:g} % {names[destination]}"] = run(
-                market, weights, legs, BAND, widths=widths, destination=destination, **bounds
+                market, weights, legs, Rule(BAND, widths=widths, destination=destination, **bounds)
             )
     for days in (2, 4, 7, 14, 30, 60, 120, 240):
         risk = known * risk_aversion * days / 365
-        outcomes[f"zone {days} d"] = run(market, weights, legs, ZONE, risk=risk, **bounds)
+        outcomes[f"zone {days} d"] = run(market, weights, legs, Rule(ZONE, risk=risk, **bounds))
     for days in (7, 28, 90):
         outcomes[f"every {days} d"] = run(
-            market, weights, legs, CALENDAR, every=days * bars_per_day, **bounds
+            market, weights, legs, Rule(CALENDAR, every=days * bars_per_day, **bounds)
         )
-    outcomes["never"] = run(market, weights, legs, BAND, widths=np.full(len(weights), 9.0))
+    outcomes["never"] = run(market, weights, legs, Rule(BAND, widths=np.full(len(weights), 9.0)))
     return outcomes

@@ -336,10 +336,15 @@ def wait_values(values, rates, signs, penalty, total, loss):  # type: ignore[no-
 
 
 @njit(cache=True)
-def simulate_policy(
-    returns, weights, destinations, half, step1, step2, unit_costs, gas, covariance, bar_years
-):  # type: ignore[no-untyped-def]
-    """Return costs and model variance of the policy on simulated prices."""
+def simulate_policy(market, weights, legs, destinations, half, steps):  # type: ignore[no-untyped-def]
+    """Return costs and model variance of the policy on simulated prices, with the gas of the first
+    leg for each.
+    """
+    returns = market.returns
+    covariance = market.covariance
+    unit_costs = legs.unit_cost
+    gas = legs.gas[0]
+    step1, step2 = steps
     held = weights.copy()
     size = 2 * half + 1
     cost = 0.0
@@ -372,7 +377,7 @@ def simulate_policy(
         y = held[1] - weights[1]
         variance += (
             covariance[0, 0] * x * x + 2 * covariance[0, 1] * x * y + covariance[1, 1] * y * y
-        ) * bar_years
+        ) * market.bar_years
     return cost, variance
 
 
@@ -380,17 +385,9 @@ def optimum_loss_bps(case: PairCase, triggers: list[float], half: int = 60) -> d
     """Return the optimum's loss, bps a year: on the chain, and on the simulated prices."""
     optimum = solve(case, triggers, half)
     market = case.market()
-    legs = case.legs()
+    grid = optimum.grid
     cost, variance = simulate_policy(
-        market.returns,
-        case.weights,
-        optimum.destinations,
-        optimum.grid.half,
-        *optimum.grid.steps,
-        legs.unit_cost,
-        float(legs.gas[0]),
-        market.covariance,
-        market.bar_years,
+        market, case.weights, case.legs(), optimum.destinations, grid.half, grid.steps
     )
     return {
         "chain": optimum.loss * BPS,

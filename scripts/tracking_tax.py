@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -23,6 +24,7 @@ from scripts.tracking_market import (
     Floats,
     Legs,
     Market,
+    Rule,
     is_beyond,
     plan_legs,
 )
@@ -38,8 +40,7 @@ interpolated.
 MAX_LOTS = 4_000
 
 
-@dataclass(frozen=True)
-class TaxedRanges:
+class TaxedRanges(NamedTuple):
     """Horizons and triggers of the tokens (steps of the tax × tokens, the cash at last), and the
     risk of a year with reduced correlations, times λ. One row is a rule that knows no tax. With
     `counts_plan_tax` a plan has to save its whole tax too.
@@ -133,32 +134,15 @@ def tax_on(gain, year_gain, tax_rate):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def simulate_taxed(  # type: ignore[no-untyped-def]
-    returns,
-    weights,
-    source,
-    target,
-    unit_cost,
-    gas,
-    impact,
-    kind,
-    horizons,
-    triggers,
-    yearly_risk,
-    counts_plan_tax,
-    widths,
-    destination,
-    min_trade,
-    method,
-    tax_rate,
-    covariance,
-    bar_years,
-):
+def simulate_taxed(market, weights, legs, rule, ranges, method, tax_rate):  # type: ignore[no-untyped-def]
     """Return costs, model variance, tax, tax of what is left, and trades over all bars.
 
     RULE fires beyond the triggers and plans by the risk over the horizons, each at the tax of the
     token's next unit sold; BAND fires beyond `widths`. The leg of each token is that to the cash.
     """
+    returns = market.returns
+    horizons = ranges.horizons
+    triggers = ranges.triggers
     size = weights.size
     cash = size - 1
     steps = len(triggers) - 1
@@ -194,7 +178,7 @@ def simulate_taxed(  # type: ignore[no-untyped-def]
         fires = False
         for leg in range(cash):
             amounts[leg] = 0.0
-        if kind == RULE:
+        if rule.kind == RULE:
             for token in range(cash if steps > 0 else 0):
                 lot = next_lot(token, method, units, costs, counts)
                 gain_share = 0.0
@@ -208,26 +192,29 @@ def simulate_taxed(  # type: ignore[no-untyped-def]
             horizon[cash] = horizon[:cash].min()
             for i in range(size):
                 for k in range(size):
-                    risk[i, k] = yearly_risk[i, k] * min(horizon[i], horizon[k])
+                    risk[i, k] = ranges.yearly_risk[i, k] * min(horizon[i], horizon[k])
             fires = is_beyond(deviation, risk, trigger) and plan_legs(
-                deviation, risk, source, target, unit_cost, gas, impact, amounts
+                deviation, risk, legs, amounts
             )
         else:
             for k in range(size):
-                fires = fires or abs(deviation[k]) > widths[k]
+                fires = fires or abs(deviation[k]) > rule.widths[k]
             if fires:
                 for leg in range(cash):
-                    away = deviation[source[leg]]
-                    amounts[leg] = away / 2 if destination == HALFWAY else away
-        if fires and counts_plan_tax:
+                    away = deviation[legs.source[leg]]
+                    amounts[leg] = away / 2 if rule.destination == HALFWAY else away
+        if fires and ranges.counts_plan_tax:
             saved = 0.0
             after = deviation.copy()
             for leg in range(cash):
-                after[source[leg]] -= amounts[leg]
-                after[target[leg]] += amounts[leg]
+                after[legs.source[leg]] -= amounts[leg]
+                after[legs.target[leg]] += amounts[leg]
                 if amounts[leg] != 0:
-                    saved -= unit_cost[leg] * abs(amounts[leg]) + impact[leg] * amounts[leg] ** 2
-                    saved -= gas[leg]
+                    saved -= (
+                        legs.unit_cost[leg] * abs(amounts[leg])
+                        + legs.impact[leg] * amounts[leg] ** 2
+                    )
+                    saved -= legs.gas[leg]
             for i in range(size):
                 for k in range(size):
                     saved += risk[i, k] * (deviation[i] * deviation[k] - after[i] * after[k]) / 2
@@ -237,7 +224,7 @@ def simulate_taxed(  # type: ignore[no-untyped-def]
             gain = 0.0
             for leg in range(cash):
                 if amounts[leg] > 0:
-                    token = source[leg]
+                    token = legs.source[leg]
                     sold = amounts[leg] * value / prices[token]
                     gain += sell(
                         token, sold, prices[token], method, trial_units, trial_costs, trial_counts
@@ -247,11 +234,15 @@ def simulate_taxed(  # type: ignore[no-untyped-def]
             traded = False
             for leg in range(cash):
                 amount = amounts[leg]
-                if abs(amount) <= SMALLEST_LEG or abs(amount) < min_trade:
+                if abs(amount) <= SMALLEST_LEG or abs(amount) < rule.min_trade:
                     continue
                 traded = True
-                token = source[leg]
-                cost += unit_cost[leg] * abs(amount) + impact[leg] * amount * amount + gas[leg]
+                token = legs.source[leg]
+                cost += (
+                    legs.unit_cost[leg] * abs(amount)
+                    + legs.impact[leg] * amount * amount
+                    + legs.gas[leg]
+                )
                 traded_units = abs(amount) * value / prices[token]
                 if amount > 0:
                     gain = sell(token, traded_units, prices[token], method, units, costs, counts)
@@ -265,14 +256,14 @@ def simulate_taxed(  # type: ignore[no-untyped-def]
                     costs[token, lot] = prices[token]
                     counts[token] += 1
                 held[token] -= amount
-                held[target[leg]] += amount
+                held[legs.target[leg]] += amount
             if traded:
                 trades += 1
         for k in range(size):
             deviation[k] = held[k] - weights[k]
         for i in range(size):
             for k in range(size):
-                variance += deviation[i] * covariance[i, k] * deviation[k] * bar_years
+                variance += deviation[i] * market.covariance[i, k] * deviation[k] * market.bar_years
     remaining_gain = 0.0
     for token in range(cash):
         for lot in range(counts[token]):
@@ -284,38 +275,23 @@ def run_taxed(
     market: Market,
     weights: Floats,
     legs: Legs,
-    kind: int,
+    rule: Rule,
     method: int,
     tax_rate: float,
     *,
     ranges: TaxedRanges | None = None,
-    widths: Floats | None = None,
-    destination: int = 0,
-    min_trade: float = 0.0,
 ) -> TaxedOutcome:
     """Return what a rule did in a market, with its tax."""
     size = len(weights)
     known = ranges or TaxedRanges(np.ones((1, size)), np.ones((1, size)), np.zeros((size, size)))
     cost, variance, tax, remaining_tax, trades = simulate_taxed(
-        market.returns,
+        market,
         np.asarray(weights, dtype=float),
-        legs.source,
-        legs.target,
-        legs.unit_cost,
-        legs.gas,
-        legs.impact,
-        kind,
-        known.horizons,
-        known.triggers,
-        known.yearly_risk,
-        known.counts_plan_tax,
-        np.zeros(size) if widths is None else widths,
-        destination,
-        min_trade,
+        legs,
+        rule.with_zeros(size),
+        known,
         method,
         tax_rate,
-        market.covariance,
-        market.bar_years,
     )
     years = market.years
     return TaxedOutcome(

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("numba")
 
 from scripts.bench_tracking import Cell, rule_of, taxed_ranges, three_coins
-from scripts.tracking_market import BAND, RULE, cash_legs, gaussian_market, market_of, run
+from scripts.tracking_market import BAND, RULE, Rule, cash_legs, gaussian_market, market_of, run
 from scripts.tracking_tax import FIFO, HIFO, LIFO, MAX_LOTS, run_taxed, sell, tax_on
 
 
@@ -34,9 +34,9 @@ def test_rule_without_tax__costs_what_it_costs_without_lots() -> None:
     legs = Cell(world, 0.03, 50_000, 1.0).legs()
     market = gaussian_market(world.volatilities, world.correlation, 1, 3)
     risk, triggers = rule_of(market.covariance, world.weights, legs, 1.0)
-    usual = run(market, world.weights, legs, RULE, risk=risk, widths=triggers)
+    usual = run(market, world.weights, legs, Rule(RULE, risk=risk, widths=triggers))
     ranges = taxed_ranges(market.covariance, world.weights, legs, 0.0)
-    outcome = run_taxed(market, world.weights, legs, RULE, FIFO, 0.25, ranges=ranges)
+    outcome = run_taxed(market, world.weights, legs, Rule(RULE), FIFO, 0.25, ranges=ranges)
     assert outcome.trades == usual.trades > 5
     assert (outcome.cost, outcome.variance) == pytest.approx((usual.cost, usual.variance))
 
@@ -44,6 +44,6 @@ def test_rule_without_tax__costs_what_it_costs_without_lots() -> None:
 def test_band__that_sells_once__owes_the_tax_of_what_it_sold() -> None:
     """Half of a coin doubles: of 1.5 in all 1 is the coin, and 0.25 of it is sold, half of it gain."""
     market = market_of(np.array([[0.0], [1.0], [0.0]]), np.array([[0.36]]), 1 / 8_760)
-    outcome = run_taxed(market, np.array([0.5, 0.5]), cash_legs([5.0]), BAND, FIFO, 0.25, widths=np.array([0.1, 0.1]))
+    outcome = run_taxed(market, np.array([0.5, 0.5]), cash_legs([5.0]), Rule(BAND, widths=np.array([0.1, 0.1])), FIFO, 0.25)
     assert outcome.tax * market.years == pytest.approx(0.25 * 0.125 / 1.5)
     assert outcome.tax_if_sold * market.years == pytest.approx(0.25 * 0.5 / 1.5)
