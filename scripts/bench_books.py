@@ -30,7 +30,7 @@ from agent import app as api
 from agent import codec, wiring
 from agent.accounting import entries
 from agent.accounting.entries import EntryPrices, SettledTransaction
-from agent.app.start.setup import write_new_config
+from agent.app.start.setup import NewConfig, write_new_config
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.execution import settlement
@@ -159,7 +159,7 @@ def loaded_config(folder: Path) -> LoadedConfig:
     path = folder / "trimtab.toml"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_new_config(path, "ethereum", WALLET, [], "USDC", RPC, template="moderate")
+        write_new_config(path, NewConfig("ethereum", WALLET, [], "USDC", RPC, template="moderate"))
         path.write_text(path.read_text().replace('year_limit = "off"', 'year_limit = "100000000"'))
     return load_config(path)
 

@@ -139,6 +139,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.trials import write_stress_report as write_stress_report
     from agent.app.research.trials import write_tune_report as write_tune_report
     from agent.app.research.whatif import WhatIf as WhatIf
+    from agent.app.research.whatif import WhatIfOptions as WhatIfOptions
     from agent.app.research.whatif import what_if as what_if
     from agent.app.service import RunEventHandler as RunEventHandler
     from agent.app.service import SingleStopClock as SingleStopClock
@@ -146,6 +147,8 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.service import StopRequested as StopRequested
     from agent.app.service import report_run as report_run
     from agent.app.settings.editing import edit as edit
+    from agent.app.settings.profiles import PastResultPrices as PastResultPrices
+    from agent.app.settings.profiles import ProfileSource as ProfileSource
     from agent.app.settings.profiles import export_profile as export_profile
     from agent.app.settings.profiles import import_profile as import_profile
     from agent.app.settings.users import add_user as add_user
@@ -163,7 +166,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.setup import read_past_prices as read_past_prices
     from agent.app.start.setup import templates as templates
     from agent.app.start.setup import trust as trust
-    from agent.app.start.setup import write_new_config as write_new_config
     from agent.app.start.units import UnitOptions as UnitOptions
     from agent.app.start.units import install_units as install_units
     from agent.app.start.units import remove_units as remove_units

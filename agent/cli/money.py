@@ -226,11 +226,9 @@ def withdraw(
         else:
             withdrawal = transfers.withdraw(
                 agent,
-                amount or "",
-                token,
-                pro_rata=pro_rata,
-                to=to,
-                again=again or not yes,
+                transfers.WithdrawalRequest(
+                    amount or "", token, pro_rata, to, again=again or not yes
+                ),
                 send=send,
                 confirm=confirm,
                 progress=spinner.update,

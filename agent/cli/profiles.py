@@ -236,15 +236,11 @@ def import_profile(
 
         document = api.import_profile(
             config,
-            file,
+            api.ProfileSource(file, sha256, token_list, token_list_sha256),
             confirm_import if is_answerable else None,
-            sha256=sha256,
-            token_list=token_list,
-            token_list_sha256=token_list_sha256,
             sell_others=sell_others,
             in_slices=in_slices,
-            with_past_result=with_past_result,
-            prices=prices,
+            past_prices=api.PastResultPrices(with_past_result, prices),
         )
         document.update(editing.edit_document(document.pop("editing")))
 
@@ -405,6 +401,9 @@ def edit(
                 return ask("Confirm this?" if confirm else "Write this?")
 
         confirm_edit = confirm_report if is_answerable else None
+        options = editing.EditOptions(
+            in_slices, keep_holdings, pins_new=True, is_unreviewed=yes, by_hand_only=confirm
+        )
         if changes.removed_symbols:
 
             def ask_for_sale(agent: Agent, outcome: StepOutcome) -> bool:
@@ -413,26 +412,15 @@ def edit(
             removal = editing.remove_assets(
                 config,
                 changes,
-                in_slices=in_slices,
-                keep_holdings=keep_holdings,
-                is_unreviewed=yes,
+                options,
                 confirm=confirm_edit,
-                send=send,
-                confirm_sale=ask_for_sale,
-                progress=spinner.update,
+                sale=editing.RemovalSale(ask_for_sale, spinner.update) if send else None,
             )
             report = removal.edit_report
             document = editing.removal_document(removal)
         else:
             report = editing.edit(
-                config,
-                edit_text,
-                in_slices=in_slices,
-                keep_holdings=keep_holdings,
-                pins_new=True,
-                is_unreviewed=yes,
-                by_hand_only=confirm,
-                confirm=confirm_edit,
+                config, editing.TextEdit(edit_text), options, confirm=confirm_edit
             )
             document = editing.edit_document(report)
         with spinner.hidden():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -155,17 +156,22 @@ def init(
     unsupported_options = [
         extra_option for extra_option, given_value in option_values.items() if given_value
     ]  # the dialogue would drop them
+    answers = api.InitAnswers(
+        network=network,
+        wallet=wallet or "",
+        targets=targets,
+        numeraire=numeraire,
+        endpoints=endpoints,
+        token_list=token_list,
+        token_list_sha256=token_list_sha256,
+        template=template or "",
+        stable_share=stable,
+        numeraire_price=price,
+        use_cash=use_cash or "",
+        alert_target=alert_pair,
+        max_live_value=ceiling or "",
+    )
     if missing_options and not unsupported_options and not yes and not as_json and is_interactive():
-        answers = api.InitAnswers(
-            network,
-            wallet or "",
-            tuple(endpoints),
-            template or "",
-            tuple(targets),
-            use_cash or "",
-            alert_pair,
-            ceiling or "",
-        )
         network_source = click.get_current_context().get_parameter_source("network")
         answer_by_topic = {
             "Network": network_source is ParameterSource.COMMANDLINE,
@@ -180,9 +186,9 @@ def init(
             config, answers, {topic for topic, answer in answer_by_topic.items() if answer}
         )
         return
-    if local_start is not None:
-        wallet = wallet or local_start.wallet
-    if wallet is None or not (endpoints or local_start):
+    if not answers.wallet and local_start is not None:
+        answers = replace(answers, wallet=local_start.wallet)
+    if not answers.wallet or not (endpoints or local_start):
         raise ConfigError(
             f"{missing_options[0]}: missing",
             f"give {' and '.join(missing_options)}; see trimtab init --help, or run it in a terminal"
@@ -192,23 +198,8 @@ def init(
                 else ""
             ),
         )
-    document = api.write_new_config(
-        config,
-        network,
-        wallet,
-        targets,
-        numeraire,
-        endpoints,
-        token_list,
-        token_list_sha256,
-        template,
-        stable,
-        price,
-        _futures_start(futures, futures_venue, futures_target or ()),
-        use_cash,
-        alert_pair,
-        ceiling,
-    )
+    answers = replace(answers, futures=_futures_start(futures, futures_venue, futures_target or ()))
+    document = answers.write(config)
     emit(document, as_json, lambda: _show_init(document))
 
 

@@ -246,17 +246,19 @@ def whatif(
             "name each market with its notional, such as --futures BTC=0",
         )
     what_if = api.what_if(
-        target,
-        value,
-        band,
-        price=price,
-        destination=destination,
-        only=only,
-        numeraire=numeraire,
-        native=native,
-        network=network,
-        shock=shock or (),
-        futures=futures,
+        api.WhatIfOptions(
+            target,
+            value,
+            band,
+            price,
+            destination,
+            only,
+            numeraire,
+            native,
+            network,
+            shock or (),
+            futures,
+        )
     )
     document = what_if_document(what_if)
     if futures:

@@ -48,7 +48,7 @@ def bot(chain: LocalChain, folder: Path) -> Iterator[tuple[LoadedConfig, Agent]]
 def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), ExitStack() as held:
-        number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request_id
+        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=sure).request_id
         assert number is not None
         held.enter_context(wiring.open_transactor(agent.context, yes, lambda _: None))
 
@@ -65,7 +65,7 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
 def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (_, agent):
-        number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request_id
+        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=sure).request_id
         assert number is not None
 
         def released(_: object) -> bool:
@@ -82,7 +82,7 @@ def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_
 def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent):
-        number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request_id
+        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=sure).request_id
         assert number is not None
         told: list[str] = []
         held, other = wiring.open_transactor(agent.context, yes, lambda _: None), again(chain, loaded)

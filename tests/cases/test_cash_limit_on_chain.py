@@ -111,7 +111,7 @@ def test_a_withdrawal_and_the_end_pay_only_what_is_managed(anvil_chain: LocalCha
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
-        paid = transfers.withdraw(agent, "700", to=HOME, send=True, confirm=lambda _: True)
+        paid = transfers.withdraw(agent, transfers.WithdrawalRequest("700", to=HOME), send=True, confirm=lambda _: True)
         assert paid.state == "paid"
         assert paid.sale is not None, "what lacks is sold, not taken from the rest"
         assert chain.balance("USDC", HOME) == 700 * USD

@@ -45,11 +45,11 @@ class Bot:
     def edit(self, changes: ConfigChanges, answer: bool = True, **options: bool) -> EditReport:
         return editing.edit(
             self.file,
-            lambda text: apply_changes(text, changes),
+            editing.TextEdit(lambda text: apply_changes(text, changes)),
+            editing.EditOptions(**options),
             confirm=lambda _edit, _agent: answer,
             transports=[self.chain.transport],
             clock=self.chain.clock,
-            **options,
         )
 
     def value(self) -> dict[str, Any]:
@@ -215,7 +215,11 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
 
     def edit(confirm: Confirm) -> EditReport:
         return editing.edit(
-            bot.file, lambda text: text.replace("2h", "3h"), confirm=confirm, transports=[chain.transport], clock=chain.clock
+            bot.file,
+            editing.TextEdit(lambda text: text.replace("2h", "3h")),
+            confirm=confirm,
+            transports=[chain.transport],
+            clock=chain.clock,
         )
 
     with raises_code(Refused, "config", "not confirmed"):
@@ -223,7 +227,7 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
     assert shown[0].earlier_edits == lines
     assert bot.file.read_text() == stolen
     with raises_code(Refused, "config", "not confirmed"):
-        editing.edit(bot.file, lambda text: text, confirm=machine, transports=[chain.transport], clock=chain.clock)
+        editing.edit(bot.file, editing.TextEdit(lambda text: text), confirm=machine, transports=[chain.transport], clock=chain.clock)
     assert (shown[1].changes, shown[1].earlier_edits) == ((), lines), "an edit that changes nothing is no --confirm"
     asked = edit(lambda found, _agent: found.earlier_edits == lines)
     assert asked.state == "written"
@@ -338,5 +342,11 @@ def test_an_edit_while_an_imported_profile_is_tried_on_past_prices_is_kept(
 
     monkeypatch.setattr("agent.app.research.past_results.past_result_or_reason", meanwhile)
     with pytest.raises(Refused, match="changed during the import"):
-        api.import_profile(bot.file, file, lambda *_: True, with_past_result=True, transports=[anvil_chain.transport])
+        api.import_profile(
+            bot.file,
+            api.ProfileSource(file),
+            lambda *_: True,
+            past_prices=api.PastResultPrices(with_packaged=True),
+            transports=[anvil_chain.transport],
+        )
     assert 'turnover = "3%"' in bot.file.read_text()

@@ -21,8 +21,7 @@ GONE = ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
 def remove(bot: Bot, changes: ConfigChanges = GONE) -> EditReport:
     return editing.edit(
         bot.file,
-        lambda text: apply_changes(text, changes),
-        edit_text_for_sale=partial(apply_changes, changes=removals_as_sales(changes)),
+        editing.TextEdit(lambda text: apply_changes(text, changes), partial(apply_changes, changes=removals_as_sales(changes))),
         confirm=lambda _edit, _agent: True,
         transports=[bot.chain.transport],
         clock=bot.chain.clock,

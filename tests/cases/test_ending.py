@@ -88,7 +88,7 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
 
 def test_a_store_that_is_adopted_pays_no_withdrawal_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
-        held = transfers.withdraw(agent, "100", send=True, confirm=lambda _: True)
+        held = transfers.withdraw(agent, transfers.WithdrawalRequest("100"), send=True, confirm=lambda _: True)
         agent.resync_nonce()
         with raises_code(ConfigError, "not_open"):
             transfers.resume_withdrawal(agent, held.request_id or 0, to=HOME, send=True, confirm=lambda _: True)
@@ -305,7 +305,7 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
     with again(chain, loaded) as agent:
         agent.plan()
     with again(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
-        transfers.withdraw(agent, "500", to=HOME, send=True, confirm=lambda _: True, progress=progress)
+        transfers.withdraw(agent, transfers.WithdrawalRequest("500", to=HOME), send=True, confirm=lambda _: True, progress=progress)
     with again(chain, loaded) as agent:
         for request in agent.context.store.requests.newest(open_only=True):
             done = transfers.resume_withdrawal(agent, request.id, send=True, confirm=lambda _: True)

@@ -209,7 +209,7 @@ def test_a_sale_for_a_withdrawal_leaves_the_turnover_of_the_day(anvil_chain: Loc
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         agent.status()
-        paid = transfers.withdraw(agent, "5000", send=True, confirm=lambda _: True)
+        paid = transfers.withdraw(agent, transfers.WithdrawalRequest("5000"), send=True, confirm=lambda _: True)
         assert paid.state == "reserved", paid.reason
         assert agent.step_input().history.budgets.turnover_24h < 100 * USD, "what is sold for a payout is no drift"
 

@@ -211,9 +211,9 @@ def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(a
         give(chain, "USDC", 4_000)
         assert looked(agent).kind is OutcomeKind.HALT
         with raises_code(Refused, "holdings", "trimtab flows confirm"):
-            transfers.withdraw(agent, "11000", to=HOME, confirm=lambda _: True)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("11000", to=HOME), confirm=lambda _: True)
         before = purse(chain)
-        done = transfers.withdraw(agent, "6000", to=HOME, send=True, confirm=lambda _: True)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("6000", to=HOME), send=True, confirm=lambda _: True)
         assert done.state == "paid", done.reason
         assert chain.balance("USDC", HOME) == 6_000 * USD
         assert chain.balance("USDC") >= 4_000 * USD, "the gift is still there"

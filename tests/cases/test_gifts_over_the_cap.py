@@ -143,7 +143,7 @@ def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, t
     with gifted(chain, tmp_path, {}) as agent:
         changed = partial(apply_changes, changes=ConfigChanges(targets=(("WETH", "30%"), ("USDC", "70%"))))
         path = agent.context.loaded_config.path
-    shown = editing.edit(path, changed, confirm=None, transports=[chain.transport], clock=chain.clock)
+    shown = editing.edit(path, editing.TextEdit(changed), confirm=None, transports=[chain.transport], clock=chain.clock)
     assert shown.transition is not None, shown.transition
     assert shown.transition.kind is OutcomeKind.PLANNED, shown.transition
     assert mentions(shown.transition.reason, "1100 USDC", "excluded")
@@ -215,7 +215,7 @@ def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(a
 def test_the_end_and_a_withdrawal_take_the_gift_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}) as agent:
-        done = transfers.withdraw(agent, "5500", to=HOME, send=True, confirm=lambda _: True)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("5500", to=HOME), send=True, confirm=lambda _: True)
         assert done.state == "paid", done.reason
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "stopped", ended.reason

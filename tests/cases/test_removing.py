@@ -31,10 +31,8 @@ def remove(bot: Bot, changes: ConfigChanges = GONE, send: bool = True, dies_at: 
     return editing.remove_assets(
         bot.file,
         changes,
-        send=send,
         confirm=lambda _edit, _agent: True,
-        confirm_sale=lambda _agent, _outcome: True,
-        progress=progress,
+        sale=editing.RemovalSale(lambda _agent, _outcome: True, progress) if send else None,
         transports=[bot.chain.transport],
         clock=bot.chain.clock,
     )

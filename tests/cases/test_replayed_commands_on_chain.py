@@ -88,7 +88,7 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
             swap_at_limit(agent, order, send=True, confirm=yes, progress=lambda _: None)
         next(agent.run(send=True, confirm=yes, once=True))  # with the order that waits
         for answer in (False, True):
-            transfers.withdraw(agent, "4500", to=HOME, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
+            transfers.withdraw(agent, transfers.WithdrawalRequest("4500", to=HOME), send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
         shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
     found = api.replay(tmp_path / "steps")
     told = asked(found)
@@ -150,7 +150,7 @@ def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, 
         return True
 
     done = editing.remove_assets(
-        loaded.path, gone, send=True, confirm=agreed, confirm_sale=agreed, transports=[chain.transport], clock=chain.clock
+        loaded.path, gone, confirm=agreed, sale=editing.RemovalSale(agreed), transports=[chain.transport], clock=chain.clock
     )
     assert done.state == "removed"
     found = api.replay(tmp_path / "steps")
@@ -164,5 +164,5 @@ def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain
     chain.set_native(10**18)
     coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
     with agent_on(chain, tmp_path, {**KEPT, **coin}, {"WETH": "50%", "USDC": "50%"}) as agent:
-        assert transfers.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("1.5", "ETH", to=HOME), send=True, confirm=sure).state == "paid"
     assert asked(api.replay(tmp_path / "steps")) == {"withdraw": {("topup", "done")}, "payout": {("payout", "done")}}

@@ -159,7 +159,7 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
     with again(chain, trusted(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
         before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).strategy_books}
-        done = transfers.withdraw(agent, "24000", to=HOME, send=True, confirm=lambda _: True)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("24000", to=HOME), send=True, confirm=lambda _: True)
         assert done.state == "paid"
         assert chain.balance("USDC", HOME) == 24_000 * USD
         agent.rebalance(send=True, confirm=yes)

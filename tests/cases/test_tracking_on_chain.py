@@ -116,7 +116,7 @@ def test_tracking__a_deposit_is_used_by_the_rule_and_a_withdrawal_is_made_good(a
         assert all(purse(chain).raw[symbol] >= before.raw[symbol] for symbol in ("WETH", "WBTC"))
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
-        paid = transfers.withdraw(agent, "30000", to=HOME, send=True, confirm=sure)
+        paid = transfers.withdraw(agent, transfers.WithdrawalRequest("30000", to=HOME), send=True, confirm=sure)
         assert paid.state == "paid", paid.reason
         before = purse(chain)
         made_good = agent.rebalance(send=True, confirm=yes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.app.research.whatif import what_if
+from agent.app.research.whatif import WhatIfOptions, what_if
 from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
@@ -126,7 +126,7 @@ def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalC
 def test_w2_on_the_chain_trades_what_whatif_says_within_costs(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500})
-    said = what_if("WBTC=50,WETH=30,USDC=20", "WBTC=5800,WETH=2700,USDC=1500", "10%rel")
+    said = what_if(WhatIfOptions("WBTC=50,WETH=30,USDC=20", "WBTC=5800,WETH=2700,USDC=1500", "10%rel"))
     with agent_on(chain, tmp_path, targets=W2) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)

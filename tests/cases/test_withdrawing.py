@@ -44,7 +44,7 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
-        done = transfers.withdraw(agent, "1234.567891", to=HOME, send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1234.567891", to=HOME), send=True, confirm=sure)
         after = purse(chain)
         assert (done.state, done.sale) == ("paid", None), done.reason
         assert chain.balance("USDC", HOME) == before.raw["USDC"] - after.raw["USDC"] == 1_234_567_891
@@ -64,12 +64,12 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
     chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="5%") as agent:
         before = purse(chain)
-        planned = transfers.withdraw(agent, "3500", to=HOME, confirm=sure)
+        planned = transfers.withdraw(agent, transfers.WithdrawalRequest("3500", to=HOME), confirm=sure)
         assert (planned.state, planned.is_refused, purse(chain)) == ("planned", False, before)
         assert planned.sale is not None
         assert planned.sale.plan is not None
         assert {leg.token_in for leg in planned.sale.plan.legs} == {chain.tokens["WETH"].address}
-        done = transfers.withdraw(agent, "3500", to=HOME, send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("3500", to=HOME), send=True, confirm=sure)
         after = purse(chain)
         assert done.state == "paid", done.reason
         assert chain.balance("USDC", HOME) == 3_500 * USD
@@ -84,7 +84,7 @@ def test_another_asset_than_the_numeraire_is_raised_beside_the_limits_of_turnove
     chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="2%", limits__daily_turnover="2%") as agent:
         before = purse(chain)
-        done = transfers.withdraw(agent, "2.5", "WETH", to=HOME, send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("2.5", "WETH", to=HOME), send=True, confirm=sure)
         assert done.state == "paid", done.reason
         assert chain.balance("WETH", HOME) == 25 * 10**17
         assert purse(chain).raw["USDC"] + purse(chain).raw["WBTC"] < before.raw["USDC"] + before.raw["WBTC"]
@@ -95,7 +95,7 @@ def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(anvil_c
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
-        done = transfers.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=sure)
         assert done.state == "paid", done.reason
         assert {intent.kind for intent in done.transactions} == {IntentKind.PAYOUT}
         whole = 10_000
@@ -110,7 +110,7 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
 ) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, **{"policy__cooldown": "0s"}) as agent:
-        held = transfers.withdraw(agent, "2000", send=True, confirm=sure)
+        held = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=sure)
         assert (held.state, held.transactions) == ("reserved", ()), held.reason
         drift = {one.symbol: one for one in agent.status().decision_result.drifts}["USDC"]
         assert drift.investable_raw == 700 * USD
@@ -126,7 +126,7 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
 def test_a_run_ends_a_withdrawal_once_its_payment_is_final(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, chain__confirmations=64) as agent:
-        done = transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
         assert done.state == "waiting", done.reason
         assert ended(agent, done.request_id) is RequestState.OPEN, done.reason
         chain.mine(64)
@@ -138,7 +138,7 @@ def test_a_run_ends_a_withdrawal_once_its_payment_is_final(anvil_chain: LocalCha
 
 def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
-        held = transfers.withdraw(agent, "2000", send=True, confirm=sure)
+        held = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=sure)
         transfers.release_withdrawal(agent, held.request_id or 0)
         assert {one.symbol: one for one in agent.status().decision_result.drifts}["USDC"].investable_raw == 2_700 * USD
 
@@ -147,11 +147,11 @@ def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain
     with bot(anvil_chain, tmp_path) as agent:
         for more, pro_rata in ({"amount": "10001"}, False), ({"amount": "10001"}, True):
             with raises_code(Refused, "holdings", "1 USDC") as refused:
-                transfers.withdraw(agent, **more, pro_rata=pro_rata, to=HOME, send=True, confirm=sure)
+                transfers.withdraw(agent, transfers.WithdrawalRequest(**more, pro_rata=pro_rata, to=HOME), send=True, confirm=sure)
             assert [(v.guard, v.measured_text, v.limit) for v in refused.value.verdicts] == [("holdings", "10001 USDC", "10000 USDC")]
             assert ("7300 USDC of it only by sales" in refused.value.message) is not pro_rata, refused.value.message
         with pytest.raises(ConfigError, match="AMOUNT"):
-            transfers.withdraw(agent, "0", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("0", to=HOME), send=True, confirm=sure)
         assert agent.context.store.requests.newest() == ()
 
 
@@ -167,19 +167,19 @@ def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refuse
             (HOME, "1500.000001", "payout_per_day"),
             (HOME, "3500", "payout_per_day"),
         ):
-            looked = transfers.withdraw(agent, amount, to=to, confirm=sure)
+            looked = transfers.withdraw(agent, transfers.WithdrawalRequest(amount, to=to), confirm=sure)
             assert looked.state == "refused"
             assert [v.guard for v in looked.verdicts if not v.passed] == [guard]
             with raises_code(Refused, guard):
-                transfers.withdraw(agent, amount, to=to, send=True, confirm=sure)
+                transfers.withdraw(agent, transfers.WithdrawalRequest(amount, to=to), send=True, confirm=sure)
         assert purse(chain) == before
         assert agent.context.store.requests.newest() == ()
-        assert transfers.withdraw(agent, "1500", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("1500", to=HOME), send=True, confirm=sure).state == "paid"
         with raises_code(Refused, "payout_per_day"):
-            transfers.withdraw(agent, "0.000001", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("0.000001", to=HOME), send=True, confirm=sure)
         agent.context.store.requests.confirm_payout_address(stranger, 0)
         with raises_code(Refused, "payout_address"):
-            transfers.withdraw(agent, "1", to=stranger, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1", to=stranger), send=True, confirm=sure)
 
 
 def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -187,10 +187,13 @@ def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) 
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         for amount in ("100", "3500"):
-            assert transfers.withdraw(agent, amount, to=HOME, send=True, confirm=lambda _: False).state == "declined"
+            assert (
+                transfers.withdraw(agent, transfers.WithdrawalRequest(amount, to=HOME), send=True, confirm=lambda _: False).state
+                == "declined"
+            )
         agent.context.kill_switch.pause("holiday", 0)
         with raises_code(Refused, "kill_switch"):
-            transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=sure)
         assert purse(chain) == before
         assert agent.context.store.requests.newest() == ()
 
@@ -205,12 +208,12 @@ def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil
             return newest.managed_value, usdc.reserved_raw * usdc.price
 
         for state, is_paused in ("declined", False), ("refused", True):
-            assert transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure).state == "paid"
+            assert transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=sure).state == "paid"
             anvil_chain.warp(3_601)
             before = max((valuation.block for valuation in valuations.newest(1)), default=-1)
             if is_paused:
                 agent.context.kill_switch.pause("holiday", 0)
-            found = transfers.withdraw(agent, "3500", send=True, confirm=lambda _: False)
+            found = transfers.withdraw(agent, transfers.WithdrawalRequest("3500"), send=True, confirm=lambda _: False)
             assert found.state == state, found.reason
             assert agent.context.store.requests.newest(open_only=True) == ()
             assert valuations.newest(1)[0].block > before, "an hour makes a valuation due"
@@ -244,16 +247,16 @@ def test_a_store_that_is_deleted_gives_no_new_day_of_payouts(anvil_chain: LocalC
     fund(chain, HELD)
     with agent_on(chain, tmp_path / "first", limit, TARGETS, vouched=False) as agent:
         before = agent.step_input().history.budgets.outflow_24h  # what was done to set the world up
-        assert transfers.withdraw(agent, "400", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("400", to=HOME), send=True, confirm=sure).state == "paid"
         known = agent.step_input().history.budgets.outflow_24h - before
         assert known == 400 * USD
     with agent_on(chain, tmp_path / "second", limit, TARGETS, vouched=False) as agent:
         assert agent.step_input().history.budgets.outflow_24h - before == known
-        refused = transfers.withdraw(agent, "200", to=HOME, confirm=sure)
+        refused = transfers.withdraw(agent, transfers.WithdrawalRequest("200", to=HOME), confirm=sure)
         assert refused.state == "refused"
         assert "payout_per_day" in refused.reason
         with raises_code(Refused, "payout_per_day"):
-            transfers.withdraw(agent, "200", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("200", to=HOME), send=True, confirm=sure)
         chain.warp(86_401)
-        assert transfers.withdraw(agent, "200", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("200", to=HOME), send=True, confirm=sure).state == "paid"
     assert chain.balance("USDC", HOME) == 600 * USD

@@ -27,14 +27,14 @@ REPEATED = "repeated_payment"
 def test_a_payment_that_is_not_final_is_not_made_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, chain__confirmations=64) as agent:
-        first = transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+        first = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
         assert first.state == "waiting", first.reason
         with raises_code(Refused, REPEATED, f"--resume {first.request_id}"):
-            transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
         assert chain.balance("USDC", HOME) == 1_000 * USD
-        dry = transfers.withdraw(agent, "1000", to=HOME, confirm=sure)
+        dry = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), confirm=sure)
         assert (dry.state, dry.repeats) == ("planned", f"withdrawal {first.request_id} is open and pays the same")
-        second = transfers.withdraw(agent, "1000", to=HOME, again=True, send=True, confirm=sure)
+        second = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME, again=True), send=True, confirm=sure)
         assert second.state == "waiting", second.reason
         assert chain.balance("USDC", HOME) == 2_000 * USD
         chain.mine(64)
@@ -45,16 +45,20 @@ def test_a_payment_that_is_not_final_is_not_made_again(anvil_chain: LocalChain, 
 def test_shares_and_reserves_are_not_withdrawn_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
-        assert transfers.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure).state == "paid"
+        assert (
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=sure).state == "paid"
+        )
         paid = {symbol: chain.balance(symbol, HOME) for symbol in TARGETS}
         with raises_code(Refused, REPEATED, "within the last hour"):
-            transfers.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=sure)
         assert {symbol: chain.balance(symbol, HOME) for symbol in TARGETS} == paid
-        reserved = transfers.withdraw(agent, "500", send=True, confirm=sure)
+        reserved = transfers.withdraw(agent, transfers.WithdrawalRequest("500"), send=True, confirm=sure)
         with raises_code(Refused, REPEATED, f"--resume {reserved.request_id} --to ADDRESS"):
-            transfers.withdraw(agent, "500", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("500", to=HOME), send=True, confirm=sure)
         chain.warp(3_601)
-        assert transfers.withdraw(agent, "1000", pro_rata=True, to=HOME, send=True, confirm=sure).state == "paid"
+        assert (
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=sure).state == "paid"
+        )
 
 
 def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
@@ -66,7 +70,7 @@ def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str) -
             os.kill(os.getpid(), signal.SIGKILL)
 
     with again(chain, loaded) as agent, heard(hear):
-        transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+        transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,7 @@ def test_a_killed_withdrawal_that_is_repeated_pays_once(anvil_chain: LocalChain,
     assert in_child(lambda: killed_in_withdrawal(chain, loaded, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         with raises_code(Refused, REPEATED, "withdrawal 1 "):
-            transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
         continued = transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
         assert continued.state == "paid", continued.reason
         assert chain.balance("USDC", HOME) == 1_000 * USD
@@ -121,8 +125,8 @@ def test_an_interrupted_control_names_its_own_withdrawal_alone(
     fund(chain, HELD)
     loaded = trusted(chain, tmp_path, OPEN, TARGETS)
     with again(chain, loaded) as agent:
-        assert transfers.withdraw(agent, "50", to=HOME, send=True, confirm=sure).state == "paid"
-        assert transfers.withdraw(agent, "60", send=True, confirm=sure).state == "reserved"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("50", to=HOME), send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("60"), send=True, confirm=sure).state == "reserved"
         control = Bot(chain, loaded, agent).ask("withdraw", *arguments, ("to", HOME))
     assert in_child(lambda: look_until(chain, loaded, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
@@ -155,7 +159,7 @@ def test_a_plan_shown_before_the_same_withdrawal_was_paid_confirms_nothing(anvil
     with again(chain, loaded) as agent:
         run = Bot(chain, loaded, agent)
         controls = [run.ask("withdraw", ("amount", "100"), ("to", HOME), *more) for more in ((), (("again", "yes"),))]
-        assert transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=sure).state == "paid"
         run.look()
         records = [run.store.controls.find(control.id) for control in controls]
         assert [record and (record.state, record.code) for record in records] == [

@@ -22,7 +22,7 @@ def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(an
     chain.set_native(ETHER)
     with agent_on(chain, tmp_path, COIN, TARGETS) as agent:
         before, there = purse(chain), native_of(chain, HOME)
-        done = transfers.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=lambda _: True)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1.5", "ETH", to=HOME), send=True, confirm=lambda _: True)
         after = purse(chain)
         assert (done.state, [one.kind for one in done.transactions]) == ("paid", [IntentKind.UNWRAP, IntentKind.PAYOUT]), done.reason
         assert native_of(chain, HOME) - there == 15 * ETHER // 10

@@ -67,11 +67,11 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        shown = withdrawing.withdraw(agent, ASKED, to=HOME, confirm=sure)
+        shown = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=sure)
         assert shown.state == "planned", shown.reason
         assert shown.sale is not None, shown.reason
         assert "part 1" in shown.sale.reason, shown.reason
-        first = withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
+        first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure)
         assert first.state == "part", first.reason
         assert "part 1" in first.reason
         assert "next at" in first.reason
@@ -110,7 +110,7 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
     loaded = trusted(chain, tmp_path, PARTS, {"WETH": "50%", "LINK": "20%", "USDC": "30%"})
 
     with again(chain, loaded) as agent:
-        shown = withdrawing.withdraw(agent, ASKED, to=HOME, confirm=sure)
+        shown = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=sure)
         assert shown.sale is not None
         assert shown.sale.plan is not None
         assert "part 1" in shown.sale.reason
@@ -125,7 +125,7 @@ def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalCh
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        first = withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
+        first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure)
         number = first.request_id or 0
         with raises_code(Refused, "part_not_due", f"withdrawal {number}", "1 of about 5"):
             withdrawing.resume_withdrawal(agent, number, send=True, confirm=sure)
@@ -147,7 +147,7 @@ def test_a_withdrawal_in_parts_ends_after_its_time_and_waits_for_its_owner(anvil
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        first = withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
+        first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure)
     back(chain, 8 * 86_400)
     with again(chain, loaded) as agent:
         late = look(agent)
@@ -162,7 +162,7 @@ def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(anvil_chain: Lo
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, {**PARTS, "limits.first_purchase": "off"}, TARGETS)
     with again(chain, loaded) as agent:
-        refused = withdrawing.withdraw(agent, ASKED, to=HOME, confirm=sure)
+        refused = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=sure)
         assert refused.state == "refused"
         assert "raised now" in refused.reason
         with pytest.raises(ConfigError):
@@ -175,7 +175,7 @@ def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Pa
     changes = {**PARTS, "portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": 2}
     loaded = trusted(chain, tmp_path, changes, TARGETS)
     with again(chain, loaded) as agent:
-        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
         chain.move_market({"WETH": 2_400})
         chain.mine(3)
@@ -191,7 +191,7 @@ def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain,
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
         give(chain, "WETH", 400_000)
         found = look(agent)
@@ -206,11 +206,11 @@ def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_
     fund(chain, LARGE)
     bounds = {**PARTS, "limits.first_purchase": "off", "limits.price_impact": "300bps", "limits.plan_cost": "200bps"}
     with rich(chain, trusted(chain, tmp_path, {**bounds, "limits.daily_loss": "0.05%"}, TARGETS)) as agent:
-        shown = withdrawing.withdraw(agent, "2500000", to=HOME, confirm=sure)
+        shown = withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), confirm=sure)
         assert shown.state == "refused", shown.reason
         assert "daily_loss" in shown.reason, shown.reason
         before = {one: chain.balance(one) for one in LARGE}
-        assert withdrawing.withdraw(agent, "2500000", to=HOME, send=True, confirm=sure).state == "refused"
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), send=True, confirm=sure).state == "refused"
         assert {one: chain.balance(one) for one in LARGE} == before
         assert agent.context.store.requests.newest(10, open_only=True) == ()
 
@@ -220,9 +220,9 @@ def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chai
     chain = anvil_chain
     fund(chain, LARGE)
     with rich(chain, trusted(chain, tmp_path, PARTS, TARGETS)) as agent:
-        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
         with raises_code(Refused, "withdrawal_open", "withdrawal 1", "1 of about"):
-            withdrawing.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
+            withdrawing.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=sure)
         step = agent.step_input()
         assert isinstance(requests.rebalance_wholly_to_targets(step).decision_result.decision, Halt)
         at_any_price = LimitOrder("order", step.portfolio.numeraire.address, weth(step), 10**9, Fraction(1), 2**40, 0)
@@ -236,7 +236,7 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with rich(chain, loaded) as agent:
-        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
         store = agent.context.store
         (old,) = store.requests.newest(10, open_only=True)
         assert old.progress is not None
@@ -255,7 +255,7 @@ def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tm
     chain = anvil_chain
     fund(chain, LARGE)
     with rich(chain, trusted(chain, tmp_path, {**PARTS, "limits.first_purchase": "1d"}, TARGETS)) as agent:
-        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
         step = agent.step_input()
         lacks = outflow.shortfall_raw(step.portfolio, step.limits, held_balances(step), chain.tokens["USDC"].address)
         with raises_code(Refused, "part_not_due", "1 of about"):

@@ -39,7 +39,7 @@ def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment
 
         with heard(hear):
             if command == "withdraw":
-                transfers.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
+                transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure)
             elif command == "resume":
                 transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
             else:
@@ -70,7 +70,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     if command != "withdraw":
         with again(chain, loaded) as agent:
-            assert transfers.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+            assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
         raised = 2
     assert in_child(lambda: killed_in_part(chain, loaded, command, moment)) == -signal.SIGKILL
@@ -105,7 +105,7 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        assert transfers.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
         before = agent.context.store.requests.newest()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.app.start.setup import FuturesStart, write_new_config
+from agent.app.start.setup import FuturesStart, NewConfig, write_new_config
 from agent.config.load import load_config
 from agent.config.writing.futures_template import FUTURES_PROFILES
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
@@ -39,7 +39,7 @@ def venue(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", FUTURES_PROFILES)
 def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
-    write_new_config(path, "ethereum", WALLET, [], "USDC", RPC, template="moderate", futures=FuturesStart(name, venue))
+    write_new_config(path, NewConfig("ethereum", WALLET, [], "USDC", RPC, template="moderate", futures=FuturesStart(name, venue)))
     table = load_config(path).config.futures
     assert table is not None
     written = tomllib.loads(path.read_text())["futures"]
@@ -68,14 +68,16 @@ def test_a_mistake_about_futures_is_named_and_nothing_written(
 ) -> None:
     path = tmp_path / "trimtab.toml"
     with pytest.raises(ConfigError, match=why):
-        write_new_config(path, "ethereum", WALLET, [], "USDC", RPC, template="moderate", futures=FuturesStart(profile, venue, targets))
+        write_new_config(
+            path, NewConfig("ethereum", WALLET, [], "USDC", RPC, template="moderate", futures=FuturesStart(profile, venue, targets))
+        )
     assert not path.exists()
 
 
 def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     start_at = FuturesStart("moderate", venue, [("WETH", "60%"), ("WBTC", "-40%")])
-    write_new_config(path, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC, futures=start_at)
+    write_new_config(path, NewConfig("ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC, futures=start_at))
     markets = tomllib.loads(path.read_text())["futures"]["markets"]
     assert [(one["weight"], "asset" in one) for one in markets] == [("60%", True), ("-40%", False)]
     venue.write_text(venue.read_text().replace("vault = ", "safe = "))

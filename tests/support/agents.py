@@ -18,7 +18,7 @@ import tomlkit
 from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent, open_agent
-from agent.app.start.setup import pin_all, write_new_config
+from agent.app.start.setup import NewConfig, pin_all, write_new_config
 from agent.chain.rpc import Transport
 from agent.config.build import contract_names
 from agent.config.liquidity import lp_venues
@@ -54,13 +54,9 @@ def _made(template: str | None, targets: str, numeraire: str, comments: bool) ->
         pairs = [] if template else [(pair.split("=")[0], pair.split("=")[1]) for pair in targets.split()]
         write_new_config(
             path := Path(folder) / "x.toml",
-            "ethereum",
-            WALLET,
-            pairs,
-            numeraire,
-            RPC,
-            template=template,
-            numeraire_price=None if numeraire == "USDC" else "3000",
+            NewConfig(
+                "ethereum", WALLET, pairs, numeraire, RPC, template=template or "", numeraire_price=None if numeraire == "USDC" else "3000"
+            ),
         )
         return path.read_text() if template else with_bands(path.read_text())
 
@@ -96,8 +92,8 @@ def profile(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def taken_over(path: Path, source: Path | str, **more: Any) -> dict[str, Any]:
-    return api.import_profile(path, source, lambda *_: True, **more)
+def taken_over(path: Path, origin: Path | str, *, sell_others: bool = False, **source: Any) -> dict[str, Any]:
+    return api.import_profile(path, api.ProfileSource(origin, **source), lambda *_: True, sell_others=sell_others)
 
 
 USD = 10**6

@@ -18,9 +18,9 @@ from typing import Any
 from agent import app as api
 from agent.accounting import entries
 from agent.app.agent import Agent
-from agent.app.money.transfers import invest, withdraw
+from agent.app.money.transfers import WithdrawalRequest, invest, withdraw
 from agent.app.service import RunEventHandler, report_run
-from agent.app.settings.editing import edit
+from agent.app.settings.editing import TextEdit, edit
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.writing.edits import ConfigChanges, apply_changes
@@ -135,7 +135,7 @@ class Year:
         """Withdraw dollars to HOME; assets are sold for any shortfall."""
         self.valued(agent)
         had = self.chain.balance("USDC", HOME)
-        done = withdraw(agent, str(amount), to=HOME, send=True, confirm=lambda _: True)
+        done = withdraw(agent, WithdrawalRequest(str(amount), to=HOME), send=True, confirm=lambda _: True)
         assert done.state == "paid", done.reason
         assert self.chain.balance("USDC", HOME) - had == amount * 10**6
         self.valued(agent, -Fraction(amount))
@@ -144,7 +144,7 @@ class Year:
         """Edit the config by command, after which a new process reads it."""
         made = edit(
             self.loaded.path,
-            lambda text: apply_changes(text, changes),
+            TextEdit(lambda text: apply_changes(text, changes)),
             confirm=lambda _edit, _agent: True,
             transports=[self.chain.transport],
             clock=self.chain.clock,

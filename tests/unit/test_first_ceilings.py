@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.start.setup import usd_price, write_new_config
+from agent.app.start.setup import NewConfig, usd_price, write_new_config
 from agent.config.load import load_config
 from agent.config.networks.presets import TemplateAsset
 from agent.config.variables import Variables
@@ -25,7 +25,7 @@ CAPS = {"max_live_value": 1_000, "min_trade": 10, "pool_min_value": 50_000, "pay
 
 def written(path: Path, numeraire: str, price: str | None = None) -> dict[str, Fraction]:
     """Caps of a new config, whole coins by key."""
-    write_new_config(path, "ethereum", WALLET, TWO, numeraire, RPC, numeraire_price=price)
+    write_new_config(path, NewConfig("ethereum", WALLET, TWO, numeraire, RPC, numeraire_price=price))
     load_config(path)
     raw = tomllib.loads(path.read_text())
     return {key: Fraction(raw["limits"].get(key) or raw["portfolio"][key]) for key in CAPS}

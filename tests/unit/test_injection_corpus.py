@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from agent.app.start.setup import write_new_config
+from agent.app.start.setup import NewConfig, write_new_config
 from agent.chain.rpc import parse_fault, scrub
 from agent.chain.tokens import symbol_text
 from agent.cli.display.terminal import escape_control_codes
@@ -86,7 +86,7 @@ def listed(folder: Path, *symbols: str, chain_id: int = 1) -> Path:
 def test_a_token_lists_names_reach_no_config(tmp_path: Path) -> None:
     path = listed(tmp_path, *CORPUS.values(), "GOOD")
     config = tmp_path / "trimtab.toml"
-    document = write_new_config(config, "ethereum", WALLET, [*HALF[:1], (PLACE, "25%"), ("USDC", "25%")], "USDC", RPC, path)
+    document = write_new_config(config, NewConfig("ethereum", WALLET, [*HALF[:1], (PLACE, "25%"), ("USDC", "25%")], "USDC", RPC, path))
     assert document["assets"][1]["symbol"] == "GOOD"
     for text in (config.read_text(), json.dumps(document)):
         assert "EVIL" not in text
@@ -98,7 +98,7 @@ def test_a_token_lists_names_reach_no_config(tmp_path: Path) -> None:
 def test_nothing_of_it_names_a_target_or_an_operator(text: str, tmp_path: Path) -> None:
     for targets, rpc in (([*HALF, (text, "0%")], RPC), (HALF, [("RPC_A", text), ("RPC_B", "two")]), (HALF, [(text, "one"), RPC[1]])):
         with pytest.raises(ConfigError) as refused:
-            write_new_config(tmp_path / "trimtab.toml", "ethereum", WALLET, targets, "USDC", rpc)
+            write_new_config(tmp_path / "trimtab.toml", NewConfig("ethereum", WALLET, targets, "USDC", rpc))
         assert all(harmless(line) for line in str(refused.value).split("\n"))
     assert list(tmp_path.iterdir()) == []
 
@@ -107,7 +107,7 @@ def test_nothing_of_it_names_a_target_or_an_operator(text: str, tmp_path: Path) 
 def test_a_look_alike_is_refused_by_name_whether_a_list_has_it_or_not(name: str, tmp_path: Path) -> None:
     for path in (None, listed(tmp_path, name, "GOOD")):
         with raises_field("--target", "looks like"):
-            write_new_config(tmp_path / "trimtab.toml", "ethereum", WALLET, [("WETH", "50%"), (name, "50%")], "WETH", RPC, path)
+            write_new_config(tmp_path / "trimtab.toml", NewConfig("ethereum", WALLET, [("WETH", "50%"), (name, "50%")], "WETH", RPC, path))
     assert not (tmp_path / "trimtab.toml").exists()
 
 
@@ -118,11 +118,13 @@ def test_two_names_of_a_list_that_are_drawn_alike_are_refused(tmp_path: Path) ->
     path.write_text(json.dumps({"tokens": entries}))
     for name in ("UNI", "UNl"):
         with raises_field("--target", "looks like"):
-            write_new_config(tmp_path / "trimtab.toml", "ethereum", WALLET, [("USDC", "50%"), (name, "50%")], "USDC", RPC, path)
+            write_new_config(tmp_path / "trimtab.toml", NewConfig("ethereum", WALLET, [("USDC", "50%"), (name, "50%")], "USDC", RPC, path))
     for address in (other, PLACE):
         config = tmp_path / f"{address}.toml"
         assert (
-            write_new_config(config, "ethereum", WALLET, [("USDC", "50%"), (address, "50%")], "USDC", RPC, path)["assets"][1]["address"]
+            write_new_config(config, NewConfig("ethereum", WALLET, [("USDC", "50%"), (address, "50%")], "USDC", RPC, path))["assets"][1][
+                "address"
+            ]
             == address
         )
 
@@ -130,20 +132,20 @@ def test_two_names_of_a_list_that_are_drawn_alike_are_refused(tmp_path: Path) ->
 def test_a_list_is_pinned_by_its_hash(tmp_path: Path) -> None:
     path = listed(tmp_path, "GOOD")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    told = write_new_config(tmp_path / "a.toml", "ethereum", WALLET, HALF, "USDC", RPC, path, digest.upper())
+    told = write_new_config(tmp_path / "a.toml", NewConfig("ethereum", WALLET, HALF, "USDC", RPC, path, digest.upper()))
     assert told["token_list_sha256"] == digest
     path.write_text(path.read_text() + " ")
     for pinned, says in ((digest, "its SHA-256 is"), ("beef", "not a SHA-256"), ("\x1b[31m", "not a SHA-256")):
         with pytest.raises(ConfigError, match=says):
-            write_new_config(tmp_path / "b.toml", "ethereum", WALLET, HALF, "USDC", RPC, path, pinned)
+            write_new_config(tmp_path / "b.toml", NewConfig("ethereum", WALLET, HALF, "USDC", RPC, path, pinned))
     with raises_field("--token-list-sha256", "list"):
-        write_new_config(tmp_path / "b.toml", "ethereum", WALLET, HALF, "USDC", RPC, None, digest)
+        write_new_config(tmp_path / "b.toml", NewConfig("ethereum", WALLET, HALF, "USDC", RPC, None, digest))
     assert not (tmp_path / "b.toml").exists()
 
 
 def test_a_list_of_another_chain_is_refused(tmp_path: Path) -> None:
     with raises_field("--token-list", "chain 1"):
-        write_new_config(tmp_path / "a.toml", "ethereum", WALLET, HALF, "USDC", RPC, listed(tmp_path, "GOOD", chain_id=10))
+        write_new_config(tmp_path / "a.toml", NewConfig("ethereum", WALLET, HALF, "USDC", RPC, listed(tmp_path, "GOOD", chain_id=10)))
 
 
 @ALL

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.app.start.setup import write_new_config
+from agent.app.start.setup import NewConfig, write_new_config
 from agent.errors import OperatorNeeded, Refused, TrimtabError
 from agent.execution.submitter import only_undoes
 from agent.model import IntentKind, IntentState
@@ -52,7 +52,7 @@ def test_hard_stays_hard_until_it_is_resumed(switch: KillSwitch) -> None:
 def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> None:
     config, damaged = tmp_path / "trimtab.toml", tmp_path / "trimtab.db"
     targets, endpoints = [("WETH", "60%"), ("USDC", "40%")], [("RPC_A", "alpha"), ("RPC_B", "beta")]
-    write_new_config(config, "ethereum", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", targets, "USDC", endpoints)
+    write_new_config(config, NewConfig("ethereum", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", targets, "USDC", endpoints))
     damaged.write_bytes(b"no database " * 1_000)
     found = api.pause(config, "3 a.m.")
     assert (found["paused"], found["hard"], pause_file(damaged).exists()) == (True, False, True)

@@ -22,7 +22,7 @@ from agent.app.research.past_results import (
     year_results,
 )
 from agent.app.start.past_results import OTHER_YEARS_BASIS, other_year_results, stored_other_year_results, stored_results, template_result
-from agent.app.start.setup import write_new_config
+from agent.app.start.setup import NewConfig, write_new_config
 from agent.backtest.data import read_table
 from agent.config.load import LoadedConfig, load_config
 from agent.config.networks.presets import PRESETS
@@ -128,7 +128,7 @@ def test_a_stored_result_of_another_year_is_that_of_this_version() -> None:
 @pytest.mark.slow
 def test_the_years_of_a_file_are_those_of_the_catalogue(tmp_path: Path) -> None:
     path, file = tmp_path / "trimtab.toml", tmp_path / "mine.csv"
-    write_new_config(path, "base", WALLET, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")], template="60/40")
+    write_new_config(path, NewConfig("base", WALLET, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")], template="60/40"))
     rows = ["time,BTC,ETH"]
     for year in (2018, 2022):
         table = year_closes(year)
@@ -216,11 +216,13 @@ def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> Non
     path = tmp_path / "trimtab.toml"
     write_new_config(
         path,
-        "base",
-        WALLET,
-        [("WETH", "30%"), ("cbBTC", "20%"), ("WBTC", "10%"), ("USDC", "40%")],
-        "USDC",
-        [("RPC_A", "one"), ("RPC_B", "two")],
+        NewConfig(
+            "base",
+            WALLET,
+            [("WETH", "30%"), ("cbBTC", "20%"), ("WBTC", "10%"), ("USDC", "40%")],
+            "USDC",
+            [("RPC_A", "one"), ("RPC_B", "two")],
+        ),
     )
     loaded = load_config(path)
     closes = with_token_prices(loaded, read_table(sample_files()[0]))
@@ -234,7 +236,7 @@ def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> Non
 def test_a_numeraire_that_the_file_names_as_a_coin_has_its_prices(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     endpoints = [("RPC_A", "one"), ("RPC_B", "two")]
-    write_new_config(path, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "WETH", endpoints, numeraire_price="2000")
+    write_new_config(path, NewConfig("ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "WETH", endpoints, numeraire_price="2000"))
     loaded = load_config(path)
     packaged = past_result_or_reason(loaded)[0]
     assert packaged is not None
@@ -245,7 +247,7 @@ def test_a_numeraire_that_the_file_names_as_a_coin_has_its_prices(tmp_path: Path
 def basket_with_a_hub(folder: Path) -> LoadedConfig:
     """WBTC and USDC, which trade through WETH."""
     path = folder / "trimtab.toml"
-    write_new_config(path, "ethereum", WALLET, [("WBTC", "50%"), ("USDC", "50%")], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    write_new_config(path, NewConfig("ethereum", WALLET, [("WBTC", "50%"), ("USDC", "50%")], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     return load_config(path)
 
 

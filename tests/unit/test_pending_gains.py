@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.app.start.setup import write_new_config
+from agent.app.start.setup import NewConfig, write_new_config
 from agent.config.load import load_config
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
@@ -36,7 +36,7 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def keeper(tmp_path: Path) -> TaxRunCache:
     path = tmp_path / "trimtab.toml"
-    write_new_config(path, "ethereum", WALLET, [], "USDC", RPC, template="moderate")
+    write_new_config(path, NewConfig("ethereum", WALLET, [], "USDC", RPC, template="moderate"))
     path.write_text(path.read_text().replace('year_limit = "off"', 'year_limit = "1000"'))
     return TaxRunCache(load_config(path), at().portfolio)
 

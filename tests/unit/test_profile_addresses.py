@@ -70,7 +70,7 @@ def test_a_profile_is_read_from_an_https_address_whose_hash_is_pinned(site: str,
         assert refused.value.message.startswith(field)
         assert "hidden" not in str(refused.value)
     assert path.read_bytes() == before
-    by_file = api.import_profile(path, file, None)
+    by_file = api.import_profile(path, api.ProfileSource(file), None)
     document = taken_over(path, f"{site}/p", sha256=digest)
     assert (document["profile"], document["sha256"], document["editing"].state) == (f"{site}/p", digest, "written")
     assert document["minimum_capital"] == by_file["minimum_capital"] != ""

@@ -122,8 +122,8 @@ def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
         assert "NOT_SET_A" in edited.warnings[0]
         return False
 
-    assert api.import_profile(path, profile(tmp_path), no)["editing"].state == "declined"
-    assert api.import_profile(path, profile(tmp_path), None)["editing"].state == "planned"
+    assert api.import_profile(path, api.ProfileSource(profile(tmp_path)), no)["editing"].state == "declined"
+    assert api.import_profile(path, api.ProfileSource(profile(tmp_path)), None)["editing"].state == "planned"
     assert path.read_bytes() == before
     assert [(row["symbol"], row["before_bps"], row["after_bps"]) for row in shown[0]["assets"]] == [
         ("WETH", 5_000, 6_000),
@@ -140,7 +140,7 @@ def test_an_edit_during_the_confirmation_is_kept(tmp_path: Path) -> None:
         return True
 
     with pytest.raises(Refused, match="changed during the import"):
-        api.import_profile(path, profile(tmp_path), late_yes)
+        api.import_profile(path, api.ProfileSource(profile(tmp_path)), late_yes)
     assert path.read_text().endswith("# of another\n")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent import app as api
-from agent.app.start.setup import write_new_config
+from agent.app.start.setup import NewConfig, write_new_config
 from agent.config.build import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
@@ -35,7 +35,7 @@ PROMISED = {
 
 def made(folder: Path, template: str, stable: str | None = None) -> tuple[Config, str]:
     path = folder / "trimtab.toml"
-    write_new_config(path, "ethereum", WALLET, [], "USDC", RPC, template=template, stable_share=stable)
+    write_new_config(path, NewConfig("ethereum", WALLET, [], "USDC", RPC, template=template, stable_share=stable))
     return load_config(path).config, path.read_text()
 
 
@@ -50,7 +50,7 @@ def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_
     assert written["portfolio"].get("weights", {}) == dict(one.allocator_values)
     assert text.startswith(f"# Template: {name},")
     plain = tmp_path / "plain.toml"
-    write_new_config(plain, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC)
+    write_new_config(plain, NewConfig("ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC))
     others = tomllib.loads(plain.read_text())
     assert written["limits"].pop("futures_notional", None) == (None if one.futures_multiple is None else f"{one.futures_multiple}x")
     by_feeds = {*one.limits, "oracle_deviation"}
@@ -91,7 +91,7 @@ def test_equal_begins_where_its_allocator_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("network", PRESETS)
 def test_market_cap_needs_no_file_on_any_network(tmp_path: Path, network: str) -> None:
-    write_new_config(tmp_path / "cap.toml", network, WALLET, [], "USDC", RPC, template="market-cap")
+    write_new_config(tmp_path / "cap.toml", NewConfig(network, WALLET, [], "USDC", RPC, template="market-cap"))
     config = load_config(tmp_path / "cap.toml").config
     token_by_address = {
         listed.address: Token(listed.address, listed.symbol, listed.decimals or 18) for listed in config.portfolio.listed_tokens
@@ -134,7 +134,9 @@ def test_the_riskier_the_profile_the_wider_its_bands_and_limits(tmp_path: Path) 
 )
 def test_a_mistake_is_named_and_nothing_is_written(args: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
-        write_new_config(tmp_path / "x.toml", "ethereum", WALLET, args.pop("targets", []), args.pop("numeraire", "USDC"), RPC, **args)
+        write_new_config(
+            tmp_path / "x.toml", NewConfig("ethereum", WALLET, args.pop("targets", []), args.pop("numeraire", "USDC"), RPC, **args)
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -245,12 +245,14 @@ def withdraw_by_control(
         )
     return transfers.withdraw(
         agent,
-        control.argument("amount") or "",
-        control.argument("in"),
-        pro_rata=control.flag("pro-rata"),
-        to=control.argument("to"),
-        again=control.flag("again"),
-        control_id=control_id,
+        transfers.WithdrawalRequest(
+            control.argument("amount") or "",
+            control.argument("in"),
+            control.flag("pro-rata"),
+            control.argument("to"),
+            control.flag("again"),
+            control_id,
+        ),
         send=send,
         confirm=confirm,
         progress=progress,
@@ -312,12 +314,13 @@ def edit_by_control(
 
     return editing.edit(
         config_path,
-        partial(edit_text, edit_changes=config_changes),
-        in_slices=control.flag("in-slices"),
-        edit_text_for_sale=partial(edit_text, edit_changes=removals_as_sales(config_changes))
-        if config_changes.removed_symbols
-        else None,
-        is_unreviewed=True,
+        editing.TextEdit(
+            partial(edit_text, edit_changes=config_changes),
+            partial(edit_text, edit_changes=removals_as_sales(config_changes))
+            if config_changes.removed_symbols
+            else None,
+        ),
+        editing.EditOptions(in_slices=control.flag("in-slices"), is_unreviewed=True),
         origin=config_versions.CONTROL_ORIGIN,
         confirm=confirm,
         transports=transports,

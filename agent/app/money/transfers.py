@@ -397,35 +397,43 @@ signer.
 """
 
 
-def withdraw(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class WithdrawalRequest:
+    """A withdrawal as entered: `amount` whole coins of one token (default the numeraire), or with
+    `pro_rata` the same share of every asset, together worth `amount`.
+
+    Without `to` the amount stays in the wallet as a reserve until paid or released. With `again` an
+    equal one may be open, or paid within the hour. `control_id` is the control that requests it.
+    """
+
+    amount: str
+    token: str | None = None
+    pro_rata: bool = False
+    to: str | None = None
+    again: bool = False
+    control_id: str = ""
+
+
+def withdraw(
     agent: Agent,
-    amount: str,
-    token: str | None = None,
+    request: WithdrawalRequest,
     *,
-    pro_rata: bool = False,
-    to: str | None = None,
-    again: bool = False,
-    control_id: str = "",
     send: bool = False,
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> WithdrawalReport:
-    """Pay `amount` whole coins of one token (default the numeraire), or with `pro_rata` the same
-    share of every asset, together worth `amount`. A shortfall is raised by selling the most
-    overweight assets first. Without `to` the amount stays in the wallet as a reserve until paid or
-    released. `control_id` is the control that requests it. Raises Refused if the balance is smaller,
-    or, unless `again`, if an equal withdrawal is open or was paid within the hour; ConfigError for
-    invalid input.
+    """Pay a withdrawal. A shortfall is raised by selling the most overweight assets first. Raises
+    Refused if the balance is smaller, or for an unwanted repetition; ConfigError for invalid input.
     """
-    if pro_rata and token is not None:
+    if request.pro_rata and request.token is not None:
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
-    payout_address = None if to is None else parse_address(to, "--to")
+    payout_address = None if request.to is None else parse_address(request.to, "--to")
 
     def new_run(step: StepInput) -> WithdrawalRun:
-        if pro_rata:
-            payments = pro_rata_payments(agent, step, amount)
+        if request.pro_rata:
+            payments = pro_rata_payments(agent, step, request.amount)
         else:
-            payments = (single_payment(agent, step, amount, token),)
+            payments = (single_payment(agent, step, request.amount, request.token),)
         withdrawal_run.require_no_open_withdrawal(step, (payment.token for payment in payments))
         repeated = find_repeated(
             agent.context.store.requests.newest(),
@@ -433,13 +441,13 @@ def withdraw(  # noqa: PLR0913
             payout_address,
             step.snapshot.head.timestamp_s,
         )
-        if send and not again and repeated is not None:
+        if send and not request.again and repeated is not None:
             raise repeat_refusal(repeated)
         return WithdrawalRun(
             agent.context,
             payments,
             payout_address,
-            control_id=control_id,
+            control_id=request.control_id,
             repeats=repeat_text(repeated),
         )
 

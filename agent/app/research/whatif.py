@@ -110,22 +110,9 @@ class WhatIf:
         )
 
 
-def what_if(  # noqa: PLR0913
-    target: str,
-    value: str,
-    band: str = "",
-    *,
-    price: str = "",
-    destination: str = "target",
-    only: str = "",
-    numeraire: str = "",
-    native: str = "",
-    network: str = "",
-    shock: Sequence[str] = (),
-    futures: str = "",
-) -> WhatIf:
-    """Compute drift, trades and alert prices by the functions of a live step. Raises ConfigError
-    naming the option.
+@dataclass(frozen=True, slots=True)
+class WhatIfOptions:
+    """Options of a what-if, as entered.
 
     `target`, `value` and `price` are comma-separated SYMBOL=NUMBER; a bare number in `target` is
     percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one asset. `only` needs a
@@ -133,21 +120,40 @@ def what_if(  # noqa: PLR0913
     by default Ethereum. `futures` has the markets that `price` may name too. Each `shock`, such as
     "ALT=-50%", moves a price first; it may also name a market in `futures`.
     """
-    target_bps_by_symbol = parse_targets(target)
+
+    target: str
+    value: str
+    band: str = ""
+    price: str = ""
+    destination: str = "target"
+    only: str = ""
+    numeraire: str = ""
+    native: str = ""
+    network: str = ""
+    shock: Sequence[str] = ()
+    futures: str = ""
+
+
+def what_if(options: WhatIfOptions) -> WhatIf:
+    """Compute drift, trades and alert prices by the functions of a live step. Raises ConfigError
+    naming the option.
+    """
+    target_bps_by_symbol = parse_targets(options.target)
     values_raw = {
         symbol: parse_raw(amount_text, VALUE_PLACES, f"--value {symbol}")
-        for symbol, amount_text in parse_pairs(value, "--value").items()
+        for symbol, amount_text in parse_pairs(options.value, "--value").items()
     }
     _require_same_symbols(target_bps_by_symbol, values_raw)
     if sum(values_raw.values()) == 0:
         raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
-    shock_bps_by_symbol = _parse_whatif_shocks(shock, target_bps_by_symbol, futures, numeraire)
+    shock_bps_by_symbol = _parse_whatif_shocks(options, target_bps_by_symbol)
     total_before = Fraction(sum(values_raw.values()), 10**VALUE_PLACES)
     values_raw = {
         symbol: int(raw * price_factor(shock_bps_by_symbol, symbol))
         for symbol, raw in values_raw.items()
     }
-    common_band, asset_bands = parse_bands(band, target_bps_by_symbol)
+    common_band, asset_bands = parse_bands(options.band, target_bps_by_symbol)
+    numeraire = options.numeraire
     if numeraire and numeraire not in target_bps_by_symbol:
         raise ConfigError(
             f"--numeraire: {numeraire!r} is not an asset",
@@ -162,9 +168,9 @@ def what_if(  # noqa: PLR0913
     trigger = common_band or NO_BAND_SCHEDULE
     drifts = drifts_from_balances(assets, values_raw, unit_prices, trigger)
     evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY)
-    side = _parse_side(only, numeraire, has_band)
+    side = _parse_side(options.only, numeraire, has_band)
     goal = restrict_to_side(
-        drifts, rebalance_goal(drifts, _parse_destination(destination)), side, numeraire
+        drifts, rebalance_goal(drifts, _parse_destination(options.destination)), side, numeraire
     )
     trades_raw = corrections(drifts, goal)
     reason = evaluation.reason
@@ -190,7 +196,7 @@ def what_if(  # noqa: PLR0913
             {
                 symbol: given_price * price_factor(shock_bps_by_symbol, symbol)
                 for symbol, given_price in _parse_prices(
-                    price, _priced_symbols(target_bps_by_symbol, futures)
+                    options.price, _priced_symbols(target_bps_by_symbol, options.futures)
                 ).items()
             },
             has_band,
@@ -198,7 +204,7 @@ def what_if(  # noqa: PLR0913
         ),
         has_band=has_band,
         minimum_totals=_minimum_totals(
-            drifts, common_band, numeraire, native, _network_fees(network)
+            drifts, common_band, numeraire, options.native, _network_fees(options.network)
         ),
         shock_bps_by_symbol=shock_bps_by_symbol,
         total_before=total_before,
@@ -206,21 +212,19 @@ def what_if(  # noqa: PLR0913
 
 
 def _parse_whatif_shocks(
-    shock_texts: Sequence[str],
-    target_bps_by_symbol: Mapping[str, int],
-    futures: str,
-    numeraire: str,
+    options: WhatIfOptions, target_bps_by_symbol: Mapping[str, int]
 ) -> dict[str, int]:
-    if not shock_texts:
+    if not options.shock:
         return {}
-    market_symbols = parse_pairs(futures, "--futures") if futures else {}
+    market_symbols = parse_pairs(options.futures, "--futures") if options.futures else {}
     shock_bps_by_symbol = parse_shocks(
-        parse_pairs(",".join(shock_texts), SHOCK_OPTION),
+        parse_pairs(",".join(options.shock), SHOCK_OPTION),
         dict.fromkeys([*target_bps_by_symbol, *market_symbols]),
     )
-    if numeraire in shock_bps_by_symbol:
+    if options.numeraire in shock_bps_by_symbol:
         raise ConfigError(
-            f"{SHOCK_OPTION}: {numeraire!r} is the unit of all values", "shock the other assets"
+            f"{SHOCK_OPTION}: {options.numeraire!r} is the unit of all values",
+            "shock the other assets",
         )
     return shock_bps_by_symbol
 

@@ -100,50 +100,70 @@ class EditReport:
 Confirm = Callable[[EditReport, Agent], bool]
 
 
-def edit(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class EditOptions:
+    """What an edit may do: `in_slices`, break a limit, unless its first slice does;
+    `keep_holdings`, leave held tokens unmanaged; `pins_new`, also pin the new contracts of added
+    tokens, if no user saw them (`is_unreviewed`) only on local chains. With `by_hand_only` it
+    changes nothing, and confirms changes made by hand.
+    """
+
+    in_slices: bool = False
+    keep_holdings: bool = False
+    pins_new: bool = False
+    is_unreviewed: bool = False
+    by_hand_only: bool = False
+
+
+SAFE_EDIT = EditOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class TextEdit:
+    """A change of the config's text. If the wallet holds more than dust of a removed asset,
+    `apply_for_sale`, if given, replaces `apply`.
+    """
+
+    apply: Callable[[str], str]
+    apply_for_sale: Callable[[str], str] | None = None
+
+
+def edit(
     path: Path | str,
-    edit_text: Callable[[str], str],
+    text_edit: TextEdit,
+    options: EditOptions = SAFE_EDIT,
     *,
-    in_slices: bool = False,
-    keep_holdings: bool = False,
-    edit_text_for_sale: Callable[[str], str] | None = None,
-    pins_new: bool = False,
-    is_unreviewed: bool = False,
-    by_hand_only: bool = False,
-    origin: str = config_versions.EDIT_ORIGIN,
     confirm: Confirm | None,
+    origin: str = config_versions.EDIT_ORIGIN,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> EditReport:
-    """Apply `edit_text` to the config's text, validate and plan the result, and write it once
-    `confirm` returns True; without `confirm` only report. With `by_hand_only` it confirms changes
-    made by hand, and `edit_text` changes nothing.
+    """Edit the config's text, validate and plan the result, and write it once `confirm` returns
+    True; without `confirm` only report. `origin` is recorded as the way in which this version was
+    confirmed.
 
-    `pins_new` also pins the new contracts of added tokens; if `is_unreviewed` (no user saw them),
-    only on local chains. `origin` is recorded as the way in which this version was confirmed. If
-    the wallet holds more than dust of a removed asset, `edit_text_for_sale` replaces `edit_text`,
-    if given. Raises ConfigError for an invalid text. Raises Refused, and writes nothing, for a
-    transition that breaks a limit (with `in_slices` only if its first slice does), would halt the
-    bot, or leaves a held token unmanaged (unless `keep_holdings`).
+    Raises ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition
+    that breaks a limit, would halt the bot, or leaves a held token unmanaged, unless `options`
+    allow it.
     """
     config_file = Path(path)
     text_before = _read_config(config_file)
-    text_after = edit_text(text_before)
+    text_after = text_edit.apply(text_before)
     config_after = load_config_text(
         text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY
     )
     config_before = _load_old_config(text_before, config_file)
     leftovers = find_leftovers(config_before, config_after, transports, clock)
     leftovers_to_sell = [leftover for leftover in leftovers if not leftover.is_dust]
-    if leftovers_to_sell and edit_text_for_sale is not None and not keep_holdings:
+    if leftovers_to_sell and text_edit.apply_for_sale is not None and not options.keep_holdings:
         leftovers = []
-        text_after = edit_text_for_sale(text_before)
+        text_after = text_edit.apply_for_sale(text_before)
         config_after = load_config_text(
             text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY
         )
     else:
         leftovers_to_sell = []
-    holding_lines = leftover_lines(leftovers, keep_holdings)
+    holding_lines = leftover_lines(leftovers, options.keep_holdings)
     holding_lines += tuple(
         f"{leftover.amount_text} is sold by the next rebalance; a second trimtab edit --remove"
         f" {leftover.symbol} then removes it, and with --send one command does both"
@@ -162,7 +182,8 @@ def edit(  # noqa: PLR0913
         trusted_context, new_tokens = inspect_new_tokens(context, config_before)
         contracts_to_pin = (
             new_tokens.unpinned_contracts
-            if pins_new and (not is_unreviewed or config_after.config.chain.is_local)
+            if options.pins_new
+            and (not options.is_unreviewed or config_after.config.chain.is_local)
             else ()
         )
         addresses_to_pin = {contract["address"] for contract in contracts_to_pin}
@@ -172,8 +193,8 @@ def edit(  # noqa: PLR0913
             earlier_edits = (
                 config_versions.unconfirmed_changes(config_before, context.store.configs) or ()
             )
-        report = _plan_edit(agent, config_before, in_slices, is_unchanged, addresses_to_pin)
-        if is_unchanged and not by_hand_only:
+        report = _plan_edit(agent, config_before, options.in_slices, is_unchanged, addresses_to_pin)
+        if is_unchanged and not options.by_hand_only:
             earlier_edits = report.changes
             report = replace(report, changes=())
         report = replace(
@@ -541,37 +562,37 @@ class RemovalReport:
     transactions: tuple[Intent, ...] = ()
 
 
-ConfirmSale = Callable[[Agent, StepOutcome], bool]
+@dataclass(frozen=True, slots=True)
+class RemovalSale:
+    """Sends the sale of removed assets, each transaction once it is confirmed."""
+
+    confirm: Callable[[Agent, StepOutcome], bool]
+    progress: Progress = ignore_progress
 
 
-def remove_assets(  # noqa: PLR0913
+def remove_assets(
     path: Path | str,
     changes: ConfigChanges,
+    options: EditOptions = SAFE_EDIT,
     *,
-    in_slices: bool = False,
-    keep_holdings: bool = False,
-    is_unreviewed: bool = False,
     confirm: Confirm | None,
-    send: bool = False,
-    confirm_sale: ConfirmSale,
-    progress: Progress = ignore_progress,
+    sale: RemovalSale | None = None,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> RemovalReport:
-    """Remove the assets of `changes.removed_symbols`. Held assets get a target of 0 % first; with
-    `send` they are sold at once and then removed. Raises the same errors as `edit`, and Refused
-    while the bot is stopped.
+    """Remove the assets of `changes.removed_symbols`, and pin new contracts. Held assets get a
+    target of 0 % first; with a `sale` they are sold at once and then removed. Raises the same errors
+    as `edit`, and Refused while the bot is stopped.
     """
 
     def run_edit(edit_changes: ConfigChanges, confirm_edit: Confirm | None) -> EditReport:
         return edit(
             path,
-            partial(apply_changes, changes=edit_changes),
-            in_slices=in_slices,
-            keep_holdings=keep_holdings,
-            edit_text_for_sale=partial(apply_changes, changes=removals_as_sales(edit_changes)),
-            pins_new=True,
-            is_unreviewed=is_unreviewed,
+            TextEdit(
+                partial(apply_changes, changes=edit_changes),
+                partial(apply_changes, changes=removals_as_sales(edit_changes)),
+            ),
+            replace(options, pins_new=True),
             confirm=confirm_edit,
             transports=transports,
             clock=clock,
@@ -583,11 +604,11 @@ def remove_assets(  # noqa: PLR0913
     ]
     if not remaining_symbols and first_report.state == "written":
         return RemovalReport(first_report, "removed", "")
-    if not send or first_report.state in ("planned", "declined"):
+    if sale is None or first_report.state in ("planned", "declined"):
         return RemovalReport(first_report, first_report.state, "")
     sent_intents: list[Intent] = []
     is_sold_out, sale_reason = _sell_out(
-        path, remaining_symbols, confirm_sale, progress, transports, clock, sent_intents
+        path, remaining_symbols, sale, transports, clock, sent_intents
     )
     last_report = first_report
     if is_sold_out:
@@ -616,8 +637,7 @@ def _asset_symbols(path: Path | str) -> list[str]:
 def _sell_out(
     path: Path | str,
     symbols: Sequence[str],
-    confirm_sale: ConfirmSale,
-    progress: Progress,
+    sale: RemovalSale,
     transports: Sequence[Transport] | None,
     clock: Clock | None,
     sent_intents: list[Intent],
@@ -628,7 +648,7 @@ def _sell_out(
         agent.require_not_stopped()
         context = agent.context
         with wiring.open_transactor(
-            context, lambda outcome: confirm_sale(agent, outcome), progress
+            context, lambda outcome: sale.confirm(agent, outcome), sale.progress
         ) as transactor:
             for symbol in symbols:
                 token_address = agent.token(symbol, "--remove").address

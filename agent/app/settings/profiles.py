@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,42 +82,66 @@ def export_profile(config: Path | str, profile_path: Path) -> Document:
     }
 
 
-def import_profile(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class ProfileSource:
+    """A profile, as a file or an https address, and the token list that resolves its symbols; each
+    with the SHA-256 that it must have, which an address needs.
+    """
+
+    origin: Path | str
+    sha256: str | None = None
+    token_list: Path | None = None
+    token_list_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastResultPrices:
+    """Prices on which an imported config is backtested: those of the package, and each year of a
+    file.
+    """
+
+    with_packaged: bool = False
+    file: Path | None = None
+
+
+NO_PAST_RESULT_PRICES = PastResultPrices()
+
+
+def import_profile(
     config: Path | str,
-    source: Path | str,
+    source: ProfileSource,
     confirm: Confirm | None,
     *,
-    sha256: str | None = None,
-    token_list: Path | None = None,
-    token_list_sha256: str | None = None,
     sell_others: bool = False,
     in_slices: bool = False,
-    with_past_result: bool = False,
-    prices: Path | None = None,
+    past_prices: PastResultPrices = NO_PAST_RESULT_PRICES,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
-    """Import a profile, a file or an https address with its `sha256`, into the config: `confirm`
-    sees the changes and the transition; without it nothing is written. With `sell_others` assets
-    that the profile lacks are sold; with `in_slices` the edit is allowed if the first slice of its
-    transition is. With `with_past_result` the new config is backtested on the packaged prices, with
-    `prices` on each year of that file. Without a store, the config is written even if its chain
-    cannot be read, without a transition. Raises ConfigError for content not allowed in a profile,
+    """Import a profile into the config: `confirm` sees the changes and the transition; without it
+    nothing is written. With `sell_others` assets that the profile lacks are sold; with `in_slices`
+    the edit is allowed if the first slice of its transition is. Without a store, the config is
+    written even if its chain cannot be read, without a transition. Raises ConfigError for content not allowed in a profile,
     another chain, a token that is unknown, ambiguous or has the display name of another, or an
     invalid new config; Refused for a transition that is not allowed
     (agent/app/settings/editing.py).
     """
     loaded_config = load_config(config)
     chain_id = loaded_config.config.chain.chain_id
-    if token_list_sha256 is not None and token_list is None:
+    if source.token_list_sha256 is not None and source.token_list is None:
         raise ConfigError(
             "--token-list-sha256: no token list is given",
             "add --token-list FILE, or omit the hash",
         )
     listed_tokens: Sequence[TemplateAsset] = ()
-    if token_list is not None:
-        listed_tokens = read_token_list(token_list, chain_id, token_list_sha256).tokens
+    if source.token_list is not None:
+        listed_tokens = read_token_list(
+            source.token_list, chain_id, source.token_list_sha256
+        ).tokens
     profile = read_profile(
-        _profile_content(str(source), sha256), str(source), loaded_config, sha256
+        _profile_content(str(source.origin), source.sha256),
+        str(source.origin),
+        loaded_config,
+        source.sha256,
     )
     resolved_tokens = [
         resolve_token(asset.symbol, loaded_config.config, listed_tokens, profile.origin)
@@ -159,7 +183,7 @@ def import_profile(  # noqa: PLR0913
         "other_years": [],
         "minimum_capital": minimum_capital_of(merged_config.config),
     }
-    _add_past_results(import_document, merged_config, prices, with_packaged=with_past_result)
+    _add_past_results(import_document, merged_config, past_prices)
 
     def new_text_if_unchanged(current_text: str) -> str:
         _require_unchanged(loaded_config.path, text_before, current_text)
@@ -180,9 +204,8 @@ def import_profile(  # noqa: PLR0913
         try:
             report = editing.edit(
                 loaded_config.path,
-                new_text_if_unchanged,
-                in_slices=in_slices,
-                keep_holdings=not sell_others,
+                editing.TextEdit(new_text_if_unchanged),
+                editing.EditOptions(in_slices, keep_holdings=not sell_others),
                 confirm=None if confirm is None else confirm_edit,
                 transports=opened_transports or None,
             )
@@ -380,22 +403,20 @@ def _has_same_numeraire(
 def _add_past_results(
     import_document: Document,
     loaded_config: LoadedConfig,
-    prices_path: Path | None,
-    *,
-    with_packaged: bool,
+    past_prices: PastResultPrices,
 ) -> None:
-    """Backtest a config on the packaged prices, and on each year of a file; add results and
-    notes.
-    """
-    if with_packaged:
+    """Backtest a config on past prices; add results and notes."""
+    if past_prices.with_packaged:
         from agent.app.research.past_results import past_result_or_reason  # loads the simulation
 
         import_document["past"], no_result_reason = past_result_or_reason(loaded_config)
         import_document["notes"] += [no_result_reason] if no_result_reason else []
-    if prices_path is not None:
+    if past_prices.file is not None:
         from agent.app.research.past_results import year_results
 
-        import_document["other_years"], no_result_reasons = year_results(loaded_config, prices_path)
+        import_document["other_years"], no_result_reasons = year_results(
+            loaded_config, past_prices.file
+        )
         import_document["notes"] += no_result_reasons
 
 

@@ -36,7 +36,7 @@ from agent.app.start.past_results import (
     small_money_lines,
     template_result,
 )
-from agent.app.start.setup import find_preset, write_new_config
+from agent.app.start.setup import NewConfig, find_preset, write_new_config
 from agent.app.start.tracking_losses import config_loss_document
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
@@ -72,19 +72,10 @@ class Basket:
 
 
 @dataclass(frozen=True, slots=True)
-class InitAnswers:
-    """Answers so far; an empty text or tuple means not given yet. Each method that takes text
-    checks it and raises ConfigError with the remedy.
+class InitAnswers(NewConfig):
+    """Answers so far. Each method that takes text checks it and raises ConfigError with the
+    remedy.
     """
-
-    network: str = "ethereum"
-    wallet: str = ""
-    endpoints: tuple[tuple[str, str], ...] = ()
-    template: str = ""
-    targets: tuple[tuple[str, str], ...] = ()
-    use_cash: str = ""
-    alert_target: tuple[str, str] | None = None
-    max_live_value: str = ""
 
     @property
     def ceiling(self) -> str:
@@ -233,18 +224,7 @@ class InitAnswers:
 
     def write(self, path: Path) -> InitDocument:
         """Write the config. Raises ConfigError, and then leaves no file."""
-        return write_new_config(
-            path,
-            self.network,
-            self.wallet,
-            self.targets,
-            NUMERAIRE,
-            self.endpoints,
-            template=self.template or None,
-            use_cash=self.use_cash or None,
-            alert=self.alert_target,
-            max_live_value=self.max_live_value or None,
-        )
+        return write_new_config(path, self)
 
 
 def baskets(network: str) -> list[Basket]:

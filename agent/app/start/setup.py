@@ -20,7 +20,7 @@ from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config, year_cost_lines
 from agent.app.start import capital, past_results, tracking_losses
-from agent.app.start.amounts import ceiling_of, parse_amount, with_amounts
+from agent.app.start.amounts import NUMERAIRE, ceiling_of, parse_amount, with_amounts
 from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.backtest.loss.policies import COMPARED_CHOICES
 from agent.chain import watch
@@ -173,47 +173,62 @@ class FuturesStart:
         return futures_text(profile, venue, numeraire, weights, spot_targets)
 
 
-def write_new_config(  # noqa: PLR0913
-    path: Path,
-    network: str,
-    wallet: str,
-    targets: Sequence[tuple[str, str]],
-    numeraire: str,
-    rpc: Sequence[tuple[str, str]],
-    token_list: Path | None = None,
-    token_list_sha256: str | None = None,
-    template: str | None = None,
-    stable_share: str | None = None,
-    numeraire_price: str | None = None,
-    futures: FuturesStart | None = None,
-    use_cash: str | None = None,
-    alert: tuple[str, str] | None = None,
-    max_live_value: str | None = None,
-) -> InitDocument:
-    """Write a commented config.
+@dataclass(frozen=True, slots=True)
+class NewConfig:
+    """What a new config is written from: the options of `trimtab init`, or the answers of a dialogue
+    or a page. An empty text or tuple means not given.
 
-    `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs; without any,
-    the endpoint is that of the local chain's config given as `network`. `price` is the dollar price
-    of the numeraire, by default from its feed. A `template` replaces the targets; `stable` is its
-    share of stable tokens. `futures` adds a futures layer, its margin in the numeraire. `use_cash`
-    is the maximum numeraire to take from the wallet, `alert` a target's (name, variable),
-    `max_live_value` the cap on the managed value and on a day's payouts, by default `ceiling_of`.
-    Raises ConfigError if the file exists, a symbol is unknown or ambiguous, or the shares do not
-    sum to 100 %.
+    `targets` are (symbol or address, share) pairs, `endpoints` (variable, operator) pairs; without
+    any, the endpoint is that of the local chain's config given as `network`. `numeraire_price` is in
+    dollars, by default from the numeraire's feed. A `template` replaces the targets; `stable_share`
+    is its share of stable tokens. `futures` adds a futures layer, its margin in the numeraire.
+    `use_cash` is the maximum numeraire to take from the wallet, `alert_target` a target's (name,
+    variable), `max_live_value` the cap on the managed value and on a day's payouts, by default
+    `ceiling_of`.
     """
+
+    network: str = "ethereum"
+    wallet: str = ""
+    targets: Sequence[tuple[str, str]] = ()
+    numeraire: str = NUMERAIRE
+    endpoints: Sequence[tuple[str, str]] = ()
+    token_list: Path | None = None
+    token_list_sha256: str | None = None
+    template: str = ""
+    stable_share: str | None = None
+    numeraire_price: str | None = None
+    futures: FuturesStart | None = None
+    use_cash: str = ""
+    alert_target: tuple[str, str] | None = None
+    max_live_value: str = ""
+
+
+def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
+    """Write a commented config. Raises ConfigError if the file exists, a symbol is unknown or
+    ambiguous, or the shares do not sum to 100 %.
+    """
+    network = new_config.network
+    numeraire = new_config.numeraire
+    endpoints = new_config.endpoints
+    token_list = new_config.token_list
     preset = find_preset(network)
-    if token_list_sha256 is not None and token_list is None:
+    if new_config.token_list_sha256 is not None and token_list is None:
         raise ConfigError(
             "--token-list-sha256: no token list is given",
             "add --token-list FILE, or omit the hash",
         )
     parsed_token_list = None
     if token_list is not None:
-        parsed_token_list = read_token_list(token_list, preset.chain_id, token_list_sha256)
+        parsed_token_list = read_token_list(
+            token_list, preset.chain_id, new_config.token_list_sha256
+        )
     listed_tokens = () if parsed_token_list is None else parsed_token_list.tokens
-    chosen_template = _chosen_template(template, stable_share, targets)
+    chosen_template = _chosen_template(new_config)
+    targets = new_config.targets
     if chosen_template is not None:
-        targets = portfolio_templates.template_targets(chosen_template, preset, stable_share)
+        targets = portfolio_templates.template_targets(
+            chosen_template, preset, new_config.stable_share
+        )
     assets = [
         _template_asset(symbol_or_address, share_text, preset, listed_tokens)
         for symbol_or_address, share_text in targets
@@ -224,31 +239,36 @@ def write_new_config(  # noqa: PLR0913
             f"--numeraire: {numeraire!r} is not a target",
             f"choose from {', '.join(symbols)}, or add it as a target",
         )
-    _require_endpoint_names(rpc)
-    variables = read_variables(path.absolute().parent, (variable for variable, _ in rpc))
+    _require_endpoint_names(endpoints)
+    variables = read_variables(path.absolute().parent, (variable for variable, _ in endpoints))
     numeraire_usd = usd_price(
-        assets[symbols.index(numeraire)], numeraire_price, rpc, variables=variables
+        assets[symbols.index(numeraire)],
+        new_config.numeraire_price,
+        endpoints,
+        variables=variables,
     )
-    local_chain = None if rpc else local_start(network)
+    local_chain = None if endpoints else local_start(network)
     config_text = render_config(
         preset,
-        parse_address(wallet, "--wallet"),
+        parse_address(new_config.wallet, "--wallet"),
         assets,
         _hubs(preset, assets),
         numeraire,
-        rpc if local_chain is None else [("LOCAL", "local")],
+        endpoints if local_chain is None else [("LOCAL", "local")],
         numeraire_usd,
     )
     if chosen_template is not None:
         config_text = portfolio_templates.apply_template(config_text, chosen_template)
+    futures = new_config.futures
     if futures is not None:
         if futures.venue is None and network not in PRESETS:
             futures = replace(futures, venue=Path(network))
         config_text += futures.config_text(numeraire, assets)
+    use_cash = new_config.use_cash or None
     config_text = with_amounts(
-        config_text, use_cash, max_live_value or ceiling_of(use_cash, numeraire_usd)
+        config_text, use_cash, new_config.max_live_value or ceiling_of(use_cash, numeraire_usd)
     )
-    config_text = _with_alert_and_key(config_text, network, wallet, alert, local_chain)
+    config_text = _with_alert_and_key(config_text, new_config, local_chain)
     config = parse_config(config_text, "the new config", UNSAVED_REMEDY)
     try:
         create_file(path, config_text.encode())
@@ -276,7 +296,8 @@ def write_new_config(  # noqa: PLR0913
     )
     config_option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
     next_commands = [
-        f"export {variable}=…  (endpoint of operator {operator})" for variable, operator in rpc
+        f"export {variable}=…  (endpoint of operator {operator})"
+        for variable, operator in endpoints
     ]
     trimtab_commands = ["doctor", "trust"]
     if isinstance(config.futures, HyperliquidTable):
@@ -308,7 +329,7 @@ def write_new_config(  # noqa: PLR0913
         else [
             *([] if loss is None else loss["lines"]),
             *year_cost_lines(minimum_totals, assumed_capital),
-            *past_results.small_money_lines(template, network),
+            *past_results.small_money_lines(new_config.template, network),
         ],
         "tracking_loss": loss,
     }
@@ -399,11 +420,7 @@ def find_preset(network: str) -> Preset:
 
 
 def _with_alert_and_key(
-    config_text: str,
-    network: str,
-    wallet: str,
-    alert: tuple[str, str] | None,
-    local_chain: LocalStart | None,
+    config_text: str, new_config: NewConfig, local_chain: LocalStart | None
 ) -> str:
     """Return the config with an alert target, on a local chain with its test key, and with the
     endpoint and waits of `local_chain`. Raises ConfigError.
@@ -415,13 +432,13 @@ def _with_alert_and_key(
             config_text = re.sub(
                 f"(?m)^{key} = [^ \n]*", f"{key} = {json.dumps(wait)}", config_text, count=1
             )
-    if alert is not None:
-        target_name, variable = alert
+    if new_config.alert_target is not None:
+        target_name, variable = new_config.alert_target
         parse_variable(variable, "--alert NAME=VARIABLE")
         config_text += f"[[alerts.targets]]\nname = {json.dumps(target_name)}\nurl_env = {json.dumps(variable)}\n"
-    if network not in PRESETS:
-        chain_wallet = load_config(network).config.wallet
-        if chain_wallet.address == parse_address(wallet, "--wallet"):
+    if new_config.network not in PRESETS:
+        chain_wallet = load_config(new_config.network).config.wallet
+        if chain_wallet.address == parse_address(new_config.wallet, "--wallet"):
             key_line = f"test_account = {chain_wallet.test_account}"
             key_line += "                 # a published test key, for local chains alone"
             config_text = re.sub(
@@ -441,27 +458,25 @@ def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
             )
 
 
-def _chosen_template(
-    template: str | None, stable_share: str | None, targets: Sequence[tuple[str, str]]
-) -> PortfolioTemplate | None:
+def _chosen_template(new_config: NewConfig) -> PortfolioTemplate | None:
     """Return the named template, if any. Raises ConfigError unless targets or a template are
     given.
     """
-    if template is None:
-        if stable_share is not None:
+    if not new_config.template:
+        if new_config.stable_share is not None:
             raise ConfigError(
                 "--stable: only valid with --template stable-reserve",
                 "set the stable token's share with --target",
             )
-        if not targets:
+        if not new_config.targets:
             raise ConfigError(
                 "--target: missing",
                 "give each token by --target SYMBOL=SHARE, or a ready portfolio by --template",
             )
         return None
-    if targets:
+    if new_config.targets:
         raise ConfigError("--target: a template has its own targets", "omit --template or --target")
-    return portfolio_templates.find_template(template)
+    return portfolio_templates.find_template(new_config.template)
 
 
 def trust(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -236,7 +236,7 @@ def _show_year_costs(answers: InitAnswers) -> None:
         _say(line)
 
 
-def _pairs_text(pairs: tuple[tuple[str, str], ...]) -> str:
+def _pairs_text(pairs: Sequence[tuple[str, str]]) -> str:
     return " ".join(f"{name}={value}" for name, value in pairs)
 
 
