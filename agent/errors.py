@@ -41,7 +41,9 @@ MAX_TEXT_LENGTH = 8_000
 
 
 _FIELD_END = r"(?=(?: \S+|, line \d+)?: )"
-_KEY_FIELD = re.compile(rf"(?:^|: )(--[a-z][a-z0-9-]*|[A-Za-z_]\w*(?:\.[\w-]+)+){_FIELD_END}")
+_OPTION = r"--[a-z][a-z0-9-]*(?=(?:(?: \S+){0,2}|, line \d+): )"
+"""An option, perhaps with one of its names, and a symbol: --market decimals WBTC."""
+_KEY_FIELD = re.compile(rf"(?:^|: )({_OPTION}|[A-Za-z_]\w*(?:\.[\w-]+)+{_FIELD_END})")
 _WORD_FIELD = re.compile(rf"(?:^|: )([A-Za-z_]\w*){_FIELD_END}")
 
 

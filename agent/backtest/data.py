@@ -226,7 +226,7 @@ def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     the first time.
     """
     polars = load_polars()
-    option = "--gas-prices"
+    option = "--market gas-prices"
     frame = read_frame(polars, path, option)
     if not {"time", "gas_price_wei"} <= set(frame.columns):
         raise ConfigError(

@@ -292,20 +292,24 @@ class SimulationSettings:
         """Raise ConfigError naming an invalid setting."""
         if self.pool_kind not in POOL_KIND_BY_CURVE_NAME:
             raise ConfigError(
-                f"--pool: {self.pool_kind!r}", f"choose from {', '.join(POOL_KIND_BY_CURVE_NAME)}"
+                f"--market pool: {self.pool_kind!r}",
+                f"choose from {', '.join(POOL_KIND_BY_CURVE_NAME)}",
             )
         if not 0 <= self.fee_pips < PIPS // 2:
             raise ConfigError(
-                f"--cost: {100 * self.fee_pips / PIPS:g}%",
+                f"--market cost: {100 * self.fee_pips / PIPS:g}%",
                 "use a fee of at least 0 and below 50%, such as 30bps",
             )
-        for option, amount in (("--depth", self.depth), ("--value", self.start_value)):
+        for option, amount in (("--market depth", self.depth), ("--value", self.start_value)):
             if amount <= 0:
                 raise ConfigError(
                     f"{option}: {float(amount):g} is not above zero",
                     "write an amount of the numeraire, such as 10000",
                 )
-        for option, whole_number in (("--latency", self.latency_bars), ("--seed", self.seed)):
+        for option, whole_number in (
+            ("--market latency", self.latency_bars),
+            ("--market seed", self.seed),
+        ):
             if whole_number < 0:
                 raise ConfigError(f"{option}: {whole_number}", "write a whole number, 0 or more")
         if self.transfer_mode not in TRANSFER_MODES:
@@ -314,7 +318,7 @@ class SimulationSettings:
             )
         if self.stale_asset_mode not in (HALT_WHEN_GONE, LEAVE_WHEN_GONE):
             raise ConfigError(
-                f"--gone: {self.stale_asset_mode!r}",
+                f"--market gone: {self.stale_asset_mode!r}",
                 f"choose {HALT_WHEN_GONE} or {LEAVE_WHEN_GONE}",
             )
 
@@ -356,8 +360,8 @@ def make_spec(
     symbols = list(dict.fromkeys((*targets, numeraire)))
     tokens = tokens or SimulatedTokens()
     for option, listed_symbols in (
-        ("--decimals", (*tokens.decimals_by_symbol,)),
-        ("--pool-state", tuple(symbol for pair in tokens.pairs for symbol in pair)),
+        ("--market decimals", (*tokens.decimals_by_symbol,)),
+        ("--market pool-state", tuple(symbol for pair in tokens.pairs for symbol in pair)),
     ):
         if unknown_symbols := [
             listed_symbol for listed_symbol in listed_symbols if listed_symbol not in symbols
@@ -425,7 +429,7 @@ def _address_by_symbol(symbols: Sequence[str], pairs: Sequence[tuple[str, str]])
         )
     except CycleError:
         raise ConfigError(
-            "--pool-state: the token orders of these pools contradict each other",
+            "--market pool-state: the token orders of these pools contradict each other",
             "name each pool's token0 first",
         ) from None
     if not pairs:

@@ -293,7 +293,7 @@ def simulated_costs(spec: BacktestSpec, settings: SimulationSettings) -> Trading
     """
     if settings.pool_kind not in CONSTANT_PRODUCT_KINDS:
         raise ConfigError(
-            f"--pool: the compiled kernel does not support {settings.pool_kind!r}",
+            f"--market pool: the compiled kernel does not support {settings.pool_kind!r}",
             f"choose from {', '.join(CONSTANT_PRODUCT_KINDS)}",
         )
     asset_addresses = [asset.token.address for asset in spec.portfolio.assets]

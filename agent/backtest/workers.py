@@ -64,7 +64,7 @@ def run_in_processes(
         except BrokenProcessPool:
             raise Retryable(
                 lost_message,
-                "run the same command again, with fewer --cores if memory is short",
+                "run the same command again, with fewer cores if memory is short",
                 code=ErrorCode.WORKER,
             ) from None
         finally:
@@ -150,7 +150,7 @@ def check_scheduler_address(scheduler_address: str) -> None:
     """Raise ConfigError for an invalid scheduler address."""
     if _SCHEDULER_PATTERN.fullmatch(scheduler_address) is None:
         raise ConfigError(
-            f"--scheduler: {printable_text(scheduler_address)[:80]!r} is not an address",
+            f"--run scheduler: {printable_text(scheduler_address)[:80]!r} is not an address",
             "write it as dask prints it: tcp://HOST:8786",
         )
 
@@ -177,7 +177,7 @@ def run_on_cluster(
         distributed.comm.CommClosedError,
     ) as error:
         raise Retryable(
-            f"--scheduler: {scheduler_address} was lost ({type(error).__name__}); {RESULTS_KEPT_HINT}",
+            f"--run scheduler: {scheduler_address} was lost ({type(error).__name__}); {RESULTS_KEPT_HINT}",
             "restart it, then run the same command again",
             code=ErrorCode.SCHEDULER,
         ) from None
@@ -200,7 +200,7 @@ def _import_distributed() -> Any:
         return import_module("distributed")
     except ImportError:
         raise ConfigError(
-            "--scheduler needs the package distributed", "pip install 'trimtab[cluster]'"
+            "--run scheduler needs the package distributed", "pip install 'trimtab[cluster]'"
         ) from None
 
 
@@ -211,7 +211,7 @@ def _connect(distributed: Any, scheduler_address: str) -> Any:
         )
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise Retryable(
-            f"--scheduler: {scheduler_address} does not answer ({type(error).__name__})",
+            f"--run scheduler: {scheduler_address} does not answer ({type(error).__name__})",
             "start one with: dask scheduler, dask worker ADDRESS",
             code=ErrorCode.SCHEDULER,
         ) from None
@@ -221,7 +221,7 @@ def _require_workers(client: Any) -> None:
     version_by_worker = client.run(local_version)
     if not version_by_worker:
         raise ConfigError(
-            "--scheduler: it has no workers", "start a worker with: dask worker ADDRESS"
+            "--run scheduler: it has no workers", "start a worker with: dask worker ADDRESS"
         )
     other_versions = sorted(
         {
@@ -232,7 +232,7 @@ def _require_workers(client: Any) -> None:
     )
     if other_versions:
         raise ConfigError(
-            f"--scheduler: workers have trimtab {', '.join(other_versions)}, this machine has {local_version()}",
+            f"--run scheduler: workers have trimtab {', '.join(other_versions)}, this machine has {local_version()}",
             "install the same version on both",
         )
 
@@ -259,7 +259,7 @@ def _worker_error(error: BaseException) -> TrimtabError:
     if isinstance(error, TrimtabError):
         return error
     return Refused(
-        f"--scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}",
+        f"--run scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}",
         remedy="see its log",
         code=ErrorCode.WORKER,
     )

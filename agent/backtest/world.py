@@ -53,7 +53,7 @@ def make_pool(
     token_raw = floor_int(depth_raw / price)
     if not 0 < token_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
         raise ConfigError(
-            f"--depth: reserves of {depth_raw} base units of {numeraire.label} and {token_raw} of"
+            f"--market depth: reserves of {depth_raw} base units of {numeraire.label} and {token_raw} of"
             f" {token.label} are out of range",
             "choose a depth with reserves of at least 1 base unit and less than 2^112",
         )
@@ -87,13 +87,15 @@ def read_pool(pool_path: Path, token0: Token, token1: Token) -> V3Pool:
         )
     except OSError as error:
         raise ConfigError(
-            f"--pool-state: {pool_path} cannot be read: {error.strerror}",
+            f"--market pool-state: {pool_path} cannot be read: {error.strerror}",
             "name a readable JSON file",
         ) from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        problem = f"--pool-state: {pool_path.name} is not a pool: {type(error).__name__} {error}"[
-            :160
-        ]
+        problem = (
+            f"--market pool-state: {pool_path.name} is not a pool: {type(error).__name__} {error}"[
+                :160
+            ]
+        )
         remedy = (
             "write scalars (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and tick_data, by tick"
             " [gross, net]"
@@ -109,12 +111,12 @@ def read_pool(pool_path: Path, token0: Token, token1: Token) -> V3Pool:
         or sum(any_tick.liquidity_net for any_tick in pool.ticks) != 0
     ):
         raise ConfigError(
-            f"--pool-state: the ticks of {pool_path.name} do not add up to its liquidity",
+            f"--market pool-state: the ticks of {pool_path.name} do not add up to its liquidity",
             "list every initialised tick",
         )
     if not int(token0.address, 16) < int(token1.address, 16):
         raise ConfigError(
-            f"--pool-state: {token0.label} has no lower address than {token1.label}",
+            f"--market pool-state: {token0.label} has no lower address than {token1.label}",
             "put token0 first",
         )
     return pool
@@ -173,7 +175,7 @@ def arbitrage_pool(pool: V3Pool, price: Price) -> V3Pool:
     target_sqrt_price_x96 = isqrt(floor_int(price * 2**192))
     if not MIN_SQRT_RATIO < target_sqrt_price_x96 < MAX_SQRT_RATIO:
         raise ConfigError(
-            "--pool-state: a price in the table is outside a pool's range",
+            "--market pool-state: a price in the table is outside a pool's range",
             "check the decimals of its tokens",
         )
     if target_sqrt_price_x96 == pool.sqrt_price_x96:
@@ -576,7 +578,7 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
             raise ConfigError(
                 f"--value: {float(settings.start_value):g} is too low for one base unit of"
                 f" {asset.token.label} ({asset.token.decimals} decimals)",
-                "raise --value, or check --decimals",
+                "raise --value, or check --market decimals",
             )
         balances[token] += bought_raw
         balances[asset.token.address] += asset.reserve_raw

@@ -12,22 +12,12 @@ import typer
 
 from agent.cli.display.futures_tables import show_futures_book
 from agent.cli.display.terminal import Document, emit, err, interruptible, out, say
-from agent.cli.options import AsJson, Heading, command
-from agent.cli.whatif import (
-    FUTURES_PANEL,
-    FuturesBand,
-    FuturesTarget,
-    MaxLeverage,
-    MaxUtilisation,
-    SpotMultiple,
-    StressMove,
-)
+from agent.cli.options import AsJson, GroupedOption, Heading, command
 
 if TYPE_CHECKING:
     from rich.status import Status
 
 
-NO_GAS_PRICE = "0 wei"
 FIGURE_KEYS = (
     ("CAGR", "cagr"),
     ("annual volatility", "volatility"),
@@ -35,24 +25,90 @@ FIGURE_KEYS = (
     ("maximum drawdown", "max_drawdown"),
 )
 Target = Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")]
-PoolFee = Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")]
-PoolDepth = Annotated[
-    str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")
+MARKET = GroupedOption(
+    "--market",
+    (
+        "cost",
+        "depth",
+        "pool",
+        "pool-state",
+        "decimals",
+        "gas",
+        "gas-prices",
+        "data-fee",
+        "latency",
+        "gone",
+        "seed",
+    ),
+    numbers={"latency": None, "seed": None},
+    files=frozenset({"gas-prices"}),
+    lists=frozenset({"pool-state"}),
+    fields={
+        "cost": "pool_fee",
+        "pool": "pool_kind",
+        "pool-state": "pool_states",
+        "gas": "gas_price_text",
+        "gas-prices": "gas_prices_path",
+        "latency": "latency_bars",
+        "gone": "when_prices_end",
+    },
+)
+Market = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--market",
+        help=(
+            "The simulated market, NAME=VALUE: cost=10bps,depth=1000000000. Names: cost (pool fee),"
+            " depth (of a pool's side), pool (v2, or v3 over the full range), pool-state (a recorded"
+            " V3 pool: WBTC/WETH=pool.json), decimals (WBTC=8), gas (20 gwei), gas-prices (a file),"
+            " data-fee, latency (bars), gone (halt or leave, if prices end), seed; repeatable."
+        ),
+    ),
 ]
-PoolCurveName = Annotated[
-    str,
-    typer.Option("--pool", help="v2, or v3 over the full range."),
+FUTURES_BOOK = GroupedOption(
+    "--futures",
+    (
+        "target",
+        "leverage",
+        "band",
+        "margin",
+        "reserve",
+        "max-leverage",
+        "max-utilisation",
+        "spot-multiple",
+        "stress",
+        "lot",
+        "fee",
+        "slippage",
+        "penalty",
+        "bound",
+    ),
+    unnamed="target",
+    former_options={
+        "--futures-target": "--futures VALUE",
+        "--futures-band": "--futures band=VALUE",
+        "--venue": "--futures fee=VALUE,slippage=VALUE,penalty=VALUE,bound=VALUE",
+    },
+    fields={"stress": "stress_move"},
+)
+FuturesBook = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--futures",
+        help=(
+            "Futures: weights of the notional in percent, then NAME=VALUE:"
+            " BTC=60,ETH=-40,leverage=3x,margin=10000. Names: leverage (2x), band (5%), margin"
+            " (initial collateral; default --value), reserve (collateral in the wallet), max-leverage"
+            " (4x), max-utilisation (80%), spot-multiple, stress (10%), lot (BTC=0.001), and the"
+            " venue's fee (10bps), slippage (10bps), penalty (2.5%), bound (5%, an order's distance"
+            " from the index); repeatable."
+        ),
+    ),
 ]
 StartValue = Annotated[
     str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")
 ]
-GasPrices = Annotated[
-    Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")
-]
 NativeAsset = Annotated[str, typer.Option("--native", help="The asset that pays for gas.")]
-Latency = Annotated[
-    int, typer.Option("--latency", min=0, help="Bars between sending a swap and its execution.")
-]
 Numeraire = Annotated[
     str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")
 ]
@@ -84,45 +140,11 @@ SymbolMapping = Annotated[
     typer.Option("--as", help="Map a symbol of the files to an asset: BTC=WBTC; repeatable."),
 ]
 Sample = Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")]
-TargetLeverage = Annotated[
-    str, typer.Option("--leverage", help="Target leverage: 2x.", rich_help_panel=FUTURES_PANEL)
-]
-StartMargin = Annotated[
-    str,
-    typer.Option(
-        "--margin",
-        help="Initial collateral of the futures book; default: --value.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-Reserve = Annotated[
-    str,
-    typer.Option(
-        "--reserve",
-        help="Collateral in the wallet, deposited before positions are reduced.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-ContractSize = Annotated[
-    str,
-    typer.Option("--lot", help="Smallest contract size: BTC=0.001.", rich_help_panel=FUTURES_PANEL),
-]
-PerpVenue = Annotated[
-    str,
-    typer.Option(
-        "--venue",
-        help=(
-            "The simulated venue: fee=10bps,slippage=10bps,penalty=2.5%,bound=5%; bound is an"
-            " order's distance from the index."
-        ),
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
 MIN_SHOWN_RETURN = 0.00005
 """Smallest log return that is printed."""
 
 
-@command(Heading.TEST, 10)
+@command(Heading.TEST, 10, MARKET, FUTURES_BOOK)
 @interruptible
 def backtest(
     prices: Annotated[
@@ -156,16 +178,8 @@ def backtest(
         ),
     ] = "",
     destination: RebalanceDestination = "target",
-    pool_fee: PoolFee = "10bps",
-    depth: PoolDepth = "1000000000",
-    pool: PoolCurveName = "v2",
+    market: Market = None,
     value: StartValue = "10000",
-    gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = NO_GAS_PRICE,
-    gas_prices: GasPrices = None,
-    data_fee: Annotated[
-        str,
-        typer.Option("--data-fee", help="Data fee of a swap on a rollup, such as 300 gwei."),
-    ] = NO_GAS_PRICE,
     native: NativeAsset = "",
     flow: Annotated[
         list[str] | None,
@@ -175,18 +189,6 @@ def backtest(
         str,
         typer.Option("--flows-in", help="Transfer the numeraire, or all assets pro-rata."),
     ] = "numeraire",
-    when_prices_end: Annotated[
-        str,
-        typer.Option("--gone", help="If an asset's prices end: halt, or leave it and continue."),
-    ] = "halt",
-    pool_state: Annotated[
-        list[str] | None,
-        typer.Option("--pool-state", help="A recorded V3 pool: WBTC/WETH=pool.json; repeatable."),
-    ] = None,
-    decimals: Annotated[
-        str, typer.Option("--decimals", help="Token decimals: WBTC=8; default 18.")
-    ] = "",
-    latency: Latency = 0,
     numeraire: Numeraire = "",
     symbol_mapping: SymbolMapping = None,
     funding: Annotated[
@@ -199,49 +201,30 @@ def backtest(
             ),
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed, for example of jitter.")] = 0,
-    futures_target: FuturesTarget = "",
-    futures_band: FuturesBand = "5%",
-    leverage: TargetLeverage = "2x",
-    margin: StartMargin = "",
-    reserve: Reserve = "",
-    max_leverage: MaxLeverage = "4x",
-    max_utilisation: MaxUtilisation = "80%",
-    spot_multiple: SpotMultiple = "",
-    stress_move: StressMove = "10%",
-    lot: ContractSize = "",
-    venue: PerpVenue = "",
+    futures: FuturesBook = None,
     html: Html = None,
     keep: KeepReport = False,
     as_json: AsJson = False,
 ) -> None:
     r"""Backtests the agent on recorded prices and simulated pools. Sends nothing.
 
-    With \[futures] in the config, or --futures-target, the backtest also trades futures, with
-    funding and liquidations, and compares the result with holding the initial positions.
-    --futures-target without --target trades futures alone.
+    With \[futures] in the config, or --futures, the backtest also trades futures, with funding and
+    liquidations, and compares the result with holding the initial positions. --futures without
+    --target trades futures alone.
     """
     from agent import app as api
 
     page_paths = report_paths("backtest", html, config, keep)
     price_path = api.prices_file(prices, sample)
-    if sample and native and gas_prices is None and gas == NO_GAS_PRICE:
-        gas_prices = api.sample_files()[1]
+    market_values = MARKET.parse(market)
+    decimals = market_values.pop("decimals", "")
+    has_gas_price = market_values.keys() & {"gas_price_text", "gas_prices_path"}
+    if sample and native and not has_gas_price:
+        market_values["gas_prices_path"] = api.sample_files()[1]
     market_options = api.MarketOptions(
-        pool_fee,
-        depth,
-        value,
-        pool,
-        gas,
-        latency,
-        seed,
-        gas_prices_path=gas_prices,
-        flows=tuple(flow or ()),
-        flow_form=flow_form,
-        when_prices_end=when_prices_end,
-        pool_states=tuple(pool_state or ()),
-        data_fee=data_fee,
+        start_value=value, flows=tuple(flow or ()), flow_form=flow_form, **market_values
     )
+    futures_values = FUTURES_BOOK.parse(futures)
     with progress_display("reading prices", as_json) as status:
 
         def progress(finished_bars: int, bar_count: int) -> None:
@@ -262,22 +245,12 @@ def backtest(
         )
         book_result = None
         backtest_document: dict[str, Any] = {}
-        if futures_target or (not target and api.has_futures(config)):
+        has_futures = "target" in futures_values
+        if has_futures or (not target and api.has_futures(config)):
             futures_backtest = api.backtest_futures(
                 price_path,
                 api.FuturesBookOptions(
-                    target=futures_target,
-                    leverage=leverage,
-                    band=futures_band,
-                    margin=margin,
-                    reserve=reserve,
-                    max_leverage=max_leverage,
-                    max_utilisation=max_utilisation,
-                    spot_multiple=spot_multiple,
-                    stress_move=stress_move,
-                    lot=lot,
-                    venue=venue,
-                    config=None if futures_target else config,
+                    **{"target": "", **futures_values}, config=None if has_futures else config
                 ),
                 market_options,
                 portfolio_options,
@@ -448,8 +421,8 @@ def _show_returns(backtest_document: Document) -> None:
     """Print the lines on gas, returns, turnover, rebalancing premium and funding."""
     if not backtest_document["gas_counted"]:
         say(
-            "Gas is not counted: set the asset that pays it (--native) and its price (--gas or"
-            " --gas-prices; --sample has gas prices)."
+            "Gas is not counted: set the asset that pays it (--native) and its price (--market"
+            " gas=20gwei or gas-prices=FILE; --sample has gas prices)."
         )
     if backtest_document["flows"]:
         say(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
+
+from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.config.loaded import LoadedConfig
@@ -31,6 +34,88 @@ class Heading(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class GroupedOption:
+    """An option that sets the fields of one concept: NAME=VALUE, with commas between, repeatable. A
+    value may have commas and equals signs of its own, as in lot=BTC=0.001,ETH=0.01.
+
+    `fields` has the field of the application's options where it is not the name. Values of `numbers`
+    are whole, in the range if there is one, those of `files` paths; those of `lists` are collected.
+    Text before the first name is that of `unnamed`. `former_options` has what replaces options of
+    earlier versions that have no name here.
+    """
+
+    option: str
+    names: tuple[str, ...]
+    unnamed: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, range | None] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
+    lists: frozenset[str] = frozenset()
+    former_options: Mapping[str, str] = field(default_factory=dict)
+
+    def parse(self, texts: Sequence[str] | None) -> dict[str, Any]:
+        """Return the given values by field; the last of a name counts. Raises ConfigError."""
+        values = dict[str, Any]()
+        for text in texts or ():
+            for name, value_text in self._pairs(text):
+                self._require_one_unnamed(name, value_text, values)
+                field_name = self.fields.get(name, name.replace("-", "_"))
+                value = self._value(name, value_text)
+                values[field_name] = (
+                    (*values.get(field_name, ()), value) if name in self.lists else value
+                )
+        return values
+
+    def _pairs(self, text: str) -> Iterator[tuple[str, str]]:
+        names_pattern = "|".join(map(re.escape, self.names))
+        unnamed_text, *names_and_values = re.split(rf"(?:^|,)\s*({names_pattern})=", text)
+        if unnamed_text.strip():
+            if not self.unnamed:
+                raise ConfigError(
+                    f"{self.option}: {unnamed_text[:60]!r}",
+                    f"write NAME=VALUE; the names are {', '.join(self.names)}",
+                )
+            yield self.unnamed, unnamed_text.strip()
+        for name, value_text in zip(names_and_values[::2], names_and_values[1::2], strict=True):
+            yield name, value_text.strip()
+
+    def _require_one_unnamed(self, name: str, value_text: str, values: Mapping[str, Any]) -> None:
+        """Raise ConfigError for a second text without a name: it is a misspelt name."""
+        first_value = values.get(self.fields.get(name, name))
+        if name == self.unnamed and first_value not in (None, value_text):
+            raise ConfigError(
+                f"{self.option}: {value_text[:60]!r} beside {str(first_value)[:60]!r}",
+                f"write NAME=VALUE; the names are {', '.join(self.names)}",
+            )
+
+    def _value(self, name: str, value_text: str) -> str | int | Path:
+        if name in self.files:
+            return Path(value_text)
+        if name not in self.numbers:
+            return value_text
+        bounds = self.numbers[name]
+        if not re.fullmatch("-?[0-9]{1,18}", value_text) or (
+            bounds is not None and int(value_text) not in bounds
+        ):
+            number_text = "a whole number"
+            if bounds is not None:
+                number_text += f" from {bounds.start} to {bounds.stop - 1:,}"
+            raise ConfigError(f"{self.option} {name}: {value_text[:60]!r}", f"write {number_text}")
+        return int(value_text)
+
+    def with_names(self, *names: str) -> GroupedOption:
+        """Return the option with these of its names."""
+        return replace(self, names=names)
+
+    def replacement(self, former_option: str) -> str | None:
+        """Return how to write an option of earlier versions now; None if it is none of these."""
+        name = former_option.removeprefix("--")
+        if name in self.names:
+            return f"{self.option} {name}=VALUE"
+        return self.former_options.get(former_option)
+
+
+@dataclass(frozen=True, slots=True)
 class DeclaredCommand:
     """A command or a group of commands, ordered below its heading by `rank`."""
 
@@ -38,6 +123,7 @@ class DeclaredCommand:
     rank: int
     name: str
     function_or_group: Callable[..., Any] | typer.Typer
+    grouped_options: tuple[GroupedOption, ...] = ()
 
     @property
     def sort_key(self) -> tuple[int, int]:
@@ -48,13 +134,19 @@ class DeclaredCommand:
 DECLARED_COMMANDS: list[DeclaredCommand] = []
 
 
-def command(heading: Heading, rank: int) -> Callable[[Command], Command]:
+def command(
+    heading: Heading, rank: int, *grouped_options: GroupedOption
+) -> Callable[[Command], Command]:
     """Declare the decorated function as a command."""
 
     def declare(command_function: Command) -> Command:
         DECLARED_COMMANDS.append(
             DeclaredCommand(
-                heading, rank, command_function.__name__.replace("_", "-"), command_function
+                heading,
+                rank,
+                command_function.__name__.replace("_", "-"),
+                command_function,
+                grouped_options,
             )
         )
         return command_function

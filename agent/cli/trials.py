@@ -12,27 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.backtest import (
-    ContractSize,
-    GasPrices,
+    FUTURES_BOOK,
+    MARKET,
     Html,
     KeepReport,
-    Latency,
     NativeAsset,
     Numeraire,
-    PerpVenue,
-    PoolCurveName,
-    PoolDepth,
-    PoolFee,
     RebalanceDestination,
     RebalanceInterval,
-    Reserve,
     Sample,
     SimulatedConfig,
-    StartMargin,
     StartValue,
     SymbolMapping,
     Target,
-    TargetLeverage,
     progress_display,
     report_paths,
     show_provenance,
@@ -48,15 +40,7 @@ from agent.cli.display.terminal import (
     safe_text,
     say,
 )
-from agent.cli.options import AsJson, Heading, Yes, command
-from agent.cli.whatif import (
-    FUTURES_PANEL,
-    FuturesTarget,
-    MaxLeverage,
-    MaxUtilisation,
-    Shock,
-    StressMove,
-)
+from agent.cli.options import AsJson, GroupedOption, Heading, Yes, command
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,9 +50,97 @@ if TYPE_CHECKING:
 CONFIRM_ABOVE_S = 120.0
 """Estimated duration, seconds, above which a confirmation is needed."""
 STRESS_QUANTILES = ("50%", "5%")
+CORES = range(10_000)
+STRESS_MARKET = MARKET.with_names("cost", "depth", "pool", "gas", "seed")
+PATHS = GroupedOption(
+    "--paths",
+    (
+        "paths",
+        "step-paths",
+        "bars",
+        "block",
+        "drift",
+        "seeds",
+        "cores",
+    ),
+    unnamed="paths",
+    numbers={
+        "paths": None,
+        "step-paths": None,
+        "bars": None,
+        "seeds": range(1, 10_001),
+        "cores": CORES,
+    },
+    fields={"block": "block_bars"},
+)
+SCENARIOS = GroupedOption(
+    "--scenarios",
+    (
+        "scenarios",
+        "crash",
+        "crash-bars",
+        "depeg",
+        "gas-spike",
+        "thin",
+        "shock",
+    ),
+    unnamed="scenarios",
+    numbers={"crash-bars": None},
+    lists=frozenset({"shock"}),
+    fields={"thin": "thin_depth", "shock": "shocks"},
+)
+STRESS_FUTURES = FUTURES_BOOK.with_names(
+    *(name for name in FUTURES_BOOK.names if name not in ("band", "spot-multiple"))
+)
+TUNE_MARKET = MARKET.with_names("cost", "depth", "pool", "gas", "gas-prices", "latency", "seed")
+GRID = GroupedOption(
+    "--grid",
+    (
+        "destination",
+        "tracking",
+        "zone",
+        "allocator",
+        "window",
+        "rechoose",
+        "trigger",
+        "stop",
+    ),
+    fields={"window": "price_window", "rechoose": "rechoose_interval"},
+)
+OBJECTIVE = GroupedOption(
+    "--objective",
+    (
+        "objective",
+        "calendar",
+        "tax",
+        "lots",
+    ),
+    unnamed="objective",
+)
+WALK = GroupedOption(
+    "--walk",
+    (
+        "walk",
+        "folds",
+    ),
+    unnamed="walk",
+    numbers={"folds": None},
+    fields={"walk": "walk_mode"},
+)
+RUN = GroupedOption(
+    "--run",
+    (
+        "engine",
+        "cores",
+        "scheduler",
+    ),
+    unnamed="engine",
+    numbers={"cores": CORES},
+    former_options={"--full": "--run full"},
+)
 
 
-@command(Heading.TEST, 30)
+@command(Heading.TEST, 30, STRESS_MARKET, PATHS, SCENARIOS, STRESS_FUTURES)
 @interruptible
 def stress(
     prices: Annotated[
@@ -90,99 +162,78 @@ def stress(
         typer.Option("--limits", help="Limits without a config: usual (as init writes) or off."),
     ] = "usual",
     paths: Annotated[
-        int, typer.Option("--paths", help="Paths per method, with the fast kernel.")
-    ] = 2_000,
-    step_paths: Annotated[
-        int,
+        list[str] | None,
         typer.Option(
-            "--step-paths",
-            help="Paths per scenario, with the live step; the first is the recorded path.",
+            "--paths",
+            help=(
+                "Paths per method (2000), then NAME=VALUE: 500,bars=240. Names: step-paths (3 per"
+                " scenario, with the live step; the first is the recorded path), bars (720, or all of"
+                " the file), block (mean length of resampled blocks in bars; default automatic), drift"
+                " (recorded, or none for zero), seeds (50, of the crash of futures with a rally), cores"
+                " (all; results do not depend on it); repeatable."
+            ),
         ),
-    ] = 3,
-    bars: Annotated[
-        int, typer.Option("--bars", help="Length of a path in bars; 0: 720, or all of the file.")
-    ] = 0,
+    ] = None,
     scenarios: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            "--scenarios", help="crash,depeg,gas-spike,illiquid-pool,oracle-outage; or all."
+            "--scenarios",
+            help=(
+                "crash,depeg,gas-spike,illiquid-pool,oracle-outage or all (default), then NAME=VALUE:"
+                " all,crash=60%,shock=ALT=-50%. Names: crash (fall, except of dollars: 50%), crash-bars"
+                " (24), depeg (fall of a dollar: 10%), gas-spike (500 gwei), thin (remaining depth:"
+                " 0.001), shock (a further scenario: moves of single prices); repeatable."
+            ),
         ),
-    ] = "all",
-    block: Annotated[
-        str,
+    ] = None,
+    market: Annotated[
+        list[str] | None,
         typer.Option(
-            "--block", help="Average length of resampled blocks in bars; default: automatic."
+            "--market",
+            help=(
+                "The simulated market, NAME=VALUE: cost=10bps,depth=1000000000. Names: cost (pool fee),"
+                " depth (of a pool's side), pool (v2, or v3 over the full range), gas (normal price,"
+                " such as 20 gwei), seed (the same gives the same paths); repeatable."
+            ),
         ),
-    ] = "",
-    drift: Annotated[
-        str, typer.Option("--drift", help="recorded, or none for zero average drift.")
-    ] = "recorded",
-    crash: Annotated[
-        str, typer.Option("--crash", help="Price drop in a crash, except of dollars.")
-    ] = "50%",
-    crash_bars: Annotated[
-        int, typer.Option("--crash-bars", help="Duration of the crash in bars.")
-    ] = 24,
-    depeg: Annotated[
-        str, typer.Option("--depeg", help="Price drop of a dollar in a depeg.")
-    ] = "10%",
-    gas_spike: Annotated[
-        str, typer.Option("--gas-spike", help="Gas price during a spike.")
-    ] = "500 gwei",
-    thin: Annotated[str, typer.Option("--thin", help="Remaining pool depth.")] = "0.001",
-    shock: Shock = None,
-    pool_fee: PoolFee = "10bps",
-    depth: PoolDepth = "1000000000",
-    pool: PoolCurveName = "v2",
+    ] = None,
     value: StartValue = "10000",
-    gas: Annotated[str, typer.Option("--gas", help="Normal gas price, such as 20 gwei.")] = "0 wei",
     native: NativeAsset = "",
     numeraire: Numeraire = "",
     symbol_mapping: SymbolMapping = None,
-    seed: Annotated[
-        int, typer.Option("--seed", help="Random seed; the same seed gives the same paths.")
-    ] = 0,
-    cores: Annotated[
-        int,
-        typer.Option(
-            "--cores", min=0, help="Number of cores; 0 is all. Results do not depend on it."
-        ),
-    ] = 0,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a self-contained HTML report to this file.")
     ] = None,
     keep: KeepReport = False,
-    futures_target: FuturesTarget = "",
-    leverage: TargetLeverage = "2x",
-    margin: StartMargin = "",
-    reserve: Reserve = "",
-    max_leverage: MaxLeverage = "4x",
-    max_utilisation: MaxUtilisation = "80%",
-    stress_move: StressMove = "10%",
-    lot: ContractSize = "",
-    venue: PerpVenue = "",
-    seeds: Annotated[
-        int,
+    futures: Annotated[
+        list[str] | None,
         typer.Option(
-            "--seeds",
-            min=1,
-            max=10_000,
-            help="Seeds of the crash with a rally.",
-            rich_help_panel=FUTURES_PANEL,
+            "--futures",
+            help=(
+                "Also a futures book, as in backtest, without band and spot-multiple:"
+                " BTC=60,ETH=-40,leverage=3x."
+            ),
         ),
-    ] = 50,
+    ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Stress-tests losses, turnover and time outside the bands over thousands of paths and
     stress scenarios.
 
-    With --futures-target also stresses a futures book with margin calls; without --target only the
-    book. Sends nothing.
+    With --futures also stresses a futures book with margin calls; without --target only the book.
+    Sends nothing.
     """
     from agent import app as api
 
-    has_portfolio = bool(target) or config is not None or not futures_target
+    path_values = PATHS.parse(paths)
+    seed_count = path_values.pop("seeds", 50)
+    cores = path_values.pop("cores", 0)
+    scenario_values = SCENARIOS.parse(scenarios)
+    shocks = scenario_values.pop("shocks", ())
+    futures_values = STRESS_FUTURES.parse(futures)
+    has_futures = "target" in futures_values
+    has_portfolio = bool(target) or config is not None or not has_futures
     if (html is not None or keep) and not has_portfolio:
         raise ConfigError(
             f"{'--keep' if html is None else '--html'}: a futures book without a portfolio has no page",
@@ -190,14 +241,7 @@ def stress(
         )
     page_paths = report_paths("stress", html, config, keep)
     price_path = api.prices_file(prices, sample)
-    market_options = api.MarketOptions(
-        pool_fee=pool_fee,
-        depth=depth,
-        start_value=value,
-        pool_kind=pool,
-        gas_price_text=gas,
-        seed=seed,
-    )
+    market_options = api.MarketOptions(start_value=value, **STRESS_MARKET.parse(market))
     portfolio_options = api.PortfolioOptions(
         config, target, band, every, destination, numeraire, native, symbol_mapping or ()
     )
@@ -206,44 +250,22 @@ def stress(
         prepared_stress = api.prepare_stress(
             price_path,
             market_options,
-            api.StressOptions(
-                paths,
-                step_paths,
-                bars,
-                scenarios,
-                block,
-                drift,
-                crash,
-                crash_bars,
-                depeg,
-                gas_spike,
-                thin,
-            ),
+            api.StressOptions(**path_values, **scenario_values),
             portfolio_options,
             limits_choice=limits,
         )
-    if futures_target:
+    if has_futures:
         futures_book = api.prepare_futures_stress(
             price_path,
-            api.FuturesBookOptions(
-                target=futures_target,
-                leverage=leverage,
-                margin=margin,
-                reserve=reserve,
-                max_leverage=max_leverage,
-                max_utilisation=max_utilisation,
-                stress_move=stress_move,
-                lot=lot,
-                venue=venue,
-            ),
+            api.FuturesBookOptions(**futures_values),
             market_options,
             portfolio_options,
-            bar_count=bars,
-            path_count=step_paths,
-            seed_count=seeds,
+            bar_count=path_values.get("bars", 0),
+            path_count=path_values.get("step_paths", 3),
+            seed_count=seed_count,
         )
-    if shock:
-        prepared_stress, futures_book = api.with_shocks(shock, prepared_stress, futures_book)
+    if shocks:
+        prepared_stress, futures_book = api.with_shocks(shocks, prepared_stress, futures_book)
     estimate_s = 0.0 if prepared_stress is None else prepared_stress.estimated_s
     if futures_book is not None:
         estimate_s += api.futures_stress_seconds(futures_book)
@@ -274,12 +296,12 @@ def _confirm_duration(estimate_s: float, yes: bool) -> None:
     if not is_interactive():
         raise ConfigError(
             duration_text,
-            "add --yes, or use fewer paths (--paths, --step-paths) or shorter paths (--bars)",
+            "add --yes, or use fewer paths or shorter paths (--paths 500,step-paths=1,bars=240)",
         )
     if not ask(f"{duration_text}. Continue?"):
         raise ConfigError(
             "declined: no path was run",
-            "use fewer paths (--paths, --step-paths) or shorter paths (--bars)",
+            "use fewer paths or shorter paths (--paths 500,step-paths=1,bars=240)",
         )
 
 
@@ -350,7 +372,7 @@ MAX_NUMBERED_COLUMNS = 8
 """Maximum number of columns of a map with numbers. Wider maps have only shades."""
 
 
-@command(Heading.TEST, 20)
+@command(Heading.TEST, 20, TUNE_MARKET, GRID, OBJECTIVE, WALK, RUN)
 @interruptible
 def tune(
     prices: Annotated[
@@ -378,98 +400,69 @@ def tune(
             "--every", help="Intervals to try: 1d,7d,28d; with --band also both together."
         ),
     ] = "",
-    destination: Annotated[
-        str,
+    grid: Annotated[
+        list[str] | None,
         typer.Option(
-            "--destination", help="target, halfway, band; comma-separated. Default: target."
+            "--grid",
+            help=(
+                "More to try, NAME=VALUES: destination=target,halfway,stop=trailing:20%. Names:"
+                " destination (target, halfway, band), tracking (relaxed, normal, strict; by default all"
+                " with the objective tracking, else none), zone (horizons 7d,30d; only with --config),"
+                " allocator (fixed, or kinds of portfolio.weights that only need prices), window and"
+                " rechoose (lookback of allocators, 60d, and interval between their choices, 7d), trigger"
+                " (only band, every, hybrid), stop (10%..40%:4 below the first price, trailing:20% below"
+                " the highest, beside none); repeatable."
+            ),
         ),
-    ] = "",
-    tracking: Annotated[
-        str,
-        typer.Option(
-            "--tracking",
-            help="Strictnesses of the tracking rule to try: relaxed, normal, strict; by default all"
-            " with the objective tracking, else none.",
-        ),
-    ] = "",
-    zone: Annotated[
-        str,
-        typer.Option("--zone", help="Horizons of zones to try: 7d,30d,90d; only with --config."),
-    ] = "",
-    allocator: Annotated[
-        str,
-        typer.Option(
-            "--allocator",
-            help="fixed, or kinds of portfolio.weights that only need prices; comma-separated.",
-        ),
-    ] = "fixed",
-    trigger: Annotated[
-        str, typer.Option("--trigger", help="Only these triggers: band, every, hybrid.")
-    ] = "",
-    stop: Annotated[
-        str,
-        typer.Option(
-            "--stop",
-            help="Stops of each asset to try, beside none: 10%..40%:4 below the first price,"
-            " trailing:20% below the highest.",
-        ),
-    ] = "",
-    tax: Annotated[
-        str,
-        typer.Option(
-            "--tax",
-            help="Rank net of this tax on realised gains, such as 25%; off ignores tax.rate of the"
-            " config.",
-        ),
-    ] = "",
-    lots: Annotated[
-        str, typer.Option("--lots", help="Lots that a sale uses: fifo, lifo, hifo, average.")
-    ] = "",
-    calendar: Annotated[
-        str,
-        typer.Option(
-            "--calendar",
-            help="Benchmark of growth and sharpe: rebalancing to the targets at this interval.",
-        ),
-    ] = "28d",
+    ] = None,
     objective: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--objective",
-            help="tracking (least costs and tracking error together), growth, or sharpe.",
+            help=(
+                "tracking (default: least costs and tracking error together), growth or sharpe, then"
+                " NAME=VALUE: growth,calendar=28d. Names: calendar (benchmark of growth and sharpe:"
+                " rebalancing to the targets at this interval), tax (rank net of this tax on realised"
+                " gains, such as 25%; off ignores tax.rate of the config), lots (that a sale uses: fifo,"
+                " lifo, hifo, average); repeatable."
+            ),
         ),
-    ] = "tracking",
+    ] = None,
     walk: Annotated[
-        str, typer.Option("--walk", help="anchored (windows from the first bar) or rolling.")
-    ] = "anchored",
-    folds: Annotated[int, typer.Option("--folds", help="Number of walk-forward folds.")] = 4,
-    window: Annotated[str, typer.Option("--window", help="Lookback of allocators.")] = "60d",
-    rechoose: Annotated[
-        str, typer.Option("--rechoose", help="Interval between choices of allocators.")
-    ] = "7d",
-    full: Annotated[
-        bool,
+        list[str] | None,
         typer.Option(
-            "--full", help="Use the full step for every setting instead of the fast kernel."
+            "--walk",
+            help=(
+                "Walk-forward: anchored (windows from the first bar) or rolling, and the number of"
+                " folds: rolling,folds=4."
+            ),
         ),
-    ] = False,
-    pool_fee: PoolFee = "10bps",
-    depth: PoolDepth = "1000000000",
-    pool: PoolCurveName = "v2",
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run",
+            help=(
+                "How it runs: full (the full step for every setting instead of the fast kernel), cores"
+                " (default all), scheduler (Dask, for the full step): full,cores=4."
+            ),
+        ),
+    ] = None,
+    market: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--market",
+            help=(
+                "The simulated market, NAME=VALUE: cost=10bps,depth=1000000000. Names: cost (pool fee),"
+                " depth (of a pool's side), pool (v2, or v3 over the full range), gas (20 gwei; needs the"
+                " full step), gas-prices (a file), latency (bars), seed; repeatable."
+            ),
+        ),
+    ] = None,
     value: StartValue = "10000",
-    gas: Annotated[
-        str, typer.Option("--gas", help="Gas price, such as 20 gwei; needs the full step.")
-    ] = "0 wei",
-    gas_prices: GasPrices = None,
     native: NativeAsset = "",
-    latency: Latency = 0,
     numeraire: Numeraire = "",
     symbol_mapping: SymbolMapping = None,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
-    cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all.")] = 0,
-    scheduler: Annotated[
-        str, typer.Option("--scheduler", help="Dask scheduler for the full step: tcp://HOST:8786.")
-    ] = "",
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -488,27 +481,18 @@ def tune(
 
     page_paths = report_paths("tune", html, config, keep)
     price_path = api.prices_file(prices, sample)
-    market_options = api.MarketOptions(
-        pool_fee, depth, value, pool, gas, latency, seed, gas_prices_path=gas_prices
-    )
+    run_values = RUN.parse(run)
+    engine = run_values.get("engine", "")
+    if engine not in ("", "full"):
+        raise ConfigError(f"--run: {engine!r}", "write full, cores=N or scheduler=tcp://HOST:8786")
+    market_options = api.MarketOptions(start_value=value, **TUNE_MARKET.parse(market))
     tune_options = api.TuneOptions(
         band,
         every,
-        destination,
-        allocator,
-        trigger,
-        stop,
-        tracking,
-        zone,
-        calendar,
-        objective,
-        walk,
-        folds,
-        window,
-        rechoose,
-        full,
-        tax,
-        lots,
+        without_kernel=engine == "full",
+        **GRID.parse(grid),
+        **OBJECTIVE.parse(objective),
+        **WALK.parse(walk),
     )
     portfolio_options = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()
@@ -532,8 +516,8 @@ def tune(
 
         tune_result = api.run_tune(
             prepared_search,
-            cores=cores,
-            scheduler=scheduler,
+            cores=run_values.get("cores", 0),
+            scheduler=run_values.get("scheduler", ""),
             folder=folder,
             confirm=None if yes else confirm,
             progress=progress,

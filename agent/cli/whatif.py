@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.display.terminal import Document, emit, interruptible, note, out, safe_text, say
-from agent.cli.options import AsJson, Heading, command
+from agent.cli.options import AsJson, GroupedOption, Heading, command
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
@@ -30,135 +30,48 @@ Shock = Annotated[
         "--shock", help="Moves the price of one asset first: ALT=-50%, ALT=+30%; repeatable."
     ),
 ]
-FUTURES_PANEL = "Futures"
-"""Heading of the options about futures."""
-Notional = Annotated[
-    str,
+FUTURES = GroupedOption(
+    "--futures",
+    (
+        "notional",
+        "target",
+        "band",
+        "margin",
+        "leverage",
+        "leverage-band",
+        "max-leverage",
+        "max-utilisation",
+        "max-position",
+        "spot-multiple",
+        "stress",
+        "lot",
+        "hedge",
+        "tax",
+        "funding",
+        "horizon",
+    ),
+    unnamed="notional",
+    former_options={
+        "--futures-target": "--futures target=VALUE",
+        "--futures-band": "--futures band=VALUE",
+    },
+    fields={"stress": "stress_move"},
+)
+Futures = Annotated[
+    list[str] | None,
     typer.Option(
         "--futures",
-        help="Futures notional: BTC=10500,ETH=-2000; negative for a short.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-FuturesTarget = Annotated[
-    str,
-    typer.Option(
-        "--futures-target",
-        help="Target weights of the notional in percent: BTC=50,ETH=-50.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-FuturesBand = Annotated[
-    str,
-    typer.Option(
-        "--futures-band",
-        help="Drift of a notional weight that triggers a rebalance: 5%.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-Margin = Annotated[
-    str,
-    typer.Option(
-        "--margin",
-        help="Value of the margin account; default: the sum of --value.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-Leverage = Annotated[
-    str,
-    typer.Option(
-        "--leverage",
-        help="Target leverage: 2x; default: keep the notional.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-LeverageBand = Annotated[
-    str,
-    typer.Option(
-        "--leverage-band",
-        help="Drift of the leverage, as a share of its target, that triggers; with --leverage 20%; off.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-MaxPosition = Annotated[
-    str,
-    typer.Option(
-        "--max-position",
-        help="Maximum share of one position in the notional: 60%.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-MaxLeverage = Annotated[
-    str,
-    typer.Option("--max-leverage", help="Maximum leverage: 4x.", rich_help_panel=FUTURES_PANEL),
-]
-MaxUtilisation = Annotated[
-    str,
-    typer.Option(
-        "--max-utilisation",
-        help="Maximum initial margin over account value: 60%.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-SpotMultiple = Annotated[
-    str,
-    typer.Option(
-        "--spot-multiple",
-        help="Maximum notional per spot value: 2.5x.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-StressMove = Annotated[
-    str,
-    typer.Option(
-        "--stress",
-        help="Adverse price move that the account must survive: 20%.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-Hedge = Annotated[
-    str,
-    typer.Option(
-        "--hedge",
-        help="Share of an overweight to short instead of sell: 50%.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-Tax = Annotated[
-    str,
-    typer.Option(
-        "--tax",
-        help="With --horizon: tax on selling the share that may be shorted: ETH=120.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-FundingRate = Annotated[
-    str,
-    typer.Option(
-        "--funding",
-        help="With --horizon: daily funding paid by longs: ETH=0.03%; negative if shorts pay.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-Horizon = Annotated[
-    str,
-    typer.Option(
-        "--horizon",
-        help="Compare sale and short over this time, such as 30d, and choose the cheaper.",
-        rich_help_panel=FUTURES_PANEL,
-    ),
-]
-Lot = Annotated[
-    str,
-    typer.Option(
-        "--lot",
-        help="Smallest contract size, at the prices in --price: BTC=0.001.",
-        rich_help_panel=FUTURES_PANEL,
+        help=(
+            "Futures notional, negative for a short, then NAME=VALUE:"
+            " BTC=10500,ETH=-2000,leverage=2x,margin=5000. Names: target (weights in percent), band,"
+            " margin, leverage, leverage-band, max-leverage, max-utilisation, max-position,"
+            " spot-multiple, stress, lot, hedge, and with horizon tax and funding; repeatable."
+        ),
     ),
 ]
 
 
-@command(Heading.TRY, 30)
+@command(Heading.TRY, 30, FUTURES)
 @interruptible
 def whatif(
     target: Annotated[
@@ -195,54 +108,23 @@ def whatif(
         str, typer.Option("--network", help="Network of the gas: ethereum (default), base, …")
     ] = "",
     shock: Shock = None,
-    futures: Notional = "",
-    futures_target: FuturesTarget = "",
-    futures_band: FuturesBand = "",
-    margin: Margin = "",
-    leverage: Leverage = "",
-    leverage_band: LeverageBand = "",
-    max_leverage: MaxLeverage = "",
-    max_utilisation: MaxUtilisation = "",
-    max_position: MaxPosition = "",
-    spot_multiple: SpotMultiple = "",
-    stress_move: StressMove = "",
-    hedge: Hedge = "",
-    tax: Tax = "",
-    funding: FundingRate = "",
-    horizon: Horizon = "",
-    lot: Lot = "",
+    futures: Futures = None,
     as_json: AsJson = False,
 ) -> None:
     """Shows what a rebalance would do with these values, and alert prices. Needs no chain and no
     config.
 
-    With --futures it adds leverage, margin, orders in contracts, and the hedge of overweight
-    assets.
+    With --futures it adds leverage, margin, orders in contracts, and with hedge the hedge of
+    overweight assets.
     """
     from agent import app as api
     from agent.errors import ConfigError
 
-    futures_texts = {
-        "--futures-target": futures_target,
-        "--futures-band": futures_band,
-        "--margin": margin,
-        "--leverage": leverage,
-        "--leverage-band": leverage_band,
-        "--max-leverage": max_leverage,
-        "--max-utilisation": max_utilisation,
-        "--max-position": max_position,
-        "--spot-multiple": spot_multiple,
-        "--stress": stress_move,
-        "--hedge": hedge,
-        "--tax": tax,
-        "--funding": funding,
-        "--horizon": horizon,
-        "--lot": lot,
-    }
-    options_without_futures = [option for option, text in futures_texts.items() if text]
-    if options_without_futures and not futures:
+    futures_texts = FUTURES.parse(futures)
+    notional = futures_texts.get("notional", "")
+    if futures_texts and not notional:
         raise ConfigError(
-            f"{options_without_futures[0]}: needs --futures",
+            "--futures: no market is named",
             "name each market with its notional, such as --futures BTC=0",
         )
     what_if = api.what_if(
@@ -257,30 +139,12 @@ def whatif(
             native,
             network,
             shock or (),
-            futures,
+            notional,
         )
     )
     document = what_if_document(what_if)
-    if futures:
-        futures_options = api.FuturesOptions(
-            notional=futures,
-            target=futures_target,
-            band=futures_band,
-            margin=margin,
-            leverage=leverage,
-            leverage_band=leverage_band,
-            max_leverage=max_leverage,
-            max_utilisation=max_utilisation,
-            max_position=max_position,
-            spot_multiple=spot_multiple,
-            stress_move=stress_move,
-            price=price,
-            lot=lot,
-            hedge=hedge,
-            tax=tax,
-            funding=funding,
-            horizon=horizon,
-        )
+    if notional:
+        futures_options = api.FuturesOptions(**futures_texts, price=price)
         if shock:
             futures_options = api.shocked_futures(
                 futures_options, what_if.shock_bps_by_symbol, what_if.total

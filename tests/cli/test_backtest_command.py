@@ -25,7 +25,7 @@ HALVES = ("--target", "WBTC=50,USD=50", "--band", "10%abs")
 
 
 def test_its_document_adds_up(bare: Bare) -> None:
-    said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--cost", "30bps", "--json")
+    said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--market", "cost=30bps", "--json")
     assert said.code == 0, said.why
     found = said.json
     costs = {kind: Fraction(text) for kind, text in found["costs"].items()}
@@ -208,9 +208,9 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         (("--target", "WBTC=50,USD=50", "--tracking", "lax"), "strictness"),
         (("--target", "WBTC=50,USD=40", "--band", "5%abs"), "sums to 90%"),
         (("--target", "WBTC=50,DOGE=30,USD=20", "--band", "5%abs"), "DOGE is not in the file"),
-        ((*HALVES, "--cost", "much"), "--cost"),
-        ((*HALVES, "--pool", "v4"), "--pool"),
-        ((*HALVES, "--gas", "20 gwei"), "--gas: the native coin has no price"),
+        ((*HALVES, "--market", "cost=much"), "--market cost"),
+        ((*HALVES, "--market", "pool=v4"), "--market pool"),
+        ((*HALVES, "--market", "gas=20 gwei"), "--market gas: the native coin has no price"),
         ((*HALVES, "--native", "DOGE"), "--native: 'DOGE'"),
         ((*HALVES, "--destination", "zone"), "--destination"),
         ((*HALVES, "--as", "DOGE=BTC"), "--as: 'DOGE' is not in the file"),
@@ -223,11 +223,11 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         ((*HALVES, "--flow", "2021-03-01=-50000"), "not below the portfolio's value"),
         ((*HALVES, "--funding", "none.csv"), "--funding: 'none.csv' is not a file"),
         ((*HALVES, "--flows-in", "gold"), "--flows-in: 'gold'"),
-        ((*HALVES, "--gone", "sell"), "--gone: 'sell'"),
-        ((*HALVES, "--gas", "1 gwei", "--gas-prices", "gas.csv"), "--gas-prices: --gas sets another price"),
-        ((*HALVES, "--pool-state", "WBTC=pool.json"), "--pool-state: 'WBTC=pool.json'"),
-        ((*HALVES, "--pool-state", "WBTC/DOGE=pool.json"), "--pool-state: 'DOGE' is not in the portfolio"),
-        ((*HALVES, "--decimals", "WBTC=many"), "--decimals WBTC: 'many'"),
+        ((*HALVES, "--market", "gone=sell"), "--market gone: 'sell'"),
+        ((*HALVES, "--market", "gas=1 gwei,gas-prices=gas.csv"), "--market gas-prices: --market gas sets another price"),
+        ((*HALVES, "--market", "pool-state=WBTC=pool.json"), "--market pool-state: 'WBTC=pool.json'"),
+        ((*HALVES, "--market", "pool-state=WBTC/DOGE=pool.json"), "--market pool-state: 'DOGE' is not in the portfolio"),
+        ((*HALVES, "--market", "decimals=WBTC=many"), "--market decimals WBTC: 'many'"),
         (("--target", "WBTC=50,LINK=50", "--band", "5%abs", "--flow", "2021-03-01=5"), "USD is not an asset of the portfolio"),
     ],
 )

@@ -63,7 +63,15 @@ ONLY_HEDGES = {'leverage = "2x"': 'leverage = "0x"', 'weight = "100%"': 'weight 
 
 def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare: Bare, tmp_path: Path) -> None:
     config, page = config_of(tmp_path, **ONLY_HEDGES), tmp_path / "page.html"
-    made = ("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 140, 140, 290, 290, 145, 145)), "--margin", "4000")
+    made = (
+        "backtest",
+        "--config",
+        str(config),
+        "--prices",
+        str(prices(tmp_path, 100, 140, 140, 290, 290, 145, 145)),
+        "--futures",
+        "margin=4000",
+    )
     said = bare(*made, "--html", str(page), "--json")
     assert said.code == 0, said.why
     assert not misfits(BacktestDocument, said.json)
@@ -94,7 +102,7 @@ def test_the_health_of_strategies_is_shown(bare: Bare, tmp_path: Path) -> None:
     )
     file = tmp_path / "prices.csv"
     file.write_text("time,WETH\n" + "".join(f"{1_609_459_200 + 86_400 * day},{100 * 0.994**day + (day % 2)}\n" for day in range(75)))
-    made = ("backtest", "--config", str(config), "--prices", str(file), "--margin", "4000")
+    made = ("backtest", "--config", str(config), "--prices", str(file), "--futures", "margin=4000")
     said = bare(*made, "--html", str(page), "--json")
     assert said.code == 0, said.why
     assert not misfits(BacktestDocument, said.json)
@@ -112,6 +120,6 @@ def test_the_health_of_strategies_is_shown(bare: Bare, tmp_path: Path) -> None:
 
 def test_a_reserve_beside_a_config_is_refused(bare: Bare, tmp_path: Path) -> None:
     config = config_of(tmp_path, **ONLY_HEDGES)
-    said = bare("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 100)), "--reserve", "10", "--json")
+    said = bare("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 100)), "--futures", "reserve=10", "--json")
     assert said.code == 2
-    assert said.json["error"]["message"].startswith("--reserve")
+    assert said.json["error"]["message"].startswith("--futures reserve")

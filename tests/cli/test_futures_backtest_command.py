@@ -1,4 +1,4 @@
-"""`trimtab backtest --futures-target`: its document, its words, and what it refuses."""
+"""`trimtab backtest --futures`: its document, its words, and what it refuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pl = pytest.importorskip("polars")
 
 Bare = Callable[..., Said]
 FUNDED = ("time,symbol,rate", "2021-01-02,BTCUSDT,0.01", "2021-01-03,BTCUSDT,0.01")
-FREE = ("--venue", "fee=0bps,slippage=0bps")
+FREE = ("--futures", "fee=0bps,slippage=0bps")
 
 
 def files(folder: Path, *closes: float) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def files(folder: Path, *closes: float) -> tuple[str, ...]:
 
 def test_a_book_alone_prints_its_profit_by_source(bare: Bare, tmp_path: Path) -> None:
     """20,000 of BTC are bought on the second day; one funding of 1 % is paid on them at 100, before a rise of 5 %."""
-    made = ("backtest", *files(tmp_path, 100, 100, 100, 105), "--futures-target", "BTC=100", *FREE)
+    made = ("backtest", *files(tmp_path, 100, 100, 100, 105), "--futures", "BTC=100", *FREE)
     said = bare(*made, "--json")
     assert said.code == 0, said.why
     assert set(said.json) == {"futures"}
@@ -52,7 +52,7 @@ def test_a_book_alone_prints_its_profit_by_source(bare: Bare, tmp_path: Path) ->
 def test_with_a_spot_portfolio_both_are_one_portfolio(bare: Bare, tmp_path: Path) -> None:
     spot = ("backtest", *files(tmp_path, 100, 100, 130, 105), "--target", "BTC=50,USD=50", "--band", "5%abs", "--json")
     alone = bare(*spot).json
-    both = bare(*spot, "--futures-target", "BTC=-100", "--spot-multiple", "1x").json
+    both = bare(*spot, "--futures", "BTC=-100,spot-multiple=1x").json
     assert (alone["start_value"], both["start_value"]) == ("10000", "20000"), "the wallet and the margin"
     assert not misfits(BacktestDocument, both)
     (fill,) = both["futures"]["agent"]["fills"][:1]
@@ -64,7 +64,7 @@ def test_with_a_spot_portfolio_both_are_one_portfolio(bare: Bare, tmp_path: Path
 def test_the_report_draws_leverage_margin_and_funding_over_time(bare: Bare, tmp_path: Path, spot: tuple[str, ...]) -> None:
     page = tmp_path / "page.html"
     said = bare(
-        "backtest", *files(tmp_path, 100, 100, 80, 105), "--futures-target", "BTC=100", "--leverage", "3x",
+        "backtest", *files(tmp_path, 100, 100, 80, 105), "--futures", "BTC=100,leverage=3x",
         *spot, "--html", str(page), "--json",
     )  # fmt: skip
     assert said.code == 0, said.why
@@ -83,15 +83,15 @@ def test_the_report_draws_leverage_margin_and_funding_over_time(bare: Bare, tmp_
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--futures-target", "BTC=60"), "--futures-target: absolute weights must sum to 100 %"),
-        (("--futures-target", "DOGE=100"), "--prices: no symbol DOGE"),
-        (("--futures-target", "BTC=100", "--max-leverage", "4"), "--max-leverage: '4' has no unit"),
-        (("--futures-target", "BTC=100", "--venue", "tax=1%"), "--venue: 'tax'"),
-        (("--futures-target", "BTC=100", "--venue", "penalty=60%"), "--venue penalty: 60%"),
-        (("--futures-target", "BTC=100", "--lot", "ETH=1"), "--lot: 'ETH' has no target"),
-        (("--futures-target", "BTC=100", "--lot", "BTC=0"), "--lot BTC: must be above 0"),
-        (("--futures-target", "BTC=100", "--margin", "0"), "--margin: must be above 0"),
-        (("--futures-target", "BTC=100", "--spot-multiple", "2x"), "--spot-multiple: no spot portfolio"),
+        (("--futures", "BTC=60"), "--futures target: absolute weights must sum to 100 %"),
+        (("--futures", "DOGE=100"), "--prices: no symbol DOGE"),
+        (("--futures", "BTC=100,max-leverage=4"), "--futures max-leverage: '4' has no unit"),
+        (("--futures", "BTC=100", "--futures", "tax=1%"), "--futures: 'tax=1%' beside 'BTC=100'"),
+        (("--futures", "BTC=100,penalty=60%"), "--futures penalty: 60%"),
+        (("--futures", "BTC=100,lot=ETH=1"), "--futures lot: 'ETH' has no target"),
+        (("--futures", "BTC=100,lot=BTC=0"), "--futures lot BTC: must be above 0"),
+        (("--futures", "BTC=100,margin=0"), "--futures margin: must be above 0"),
+        (("--futures", "BTC=100,spot-multiple=2x"), "--futures spot-multiple: no spot portfolio"),
     ],
 )
 def test_a_mistake_in_an_option_is_named(bare: Bare, tmp_path: Path, options: tuple[str, ...], named: str) -> None:
@@ -101,7 +101,7 @@ def test_a_mistake_in_an_option_is_named(bare: Bare, tmp_path: Path, options: tu
 
 
 def test_a_leverage_limit_of_zero_opens_nothing(bare: Bare, tmp_path: Path) -> None:
-    said = bare("backtest", *files(tmp_path, 100, 100, 100), "--futures-target", "BTC=100", "--max-leverage", "0x", "--json")
+    said = bare("backtest", *files(tmp_path, 100, 100, 100), "--futures", "BTC=100,max-leverage=0x", "--json")
     assert said.code == 0, said.why
     agent = said.json["futures"]["agent"]
     assert (agent["final_value"], agent["fills"]) == ("10000", [])
@@ -122,7 +122,7 @@ def test_hourly_prices_liquidate_the_held_book_alone(bare: Bare, tmp_path: Path,
     if until is not None:
         prices = tmp_path / "cut.parquet"
         pl.read_parquet(HOURLY).filter(pl.col("time") < until).write_parquet(prices)
-    said = bare("backtest", "--prices", str(prices), "--funding", str(funding), "--futures-target", target, "--leverage", "3x", "--json")
+    said = bare("backtest", "--prices", str(prices), "--funding", str(funding), "--futures", target, "--futures", "leverage=3x", "--json")
     assert said.code == 0, said.why
     found = said.json["futures"]
     assert not found["agent"]["liquidations"]
@@ -138,8 +138,8 @@ def test_hourly_prices_liquidate_the_held_book_alone(bare: Bare, tmp_path: Path,
 @pytest.mark.slow
 @pytest.mark.parametrize(("bars", "seeds"), [(20, 1), pytest.param(30, 2, marks=pytest.mark.slow)])
 def test_stress_shows_what_margin_calls_take_from_both_books(bare: Bare, bars: int, seeds: int) -> None:
-    made = ("stress", "--sample", "--futures-target", "BTC=100", "--leverage", "3x", "--step-paths", "1")
-    said = bare(*made, "--bars", str(bars), "--seeds", str(seeds), "--json")
+    made = ("stress", "--sample", "--futures", "BTC=100,leverage=3x", "--paths", "step-paths=1")
+    said = bare(*made, "--paths", f"bars={bars!s},seeds={seeds!s}", "--json")
     assert said.code == 0, said.why
     assert set(said.json) == {"futures"}
     found = said.json["futures"]
@@ -148,6 +148,6 @@ def test_stress_shows_what_margin_calls_take_from_both_books(bare: Bare, bars: i
     assert list(cases) == ["calm", "gap-10", "gap-20", "gap-30", "funding-spike", "mark-off-index", "paused", "crash-rally"]
     assert cases["crash-rally"]["agent"]["liquidated_paths"] == 0
     assert Fraction(cases["gap-30"]["held"]["worst_loss"]) > Fraction(cases["gap-10"]["held"]["worst_loss"])
-    shown = bare(*made, "--bars", "12", "--seeds", "1")
+    shown = bare(*made, "--paths", "bars=12,seeds=1")
     for word in ("Futures, 12 bars", "crash-rally", "consecutive bars at most"):
         assert word in shown.out

@@ -1,4 +1,4 @@
-"""`trimtab whatif --hedge --horizon`: what a sale and a short cost, and which is taken."""
+"""`trimtab whatif --futures hedge=…,horizon=…`: what a sale and a short cost, and which is taken."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import pytest
 from tests.cli.tools import Said
 
 Bare = Callable[..., Said]
-OVERWEIGHT = ("whatif", "--target", "ETH=40,USD=60", "--value", "ETH=8000,USD=6000", "--futures", "ETH=0", "--hedge", "50%")
+OVERWEIGHT = ("whatif", "--target", "ETH=40,USD=60", "--value", "ETH=8000,USD=6000", "--futures", "ETH=0,hedge=50%")
 
 
 @pytest.mark.parametrize(
     ("options", "sale", "short", "shorted"),
     [
-        (("--tax", "ETH=60", "--funding", "ETH=-0.03%"), "61.2", "13.2", "1200"),
-        (("--funding", "ETH=0.01%"), "1.2", "-1.2", "1200"),
-        (("--tax", "ETH=1", "--funding", "ETH=-0.03%"), "2.2", "13.2", "0"),
+        (("--futures", "tax=ETH=60,funding=ETH=-0.03%"), "61.2", "13.2", "1200"),
+        (("--futures", "funding=ETH=0.01%"), "1.2", "-1.2", "1200"),
+        (("--futures", "tax=ETH=1,funding=ETH=-0.03%"), "2.2", "13.2", "0"),
         ((), "1.2", "2.4", "0"),
     ],
 )
 def test_the_cheaper_of_sale_and_short_is_taken(bare: Bare, options: tuple[str, ...], sale: str, short: str, shorted: str) -> None:
     """Of 2,400 overweight half may be shorted: 1,200 cost 1.20 to sell, 2.40 to short, and 30 days of funding."""
-    said = bare(*OVERWEIGHT, "--horizon", "30d", *options, "--json")
+    said = bare(*OVERWEIGHT, "--futures", "horizon=30d", *options, "--json")
     assert said.code == 0, said.why
     (hedge,) = said.json["futures"]["hedges"]
     assert (hedge["cost_of_sale"], hedge["cost_of_hedge"], hedge["short"]) == (sale, short, shorted)
     for words in (f"a sale costs {sale} (fees 1.2, impact 0, tax ", f"a short {short} over 30 days (fees 2.4, funding "):
         assert words in hedge["reason"], hedge["reason"]
     assert hedge["reason"].endswith("it is sold" if shorted == "0" else "it is shorted")
-    assert "a sale costs" in bare(*OVERWEIGHT, "--horizon", "30d", *options).out
+    assert "a sale costs" in bare(*OVERWEIGHT, "--futures", "horizon=30d", *options).out
 
 
 def test_without_a_horizon_the_share_is_shorted_uncompared(bare: Bare) -> None:
@@ -42,9 +42,9 @@ def test_without_a_horizon_the_share_is_shorted_uncompared(bare: Bare) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--tax", "ETH=60"), "--tax, --funding: --horizon is missing"),
-        (("--horizon", "30d", "--tax", "BTC=60"), "--tax: 'BTC' has no value"),
-        (("--horizon", "soon"), "--horizon"),
+        (("--futures", "tax=ETH=60"), "--futures tax, funding: horizon is missing"),
+        (("--futures", "horizon=30d,tax=BTC=60"), "--futures tax: 'BTC' has no value"),
+        (("--futures", "horizon=soon"), "--futures horizon"),
     ],
 )
 def test_a_mistake_in_the_comparison_is_named(bare: Bare, options: tuple[str, ...], named: str) -> None:

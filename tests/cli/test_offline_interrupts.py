@@ -21,9 +21,9 @@ TARGET = ("--sample", "--target", "BTC=40,ETH=30,USD=30")
 LONG = {
     "backtest": ("backtest", *TARGET, "--band", "1%rel", "--every", "1h"),
     "backtest as JSON": ("backtest", *TARGET, "--band", "1%rel", "--every", "1h", "--json"),
-    "stress in this process": ("stress", *TARGET, "--band", "5%rel", "--paths", "200000", "--scenarios", "crash", "--cores", "1", "--yes"),
-    "stress in many": ("stress", *TARGET, "--band", "5%rel", "--paths", "200000", "--scenarios", "all", "--cores", "2", "--yes"),
-    "tune": ("tune", *TARGET, "--band", "1%rel..20%rel:30", "--every", "1d,7d", "--full", "--cores", "2", "--yes"),
+    "stress in this process": ("stress", *TARGET, "--band", "5%rel", "--paths", "200000,cores=1", "--scenarios", "crash", "--yes"),
+    "stress in many": ("stress", *TARGET, "--band", "5%rel", "--paths", "200000,cores=2", "--scenarios", "all", "--yes"),
+    "tune": ("tune", *TARGET, "--band", "1%rel..20%rel:30", "--every", "1d,7d", "--run", "full,cores=2", "--yes"),
 }  # fmt: skip
 IMPORTS, WORKS = 0.7, 2.8
 """Processor seconds of all its processes after which it still imports, and after which it works, on a busy machine too."""

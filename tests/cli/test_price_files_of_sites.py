@@ -17,7 +17,7 @@ Bare = Callable[..., Said]
 COMMANDS = {
     "backtest": ("--band", "10%rel"),
     "tune": ("--band", "5%rel,10%rel", "--every", "7d"),
-    "stress": ("--band", "10%rel", "--paths", "20", "--step-paths", "1", "--bars", "8", "--scenarios", "crash"),
+    "stress": ("--band", "10%rel", "--paths", "20,step-paths=1,bars=8", "--scenarios", "crash"),
 }
 PORTFOLIO = ("--target", "BTC=50,USD=50", "--numeraire", "USD")
 

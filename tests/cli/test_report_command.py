@@ -26,7 +26,7 @@ RUN = ("backtest", "--prices", str(WEEKLY), "--target", "WBTC=50,USD=50", "--ban
 
 def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.html"
-    said = bare(*RUN, "--cost", "30bps", "--html", str(path), "--json")
+    said = bare(*RUN, "--market", "cost=30bps", "--html", str(path), "--json")
     assert said.code == 0, said.why
     assert said.json["report"] == [str(path), str(path.with_suffix(".json"))]
     page, told = path.read_text(), json.loads(path.with_suffix(".json").read_text())
@@ -86,7 +86,7 @@ def test_the_command_and_the_picture_of_the_readme_are_one_run(bare: Bare) -> No
 
 def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:
     """Of the sample too: tests/cli/test_backtest_command.py."""
-    free, paid = bare(*RUN), bare(*RUN, "--gas", "20 gwei", "--native", "WBTC")
+    free, paid = bare(*RUN), bare(*RUN, "--market", "gas=20 gwei", "--native", "WBTC")
     assert free.code == paid.code == 0, free.err + paid.err
     assert "cost: gas" in free.out
     assert "not counted" in free.out

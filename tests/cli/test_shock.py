@@ -22,13 +22,9 @@ STRESSED = (
     "--band",
     "10%abs",
     "--paths",
-    "20",
-    "--step-paths",
-    "1",
-    "--bars",
-    "20",
-    "--crash-bars",
-    "2",
+    "20,step-paths=1,bars=20",
+    "--scenarios",
+    "crash-bars=2",
 )
 POLICY = ("--target", "WBTC=50,LINK=20,USD=30", "--scenarios", "crash", "--limits", "off")
 
@@ -74,7 +70,7 @@ def test_prices_move_with_their_asset_and_the_words_name_the_shock(bare: Bare) -
     ids=["long falls", "short rises", "market without spot", "margin of the spot values"],
 )
 def test_notionals_and_margin_of_futures_move_too(bare: Bare, futures: str, shock: str, margin: str, after: tuple[str, ...]) -> None:
-    given = ("--margin", margin) if margin else ()
+    given = ("--futures", f"margin={margin}") if margin else ()
     printed = bare(*THREE, "--futures", futures, *given, "--shock", shock, "--json")
     assert printed.code == 0, printed.why
     futures_document = printed.json["futures"]
@@ -84,7 +80,7 @@ def test_notionals_and_margin_of_futures_move_too(bare: Bare, futures: str, shoc
 def test_w3_alts_double_by_a_shock(bare: Bare) -> None:
     printed = bare(
         *("whatif", "--target", "BTC=30,ETH=30,ALT=40", "--value", "BTC=3000,ETH=3000,ALT=4000", "--band", "15%abs"),
-        *("--shock", "ALT=+100%", "--futures", "BTC=17500,ETH=17500", "--max-leverage", "4x", "--json"),
+        *("--shock", "ALT=+100%", "--futures", "BTC=17500,ETH=17500,max-leverage=4x", "--json"),
     )
     assert printed.json["trades"] == {"BTC": "1200", "ETH": "1200", "ALT": "-2400"}
     assert (printed.json["futures"]["leverage"], printed.json["futures"]["triggers"]) == ("2.5", [])
@@ -110,29 +106,30 @@ def test_a_name_that_is_no_asset_or_a_move_that_is_none_is_refused(bare: Bare, s
     assert printed.code == 2
     assert named in printed.json["error"]["message"]
     assert remedy in printed.json["error"]["remedy"]
-    stressed = bare(*STRESSED, *POLICY, "--shock", shock.replace("ALT", "LINK").replace("alt", "link"), "--json")
+    stressed = bare(*STRESSED, *POLICY, "--scenarios", "shock=" + shock.replace("ALT", "LINK").replace("alt", "link"), "--json")
     assert stressed.code == 2
+    named = named.replace("--shock", "--scenarios shock")
     assert named.replace("ALT", "LINK").replace("alt", "link") in stressed.json["error"]["message"]
 
 
 def test_the_unit_of_all_values_and_a_margin_that_is_gone_are_refused(bare: Bare) -> None:
     printed = bare("whatif", "--target", "BTC=50,USD=50", "--value", "BTC=5,USD=5", "--numeraire", "USD", "--shock", "USD=-5%", "--json")
     assert (printed.code, "unit of all values" in printed.json["error"]["message"]) == (2, True)
-    gone = bare(*THREE, "--futures", "BTC=30000", "--margin", "5000", "--shock", "BTC=-20%", "--json")
+    gone = bare(*THREE, "--futures", "BTC=30000,margin=5000", "--shock", "BTC=-20%", "--json")
     assert gone.code == 2
     assert "the positions lose 6000, all of the margin of 5000" in gone.json["error"]["message"].replace(",000", "000").replace(".00", "")
 
 
 def test_stress_runs_a_shock_beside_the_scenarios_and_moves_that_coin_alone(bare: Bare) -> None:
-    one = bare(*STRESSED, *POLICY, "--shock", "LINK=-50%", "--json")
+    one = bare(*STRESSED, *POLICY, "--scenarios", "shock=LINK=-50%", "--json")
     assert one.code == 0, one.why
     cases = {case["name"]: float(case["loss"]["worst"]) for case in one.json["cases"]}
     assert list(cases) == ["resampled blocks", "jump diffusion", "calm", "crash", "shock"]
     assert 0 < cases["shock"] < cases["crash"], "a fifth of the portfolio falls, not seven tenths"
     assert one.json["parameters"]["shock"] == "LINK -5000 bps"
-    both = bare(*STRESSED, *POLICY, "--shock", "LINK=-50%", "--shock", "WBTC=-50%", "--json").json
+    both = bare(*STRESSED, *POLICY, "--scenarios", "shock=LINK=-50%,shock=WBTC=-50%", "--json").json
     assert float(both["cases"][-1]["loss"]["worst"]) == pytest.approx(cases["crash"], abs=1e-6), "both together are the crash"
-    rise = bare(*STRESSED, *POLICY, "--shock", "WBTC=+30%", "--json").json
+    rise = bare(*STRESSED, *POLICY, "--scenarios", "shock=WBTC=+30%", "--json").json
     assert float(rise["cases"][-1]["loss"]["worst"]) < 0
     assert (
         len({one.json["config_hash"], both["config_hash"], rise["config_hash"], bare(*STRESSED, *POLICY, "--json").json["config_hash"]})
@@ -142,11 +139,17 @@ def test_stress_runs_a_shock_beside_the_scenarios_and_moves_that_coin_alone(bare
 
 @pytest.mark.slow
 def test_stress_shocks_a_market_of_a_futures_book(bare: Bare) -> None:
-    book = (*STRESSED[:3], "--bars", "12", "--step-paths", "1", "--seeds", "1", "--futures-target", "WBTC=60,LINK=-40", "--leverage", "1x")
-    falls = bare(*book, "--shock", "WBTC=-30%", "--json")
+    book = (
+        *STRESSED[:3],
+        "--paths",
+        "bars=12,step-paths=1,seeds=1",
+        "--futures",
+        "WBTC=60,LINK=-40,leverage=1x",
+    )
+    falls = bare(*book, "--scenarios", "shock=WBTC=-30%", "--json")
     assert falls.code == 0, falls.why
     worst = {case["name"]: float(case["agent"]["worst_loss"]) for case in falls.json["futures"]["cases"]}
     assert list(worst)[-1] == "shock"
     assert worst["shock"] > worst["calm"], "a long loses by a fall"
-    refused = bare(*book, "--shock", "USD=-30%", "--json")
+    refused = bare(*book, "--scenarios", "shock=USD=-30%", "--json")
     assert (refused.code, "'USD' is not an asset" in refused.json["error"]["message"]) == (2, True)

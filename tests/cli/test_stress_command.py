@@ -18,7 +18,7 @@ pytest.importorskip("numba")
 Bare = Callable[..., Said]
 WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
 POLICY = ("--target", "WBTC=50,USD=50", "--band", "10%abs")
-FEW = ("--paths", "30", "--step-paths", "1", "--bars", "20", "--crash-bars", "2")
+FEW = ("--paths", "30,step-paths=1,bars=20", "--scenarios", "crash-bars=2")
 
 
 def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: P
 
 
 def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:
-    said = bare("stress", "--prices", str(WEEKLY), *POLICY, *FEW, "--step-paths", "1", "--limits", "off")
+    said = bare("stress", "--prices", str(WEEKLY), *POLICY, *FEW, "--paths", "step-paths=1", "--limits", "off")
     assert said.code == 0, said.why
     for word in ("resampled blocks", "crash", "shortfall", "skipped: gas-spike: the native coin has no price", "seed 0"):
         assert word in said.out
@@ -61,11 +61,11 @@ def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:
     [
         (("--paths", "0"), "--paths: 0"),
         (("--paths", "900000"), "this may take"),
-        (("--block", "500"), "--block: 500 of 52 moves"),
-        (("--block", "1e9"), "--block"),
+        (("--paths", "block=500"), "--paths block: 500 of 52 moves"),
+        (("--paths", "block=1e9"), "--paths block"),
         (("--scenarios", "flood"), "--scenarios: 'flood'"),
         (("--sample",), "--prices or --sample: exactly one is needed"),
-        (("--drift", "up"), "--drift"),
+        (("--paths", "drift=up"), "--paths drift"),
         (("--limits", "mine"), "--limits"),
         (("--html", "report.txt"), "--html"),
     ],
@@ -85,7 +85,13 @@ def test_too_few_prices_are_named(bare: Bare, tmp_path: Path) -> None:
 
 
 def test_it_tries_the_sample(bare: Bare) -> None:
-    more = ("--paths", "20", "--step-paths", "1", "--bars", "20", "--crash-bars", "2", "--scenarios", "crash", "--json")
+    more = (
+        "--paths",
+        "20,step-paths=1,bars=20",
+        "--scenarios",
+        "crash,crash-bars=2",
+        "--json",
+    )
     said = bare("stress", "--sample", "--target", "BTC=50,USD=50", "--band", "10%abs", *more)
     assert said.code == 0, said.why
     assert said.json["interval_s"] == 86_400

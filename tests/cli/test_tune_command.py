@@ -126,17 +126,17 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
     ("more", "named"),
     [
         (("--objective", "growth"), "the grid is empty"),
-        (("--tracking", "lax"), "--tracking: 'lax'"),
-        (("--zone", "30d"), "--zone: a zone needs limits.plan_cost"),
-        (("--zone", "30m"), "--zone: '30m' is outside"),
+        (("--grid", "tracking=lax"), "--grid tracking: 'lax'"),
+        (("--grid", "zone=30d"), "--grid zone: a zone needs limits.plan_cost"),
+        (("--grid", "zone=30m"), "--grid zone: '30m' is outside"),
         (("--target", "A=60,B=40"), "tracking trades against USD"),
         (("--band", "5%rel", "--objective", "luck"), "--objective: 'luck'"),
         (("--band", "5%rel", "--walk", "back"), "--walk: 'back'"),
-        (("--band", "5%rel", "--folds", "0"), "--folds: 0"),
-        (("--band", "5%rel", "--allocator", "market_cap"), "--allocator: 'market_cap'"),
-        (("--band", "5%rel", "--allocator", "hrp", "--window", "2d"), "--window: shorter than 3 steps"),
-        (("--band", "5%rel", "--calendar", "40d"), "is outside the valid intervals"),
-        (("--band", "5%rel", "--gas", "20 gwei"), "--gas: the native coin has no price"),
+        (("--band", "5%rel", "--walk", "folds=0"), "--walk folds: 0"),
+        (("--band", "5%rel", "--grid", "allocator=market_cap"), "--grid allocator: 'market_cap'"),
+        (("--band", "5%rel", "--grid", "allocator=hrp,window=2d"), "--grid window: shorter than 3 steps"),
+        (("--band", "5%rel", "--objective", "calendar=40d"), "is outside the valid intervals"),
+        (("--band", "5%rel", "--market", "gas=20 gwei"), "--market gas: the native coin has no price"),
         (("--band", "5%rel", "--sample"), "--prices or --sample"),
         (("--band", "5%rel", "--config", "trimtab.toml"), "--config"),
     ],
@@ -221,8 +221,8 @@ def until(what: Callable[[], Any], why: str, seconds: float = 120) -> None:
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_done_twice(bare: Bare, prices: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
-    line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--full", "--yes", "--json", "--out", str(kept))
-    process = subprocess.Popen([*TRIMTAB, *line, "--cores", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--run", "full", "--yes", "--json", "--out", str(kept))
+    process = subprocess.Popen([*TRIMTAB, *line, "--run", "cores=2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until(lambda: len(list(kept.glob("runs-*.parquet"))) >= 2 or process.poll() is not None, "it did nothing")
     workers = [int(text) for text in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     process.kill()
@@ -231,7 +231,7 @@ def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_done_twice(bare: 
     assert len(workers) >= 2
     assert 2 <= len(before) < 7
     until(lambda: all(gone(one) for one in workers), "a process outlived the search that began it")
-    said = bare(*line, "--cores", "1")
+    said = bare(*line, "--run", "cores=1")
     assert said.code == 0, said.why
     assert said.json["resumed"] == len(before)
     after = {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in kept.glob("runs-*.parquet")}
@@ -298,7 +298,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
             (0, 1),
             short.allocator_schedule,
         )
-        with raises_field("--window", "3 steps"):
+        with raises_field("--grid", "window", "3 steps"):
             list(run_on_cluster(bad, bad.chunks(), address))  # what a run raises comes back as it was
 
         def pull(done: int, _runs: int) -> None:
@@ -307,7 +307,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 
         with pytest.raises(Retryable) as caught:
             api.run_tune(asked, scheduler=address, folder=kept, progress=pull)
-    assert mentions(caught.value.message, "--scheduler", f"{address}", "lost")
+    assert mentions(caught.value.message, "--run scheduler", f"{address}", "lost")
     assert "are kept" in caught.value.message
     assert "same command" in caught.value.remedy
     before = {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet")}

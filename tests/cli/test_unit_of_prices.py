@@ -91,7 +91,7 @@ def test_nor_is_it_in_past_results(weth_config: Path, tmp_path: Path) -> None:
 COMMANDS: dict[str, tuple[str, ...]] = {
     "backtest": ("--band", "10%rel"),
     "tune": ("--band", "5%rel,10%rel", "--yes"),
-    "stress": ("--band", "10%rel", "--paths", "1", "--step-paths", "1", "--yes"),
+    "stress": ("--band", "10%rel", "--paths", "1,step-paths=1", "--yes"),
 }
 
 

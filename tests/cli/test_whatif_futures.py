@@ -13,16 +13,16 @@ from tests.cli.tools import Said
 Bare = Callable[..., Said]
 SPOT = ("--target", "BTC=50,USD=50", "--value", "BTC=5000,USD=5000")
 CUT = {
-    "leverage": (("--futures", "BTC=10000", "--leverage", "15x", "--max-leverage", "10x"), "leverage_after", 10),
+    "leverage": (("--futures", "BTC=10000,leverage=15x,max-leverage=10x"), "leverage_after", 10),
     "leverage of two sides": (
-        ("--futures", "BTC=10000,ETH=-3000", "--leverage", "15x", "--max-leverage", "4x"),
+        ("--futures", "BTC=10000,ETH=-3000,leverage=15x,max-leverage=4x"),
         "leverage_after",
         4,
     ),
-    "what the margin allows": (("--futures", "BTC=10000", "--leverage", "40x"), "leverage_after", 10),
-    "utilisation": (("--futures", "BTC=10000", "--leverage", "9x", "--max-utilisation", "30%"), "leverage_after", 3),
-    "spot multiple": (("--futures", "BTC=10000", "--leverage", "9x", "--spot-multiple", "2x"), "leverage_after", 2),
-    "stress": (("--futures", "BTC=10000", "--leverage", "9x", "--stress", "30%"), "leverage_after", Decimal("2.91")),
+    "what the margin allows": (("--futures", "BTC=10000,leverage=40x"), "leverage_after", 10),
+    "utilisation": (("--futures", "BTC=10000,leverage=9x,max-utilisation=30%"), "leverage_after", 3),
+    "spot multiple": (("--futures", "BTC=10000,leverage=9x,spot-multiple=2x"), "leverage_after", 2),
+    "stress": (("--futures", "BTC=10000,leverage=9x,stress=30%"), "leverage_after", Decimal("2.91")),
 }
 
 
@@ -42,16 +42,19 @@ def test_orders_end_within_the_limit_and_say_that_they_are_cut(bare: Bare, optio
 
 
 def test_without_a_limit_in_the_way_nothing_is_cut(bare: Bare) -> None:
-    futures = futures_of(bare, "--futures", "BTC=10000", "--leverage", "5x", "--max-leverage", "10x")
+    futures = futures_of(bare, "--futures", "BTC=10000,leverage=5x,max-leverage=10x")
     assert (futures["leverage_after"], futures["notes"], futures["markets"][0]["order_notional"]) == ("5", [], "40000")
 
 
 SUMMED = {
-    "opened": ("--futures", "BTC=10000,ETH=-3000", "--leverage", "4x"),
-    "cut": ("--futures", "BTC=10000,ETH=-3000", "--leverage", "15x", "--max-leverage", "10x"),
-    "reduced": ("--futures", "BTC=30000,ETH=-20000", "--max-leverage", "2x"),
-    "hedged": ("--futures", "BTC=0", "--hedge", "50%", "--target", "BTC=20,USD=80"),
-    "turned round": ("--futures", "BTC=10000,ETH=-3000", "--futures-target", "BTC=-50,ETH=50", "--futures-band", "5%", "--leverage", "2x"),
+    "opened": ("--futures", "BTC=10000,ETH=-3000,leverage=4x"),
+    "cut": ("--futures", "BTC=10000,ETH=-3000,leverage=15x,max-leverage=10x"),
+    "reduced": ("--futures", "BTC=30000,ETH=-20000,max-leverage=2x"),
+    "hedged": ("--futures", "BTC=0,hedge=50%", "--target", "BTC=20,USD=80"),
+    "turned round": (
+        "--futures",
+        "BTC=10000,ETH=-3000,target=BTC=-50,ETH=50,band=5%,leverage=2x",
+    ),
 }
 
 
@@ -74,7 +77,15 @@ def test_sums_are_those_of_all_orders(bare: Bare, options: tuple[str, ...]) -> N
 @pytest.mark.parametrize("market", ["ETH", "SOL", "kPEPE"])
 def test_markets_without_a_spot_asset_have_a_price_and_lots(bare: Bare, market: str) -> None:
     futures = futures_of(
-        bare, "--futures", f"{market}=1000", "--leverage", "1x", "--margin", "3000", "--price", f"{market}=300", "--lot", f"{market}=0.5"
+        bare,
+        "--futures",
+        f"{market}=1000",
+        "--futures",
+        "leverage=1x,margin=3000",
+        "--price",
+        f"{market}=300",
+        "--futures",
+        f"lot={market}=0.5",
     )
     assert (futures["markets"][0]["order_size"], futures["markets"][0]["order_notional"]) == ("6.5", "1950")  # 2,000 in whole lots
 
@@ -83,10 +94,10 @@ def test_markets_without_a_spot_asset_have_a_price_and_lots(bare: Bare, market: 
     ("options", "message", "remedy"),
     [
         (("--futures", "BTC=1", "--price", "ETH=300"), "--price: 'ETH' is not an asset, nor in --futures", "choose from BTC, USD"),
-        (("--futures", "ETH=1", "--lot", "ETH=1"), "--lot: ETH has no price", "--price ETH="),
-        (("--leverage", "15x"), "--leverage: needs --futures", "--futures BTC=0"),
-        (("--lot", "BTC=1"), "--lot: needs --futures", "--futures BTC=0"),
-        (("--stress", "20%"), "--stress: needs --futures", "--futures BTC=0"),
+        (("--futures", "ETH=1,lot=ETH=1"), "--futures lot: ETH has no price", "--price ETH="),
+        (("--futures", "leverage=15x"), "--futures: no market is named", "--futures BTC=0"),
+        (("--futures", "lot=BTC=1"), "--futures: no market is named", "--futures BTC=0"),
+        (("--futures", "stress=20%"), "--futures: no market is named", "--futures BTC=0"),
         (("--network", "etherium"), "--network: 'etherium'", "choose from ethereum, base"),
     ],
 )

@@ -58,7 +58,7 @@ def test_w3_the_spot_part_alts_that_doubled_are_sold_by_2400_for_1200_of_each(ba
     assert found["trades"] == {"BTC": "1200", "ETH": "1200", "ALTS": "-2400"}
 
 
-W3_FUTURES = ("--futures", "BTC=10500,ETH=10500,ALTS=14000", "--max-leverage", "4x")
+W3_FUTURES = ("--futures", "BTC=10500,ETH=10500,ALTS=14000,max-leverage=4x")
 
 
 def test_w3_leverage_falls_to_two_and_a_half_and_triggers_nothing(bare: Bare) -> None:
@@ -72,7 +72,7 @@ def test_w3_leverage_falls_to_two_and_a_half_and_triggers_nothing(bare: Bare) ->
 
 def test_w3_half_of_the_excess_is_shorted_instead_of_sold(bare: Bare) -> None:
     values = {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}
-    document = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, values, *W3_FUTURES, "--hedge", "50%")
+    document = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, values, *W3_FUTURES, "--futures", "hedge=50%")
     found = document["futures"]
     assert found["hedges"] == [{"symbol": "ALTS", "excess": "2400", "sell": "1200", "short": "1200", "net_exposure": "5600"}]
     assert document["trades"] == {"BTC": "600", "ETH": "600", "ALTS": "-1200"}, "half of the sale pays for half of the purchases"
@@ -82,36 +82,34 @@ def test_w3_half_of_the_excess_is_shorted_instead_of_sold(bare: Bare) -> None:
 
 def test_a_hedge_needs_a_market_for_its_short(bare: Bare) -> None:
     target, value = written({"ALTS": 40, "USD": 60}), written({"ALTS": 8_000, "USD": 6_000})
-    alone = bare("whatif", "--target", target, "--value", value, "--hedge", "50%", "--json")
+    alone = bare("whatif", "--target", target, "--value", value, "--futures", "hedge=50%", "--json")
     assert alone.code == 2
-    assert "--hedge: needs --futures" in alone.why
-    [hedge] = asked(bare, {"ALTS": 40, "USD": 60}, {"ALTS": 8_000, "USD": 6_000}, "--futures", "BTC=0", "--hedge", "50%")["futures"][
-        "hedges"
-    ]
+    assert "--futures: no market is named" in alone.why
+    [hedge] = asked(bare, {"ALTS": 40, "USD": 60}, {"ALTS": 8_000, "USD": 6_000}, "--futures", "BTC=0,hedge=50%")["futures"]["hedges"]
     assert (hedge["sell"], hedge["short"], hedge["reason"]) == ("2400", "0", "it is sold: it has no futures market")
 
 
 @pytest.mark.parametrize(
     ("more", "triggers"),
-    [((), ["leverage_drift"]), (("--leverage-band", "off"), []), (("--leverage-band", "150%"), [])],
+    [((), ["leverage_drift"]), (("--futures", "leverage-band=off"), []), (("--futures", "leverage-band=150%"), [])],
 )
 def test_a_leverage_away_from_its_target_triggers(bare: Bare, more: tuple[str, ...], triggers: list[str]) -> None:
     """6x held against 3x wanted."""
-    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 500, "USD": 500}, "--futures", "BTC=6000", "--leverage", "3x", *more)["futures"]
+    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 500, "USD": 500}, "--futures", "BTC=6000,leverage=3x", *more)["futures"]
     assert (found["leverage"], found["triggers"]) == ("6", triggers)
     assert found["markets"][0]["order_notional"] == ("-3000" if triggers else "0")
 
 
 def test_a_position_above_its_maximum_is_trimmed_to_it(bare: Bare) -> None:
-    book = ("--futures", "BTC=6000,ETH=2000", "--futures-target", "BTC=50,ETH=50", "--leverage-band", "off")
-    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 4_000, "USD": 4_000}, *book, "--max-position", "60%")["futures"]
+    book = ("--futures", "BTC=6000,ETH=2000,target=BTC=50,ETH=50,leverage-band=off")
+    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 4_000, "USD": 4_000}, *book, "--futures", "max-position=60%")["futures"]
     assert found["triggers"] == ["max_position"]
     assert [one["limit"] for one in found["breaches"]] == ["max_position"]
     assert {one["symbol"]: one["order_notional"] for one in found["markets"]} == {"BTC": "-1200", "ETH": "0"}
 
 
 def test_w7_sixty_thousand_of_futures_close_ten_thousand(bare: Bare) -> None:
-    futures = ("--futures", "BTC=40000,ETH=-20000", "--spot-multiple", "2.5x", "--margin", "30000")
+    futures = ("--futures", "BTC=40000,ETH=-20000,spot-multiple=2.5x,margin=30000")
     found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 10_000, "USD": 10_000}, *futures)["futures"]
     assert (found["spot_multiple"], found["triggers"], found["allowed_gross"]) == ("3", ["spot_multiple"], "50000")
     assert found["breaches"] == [{"limit": "spot_multiple", "measured": "3.00x", "allowed": "2.5x"}]
@@ -137,8 +135,8 @@ def test_w5_the_spot_part_books_of_margin_by_asset_and_by_strategy(bare: Bare) -
 
 
 def test_w5_a_margin_book_is_brought_to_its_weights_in_whole_contracts(bare: Bare) -> None:
-    book = ("--futures", "BTC=6500,ETH=2000,SOL=1500", "--futures-target", "BTC=50,ETH=30,SOL=20", "--futures-band", "5%")
-    units = ("--margin", "5000", "--price", "BTC=30000,USD=1", "--lot", "BTC=0.001")
+    book = ("--futures", "BTC=6500,ETH=2000,SOL=1500,target=BTC=50,ETH=30,SOL=20,band=5%")
+    units = ("--futures", "margin=5000", "--price", "BTC=30000,USD=1", "--futures", "lot=BTC=0.001")
     found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 5_000, "USD": 5_000}, *book, *units)["futures"]
     assert (found["leverage"], found["triggers"]) == ("2", ["drift"])
     assert [market["drift_bps"] for market in found["markets"]] == [1_500, -1_000, -500]
@@ -149,11 +147,11 @@ def test_w5_a_margin_book_is_brought_to_its_weights_in_whole_contracts(bare: Bar
 
 def test_options_of_futures_that_make_no_sense_name_themselves(bare: Bare) -> None:
     for more, field in (
-        (("--margin", "0"), "--margin"),
-        (("--futures-target", "BTC=50"), "--futures-target"),
-        (("--lot", "SOL=1"), "--lot"),
-        (("--hedge", "150%"), "--hedge"),
-        (("--max-leverage", "4"), "--max-leverage"),
+        (("--futures", "margin=0"), "--futures margin"),
+        (("--futures", "target=BTC=50"), "--futures target"),
+        (("--futures", "lot=SOL=1"), "--futures lot"),
+        (("--futures", "hedge=150%"), "--futures hedge"),
+        (("--futures", "max-leverage=4"), "--futures max-leverage"),
     ):
         said = bare("whatif", "--target", "BTC=50,USD=50", "--value", "BTC=1,USD=1", "--futures", "BTC=5", *more, "--json")
         assert said.code == 2

@@ -22,7 +22,7 @@ PORTFOLIO = ("--target", "BTC=50,USD=50", "--numeraire", "USD")
 SETTINGS = {
     "backtest": ("--band", "10%rel"),
     "tune": ("--band", "5%rel,10%rel", "--every", "7d"),
-    "stress": ("--band", "10%rel", "--paths", "60", "--step-paths", "1", "--bars", "100", "--scenarios", "crash"),
+    "stress": ("--band", "10%rel", "--paths", "60,step-paths=1,bars=100", "--scenarios", "crash"),
 }
 
 
@@ -107,5 +107,5 @@ def shortfalls(document: dict[str, Any]) -> dict[str, float]:
 def test_futures_name_wrong_closes(tmp_path: Path, bare: Bare) -> None:
     closes = walk(4)
     closes[90] = closes[90] / 1.5
-    words = ("backtest", "--prices", prices(tmp_path, closes), "--futures-target", "BTC=100", "--leverage", "1x", "--json")
+    words = ("backtest", "--prices", prices(tmp_path, closes), "--futures", "BTC=100,leverage=1x", "--json")
     assert "1 closes are probably wrong" in " ".join(bare(*words).json["futures"]["notes"])

@@ -101,7 +101,7 @@ def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: object,
 
 def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
     low, high = Token("0x" + "1" * 40, "WETH", 18), Token("0x" + "2" * 40, "WBTC", 8)
-    with raises_field("--pool-state", "WBTC", "WETH"):
+    with raises_field("--market", "pool-state", "WBTC", "WETH"):
         read_pool(RECORDED, high, low)
     for first, second in (PAIR, PAIR[::-1]):
         tokens = {
@@ -111,7 +111,7 @@ def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
             ).portfolio.assets
         }
         assert int(tokens[first].address, 16) < int(tokens[second].address, 16)
-    with raises_field("--pool-state", "order"):
+    with raises_field("--market", "pool-state", "order"):
         make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(pairs=[PAIR, PAIR[::-1]]))
 
 

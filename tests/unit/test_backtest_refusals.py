@@ -18,12 +18,12 @@ FREE = api.MarketOptions()
 
 
 def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -> None:
-    with raises_field("--gas", "native coin") as caught:
+    with raises_field("--market", "gas", "native coin") as caught:
         api.backtest(
             PRICES, replace(FREE, gas_price_text="100 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
         )
     assert "--native" in caught.value.remedy
-    with raises_field("--gas", "native coin"):
+    with raises_field("--market", "gas", "native coin"):
         api.backtest(
             PRICES, replace(FREE, gas_prices_path=GAS), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
         )
@@ -36,11 +36,11 @@ def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -
 
 
 def test_a_data_fee_is_refused_without_a_native_coin_and_as_no_amount() -> None:
-    with raises_field("--data-fee", "native coin"):
+    with raises_field("--market", "data-fee", "native coin"):
         api.backtest(
             PRICES, replace(FREE, data_fee="300 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
         )
-    with raises_field("--data-fee", "300"):
+    with raises_field("--market", "data-fee", "300"):
         replace(FREE, data_fee="300").settings()
 
 

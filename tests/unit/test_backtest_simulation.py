@@ -322,10 +322,10 @@ def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"pool_kind": "v4"}, "--pool"),
-        ({"fee_pips": -1}, "--cost"),
-        ({"depth": Fraction(0)}, "--depth"),
-        ({"latency_bars": -1}, "--latency"),
+        ({"pool_kind": "v4"}, "--market pool"),
+        ({"fee_pips": -1}, "--market cost"),
+        ({"depth": Fraction(0)}, "--market depth"),
+        ({"latency_bars": -1}, "--market latency"),
     ],
 )
 def test_a_market_that_cannot_be_is_named(changes: dict[str, object], said: str) -> None:

@@ -128,7 +128,9 @@ def test_a_gap_is_against_a_short_too() -> None:
     assert gap.held_book.mean_loss > 0
 
 
-@pytest.mark.parametrize(("bars", "paths", "named"), [(11, 1, "--bars: 11 of 40"), (41, 1, "--bars: 41 of 40"), (12, 0, "--step-paths")])
+@pytest.mark.parametrize(
+    ("bars", "paths", "named"), [(11, 1, "--paths bars: 11 of 40"), (41, 1, "--paths bars: 41 of 40"), (12, 0, "--paths step-paths")]
+)
 def test_too_few_bars_or_paths_are_refused(bars: int, paths: int, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         run_futures_stress(FuturesStressSpec(random_table(1, 40), SETTINGS, SEVERITY, bars, paths, 1))

@@ -62,25 +62,25 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
 @pytest.mark.parametrize(
     ("named", "market", "wishes"),
     [
-        ("--cost: 60%", {"pool_fee": "60%"}, {}),
-        ("--cost: 'abc'", {"pool_fee": "abc"}, {}),
-        ("--cost: '0.3' has no unit", {"pool_fee": "0.3"}, {}),
+        ("--market cost: 60%", {"pool_fee": "60%"}, {}),
+        ("--market cost: 'abc'", {"pool_fee": "abc"}, {}),
+        ("--market cost: '0.3' has no unit", {"pool_fee": "0.3"}, {}),
         ("--value: 0", {"start_value": "0"}, {}),
-        ("--depth: 0", {"depth": "0"}, {}),
-        ("--depth: reserves of 1 base units of USD and 0 of BTC are out of range", {"depth": "0.000000000000000001"}, {}),
-        ("--seed: -1", {"seed": -1}, {}),
-        ("--latency: -1", {"latency_bars": -1}, {}),
-        ("--gas: '5'", {"gas_price_text": "5"}, {}),
-        ("--gas-prices: 'none.csv'", {"gas_prices_path": Path("none.csv")}, {"native": "BTC"}),
-        ("--gas-prices: prices_2021.csv", {"gas_prices_path": PRICES}, {"native": "BTC"}),
-        ("--pool-state: none.json", {"pool_states": ("BTC/USD=none.json",)}, {}),
-        ("--pool-state: prices_2021.csv", {"pool_states": (f"BTC/USD={PRICES}",)}, {}),
-        ("--pool-state: 'XXX'", {"pool_states": (f"BTC/XXX={PRICES}",)}, {}),
+        ("--market depth: 0", {"depth": "0"}, {}),
+        ("--market depth: reserves of 1 base units of USD and 0 of BTC are out of range", {"depth": "0.000000000000000001"}, {}),
+        ("--market seed: -1", {"seed": -1}, {}),
+        ("--market latency: -1", {"latency_bars": -1}, {}),
+        ("--market gas: '5'", {"gas_price_text": "5"}, {}),
+        ("--market gas-prices: 'none.csv'", {"gas_prices_path": Path("none.csv")}, {"native": "BTC"}),
+        ("--market gas-prices: prices_2021.csv", {"gas_prices_path": PRICES}, {"native": "BTC"}),
+        ("--market pool-state: none.json", {"pool_states": ("BTC/USD=none.json",)}, {}),
+        ("--market pool-state: prices_2021.csv", {"pool_states": (f"BTC/USD={PRICES}",)}, {}),
+        ("--market pool-state: 'XXX'", {"pool_states": (f"BTC/XXX={PRICES}",)}, {}),
         ("--target: sums to 90%", {}, {"target": "BTC=50,USD=40"}),
         ("--target: sums to 150%", {}, {"target": "BTC=50,ETH=50,USD=50"}),
         ("--target USD: '-5'", {}, {"target": "BTC=50,USD=-5"}),
         ("--native: 'FOO'", {}, {"native": "FOO"}),
-        ("--decimals: 'FOO'", {}, {"decimals": "FOO=8"}),
+        ("--market decimals: 'FOO'", {}, {"decimals": "FOO=8"}),
         ("--as: two symbols of the file get the name 'ETH'", {}, {"symbol_mapping": ["BTC=ETH"]}),
         ("--band: '5'", {}, {"band": "5"}),
         ("--every: 1 s", {}, {"every": "1s"}),
@@ -125,13 +125,13 @@ def test_prices_that_are_none_are_told_with_what_to_give(tmp_path: Path, name: s
 @pytest.mark.parametrize(
     ("named", "grids"),
     [
-        ("--calendar: '7'", {"calendar": "7"}),
-        ("--calendar: '1d,2d'", {"calendar": "1d,2d"}),
-        ("--calendar: ''", {"calendar": ""}),
-        ("--calendar: '1s'", {"calendar": "1s"}),
-        ("--rechoose: 0 s", {"allocator": "hrp", "rechoose_interval": "0d"}),
-        ("--window: 9999 d", {"allocator": "hrp", "price_window": "9999d"}),
-        ("--window: shorter", {"allocator": "hrp", "price_window": "1d"}),
+        ("--objective calendar: '7'", {"calendar": "7"}),
+        ("--objective calendar: '1d,2d'", {"calendar": "1d,2d"}),
+        ("--objective calendar: ''", {"calendar": ""}),
+        ("--objective calendar: '1s'", {"calendar": "1s"}),
+        ("--grid rechoose: 0 s", {"allocator": "hrp", "rechoose_interval": "0d"}),
+        ("--grid window: 9999 d", {"allocator": "hrp", "price_window": "9999d"}),
+        ("--grid window: shorter", {"allocator": "hrp", "price_window": "1d"}),
         ("--every: '7x'", {"every": "7x"}),
     ],
 )
@@ -153,7 +153,7 @@ def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path
             api.check_report_path(page)
         assert caught.value.remedy
     for address in ("moon", "ftp://host:1", "tcp://host", "tcp://user:word@host:1"):
-        with raises_field("--scheduler", "an address") as caught:
+        with raises_field("--run", "scheduler", "an address") as caught:
             check_scheduler_address(address)
         assert caught.value.remedy
     check_scheduler_address("tcp://127.0.0.1:8786")
@@ -163,7 +163,7 @@ def test_a_scenario_that_cannot_be_met_is_refused_before_any_path_is_gone_throug
     monkeypatch.setattr(run, "StressWork", None)
     for more, named in (
         ({"scenarios": "gas-spike"}, "gas-spike: the native coin has no price"),
-        ({"bars": 5_000}, "--bars: 5000, but the file has 365"),
+        ({"bars": 5_000}, "--paths bars: 5000, but the file has 365"),
     ):
         prepared = api.prepare_stress(
             PRICES, api.MarketOptions(), replace(api.StressOptions(paths=5, step_paths=1, bars=50), **more), api.PortfolioOptions(**WISHES)

@@ -229,9 +229,9 @@ def test_how_long_it_takes_is_known_before_it_begins() -> None:
         ({"paths": 0}, "--paths: 0"),
         ({"paths": -1}, "--paths"),
         ({"paths": 10**7}, "--paths"),
-        ({"step_paths": 0}, "--step-paths"),
-        ({"bars": 2}, "--bars"),
-        ({"bars": 10**7}, "--bars"),
+        ({"step_paths": 0}, "--paths step-paths"),
+        ({"bars": 2}, "--paths bars"),
+        ({"bars": 10**7}, "--paths bars"),
         ({"paths": 10**6, "bars": 10**5}, "would take days"),
     ],
 )
@@ -241,11 +241,11 @@ def test_numbers_of_none_or_far_too_much_are_refused_before_anything_is_done(cha
 
 
 def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero_are_named() -> None:
-    with raises_field("--bars", "201, but the file has 200"):
+    with raises_field("--paths", "bars", "201, but the file has 200"):
         run_stress_test(WANTED, TABLE, DEEP, wish(paths=1, bars=201))
-    with raises_field("--block", "300", "199"):
+    with raises_field("--paths", "block", "300", "199"):
         run_stress_test(WANTED, TABLE, DEEP, wish(mean_block_bars=300.0))
-    with raises_field("--seed"):
+    with raises_field("--market", "seed"):
         run_stress_test(WANTED, TABLE, replace(DEEP, seed=-1), wish())
     with raises_field("--prices", "19 moves"):
         run_stress_test(WANTED, random_table(1, 20), DEEP, wish(bars=5))
@@ -259,7 +259,7 @@ def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
     assert found.kernel_difference is not None
     assert any("50 bars" in note for note in found.notes)
     assert any("50 returns" in note for note in found.notes)
-    with raises_field("--bars", "151, but the file has 150"):
+    with raises_field("--paths", "bars", "151, but the file has 150"):
         run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=151))
 
 

@@ -135,7 +135,7 @@ def test_too_few_prices_and_blocks_that_do_not_fit_are_named() -> None:
         return_history(replace(random_table(1, 100), closes=closes))
     was = past(100)
     for block in (0.5, 0.0, -3.0, 101.0, float("nan")):
-        with raises_field("--block"):
+        with raises_field("--paths", "block"):
             require_block_length(block, was)
     require_block_length(1, was)
     require_block_length(100, was)

@@ -171,13 +171,13 @@ def test_settings_without_anything_broken_are_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"crash_bps": 10_000}, "--crash"),
-        ({"crash_bps": 0}, "--crash"),
-        ({"crash_bars": 0}, "--crash-bars"),
-        ({"depeg_bps": 10_000}, "--depeg"),
-        ({"depth_part": Fraction(0)}, "--thin"),
-        ({"depth_part": Fraction(2)}, "--thin"),
-        ({"gas_price_wei": 0}, "--gas-spike"),
+        ({"crash_bps": 10_000}, "--scenarios crash"),
+        ({"crash_bps": 0}, "--scenarios crash"),
+        ({"crash_bars": 0}, "--scenarios crash-bars"),
+        ({"depeg_bps": 10_000}, "--scenarios depeg"),
+        ({"depth_part": Fraction(0)}, "--scenarios thin"),
+        ({"depth_part": Fraction(2)}, "--scenarios thin"),
+        ({"gas_price_wei": 0}, "--scenarios gas-spike"),
     ],
 )
 def test_a_severity_that_cannot_be_is_named(changes: dict[str, object], named: str) -> None:

@@ -226,7 +226,7 @@ def test_without_a_grid_it_has_the_rule_beside_usual_bands_and_intervals() -> No
     assert [one.label for one in TuneOptions(tracking="strict").grid(Objective.TRACKING).choices()] == ["tracking strict"]
     with pytest.raises(ConfigError, match="the grid is empty"):
         TuneOptions().grid(Objective.GROWTH)
-    with pytest.raises(ConfigError, match="--tracking: 'lax'"):
+    with pytest.raises(ConfigError, match="--grid tracking: 'lax'"):
         TuneOptions(tracking="lax").grid(Objective.GROWTH)
 
 

@@ -78,7 +78,7 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
         ("0%rel", "", "target", "is not within 0 and 100 %"),
         ("", "29d", "target", "is outside the valid intervals"),
         ("", "0s", "target", "is outside the valid intervals"),
-        ("5%rel", "", "zone", "--destination: 'zone'"),
+        ("5%rel", "", "zone", "--grid destination: 'zone'"),
     ],
 )
 def test_a_grid_that_is_none_is_named(band: str, every: str, destination: str, named: str) -> None:

@@ -55,7 +55,7 @@ def test_grid__stops_multiply_the_settings_and_none_is_always_one(stop: str, lev
     "stop", ["1%", "0%", "100%", "150%", "20", "low", "40%..10%:4", "10%..40%", "trailing:", "trailing:1%", "rising:20%"]
 )
 def test_grid__refuses_a_stop_that_is_none(stop: str) -> None:
-    with pytest.raises(ConfigError, match="--stop"):
+    with pytest.raises(ConfigError, match="--grid stop"):
         parse_grid(GridOptions("5%rel", "", "target", "", "", stop))
 
 

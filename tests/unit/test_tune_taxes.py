@@ -138,7 +138,13 @@ def test_options__replace_rate_and_lots_of_the_config(tax: str, lots: str, rule:
 
 @pytest.mark.parametrize(
     ("tax", "lots", "named"),
-    [("0%", "", "--tax"), ("101%", "", "--tax"), ("25", "", "--tax"), ("25%", "oldest", "--lots"), ("", "fifo", "--lots")],
+    [
+        ("0%", "", "--objective tax"),
+        ("101%", "", "--objective tax"),
+        ("25", "", "--objective tax"),
+        ("25%", "oldest", "--objective lots"),
+        ("", "fifo", "--objective lots"),
+    ],
 )
 def test_options__refuse_a_tax_that_is_none(tax: str, lots: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):

@@ -146,7 +146,7 @@ class WhatIfMarketDocument(TypedDict):
 
 class WhatIfHedgeDocument(TypedDict):
     """Sale of an overweight spot asset, and its hedge. Of the `excess` above the target, `sell` is
-    sold and `short` is shorted instead; `net_exposure` remains. With --horizon also the cost of both
+    sold and `short` is shorted instead; `net_exposure` remains. With a horizon also the cost of both
     and the reason for the choice.
     """
 

@@ -207,10 +207,10 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
         for symbol, notional_text in parse_pairs(options.notional, "--futures").items()
     }
     prices = _parse_amounts(options.price, "--price")
-    lot_sizes = _parse_amounts(options.lot, "--lot")
+    lot_sizes = _parse_amounts(options.lot, "--futures lot")
     for option, values_by_symbol in (
-        ("--lot", lot_sizes),
-        ("--futures-target", _parse_targets_bps(options)),
+        ("--futures lot", lot_sizes),
+        ("--futures target", _parse_targets_bps(options)),
     ):
         for symbol in values_by_symbol:
             if symbol not in notionals:
@@ -220,16 +220,18 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
     for symbol in lot_sizes:
         if symbol not in prices:
             raise ConfigError(
-                f"--lot: {symbol} has no price, so its contracts have no value",
+                f"--futures lot: {symbol} has no price, so its contracts have no value",
                 f"add its price: --price {symbol}=…",
             )
     account_value_raw = (
-        parse_raw(options.margin, VALUE_PLACES, "--margin") if options.margin else None
+        parse_raw(options.margin, VALUE_PLACES, "--futures margin") if options.margin else None
     )
     if account_value_raw is None:
         account_value_raw = int(spot_value * COIN_RAW)
     if account_value_raw == 0:
-        raise ConfigError("--margin: is zero", "give the account value, such as --margin 5000")
+        raise ConfigError(
+            "--futures margin: is zero", "give the account value, such as --futures margin=5000"
+        )
     markets = []
     positions = []
     for symbol, notional in notionals.items():
@@ -262,21 +264,23 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
         and sum(abs(target_bps) for target_bps in target_bps_by_symbol.values()) != BPS
     ):
         raise ConfigError(
-            "--futures-target: absolute weights must sum to 100 %",
+            "--futures target: absolute weights must sum to 100 %",
             "write for example BTC=50,ETH=-50 for a long and a short of equal size",
         )
     account_value_raw = margin.account_value_raw(account)
-    leverage_bps = _optional_share_bps(options.leverage, "--leverage", 0) or round(
+    leverage_bps = _optional_share_bps(options.leverage, "--futures leverage", 0) or round(
         Fraction(gross_notional_raw, account_value_raw) * BPS
     )
     limits = FuturesLimits(
-        max_leverage_bps=_optional_share_bps(options.max_leverage, "--max-leverage", UNLIMITED),
-        max_utilisation_bps=_optional_share_bps(
-            options.max_utilisation, "--max-utilisation", UNLIMITED
+        max_leverage_bps=_optional_share_bps(
+            options.max_leverage, "--futures max-leverage", UNLIMITED
         ),
-        max_position_bps=_optional_share_bps(options.max_position, "--max-position", BPS),
-        spot_multiple_bps=_optional_share_bps(options.spot_multiple, "--spot-multiple", 0),
-        stress_move_bps=_optional_share_bps(options.stress_move, "--stress", 0),
+        max_utilisation_bps=_optional_share_bps(
+            options.max_utilisation, "--futures max-utilisation", UNLIMITED
+        ),
+        max_position_bps=_optional_share_bps(options.max_position, "--futures max-position", BPS),
+        spot_multiple_bps=_optional_share_bps(options.spot_multiple, "--futures spot-multiple", 0),
+        stress_move_bps=_optional_share_bps(options.stress_move, "--futures stress", 0),
         slippage_bps=0,
         hysteresis_bps=0,
         emergency_distance_bps=0,
@@ -289,7 +293,7 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
             FuturesTarget(symbol, target_bps) for symbol, target_bps in target_bps_by_symbol.items()
         ),
         leverage_bps,
-        _optional_share_bps(options.band, "--futures-band", 0),
+        _optional_share_bps(options.band, "--futures band", 0),
         limits,
         leverage_band_bps=_leverage_band_bps(options),
         margin_in_weights=False,
@@ -297,12 +301,14 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
 
 
 def _leverage_band_bps(options: FuturesOptions) -> int:
-    """Return the band of the target leverage: that of the profiles if only --leverage is given;
+    """Return the band of the target leverage: that of the profiles if only `leverage` is given;
     zero if it is off, or if neither option is given, which keeps the notional.
     """
     if options.leverage_band == "off" or not (options.leverage or options.leverage_band):
         return 0
-    return parse_share_with_unit_bps(options.leverage_band or LEVERAGE_BAND, "--leverage-band")
+    return parse_share_with_unit_bps(
+        options.leverage_band or LEVERAGE_BAND, "--futures leverage-band"
+    )
 
 
 def _parse_targets_bps(options: FuturesOptions) -> dict[str, int]:
@@ -310,9 +316,9 @@ def _parse_targets_bps(options: FuturesOptions) -> dict[str, int]:
         return {}
     return {
         symbol: int(
-            _parse_signed(weight_text.removesuffix("%"), f"--futures-target {symbol}") * 100
+            _parse_signed(weight_text.removesuffix("%"), f"--futures target {symbol}") * 100
         )
-        for symbol, weight_text in parse_pairs(options.target, "--futures-target").items()
+        for symbol, weight_text in parse_pairs(options.target, "--futures target").items()
     }
 
 
@@ -377,9 +383,11 @@ def _hedge_documents(
     """Return the hedges of the assets that are sold. An asset without a market is sold; a short is
     cut to what the limits allow after the orders, in whole lots.
     """
-    hedge_bps = _optional_share_bps(options.hedge, "--hedge", 0)
+    hedge_bps = _optional_share_bps(options.hedge, "--futures hedge", 0)
     if hedge_bps > BPS:
-        raise ConfigError("--hedge: is above 100 %", "give the share of the excess to short")
+        raise ConfigError(
+            "--futures hedge: is above 100 %", "give the share of the excess to short"
+        )
     sale_values = {
         symbol: -trade_value for symbol, trade_value in trade_values.items() if trade_value < 0
     }
@@ -420,20 +428,25 @@ def _hedge_comparer(
     spot_values: Mapping[str, Fraction],
     sale_values: Mapping[str, Fraction],
 ) -> Callable[[str, Fraction], WhatIfHedgeDocument] | None:
-    """Return a function that compares the costs of sale and short; None without --horizon. Raises
+    """Return a function that compares the costs of sale and short; None without a horizon. Raises
     ConfigError.
     """
     if not options.horizon:
         if options.tax or options.funding:
             raise ConfigError(
-                "--tax, --funding: --horizon is missing",
-                "give the duration of the hedge: --horizon 30d",
+                "--futures tax, funding: horizon is missing",
+                "give the duration of the hedge: --futures horizon=30d",
             )
         return None
-    horizon_s = parse_duration_s(options.horizon, "--horizon")
-    tax_texts = parse_pairs(options.tax, "--tax") if options.tax else {}
-    funding_rate_texts = parse_pairs(options.funding, "--funding") if options.funding else {}
-    for option, values_by_symbol in (("--tax", tax_texts), ("--funding", funding_rate_texts)):
+    horizon_s = parse_duration_s(options.horizon, "--futures horizon")
+    tax_texts = parse_pairs(options.tax, "--futures tax") if options.tax else {}
+    funding_rate_texts = (
+        parse_pairs(options.funding, "--futures funding") if options.funding else {}
+    )
+    for option, values_by_symbol in (
+        ("--futures tax", tax_texts),
+        ("--futures funding", funding_rate_texts),
+    ):
         if unknown_symbols := [symbol for symbol in values_by_symbol if symbol not in spot_values]:
             raise ConfigError(
                 f"{option}: {unknown_symbols[0]!r} has no value",
@@ -446,7 +459,7 @@ def _hedge_comparer(
             parse_raw(
                 funding_rate_text.removeprefix("-").removesuffix("%"),
                 VALUE_PLACES,
-                f"--funding {symbol}",
+                f"--futures funding {symbol}",
             ),
             100 * COIN_RAW,
         )
@@ -467,7 +480,8 @@ def _hedge_comparer(
             sale_fees=short_value * SALE_COST_BPS / BPS,
             sale_impact=Fraction(0),
             sale_tax=Fraction(
-                parse_raw(tax_texts.get(symbol, "0"), VALUE_PLACES, f"--tax {symbol}"), COIN_RAW
+                parse_raw(tax_texts.get(symbol, "0"), VALUE_PLACES, f"--futures tax {symbol}"),
+                COIN_RAW,
             ),
             hedge_fees=short_fees,
             hedge_funding=funding_cost,

@@ -34,7 +34,7 @@ def shocked_futures(
     }
     margin_raw = int(spot_value * COIN_RAW)
     if options.margin:
-        margin_raw = parse_raw(options.margin, VALUE_PLACES, "--margin")
+        margin_raw = parse_raw(options.margin, VALUE_PLACES, "--futures margin")
     profit_raw = sum(
         (
             notional_raw * (price_factor(shock_bps_by_symbol, symbol) - 1)
@@ -46,7 +46,7 @@ def shocked_futures(
         raise ConfigError(
             f"{OPTION}: the positions lose {value_text(-profit_raw, VALUE_PLACES, 2)}, all of the margin"
             f" of {value_text(Fraction(margin_raw), VALUE_PLACES, 2)}",
-            "they are liquidated before; use a smaller shock, or more --margin",
+            "they are liquidated before; use a smaller shock, or more --futures margin",
         )
     return replace(
         options,

@@ -106,15 +106,15 @@ class MarketOptions:
         """
         return SimulationSettings(
             depth=Fraction(
-                parse_raw(self.depth, DEFAULT_DECIMALS, "--depth"), 10**DEFAULT_DECIMALS
+                parse_raw(self.depth, DEFAULT_DECIMALS, "--market depth"), 10**DEFAULT_DECIMALS
             ),
-            fee_pips=parse_share_with_unit_bps(self.pool_fee, "--cost") * (PIPS // BPS),
+            fee_pips=parse_share_with_unit_bps(self.pool_fee, "--market cost") * (PIPS // BPS),
             start_value=Fraction(
                 parse_raw(self.start_value, DEFAULT_DECIMALS, "--value"), 10**DEFAULT_DECIMALS
             ),
             pool_kind=self.pool_kind,
-            gas_price_wei=parse_gas_price_wei(self.gas_price_text, "--gas"),
-            data_fee_wei=parse_gas_price_wei(self.data_fee, "--data-fee"),
+            gas_price_wei=parse_gas_price_wei(self.gas_price_text, "--market gas"),
+            data_fee_wei=parse_gas_price_wei(self.data_fee, "--market data-fee"),
             latency_bars=self.latency_bars,
             seed=self.seed,
             flows=tuple(parse_owner_transfer(transfer_text) for transfer_text in self.flows),
@@ -134,7 +134,9 @@ class MarketOptions:
         """
         if self.gas_prices_path is not None:
             if settings.gas_price_wei:
-                raise ConfigError("--gas-prices: --gas sets another price", "give only one of them")
+                raise ConfigError(
+                    "--market gas-prices: --market gas sets another price", "give only one of them"
+                )
             settings = replace(
                 settings, gas_price_wei=read_gas_prices(self.gas_prices_path, table.times_s)
             )
@@ -145,7 +147,7 @@ class MarketOptions:
                 symbol for symbol in (symbol0, symbol1) if symbol not in token_by_symbol
             ]:
                 raise ConfigError(
-                    f"--pool-state: {unknown_symbols[0]!r} is not in the portfolio",
+                    f"--market pool-state: {unknown_symbols[0]!r} is not in the portfolio",
                     f"choose from {', '.join(token_by_symbol)}",
                 )
             recorded_pools.append(
@@ -286,7 +288,7 @@ def _parse_pool_state(pool_state_text: str) -> tuple[tuple[str, str], Path]:
     symbol0, slash, symbol1 = pair_text.partition("/")
     if not (equals and slash and symbol0 and symbol1 and path_text):
         raise ConfigError(
-            f"--pool-state: {pool_state_text[:60]!r}",
+            f"--market pool-state: {pool_state_text[:60]!r}",
             "write its tokens and its file: WBTC/WETH=pool.json",
         )
     return (symbol0.strip(), symbol1.strip()), Path(path_text)
@@ -404,11 +406,11 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
 
 
 def _parse_decimals(pairs_text: str) -> dict[str, int]:
-    decimals_text_by_symbol = parse_pairs(pairs_text, "--decimals") if pairs_text else {}
+    decimals_text_by_symbol = parse_pairs(pairs_text, "--market decimals") if pairs_text else {}
     for symbol, decimals_text in decimals_text_by_symbol.items():
         if not decimals_text.isdecimal() or int(decimals_text) > MAX_DECIMALS:
             raise ConfigError(
-                f"--decimals {symbol}: {decimals_text!r}",
+                f"--market decimals {symbol}: {decimals_text!r}",
                 f"write a whole number from 0 to {MAX_DECIMALS}: WBTC=8",
             )
     return {symbol: int(decimals_text) for symbol, decimals_text in decimals_text_by_symbol.items()}
@@ -499,8 +501,8 @@ def rename_symbols(table: PriceTable, symbol_by_file_symbol: Mapping[str, str]) 
 def require_priced_gas(settings: SimulationSettings, spec: BacktestSpec, table: PriceTable) -> None:
     """Raise ConfigError if gas or data has a cost but no asset provides its price."""
     for option, fee_wei in (
-        ("--gas", settings.gas_price_wei),
-        ("--data-fee", settings.data_fee_wei),
+        ("--market gas", settings.gas_price_wei),
+        ("--market data-fee", settings.data_fee_wei),
     ):
         if fee_wei and not has_gas_price(spec, table):
             raise ConfigError(

@@ -64,16 +64,16 @@ HYSTERESIS_BPS = 500
 """Distance below a limit at which a reduction ends."""
 EMERGENCY_DISTANCE_BPS = 500
 """Distance to liquidation below which positions are closed."""
+DEFAULT_BOUND = "5%"
 MAX_BASIS_BPS = 500
 """Distance between mark and index above which no position is opened."""
-VENUE_DEFAULTS = {"fee": "10bps", "slippage": "10bps", "penalty": "2.5%", "bound": "5%"}
-"""Defaults of `--venue`."""
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesBookOptions:
-    """Options of the simulated futures book, as entered; an empty one takes its default. With a
-    `config`, its [futures] gives targets, leverage, bands and limits.
+    """Options of the simulated futures book, as entered; an empty one takes its default. `fee`,
+    `slippage`, `penalty` and `bound`, an order's distance from the index, are those of the venue.
+    With a `config`, its [futures] gives targets, leverage, bands and limits.
     """
 
     target: str
@@ -86,7 +86,10 @@ class FuturesBookOptions:
     spot_multiple: str = ""
     stress_move: str = "10%"
     lot: str = ""
-    venue: str = ""
+    fee: str = "10bps"
+    slippage: str = "10bps"
+    penalty: str = "2.5%"
+    bound: str = ""
     config: Path | None = None
 
     def targets(self) -> dict[str, int]:
@@ -96,15 +99,15 @@ class FuturesBookOptions:
         if self.config is not None:
             return {market.asset or "": market.weight for market in _asset_markets(self.config)}
         weight_bps_by_symbol = {}
-        for symbol, weight_text in parse_pairs(self.target, "--futures-target").items():
+        for symbol, weight_text in parse_pairs(self.target, "--futures target").items():
             share_text = weight_text.removeprefix("-").removesuffix("%")
-            weight_bps = parse_share_with_unit_bps(f"{share_text}%", f"--futures-target {symbol}")
+            weight_bps = parse_share_with_unit_bps(f"{share_text}%", f"--futures target {symbol}")
             weight_bps_by_symbol[symbol] = (
                 -weight_bps if weight_text.startswith("-") else weight_bps
             )
         if sum(map(abs, weight_bps_by_symbol.values())) != BPS:
             raise ConfigError(
-                "--futures-target: absolute weights must sum to 100 %",
+                "--futures target: absolute weights must sum to 100 %",
                 "write for example BTC=50,ETH=-50 for a long and a short of equal size",
             )
         return weight_bps_by_symbol
@@ -114,13 +117,13 @@ class FuturesBookOptions:
         ConfigError naming the option.
         """
         venue_bps_by_name = self._parse_venue()
-        lot_texts = parse_pairs(self.lot, "--lot") if self.lot else {}
+        lot_texts = parse_pairs(self.lot, "--futures lot") if self.lot else {}
         weight_bps_by_symbol = self.targets()
         if unknown_symbols := [
             symbol for symbol in lot_texts if symbol not in weight_bps_by_symbol
         ]:
             raise ConfigError(
-                f"--lot: {unknown_symbols[0]!r} has no target",
+                f"--futures lot: {unknown_symbols[0]!r} has no target",
                 f"choose from {', '.join(weight_bps_by_symbol)}",
             )
         policy = self._policy(
@@ -134,12 +137,17 @@ class FuturesBookOptions:
                 venue_bps_by_name["slippage"],
                 venue_bps_by_name["penalty"] * PPM_PER_BPS,
                 tuple(
-                    (symbol, _parse_positive_raw(lot_texts.get(symbol, "0.001"), f"--lot {symbol}"))
+                    (
+                        symbol,
+                        _parse_positive_raw(
+                            lot_texts.get(symbol, "0.001"), f"--futures lot {symbol}"
+                        ),
+                    )
                     for symbol in weight_bps_by_symbol
                 ),
             ),
-            _parse_positive_raw(self.margin or market_options.start_value, "--margin"),
-            parse_raw(self.reserve, DECIMALS, "--reserve") if self.reserve else 0,
+            _parse_positive_raw(self.margin or market_options.start_value, "--futures margin"),
+            parse_raw(self.reserve, DECIMALS, "--futures reserve") if self.reserve else 0,
             market_options.latency_bars,
             market_options.seed,
         )
@@ -151,17 +159,17 @@ class FuturesBookOptions:
         if self.config is not None:
             return _config_policy(self.config, price_bound_bps, index_age_s)
         limits = FuturesLimits(
-            max_leverage_bps=parse_share_with_unit_bps(self.max_leverage, "--max-leverage"),
+            max_leverage_bps=parse_share_with_unit_bps(self.max_leverage, "--futures max-leverage"),
             max_utilisation_bps=parse_share_with_unit_bps(
-                self.max_utilisation, "--max-utilisation"
+                self.max_utilisation, "--futures max-utilisation"
             ),
             max_position_bps=BPS,
             spot_multiple_bps=(
-                parse_share_with_unit_bps(self.spot_multiple, "--spot-multiple")
+                parse_share_with_unit_bps(self.spot_multiple, "--futures spot-multiple")
                 if self.spot_multiple
                 else 0
             ),
-            stress_move_bps=parse_share_with_unit_bps(self.stress_move, "--stress"),
+            stress_move_bps=parse_share_with_unit_bps(self.stress_move, "--futures stress"),
             slippage_bps=price_bound_bps,
             hysteresis_bps=HYSTERESIS_BPS,
             emergency_distance_bps=EMERGENCY_DISTANCE_BPS,
@@ -175,36 +183,28 @@ class FuturesBookOptions:
                 FuturesTarget(symbol, weight_bps)
                 for symbol, weight_bps in weight_bps_by_symbol.items()
             ),
-            parse_share_with_unit_bps(self.leverage, "--leverage"),
-            parse_share_with_unit_bps(self.band, "--futures-band"),
+            parse_share_with_unit_bps(self.leverage, "--futures leverage"),
+            parse_share_with_unit_bps(self.band, "--futures band"),
             limits,
             margin_in_weights=False,
         )
 
     def _parse_venue(self) -> dict[str, int]:
-        """Return the figures of `--venue` in basis points."""
-        venue_texts = parse_pairs(self.venue, "--venue") if self.venue else {}
-        if unknown_names := [
-            option_name for option_name in venue_texts if option_name not in VENUE_DEFAULTS
-        ]:
-            raise ConfigError(
-                f"--venue: {unknown_names[0]!r}", f"choose from {', '.join(VENUE_DEFAULTS)}"
-            )
+        """Return the figures of the venue in basis points."""
         share_bps_by_name = {
-            option_name: parse_share_with_unit_bps(
-                venue_texts.get(option_name, default_text), f"--venue {option_name}"
+            name: parse_share_with_unit_bps(share_text, f"--futures {name}")
+            for name, share_text in (
+                ("fee", self.fee),
+                ("slippage", self.slippage),
+                ("penalty", self.penalty),
+                ("bound", self.bound or DEFAULT_BOUND),
             )
-            for option_name, default_text in VENUE_DEFAULTS.items()
         }
-        if too_large_names := [
-            option_name
-            for option_name, share_bps in share_bps_by_name.items()
-            if share_bps >= BPS // 2
-        ]:
-            raise ConfigError(
-                f"--venue {too_large_names[0]}: {share_bps_by_name[too_large_names[0]] / 100:g}%",
-                "write a share below 50%",
-            )
+        for name, share_bps in share_bps_by_name.items():
+            if share_bps >= BPS // 2:
+                raise ConfigError(
+                    f"--futures {name}: {share_bps / 100:g}%", "write a share below 50%"
+                )
         return share_bps_by_name
 
 
@@ -229,7 +229,7 @@ def _asset_markets(config_path: Path) -> list[MarketTable]:
 
 def _config_policy(config_path: Path, price_bound_bps: int, index_age_s: int) -> FuturesPolicy:
     """Return the policy of a config's [futures], with markets named by their assets. Orders are
-    bounded by `--venue`, since a bar is longer than a block. All triggers act, including those that
+    bounded by `bound`, since a bar is longer than a block. All triggers act, including those that
     require a confirmation.
     """
     loaded_config = load_config(config_path)
@@ -243,7 +243,7 @@ def _config_policy(config_path: Path, price_bound_bps: int, index_age_s: int) ->
     }
     policy = build_futures(loaded_config.config, token_by_symbol)
     if policy is None:
-        raise ConfigError("futures: missing", "add [futures], or use --futures-target")
+        raise ConfigError("futures: missing", "add [futures], or use --futures")
     return replace(
         policy,
         targets=tuple(
@@ -294,19 +294,22 @@ def backtest_futures(
         book_settings = book_options.settings(futures_prices.interval_s, market_options)
         if book_settings.policy.limits.spot_multiple_bps:
             raise ConfigError(
-                "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
+                "--futures spot-multiple: no spot portfolio given",
+                "add --target, or omit --futures spot-multiple",
             )
         market_path = futures_path(futures_prices, rate_series)
         return FuturesBacktest(simulate_book(market_path, book_settings, progress), notes)
     if book_options.reserve:
-        raise ConfigError("--reserve: margin is deposited from the portfolio itself", "omit it")
+        raise ConfigError(
+            "--futures reserve: margin is deposited from the portfolio itself", "omit it"
+        )
     portfolio_options = _with_futures_assets(book_options, portfolio_options)
     table, all_rate_series = portfolio_options.load_prices_and_funding(prices_path, funding)
     spec = portfolio_options.spec(table, market_options.pool_pairs())
     settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     if (numeraire_symbol := spec.portfolio.numeraire.symbol) in futures_prices.symbols:
-        option = "--futures-target" if book_options.config is None else "futures.markets"
+        option = "--futures target" if book_options.config is None else "futures.markets"
         raise ConfigError(
             f"{option}: {numeraire_symbol} is the numeraire of the portfolio",
             "use a numeraire without prices in the file",
@@ -341,14 +344,14 @@ def _data_notes(table: PriceTable, rate_series: Sequence[FundingRateSeries]) -> 
 def _with_futures_assets(
     book_options: FuturesBookOptions, portfolio_options: PortfolioOptions
 ) -> PortfolioOptions:
-    """Return the portfolio with the markets of `--futures-target` as assets, at 0 % if they have no
+    """Return the portfolio with the markets of `--futures target` as assets, at 0 % if they have no
     target. Raises ConfigError for a config that has [futures] itself.
     """
     if book_options.config is not None:
         return portfolio_options
     if has_futures(portfolio_options.config):
         raise ConfigError(
-            "--futures-target: the config has [futures]", "omit it, or use a config without"
+            "--futures target: the config has [futures]", "omit it, or use a config without"
         )
     if portfolio_options.config is not None:
         return portfolio_options
@@ -367,7 +370,7 @@ def _futures_setup(
     rate_series: tuple[FundingRateSeries, ...],
 ) -> tuple[FuturesSetup, BacktestSpec]:
     """Return the simulated futures, and the spec whose strategies and signals name their markets.
-    With a delay, orders of a config are bounded by `--venue`, as the index moves meanwhile.
+    With a delay, orders of a config are bounded by `bound`, as the index moves meanwhile.
     """
     config_path = book_options.config
     settings = book_options.settings(interval_s, market_options)
@@ -376,7 +379,7 @@ def _futures_setup(
         spec_symbols = {token.symbol for token in spec.tokens}
         if missing_symbols := [symbol for symbol in symbols if symbol not in spec_symbols]:
             raise ConfigError(
-                f"--futures-target: {missing_symbols[0]} is not an asset of the config",
+                f"--futures target: {missing_symbols[0]} is not an asset of the config",
                 "add it with a target of 0%",
             )
         return setup_of_settings(settings, spec, symbols, rate_series=rate_series), spec
@@ -384,7 +387,7 @@ def _futures_setup(
     config_tables = load_config(config_path).config
     live_policy = build_futures(config_tables, token_by_symbol)
     if live_policy is None:
-        raise ConfigError("futures: missing", "add [futures], or use --futures-target")
+        raise ConfigError("futures: missing", "add [futures], or use --futures")
     if (
         config_tables.tax is None and live_policy.hedge_policy is not None
     ):  # gains are unknown, as in live steps
@@ -396,7 +399,7 @@ def _futures_setup(
         for market_table in _asset_markets(config_path)
     }
     policy = replace(simulated_policy(live_policy, asset_by_market), manual_triggers=())
-    if market_options.latency_bars or "bound" in book_options.venue:
+    if market_options.latency_bars or book_options.bound:
         option_limits = settings.policy.limits
         limits = replace(
             policy.limits,

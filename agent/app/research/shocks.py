@@ -14,18 +14,19 @@ MAX_RISE_BPS = 1_000 * BPS
 
 
 def parse_shocks(
-    share_text_by_symbol: Mapping[str, str], known_symbols: Collection[str]
+    share_text_by_symbol: Mapping[str, str], known_symbols: Collection[str], option: str = OPTION
 ) -> dict[str, int]:
     """Return the change of each price in basis points, from texts such as "-50%". Raises ConfigError
-    for a name that is not in `known_symbols`, and for a change without sign or unit.
+    naming the `option` for a name that is not in `known_symbols`, and for a change without sign or
+    unit.
     """
     shock_bps_by_symbol = {}
     for symbol, share_text in share_text_by_symbol.items():
         if symbol not in known_symbols:
             raise ConfigError(
-                f"{OPTION}: {symbol!r} is not an asset", f"choose from {', '.join(known_symbols)}"
+                f"{option}: {symbol!r} is not an asset", f"choose from {', '.join(known_symbols)}"
             )
-        shock_bps_by_symbol[symbol] = _parse_shock(share_text, f"{OPTION} {symbol}")
+        shock_bps_by_symbol[symbol] = _parse_shock(share_text, f"{option} {symbol}")
     return shock_bps_by_symbol
 
 

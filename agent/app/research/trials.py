@@ -16,7 +16,6 @@ from agent.app.research.backtests import (
     require_numeraire_among_assets,
     require_priced_gas,
 )
-from agent.app.research.shocks import OPTION as SHOCK_OPTION
 from agent.app.research.shocks import parse_shocks
 from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable, select_spec_symbols
@@ -86,6 +85,7 @@ from agent.units import BPS, parse_raw, parse_share_with_unit_bps
 __all__ = ["stress_document", "tune_document"]
 
 
+SHOCK_OPTION = "--scenarios shock"
 DEFAULT_BARS = 720
 """Default length of a path: one month of hourly bars."""
 DECIMAL_PLACES = 18
@@ -116,15 +116,15 @@ class StressOptions:
     def spec(self, table: PriceTable) -> StressSpec:
         """Parse the options. Raises ConfigError naming the option."""
         if self.drift not in ("recorded", "none"):
-            raise ConfigError(f"--drift: {self.drift!r}", "choose recorded or none")
+            raise ConfigError(f"--paths drift: {self.drift!r}", "choose recorded or none")
         if self.bars < 0 or self.bars > MAX_BARS:
-            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
+            raise ConfigError(f"--paths bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
         severity = SpotSeverity(
-            crash_bps=parse_share_with_unit_bps(self.crash, "--crash"),
+            crash_bps=parse_share_with_unit_bps(self.crash, "--scenarios crash"),
             crash_bars=self.crash_bars,
-            depeg_bps=parse_share_with_unit_bps(self.depeg, "--depeg"),
-            gas_price_wei=parse_gas_price_wei(self.gas_spike, "--gas-spike"),
-            depth_part=_parse_fraction(self.thin_depth, "--thin"),
+            depeg_bps=parse_share_with_unit_bps(self.depeg, "--scenarios depeg"),
+            gas_price_wei=parse_gas_price_wei(self.gas_spike, "--scenarios gas-spike"),
+            depth_part=_parse_fraction(self.thin_depth, "--scenarios thin"),
         )
         return StressSpec(
             path_count=self.paths,
@@ -132,7 +132,7 @@ class StressOptions:
             path_bars=self.bars or min(DEFAULT_BARS, table.bar_count),
             scenarios=_scenarios(self.scenarios),
             severity=severity,
-            mean_block_bars=float(_parse_fraction(self.block_bars, "--block"))
+            mean_block_bars=float(_parse_fraction(self.block_bars, "--paths block"))
             if self.block_bars
             else None,
             keeps_drift=self.drift == "recorded",
@@ -196,7 +196,9 @@ def with_shocks(
         spot_symbols = {asset.token.symbol for asset in portfolio.assets}
     market_symbols = set[str]() if futures_spec is None else set(futures_spec.table.symbols)
     shock_bps_by_symbol = parse_shocks(
-        parse_pairs(",".join(shock_texts), SHOCK_OPTION), sorted(spot_symbols | market_symbols)
+        parse_pairs(",".join(shock_texts), SHOCK_OPTION),
+        sorted(spot_symbols | market_symbols),
+        SHOCK_OPTION,
     )
     spot_shocks, market_shocks = (
         tuple(shock for shock in shock_bps_by_symbol.items() if shock[0] in symbols)
@@ -358,7 +360,7 @@ def prepare_tune(
         raise ConfigError("--flow: deposits would count as growth", "omit them")
     if not MIN_FOLDS <= tune_options.folds <= MAX_FOLDS:
         raise ConfigError(
-            f"--folds: {tune_options.folds}", f"write a number from {MIN_FOLDS} to {MAX_FOLDS}"
+            f"--walk folds: {tune_options.folds}", f"write a number from {MIN_FOLDS} to {MAX_FOLDS}"
         )
     table = portfolio_options.load_prices(prices_path)
     if portfolio_options.config is None:
@@ -377,14 +379,16 @@ def prepare_tune(
     if objective is Objective.TRACKING or grid.strictnesses:
         require_numeraire_among_assets(spec.portfolio)
     if grid.horizons_s and spec.limits.plan_cost_bps is None:
-        raise ConfigError("--zone: a zone needs limits.plan_cost", "use --config, or omit --zone")
+        raise ConfigError(
+            "--grid zone: a zone needs limits.plan_cost", "use --config, or omit --grid zone"
+        )
     spec = replace(spec, tax=_tax_rule(spec.tax, tune_options))
     table = select_spec_symbols(spec, table)
     settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     schedule = AllocatorSchedule(
-        parse_duration_s(tune_options.rechoose_interval, "--rechoose"),
-        parse_duration_s(tune_options.price_window, "--window"),
+        parse_duration_s(tune_options.rechoose_interval, "--grid rechoose"),
+        parse_duration_s(tune_options.price_window, "--grid window"),
     )
     for method in grid.allocators:
         if method is not AllocationMethod.FIXED:
@@ -415,19 +419,23 @@ def _tax_rule(tax_rule: TaxRule, tune_options: TuneOptions) -> TaxRule:
     """Return the config's rule with the options of the search. Raises ConfigError."""
     if tune_options.lots:
         methods = {method.value: method for method in LotMethod}
-        tax_rule = replace(tax_rule, method=parse_choice(tune_options.lots, "--lots", methods))
+        tax_rule = replace(
+            tax_rule, method=parse_choice(tune_options.lots, "--objective lots", methods)
+        )
     if tune_options.tax == "off":
         return replace(tax_rule, rate_bps=0)
     if tune_options.tax:
-        rate_bps = parse_share_with_unit_bps(tune_options.tax, "--tax")
+        rate_bps = parse_share_with_unit_bps(tune_options.tax, "--objective tax")
         if not 0 < rate_bps <= BPS:
             raise ConfigError(
-                f"--tax: {tune_options.tax!r} is not above 0 % and at most 100 %",
+                f"--objective tax: {tune_options.tax!r} is not above 0 % and at most 100 %",
                 "write for example 25%, or off",
             )
         tax_rule = replace(tax_rule, rate_bps=rate_bps)
     if tune_options.lots and not tax_rule.rate_bps:
-        raise ConfigError("--lots: no tax rate is given", "add --tax 25%, or omit it")
+        raise ConfigError(
+            "--objective lots: no tax rate is given", "add --objective tax=25%, or omit it"
+        )
     return tax_rule
 
 

@@ -134,11 +134,11 @@ def run_futures_stress(
     """Run every scenario. Raises ConfigError for too few bars or paths."""
     if spec.path_bars < MIN_BARS or spec.path_bars > spec.table.bar_count:
         raise ConfigError(
-            f"--bars: {spec.path_bars} of {spec.table.bar_count}",
+            f"--paths bars: {spec.path_bars} of {spec.table.bar_count}",
             f"write {MIN_BARS} to {spec.table.bar_count}, the bars in the file",
         )
     if spec.path_count < 1:
-        raise ConfigError("--step-paths: no path", "write 1 or more")
+        raise ConfigError("--paths step-paths: no path", "write 1 or more")
     calm_paths = _calm_paths(spec)
     scenarios = []
     for scenario in spec.scenarios:

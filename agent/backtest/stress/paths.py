@@ -188,7 +188,7 @@ def require_block_length(mean_block_bars: float, history: ReturnHistory) -> None
     """Raise ConfigError for a block shorter than one bar, or longer than the data."""
     if not 1 <= mean_block_bars <= len(history.returns):
         raise ConfigError(
-            f"--block: {mean_block_bars:g} of {len(history.returns)} moves",
+            f"--paths block: {mean_block_bars:g} of {len(history.returns)} moves",
             "use at least 1, and no more than the data have",
         )
 
@@ -256,23 +256,27 @@ class SpotSeverity:
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the option that is invalid."""
-        for option, drop_bps in (("--crash", self.crash_bps), ("--depeg", self.depeg_bps)):
+        for option, drop_bps in (
+            ("--scenarios crash", self.crash_bps),
+            ("--scenarios depeg", self.depeg_bps),
+        ):
             if not 0 < drop_bps < BPS:
                 raise ConfigError(
                     f"{option}: {drop_bps / 100:g}%", "write a price drop above 0 and below 100%"
                 )
         if self.crash_bars < 1:
             raise ConfigError(
-                f"--crash-bars: {self.crash_bars}", "write a duration of 1 bar or more"
+                f"--scenarios crash-bars: {self.crash_bars}", "write a duration of 1 bar or more"
             )
         if not 0 < self.depth_part <= 1:
             raise ConfigError(
-                f"--thin: {float(self.depth_part):g}",
+                f"--scenarios thin: {float(self.depth_part):g}",
                 "write the remaining share of the depth, above 0 and at most 1",
             )
         if self.gas_price_wei <= 0:
             raise ConfigError(
-                f"--gas-spike: {self.gas_price_wei} wei", "write a price above 0, such as 500 gwei"
+                f"--scenarios gas-spike: {self.gas_price_wei} wei",
+                "write a price above 0, such as 500 gwei",
             )
 
 

@@ -99,19 +99,21 @@ class StressSpec:
         """Raise ConfigError naming the option that is invalid or far too large."""
         for option, path_count, maximum in (
             ("--paths", self.path_count, MAX_PATHS),
-            ("--step-paths", self.step_path_count, MAX_PATHS),
+            ("--paths step-paths", self.step_path_count, MAX_PATHS),
         ):
             if not 1 <= path_count <= maximum:
                 raise ConfigError(f"{option}: {path_count}", f"use 1 to {maximum:,} paths")
         if not 3 <= self.path_bars <= MAX_BARS:
-            raise ConfigError(f"--bars: {self.path_bars}", f"a path has 3 to {MAX_BARS:,} bars")
+            raise ConfigError(
+                f"--paths bars: {self.path_bars}", f"a path has 3 to {MAX_BARS:,} bars"
+            )
         if (
             total_bars := self.path_bars
             * (2 * self.path_count + self.step_path_count * (len(self.scenarios) + 1))
         ) > MAX_TOTAL_BARS:
             raise ConfigError(
                 f"--paths: {total_bars:,} bars in total would take days",
-                "use fewer paths, or shorter paths with --bars",
+                "use fewer paths, or shorter paths with --paths bars=…",
             )
 
 
@@ -333,7 +335,9 @@ def _recorded_path(table: PriceTable, bars: int) -> PriceTable:
     """
     end_bar = complete_bar_count(table)
     if end_bar < bars:
-        raise ConfigError(f"--bars: {bars}, but the file has {end_bar}", f"use {end_bar} or fewer")
+        raise ConfigError(
+            f"--paths bars: {bars}, but the file has {end_bar}", f"use {end_bar} or fewer"
+        )
     bar_range = slice(end_bar - bars, end_bar)
     closes = table.closes[bar_range].copy()
     closes[0] = forward_fill(table.closes)[end_bar - bars]

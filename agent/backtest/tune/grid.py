@@ -310,21 +310,21 @@ def parse_grid(options: GridOptions) -> PolicyGrid:
     destinations = tuple(
         parse_choice(
             value_text,
-            "--destination",
+            "--grid destination",
             {destination_choice.value: destination_choice for destination_choice in DESTINATIONS},
         )
         for value_text in _split_list(options.destination)
     )
     allocators = tuple(
         parse_choice(
-            value_text, "--allocator", {method.value: method for method in PRICE_ONLY_METHODS}
+            value_text, "--grid allocator", {method.value: method for method in PRICE_ONLY_METHODS}
         )
         for value_text in _split_list(options.allocator)
     )
     trigger_kinds = tuple(
         parse_choice(
             value_text,
-            "--trigger",
+            "--grid trigger",
             {trigger_kind.value: trigger_kind for trigger_kind in TriggerKind},
         )
         for value_text in _split_list(options.trigger)
@@ -338,7 +338,9 @@ def parse_grid(options: GridOptions) -> PolicyGrid:
         parse_stops(options.stop),
         tuple(
             dict.fromkeys(
-                parse_choice(value_text, "--tracking", {name: name for name in STRICTNESS_COST_BPS})
+                parse_choice(
+                    value_text, "--grid tracking", {name: name for name in STRICTNESS_COST_BPS}
+                )
                 for value_text in _split_list(options.tracking)
             )
         ),
@@ -371,18 +373,18 @@ def parse_stops(stop: str) -> tuple[StopLevel | None, ...]:
 
 def _parse_stop_levels(entry: str) -> list[StopLevel]:
     kind = OrderKind.TRAILING_STOP if entry.startswith(_TRAILING) else OrderKind.STOP_LOSS
-    low_text, high_text, count = _parse_range(entry.removeprefix(_TRAILING), "--stop")
+    low_text, high_text, count = _parse_range(entry.removeprefix(_TRAILING), "--grid stop")
     low_bps, high_bps = (
-        parse_share_with_unit_bps(share_text, "--stop") for share_text in (low_text, high_text)
+        parse_share_with_unit_bps(share_text, "--grid stop") for share_text in (low_text, high_text)
     )
     min_bps = OrdersConfig().hysteresis_bps
     for share_bps in (low_bps, high_bps):
         if not min_bps < share_bps < BPS:
             raise ConfigError(
-                f"--stop: {entry!r} is not between {min_bps / 100:g} % and 100 %",
+                f"--grid stop: {entry!r} is not between {min_bps / 100:g} % and 100 %",
                 "write for example off,10%..40%:4,trailing:20%",
             )
-    shares_bps = _spaced_values(low_bps, high_bps, count, entry, "--stop")
+    shares_bps = _spaced_values(low_bps, high_bps, count, entry, "--grid stop")
     return [StopLevel(kind, share_bps) for share_bps in shares_bps]
 
 
@@ -394,17 +396,19 @@ def parse_calendar_rule(interval_text: str) -> PolicyChoice:
     return PolicyChoice(
         Every(
             _checked_interval_s(
-                parse_duration_s(interval_text, "--calendar"), interval_text, "--calendar"
+                parse_duration_s(interval_text, "--objective calendar"),
+                interval_text,
+                "--objective calendar",
             )
         )
     )
 
 
 def _parse_horizon_s(horizon_text: str) -> int:
-    horizon_s = parse_duration_s(horizon_text, "--zone")
+    horizon_s = parse_duration_s(horizon_text, "--grid zone")
     if not MIN_HORIZON_S <= horizon_s <= MAX_HORIZON_S:
         raise ConfigError(
-            f"--zone: {horizon_text!r} is outside the valid horizons of a zone",
+            f"--grid zone: {horizon_text!r} is outside the valid horizons of a zone",
             "write times from 1h to 365d",
         )
     return horizon_s

@@ -383,24 +383,24 @@ def _allocator_config(
     weighted_assets = [asset for asset in spec.portfolio.assets if asset.token.address != numeraire]
     if len(weighted_assets) < MIN_WEIGHTED_ASSETS:
         raise ConfigError(
-            "--allocator: the portfolio has fewer than two assets to weight",
-            "add assets to --target, or omit --allocator",
+            "--grid allocator: the portfolio has fewer than two assets to weight",
+            "add assets to --target, or omit --grid allocator",
         )
     sample_interval_s = max(DAY_S, interval_s)
     if not HOUR_S <= schedule.every_s <= LONGEST_WINDOW_S:
         raise ConfigError(
-            f"--rechoose: {schedule.every_s} s",
+            f"--grid rechoose: {schedule.every_s} s",
             "use 1h to 730d; the live agent records prices once an hour",
         )
     if schedule.window_s > LONGEST_WINDOW_S:
         raise ConfigError(
-            f"--window: {schedule.window_s // DAY_S} d, more than a live allocator's longest window",
+            f"--grid window: {schedule.window_s // DAY_S} d, more than a live allocator's longest window",
             "use 730d or less",
         )
     min_steps = max(2, len(weighted_assets) + 1)
     if schedule.window_s < min_steps * sample_interval_s:
         raise ConfigError(
-            f"--window: shorter than {min_steps} steps of {sample_interval_s // DAY_S} d, which {len(weighted_assets)} assets"
+            f"--grid window: shorter than {min_steps} steps of {sample_interval_s // DAY_S} d, which {len(weighted_assets)} assets"
             " need",
             f"write {min_steps * sample_interval_s // DAY_S}d or more",
         )

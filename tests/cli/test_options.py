@@ -1,0 +1,80 @@
+"""Options that set the fields of one concept, and the options of earlier versions that they replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli.options import GroupedOption
+from agent.errors import ConfigError
+from tests.cli.tools import Said
+
+Bare = Callable[..., Said]
+BOOK = GroupedOption(
+    "--book",
+    ("weights", "lot", "max-leverage", "latency", "pool-state", "gas-prices"),
+    unnamed="weights",
+    fields={"lot": "contract_size"},
+    numbers={"latency": range(3)},
+    files=frozenset({"gas-prices"}),
+    lists=frozenset({"pool-state"}),
+    former_options={"--weight-list": "--book VALUE"},
+)
+NAMED = GroupedOption("--named", ("cost", "depth"))
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (None, {}),
+        (["BTC=60,ETH=-40"], {"weights": "BTC=60,ETH=-40"}),
+        (["BTC=60,ETH=-40,max-leverage=3x"], {"weights": "BTC=60,ETH=-40", "max_leverage": "3x"}),
+        (["lot=BTC=0.001,ETH=0.01,latency=2"], {"contract_size": "BTC=0.001,ETH=0.01", "latency": 2}),
+        (["max-leverage=3x", "max-leverage=4x"], {"max_leverage": "4x"}),
+        (["pool-state=A/B=one.json", "pool-state=C/D=two.json"], {"pool_state": ("A/B=one.json", "C/D=two.json")}),
+        (["gas-prices=gas.csv"], {"gas_prices": Path("gas.csv")}),
+        (["max-leverage= 20 gwei , latency=1"], {"max_leverage": "20 gwei", "latency": 1}),
+    ],
+)
+def test_grouped_option__sets_fields_by_name(texts: list[str] | None, values: dict[str, Any]) -> None:
+    assert BOOK.parse(texts) == values
+
+
+@pytest.mark.parametrize(
+    ("option", "texts", "named"),
+    [
+        (BOOK, ["latency=3"], "--book latency: '3'"),
+        (BOOK, ["latency=many"], "--book latency: 'many'"),
+        (BOOK, ["BTC=60", "lottt=1"], "--book: 'lottt=1' beside 'BTC=60'"),
+        (NAMED, ["price=1"], "--named: 'price=1'"),
+        (NAMED, ["30bps"], "--named: '30bps'"),
+    ],
+)
+def test_grouped_option__refuses_what_it_cannot_read_with_its_names(option: GroupedOption, texts: list[str], named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        option.parse(texts)
+    assert caught.value.message == named
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("stress", "--cost", "30bps"), "write --market cost=VALUE"),
+        (("stress", "--shock", "ALT=-5%"), "write --scenarios shock=VALUE"),
+        (("stress", "--step-paths", "1"), "write --paths step-paths=VALUE"),
+        (("backtest", "--futures-target", "BTC=60"), "write --futures VALUE"),
+        (("backtest", "--venue", "fee=1%"), "write --futures fee=VALUE,slippage=VALUE,penalty=VALUE,bound=VALUE"),
+        (("tune", "--full"), "write --run full"),
+        (("tune", "--folds", "2"), "write --walk folds=VALUE"),
+        (("whatif", "--hedge", "50%"), "write --futures hedge=VALUE"),
+    ],
+)
+def test_option_of_earlier_versions__ends_with_its_new_spelling(bare: Bare, words: tuple[str, ...], remedy: str) -> None:
+    said = bare(*words, "--json")
+    assert said.code == 2
+    assert said.json["error"]["message"] == f"{words[1]}: no option of {words[0]} any more"
+    assert said.json["error"]["remedy"] == remedy
