@@ -27,7 +27,6 @@ from agent.model import (
     SecondQuote,
     StepInput,
 )
-from agent.planning.problem import fair_floor
 from agent.reference import (
     PegUnknown,
     answer_bound_fault,
@@ -39,6 +38,7 @@ from agent.reference import (
     short_mean_deviations,
     source_deviations,
 )
+from agent.reference.floors import fair_floor
 from agent.units import BPS
 
 

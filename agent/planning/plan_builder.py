@@ -16,7 +16,7 @@ from agent.layers import questions
 from agent.model import Leg, Limits, Plan, Portfolio, Rebalance, SkippedItem, StepInput
 from agent.planning.cost_reasons import cost_reason
 from agent.planning.gas import balance_deltas, with_payment_legs
-from agent.planning.problem import MAX_RATE, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
+from agent.planning.problem import MAX_RATE, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import UNNAMED_FRACTION, PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
 from agent.planning.solver.charges import bound_with_charges
@@ -29,6 +29,7 @@ from agent.planning.solver.search import (
 )
 from agent.planning.solver.token_order import order_tokens
 from agent.planning.solver.utility import PlanObjective
+from agent.reference.floors import UNBOUNDED_BPS
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
 PLAN_COST_LIMIT = "limits.plan_cost"

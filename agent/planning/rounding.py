@@ -15,9 +15,10 @@ from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.model import Leg, LegPlace, PlanCost, Pool, StepInput, SwapResult
 from agent.planning.approval_gas import approval_count, legs_bytes, swap_spend
 from agent.planning.gas import gas_value, leg_gas_units, plan_gas_units, with_payment_legs
-from agent.planning.problem import Problem, fair_floor, impact_bound_bps, min_out
+from agent.planning.problem import Problem
 from agent.planning.routes import Route, merge_routes
 from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS
+from agent.reference.floors import fair_floor, impact_bound_bps, min_out
 from agent.units import BPS, Value, floor_int
 
 # --- A plan in the making: legs in exact integers, their balance changes and costs.

@@ -29,12 +29,10 @@ from agent.planning.gas import current_gas_price_wei
 from agent.planning.plan_builder import assemble_plan, rounded_gap
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import (
-    UNBOUNDED_BPS,
     Problem,
     TokenNode,
     build_pool_graph,
     build_problem,
-    min_out,
     problem_for_tokens,
 )
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks, run_routes
@@ -45,6 +43,7 @@ from agent.planning.solver.search import PoolSelection, PoolSelector
 from agent.planning.solver.utility import sell_program
 from agent.policy.cash_flows import cash_limit
 from agent.reference import price_inputs, reference_prices, spot_prices
+from agent.reference.floors import UNBOUNDED_BPS, min_out
 from agent.units import Value, decimal_text
 
 SOLD_FRACTION = 1 - 1e-9

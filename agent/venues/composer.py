@@ -27,11 +27,11 @@ from agent.model import (
     Verdict,
 )
 from agent.planning.gas import balance_deltas
-from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
 from agent.reference import ReferencePrices, price_ranges, reference_prices
+from agent.reference.floors import fair_floor
 from agent.signing.calldata import WITHDRAW
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.signing.oracle_rules import encode_observations

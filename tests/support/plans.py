@@ -35,8 +35,8 @@ from agent.model import (
 )
 from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.planner import plan
-from agent.planning.problem import fair_floor, min_out
 from agent.reference import reference_prices
+from agent.reference.floors import fair_floor, min_out
 from agent.units import BPS
 from tests.support import builders
 from tests.support.builders import raw, token, with_snapshot

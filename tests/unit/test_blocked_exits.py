@@ -43,11 +43,11 @@ from agent.model import (
 )
 from agent.planning import proposals, requests
 from agent.planning.planner import NothingPlanned, plan
-from agent.planning.problem import fair_floor
 from agent.policy.decide import decide, is_exit_due
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.policy.orders.exits import apply_orders
 from agent.reference import late_twap_tokens, price_inputs, reference_prices
+from agent.reference.floors import fair_floor
 from agent.venues.composer import leg_floors
 from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_history, with_limits
 from tests.support.lp_worlds import quiet, ranged, world

@@ -15,7 +15,7 @@ from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import NothingPlanned, plan
-from agent.planning.problem import fair_floor
+from agent.reference.floors import fair_floor
 from agent.units import BPS, Token
 from tests.support.builders import price_of, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.guards.replay import replay_legs
 from agent.planning.planner import NothingPlanned, plan
-from agent.planning.problem import fair_floor
+from agent.reference.floors import fair_floor
 from agent.units import BPS
 from tests.support.builders import price_of, with_limits
 from tests.support.planning_worlds import PRICES, check_legs, flow_value, random_step, rebalance_to_targets, values_of

@@ -10,7 +10,7 @@ import pytest
 from agent.errors import Refused
 from agent.model import Goal, LegPlace, Pool, PriceSource, Rebalance, UnreadableItem
 from agent.planning.planner import plan
-from agent.planning.problem import fair_floor
+from agent.reference.floors import fair_floor
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
 from tests.support.planning_worlds import (
     DAI,

@@ -10,8 +10,9 @@ import pytest
 from agent.amm.v2_pool import V2Pool
 from agent.planning import gas
 from agent.planning.pool_curves import build_trade_curves
-from agent.planning.problem import EdgeFlow, PoolEdge, fair_floor, least_rate, min_out
+from agent.planning.problem import EdgeFlow, PoolEdge
 from agent.planning.routes import MAX_LEGS, decompose_flows
+from agent.reference.floors import fair_floor, least_rate, min_out
 from tests.support.builders import snapshot, token, v2_pool, v3_pool
 
 WETH, USDC = token("WETH"), token("USDC")

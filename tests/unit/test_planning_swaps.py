@@ -12,7 +12,7 @@ from agent.amm.swap_errors import BeyondKnownTicks
 from agent.errors import ConfigError, Refused
 from agent.model import LegPlace, Plan, Pool, StepInput
 from agent.planning.planner import plan_swap, quote
-from agent.planning.problem import fair_floor
+from agent.reference.floors import fair_floor
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
 from tests.support.planning_worlds import PRICES, check_legs, weights_bps
 from tests.support.text import mentions, raises_code, raises_field

@@ -13,8 +13,9 @@ from agent.guards.sandwich import plan_sandwich_loss, plan_worst_case
 from agent.model import PriceSource, StepInput
 from agent.planning.approval_gas import approval_gas_units
 from agent.planning.partial_plans import worst_case_gas, worst_case_loss
-from agent.planning.problem import build_problem, fair_floor
+from agent.planning.problem import build_problem
 from agent.reference import deviation_loss, disagreement_loss, price_ranges, reference_prices
+from agent.reference.floors import fair_floor
 from agent.venues.composer import leg_floors
 from tests.support.builders import raw, step_input, token, v3_pool, with_limits
 from tests.support.plans import Swap, evidence, plan_of, verdict

@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from agent.planning.problem import least_rate
 from agent.reference import reference_prices
+from agent.reference.floors import least_rate
 from agent.units import BPS
 from scripts import random_plans
 from tests.support.planning_worlds import KINDS

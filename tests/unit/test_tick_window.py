@@ -15,8 +15,8 @@ from agent.chain.pools.reading import MAX_TICK as LENS_MAX_TICK
 from agent.chain.pools.reading import PoolRef, V3Reader, deep_pool_item, with_deeper_ticks
 from agent.errors import Retryable
 from agent.model import Leg, LegPlace
-from agent.planning.problem import UNBOUNDED_BPS
 from agent.planning.rounding import pools_out_of_ticks
+from agent.reference.floors import UNBOUNDED_BPS
 from tests.support.text import raises_code
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, tokens, v3_pools
 
