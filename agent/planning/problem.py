@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -194,55 +194,56 @@ def build_problem(step: StepInput, references: ReferencePrices) -> Problem:
     """Return the problem. Raises Refused if an asset's price or balance is unknown, or gas cannot
     be valued while plan_cost is on.
     """
-    exclusions: list[SkippedItem] = []
-    nodes = (*_asset_nodes(step, references), *_hub_nodes(step, references, exclusions))
-    return problem_for_tokens(
-        step, nodes, _gas_unit_value(step, references, exclusions), exclusions
-    )
+    asset_nodes = _asset_nodes(step, references)
+    hub_nodes, excluded_hubs = _hub_nodes(step, references)
+    gas_unit_value, excluded_gas = _gas_unit_value(step, references)
+    exclusions = (*excluded_hubs, *excluded_gas)
+    return problem_for_tokens(step, (*asset_nodes, *hub_nodes), gas_unit_value, exclusions)
 
 
 def problem_for_tokens(
     step: StepInput,
     nodes: tuple[TokenNode, ...],
     gas_unit_value: Value,
-    exclusions: list[SkippedItem],
+    exclusions: Sequence[SkippedItem],
 ) -> Problem:
     """Return the problem over these tokens, with the usable pools between them."""
-    index_by_token = {node.address: index for index, node in enumerate(nodes)}
     limits = step.limits
-    exclusions += [
-        SkippedItem(
-            f"token {step.portfolio.token(quarantined_token.token).label}",
-            f"in quarantine: {quarantined_token.why}; {quarantined_token.finding.remedy}",
-        )
-        for quarantined_token in step.targets.quarantined_tokens
-    ]
-    exclusions += [
-        SkippedItem(
-            f"token {step.portfolio.token(blocked_exit.token).label}",
-            f"its exit is not possible now: {blocked_exit.why}",
-        )
-        for blocked_exit in step.blocked_exits
-    ]
+    pools, excluded_pools = _usable_pools(step, nodes)
     return Problem(
         nodes=nodes,
-        index_by_token=index_by_token,
-        pools={
-            pool.address: pool
-            for pool in step.snapshot.pools
-            if _keep_or_exclude(step, pool, nodes, index_by_token, exclusions)
-        },
+        index_by_token={node.address: index for index, node in enumerate(nodes)},
+        pools=pools,
         impact_bps=impact_bound_bps(limits),
         slippage_bps=limits.slippage_bps,
         plan_cost_bps=limits.plan_cost_bps,
         gas_unit_value=gas_unit_value,
-        exclusions=tuple(exclusions),
+        exclusions=(*exclusions, *_excluded_tokens(step), *excluded_pools),
         wrapped_native=wrapped_native_of(step),
         gas_inputs=_gas_inputs(step),
         data_fee=step.snapshot.data_fee,
         wei_value=_wei_value(step, gas_unit_value),
         price_ranges=price_ranges(step),
     )
+
+
+def _excluded_tokens(step: StepInput) -> list[SkippedItem]:
+    """Return the tokens in quarantine, and those whose exit is blocked."""
+    quarantined_items = [
+        SkippedItem(
+            f"token {step.portfolio.token(quarantined_token.token).label}",
+            f"in quarantine: {quarantined_token.why}; {quarantined_token.finding.remedy}",
+        )
+        for quarantined_token in step.targets.quarantined_tokens
+    ]
+    blocked_items = [
+        SkippedItem(
+            f"token {step.portfolio.token(blocked_exit.token).label}",
+            f"its exit is not possible now: {blocked_exit.why}",
+        )
+        for blocked_exit in step.blocked_exits
+    ]
+    return quarantined_items + blocked_items
 
 
 def _gas_inputs(step: StepInput) -> GasInputs:
@@ -326,14 +327,16 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
 
 
 def _hub_nodes(
-    step: StepInput, references: ReferencePrices, exclusions: list[SkippedItem]
-) -> list[TokenNode]:
+    step: StepInput, references: ReferencePrices
+) -> tuple[list[TokenNode], list[SkippedItem]]:
+    """Return the hubs that routes may use, and those that they may not, with the reason."""
     node_tokens = {asset.token.address for asset in step.portfolio.assets}
     quarantine_reasons = {
         quarantine_entry.address: quarantine_entry.why
         for quarantine_entry in step.snapshot.unreadable_items
     }
     nodes = []
+    exclusions = []
     for token in step.portfolio.hubs:
         if token.address in node_tokens or token.address in {
             screened_token.token for screened_token in step.targets.quarantined_tokens
@@ -356,43 +359,43 @@ def _hub_nodes(
             )
         else:
             nodes.append(TokenNode(token.address, token.label, reference_price.price, 0, False))
-    return nodes
+    return nodes, exclusions
 
 
-def _keep_or_exclude(
-    step: StepInput,
-    pool: Pool,
-    nodes: tuple[TokenNode, ...],
-    index_by_token: dict[str, int],
-    exclusions: list[SkippedItem],
-) -> bool:
-    """True if a pool is tradable; records reasons that concern the owner."""
-    if pool.token0 not in index_by_token or pool.token1 not in index_by_token:
-        return False
-    if {pool.token0, pool.token1} & {
+def _usable_pools(
+    step: StepInput, nodes: Sequence[TokenNode]
+) -> tuple[dict[str, Pool], list[SkippedItem]]:
+    """Return the tradable pools between these tokens by address, and the others with the reason, if
+    it concerns the owner.
+    """
+    price_by_token = {node.address: node.price for node in nodes}
+    # a token in quarantine is recorded once, not with each of its pools
+    quarantined_tokens = {
         screened_token.token for screened_token in step.targets.quarantined_tokens
-    }:
-        return False  # the token itself is recorded once
-    pool_text = f"pool {pool.address}"
-    quarantine_reason = next(
-        (
-            quarantine_entry.why
-            for quarantine_entry in step.snapshot.unreadable_items
-            if quarantine_entry.address == pool.address
-        ),
-        None,
-    )
-    if quarantine_reason is not None:
-        exclusions.append(SkippedItem(pool_text, f"quarantined: {quarantine_reason}"))
-        return False
+    }
+    usable_pools = {}
+    exclusions = []
+    for pool in step.snapshot.pools:
+        pool_tokens = {pool.token0, pool.token1}
+        if not pool_tokens <= price_by_token.keys() or pool_tokens & quarantined_tokens:
+            continue
+        if why := _unusable_reason(step, pool, price_by_token):
+            exclusions.append(SkippedItem(f"pool {pool.address}", why))
+        else:
+            usable_pools[pool.address] = pool
+    return usable_pools, exclusions
+
+
+def _unusable_reason(step: StepInput, pool: Pool, price_by_token: Mapping[str, Price]) -> str:
+    """Return why a pool is not tradable; empty if it is."""
+    for unreadable_item in step.snapshot.unreadable_items:
+        if unreadable_item.address == pool.address:
+            return f"quarantined: {unreadable_item.why}"
     if pool.is_empty:
-        exclusions.append(SkippedItem(pool_text, "no liquidity"))
-        return False
-    prices = {node.address: node.price for node in nodes}
-    if not amm.is_deep_enough(pool, step.limits.pool_min_value, prices):
-        exclusions.append(SkippedItem(pool_text, "holds less than limits.pool_min_value"))
-        return False
-    return True
+        return "no liquidity"
+    if not amm.is_deep_enough(pool, step.limits.pool_min_value, price_by_token):
+        return "holds less than limits.pool_min_value"
+    return ""
 
 
 def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
@@ -406,11 +409,12 @@ def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
 
 
 def _gas_unit_value(
-    step: StepInput, references: ReferencePrices, exclusions: list[SkippedItem]
-) -> Value:
+    step: StepInput, references: ReferencePrices
+) -> tuple[Value, list[SkippedItem]]:
+    """Return the value of a unit of gas; zero, with the reason, if it is unknown."""
     native_reference = references.reference_by_token.get(step.portfolio.wrapped_native)
     if native_reference is not None:
-        return current_gas_price_wei(step.snapshot) * native_reference.price
+        return current_gas_price_wei(step.snapshot) * native_reference.price, []
     if step.limits.plan_cost_bps is not None:
         raise Refused(
             "gas cannot be valued: the wrapped native coin has no reference price",
@@ -421,10 +425,8 @@ def _gas_unit_value(
             ),
             "add the wrapped native coin to portfolio.hubs, or give it a feed",
         )
-    exclusions.append(
-        SkippedItem("gas", "not valued: the wrapped native coin has no reference price")
-    )
-    return Fraction(0)
+    why = "not valued: the wrapped native coin has no reference price"
+    return Fraction(0), [SkippedItem("gas", why)]
 
 
 # --- Usable pools as edges of the continuous problem, with the value of a unit of gas.

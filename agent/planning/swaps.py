@@ -412,7 +412,7 @@ def _quote_problem(
         portfolio.wrapped_native, Fraction(0)
     )
     limits = replace(step.limits, price_impact_bps=None, plan_cost_bps=None)
-    return problem_for_tokens(replace(step, limits=limits), nodes, gas_unit_value, [])
+    return problem_for_tokens(replace(step, limits=limits), nodes, gas_unit_value, ())
 
 
 def _find_pool(snapshot: Snapshot, pool_address: str, token_in: str, token_out: str) -> Pool:
