@@ -296,78 +296,108 @@ def plan(
         )
     objective = objective_for_goal(problem, decision.goal)
     problem = replace(problem, leaving_tokens=leaving_tokens(problem, decision.goal))
-    numeraire_index = problem.index_by_token[step.portfolio.numeraire.address]
     if decision.is_exit:
-        objective = objective_for_exit(objective, numeraire_index)
-        problem = replace(problem, price_ranges={})  # floors of exits: reference.price_ranges
-    max_turnover, turnover_limit_name = (
-        (None, "")
-        if decision.is_exit
-        else turnover_left(step, problem.total, decision.exempt_turnover)
-    )
-    # once amounts are approved, the turnover limit that sized them is not reported again
-    is_limit_reportable = max_turnover is not None and not step.progress.spend_caps
-    if turnover_cap is not None and (max_turnover is None or turnover_cap[0] < max_turnover):
-        max_turnover, turnover_limit_name = turnover_cap
-        is_limit_reportable = False
-    if decision.is_exit:
-        unmoved_tokens = _unmoved_by_exit(step.portfolio, problem, objective)
-    else:
-        unmoved_tokens = untradable_tokens(problem, decision.goal)
+        return _plan_exit(step, decision, problem, objective, turnover_cap)
+    return _plan_goal(step, decision, problem, objective, turnover_cap)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnoverLimit:
+    """Largest turnover of a plan (None: unlimited), and the name of the limit that sets it.
+    `is_reportable` is true if the plan says what the limit holds back.
+    """
+
+    value: Value | None
+    name: str
+    is_reportable: bool
+
+    def within(self, turnover_cap: tuple[Value, str] | None) -> TurnoverLimit:
+        """Return the smaller of this limit and a caller's, who reports it."""
+        if turnover_cap is None or (self.value is not None and turnover_cap[0] >= self.value):
+            return self
+        return TurnoverLimit(*turnover_cap, is_reportable=False)
+
+
+def _plan_exit(
+    step: StepInput,
+    decision: Rebalance,
+    problem: Problem,
+    objective: PlanObjective,
+    turnover_cap: tuple[Value, str] | None,
+) -> Plan:
+    """Return the swaps of an exit, which sells only what it has to and has no turnover limit of its
+    own.
+    """
+    numeraire = step.portfolio.numeraire
+    numeraire_index = problem.index_by_token[numeraire.address]
+    problem = replace(problem, price_ranges={})  # floors of exits: reference.price_ranges
+    objective = objective_for_exit(objective, numeraire_index)
+    limit = TurnoverLimit(None, "", is_reportable=False).within(turnover_cap)
     full_graph = _full_graph(problem, objective)
     graph, fixed_point = _best_within_plan_cost(
-        full_graph, objective, decision.goal, max_turnover, step.limits.min_trade, unmoved_tokens
+        full_graph,
+        objective,
+        decision.goal,
+        limit.value,
+        step.limits.min_trade,
+        _unmoved_by_exit(step.portfolio, problem, objective),
     )
-    if decision.is_exit:
-        fixed_point = sell_exits_whole(graph, fixed_point, numeraire_index, step.limits.min_trade)
+    fixed_point = sell_exits_whole(graph, fixed_point, numeraire_index, step.limits.min_trade)
+    skips = skipped_items(step, graph, objective, fixed_point, limit.name, None)
+    if not fixed_point.draft.legs:
+        raise _nothing_planned(step, problem, objective.value_off_goal, skips, None)
+    sold_labels = {node.label for node in problem.assets if node.address != numeraire.address}
+    if not {skipped_item.subject for skipped_item in skips} & sold_labels:
+        # the numeraire is off target only by the exit's cost
+        skips = [skipped_item for skipped_item in skips if skipped_item.subject != numeraire.label]
+    gap = gap_bps(full_graph, objective, fixed_point, limit.value)
+    return assemble_plan(step, problem, decision, fixed_point.draft, skips, gap)
+
+
+def _plan_goal(
+    step: StepInput,
+    decision: Rebalance,
+    problem: Problem,
+    objective: PlanObjective,
+    turnover_cap: tuple[Value, str] | None,
+) -> Plan:
+    """Return the swaps towards a goal within the turnover limits; a zone's with saving and cost."""
+    goal = decision.goal
+    max_turnover, limit_name = turnover_left(step, problem.total, decision.exempt_turnover)
+    # once amounts are approved, the turnover limit that sized them is not reported again
+    is_reportable = max_turnover is not None and not step.progress.spend_caps
+    limit = TurnoverLimit(max_turnover, limit_name, is_reportable).within(turnover_cap)
+    unmoved_tokens = untradable_tokens(problem, goal)
+    full_graph = _full_graph(problem, objective)
+    graph, fixed_point = _best_within_plan_cost(
+        full_graph, objective, goal, limit.value, step.limits.min_trade, unmoved_tokens
+    )
     unlimited_result = None
-    if is_limit_reportable and (
+    if limit.is_reportable and (
         fixed_point.turnover_binds
         or not fixed_point.draft.legs
         or BELOW_MIN_TRADE in fixed_point.unmoved_tokens.values()
     ):
         with suppress(Refused):  # only used to report the binding bound
             unlimited_result = _best_within_plan_cost(
-                full_graph, objective, decision.goal, None, step.limits.min_trade, unmoved_tokens
+                full_graph, objective, goal, None, step.limits.min_trade, unmoved_tokens
             )
-    skips = skipped_items(
-        step, graph, objective, fixed_point, turnover_limit_name, unlimited_result
-    )
+    skips = skipped_items(step, graph, objective, fixed_point, limit.name, unlimited_result)
     if not fixed_point.draft.legs:
+        binding_limit = None
         if (
-            max_turnover is not None
+            limit.value is not None
             and unlimited_result is not None
             and unlimited_result[1].draft.legs
         ):
-            binding_limit = (turnover_limit_name, max_turnover)
-        else:
-            binding_limit = None
+            binding_limit = (limit.name, limit.value)
         raise _nothing_planned(step, problem, objective.value_off_goal, skips, binding_limit)
-    if decision.is_exit and not {skipped_item.subject for skipped_item in skips} & {
-        node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
-    }:
-        skips = [
-            skipped_item
-            for skipped_item in skips
-            if skipped_item.subject != step.portfolio.numeraire.label
-        ]  # the numeraire is off target only by the exit's cost
-    swap_plan = assemble_plan(
-        step,
-        problem,
-        decision,
-        fixed_point.draft,
-        skips,
-        gap_bps(full_graph, objective, fixed_point, max_turnover),
-    )
-    risk = decision.goal.risk
-    if risk is None:
+    gap = gap_bps(full_graph, objective, fixed_point, limit.value)
+    swap_plan = assemble_plan(step, problem, decision, fixed_point.draft, skips, gap)
+    if goal.risk is None:
         return swap_plan
-    return replace(
-        swap_plan,
-        zone_tradeoff=zone_saving(
-            problem, decision.goal, risk, swap_plan, fixed_point.draft.delta_raw
-        ),
-    )
+    tradeoff = zone_saving(problem, goal, goal.risk, swap_plan, fixed_point.draft.delta_raw)
+    return replace(swap_plan, zone_tradeoff=tradeoff)
 
 
 def _unmoved_by_exit(
