@@ -21,6 +21,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
 from agent.hosts import parse_origin
+from agent.web import app_modules
 from agent.web.api.gate import API_PREFIX, PROBE_PATHS, refusal_response
 from agent.web.pages import CONTROL_PAGE, PAGES
 from agent.web.reach import PROXY_HEADER, Reach, forwarded_address, plain_address
@@ -120,7 +121,7 @@ class Access:
         if (file_stamp := self._read_file_stamp()) == self._users_file_stamp:
             return
         try:
-            users = await self._call_users("known_users")
+            users = await self._login_process.call(app_modules.users.known_users, self.users_file)
         except TrimtabError:
             self.set_users({})
         else:
@@ -144,7 +145,9 @@ class Access:
             raise TrimtabError("too many logins at once", "try again in a minute")
         self._login_check_count += 1
         try:
-            login_result = await self._call_users("login", name, password, code, address)
+            login_result = await self._login_process.call(
+                app_modules.users.login, self.users_file, name, password, code, address
+            )
         finally:
             self._login_check_count -= 1
         if login_result["user"] not in self._users:
@@ -195,7 +198,9 @@ class Access:
 
     async def record_event(self, kind: str, user_name: str, address: str, detail: str = "") -> None:
         """Append an event to the audit log."""
-        await self._call_users("record_event", kind, user_name, address, detail)
+        await self._login_process.call(
+            app_modules.users.record_event, self.users_file, kind, user_name, address, detail
+        )
 
     def login_form_token(self, nonce: str) -> str:
         """Return the token of a login form, bound to the cookie `nonce`."""
@@ -215,11 +220,6 @@ class Access:
         except OSError:
             return None
         return file_stat and (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)
-
-    async def _call_users(self, function_name: str, *arguments: str) -> Any:
-        return await self._login_process.call(
-            f"settings.users.{function_name}", self.users_file, *arguments
-        )
 
 
 class AccessMiddleware:

@@ -48,15 +48,14 @@ from agent.web.access import (
 from agent.web.api.gate import API_PREFIX
 from agent.web.api.routes import build_api, warm_up_controls
 from agent.web.api.tokens import TokenFile
+from agent.web.app_modules import dashboard, exports, kept_reports, queue
 from agent.web.controls import ControlPages
-from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS, DocumentCache
+from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS, CacheProcess, DocumentCache
 from agent.web.pages import (
     CONTROL_PAGE,
-    CONTROLS_FUNCTION,
     EXPORTS,
     PAGES,
     REPORT_PAGE,
-    REPORTS_FUNCTION,
     REVIEW_PAGE,
     STATIC_FILES,
     STEP_PAGE,
@@ -293,9 +292,7 @@ async def export_archive(cache: DocumentCache, request: Request) -> Response:
     if file_name not in EXPORTS:
         return PlainTextResponse("404: no such file\n", 404)
     try:
-        archive = await cache.read_stored(
-            "records.exports.export_archive", file_name.removesuffix(".zip")
-        )
+        archive = await cache.read_stored(exports.export_archive, file_name.removesuffix(".zip"))
     except ConfigError as error:
         return PlainTextResponse(f"409: {error}\n", 409)
     except TrimtabError as error:
@@ -347,7 +344,7 @@ def build_unchecked_app(
     async def show_page(page: Page, request: Request) -> Response:
         session = request.scope["session"]
         if session is not None:
-            cache.follow(CONTROLS_FUNCTION)
+            cache.follow(queue.dashboard_controls)
         cache.read_if_old(*page.read_functions)
         documents = {**cache.documents, **run_health_document(cache)}
         return HTMLResponse(
@@ -359,7 +356,7 @@ def build_unchecked_app(
         if not STEP_ID_PATTERN.fullmatch(step_id):
             return PlainTextResponse("404: no such step\n", 404)
         try:
-            step_documents = await cache.read_stored("step_document", step_id)
+            step_documents = await cache.read_stored(dashboard.step_document, step_id)
         except ConfigError:
             return PlainTextResponse("404: no such step\n", 404)
         except TrimtabError as error:
@@ -397,7 +394,6 @@ def build_unchecked_app(
     return app
 
 
-READ_REPORT_FUNCTION = "research.kept_reports.read_report"
 REPORT_HEADERS = {
     "Content-Security-Policy": (
         "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src"
@@ -423,9 +419,8 @@ class ReportPages:
     async def show_list(self, request: Request) -> Response:
         """Answer with the list of reports."""
         cache = self._cache
-        cache.follow(
-            REPORTS_FUNCTION
-        )  # read at each request: a new report does not change the store
+        # read at each request: a new report does not change the store
+        cache.follow(kept_reports.dashboard_reports)
         html = self._renderer.render_page(
             REPORT_PAGE, cache.documents, cache.read_errors, cache.version, request.scope["session"]
         )
@@ -435,7 +430,7 @@ class ReportPages:
         """Answer with a report."""
         try:
             report = await self._cache.call(
-                "stored", READ_REPORT_FUNCTION, request.path_params["report"]
+                CacheProcess.STORED, kept_reports.read_report, request.path_params["report"]
             )
         except ConfigError:
             return PlainTextResponse("404: no such report\n", 404)

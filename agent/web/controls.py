@@ -13,8 +13,9 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from agent.errors import TrimtabError
 from agent.web.access import Access, matches_token, read_form
-from agent.web.document_cache import DocumentCache
-from agent.web.pages import CONTROL_PAGE, CONTROLS_FUNCTION, REVIEW_PAGE, Renderer
+from agent.web.app_modules import edit_backtests, profiles, queue, shown_plans
+from agent.web.document_cache import CacheProcess, DocumentCache
+from agent.web.pages import CONTROL_PAGE, REVIEW_PAGE, Renderer
 from agent.web.reading import AppProcess, Documents
 from agent.web.sessions import PlanReview, Session
 
@@ -110,7 +111,7 @@ class ControlPages:
         if session is None:
             return PlainTextResponse("404: no such page\n", 404)
         cache = self._cache
-        cache.follow(CONTROLS_FUNCTION)
+        cache.follow(queue.dashboard_controls)
         cache.read_if_old(*CONTROL_PAGE.read_functions)
         # start the process of controls now, so that a pause does not wait for its start
         self._run_task(self._warm_up())
@@ -184,7 +185,7 @@ class ControlPages:
 
     async def _warm_up(self) -> None:
         with suppress(TrimtabError):
-            await self._cache.call("controls", "controls.queue.warm_up")
+            await self._cache.call(CacheProcess.CONTROLS, queue.warm_up)
 
     async def _plan(self, review: PlanReview) -> None:
         """Plan a request, one at a time, unless its session dropped it in the meantime."""
@@ -194,7 +195,7 @@ class ControlPages:
                     return
                 if profile_text := dict(review.arguments).get(PROFILE_FIELD):
                     review.arguments = await self._plan_process.call(
-                        "settings.profiles.profile_arguments",
+                        profiles.profile_arguments,
                         self._cache.config_path,
                         profile_text,
                         tuple(
@@ -204,7 +205,7 @@ class ControlPages:
                         ),
                     )
                 review.plan_document = await self._plan_process.call(
-                    "controls.shown_plans.preview_control",
+                    shown_plans.preview_control,
                     self._cache.config_path,
                     review.kind,
                     review.arguments,
@@ -226,7 +227,7 @@ class ControlPages:
                 if review.is_dropped:
                     return
                 review.backtest = await self._backtest_process.call(
-                    "research.edit_backtests.edit_backtest",
+                    edit_backtests.edit_backtest,
                     self._cache.config_path,
                     review.arguments,
                 )
@@ -244,8 +245,8 @@ class ControlPages:
     ) -> None:
         try:
             await self._cache.call(
-                "controls",
-                "controls.queue.submit_for_user",
+                CacheProcess.CONTROLS,
+                queue.submit_for_user,
                 self._access.users_file,
                 session.user_id,
                 review.kind,
@@ -256,7 +257,7 @@ class ControlPages:
             )
         except TrimtabError as error:
             review.error = str(error)
-        self._cache.follow(CONTROLS_FUNCTION)
+        self._cache.follow(queue.dashboard_controls)
 
     def _review_page(self, request: Request, review: PlanReview, status: int) -> Response:
         cache = self._cache

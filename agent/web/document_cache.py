@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from agent import codec
 from agent.errors import Retryable, TrimtabError
 from agent.model import RunReport
 from agent.observe.health import RunHealth, is_alive, judge_health
-from agent.web.reading import AppProcess, Documents
+from agent.web.app_modules import dashboard, run_report
+from agent.web.reading import AppProcess, Arguments, DocumentRead, Documents, Result
 
 POLL_S = 2.0
 """Interval between two checks of the store's files."""
@@ -38,6 +40,15 @@ MAX_CACHED_ANSWERS = 200
 REPORT_AGE_S = 1.0
 """Age at which the report of the run is read again when its health is asked for."""
 REPORT_WAIT_S = 10.0
+
+
+class CacheProcess(Enum):
+    """Process of a call, which waits for the earlier calls of that process alone."""
+
+    STORED = "stored"
+    LIVE = "live"
+    CONTROLS = "controls"
+    """Reads no documents, so that a pause waits for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +80,27 @@ class DocumentCache:
         self, config_path: str, store_path: Path, process: AppProcess | None = None
     ) -> None:
         self.documents: Documents = {}
-        self.read_errors: dict[str, TrimtabError] = {}
-        self.read_s_by_function: dict[str, float] = {}
+        self.read_errors: dict[DocumentRead, TrimtabError] = {}
+        self.read_s_by_function: dict[DocumentRead, float] = {}
         self.streams: Counter[int | None] = Counter()
         """Open event streams by user; None without users."""
         self.config_path = config_path
         self.store_path = store_path
         self._change_marker: str | None = None
         self._last_file_stamps: tuple[object, ...] = ()
-        self._followed_functions: set[str] = set()
-        self._processes = {name: AppProcess() for name in ("stored", "live", "controls")}
+        self._followed_functions: set[DocumentRead] = set()
+        self._processes = {process: AppProcess() for process in CacheProcess}
         if process is not None:
-            self._processes["stored"] = process
-        self._reading_tasks: dict[str, asyncio.Task[None]] = {}
-        self._overtaken_functions: set[str] = set()
-        self._outdated_functions: set[str] = set()
+            self._processes[CacheProcess.STORED] = process
+        self._reading_tasks: dict[DocumentRead, asyncio.Task[None]] = {}
+        self._overtaken_functions: set[DocumentRead] = set()
+        self._outdated_functions: set[DocumentRead] = set()
         # begins with the time: a page that an earlier process rendered must not seem current
         self.version = time.time_ns() // 1_000_000
         self._change_event = asyncio.Event()
-        self._answer_tasks: dict[tuple[object, ...], asyncio.Task[Documents]] = {}
+        self._answer_tasks: dict[tuple[object, ...], asyncio.Task[Any]] = {}
         self._answer_stamps: tuple[object, ...] = ()
-        self._running_reads: set[asyncio.Task[Documents]] = set()
+        self._running_reads: set[asyncio.Task[Any]] = set()
         self._is_closing = False
         self._seen_report: SeenReport | None = None
         self._announced_health: RunHealth | None = None
@@ -103,19 +114,19 @@ class DocumentCache:
         while True:
             if (file_stamps := self._read_file_stamps()) != self._last_file_stamps:
                 with contextlib.suppress(TrimtabError):
-                    await self._read_report("stored")
+                    await self._read_report(CacheProcess.STORED)
                 try:
-                    change_marker = await self.call("stored", "change_marker")
+                    change_marker = await self.call(CacheProcess.STORED, dashboard.change_marker)
                 except TrimtabError as error:
-                    self.read_errors["stored_documents"] = error
+                    self.read_errors[dashboard.stored_documents] = error
                 else:
                     is_config_edited = file_stamps[:1] != self._last_file_stamps[:1]
                     self._last_file_stamps = file_stamps
                     if change_marker != self._change_marker or is_config_edited:
                         self._change_marker = change_marker
                         self.refresh()
-                    for function_path in self._followed_functions:
-                        self.follow(function_path)
+                    for function in self._followed_functions:
+                        self.follow(function)
             health = self.run_health()
             if _shown_health(health) != _shown_health(self._announced_health):
                 self._announced_health = health
@@ -127,48 +138,54 @@ class DocumentCache:
         it is next requested. A read in progress is repeated after its end, since it may have begun
         before the change.
         """
-        changed_functions = {"stored_documents", "live_documents", "plan_document"}
+        changed_functions = {
+            dashboard.stored_documents,
+            dashboard.live_documents,
+            dashboard.plan_document,
+        }
         self._overtaken_functions |= self._reading_tasks.keys() & changed_functions
-        self._outdated_functions |= {"plan_document"} & self.read_s_by_function.keys()
-        self._start_read("stored", "stored_documents")
-        self._start_read("live", "live_documents")
+        self._outdated_functions |= {dashboard.plan_document} & self.read_s_by_function.keys()
+        self._start_read(CacheProcess.STORED, dashboard.stored_documents)
+        self._start_read(CacheProcess.LIVE, dashboard.live_documents)
 
-    def follow(self, function_path: str) -> None:
+    def follow(self, function: DocumentRead) -> None:
         """Read documents of the store now and after each of its changes. A read in progress is
         repeated after its end.
         """
-        self._followed_functions.add(function_path)
-        self._overtaken_functions |= self._reading_tasks.keys() & {function_path}
-        self._start_read("stored", function_path)
+        self._followed_functions.add(function)
+        self._overtaken_functions |= self._reading_tasks.keys() & {function}
+        self._start_read(CacheProcess.STORED, function)
 
-    def read_if_old(self, *function_paths: str) -> None:
+    def read_if_old(self, *functions: DocumentRead) -> None:
         """Read missing or old documents in the background."""
-        for function_path in function_paths:
-            age_s = time.monotonic() - self.read_s_by_function.get(function_path, -REFRESH_AGE_S)
-            is_outdated = function_path in self._outdated_functions
+        for function in functions:
+            age_s = time.monotonic() - self.read_s_by_function.get(function, -REFRESH_AGE_S)
+            is_outdated = function in self._outdated_functions
             if is_outdated or age_s >= (
-                RETRY_AGE_S if function_path in self.read_errors else REFRESH_AGE_S
+                RETRY_AGE_S if function in self.read_errors else REFRESH_AGE_S
             ):
                 is_stored = (
-                    function_path == "stored_documents" or function_path in self._followed_functions
+                    function is dashboard.stored_documents or function in self._followed_functions
                 )
-                self._start_read("stored" if is_stored else "live", function_path)
+                self._start_read(CacheProcess.STORED if is_stored else CacheProcess.LIVE, function)
 
-    async def read_fresh(self, function_path: str) -> Documents:
-        """Return the documents, after a read of `function_path` that is in progress or due. Raises
+    async def read_fresh(self, function: DocumentRead) -> Documents:
+        """Return the documents, after a read of `function` that is in progress or due. Raises
         the error of a failed read, and Retryable if the first read takes longer than
         READ_TIMEOUT_S.
         """
-        self.read_if_old(function_path)
-        if (read_task := self._reading_tasks.get(function_path)) is not None:
+        self.read_if_old(function)
+        if (read_task := self._reading_tasks.get(function)) is not None:
             await asyncio.wait({read_task}, timeout=READ_TIMEOUT_S)
-        if (error := self.read_errors.get(function_path)) is not None:
+        if (error := self.read_errors.get(function)) is not None:
             raise error.with_traceback(None)
-        if function_path not in self.read_s_by_function:
+        if function not in self.read_s_by_function:
             raise Retryable("the first read is not done yet", "try again in some seconds")
         return self.documents
 
-    async def read_stored(self, function_path: str, *arguments: Any) -> Documents:
+    async def read_stored(
+        self, function: Callable[[str, *Arguments], Result], *arguments: *Arguments
+    ) -> Result:
         """Return the result of a function that reads only the store. Simultaneous requests share
         one read, and results are kept until the store changes: a read that began before the change
         answers only requests made before it. Raises its TrimtabError, and Retryable beyond
@@ -180,21 +197,21 @@ class DocumentCache:
             self._answer_tasks = {}
             self._answer_stamps = file_stamps
         answer_tasks = self._answer_tasks
-        call_key = (function_path, arguments)
+        call_key = (function, arguments)
         if (read_task := answer_tasks.get(call_key)) is None:
             if len(self._running_reads) >= MAX_READS:
                 raise Retryable("too many reads at once", "try again in some seconds")
-            read_task = asyncio.create_task(self.call("stored", function_path, *arguments))
+            read_task = asyncio.create_task(self.call(CacheProcess.STORED, function, *arguments))
             answer_tasks[call_key] = read_task
             self._running_reads.add(read_task)
             read_task.add_done_callback(self._running_reads.discard)
         try:
-            documents: Documents = await asyncio.shield(read_task)
+            result: Result = await asyncio.shield(read_task)
         except TrimtabError:
             if answer_tasks.get(call_key) is read_task:
                 del answer_tasks[call_key]
             raise
-        return documents
+        return result
 
     async def run_report(self) -> SeenReport:
         """Return the newest report of the run, not older than REPORT_AGE_S. Simultaneous requests
@@ -204,7 +221,9 @@ class DocumentCache:
         read_task = self._report_task
         is_old = time.monotonic() - self._report_read_s >= REPORT_AGE_S
         if read_task is None or (read_task.done() and is_old):
-            read_task = self._report_task = asyncio.create_task(self._read_report("controls"))
+            read_task = self._report_task = asyncio.create_task(
+                self._read_report(CacheProcess.CONTROLS)
+            )
             read_task.add_done_callback(
                 lambda finished_task: finished_task.cancelled() or finished_task.exception()
             )
@@ -225,11 +244,14 @@ class DocumentCache:
         """The report read last."""
         return None if self._seen_report is None else self._seen_report.report
 
-    async def call(self, process_name: str, function_path: str, *arguments: Any) -> Any:
-        """Return the result of a function in the process "stored", "live" or "controls"; calls of
-        "controls" wait for no read. Raises its TrimtabError.
-        """
-        return await self._processes[process_name].call(function_path, self.config_path, *arguments)
+    async def call(
+        self,
+        process: CacheProcess,
+        function: Callable[[str, *Arguments], Result],
+        *arguments: *Arguments,
+    ) -> Result:
+        """Return the result of a function of the config in a process. Raises its TrimtabError."""
+        return await self._processes[process].call(function, self.config_path, *arguments)
 
     async def events(
         self, seen_version: int, may_continue: Callable[[], bool]
@@ -276,9 +298,9 @@ class DocumentCache:
         self._change_event = asyncio.Event()
         change_event.set()
 
-    async def _read_report(self, process_name: str) -> SeenReport:
+    async def _read_report(self, process: CacheProcess) -> SeenReport:
         try:
-            report_json = await self.call(process_name, "records.run_report.newest_report_json")
+            report_json = await self.call(process, run_report.newest_report_json)
             report = codec.loads_optional(RunReport, report_json)
         except TrimtabError:
             self._seen_report = None
@@ -287,34 +309,32 @@ class DocumentCache:
             self._seen_report = SeenReport(report, time.monotonic())
         return self._seen_report
 
-    def _start_read(self, process_name: str, function_path: str) -> None:
-        if function_path not in self._reading_tasks and not self._is_closing:
-            self._outdated_functions.discard(function_path)
-            self._reading_tasks[function_path] = asyncio.create_task(
-                self._read(process_name, function_path)
-            )
+    def _start_read(self, process: CacheProcess, function: DocumentRead) -> None:
+        if function not in self._reading_tasks and not self._is_closing:
+            self._outdated_functions.discard(function)
+            self._reading_tasks[function] = asyncio.create_task(self._read(process, function))
 
-    async def _read(self, process_name: str, function_path: str) -> None:
-        previous_error = self.read_errors.get(function_path)
+    async def _read(self, process: CacheProcess, function: DocumentRead) -> None:
+        previous_error = self.read_errors.get(function)
         try:
-            documents = await self.call(process_name, function_path)
+            documents = await self.call(process, function)
         except TrimtabError as error:
-            self.read_errors[function_path] = error
+            self.read_errors[function] = error
             has_changed = str(previous_error) != str(error)
         else:
             has_changed = previous_error is not None or any(
                 self.documents.get(name) != document for name, document in documents.items()
             )
             self.documents.update(documents)
-            self.read_errors.pop(function_path, None)
+            self.read_errors.pop(function, None)
         finally:
-            self._reading_tasks.pop(function_path, None)
-        self.read_s_by_function[function_path] = time.monotonic()
+            self._reading_tasks.pop(function, None)
+        self.read_s_by_function[function] = time.monotonic()
         if has_changed:
             self.announce_change()
-        if function_path in self._overtaken_functions:
-            self._overtaken_functions.discard(function_path)
-            self._start_read(process_name, function_path)
+        if function in self._overtaken_functions:
+            self._overtaken_functions.discard(function)
+            self._start_read(process, function)
 
     def _read_file_stamps(self) -> tuple[object, ...]:
         """Return time and size of the config, first, and of the files of the store and the paper

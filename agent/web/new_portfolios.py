@@ -17,6 +17,7 @@ from agent import artifacts
 from agent.errors import TrimtabError
 from agent.figures import format_figure
 from agent.web.access import Access
+from agent.web.app_modules import new_portfolios
 from agent.web.controls import read_control_form
 from agent.web.pages import PACKAGE_EXTRA
 from agent.web.reading import AppProcess
@@ -104,7 +105,7 @@ class NewPortfolioPages:
         try:
             await access.record_event("control", session.name, address, f"{page.template} {name}")
             config_path = await self._writing_process.call(
-                "settings.new_portfolios.write_portfolio",
+                new_portfolios.write_portfolio,
                 *self._portfolio_arguments(page, source_config, text_by_field),
                 fields["sha256"][0],
             )
@@ -123,7 +124,7 @@ class NewPortfolioPages:
             return PlainTextResponse("404: no such page\n", 404)
         try:
             start_commands = await self._writing_process.call(
-                "settings.new_portfolios.next_commands", str(config_path)
+                new_portfolios.next_commands, str(config_path)
             )
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
@@ -139,8 +140,8 @@ class NewPortfolioPages:
     ) -> dict[str, Any] | Response:
         """Return the checked answers, or a response if they cannot be checked."""
         try:
-            checked_answers: dict[str, Any] = await self._writing_process.call(
-                "settings.new_portfolios.check_portfolio",
+            checked_answers = await self._writing_process.call(
+                new_portfolios.check_portfolio,
                 *self._portfolio_arguments(page, source_config, text_by_field),
             )
         except TrimtabError as error:
@@ -149,7 +150,7 @@ class NewPortfolioPages:
 
     def _portfolio_arguments(
         self, page: SetupPage, source_config: Path, text_by_field: Mapping[str, str]
-    ) -> tuple[object, ...]:
+    ) -> tuple[str, str, bool, dict[str, str], list[str]]:
         is_copy = page is COPY_PAGE
         taken_names = list(self._taken_names())
         return str(self._folder), str(source_config), is_copy, dict(text_by_field), taken_names

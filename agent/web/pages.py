@@ -18,8 +18,9 @@ from agent import artifacts
 from agent.errors import printable_text
 from agent.figures import Column, column, format_figure
 from agent.units import spell_durations
+from agent.web.app_modules import dashboard, kept_reports, queue
 from agent.web.reach import Reach
-from agent.web.reading import Documents
+from agent.web.reading import DocumentRead, Documents
 
 if TYPE_CHECKING:
     from agent.web.sessions import PlanReview, Session
@@ -101,29 +102,31 @@ class Page(NamedTuple):
     path: str
     title: str
     template: str
-    read_functions: tuple[str, ...]
+    read_functions: tuple[DocumentRead, ...]
     required_document: str = ""
 
 
-STORED_FUNCTION = "stored_documents"
-LIVE_FUNCTION = "live_documents"
-PLAN_FUNCTION = "plan_document"
-CONTROLS_FUNCTION = "controls.queue.dashboard_controls"
-REPORTS_FUNCTION = "research.kept_reports.dashboard_reports"
-REPORT_PAGE = Page("/reports", "Reports", "reports.html", (REPORTS_FUNCTION,))
+REPORT_PAGE = Page("/reports", "Reports", "reports.html", (kept_reports.dashboard_reports,))
 PAGES = (
-    Page("/", "Overview", "overview.html", (LIVE_FUNCTION, STORED_FUNCTION)),
-    Page("/history", "History", "history.html", (STORED_FUNCTION,)),
-    Page("/assets", "Assets", "assets.html", (LIVE_FUNCTION, STORED_FUNCTION)),
-    Page("/liquidity", "Liquidity", "liquidity.html", (LIVE_FUNCTION,), "lp"),
-    Page("/strategies", "Strategies", "strategies.html", (LIVE_FUNCTION,), "strategies"),
-    Page("/alerts", "Alerts", "alerts.html", (LIVE_FUNCTION,)),
-    Page("/futures", "Futures", "futures.html", (LIVE_FUNCTION,), "margin"),
-    Page("/plan", "Plan now", "plan.html", (PLAN_FUNCTION,)),
-    Page("/settings", "Settings", "settings.html", (STORED_FUNCTION,)),
+    Page("/", "Overview", "overview.html", (dashboard.live_documents, dashboard.stored_documents)),
+    Page("/history", "History", "history.html", (dashboard.stored_documents,)),
+    Page(
+        "/assets", "Assets", "assets.html", (dashboard.live_documents, dashboard.stored_documents)
+    ),
+    Page("/liquidity", "Liquidity", "liquidity.html", (dashboard.live_documents,), "lp"),
+    Page("/strategies", "Strategies", "strategies.html", (dashboard.live_documents,), "strategies"),
+    Page("/alerts", "Alerts", "alerts.html", (dashboard.live_documents,)),
+    Page("/futures", "Futures", "futures.html", (dashboard.live_documents,), "margin"),
+    Page("/plan", "Plan now", "plan.html", (dashboard.plan_document,)),
+    Page("/settings", "Settings", "settings.html", (dashboard.stored_documents,)),
     REPORT_PAGE,
 )
-CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS_FUNCTION, LIVE_FUNCTION))
+CONTROL_PAGE = Page(
+    "/controls",
+    "Controls",
+    "controls.html",
+    (queue.dashboard_controls, dashboard.live_documents),
+)
 """Shown to logged-in users."""
 REVIEW_PAGE = Page("/controls/review/{review}", "", "review.html", ())
 STEP_PAGE = Page("/history/{step}", "Step", "step.html", ())
@@ -166,7 +169,7 @@ class Renderer:
         self,
         page: Page,
         documents: Documents,
-        read_errors: Mapping[str, object],
+        read_errors: Mapping[DocumentRead, object],
         version: int,
         session: Session | None = None,
         review: PlanReview | None = None,
@@ -201,9 +204,9 @@ class Renderer:
             value_at=partial(value_at, documents),
             coins=coin_format,
             failed=[
-                str(read_errors[read_name])
-                for read_name in page.read_functions
-                if read_name in read_errors
+                str(read_errors[function])
+                for function in page.read_functions
+                if function in read_errors
             ],
             value_charts=value_charts,
             weight_charts=weight_charts,

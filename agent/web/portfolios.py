@@ -24,6 +24,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
 from agent.model import PRICE_ALERTS
 from agent.observe.health import RunHealth
+from agent.web import app_modules
 from agent.web.access import (
     Access,
     AccessMiddleware,
@@ -37,7 +38,7 @@ from agent.web.api.gate import ApiError, problem_response
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_unchecked_app
 from agent.web.document_cache import DocumentCache
 from agent.web.new_portfolios import NewPortfolioPages
-from agent.web.pages import CONTROLS_FUNCTION, LIVE_FUNCTION, STORED_FUNCTION, Renderer
+from agent.web.pages import Renderer
 from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
 from agent.web.reading import AppProcess, Documents
@@ -101,12 +102,12 @@ async def read_portfolio(config: Path, process: AppProcess) -> PortfolioStartDat
     """Read the data that serving a portfolio needs. Raises the error if config, store or users
     cannot be read.
     """
-    store_path = await process.call("require_store", str(config))
-    users_file = await process.call("settings.users.users_file", str(config))
-    users = await process.call("settings.users.known_users", users_file)
+    store_path = await process.call(app_modules.dashboard.require_store, str(config))
+    users_file = await process.call(app_modules.users.users_file, str(config))
+    users = await process.call(app_modules.users.known_users, users_file)
     link_key = b""  # links lead to the login, which needs users
     if users:
-        link_key = await process.call("controls.queue.link_key", str(config))
+        link_key = await process.call(app_modules.queue.link_key, str(config))
     return PortfolioStartData(Path(store_path), Path(users_file), users, link_key)
 
 
@@ -162,7 +163,7 @@ class ServedPortfolio:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 portfolio_start = await read_portfolio(self.config, self._reading_process)
                 identity = await self._reading_process.call(
-                    "settings.shown.network_and_wallet", str(self.config)
+                    app_modules.shown.network_and_wallet, str(self.config)
                 )
             require_users(
                 portfolio_start.users, shared_settings.host, is_exposed=shared_settings.is_exposed
@@ -454,9 +455,9 @@ def _find_session(portfolio: ServedPortfolio, request: Request, *, touch: bool) 
 
 def _refresh(cache: DocumentCache, session: Session | None) -> None:
     """Read missing or old documents, and the queue of controls for a logged-in user."""
-    cache.read_if_old(LIVE_FUNCTION, STORED_FUNCTION)
+    cache.read_if_old(app_modules.dashboard.live_documents, app_modules.dashboard.stored_documents)
     if session is not None:
-        cache.follow(CONTROLS_FUNCTION)
+        cache.follow(app_modules.queue.dashboard_controls)
 
 
 def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:

@@ -14,13 +14,15 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 
 Documents = dict[str, Any]
-DEFAULT_MODULE = "dashboard"
-"""Module in `agent.app` in which a function named without a module is looked up."""
+DocumentRead = Callable[[str], Documents]
+"""A function that returns documents of a config, by name."""
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
 
 
 class AppProcess:
@@ -32,24 +34,28 @@ class AppProcess:
         self._niceness = niceness
         self._pool: ProcessPoolExecutor | None = None
 
-    def submit(self, function_path: str, *arguments: Any) -> Future[Any]:
-        """Call `function_path` in the process: `name` in `agent.app.dashboard`, or `module.name` in
-        `agent.app`. The future has its result, or raises its TrimtabError.
+    def submit(
+        self, function: Callable[[*Arguments], Result], *arguments: *Arguments
+    ) -> Future[Result]:
+        """Call a function of agent/web/app_modules.py in the process. The future has its result, or
+        raises its TrimtabError.
         """
         if self._pool is None:
             self._pool = self._new_pool()
         try:
-            return self._pool.submit(_call, function_path, *arguments)
+            return self._pool.submit(_call, function, *arguments)
         except BrokenProcessPool:
             self._pool = self._new_pool()
-            return self._pool.submit(_call, function_path, *arguments)
+            return self._pool.submit(_call, function, *arguments)
 
-    async def call(self, function_path: str, *arguments: Any) -> Any:
-        """Return the result of `function_path`. Raises its TrimtabError, and Retryable if the
-        process died.
+    async def call(
+        self, function: Callable[[*Arguments], Result], *arguments: *Arguments
+    ) -> Result:
+        """Return the result of a function of agent/web/app_modules.py. Raises its TrimtabError, and
+        Retryable if the process died.
         """
         try:
-            return await asyncio.wrap_future(self.submit(function_path, *arguments))
+            return await asyncio.wrap_future(self.submit(function, *arguments))
         except TrimtabError:
             raise
         except Exception as error:
@@ -71,14 +77,15 @@ class AppProcess:
         )
 
 
-def _call(function_path: str, *arguments: Any) -> Any:
-    """Return the result of a function of agent.app. Every error is a TrimtabError."""
-    module_path, _, function_name = function_path.rpartition(".")
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of the function with this function's module and name. Every error is a
+    TrimtabError.
+    """
     try:
-        function: Callable[..., Any] = getattr(
-            import_module(f"agent.app.{module_path or DEFAULT_MODULE}"), function_name
+        loaded_function: Callable[..., Any] = getattr(
+            import_module(function.__module__), function.__name__
         )
-        return function(*arguments)
+        return loaded_function(*arguments)
     except TrimtabError:
         raise
     except OSError as error:

@@ -22,6 +22,7 @@ from agent.errors import TrimtabError
 from agent.figures import format_figure
 from agent.web.access import LOGIN_PATH, Access, AccessMiddleware, matches_token, read_form
 from agent.web.app import StaticFiles
+from agent.web.app_modules import guide
 from agent.web.pages import PACKAGE_EXTRA
 from agent.web.reach import Reach
 from agent.web.reading import AppProcess
@@ -190,7 +191,7 @@ class SetupPages:
             if self._written_document is None:
                 try:
                     self._written_document = await self._writing_process.call(
-                        "start.guide.write_setup", str(self._config), answers
+                        guide.write_setup, str(self._config), answers
                     )
                 except TrimtabError as error:
                     return self._html(request, REVIEW_PAGE, checked_answers, {"": str(error)}, 409)
@@ -199,9 +200,7 @@ class SetupPages:
     async def _check_answers(self, answers: Mapping[str, str]) -> dict[str, Any] | Response:
         """Return the checked answers with their errors, or a response if the check failed."""
         try:
-            checked_answers: dict[str, Any] = await self._writing_process.call(
-                "start.guide.check_setup", dict(answers)
-            )
+            checked_answers = await self._writing_process.call(guide.check_setup, dict(answers))
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
         return checked_answers

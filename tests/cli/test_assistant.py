@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import Any
@@ -114,7 +115,7 @@ def sent(desk: Desk) -> tuple[str, str]:
 class HereProcess:
     """Reads and queues in this process, which has loaded all of it."""
 
-    def submit(self, function: str, *arguments: Any) -> Future[Any]:
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         answer: Future[Any] = Future()
         try:
             answer.set_result(_call(function, *arguments))
@@ -122,7 +123,7 @@ class HereProcess:
             answer.set_exception(error)
         return answer
 
-    async def call(self, function: str, *arguments: Any) -> Any:
+    async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, *arguments)
 
     def stop(self) -> None:

@@ -22,9 +22,9 @@ from agent.units import spell_durations
 from agent.web.access import Access
 from agent.web.app import build_app
 from agent.web.connections import BoundedListener, BoundedProtocol
-from agent.web.document_cache import DocumentCache
+from agent.web.document_cache import CacheProcess, DocumentCache
 from agent.web.pages import value_at
-from agent.web.reading import AppProcess, _call
+from agent.web.reading import AppProcess, DocumentRead, _call
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "json"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -182,24 +182,24 @@ class StillBoard(DocumentCache):
     async def watch(self) -> None:
         await asyncio.Event().wait()
 
-    def read_if_old(self, *functions: str) -> None:
+    def read_if_old(self, *functions: DocumentRead) -> None:
         """Do nothing: every document is present."""
 
-    def follow(self, function: str) -> None:
+    def follow(self, function: DocumentRead) -> None:
         """Do nothing: no document changes."""
 
 
 class HereBoard(DocumentCache):
     """A board that reads in this process, where all modules are loaded."""
 
-    async def call(self, process: str, function: str, *arguments: Any) -> Any:
+    async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, self.config_path, *arguments)
 
 
 class HereProcess(AppProcess):
     """A reading process that runs in this one, where all modules are loaded."""
 
-    async def call(self, function: str, *arguments: Any) -> Any:
+    async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, *arguments)
 
 

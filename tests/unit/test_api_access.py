@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,8 @@ from agent.web.api import gate
 from agent.web.api.gate import API_PREFIX
 from agent.web.api.routes import specification
 from agent.web.api.tokens import FILE_SUFFIX, TokenFile
+from agent.web.app_modules import dashboard, step_history
+from agent.web.document_cache import CacheProcess
 from agent.web.reach import Reach
 from tests.support.api import Client
 from tests.support.dashboards import Served, StillBoard
@@ -43,10 +45,10 @@ OPERATIONS = [
 class GivenBoard(StillBoard):
     """A board whose answers are given too."""
 
-    async def call(self, process: str, function: str, *arguments: Any) -> Any:
-        if function.endswith("history"):
+    async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
+        if function is step_history.history:
             return {"steps": [{"step": f"s{number}"} for number in range(arguments[0])], "gradual_executions": [], "values": []}
-        return {"read": function, "with": list(arguments)}
+        return {"read": function.__name__, "with": list(arguments)}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         "status": {"value": "1.50", "endpoints": [{"operator": "a"}]}, "orders": {}, "alerts": {}, "plan": {"outcome": "hold"},
         "positions": {"error": "why", "raised": OperatorNeeded("positions: unknown", "look at the venue")},
     }  # fmt: skip
-    board.read_s_by_function = dict.fromkeys(("live_documents", "plan_document"), time.monotonic())
+    board.read_s_by_function = dict.fromkeys((dashboard.live_documents, dashboard.plan_document), time.monotonic())
     with Served(board=board) as found:
         yield Client(found)
 
@@ -349,14 +351,14 @@ def test_a_session_opens_no_call_and_a_token_no_page(server: Client) -> None:
 
 @pytest.mark.parametrize(("scope", "loads"), [("read", False), ("control", True)])
 def test_what_queues_a_pause_is_loaded_at_the_start_if_a_token_may(tmp_path: Path, scope: str, loads: bool) -> None:
-    loaded: list[str] = []
+    loaded: list[CacheProcess] = []
 
     class WatchedBoard(GivenBoard):
-        async def call(self, process: str, function: str, *arguments: Any) -> Any:
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
             loaded.append(process)
 
     board = WatchedBoard("none.toml", tmp_path / "trimtab.db")
     TokenFile(board.store_path).add("a", [scope], DAY_S, int(time.time()))
     with Served(board=board) as found:
         assert Client(found).ask(f"{API_PREFIX}/openapi.json").status == 200
-    assert loaded == ["controls"] * loads
+    assert loaded == [CacheProcess.CONTROLS] * loads

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,8 +30,9 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 
 from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
-from agent.web.document_cache import MAX_READS, MAX_STREAMS, DocumentCache
-from agent.web.pages import CONTROLS_FUNCTION, PAGES, Renderer, weight_charts
+from agent.web.app_modules import dashboard, exports, queue, run_report
+from agent.web.document_cache import MAX_READS, MAX_STREAMS, CacheProcess, DocumentCache
+from agent.web.pages import PAGES, Renderer, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
@@ -224,8 +225,8 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
     class SlowBoard(DocumentCache):
         reads = 0
 
-        async def call(self, process: str, function: str, *arguments: str) -> Any:
-            if function != "stored_documents":
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
+            if function is not dashboard.stored_documents:
                 return {}
             self.reads += 1
             number = self.reads
@@ -234,7 +235,7 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
 
     async def scene() -> None:
         board = SlowBoard("none.toml", Path("none.db"))
-        board.read_if_old("stored_documents")
+        board.read_if_old(dashboard.stored_documents)
         await asyncio.sleep(0)
         board.refresh()  # a cycle ended: the read under way may have begun before
         await asyncio.sleep(0.1)
@@ -251,9 +252,9 @@ def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(t
         answering = asyncio.Event()
 
         class SlowBoard(DocumentCache):
-            async def call(self, process: str, function: str, *arguments: str) -> Any:
-                if function != CONTROLS_FUNCTION:
-                    return None if function.endswith("newest_report_json") else {}
+            async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
+                if function is not queue.dashboard_controls:
+                    return None if function is run_report.newest_report_json else {}
                 state = file.read_text()
                 await answering.wait()
                 return {"controls": state}
@@ -262,7 +263,7 @@ def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(t
         board = SlowBoard("none.toml", file)
         watching = asyncio.create_task(board.watch())
         await asyncio.sleep(0.1)
-        board.follow(CONTROLS_FUNCTION)
+        board.follow(queue.dashboard_controls)
         await asyncio.sleep(0.1)
         file.write_text("done")
         await asyncio.sleep(0.1)
@@ -278,24 +279,24 @@ def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
     class CountingBoard(DocumentCache):
         made = 0
 
-        async def call(self, process: str, function: str, *arguments: str) -> Any:
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
             await asyncio.sleep(0.001)
-            self.made += function == "plan_document"
-            return {"plan": self.made} if function == "plan_document" else {}
+            self.made += function is dashboard.plan_document
+            return {"plan": self.made} if function is dashboard.plan_document else {}
 
     async def scene() -> None:
         board = CountingBoard("none.toml", Path("none.db"))
         board.refresh()
         await asyncio.sleep(0.01)
         assert board.made == 0, "nobody has asked for a plan"
-        assert (await board.read_fresh("plan_document"))["plan"] == 1
-        board.read_if_old("plan_document")
-        assert (await board.read_fresh("plan_document"))["plan"] == 1
+        assert (await board.read_fresh(dashboard.plan_document))["plan"] == 1
+        board.read_if_old(dashboard.plan_document)
+        assert (await board.read_fresh(dashboard.plan_document))["plan"] == 1
         board.refresh()  # a cycle ended
         await asyncio.sleep(0.01)
-        assert (board.made, (await board.read_fresh("plan_document"))["plan"], board.made) == (1, 2, 2)
-        board._outdated_functions.add("plan_document")
-        board.read_if_old("plan_document")
+        assert (board.made, (await board.read_fresh(dashboard.plan_document))["plan"], board.made) == (1, 2, 2)
+        board._outdated_functions.add(dashboard.plan_document)
+        board.read_if_old(dashboard.plan_document)
         board.refresh()  # during the read
         await asyncio.sleep(0.05)
         assert board.documents["plan"] == 4
@@ -321,9 +322,9 @@ def test_amounts_of_a_leg_have_the_decimals_of_tokens_that_are_no_assets(served:
 
 def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
     class ExportBoard(StillBoard):
-        asked: ClassVar[list[tuple[str, ...]]] = []
+        asked: ClassVar[list[tuple[object, ...]]] = []
 
-        async def read_stored(self, function: str, *arguments: Any) -> Any:
+        async def read_stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
             self.asked.append((function, *arguments))
             if len(self.asked) > 1:
                 raise ConfigError("--native-asset: unknown", "give it")
@@ -342,14 +343,14 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
         assert code == 409
         assert b"--native-asset" in body
         assert "content-disposition" not in headers
-    assert ExportBoard.asked == [("records.exports.export_archive", "csv"), ("records.exports.export_archive", "rotki")]
+    assert ExportBoard.asked == [(exports.export_archive, "csv"), (exports.export_archive, "rotki")]
 
 
 def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(tmp_path: Path) -> None:
     class Ledger(StillBoard):
         reads: ClassVar[list[str]] = []
 
-        async def call(self, process: str, function: str, *arguments: Any) -> Any:
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
             self.reads.append(found := self.store_path.read_text())
             await asyncio.sleep(0.02)
             if not found:
@@ -359,24 +360,24 @@ def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(t
     async def scene() -> None:
         board = Ledger("none.toml", tmp_path / "a.db")
         board.store_path.write_text("old")
-        many = [asyncio.create_task(board.read_stored("export")) for _ in range(50)]
+        many = [asyncio.create_task(board.read_stored(exports.export_archive)) for _ in range(50)]
         await asyncio.sleep(0.01)
         board.store_path.write_text("newer")
-        assert await board.read_stored("export") == "newer"
+        assert await board.read_stored(exports.export_archive) == "newer"
         assert {await one for one in many} == {"old"}
-        assert await board.read_stored("export") == "newer"
+        assert await board.read_stored(exports.export_archive) == "newer"
         assert board.reads == ["old", "newer"]
         board.store_path.write_text("")
         for _ in range(2):
             with pytest.raises(TrimtabError):
-                await board.read_stored("export")
+                await board.read_stored(exports.export_archive)
         assert board.reads[2:] == ["", ""]  # a failure is not kept
         board.store_path.write_text("newest")
-        flood = [board.read_stored("step", str(number)) for number in range(300)]
+        flood = [board.read_stored(dashboard.step_document, str(number)) for number in range(300)]
         found = await asyncio.gather(*flood, return_exceptions=True)
         assert found[:MAX_READS] == ["newest"] * MAX_READS
         assert {str(one)[:8] for one in found[MAX_READS:]} == {"too many"}
-        assert await board.read_stored("step", "299") == "newest"
+        assert await board.read_stored(dashboard.step_document, "299") == "newest"
         assert len(board.reads) == 4 + MAX_READS + 1
 
     asyncio.run(scene())
@@ -484,7 +485,7 @@ def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
     sent = [{"kind": "swap", "status": "final", "block": 1, "note": "", "hash": one} for one in hashes]
 
     class StepBoard(StillBoard):
-        async def read_stored(self, function: str, *arguments: Any) -> Any:
+        async def read_stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
             return {"explain": {**golden("27-explain"), "transactions": sent}, "explorer": explorer}
 
     with Served(board=StepBoard("none.toml", Path("none.db"))) as served:

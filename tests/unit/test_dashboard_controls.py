@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from html import unescape
@@ -31,9 +31,10 @@ from agent.store import Store, open_store
 from agent.store.files.locks import service_lock
 from agent.store.files.secret import ensure_secret
 from agent.store.files.users import UserStore
+from agent.web import app_modules
 from agent.web import controls as web_controls
 from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, form_arguments
-from agent.web.pages import CONTROLS_FUNCTION, Renderer
+from agent.web.pages import Renderer
 from agent.web.reach import Reach
 from agent.web.reading import AppProcess
 from agent.web.sessions import MAX_REVIEW_AGE_S, PlanReview
@@ -115,13 +116,13 @@ def test_a_pause_takes_effect_and_is_in_both_logs(site: Site, config: Path) -> N
 
 
 def test_each_page_of_a_user_follows_the_queue(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    followed: list[str] = []
+    followed: list[object] = []
     monkeypatch.setattr(site.board, "follow", followed.append)
     for path in ("/", "/controls"):
         site.ask(path)
         assert followed == [], "a stranger"
         site.ask(path, Cookie=site.enter())
-        assert set(followed) == {CONTROLS_FUNCTION}
+        assert set(followed) == {app_modules.queue.dashboard_controls}
         followed.clear()
 
 
@@ -490,7 +491,7 @@ def test_a_flood_of_requests_is_planned_no_further_than_they_are_kept(tmp_path: 
     planned, go = list[str](), threading.Event()
 
     class Planner(AppProcess):
-        async def call(self, function: str, *arguments: Any) -> Any:
+        async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
             planned.append(dict(arguments[-1])["amount"])
             await asyncio.to_thread(go.wait, PATIENCE_S)
             raise Refused("not planned")

@@ -29,7 +29,7 @@ from agent.model import OrderKind, RunReport
 from agent.observe.health import process_identity
 from agent.store import open_store
 from agent.store.files.users import UserStore
-from agent.web import portfolios
+from agent.web import app_modules, portfolios
 from agent.web.access import Access
 from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.document_cache import SeenReport
@@ -356,7 +356,7 @@ def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> Non
         assert b"data" not in body
         assert shelf.ask("/p/none/")[0] == 404
         board = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]
-        board.read_errors["live_documents"] = TrimtabError("no endpoint answers")
+        board.read_errors[app_modules.dashboard.live_documents] = TrimtabError("no endpoint answers")
         assert "not read: no endpoint answers" in shelf.ask("/")[2].decode()
         board.read_errors.clear()
         board.documents["status"] |= {"decision": {"kind": "halt", "reason": MARKUP}, "paused": True, "pause_hard": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -30,7 +30,8 @@ from agent.web.access import Access
 from agent.web.api import gate
 from agent.web.api.gate import PROBE_PATHS
 from agent.web.api.tokens import TokenFile
-from agent.web.document_cache import DocumentCache, SeenReport
+from agent.web.app_modules import dashboard, run_report
+from agent.web.document_cache import CacheProcess, DocumentCache, SeenReport
 from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios, portfolio_names
 from agent.web.probes import CYCLE_OUTCOMES, metrics_text
 from agent.web.reach import Reach
@@ -63,8 +64,8 @@ class ReportBoard(StillBoard):
         self.found, self.reads, self.hangs = found, 0, False
         self.documents = documents()
 
-    async def call(self, process: str, function: str, *arguments: Any) -> Any:
-        assert function == "records.run_report.newest_report_json"
+    async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
+        assert function is run_report.newest_report_json
         self.reads += 1
         await (asyncio.Event().wait() if self.hangs else asyncio.sleep(0.01))
         if isinstance(self.found, TrimtabError):
@@ -307,8 +308,8 @@ def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypat
     class WatchingBoard(ReportBoard):
         watch = DocumentCache.watch
 
-        async def call(self, process: str, function: str, *arguments: Any) -> Any:
-            return "" if function == "change_marker" else await super().call(process, function, *arguments)
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
+            return "" if function is dashboard.change_marker else await super().call(process, function, *arguments)
 
         def refresh(self) -> None:
             """Nothing else is read."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from concurrent.futures import process
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from agent.app.controls import queue
 from agent.errors import OperatorNeeded, TrimtabError
+from agent.web import app_modules
 from agent.web.reading import AppProcess, _call
 
 
@@ -21,9 +24,9 @@ def test_a_process_that_was_interrupted_while_it_began_is_stopped_without_an_err
     with monkeypatch.context() as patched:
         patched.setattr(process._ExecutorManagerThread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            reading.submit("warm_up", "")
+            reading.submit(app_modules.queue.warm_up, "")
     reading.stop()
-    assert reading.submit("controls.queue.warm_up", "").result() is None, "it begins again"
+    assert reading.submit(app_modules.queue.warm_up, "").result() is None, "it begins again"
     reading.stop()
 
 
@@ -45,7 +48,7 @@ def refused_by(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
         raise error
 
     monkeypatch.setattr(queue, "warm_up", fail)
-    _call("controls.queue.warm_up")
+    _call(app_modules.queue.warm_up)
 
 
 def test_the_process_itself_names_the_file(tmp_path: Path) -> None:
@@ -55,6 +58,19 @@ def test_the_process_itself_names_the_file(tmp_path: Path) -> None:
     reading = AppProcess()
     try:
         with pytest.raises(TrimtabError, match=re.escape(str(folder))):
-            reading.submit("settings.users.known_users", folder).result()
+            reading.submit(app_modules.users.known_users, folder).result()
     finally:
         reading.stop()
+
+
+def test_each_module_has_the_name_that_type_checkers_see() -> None:
+    imports = [node for node in ast.walk(ast.parse(inspect.getsource(app_modules))) if isinstance(node, ast.ImportFrom)]
+    checked = {
+        alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names if str(node.module).startswith("agent.app")
+    }
+    assert {name: module.__name__ for name, module in vars(app_modules).items() if isinstance(module, app_modules.AppModule)} == checked
+
+
+def test_a_function_cannot_be_called_by_the_process_that_serves_pages() -> None:
+    with pytest.raises(TypeError):
+        app_modules.queue.warm_up("")

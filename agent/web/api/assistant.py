@@ -10,13 +10,14 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TextIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent import artifacts
 from agent.errors import ConfigError, TrimtabError, printable_text
+from agent.web.app_modules import dashboard, ledger, queue, shown_plans, step_history
 from agent.web.reading import AppProcess
 
 if TYPE_CHECKING:
@@ -96,16 +97,19 @@ class RequestControlArguments(ToolArguments):
         }
 
 
-class AssistantTool(NamedTuple):
-    """A tool. `app_call` returns the path of a function below `agent.app`, its arguments, and the
-    key of the document to return if the function returns several. `changes_queue`: the tool may
-    change the queue of controls.
+Arguments = TypeVar("Arguments", bound=ToolArguments)
+
+
+class AssistantTool(NamedTuple, Generic[Arguments]):
+    """A tool. `read` calls a process for a config; `document_key` is the key of the document to
+    return if that returns several. `changes_queue`: the tool may change the queue of controls.
     """
 
     name: str
     description: str
-    arguments_class: type[ToolArguments]
-    app_call: Callable[[Any], tuple[str, tuple[Any, ...], str | None]]
+    arguments_class: type[Arguments]
+    read: Callable[[AppProcess, str, Arguments], Awaitable[Mapping[str, Any]]]
+    document_key: str = ""
     changes_queue: bool = False
 
 
@@ -114,48 +118,48 @@ TOOLS = (
         "status",
         "Holdings, weights, targets, bands, the decision now, warnings, pause, endpoints.",
         ToolArguments,
-        lambda _: ("live_documents", (["status"],), "status"),
+        lambda process, config, _: process.call(dashboard.live_documents, config, ["status"]),
+        "status",
     ),
     AssistantTool(
         "plan",
         "A dry run now: legs with their floors, expected cost, worst case, verdict of each guard,"
         " and what is skipped and why. Sends nothing.",
         ToolArguments,
-        lambda _: ("plan_document", (), "plan"),
+        lambda process, config, _: process.call(dashboard.plan_document, config),
+        "plan",
     ),
     AssistantTool(
         "history",
         "Past steps, newest first, with outcome, reason, transactions and realised costs; value and"
         " weights over time.",
         HistoryArguments,
-        lambda arguments: (
-            "records.step_history.history",
-            (arguments.limit, arguments.before),
-            None,
+        lambda process, config, arguments: process.call(
+            step_history.history, config, arguments.limit, arguments.before
         ),
     ),
     AssistantTool(
         "explain",
         "A past step in sentences: snapshot, decision, plan, transactions, result.",
         ExplainArguments,
-        lambda arguments: ("records.step_history.explain", (arguments.step,), None),
+        lambda process, config, arguments: process.call(
+            step_history.explain, config, arguments.step
+        ),
     ),
     AssistantTool(
         "pnl",
         "Profit and loss per period against holding and a benchmark, with costs, realised and"
         " unrealised gains.",
         ProfitArguments,
-        lambda arguments: (
-            "records.ledger.pnl",
-            (arguments.period, arguments.benchmark, arguments.last),
-            None,
+        lambda process, config, arguments: process.call(
+            ledger.pnl, config, arguments.period, arguments.benchmark, arguments.last
         ),
     ),
     AssistantTool(
         "controls",
         "Requested controls with their states, and the plan that waits for a confirmation.",
         ToolArguments,
-        lambda _: ("controls.queue.list_controls", (20,), None),
+        lambda process, config, _: process.call(queue.list_controls, config, 20),
     ),
 )
 """Tools that only read."""
@@ -164,7 +168,9 @@ CONTROL_TOOLS = (
         "preview_control",
         "Plans a control now: legs, cost, worst case, and the plan's hash. Show it to the owner.",
         PlanArguments,
-        lambda arguments: ("controls.shown_plans.preview_control", (arguments.kind,), None),
+        lambda process, config, arguments: process.call(
+            shown_plans.preview_control, config, arguments.kind
+        ),
         changes_queue=True,
     ),
     AssistantTool(
@@ -172,7 +178,9 @@ CONTROL_TOOLS = (
         "Queues a control for trimtab run, which carries it out under its guards if the plan is"
         " still the one shown; a pause takes effect at once. Ask the owner first.",
         RequestControlArguments,
-        lambda arguments: ("controls.queue.submit_request", (arguments.request_for_queue(),), None),
+        lambda process, config, arguments: process.call(
+            queue.submit_request, config, arguments.request_for_queue()
+        ),
         changes_queue=True,
     ),
 )
@@ -200,7 +208,9 @@ class Assistant:
     """The tools, which share one reading process."""
 
     def __init__(self, config_path: str, allow_controls: bool = False) -> None:
-        self.tools = {tool.name: tool for tool in TOOLS + CONTROL_TOOLS * allow_controls}
+        self.tools: dict[str, AssistantTool[Any]] = {
+            tool.name: tool for tool in TOOLS + CONTROL_TOOLS * allow_controls
+        }
         self._config_path = config_path
         self._reading_process = AppProcess()
 
@@ -209,8 +219,8 @@ class Assistant:
         controls, also of one that would be upgraded.
         """
         changes_queue = any(tool.changes_queue for tool in self.tools.values())
-        function_path = "require_store" if changes_queue else "require_current_store"
-        self._reading_process.submit(function_path, self._config_path).result()
+        require = dashboard.require_store if changes_queue else dashboard.require_current_store
+        self._reading_process.submit(require, self._config_path).result()
 
     def close(self) -> None:
         """End the reading process."""
@@ -222,16 +232,14 @@ class Assistant:
             raise ConfigError("tool: unknown", f"use {', '.join(self.tools)}")
         tool = self.tools[name]
         try:
-            function_path, arguments, document_key = tool.app_call(
-                tool.arguments_class.model_validate(raw_arguments)
-            )
+            arguments = tool.arguments_class.model_validate(raw_arguments)
         except ValidationError as error:
             problem = error.errors(include_input=False, include_url=False)[0]
             field = ".".join(str(location_part) for location_part in problem["loc"]) or name
             raise ConfigError(f"{field}: {problem['msg']}") from None
-        document = await self._reading_process.call(function_path, self._config_path, *arguments)
-        if document_key is not None:
-            document = document[document_key]
+        document = await tool.read(self._reading_process, self._config_path, arguments)
+        if tool.document_key:
+            document = document[tool.document_key]
         if "raised" in document:
             raise document["raised"]
         return {"notice": DATA_NOTICE, "document": escape_texts(document)}

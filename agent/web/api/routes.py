@@ -34,8 +34,8 @@ from agent.web.api.gate import (
     RequireScope,
 )
 from agent.web.api.tokens import TokenFile, TokenScope
-from agent.web.document_cache import DocumentCache
-from agent.web.pages import LIVE_FUNCTION, PLAN_FUNCTION
+from agent.web.app_modules import dashboard, ledger, queue, shown, shown_plans, step_history
+from agent.web.document_cache import CacheProcess, DocumentCache
 
 MAX_PAGE_SIZE = 1_000
 STEP_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -189,7 +189,7 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
     async def live_response(
         request: Request, document_name: str, document_key: str | None = None
     ) -> Response:
-        documents = await cache.read_fresh(LIVE_FUNCTION)
+        documents = await cache.read_fresh(dashboard.live_documents)
         if document_name not in documents:
             config_table = "[lp]" if document_name == "lp" else "[futures]"
             raise ApiError(
@@ -200,7 +200,7 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
             )
         if "raised" in (document := documents[document_name]):
             raise document["raised"].with_traceback(None)
-        age_s = time.monotonic() - cache.read_s_by_function[LIVE_FUNCTION]
+        age_s = time.monotonic() - cache.read_s_by_function[dashboard.live_documents]
         return document_response(
             request, {document_key: document[document_key]} if document_key else document, age_s
         )
@@ -227,9 +227,11 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("LivePlanDocument", TokenScope.PLAN),
     )
     async def plan(request: Request) -> Response:
-        documents = await cache.read_fresh(PLAN_FUNCTION)
+        documents = await cache.read_fresh(dashboard.plan_document)
         return document_response(
-            request, documents["plan"], time.monotonic() - cache.read_s_by_function[PLAN_FUNCTION]
+            request,
+            documents["plan"],
+            time.monotonic() - cache.read_s_by_function[dashboard.plan_document],
         )
 
 
@@ -247,7 +249,7 @@ def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 20,
         before: Annotated[str | None, Query(pattern=STEP_ID_PATTERN)] = None,
     ) -> Response:
-        history_document = await cache.read_stored("records.step_history.history", limit, before)
+        history_document = await cache.read_stored(step_history.history, limit, before)
         steps = history_document["steps"]
         link_header = {}
         if len(steps) == limit:
@@ -262,7 +264,7 @@ def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("ExplanationDocument", TokenScope.READ),
     )
     async def explain(request: Request) -> Response:
-        return document_response(request, await cache.read_stored("records.step_history.explain"))
+        return document_response(request, await cache.read_stored(step_history.explain))
 
     @app.get(
         "/explain/{step}",
@@ -273,9 +275,7 @@ def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
     async def explain_step(
         request: Request, step: Annotated[str, Path(pattern=STEP_ID_PATTERN)]
     ) -> Response:
-        return document_response(
-            request, await cache.read_stored("records.step_history.explain", step)
-        )
+        return document_response(request, await cache.read_stored(step_history.explain, step))
 
     @app.get(
         "/pnl",
@@ -290,7 +290,7 @@ def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
         last: Annotated[int, Query(ge=1, le=400)] = 12,
     ) -> Response:
         return document_response(
-            request, await cache.read_stored("records.ledger.pnl", period, benchmark, last)
+            request, await cache.read_stored(ledger.pnl, period, benchmark, last)
         )
 
     @app.get(
@@ -300,9 +300,7 @@ def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("SettingsDocument", TokenScope.READ),
     )
     async def settings(request: Request) -> Response:
-        return document_response(
-            request, await cache.read_stored("settings.shown.settings_document")
-        )
+        return document_response(request, await cache.read_stored(shown.settings_document))
 
 
 async def warm_up_controls(cache: DocumentCache, tokens: TokenFile) -> None:
@@ -311,7 +309,7 @@ async def warm_up_controls(cache: DocumentCache, tokens: TokenFile) -> None:
     """
     with suppress(TrimtabError):
         if any(token.permits(TokenScope.CONTROL, int(time.time())) for token in tokens.tokens()):
-            await cache.call("controls", "controls.queue.warm_up")
+            await cache.call(CacheProcess.CONTROLS, queue.warm_up)
 
 
 def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
@@ -326,7 +324,7 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
     async def controls(
         request: Request, limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 100
     ) -> Response:
-        controls_document = await cache.call("controls", "controls.queue.list_controls", limit)
+        controls_document = await cache.call(CacheProcess.CONTROLS, queue.list_controls, limit)
         return document_response(request, controls_document)
 
     @app.get(
@@ -338,7 +336,7 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
     async def control(
         request: Request, control: Annotated[str, Path(pattern=CONTROL_ID_PATTERN)]
     ) -> Response:
-        control_document = await cache.call("controls", "controls.queue.find_control", control)
+        control_document = await cache.call(CacheProcess.CONTROLS, queue.find_control, control)
         return document_response(request, control_document)
 
     @app.post(
@@ -349,10 +347,10 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
     )
     async def preview(body: PreviewRequest) -> Response:
         arguments = [(argument.name, argument.value) for argument in body.arguments]
-        function_path = "controls.shown_plans.preview_control"
-        return _uncached_response(
-            200, await cache.call("live", function_path, body.kind, arguments)
+        shown_plan = await cache.call(
+            CacheProcess.LIVE, shown_plans.preview_control, body.kind, arguments
         )
+        return _uncached_response(200, shown_plan)
 
     @app.post(
         "/controls",
@@ -380,7 +378,7 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
             "key": f"{request.state.token_id}:{idempotency_key}",
         }
         control_document = await cache.call(
-            "controls", "controls.queue.submit_request", control_request
+            CacheProcess.CONTROLS, queue.submit_request, control_request
         )
         location_header = {"Location": f"{API_PREFIX}/controls/{control_document['id']}"}
         return _uncached_response(202, control_document, location_header)
