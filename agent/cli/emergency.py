@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from agent.app.money.revocation import RevocationReport
     from agent.app.money.shutdown import ShutdownReport
     from agent.cli.display.tables import FigureTable
+    from agent.model import ControlArguments, ControlKind
 
 
 @command(Heading.TROUBLE, 10)
@@ -477,14 +478,18 @@ def request(
     terminal anything else only shows its plan, unless --yes or --plan.
     """
     from agent import app as api
+    from agent.app.controls import queue
+    from agent.model import ControlKind
 
-    control_arguments = [_parse_argument(argument_text) for argument_text in arguments or ()]
-    if kind in ("pause", "resume", "device") or (kind == "stop" and not control_arguments):
-        _queue_control(config, kind, control_arguments, "", as_json=as_json)
+    control_arguments = tuple(_parse_argument(argument_text) for argument_text in arguments or ())
+    control_kind = queue.parse_kind(kind)
+    is_bare_stop = control_kind is ControlKind.STOP and not control_arguments
+    if control_kind in queue.KINDS_WITHOUT_PLAN or is_bare_stop:
+        _queue_control(config, control_kind, control_arguments, "", as_json=as_json)
         return
     if not plan:
         with show_spinner(READING_CHAIN_TEXT) as spinner:
-            preview = api.preview_control(config, kind, control_arguments)
+            preview = api.preview_control(config, control_kind, control_arguments)
             with spinner.hidden():
                 if preview["state"] == "refused":
                     emit(preview, as_json, lambda: say(f"Refused: {preview['reason']}"))
@@ -497,32 +502,22 @@ def request(
                     if not ask("Queue the confirmation of this plan?"):
                         raise typer.Exit(EXIT_REFUSED)
         plan = preview["plan_hash"]
-    _queue_control(config, kind, control_arguments, plan, as_json=as_json)
+    _queue_control(config, control_kind, control_arguments, plan, as_json=as_json)
 
 
 def _queue_control(
-    config: Path,
-    kind: str,
-    control_arguments: list[tuple[str, str]],
-    plan_hash: str,
-    *,
-    as_json: bool,
+    config: Path, kind: ControlKind, arguments: ControlArguments, plan_hash: str, *, as_json: bool
 ) -> None:
     from agent import app as api
+    from agent.model import ControlOrigin, ControlSubmission
 
-    control = api.submit_control(
-        config,
-        kind,
-        control_arguments,
-        plan_hash=plan_hash,
-        asked_by=getpass.getuser(),
-        origin="cli",
-    )
+    submission = ControlSubmission(kind, arguments, getpass.getuser(), ControlOrigin.CLI, plan_hash)
+    control = api.submit_control(config, submission)
     control_document = api.find_control(config, control.id)
 
     def show() -> None:
         if control_document["state"] == "done":
-            say(f"Done: {kind}.")
+            say(f"Done: {kind.value}.")
             return
         say(f"Queued as {control.id}. trimtab controls shows its result.")
 

@@ -18,6 +18,7 @@ from agent.model.controls import ControlKind as ControlKind
 from agent.model.controls import ControlOrigin as ControlOrigin
 from agent.model.controls import ControlRecord as ControlRecord
 from agent.model.controls import ControlState as ControlState
+from agent.model.controls import ControlSubmission as ControlSubmission
 from agent.model.controls import PlanLink as PlanLink
 from agent.model.controls import ShownPlan as ShownPlan
 from agent.model.futures import MARGIN_ACCOUNT_ITEM as MARGIN_ACCOUNT_ITEM

@@ -89,6 +89,21 @@ class ControlCode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ControlSubmission:
+    """A request for a control. A further one with the `key` of an earlier one of the same requester
+    does nothing. `plan_hash` is that of Control; `lifetime_s` is how long the control is valid.
+    """
+
+    kind: ControlKind
+    arguments: ControlArguments
+    asked_by: str
+    origin: ControlOrigin
+    plan_hash: str = ""
+    key: str = ""
+    lifetime_s: int = 300
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
     """A requested action. Times are Unix seconds of this machine.
 

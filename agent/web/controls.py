@@ -12,6 +12,7 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
+from agent.model import ControlKind, ControlOrigin, ControlSubmission
 from agent.web.access import Access, matches_token, read_form
 from agent.web.app_modules import edit_backtests, profiles, queue, shown_plans
 from agent.web.document_cache import CacheProcess, DocumentCache
@@ -207,7 +208,7 @@ class ControlPages:
                 review.plan_document = await self._plan_process.call(
                     shown_plans.preview_control,
                     self._cache.config_path,
-                    review.kind,
+                    ControlKind(review.kind),
                     review.arguments,
                 )
         except TrimtabError as error:
@@ -243,15 +244,20 @@ class ControlPages:
     async def _submit(
         self, request: Request, session: Session, review: PlanReview, plan_hash: str
     ) -> None:
+        submission = ControlSubmission(
+            ControlKind(review.kind),
+            review.arguments,
+            session.name,
+            ControlOrigin.DASHBOARD,
+            plan_hash,
+        )
         try:
             await self._cache.call(
                 CacheProcess.CONTROLS,
                 queue.submit_for_user,
                 self._access.users_file,
                 session.user_id,
-                review.kind,
-                review.arguments,
-                plan_hash,
+                submission,
                 request.scope["address"],
                 review.on_paper,
             )

@@ -26,7 +26,7 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.model import Control, ControlRecord, ControlState, IntentKind
+from agent.model import Control, ControlKind, ControlOrigin, ControlRecord, ControlState, ControlSubmission, IntentKind
 from agent.observe.push import PushSender
 from agent.store.files.locks import service_lock
 from agent.store.store import Store
@@ -63,7 +63,7 @@ class Bot:
         return self.agent.context.store
 
     def shown(self, kind: str, *arguments: tuple[str, str]) -> ShownPlanDocument:
-        found = preview_control(self.loaded.path, kind, arguments, transports=[self.chain.transport], clock=self.chain.clock)
+        found = preview_control(self.loaded.path, ControlKind(kind), arguments, transports=[self.chain.transport], clock=self.chain.clock)
         assert misfits(ShownPlanDocument, found) == []
         return found
 
@@ -71,9 +71,8 @@ class Bot:
         """Queue a control, for the plan that is shown now unless another is named."""
         if plan is None:
             plan = "" if kind in ("pause", "resume", "device") else self.shown(kind, *arguments)["plan_hash"]
-        return queue.submit_control(
-            self.loaded.path, kind, arguments, plan_hash=plan, asked_by="owner", origin="dashboard", now=self.chain.now_s
-        )  # fmt: skip
+        request = ControlSubmission(ControlKind(kind), arguments, "owner", ControlOrigin.DASHBOARD, plan)
+        return queue.submit_control(self.loaded.path, request, now=self.chain.now_s)
 
     def look(self, once: bool = False) -> StepOutcome | TrimtabError | None:
         """One cycle of a run, controls first."""
@@ -469,7 +468,8 @@ def test_expired_and_wrongly_dated_entries_are_not_carried_out(anvil_chain: Loca
             (now_s - 301, ControlState.EXPIRED, "expired"),
             (now_s + 3_600, ControlState.REFUSED, "clock"),
         ):
-            asked = queue.submit_control(run.loaded.path, "resume", asked_by="owner", origin="api", now=lambda at=asked_s: at)  # type: ignore[misc]
+            request = ControlSubmission(ControlKind.RESUME, (), "owner", ControlOrigin.API)
+            asked = queue.submit_control(run.loaded.path, request, now=lambda at=asked_s: at)  # type: ignore[misc]
             record = run.ended(asked)
             assert (record.state, record.code) == (state, code)
 
@@ -639,10 +639,10 @@ def test_a_control_that_waits_for_the_wallet_beyond_its_time_confirms_nothing(an
     chain = anvil_chain
     with bot(chain, tmp_path, LEVEL) as run:
         shown = run.shown("withdraw", ("amount", "100"), ("to", HOME))
-        asked = queue.submit_control(
-            run.loaded.path, "withdraw", [("amount", "100"), ("to", HOME)], plan_hash=shown["plan_hash"],
-            asked_by="owner", origin="api", lifetime_s=20, now=chain.now_s,
-        )  # fmt: skip
+        request = ControlSubmission(
+            ControlKind.WITHDRAW, (("amount", "100"), ("to", HOME)), "owner", ControlOrigin.API, shown["plan_hash"], lifetime_s=20
+        )
+        asked = queue.submit_control(run.loaded.path, request, now=chain.now_s)
         clock = Later(chain)
         run.agent.context = replace(run.agent.context, clock=clock)
         with heard(lambda moment: clock.jump(30) if moment.startswith("after:take a control") else None):

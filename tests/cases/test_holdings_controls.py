@@ -17,7 +17,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.layers.strategies.state import StrategiesState, StrategyHealth, StrategyState
 from agent.layers.strategies.store import StrategyStore
 from agent.localchain import LocalChain
-from agent.model import Control, ControlState, IntentKind
+from agent.model import Control, ControlKind, ControlOrigin, ControlState, ControlSubmission, IntentKind
 from tests.cases.test_controls_on_chain import Bot, carried_out
 from tests.cases.test_strategies import TWO, require_sum, strategies
 from tests.cli.test_strategies_command import with_idle
@@ -218,10 +218,9 @@ def test_deposits_go_to_a_strategy_that_is_known_and_only_by_the_plan_that_was_s
         assert ended(run, asked) == (ControlState.REFUSED, "plan_changed"), "another changed it meanwhile"
         assert ended(run, run.ask("holdings", ("deposits-to", "up"))) == (ControlState.DONE, "")
         assert api.strategies(agent)["flows_to"] == "up"
-        late = queue.submit_control(
-            loaded.path, "holdings", [("deposits-to", "all")], plan_hash=run.shown("holdings", ("deposits-to", "all"))["plan_hash"],
-            asked_by="owner", origin="api", lifetime_s=1, now=chain.now_s,
-        )  # fmt: skip
+        plan_hash = run.shown("holdings", ("deposits-to", "all"))["plan_hash"]
+        request = ControlSubmission(ControlKind.HOLDINGS, (("deposits-to", "all"),), "owner", ControlOrigin.API, plan_hash, lifetime_s=1)
+        late = queue.submit_control(loaded.path, request, now=chain.now_s)
         chain.warp(5)
         assert ended(run, late) == (ControlState.EXPIRED, "expired")
         assert api.strategies(agent)["flows_to"] == "up"

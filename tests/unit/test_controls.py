@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from agent.config.schema import Config
 from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.execution.step_context import StepOutcome
-from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ShownPlan
+from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ControlSubmission, ShownPlan
 from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.model.liquidity import Collect
 from agent.reference import reference_prices
@@ -264,8 +265,9 @@ def opened(config: Path) -> Store:
     return open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
 
 
-def submitted(config: Path, kind: str, *arguments: tuple[str, str], plan_hash: str = "", **more: object) -> Control:
-    return queue.submit_control(config, kind, arguments, plan_hash=plan_hash, asked_by="owner", origin="cli", **more)  # type: ignore[arg-type]
+def submitted(config: Path, kind: str, *arguments: tuple[str, str], now: Callable[[], float] = time.time, **more: object) -> Control:
+    request = {"asked_by": "owner", "origin": ControlOrigin.CLI} | more
+    return queue.submit_control(config, ControlSubmission(queue.parse_kind(kind), arguments, **request), now=now)  # type: ignore[arg-type]
 
 
 def test_a_request_is_sealed_and_queued(config: Path) -> None:
@@ -321,12 +323,12 @@ def test_a_bad_request_names_its_field_and_stores_nothing(config: Path, kind: st
 
 
 @pytest.mark.parametrize(
-    ("more", "field"), [({"asked_by": ""}, "asked_by"), ({"asked_by": "a\x1b"}, "asked_by"), ({"origin": "mars"}, "origin"),
+    ("more", "field"), [({"asked_by": ""}, "asked_by"), ({"asked_by": "a\x1b"}, "asked_by"),
                         ({"lifetime_s": 0}, "lifetime"), ({"lifetime_s": 901}, "lifetime")],
 )  # fmt: skip
-def test_requester_origin_and_lifetime_are_checked(config: Path, more: dict[str, object], field: str) -> None:
+def test_requester_and_lifetime_are_checked(config: Path, more: dict[str, object], field: str) -> None:
     with pytest.raises(ConfigError, match=field):
-        queue.submit_control(config, "resume", (), **({"asked_by": "owner", "origin": "cli"} | more))  # type: ignore[arg-type]
+        submitted(config, "resume", **more)
 
 
 def test_a_device_is_queued_and_only_its_service_shown(config: Path) -> None:

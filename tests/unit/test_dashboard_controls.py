@@ -25,7 +25,7 @@ from agent.app.controls.queue import list_controls
 from agent.app.documents.research import EditBacktestDocument
 from agent.config.load import load_config
 from agent.errors import Refused
-from agent.model import ControlKind, ShownPlan
+from agent.model import ControlKind, ControlOrigin, ControlSubmission, ShownPlan
 from agent.observe.push import NEWEST_ALERTS_ANCHOR
 from agent.store import Store, open_store
 from agent.store.files.locks import service_lock
@@ -204,9 +204,10 @@ def test_a_stolen_read_only_session_shows_and_controls_nothing(site: Site, confi
 
 def test_a_user_who_lost_the_role_is_refused_whatever_the_page_knows(site: Site, config: Path) -> None:
     """The page learns of it within two seconds; the process that submits reads the role each time."""
+    resume = ControlSubmission(ControlKind.RESUME, (), "ann", ControlOrigin.DASHBOARD)
     for user in (READ_ONLY, 99):
         with pytest.raises(Refused) as refused:
-            queue.submit_for_user(str(config), str(site.file), user, "resume", (), "", "192.0.2.1")
+            queue.submit_for_user(str(config), str(site.file), user, resume, "192.0.2.1")
         assert refused.value.code == "access"
         assert last_event(site)[0] == "control_refused"
 

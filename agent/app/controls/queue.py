@@ -10,9 +10,9 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from typing import Any
+from dataclasses import replace
 
 from agent import wiring
 from agent.app.documents.owner import (
@@ -38,6 +38,7 @@ from agent.model import (
     ControlOrigin,
     ControlRecord,
     ControlState,
+    ControlSubmission,
     ShownPlan,
 )
 from agent.model.controls import canonical_json
@@ -47,8 +48,6 @@ from agent.store.files.secret import ensure_secret, find_secret
 from agent.store.files.users import UserEventKind
 from agent.units import parse_raw
 
-LIFETIME_S = 300
-"""Default validity of a control, in seconds."""
 MAX_LIFETIME_S = 900
 MAX_ARGUMENTS_LENGTH = 4_000
 """Largest total length of the arguments."""
@@ -90,46 +89,34 @@ KINDS_WITH_PLAN = frozenset(ControlKind) - KINDS_WITHOUT_PLAN
 """Kinds that need the hash of a shown plan; a stop that neither sells nor pays does not."""
 
 
-def submit_control(  # noqa: PLR0913
-    config: ConfigSource,
-    kind: ControlKind | str,
-    arguments: Iterable[tuple[str, str]] = (),
-    *,
-    plan_hash: str = "",
-    asked_by: str,
-    origin: ControlOrigin | str,
-    lifetime_s: int = LIFETIME_S,
-    key: str = "",
-    now: Callable[[], float] = time.time,
+def submit_control(
+    config: ConfigSource, submission: ControlSubmission, *, now: Callable[[], float] = time.time
 ) -> Control:
     """Check a request as its command would, seal it, and queue it for the run; return the control.
 
-    A pause takes effect at once, with or without a run. A request with the `key` of an earlier one
-    of the same requester does nothing and returns that control. Raises ConfigError for an invalid
-    argument, with field, value and remedy; Refused if the queue is full, the plan was not shown,
-    the key is that of another request, or no paper run would take the request of a paper config.
+    A pause takes effect at once, with or without a run. A request with the key of an earlier one
+    returns that control. Raises ConfigError for an invalid argument, with field, value and remedy;
+    Refused if the queue is full, the plan was not shown, the key is that of another request, or no
+    paper run would take the request of a paper config.
     """
-    kind = parse_kind(kind)
-    origin = _parse_origin(origin)
-    loaded_config = load_config(config, checks_permissions=kind is not ControlKind.PAUSE)
-    checked_arguments = check_arguments(loaded_config, kind, arguments)
+    is_pause = submission.kind is ControlKind.PAUSE
+    loaded_config = load_config(config, checks_permissions=not is_pause)
+    check_arguments(loaded_config, submission.kind, submission.arguments)
     if loaded_config.is_paper:
-        _require_paper_stop(loaded_config, kind, checked_arguments)
-    if not asked_by or len(asked_by) > MAX_NAME_LENGTH or not asked_by.isprintable():
-        raise ConfigError(
-            f"asked_by: {asked_by!r} is not a name",
-            f"write 1 to {MAX_NAME_LENGTH} printable characters",
-        )
-    if not 1 <= lifetime_s <= MAX_LIFETIME_S:
-        raise ConfigError(
-            f"lifetime: {lifetime_s} s is out of range", f"write 1 to {MAX_LIFETIME_S} seconds"
-        )
+        _require_paper_stop(loaded_config, submission.kind, submission.arguments)
+    _check_requester_and_lifetime(submission)
     now_s = int(now())
-    control_id = _id_of_key(origin, asked_by, key) if key else secrets.token_hex(16)
     control = Control(
-        control_id, kind, checked_arguments, plan_hash, asked_by, origin, now_s, now_s + lifetime_s
+        _id_of_key(submission) if submission.key else secrets.token_hex(16),
+        submission.kind,
+        submission.arguments,
+        submission.plan_hash,
+        submission.asked_by,
+        submission.origin,
+        now_s,
+        now_s + submission.lifetime_s,
     )
-    if kind is ControlKind.PAUSE:
+    if is_pause:
         return _pause(loaded_config, control)
     secret = ensure_secret(wiring.store_file(loaded_config))
     with wiring.open_store_offline(loaded_config) as (store, _):
@@ -139,6 +126,20 @@ def submit_control(  # noqa: PLR0913
         control = control.sealed(secret)
         store.controls.queue(control)
     return control
+
+
+def _check_requester_and_lifetime(submission: ControlSubmission) -> None:
+    asked_by = submission.asked_by
+    if not asked_by or len(asked_by) > MAX_NAME_LENGTH or not asked_by.isprintable():
+        raise ConfigError(
+            f"asked_by: {asked_by!r} is not a name",
+            f"write 1 to {MAX_NAME_LENGTH} printable characters",
+        )
+    if not 1 <= submission.lifetime_s <= MAX_LIFETIME_S:
+        raise ConfigError(
+            f"lifetime: {submission.lifetime_s} s is out of range",
+            f"write 1 to {MAX_LIFETIME_S} seconds",
+        )
 
 
 def _require_paper_stop(
@@ -178,11 +179,9 @@ def _pause(loaded_config: LoadedConfig, control: Control) -> Control:
     return control
 
 
-def submit_request(config: ConfigSource, request: Mapping[str, Any]) -> ControlDocument:
-    """Submit a request of another process, which has the arguments of `submit_control`, and return
-    the control.
-    """
-    control = submit_control(config, **request)
+def submit_request(config: ConfigSource, submission: ControlSubmission) -> ControlDocument:
+    """Submit a request of another process, and return the document of the control."""
+    control = submit_control(config, submission)
     try:
         return find_control(config, control.id)
     except TrimtabError:
@@ -193,9 +192,10 @@ def submit_request(config: ConfigSource, request: Mapping[str, Any]) -> ControlD
     return control_document(control_record)
 
 
-def _id_of_key(origin: ControlOrigin, asked_by: str, request_key: str) -> str:
+def _id_of_key(submission: ControlSubmission) -> str:
     """Return the id of the control with this key of a requester; ids are unique in the store."""
-    key_bytes = canonical_json(["trimtab key 1", origin.value, asked_by, request_key])
+    key_fields = ["trimtab key 1", submission.origin.value, submission.asked_by, submission.key]
+    key_bytes = canonical_json(key_fields)
     return hashlib.sha256(key_bytes).hexdigest()[:32]
 
 
@@ -261,7 +261,7 @@ def is_served(loaded_config: LoadedConfig) -> bool:
     return False
 
 
-def parse_kind(kind: ControlKind | str) -> ControlKind:
+def parse_kind(kind: str) -> ControlKind:
     """Parse the name of a kind. Raises ConfigError."""
     try:
         return ControlKind(kind)
@@ -270,26 +270,15 @@ def parse_kind(kind: ControlKind | str) -> ControlKind:
         raise ConfigError(f"kind: {kind!r} is unknown", f"choose from {kind_names}") from None
 
 
-def _parse_origin(origin: ControlOrigin | str) -> ControlOrigin:
-    try:
-        return ControlOrigin(origin)
-    except ValueError:
-        origin_names = ", ".join(control_origin.value for control_origin in ControlOrigin)
-        raise ConfigError(f"origin: {origin!r} is unknown", f"choose from {origin_names}") from None
-
-
 def check_arguments(
-    loaded_config: LoadedConfig, kind: ControlKind, arguments: Iterable[tuple[str, str]]
-) -> ControlArguments:
-    """Return the arguments of a kind, checked as its command checks its options. Raises ConfigError
-    with field, value and remedy.
+    loaded_config: LoadedConfig, kind: ControlKind, arguments: ControlArguments
+) -> None:
+    """Check the arguments of a kind as its command checks its options. Raises ConfigError with
+    field, value and remedy.
     """
-    checked_arguments = tuple(
-        (str(argument_name), str(argument_value)) for argument_name, argument_value in arguments
-    )
     option_kinds = ARGUMENTS_BY_KIND[kind]
     seen_names: set[str] = set()
-    for argument_name, argument_value in checked_arguments:
+    for argument_name, argument_value in arguments:
         if argument_name not in option_kinds:
             remedy = f"choose from {', '.join(option_kinds)}" if option_kinds else "omit it"
             raise ConfigError(f"{argument_name!r}: {kind.value} has no such argument", remedy)
@@ -301,21 +290,17 @@ def check_arguments(
             )
         seen_names.add(argument_name)
     if (
-        sum(
-            len(argument_name) + len(argument_value)
-            for argument_name, argument_value in checked_arguments
-        )
+        sum(len(argument_name) + len(argument_value) for argument_name, argument_value in arguments)
         > MAX_ARGUMENTS_LENGTH
     ):
         raise ConfigError(
             f"arguments: longer than {MAX_ARGUMENTS_LENGTH} characters",
             "split the request, or shorten it",
         )
-    if any(not argument_value.isprintable() for _, argument_value in checked_arguments):
+    if any(not argument_value.isprintable() for _, argument_value in arguments):
         raise ConfigError("arguments: a control character", "write printable text")
     if (check_kind := _ARGUMENT_CHECKS.get(kind)) is not None:
-        check_kind(loaded_config, checked_arguments)
-    return checked_arguments
+        check_kind(loaded_config, arguments)
 
 
 def _require_shown(store: Store, control: Control, secret: bytes) -> None:
@@ -460,26 +445,24 @@ _ARGUMENT_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, ControlArguments]
 }
 
 
-def submit_for_user(  # noqa: PLR0913
+def submit_for_user(
     config: str,
     users_file: str,
     user_id: int,
-    kind: str,
-    arguments: Sequence[tuple[str, str]],
-    plan_hash: str,
+    submission: ControlSubmission,
     client_address: str,
     on_paper: bool = False,
 ) -> str:
-    """Queue a control for a user by its id, with `on_paper` for the paper run, and return the
-    control's id. Raises Refused if the user is gone or read-only, and the errors of
-    `submit_control`.
+    """Queue a control for a user by its id, under the user's present name, with `on_paper` for the
+    paper run, and return the control's id. Raises Refused if the user is gone or read-only, and the
+    errors of `submit_control`.
 
     Nothing but a pause is queued without its entry in the audit log.
     """
     user_name, read_only = known_users(users_file).get(user_id, ("", True))
 
     def log_event(event: UserEventKind, detail: str) -> None:
-        event_words = ("paper" if on_paper else "", kind, detail)
+        event_words = ("paper" if on_paper else "", submission.kind.value, detail)
         record_event(
             users_file, event.value, user_name, client_address, " ".join(filter(None, event_words))
         )
@@ -491,17 +474,12 @@ def submit_for_user(  # noqa: PLR0913
             remedy="ask for a user without --read-only",
             code=ErrorCode.ACCESS,
         )
-    is_pause = kind == ControlKind.PAUSE.value
+    is_pause = submission.kind is ControlKind.PAUSE
     if not is_pause:
-        log_event(UserEventKind.CONTROL, plan_hash[:16])
+        log_event(UserEventKind.CONTROL, submission.plan_hash[:16])
     try:
         control = submit_control(
-            paper_config(config) if on_paper else config,
-            kind,
-            arguments,
-            plan_hash=plan_hash,
-            asked_by=user_name,
-            origin=ControlOrigin.DASHBOARD,
+            paper_config(config) if on_paper else config, replace(submission, asked_by=user_name)
         )
     except TrimtabError as error:
         with suppress(TrimtabError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
-from agent.app.controls.queue import check_arguments, parse_kind, waiting_plan
+from agent.app.controls.queue import check_arguments, waiting_plan
 from agent.app.documents import fill, owner
 from agent.app.documents.owner import (
     ShownPlanDocument,
@@ -66,8 +66,6 @@ from agent.store.files.secret import ensure_secret
 from agent.units import BPS, Price, decimal_text, floor_int
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from agent.app.money.shutdown import ShutdownReport
     from agent.app.money.transfers import InvestmentReport
     from agent.app.positions.holdings import HoldingsChange
@@ -96,8 +94,8 @@ class ControlPreview:
 
 def preview_control(
     config: ConfigSource,
-    kind: ControlKind | str,
-    arguments: Iterable[tuple[str, str]] = (),
+    kind: ControlKind,
+    arguments: ControlArguments = (),
     *,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
@@ -108,8 +106,7 @@ def preview_control(
     request's command.
     """
     loaded_config = load_config(config)
-    kind = parse_kind(kind)
-    checked_arguments = check_arguments(loaded_config, kind, arguments)
+    check_arguments(loaded_config, kind, arguments)
     secret = ensure_secret(wiring.store_file(loaded_config))
     with open_agent(loaded_config, transports=transports, clock=clock) as agent:
         store = agent.context.store
@@ -122,7 +119,7 @@ def preview_control(
                     code=ControlCode.NOT_WAITING,
                 )
             return stored_plan_document(offered_plan)
-        preview = preview_with_agent(agent, kind, checked_arguments, transports)
+        preview = preview_with_agent(agent, kind, arguments, transports)
         moves = format_moves(preview.plan, agent.portfolio)
         plan = sealed_with_document(preview.plan, preview.command_document, moves, now_s, secret)
         if not preview.refusal:

@@ -30,7 +30,7 @@ from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.secrets.known import secrets_of
 from agent.config.tables.telegram import TelegramTable
 from agent.errors import ConfigError, TrimtabError
-from agent.model import ControlKind, ControlOrigin, ControlState, PlanLink
+from agent.model import ControlKind, ControlOrigin, ControlState, ControlSubmission, PlanLink
 from agent.observe.logs import Redactor
 from agent.ports import Clock
 from agent.store import Store
@@ -403,10 +403,7 @@ class QueueActions:
         """See PhoneActions."""
         submit_control(
             self._loaded_config,
-            kind,
-            plan_hash=plan_hash,
-            asked_by=asked_by,
-            origin=ControlOrigin.TELEGRAM,
+            ControlSubmission(kind, (), asked_by, ControlOrigin.TELEGRAM, plan_hash),
             now=time.time if self._clock is None else self._clock.now_s,
         )
 

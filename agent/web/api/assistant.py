@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent import artifacts
 from agent.errors import ConfigError, TrimtabError, printable_text
+from agent.model import ControlKind, ControlOrigin, ControlSubmission
 from agent.web.app_modules import dashboard, ledger, queue, shown_plans, step_history
 from agent.web.reading import AppProcess
 
@@ -86,15 +87,16 @@ class RequestControlArguments(ToolArguments):
         description="New for each request; the same key never queues a second control.",
     )
 
-    def request_for_queue(self) -> dict[str, Any]:
+    def submission(self) -> ControlSubmission:
         """Return the request for the queue."""
-        return {
-            "kind": self.kind,
-            "plan_hash": self.plan_hash,
-            "asked_by": "assistant",
-            "origin": "assistant",
-            "key": self.key,
-        }
+        return ControlSubmission(
+            ControlKind(self.kind),
+            (),
+            "assistant",
+            ControlOrigin.ASSISTANT,
+            self.plan_hash,
+            self.key,
+        )
 
 
 Arguments = TypeVar("Arguments", bound=ToolArguments)
@@ -169,7 +171,7 @@ CONTROL_TOOLS = (
         "Plans a control now: legs, cost, worst case, and the plan's hash. Show it to the owner.",
         PlanArguments,
         lambda process, config, arguments: process.call(
-            shown_plans.preview_control, config, arguments.kind
+            shown_plans.preview_control, config, ControlKind(arguments.kind)
         ),
         changes_queue=True,
     ),
@@ -179,7 +181,7 @@ CONTROL_TOOLS = (
         " still the one shown; a pause takes effect at once. Ask the owner first.",
         RequestControlArguments,
         lambda process, config, arguments: process.call(
-            queue.submit_request, config, arguments.request_for_queue()
+            queue.submit_request, config, arguments.submission()
         ),
         changes_queue=True,
     ),

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent import artifacts
 from agent.errors import TrimtabError
+from agent.model import ControlArguments, ControlKind, ControlOrigin, ControlSubmission
 from agent.web.api.gate import (
     API_PREFIX,
     EXCEPTION_HANDLERS,
@@ -59,6 +60,10 @@ class PreviewRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     kind: ControlName
     arguments: list[ControlArgument] = Field(default=[], max_length=20)
+
+    def argument_pairs(self) -> ControlArguments:
+        """Return the arguments as a control has them."""
+        return tuple((argument.name, argument.value) for argument in self.arguments)
 
 
 class ControlRequest(PreviewRequest):
@@ -346,9 +351,11 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("ShownPlanDocument", TokenScope.CONTROL, post_status=200),
     )
     async def preview(body: PreviewRequest) -> Response:
-        arguments = [(argument.name, argument.value) for argument in body.arguments]
         shown_plan = await cache.call(
-            CacheProcess.LIVE, shown_plans.preview_control, body.kind, arguments
+            CacheProcess.LIVE,
+            shown_plans.preview_control,
+            ControlKind(body.kind),
+            body.argument_pairs(),
         )
         return _uncached_response(200, shown_plan)
 
@@ -365,21 +372,16 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
             str, Header(alias="Idempotency-Key", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
         ],
     ) -> Response:
-        control_request = {
-            "kind": body.kind,
-            "arguments": [
-                (control_argument.name, control_argument.value)
-                for control_argument in body.arguments
-            ],
-            "plan_hash": body.plan_hash,
-            "lifetime_s": body.lifetime_s,
-            "asked_by": request.state.token,
-            "origin": "api",
-            "key": f"{request.state.token_id}:{idempotency_key}",
-        }
-        control_document = await cache.call(
-            CacheProcess.CONTROLS, queue.submit_request, control_request
+        submission = ControlSubmission(
+            ControlKind(body.kind),
+            body.argument_pairs(),
+            request.state.token,
+            ControlOrigin.API,
+            body.plan_hash,
+            f"{request.state.token_id}:{idempotency_key}",
+            body.lifetime_s,
         )
+        control_document = await cache.call(CacheProcess.CONTROLS, queue.submit_request, submission)
         location_header = {"Location": f"{API_PREFIX}/controls/{control_document['id']}"}
         return _uncached_response(202, control_document, location_header)
 
