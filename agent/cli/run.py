@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -51,7 +51,8 @@ from agent.figures import columns
 from agent.units import format_duration
 
 if TYPE_CHECKING:
-    from agent.app import Agent, RunEventHandler, StoppableClock
+    from agent.app import Agent, ControlRunner, RunEventHandler, StoppableClock
+    from agent.app.cycles import Confirm
     from agent.cli.display.tables import FigureTable
     from agent.execution.step_context import StepOutcome
     from agent.observe.logs import LogStyle
@@ -108,11 +109,13 @@ def run(
         require_answerable(yes)
     clock = api.StoppableClock()
 
-    def make_confirm(agent: Agent, spinner: Spinner) -> Callable[[StepOutcome], bool]:
-        return confirmer(agent, yes, spinner, clock, verbose=verbose)
+    def make_confirm(cycle_run: CycleRun) -> Confirm:
+        if offer and cycle_run.controls is not None:
+            return cycle_run.controls.offer_and_decline
+        return confirmer(cycle_run.agent, yes, cycle_run.spinner, clock, verbose=verbose)
 
     agent_context = api.open_agent(config, clock=clock, record_folder=record)
-    options = RunOptions(send, every, once, log_format, takes_controls=send, offers_plans=offer)
+    options = RunOptions(send, every, once, log_format)
     exit_code = run_loop(
         agent_context, clock, make_confirm, options, PrintStyle(as_json, verbose, one_line=not once)
     )
@@ -127,8 +130,6 @@ class RunOptions:
     every_text: str
     once: bool
     log_format: LogFormat | None = None
-    takes_controls: bool = False
-    offers_plans: bool = False
     is_paper: bool = False
 
     @property
@@ -136,11 +137,109 @@ class RunOptions:
         """Format of log lines; None for the format of the config."""
         return None if self.log_format is None else self.log_format.value
 
+    def stop_text(self, stopped_by: str) -> str:
+        """Return the last line of a run that a stop of the bot ended."""
+        if self.is_paper:
+            return f"Stopped by {stopped_by}. trimtab paper starts it again."
+        return (
+            "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it again."
+        )
+
+    @property
+    def signal_text(self) -> str:
+        """The last line of a run that a signal ended."""
+        if self.is_paper:
+            return "Stopped. Paper trading sent nothing."
+        if not self.send:
+            return "Stopped. This dry run sent nothing."
+        return "Stopped. Sent transactions are in the journal; the next run settles them."
+
+
+@dataclass(frozen=True, slots=True)
+class CycleRun:
+    """An open run with its reports. A run that sends has `controls`, the queue that it carries
+    out.
+    """
+
+    agent: Agent
+    clock: StoppableClock
+    options: RunOptions
+    service: RunEventHandler
+    spinner: Spinner
+    controls: ControlRunner | None
+
+    def show_cycles(self, confirm: Confirm, style: PrintStyle) -> int:
+        """Run cycles until the bot is stopped, and report and print each one. Returns the exit code
+        of the last.
+        """
+        exit_code = 0
+        printer = CyclePrinter(self.agent, style, self.clock, may_send=self.options.send)
+        with closing(self._start(confirm)) as cycle_results:
+            for cycle_result in cycle_results:
+                self.service.on_cycle(cycle_result)
+                if self.controls is not None and self.controls.has_offer:
+                    self.service.on_offer()
+                with self.spinner.hidden():
+                    exit_code = printer.show(cycle_result, is_logged=self.service.is_logging)
+                    self._show_notes()
+                self.clock.raise_if_stopping()
+        self.service.report_controls()  # a stop control, which no further cycle would report
+        self._show_notes()
+        if not self.options.once:  # only a stop ends the cycles
+            stop_control_by = self.controls.stopped_by if self.controls is not None else ""
+            self.service.stopped_by = stop_control_by or "trimtab stop"
+        return exit_code
+
+    def _start(self, confirm: Confirm) -> Generator[StepOutcome | TrimtabError, None, None]:
+        def progress(stage: str) -> None:
+            self.service.on_stage(stage)
+            self.spinner.update(stage)
+
+        notes_waits = self.options.once and not self.service.is_logging
+        return self.agent.run(
+            send=self.options.send,
+            confirm=confirm,
+            every=self.options.every_text,
+            once=self.options.once,
+            progress=noting_waits(progress) if notes_waits else progress,
+            controls=self.controls,
+        )
+
+    def _show_notes(self) -> None:
+        """Print the notes of the last cycle, unless they were logged."""
+        for line in self.service.pop_screen_notes():
+            if not self.service.is_logging:
+                note(line)
+
+
+@contextmanager
+def open_run(
+    agent_context: AbstractContextManager[Agent], clock: StoppableClock, options: RunOptions
+) -> Iterator[CycleRun]:
+    """Open a run, and report its beginning and end."""
+    from agent import app as api
+
+    with (
+        clock.listening(),
+        agent_context as agent,
+        api.report_run(
+            agent,
+            clock,
+            options.every_text,
+            sends=options.send,
+            once=options.once,
+            log_format=options.log_style,
+        ) as service,
+        show_spinner(READING_CHAIN_TEXT) as spinner,
+    ):
+        controls = api.ControlRunner(agent) if options.send else None
+        yield CycleRun(agent, clock, options, service, spinner, controls)
+
 
 def run_loop(
     agent_context: AbstractContextManager[Agent],
     clock: StoppableClock,
-    make_confirm: Callable[[Agent, Spinner], Callable[[StepOutcome], bool]],
+    make_confirm: Callable[[CycleRun], Confirm],
     options: RunOptions,
     style: PrintStyle,
 ) -> int:
@@ -149,93 +248,19 @@ def run_loop(
     """
     from agent import app as api
 
-    exit_code = 0
     is_logging = False
     try:
-        with (
-            clock.listening(),
-            agent_context as agent,
-            api.report_run(
-                agent,
-                clock,
-                options.every_text,
-                sends=options.send,
-                once=options.once,
-                log_format=options.log_style,
-            ) as service,
-            show_spinner(READING_CHAIN_TEXT) as spinner,
-        ):
-            is_logging = service.is_logging
-
-            def progress(stage: str) -> None:
-                service.on_stage(stage)
-                spinner.update(stage)
-
-            control_runner = api.ControlRunner(agent) if options.takes_controls else None
-            confirm = make_confirm(agent, spinner)
-            if options.offers_plans and control_runner is not None:
-                confirm = control_runner.offer_and_decline
-            printer = CyclePrinter(agent, style, clock, may_send=options.send)
-            with closing(
-                agent.run(
-                    send=options.send,
-                    confirm=confirm,
-                    every=options.every_text,
-                    once=options.once,
-                    progress=noting_waits(progress)
-                    if options.once and not is_logging
-                    else progress,
-                    controls=control_runner,
-                )
-            ) as cycle_results:
-                for cycle_result in cycle_results:
-                    service.on_cycle(cycle_result)
-                    if (
-                        control_runner is not None
-                        and options.offers_plans
-                        and control_runner.has_offer
-                    ):
-                        service.on_offer()
-                    with spinner.hidden():
-                        exit_code = printer.show(cycle_result, is_logged=is_logging)
-                        _show_notes(service)
-                    clock.raise_if_stopping()
-            service.report_controls()  # a stop control, which no further cycle would report
-            _show_notes(service)
-            if not options.once:  # only a stop ends the cycles
-                service.stopped_by = (
-                    control_runner and control_runner.stopped_by
-                ) or "trimtab stop"
-        if not options.once:
-            if not is_logging:
-                note(
-                    f"Stopped by {service.stopped_by}. trimtab paper starts it again."
-                    if options.is_paper
-                    else "The bot was stopped (trimtab stop), so this run ends. trimtab resume"
-                    " starts it again."
-                )
-            exit_code = 0
+        with open_run(agent_context, clock, options) as cycle_run:
+            is_logging = cycle_run.service.is_logging
+            exit_code = cycle_run.show_cycles(make_confirm(cycle_run), style)
+        if options.once:
+            return exit_code
+        end_text = options.stop_text(cycle_run.service.stopped_by)
     except api.StopRequested:
-        if not is_logging:
-            note(_stop_message(options))
-        exit_code = 0
-    return exit_code
-
-
-def _stop_message(options: RunOptions) -> str:
-    """Return the last line of a run that was stopped by a signal."""
-    if options.is_paper:
-        return "Stopped. Paper trading sent nothing."
-    if not options.send:
-        return "Stopped. This dry run sent nothing."
-    return "Stopped. Sent transactions are in the journal; the next run settles them."
-
-
-def _show_notes(service: RunEventHandler) -> None:
-    """Print the notes of the last cycle, unless they were logged."""
-    for line in service.pop_screen_notes():
-        if not service.is_logging:
-            note(line)
+        end_text = options.signal_text
+    if not is_logging:
+        note(end_text)
+    return 0
 
 
 class CyclePrinter:
@@ -412,12 +437,10 @@ def paper(
     )
     note(PAPER_BANNER)
 
-    def make_confirm(_agent: Agent, _spinner: Spinner) -> Callable[[StepOutcome], bool]:
-        return api.always_confirm
-
-    options = RunOptions(True, every, once, log_format, takes_controls=True, is_paper=True)
+    options = RunOptions(True, every, once, log_format, is_paper=True)
     style = PrintStyle(as_json, verbose, one_line=not once)
-    raise typer.Exit(run_loop(agent_context, clock, make_confirm, options, style))
+    exit_code = run_loop(agent_context, clock, lambda _: api.always_confirm, options, style)
+    raise typer.Exit(exit_code)
 
 
 MAX_VALUE_CHARS = 120

@@ -35,7 +35,7 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     def opened() -> Any:
         yield SimpleNamespace(run=looks)
 
-    def never(_agent: Any, _wait: Any) -> Any:
+    def never(_run: Any) -> Any:
         return lambda _found: False
 
     ended = run_loop(opened(), clock, never, RunOptions(True, "10m", once), PrintStyle(True, one_line=not once))

@@ -160,9 +160,10 @@ class ControlRunner:
         """True if the plan of the last cycle waits for a confirmation, False if the store cannot
         tell.
         """
+        if not self._has_offered:
+            return False
         with suppress(PassingFault):
-            control_store = self._agent.context.store.controls
-            return self._has_offered and control_store.offered_plan() is not None
+            return self._agent.context.store.controls.offered_plan() is not None
         return False
 
     def end_cycle(self) -> None:
