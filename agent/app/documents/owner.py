@@ -259,7 +259,7 @@ class ShutdownDocument(TypedDict):
 class RehearsalLegDocument(TypedDict):
     token_in: Annotated[str, FromAttributes("token_in.label")]
     token_out: Annotated[str, FromAttributes("token_out.label")]
-    amount_in_raw: Annotated[Raw, FromAttributes("amount_in_raw")]
+    amount_in_raw: Raw
     predicted_raw: Raw
     realised_raw: Annotated[Raw, FromAttributes("received_raw")]
     slippage_bps: Number
@@ -275,7 +275,7 @@ class RehearsalDocument(TypedDict):
     plan: PlanDocument
     legs: list[RehearsalLegDocument]
     cost: Money
-    predicted_cost: Annotated[Money, FromAttributes("predicted_cost")]
+    predicted_cost: Money
     transactions: list[SentTransactionDocument]
 
 

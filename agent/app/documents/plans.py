@@ -81,7 +81,7 @@ TO_EDGES_BPS = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges
 
 
 class TradeoffDocument(TypedDict):
-    saved_risk: Annotated[Money, FromAttributes("saved_risk"), shown(figure="amount")]
+    saved_risk: SmallMoney
     cost: SmallMoney
     fees: Money
     impact: Money
@@ -309,7 +309,7 @@ class NettingDocument(TypedDict):
     capital_moved: list[CapitalMoveDocument]
     netted: list[NettedTokenDocument]
     crossed: Annotated[Money, FromAttributes("crossed_value")]
-    saved_fees: Annotated[Money, FromAttributes("saved_fees")]
+    saved_fees: Money
 
 
 def netting_document(netting: NettingResult | None, portfolio: Portfolio) -> NettingDocument | None:
