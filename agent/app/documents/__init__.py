@@ -134,6 +134,11 @@ def money_text(value: Fraction, portfolio: Any) -> str:
     return value_text(value, portfolio.numeraire.decimals)
 
 
+def _amount_text(raw_and_token: tuple[int, str], portfolio: Any) -> str:
+    raw, token = raw_and_token
+    return decimal_text(raw, portfolio.token(token).decimals)
+
+
 def utc_text(seconds: int) -> str:
     """Return a chain time as text."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -191,11 +196,7 @@ TokenAddress = Annotated[
 ]
 Amount = Annotated[
     DecimalText,
-    ConvertedBy(
-        lambda raw_and_token, portfolio: decimal_text(
-            raw_and_token[0], portfolio.token(raw_and_token[1]).decimals
-        )
-    ),
+    ConvertedBy(_amount_text),
     FromAttributes("raw", "token"),
 ]
 """Whole coins, from base units and token."""

@@ -37,7 +37,6 @@ from agent.app.documents import (
 from agent.app.documents.executions import ProgressDocument, purchase_progress_document
 from agent.app.documents.futures import FundingDocument, FuturesPositionsDocument, MarginDocument
 from agent.app.documents.plans import (
-    TO_TRANSFERS,
     BlockNumber,
     EndpointDocument,
     LivePlanDocument,
@@ -46,7 +45,7 @@ from agent.app.documents.plans import (
     RebalanceDocument,
     SentTransactionDocument,
     TransactionDocument,
-    TransferDocument,
+    Transfers,
     VerdictDocument,
     plan_document,
 )
@@ -138,12 +137,8 @@ class InvestmentDocument(TypedDict):
 
     wallet: Address
     chain_id: Annotated[int, FromAttributes("step_input.snapshot.head.chain_id")]
-    deposits: Annotated[
-        list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "deposits")
-    ]
-    uninvested: Annotated[
-        list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "uninvested_deposits")
-    ]
+    deposits: Transfers
+    uninvested: Annotated[Transfers, FromAttributes("uninvested_deposits")]
     recorded: Annotated[bool, FromAttributes("is_recorded")]
     outcome: str
     purchase: Annotated[

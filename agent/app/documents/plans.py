@@ -192,7 +192,7 @@ class TransferDocument(TypedDict):
     text: str
 
 
-def transfer_document(portfolio: Portfolio, transfer: ExternalTransfer) -> TransferDocument:
+def transfer_document(transfer: ExternalTransfer, portfolio: Portfolio) -> TransferDocument:
     """Return the document of one external transfer."""
     symbol = balance_changes.token_label(portfolio, transfer.token)
     message = balance_changes.format_change(portfolio, transfer)
@@ -387,15 +387,9 @@ ExcludedHoldings = Annotated[
     ConvertedBy(lambda step, _: excluded_holding_documents(step)),
     FromAttributes("step_input"),
 ]
-TO_TRANSFERS = ConvertedBy(
-    lambda step_and_flows, _: [
-        transfer_document(step_and_flows[0].portfolio, flow) for flow in step_and_flows[1]
-    ]
-)
-Transfers = Annotated[
-    list[TransferDocument],
-    TO_TRANSFERS,
-    FromAttributes("step_input", "step_input.history.cash_flows.unexplained_transfers"),
+Transfers = list[Annotated[TransferDocument, ConvertedBy(transfer_document)]]
+UnexplainedTransfers = Annotated[
+    Transfers, FromAttributes("step_input.history.cash_flows.unexplained_transfers")
 ]
 
 
@@ -650,7 +644,7 @@ class StepDocument(TypedDict):
     target_reasons: TargetReasons
     blocked_exits: BlockedExits
     excluded: ExcludedHoldings
-    flows: Transfers
+    flows: UnexplainedTransfers
     tax: Annotated[
         PlanTaxDocument | None,
         ConvertedBy(lambda step_and_plan, _: tax_document(*step_and_plan)),

@@ -37,7 +37,7 @@ from agent.app.documents.plans import (
     NumeraireLabel,
     ScreenedTokens,
     TargetReasons,
-    Transfers,
+    UnexplainedTransfers,
     Zone,
     decision_document,
 )
@@ -206,7 +206,7 @@ class StatusDocument(TypedDict):
     least_total: MinimumTotalDocument | None
     target_reasons: TargetReasons
     blocked_exits: BlockedExits
-    flows: Transfers
+    flows: UnexplainedTransfers
     gradual_execution: OpenExecutionProgress
     zone: Zone
     strategies: Netting

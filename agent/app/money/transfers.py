@@ -290,7 +290,7 @@ def list_transfers(
         "numeraire": step.portfolio.numeraire.label,
         "halts": balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
         "flows": [
-            transfer_document(step.portfolio, transfer)
+            transfer_document(transfer, step.portfolio)
             for transfer in (*unrecorded_transfers, *stored_transfers)
         ],
     }
@@ -582,7 +582,7 @@ def investment_document(
     return fill(
         InvestmentDocument,
         report,
-        agent.portfolio,
+        report.step_input.portfolio,
         outcome=outcome_name,
         reason=reason,
         plan=plan_fields,
