@@ -37,6 +37,7 @@ from agent.web.api.gate import (
 from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.app_modules import dashboard, ledger, queue, shown, shown_plans, step_history
 from agent.web.document_cache import CacheProcess, DocumentCache
+from agent.web.pages import TYPE_BY_DOCUMENT_PATH
 
 MAX_PAGE_SIZE = 1_000
 STEP_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -152,16 +153,16 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
         ("default", "Any other error."),
     )
 }
-LIVE_DOCUMENTS = {
-    "status": ("StatusDocument", "Holdings, weights, bands and the decision now"),
-    "orders": ("OrdersDocument", "Stop loss, take profit and other conditional orders"),
-    "alerts": ("AlertsDocument", "Alert prices, targets and open alerts"),
-    "positions": ("FuturesPositionsDocument", "Futures positions"),
-    "lp": ("LiquidityDocument", "Liquidity positions with their losses, and targets"),
-    "margin": ("MarginDocument", "Margin, leverage and limits of the futures account"),
-    "funding": ("FundingDocument", "Funding by market, and by day of the last week"),
+LIVE_DOCUMENT_TITLES = {
+    "status": "Holdings, weights, bands and the decision now",
+    "orders": "Stop loss, take profit and other conditional orders",
+    "alerts": "Alert prices, targets and open alerts",
+    "positions": "Futures positions",
+    "lp": "Liquidity positions with their losses, and targets",
+    "margin": "Margin, leverage and limits of the futures account",
+    "funding": "Funding by market, and by day of the last week",
 }
-"""Schema and title of the documents that are read from the chain."""
+"""Titles of the documents that are read from the chain."""
 
 
 def build_api(cache: DocumentCache, tokens: TokenFile, prefix: str = "") -> Gate:
@@ -219,8 +220,8 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
         route_options = _route_options(schema, TokenScope.READ)
         app.add_api_route(f"/{name}", read_live, summary=title, operation_id=name, **route_options)
 
-    for name, (schema, title) in LIVE_DOCUMENTS.items():
-        add_live_route(name, schema, title, name)
+    for name, title in LIVE_DOCUMENT_TITLES.items():
+        add_live_route(name, TYPE_BY_DOCUMENT_PATH[name], title, name)
     add_live_route(
         "endpoints", "EndpointsDocument", "Health of the endpoints", "status", "endpoints"
     )
