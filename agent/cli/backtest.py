@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import app as api
 from agent.cli.display.futures_tables import show_futures_book
 from agent.cli.display.terminal import Document, emit, err, interruptible, out, say
 from agent.cli.options import AsJson, GroupedOption, Heading, command
@@ -212,8 +213,6 @@ def backtest(
     liquidations, and compares the result with holding the initial positions. --futures without
     --target trades futures alone.
     """
-    from agent import app as api
-
     page_paths = report_paths("backtest", html, config, keep)
     price_path = api.prices_file(prices, sample)
     market_values = MARKET.parse(market)
@@ -281,8 +280,6 @@ def report_paths(
     """Return the paths of the report's pages: that of --html, and with --keep one in the folder
     beside the store. Raises ConfigError, before any work is done, if one cannot be written.
     """
-    from agent import app as api
-
     page_paths = [] if html is None else [html]
     if keep:
         page_paths.append(api.new_report_path(config, report_kind))

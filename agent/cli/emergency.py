@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent import app as api
 from agent.cli import money
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
@@ -68,7 +69,6 @@ def pause(
     With --hard it also shows pending transactions and open allowances, and with --send cancels and
     revokes them; a running trimtab run does this instead.
     """
-    from agent import app as api
     from agent.app.documents import fill, owner
     from agent.app.money import hard_pause
 
@@ -115,7 +115,6 @@ def pause(
 @command(Heading.TROUBLE, 20)
 def resume(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
     """Lifts the pause, and ends a stop. Asks first if the stop sells everything."""
-    from agent import app as api
 
     def confirm(message: str) -> bool:
         require_answerable(yes)
@@ -444,8 +443,6 @@ def controls(
     """Lists controls (requests from dashboard, API, phone, or trimtab request), newest first, and
     the plan that waits for a confirmation.
     """
-    from agent import app as api
-
     document = api.list_controls(config, limit)
     emit(document, as_json, lambda: _show_controls(document))
 
@@ -477,7 +474,6 @@ def request(
     pause, resume, device, and stop without options are queued at once, without a plan. Without a
     terminal anything else only shows its plan, unless --yes or --plan.
     """
-    from agent import app as api
     from agent.app.controls import queue
     from agent.model import ControlKind
 
@@ -508,7 +504,6 @@ def request(
 def _queue_control(
     config: Path, kind: ControlKind, arguments: ControlArguments, plan_hash: str, *, as_json: bool
 ) -> None:
-    from agent import app as api
     from agent.model import ControlOrigin, ControlSubmission
 
     submission = ControlSubmission(kind, arguments, getpass.getuser(), ControlOrigin.CLI, plan_hash)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
     emit,
@@ -218,7 +219,6 @@ def funding(
 
     Also the funding paid or received today, and by day and market.
     """
-    from agent import app as api
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
@@ -303,8 +303,6 @@ def _refused_request_fields(outcome: StepOutcome, request_text: str) -> dict[str
 
 
 def _read_futures_report(config: Path, paper: bool) -> FuturesReport:
-    from agent import app as api
-
     with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(config, paper)) as agent:
         return api.current_futures_report(agent)
 

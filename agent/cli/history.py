@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import (
     Document,
     ask,
@@ -64,7 +65,6 @@ def history(
     """Lists past steps with decisions and transactions. With --configs lists config versions,
     without secrets.
     """
-    from agent import app as api
     from agent.cli import ledger
     from agent.cli.display import plan_tables
 
@@ -105,8 +105,6 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explains a past step: snapshot, decision, reason, transactions, result."""
-    from agent import app as api
-
     document = mark_paper(api.explain(paper_or_live(config, paper), step), paper)
 
     def show() -> None:
@@ -148,8 +146,6 @@ def txs(
     """Lists recorded transactions with their outcome, and those still pending. Reads only the
     store.
     """
-    from agent import app as api
-
     document = api.transactions(config, limit)
     emit(document, as_json, lambda: _show_transactions(document))
 
@@ -165,8 +161,6 @@ def cancel(
 
     With --send, exit code 11 while a cancel is not yet mined; otherwise 0.
     """
-    from agent import app as api
-
     pending_document = api.pending_transactions(config)
     if not pending_document["transactions"] or not send:
         emit(
@@ -205,8 +199,6 @@ def reconcile(
 
     Exit code 0 if nothing is pending, 11 if a transaction is, 12 if an operator is needed.
     """
-    from agent import app as api
-
     if send and not yes:
         require_answerable(yes)
         pending_document = api.pending_transactions(config)
@@ -302,8 +294,6 @@ def backup(
     """Writes a consistent copy of the store, even during a run. It contains no key and no signed
     transaction.
     """
-    from agent import app as api
-
     document = api.backup_store(config, path, force)
     emit(
         document,
@@ -322,8 +312,6 @@ def restore(
     """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept
     beside it.
     """
-    from agent import app as api
-
     document = api.restore_store(config, path, force)
 
     def show() -> None:
@@ -338,8 +326,6 @@ def restore(
 @db_group.command()
 def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Checks the whole store for damage."""
-    from agent import app as api
-
     document = api.check_store(config)
     copy_note = ""
     if document["copy"] is not None:
@@ -367,8 +353,6 @@ def adopt(
     """Resyncs to the wallet's current nonce after another program used the wallet or the store was
     restored. Sends nothing.
     """
-    from agent import app as api
-
     if not yes:
         require_answerable(yes)
         note("Stop every other program that uses this wallet: two senders could trade twice.")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from agent import app as api
 from agent.cli.display.futures_tables import FUTURES_TAX_NOTE
 from agent.cli.display.tables import (
     FigureTable,
@@ -72,8 +73,6 @@ def pnl(
     """Shows profit and loss per period against holding and a benchmark. Lists costs, realised and
     unrealised gains.
     """
-    from agent import app as api
-
     config_or_paper = paper_or_live(config, paper)
     if now:
         with show_spinner("Reading the chain"), api.open_agent(config_or_paper) as agent:
@@ -98,8 +97,6 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Writes the ledger to files: rotki's generic trades and events, plain CSV, or Parquet."""
-    from agent import app as api
-
     document = mark_paper(
         api.export(paper_or_live(config, paper), kind, folder, force, native), paper
     )
@@ -128,7 +125,6 @@ def check(
 
     Exit code 0 if all match, 12 if not.
     """
-    from agent import app as api
     from agent.errors import EXIT_OPERATOR
 
     document = api.check_books(config, rebuild)
@@ -150,8 +146,6 @@ def journal(
     as_json: AsJson = False,
 ) -> None:
     """Lists the newest entries with their postings. Reads only the store."""
-    from agent import app as api
-
     document = api.list_entries(config, limit)
     emit(document, as_json, lambda: show_journal(out, document))
 
@@ -171,8 +165,6 @@ def lots(
     """Shows the open tax lots of each asset with entry prices, their value at the newest valuation,
     and the gains realised this year. Reads only the store.
     """
-    from agent import app as api
-
     document = mark_paper(api.tax_lots(paper_or_live(config, paper), method), paper)
     emit(document, as_json, lambda: show_lots(out, document))
 
@@ -186,8 +178,6 @@ def open_books(
     """Restarts the ledger at the balances of the next cycle. Earlier entries are kept but no longer
     compared.
     """
-    from agent import app as api
-
     document = api.open_new_book(config, reason)
     emit(
         document,

@@ -67,8 +67,6 @@ def localchain(
 
     With --move it moves prices on a running chain: pools, feeds and TWAPs follow at once.
     """
-    from agent import app as api
-
     if move:
         if write_config is not None:
             raise ConfigError(

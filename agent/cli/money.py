@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
     Document,
@@ -53,8 +54,6 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
 
     Raises ConfigError up front if a question could not be answered.
     """
-    from agent import app as api
-
     if send:
         require_answerable(yes)
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
@@ -421,7 +420,6 @@ def flows(
     """Compares balances with the ledger and lists unexplained changes."""
     if context.invoked_subcommand is not None:
         return
-    from agent import app as api
 
     with show_spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.list_transfers(agent, everything)
@@ -445,8 +443,6 @@ def confirm(
     """Confirms a balance change: a deposit or a withdrawal by default. A withdrawal is not a
     loss.
     """
-    from agent import app as api
-
     document = api.classify_transfers(config, number, kind)
 
     def show() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
+from agent import app as api
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -225,7 +226,6 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
     """
     if not paper:
         return config
-    from agent import app as api
     from agent.cli.display.terminal import note
 
     loaded_config = api.paper_config(config)

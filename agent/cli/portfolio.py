@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
     Spinner,
@@ -52,7 +53,6 @@ def status(
     config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False
 ) -> None:
     """Shows holdings, weights, bands and the agent's next decision."""
-    from agent import app as api
     from agent.app.documents.status import status_document
     from agent.cli.display import futures_tables, plan_tables, tables
 
@@ -80,7 +80,6 @@ def quote(
     as_json: AsJson = False,
 ) -> None:
     """Quotes a swap over the best split of pools, or in one pool."""
-    from agent import app as api
     from agent.app.documents import plans
     from agent.cli.display import plan_tables
 
@@ -110,8 +109,6 @@ def plan(
     """Plans the swaps that restore the targets. Shows costs and the verdict of each guard, sends
     nothing.
     """
-    from agent import app as api
-
     agent: Agent | None = None
     extra_fields: dict[str, object] = {}
     if input_file is not None:
@@ -163,8 +160,6 @@ def rebalance(
     """Runs one step: decide, plan, and with --send sign and send. A rebalance is one
     transaction.
     """
-    from agent import app as api
-
     if send:
         require_answerable(yes)
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
@@ -209,8 +204,6 @@ def swap(
     """Swaps two tokens under the same guards. With --price and --until places a limit order (see
     trimtab limit).
     """
-    from agent import app as api
-
     if (price is None) != (until is None) or (waits_for_fill and price is None):
         raise ConfigError(
             "--price needs --until, and --wait needs both",
@@ -413,8 +406,6 @@ def limit(
     """Lists limit orders (trimtab swap --price) and gradual executions. Only trimtab run --send
     fills a limit order.
     """
-    from agent import app as api
-
     if cancel is not None:
         cancelled_document = api.cancel_order_or_execution(config, cancel)
         emit(
@@ -431,8 +422,6 @@ def place_limit_order(
     config: Path, request: LimitOrderRequest, *, send: bool, yes: bool, verbose: bool, as_json: bool
 ) -> int:
     """Place an order, or show its effect; return the exit code."""
-    from agent import app as api
-
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         order, outcome = api.swap_at_limit(
             agent,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
     Document,
@@ -70,7 +71,6 @@ def orders(
         if paper:
             raise ConfigError("--paper is read-only: it lists the orders", "omit --paper")
         return
-    from agent import app as api
     from agent.cli.display.tables import show_orders
 
     with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(config, paper)) as agent:
@@ -94,8 +94,6 @@ def set_(
     """Writes order levels to the config file. A run uses them before it acts again; trimtab orders
     lists them. Asks about a level more than 90 % below the price, or above ten times the price.
     """
-    from agent import app as api
-
     levels_by_kind = {
         "entry": entry,
         "stop_loss": stop_loss,
@@ -173,7 +171,6 @@ def _change_orders(
     as_json: bool,
     kinds: list[str] | tuple[str, ...] = (),
 ) -> None:
-    from agent import app as api
     from agent.model import OrderKind
 
     kind_names = [kind.value for kind in OrderKind]
@@ -224,7 +221,6 @@ def lp(
     """
     if context.invoked_subcommand is not None:
         return
-    from agent import app as api
     from agent.app.positions.holdings import liquidity_document
 
     with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
@@ -240,8 +236,6 @@ def take(
     as_json: AsJson = False,
 ) -> None:
     """Starts counting a position as the agent's own, for example after restoring a store."""
-    from agent import app as api
-
     with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
         document = api.adopt_position(agent, number)
     emit(
@@ -258,8 +252,6 @@ def forget(
     as_json: AsJson = False,
 ) -> None:
     """Stops counting a position that was given away or should be ignored. Sends nothing."""
-    from agent import app as api
-
     document = api.forget_position(config, which)
     emit(document, as_json, lambda: say(f"{document['position']} is no longer counted."))
 
@@ -433,7 +425,6 @@ def strategies(
     """
     if context.invoked_subcommand is not None:
         return
-    from agent import app as api
 
     with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
         document = api.strategies(agent)
@@ -445,8 +436,6 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """Reconciles the strategies' ledgers with wallet and config after confirmation: opens, closes
     and splits strategies in kind.
     """
-    from agent import app as api
-
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
 
         def confirm(document: Document) -> bool:
@@ -472,8 +461,6 @@ def deposits_to(
     """Sets the strategy that receives deposits and pays withdrawals; with all, every strategy
     shares them in proportion to its capital.
     """
-    from agent import app as api
-
     document = api.route_transfers(config, name)
     receiving_strategy = document["flows_to"]
     message = "Deposits and withdrawals are now shared by capital."

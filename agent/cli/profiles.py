@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
     Document,
@@ -46,7 +47,6 @@ def templates(
     as_json: AsJson = False,
 ) -> None:
     """Lists the portfolio templates of init: holdings, triggers, limits, costs and drift."""
-    from agent import app as api
     from agent.cli.display import tables
 
     document = api.templates(network, value)
@@ -158,8 +158,6 @@ def export_profile(
     """Exports weights, trigger, bands, cooldown and limits, and nothing else, to a file that can be
     shared.
     """
-    from agent import app as api
-
     document = api.export_profile(config, file)
 
     def show() -> None:
@@ -212,7 +210,6 @@ def import_profile(
     """Imports weights, trigger and tighter limits of a profile. Shows the transition and asks;
     sends nothing.
     """
-    from agent import app as api
     from agent.app.documents import plans
     from agent.app.settings import editing
 

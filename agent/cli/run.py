@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
     Document,
@@ -101,8 +102,6 @@ def run(
     transaction is pending. Exit code 13: a cycle hung for longer than service.hang_after; start the
     run again.
     """
-    from agent import app as api
-
     if offer and (yes or not send):
         raise ConfigError("--offer needs --send, and excludes --yes", "use run --send --offer")
     if send and not offer:
@@ -217,8 +216,6 @@ def open_run(
     agent_context: AbstractContextManager[Agent], clock: StoppableClock, options: RunOptions
 ) -> Iterator[CycleRun]:
     """Open a run, and report its beginning and end."""
-    from agent import app as api
-
     with (
         clock.listening(),
         agent_context as agent,
@@ -246,8 +243,6 @@ def run_loop(
     """Run cycles until stopped and report each one. Returns exit code 0 once stopped, else that of
     the last cycle.
     """
-    from agent import app as api
-
     is_logging = False
     try:
         with open_run(agent_context, clock, options) as cycle_run:
@@ -355,8 +350,6 @@ def health(
 
     Exit code 0 if it is, 15 if not, 2 or 12 if config or store cannot be read.
     """
-    from agent import app as api
-
     document = api.run_health(config, ready=ready)
 
     def show() -> None:
@@ -429,8 +422,6 @@ def paper(
     status, plan, orders, positions, margin, funding, history, explain, pnl and export show it with
     --paper. Without --once it runs until stopped. Sends no alerts.
     """
-    from agent import app as api
-
     clock = api.StoppableClock()
     agent_context = api.open_paper(
         config, api.PaperStart(value, start, native, margin), clock=clock, record_folder=record
@@ -468,8 +459,6 @@ def replay(
     Exit code 0 if all decisions match, 14 if one differs, 2 if a file is not a step and none
     differs.
     """
-    from agent import app as api
-
     with show_spinner("Replaying"):
         document = api.replay(folder)
     emit(document, as_json, lambda: _show_replay(document))
@@ -537,7 +526,6 @@ def alerts(
     """
     if context.invoked_subcommand is not None:
         return
-    from agent import app as api
 
     with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
         document = api.alerts(agent)
@@ -558,8 +546,6 @@ def alerts(
 @alerts_group.command()
 def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Sends a test message to each target. Exit code 11 if one was not delivered."""
-    from agent import app as api
-
     with show_spinner("Sending to each target"):
         document = api.send_test_alerts(config)
 

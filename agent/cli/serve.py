@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import (
     emit,
     hidden_prompt,
@@ -144,8 +145,6 @@ def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Serves the Telegram bot until stopped: status, plans, pause, resume and confirmations from
     allowed chats. It never loads a key; trimtab run --send carries out the requests.
     """
-    from agent import app as api
-
     drop_key_variables([config])
     api.serve_telegram(config, lambda: note("Telegram bot started. Stop with Ctrl-C."))
 
@@ -232,8 +231,6 @@ def install(
     Units of the user by default. They are hardened, and start again after every failure that a
     start can mend. With --send the run trades unattended.
     """
-    from agent import app as api
-
     if send != (yes != offer) or (yes and offer):
         raise ConfigError(
             "--send: a service cannot ask before it sends, so it needs --yes or --offer",
@@ -284,8 +281,6 @@ def add_user(
     """Adds a user, with a password typed hidden, and shows the secret of its one-time codes
     once.
     """
-    from agent import app as api
-
     new_user = api.add_user(
         config,
         name,
@@ -319,7 +314,6 @@ def _qr_code(uri: str) -> list[str]:
 @user_group.command("list")
 def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Lists the users with their roles and lock-outs."""
-    from agent import app as api
     from agent.cli.display import tables
 
     document = api.list_users(config)
@@ -355,8 +349,6 @@ def remove_user(
     name: UserName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
     """Removes a user and ends its sessions."""
-    from agent import app as api
-
     document = api.remove_user(config, name)
     warning = ""
     if not document["remaining"]:
@@ -376,7 +368,6 @@ def user_log(
     as_json: AsJson = False,
 ) -> None:
     """Shows logins, lock-outs and controls, newest first."""
-    from agent import app as api
     from agent.cli.display import tables
 
     document = api.user_log(config, limit)
@@ -413,7 +404,6 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Adds a token for the API of trimtab serve and shows it once; only its hash is stored."""
-    from agent import app as api
     from agent.config.tables.fields import parse_duration_s
 
     token_file = _token_file(config)
@@ -465,8 +455,6 @@ def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) ->
 @token_group.command()
 def revoke(name: TokenName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Revokes a token at once; a running server refuses it from the next request on."""
-    from agent import app as api
-
     now_s = int(time.time())
     document = _token_file(config).revoke(name, now_s).document(now_s)
     api.log_api_token(config, name)

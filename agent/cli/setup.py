@@ -131,8 +131,6 @@ def init(
     """Writes a commented config. In a terminal, asks for missing options. Shows the addresses;
     sends nothing.
     """
-    from agent import app as api
-
     targets = [_parse_pair(option_text, "--target") for option_text in target or ()]
     endpoints = [_parse_pair(option_text, "--rpc") for option_text in rpc or ()]
     alert_pair = None if alert is None else _parse_pair(alert, "--alert")
@@ -324,8 +322,6 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     """Checks the whole setup, with a remedy for each problem. Reads config, endpoints, contracts,
     tokens, prices, key, store and clock.
     """
-    from agent import app as api
-
     with show_spinner("Checking"):
         document = api.doctor(config)
 
@@ -346,8 +342,6 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """Pins all contracts of the config and the pools found, by address and code hash, and the
     market numbers of Hyperliquid, by name. No other contract is ever called.
     """
-    from agent import app as api
-
     was_asked = False
     with show_spinner("Reading code hashes") as spinner:
 
@@ -464,8 +458,6 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Creates a random key in a keystore file, in the keyring, or in both."""
-    from agent import app as api
-
     document = api.create_wallet(
         _keystore_file(keystore, keyring),
         keyring,
@@ -496,8 +488,6 @@ def address(
     as_json: AsJson = False,
 ) -> None:
     """Shows the address of a key."""
-    from agent import app as api
-
     document = api.wallet_address(
         keystore,
         keyring,
@@ -519,8 +509,6 @@ def import_key(
     as_json: AsJson = False,
 ) -> None:
     """Imports a private key or a recovery phrase, typed hidden or from standard input."""
-    from agent import app as api
-
     document = api.import_wallet(
         _keystore_file(keystore, keyring),
         keyring,
@@ -551,8 +539,6 @@ def change_password(
     as_json: AsJson = False,
 ) -> None:
     """Changes the password of a keystore file."""
-    from agent import app as api
-
     old_password = api.PasswordSource(password_env, password_fd)
     new_password = api.PasswordSource(
         new_password_env, new_password_fd, "--new-password-env", "--new-password-fd"

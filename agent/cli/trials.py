@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import app as api
 from agent.cli.backtest import (
     FUTURES_BOOK,
     MARKET,
@@ -224,8 +225,6 @@ def stress(
     With --futures also stresses a futures book with margin calls; without --target only the book.
     Sends nothing.
     """
-    from agent import app as api
-
     path_values = PATHS.parse(paths)
     seed_count = path_values.pop("seeds", 50)
     cores = path_values.pop("cores", 0)
@@ -477,8 +476,6 @@ def tune(
     """Searches settings on three quarters of the data and tests the best on the rest. Keeps the
     tracking rule unless one loses less.
     """
-    from agent import app as api
-
     page_paths = report_paths("tune", html, config, keep)
     price_path = api.prices_file(prices, sample)
     run_values = RUN.parse(run)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import (
     Document,
     ask,
@@ -59,8 +60,6 @@ def weights(
     """Shows the weights that the allocator would choose now, with its data and reason, and the last
     choice. Writes nothing without --accept.
     """
-    from agent import app as api
-
     if accept:
         require_answerable(yes)
     with show_spinner("Reading the chain") as spinner, api.open_agent(config) as agent:
@@ -85,7 +84,6 @@ def prices(
     """Lists the recorded prices with their source and period."""
     if context.invoked_subcommand is not None:
         return
-    from agent import app as api
 
     with show_spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.recorded_price_spans(agent)
@@ -132,8 +130,6 @@ def import_file(
     """Imports missing hours from a price file, or from published data by its name in the config,
     downloaded once and kept. Repeating it changes nothing.
     """
-    from agent import app as api
-
     with show_spinner("Reading the file"), api.open_agent(config) as agent:
         document = api.import_prices(agent, file, symbol_pairs or [], bar, check, accept_jumps)
     emit(document, as_json, lambda: _show_import(document))
@@ -152,8 +148,6 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Fetches missing hours from earlier rounds of price feeds and from V3 observations."""
-    from agent import app as api
-
     with show_spinner("Reading feeds and pools"), api.open_agent(config) as agent:
         document = api.fetch_prices(agent, source, back)
     emit(document, as_json, lambda: _show_fetched_prices(document))
@@ -166,8 +160,6 @@ def forget(
     as_json: AsJson = False,
 ) -> None:
     """Removes the prices of one source, except the agent's own records."""
-    from agent import app as api
-
     with show_spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.forget_prices(agent, source)
     emit(
@@ -368,8 +360,6 @@ def oracle(
     """Checks that V3 observations cover reference.twap_window; with POOL and --to, extends one
     pool's observations.
     """
-    from agent import app as api
-
     if (pool is None) != (new_capacity is None):
         raise ConfigError(
             "oracle: POOL and --to are used together", "for example: trimtab oracle 0x… --to 151"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent import app as api
 from agent.cli.display.terminal import Document, emit, interruptible, note, out, safe_text, say
 from agent.cli.options import AsJson, GroupedOption, Heading, command
 from agent.units import decimal_text, value_text
@@ -117,7 +118,6 @@ def whatif(
     With --futures it adds leverage, margin, orders in contracts, and with hedge the hedge of
     overweight assets.
     """
-    from agent import app as api
     from agent.errors import ConfigError
 
     futures_texts = FUTURES.parse(futures)

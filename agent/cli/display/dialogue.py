@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import app as api
 from agent.cli.display.tables import past_costs_text, past_result_text, past_years_text
 from agent.cli.display.terminal import err, escape_control_codes
 from agent.errors import ConfigError
@@ -100,7 +101,6 @@ def _ask(question: InitQuestion, answers: InitAnswers) -> InitAnswers:
 
 
 def _questions() -> tuple[InitQuestion, ...]:
-    from agent import app as api
     from agent.app.start.guide import variable_state
     from agent.config.networks.presets import PRESETS
 
