@@ -39,30 +39,28 @@ class KnownTicksExceeded(Refused):
 
 class BeyondKnownTicks(KnownTicksExceeded):
     """A quote needs ticks that were not read. `largest_raw` base units is the largest quotable
-    amount on `side` ("in" or "out").
+    input.
     """
 
     def __init__(
         self,
         pool: str,
-        side: str,
         asked_raw: int,
         largest_raw: int,
         known_from_tick: int,
         known_to_tick: int,
     ) -> None:
         super().__init__(
-            f"pool {pool}: {asked_raw} base units {side} leave the known ticks [{known_from_tick},"
-            f" {known_to_tick}]; the largest amount {side} that can be quoted is {largest_raw}",
+            f"pool {pool}: {asked_raw} base units in leave the known ticks [{known_from_tick},"
+            f" {known_to_tick}]; the largest amount in that can be quoted is {largest_raw}",
             Verdict(
                 "known_ticks",
-                f"{asked_raw} base units {side}",
-                f"{largest_raw} base units {side}",
+                f"{asked_raw} base units in",
+                f"{largest_raw} base units in",
                 False,
             ),
-            f"trade at most {largest_raw} base units {side} at a time",
+            f"trade at most {largest_raw} base units in at a time",
             (pool,),
         )
-        self.side = side
         self.asked_raw = asked_raw
         self.largest_raw = largest_raw

@@ -48,30 +48,6 @@ def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: 
     return amount_in_with_fee * reserve_out // (reserve_in * PIPS + amount_in_with_fee)
 
 
-def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:
-    """Return the base units that buy amount_out, rounded up (UniswapV2Library.getAmountIn). Raises
-    ContractRevert where the library reverts.
-    """
-    if amount_out <= 0:
-        raise ContractRevert(
-            "UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_OUTPUT_AMOUNT"
-        )
-    if reserve_in <= 0 or reserve_out <= 0:
-        raise ContractRevert(
-            "UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_LIQUIDITY"
-        )
-    numerator = reserve_in * amount_out * PIPS
-    if numerator > UINT256_MAX * _fee_unit_pips(fee_pips):
-        raise ContractRevert("UniswapV2Library.getAmountIn", "ds-math-mul-overflow")
-    if amount_out > reserve_out:
-        raise ContractRevert(
-            "UniswapV2Library.getAmountIn", "ds-math-sub-underflow", "request less than the reserve"
-        )
-    if amount_out == reserve_out:  # Solidity's division by zero
-        raise ContractRevert("UniswapV2Library.getAmountIn", "", "request less than the reserve")
-    return numerator // ((reserve_out - amount_out) * (PIPS - fee_pips)) + 1
-
-
 def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[[int], int]:
     """Return get_amount_out for these reserves as a function. Terms that depend only on the
     reserves are computed once.

@@ -19,7 +19,6 @@ from agent.amm.pools import (
 from agent.amm.v2 import (
     UINT112_MAX,
     V2_REVERT_MESSAGES,
-    get_amount_in,
     get_amount_out,
     quoter,
     require_pair_swaps,
@@ -117,24 +116,21 @@ class V2Pool:
 
     def swap(self, token_in: str, amount_in_raw: int) -> SwapResult[V2Pool]:
         """See Pool: UniswapV2Pair.swap, called by Router02."""
-        return self._swap_result(token_in, amount_in_raw, self.quote(token_in, amount_in_raw))
-
-    def swap_exact_out(self, token_in: str, amount_out_raw: int) -> SwapResult[V2Pool]:
-        """Swap token_in for exactly amount_out_raw base units of the other token."""
-        amount_in_raw = get_amount_in(amount_out_raw, *self._reserves(token_in), self.fee_pips)
-        return self._swap_result(token_in, amount_in_raw, amount_out_raw)
-
-    def _swap_result(self, token_in: str, amount_in: int, amount_out: int) -> SwapResult[V2Pool]:
         reserve_in, reserve_out = self._reserves(token_in)
-        require_pair_swaps(amount_in, amount_out, reserve_in, reserve_out)
-        reserve_in += amount_in
-        reserve_out -= amount_out
+        amount_out_raw = self.quote(token_in, amount_in_raw)
+        require_pair_swaps(amount_in_raw, amount_out_raw, reserve_in, reserve_out)
+        reserve_in += amount_in_raw
+        reserve_out -= amount_out_raw
         if token_in == self.token0:
             pool_after = replace(self, reserve0=reserve_in, reserve1=reserve_out)
         else:
             pool_after = replace(self, reserve0=reserve_out, reserve1=reserve_in)
         return SwapResult(
-            amount_in, amount_out, mul_div_up(amount_in, self.fee_pips, PIPS), pool_after, 0
+            amount_in_raw,
+            amount_out_raw,
+            mul_div_up(amount_in_raw, self.fee_pips, PIPS),
+            pool_after,
+            0,
         )
 
     def price_terms(self, token_in: str) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.amm import pools
 from agent.amm.swap_errors import ContractRevert
-from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out
+from agent.amm.v2 import UINT112_MAX, get_amount_out
 from agent.amm.v2_pool import V2Pool
 from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain
@@ -16,9 +16,7 @@ from agent.localchain.contracts import FAR_FUTURE_S
 from tests.differential import pools_on_chain as on_chain
 
 AMOUNTS_OUT = "getAmountsOut(uint256,address[])"
-AMOUNTS_IN = "getAmountsIn(uint256,address[])"
 SWAP_IN = "swapExactTokensForTokens(uint256,uint256,address[],address,uint256)"
-SWAP_OUT = "swapTokensForExactTokens(uint256,uint256,address[],address,uint256)"
 SYNC_TYPES = ("uint112", "uint112")
 RESERVE_BITS = ((30, 60), (60, 90), (90, 111), (11, 20), (11, 111), (109, 111))
 
@@ -55,13 +53,10 @@ def check_quotes(chain: LocalChain, random: Random, pairs: list[V2Pool], number:
         token_in = random.choice((pair.token0, pair.token1))
         path = [token_in, pools.token_out(pair, token_in)]
         reserve_in, reserve_out = (pair.reserve0, pair.reserve1) if token_in == pair.token0 else (pair.reserve1, pair.reserve0)
-        exact_in = random.random() < 0.5
-        amount = random_amount(random, reserve_in if exact_in else reserve_out)
-        calls.append((chain.addresses.v2_router, on_chain.calldata(AMOUNTS_OUT if exact_in else AMOUNTS_IN, amount, path)))
+        amount = random_amount(random, reserve_in)
+        calls.append((chain.addresses.v2_router, on_chain.calldata(AMOUNTS_OUT, amount, path)))
         try:
-            formula = get_amount_out if exact_in else get_amount_in
-            other = formula(amount, reserve_in, reserve_out)
-            ours.append([amount, other] if exact_in else [other, amount])
+            ours.append([amount, get_amount_out(amount, reserve_in, reserve_out)])
         except ContractRevert as refusal:
             ours.append(refusal)
     answered = 0
@@ -85,15 +80,12 @@ def check_swaps(chain: LocalChain, random: Random, pairs: list[V2Pool], number: 
         pair = current[i]
         token_in = random.choice((pair.token0, pair.token1))
         path = [token_in, pools.token_out(pair, token_in)]
-        exact_in = random.random() < 0.5
-        swap = pair.swap if exact_in else pair.swap_exact_out
-        amount = random_amount(random, pair.depth(path[0 if exact_in else 1]))
+        amount = random_amount(random, pair.depth(token_in))
         try:
-            done = swap(token_in, amount)
+            done = pair.swap(token_in, amount)
         except ContractRevert:
             continue
-        bound = 0 if exact_in else on_chain.RICH
-        data = on_chain.calldata(SWAP_IN if exact_in else SWAP_OUT, amount, bound, path, chain.whale.address, FAR_FUTURE_S)
+        data = on_chain.calldata(SWAP_IN, amount, 0, path, chain.whale.address, FAR_FUTURE_S)
         calls.append((chain.addresses.v2_router, data))
         expected.append((pair, done))
         current[i] = done.pool_after

@@ -29,7 +29,6 @@ from tests.support import worlds as world
 
 QUOTE = "(address,address,uint256,uint24,uint160)"
 QUOTE_IN = f"quoteExactInputSingle({QUOTE})"
-QUOTE_OUT = f"quoteExactOutputSingle({QUOTE})"
 SWAP = "(address,address,uint24,address,uint256,uint256,uint160)"
 TIERS = ((100, 1), (500, 10), (3000, 60), (10000, 200))
 UNUSUAL_TIERS = ((50, 16_383), (400_000, 5))
@@ -54,7 +53,6 @@ class Case:
 
     pool: V3Pool
     token_in: str
-    exact_in: bool
     amount: int
     limit: int | None
     ours: SwapResult | None
@@ -64,16 +62,11 @@ class Case:
     def limit_or_end(self) -> int:
         return price_limit(self.token_in == self.pool.token0) if self.limit is None else self.limit
 
-    @property
-    def partial(self) -> bool:
-        return self.ours is not None and self.amount != (self.ours.amount_in_raw if self.exact_in else self.ours.amount_out_raw)
-
 
 def random_case(random: Random, pool: V3Pool) -> Case:
     """A swap of any size: dust, anything, a share of what leads to some tick, or exactly what leads onto it, and one beside."""
     token_in = random.choice((pool.token0, pool.token1))
     down = token_in == pool.token0
-    exact_in = random.random() < 0.5
     limit = None
     if random.random() < 0.35:
         limit = random_goal(random, pool, down)
@@ -88,13 +81,10 @@ def random_case(random: Random, pool: V3Pool) -> Case:
         most = pool_swap.largest_in(pool, down, random_goal(random, pool, down))
         amount = most + random.choice((-1, 0, 1)) if kind < 0.7 else int(most * random.random())
         amount = max(1, min(amount, 2**200))
-        if not exact_in and pool.sqrt_price_x96 != price_limit(down):
-            amount = max(1, pool.quote(token_in, amount) + random.choice((-1, 0, 0, 1)))
     try:
-        swap = pool.swap if exact_in else pool.swap_exact_out
-        return Case(pool, token_in, exact_in, amount, limit, swap(token_in, amount, limit))
+        return Case(pool, token_in, amount, limit, pool.swap(token_in, amount, limit))
     except ContractRevert as refusal:
-        return Case(pool, token_in, exact_in, amount, limit, None, refusal.reason)
+        return Case(pool, token_in, amount, limit, None, refusal.reason)
 
 
 def random_goal(random: Random, pool: V3Pool, down: bool) -> int:
@@ -144,17 +134,15 @@ def check_quotes(chain: LocalChain, cases: list[Case]) -> int:
     for case in cases:
         limit = 0 if case.limit is None else case.limit
         asked = (case.token_in, pools.token_out(case.pool, case.token_in), case.amount, case.pool.fee_pips, limit)
-        calls.append((chain.addresses.quoter_v2, on_chain.calldata(QUOTE_IN if case.exact_in else QUOTE_OUT, asked)))
+        calls.append((chain.addresses.quoter_v2, on_chain.calldata(QUOTE_IN, asked)))
     quoted = 0
     for case, answer in zip(cases, on_chain.ask(chain, calls, ["uint256", "uint160"]), strict=True):
-        # The quoter itself refuses an exact output that is not met, and a swap that takes nothing.
-        unmet = case.limit is None and case.partial and not case.exact_in
-        if case.ours is None or unmet or case.ours.amount_in_raw == 0:
+        # The quoter itself refuses a swap that takes nothing.
+        if case.ours is None or case.ours.amount_in_raw == 0:
             assert isinstance(answer, RpcFault), f"{case} should revert, the quoter says {answer}"
             continue
         assert not isinstance(answer, RpcFault), f"{case} reverts: {answer}"
-        paid = case.ours.amount_out_raw if case.exact_in else case.ours.amount_in_raw
-        assert answer == (paid, case.ours.pool_after.sqrt_price_x96), case
+        assert answer == (case.ours.amount_out_raw, case.ours.pool_after.sqrt_price_x96), case
         quoted += 1
     return quoted
 
@@ -170,10 +158,8 @@ def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number:
         if case.ours is None or case.ours.stop_count > MOST_STEPS // 3 or case.ours.amount_in_raw == 0:
             continue
         pool, other = case.pool, pools.token_out(case.pool, case.token_in)
-        bound = 0 if case.exact_in else on_chain.RICH
-        asked = (case.token_in, other, pool.fee_pips, chain.whale.address, case.amount, bound, case.limit_or_end)
-        name = "exactInputSingle" if case.exact_in else "exactOutputSingle"
-        calls.append((chain.addresses.swap_router_02, on_chain.calldata(f"{name}({SWAP})", asked)))
+        asked = (case.token_in, other, pool.fee_pips, chain.whale.address, case.amount, 0, case.limit_or_end)
+        calls.append((chain.addresses.swap_router_02, on_chain.calldata(f"exactInputSingle({SWAP})", asked)))
         cases.append(case)
         current[i] = case.ours.pool_after
     for case, receipt in zip(cases, on_chain.transact(chain, calls), strict=True):

@@ -12,7 +12,6 @@ from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3 import pool_swap
 from agent.amm.v3.math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
-from agent.amm.v3.pool import V3Pool
 from agent.errors import Refused
 from agent.units import PIPS
 from tests.unit import amm_pools as given_pools
@@ -112,25 +111,23 @@ def test_a_quote_beyond_the_known_ticks_refuses_with_the_largest_that_it_can_quo
     window = (max(MIN_TICK, full.tick - data.draw(reach)), min(MAX_TICK, full.tick + data.draw(reach)))
     known = tuple(t for t in full.ticks if window[0] <= t.index <= window[1])
     state = replace(full, ticks=known, known_from_tick=window[0], known_to_tick=window[1])
-    for swap in (V3Pool.swap, V3Pool.swap_exact_out):
-        try:
-            whole = swap(full, token_in, amount)
-        except ContractRevert:
-            continue
-        try:
-            assert swap(state, token_in, amount).amount_out_raw == whole.amount_out_raw
-            continue
-        except BeyondKnownTicks as refusal:
-            largest, side = refusal.largest_raw, refusal.side
-            assert refusal.verdicts[0].passed is False
-        assert largest < amount
-        assert side == ("in" if swap is V3Pool.swap else "out")
-        if largest:
-            quoted, truth = swap(state, token_in, largest), swap(full, token_in, largest)
-            assert replace(truth, pool_after=quoted.pool_after) == quoted
-            assert (quoted.pool_after.sqrt_price_x96, quoted.pool_after.tick) == (truth.pool_after.sqrt_price_x96, truth.pool_after.tick)
-        with pytest.raises(BeyondKnownTicks):
-            swap(state, token_in, largest + 1)
+    try:
+        whole = full.swap(token_in, amount)
+    except ContractRevert:
+        return
+    try:
+        assert state.swap(token_in, amount).amount_out_raw == whole.amount_out_raw
+        return
+    except BeyondKnownTicks as refusal:
+        largest = refusal.largest_raw
+        assert refusal.verdicts[0].passed is False
+    assert largest < amount
+    if largest:
+        quoted, truth = state.swap(token_in, largest), full.swap(token_in, largest)
+        assert replace(truth, pool_after=quoted.pool_after) == quoted
+        assert (quoted.pool_after.sqrt_price_x96, quoted.pool_after.tick) == (truth.pool_after.sqrt_price_x96, truth.pool_after.tick)
+    with pytest.raises(BeyondKnownTicks):
+        state.swap(token_in, largest + 1)
 
 
 def test_bounds_hold_where_the_contract_leaves_its_precise_formula():
@@ -149,23 +146,14 @@ def test_a_pool_past_its_known_ticks_quotes_nothing():
     for token in (TOKEN0, TOKEN1):
         assert outside.max_in(token, 100) == 0
         assert outside.depth(token) == 0
-        for swap in (V3Pool.swap, V3Pool.swap_exact_out):
-            with pytest.raises(BeyondKnownTicks) as refusal:
-                swap(outside, token, 1)
-            assert refusal.value.largest_raw == 0
+        with pytest.raises(BeyondKnownTicks) as refusal:
+            outside.swap(token, 1)
+        assert refusal.value.largest_raw == 0
 
 
 def test_a_free_price_is_answered_up_to_the_impact_bound():
     for state in (flat(), V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)):
         assert state.best_amount_in(TOKEN0, Fraction(0), 50) == state.max_in(TOKEN0, 50) > 0
-
-
-def test_the_largest_output_stays_inside_where_rounding_leads_the_price_to_the_border():
-    coarse = flat(liquidity=2**120, known_from_tick=-5000, ticks=())
-    most = pool_swap.largest_out(coarse, True)
-    assert coarse.swap_exact_out(TOKEN0, most).amount_out_raw == most
-    with pytest.raises(BeyondKnownTicks):
-        coarse.swap_exact_out(TOKEN0, most + 1)
 
 
 def test_without_an_impact_bound_a_pool_takes_what_its_contract_can_hold():
@@ -187,7 +175,7 @@ def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_perc
     empty = flat(sqrt_price_x96=MIN_SQRT_RATIO + 1, tick=MIN_TICK, liquidity=0)
     assert (empty.depth(TOKEN0), empty.depth(TOKEN1)) == (0, 0)
     narrow = v3_pool([(-60, 60, 10**18)], Q96, 0)
-    assert narrow.depth(TOKEN0) == narrow.swap_exact_out(TOKEN1, 10**30).amount_out_raw
+    assert narrow.depth(TOKEN0) == narrow.swap(TOKEN1, 10**60).amount_out_raw
 
 
 @pytest.mark.parametrize(

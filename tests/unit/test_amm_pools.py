@@ -44,19 +44,6 @@ def test_two_swaps_never_pay_more_than_one_by_more_than_rounding(state, token_in
 
 
 @given(given_pools.pools, given_pools.tokens, given_pools.amounts)
-def test_an_exact_output_gives_that_output_for_an_input_that_buys_it(state, token_in, amount_out):
-    try:
-        asked = state.swap_exact_out(token_in, amount_out)
-    except ContractRevert:
-        return
-    assert asked.amount_out_raw <= amount_out
-    assume(asked.amount_out_raw == amount_out)
-    given_in = swapped(state, token_in, asked.amount_in_raw)
-    assert given_in.amount_out_raw >= amount_out
-    assert given_in.amount_in_raw <= asked.amount_in_raw
-
-
-@given(given_pools.pools, given_pools.tokens, given_pools.amounts)
 def test_the_quote_without_a_state_is_the_swaps_output(state, token_in, amount):
     done = swapped(state, token_in, amount)
     assume(done)
@@ -72,13 +59,13 @@ def test_no_swap_pays_better_than_the_marginal_price_after_fee(state, token_in, 
     assert done.fee_raw * PIPS >= (done.amount_in_raw - done.stop_count) * state.fee_pips - PIPS
 
 
-@given(given_pools.v3_pools(), given_pools.tokens, given_pools.amounts, st.booleans(), st.integers(1, 2**64))
-def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state, token_in, amount, exact_in, distance):
+@given(given_pools.v3_pools(), given_pools.tokens, given_pools.amounts, st.integers(1, 2**64))
+def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state, token_in, amount, distance):
     down = token_in == TOKEN0
     limit = state.sqrt_price_x96 - distance if down else state.sqrt_price_x96 + distance
     assume(MIN_SQRT_RATIO < limit < MAX_SQRT_RATIO)
-    done = (state.swap if exact_in else state.swap_exact_out)(token_in, amount, limit)
-    filled = done.amount_in_raw if exact_in else done.amount_out_raw
+    done = state.swap(token_in, amount, limit)
+    filled = done.amount_in_raw
     reached = done.pool_after.sqrt_price_x96
     assert reached >= limit if down else reached <= limit
     assert filled == amount or (filled < amount and reached == limit)
@@ -117,7 +104,7 @@ def test_a_swap_that_empties_the_pool_fills_in_part_at_the_end_of_the_price_rang
     done = flat().swap(TOKEN0, 10**30)
     assert done.amount_in_raw < 10**19
     assert (done.pool_after.sqrt_price_x96, done.pool_after.tick, done.pool_after.liquidity) == (MIN_SQRT_RATIO + 1, MIN_TICK, 0)
-    done = flat().swap_exact_out(TOKEN1, 10**30)
+    done = flat().swap(TOKEN1, 10**60)
     assert done.amount_out_raw < 10**18
     assert (done.pool_after.sqrt_price_x96, done.pool_after.liquidity) == (MAX_SQRT_RATIO - 1, 0)
 
@@ -127,13 +114,12 @@ def test_a_swap_that_empties_the_pool_fills_in_part_at_the_end_of_the_price_rang
     [
         (lambda: flat().swap(TOKEN0, 0), "AS"),
         (lambda: flat().swap(TOKEN0, -1), "AS"),
-        (lambda: flat().swap_exact_out(TOKEN0, -1), "AS"),
         (lambda: flat().swap(TOKEN0, 2**255), ""),
         (lambda: flat().swap(TOKEN0, 1, Q96), "SPL"),
         (lambda: flat().swap(TOKEN0, 1, Q96 + 1), "SPL"),
         (lambda: flat().swap(TOKEN0, 1, MIN_SQRT_RATIO), "SPL"),
-        (lambda: flat().swap_exact_out(TOKEN1, 1, Q96 - 1), "SPL"),
-        (lambda: flat().swap_exact_out(TOKEN1, 1, MAX_SQRT_RATIO), "SPL"),
+        (lambda: flat().swap(TOKEN1, 1, Q96 - 1), "SPL"),
+        (lambda: flat().swap(TOKEN1, 1, MAX_SQRT_RATIO), "SPL"),
         (lambda: flat(liquidity=2**127, ticks=flat(liquidity=2**127 + 10**6).ticks).swap(TOKEN0, 2**130), "LS"),
         (lambda: V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10).swap(TOKEN0, 1), "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT"),
         (lambda: V2Pool(POOL, "v2", TOKEN0, TOKEN1, 2**111, 2**111).swap(TOKEN0, 2**111), "UniswapV2: OVERFLOW"),
@@ -158,9 +144,8 @@ def test_a_foreign_token_is_refused_by_name():
 
 def test_a_v2_pair_takes_no_price_limit():
     pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)
-    for swap in (pair.swap, pair.swap_exact_out):
-        with pytest.raises(TypeError, match="positional arguments"):
-            swap(TOKEN0, 10**10, Q96)
+    with pytest.raises(TypeError, match="positional arguments"):
+        pair.swap(TOKEN0, 10**10, Q96)
 
 
 def test_a_move_is_rounded_up_so_that_only_an_unmoved_pool_reads_zero():

@@ -32,7 +32,7 @@ def test_a_quoter_says_what_the_swap_by_steps_pays_for_every_amount(state, token
     assume(state.sqrt_price_x96 != price_limit(down))
     quote = state.quoter(token_in)
     for _ in range(5):
-        amount = draw_amount(data, state, down, True, price_limit(down))
+        amount = draw_amount(data, state, down, price_limit(down))
         end = by_steps(state, down, amount, price_limit(down))
         if isinstance(end, Ended):
             assert quote(amount) == end.calculated

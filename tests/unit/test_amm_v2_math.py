@@ -1,11 +1,11 @@
 """The V2 formulas on known vectors and at their edges."""
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm.swap_errors import ContractRevert
-from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, require_pair_swaps
+from agent.amm.v2 import UINT112_MAX, get_amount_out, require_pair_swaps
 from agent.amm.v2_pool import V2Pool
 
 reserves = st.integers(1, UINT112_MAX)
@@ -35,17 +35,6 @@ def test_the_formula_is_the_librarys_in_thousandths():
         assert get_amount_out(amount, r_in, r_out) == fee * r_out // (r_in * 1000 + fee)
 
 
-@given(st.integers(1, 2**112), reserves, reserves, st.sampled_from((3000, 2500, 500)))
-def test_what_an_output_costs_buys_at_least_that_output_and_one_unit_less_does_not_pay_more(amount_out, r_in, r_out, fee):
-    if amount_out >= r_out:
-        return
-    cost = get_amount_in(amount_out, r_in, r_out, fee)
-    assume(cost < 2**112)  # a pair holds no more, and beyond it the library's own multiplications revert
-    assert get_amount_out(cost, r_in, r_out, fee) >= amount_out
-    if cost > 2:  # the contract rounds up by one at most: two units less are short of the output
-        assert get_amount_out(cost - 2, r_in, r_out, fee) < amount_out
-
-
 @given(st.integers(1, 2**112), reserves, reserves)
 def test_the_product_of_the_reserves_never_falls(amount_in, r_in, r_out):
     out = get_amount_out(amount_in, r_in, r_out)
@@ -61,11 +50,6 @@ def test_the_product_of_the_reserves_never_falls(amount_in, r_in, r_out):
         (lambda: get_amount_out(1, 1, 0), "UniswapV2Library: INSUFFICIENT_LIQUIDITY"),
         (lambda: get_amount_out(2**256 - 1, 1, 1), "ds-math-mul-overflow"),
         (lambda: get_amount_out((2**256 - 1) // 997, 2**112 - 1, 1), "ds-math-add-overflow"),
-        (lambda: get_amount_in(0, 1, 1), "UniswapV2Library: INSUFFICIENT_OUTPUT_AMOUNT"),
-        (lambda: get_amount_in(1, 0, 1), "UniswapV2Library: INSUFFICIENT_LIQUIDITY"),
-        (lambda: get_amount_in(2**255, 2**112, 2**112), "ds-math-mul-overflow"),
-        (lambda: get_amount_in(11, 10, 10), "ds-math-sub-underflow"),
-        (lambda: get_amount_in(10, 10, 10), ""),
         (lambda: require_pair_swaps(1, 0, 10, 10), "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT"),
         (lambda: require_pair_swaps(1, 10, 10, 10), "UniswapV2: INSUFFICIENT_LIQUIDITY"),
         (lambda: require_pair_swaps(UINT112_MAX, 1, 1, 10), "UniswapV2: OVERFLOW"),

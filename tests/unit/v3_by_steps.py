@@ -28,7 +28,7 @@ from tests.unit.amm_pools import flat
 
 @dataclass(frozen=True)
 class Ended:
-    """What is left of the amount asked for (with its sign), the other amount, the fee, and the pool after it."""
+    """What is left of the input, the output, the fee, and the pool after it."""
 
     remaining: int
     calculated: int
@@ -66,8 +66,8 @@ def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> 
             raise LeftKnownTicks
         steps += 1
         fees += fee
-        remaining += amount_out if amount < 0 else -amount_in - fee
-        calculated += amount_in + fee if amount < 0 else amount_out
+        remaining -= amount_in + fee
+        calculated += amount_out
         if known and reached == stop_price:
             if initialized:
                 liquidity += -net[stop] if zero_for_one else net[stop]
@@ -93,7 +93,7 @@ def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
     if end.left_known_ticks:
         return "?"
     counts = end.ticks_crossed, end.stops
-    return Ended(end.amount_remaining, end.amount_calculated, end.fee, end.sqrt_price_x96, end.tick, end.liquidity, *counts)
+    return Ended(end.amount_remaining, end.amount_out, end.fee, end.sqrt_price_x96, end.tick, end.liquidity, *counts)
 
 
 def by_steps(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
@@ -122,15 +122,15 @@ def draw_limit(data: st.DataObject, state: V3Pool, down: bool) -> int:
     return limit if allowed else last
 
 
-def draw_amount(data: st.DataObject, state: V3Pool, down: bool, exact_in: bool, limit: int) -> int:
-    """Any amount, or what leads exactly onto a price, and one beside it; negative for an output."""
+def draw_amount(data: st.DataObject, state: V3Pool, down: bool, limit: int) -> int:
+    """Any input, or what leads exactly onto a price, and one beside it."""
     amount = data.draw(given_pools.amounts)
     goal = draw_limit(data, state, down)
     if data.draw(st.booleans()) and goal != price_limit(down):
         there = by_steps(state, down, 2**200, goal)
         if isinstance(there, Ended):
-            amount = (2**200 - there.remaining if exact_in else there.calculated) + data.draw(st.sampled_from((-1, 0, 0, 1)))
-    return max(amount, 1) if exact_in else -max(amount, 1)
+            amount = 2**200 - there.remaining + data.draw(st.sampled_from((-1, 0, 0, 1)))
+    return max(amount, 1)
 
 
 def mainnet_pool() -> V3Pool:

@@ -118,80 +118,31 @@ def get_amount1_delta(
 
 
 def get_next_sqrt_price_from_amount0_rounding_up(
-    sqrt_price_x96: int, liquidity: int, amount: int, add: bool
+    sqrt_price_x96: int, liquidity: int, amount: int
 ) -> int:
-    """Return the price after token0 is added or removed
-    (SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp). Raises ContractRevert.
+    """Return the price after token0 is added (SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp
+    with `add`).
     """
     if amount == 0:
         return sqrt_price_x96
     numerator = liquidity << 96
-    product = amount * sqrt_price_x96
-    if add:
-        denominator = numerator + product
-        # the contract abandons the precise formula once it overflows 256 bits
-        if denominator >> 256:
-            return -(-numerator // (numerator // sqrt_price_x96 + amount))
-        return -(-numerator * sqrt_price_x96 // denominator)
-    if product >> 256 or numerator <= product:
-        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp", "")
-    next_price_x96 = -(-numerator * sqrt_price_x96 // (numerator - product))
-    return _to_uint160(next_price_x96, "SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp")
+    denominator = numerator + amount * sqrt_price_x96
+    # the contract abandons the precise formula once it overflows 256 bits
+    if denominator >> 256:
+        return -(-numerator // (numerator // sqrt_price_x96 + amount))
+    return -(-numerator * sqrt_price_x96 // denominator)
 
 
 def get_next_sqrt_price_from_amount1_rounding_down(
-    sqrt_price_x96: int, liquidity: int, amount: int, add: bool
+    sqrt_price_x96: int, liquidity: int, amount: int
 ) -> int:
-    """Return the price after token1 is added or removed
-    (SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown). Raises ContractRevert.
+    """Return the price after token1 is added
+    (SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown with `add`). Raises ContractRevert.
     """
-    if add:
-        next_price_x96 = sqrt_price_x96 + (amount << 96) // liquidity
-        return _to_uint160(next_price_x96, "SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown")
-    next_price_x96 = sqrt_price_x96 + (-amount << 96) // liquidity
-    if next_price_x96 <= 0:
+    next_price_x96 = sqrt_price_x96 + (amount << 96) // liquidity
+    if next_price_x96 >> UINT160_BITS:
         raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown", "")
     return next_price_x96
-
-
-def get_next_sqrt_price_from_input(
-    sqrt_price_x96: int, liquidity: int, amount_in: int, zero_for_one: bool
-) -> int:
-    """Return the price after amount_in (less fee), rounded against the trader
-    (SqrtPriceMath.getNextSqrtPriceFromInput).
-    """
-    if sqrt_price_x96 <= 0 or liquidity <= 0:
-        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromInput", "")
-    if zero_for_one:
-        return get_next_sqrt_price_from_amount0_rounding_up(
-            sqrt_price_x96, liquidity, amount_in, True
-        )
-    return get_next_sqrt_price_from_amount1_rounding_down(
-        sqrt_price_x96, liquidity, amount_in, True
-    )
-
-
-def get_next_sqrt_price_from_output(
-    sqrt_price_x96: int, liquidity: int, amount_out: int, zero_for_one: bool
-) -> int:
-    """Return the price after amount_out, rounded against the trader
-    (SqrtPriceMath.getNextSqrtPriceFromOutput).
-    """
-    if sqrt_price_x96 <= 0 or liquidity <= 0:
-        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromOutput", "")
-    if zero_for_one:
-        return get_next_sqrt_price_from_amount1_rounding_down(
-            sqrt_price_x96, liquidity, amount_out, False
-        )
-    return get_next_sqrt_price_from_amount0_rounding_up(
-        sqrt_price_x96, liquidity, amount_out, False
-    )
-
-
-def _to_uint160(sqrt_price_x96: int, contract_function: str) -> int:
-    if sqrt_price_x96 >> UINT160_BITS:
-        raise ContractRevert(contract_function, "")
-    return sqrt_price_x96
 
 
 def compute_swap_step(
@@ -201,14 +152,12 @@ def compute_swap_step(
     amount_remaining: int,
     fee_pips: int,
 ) -> tuple[int, int, int, int]:
-    """Return (next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep;
-    amount_remaining < 0 specifies an output. Amounts in base units; the fee is in the input token,
+    """Return (next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep
+    for an exact input. Amounts in base units; the fee is in the input token,
     on top of amount in. Raises ContractRevert where the contract reverts.
     """
     current_x96 = sqrt_ratio_current_x96
     target_x96 = sqrt_ratio_target_x96
-    if amount_remaining < 0:
-        return _step_exact_out(current_x96, target_x96, liquidity, -amount_remaining, fee_pips)
     # An amount that does not reach the target in exact arithmetic does not reach it after rounding
     # either, since prices round away from the target. Below, `next_x96` is therefore never the
     # target, and the rest of the input is fee.
@@ -223,7 +172,7 @@ def compute_swap_step(
                 -(-amount_in * fee_pips // (PIPS - fee_pips)),
             )
         next_x96 = get_next_sqrt_price_from_amount0_rounding_up(
-            current_x96, liquidity, amount_after_fee, True
+            current_x96, liquidity, amount_after_fee
         )
         amount_in = -((liquidity * (next_x96 - current_x96) << 96) // current_x96 // next_x96)
         return (
@@ -237,7 +186,7 @@ def compute_swap_step(
         amount_out = (liquidity * (target_x96 - current_x96) << 96) // target_x96 // current_x96
         return target_x96, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
     next_x96 = get_next_sqrt_price_from_amount1_rounding_down(
-        current_x96, liquidity, amount_after_fee, True
+        current_x96, liquidity, amount_after_fee
     )
     amount_in = -(liquidity * (current_x96 - next_x96) >> 96)
     amount_out = (liquidity * (next_x96 - current_x96) << 96) // next_x96 // current_x96
@@ -255,30 +204,3 @@ def whole_step(
         amount_in = -(liquidity * (current_x96 - target_x96) >> 96)
         amount_out = (liquidity * (target_x96 - current_x96) << 96) // target_x96 // current_x96
     return amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
-
-
-def _step_exact_out(
-    current_x96: int, target_x96: int, liquidity: int, requested_out: int, fee_pips: int
-) -> tuple[int, int, int, int]:
-    """Return the result of computeSwapStep for amountRemaining < 0. A price short of the target is
-    rounded far enough to pay the whole output.
-    """
-    if current_x96 >= target_x96:
-        amount_out = liquidity * (current_x96 - target_x96) >> 96
-        next_x96 = target_x96
-        if requested_out < amount_out:
-            next_x96 = get_next_sqrt_price_from_amount1_rounding_down(
-                current_x96, liquidity, requested_out, False
-            )
-            amount_out = requested_out
-        amount_in = -((liquidity * (next_x96 - current_x96) << 96) // current_x96 // next_x96)
-    else:
-        amount_out = (liquidity * (target_x96 - current_x96) << 96) // target_x96 // current_x96
-        next_x96 = target_x96
-        if requested_out < amount_out:
-            next_x96 = get_next_sqrt_price_from_amount0_rounding_up(
-                current_x96, liquidity, requested_out, False
-            )
-            amount_out = requested_out
-        amount_in = -(liquidity * (current_x96 - next_x96) >> 96)
-    return next_x96, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))

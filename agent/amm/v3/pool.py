@@ -29,7 +29,6 @@ from agent.amm.v3.pool_swap import (
     SwapState,
     amount_between,
     largest_in,
-    largest_out,
     max_sqrt_price_x96,
     min_sqrt_price_x96,
     quoter,
@@ -180,7 +179,7 @@ class V3Pool(V3State):
         """See Pool."""
         return self._run_swap(
             is_zero_for_one(self, token_in), max(amount_in_raw, 0), None
-        ).amount_calculated
+        ).amount_out
 
     def quoter(self, token_in: str) -> Callable[[int], int]:
         """See Pool. Walks each range once, whatever the number of quotes."""
@@ -197,50 +196,8 @@ class V3Pool(V3State):
         as through a router.
         """
         end_state = self._run_swap(
-            is_zero_for_one(self, token_in), max(amount_in_raw, 0), sqrt_price_limit_x96
+            is_zero_for_one(self, token_in), amount_in_raw, sqrt_price_limit_x96
         )
-        return self._swap_result(
-            end_state, amount_in_raw - end_state.amount_remaining, end_state.amount_calculated
-        )
-
-    def swap_exact_out(
-        self, token_in: str, amount_out_raw: int, sqrt_price_limit_x96: int | None = None
-    ) -> SwapResult[Self]:
-        """Swap token_in for up to amount_out_raw base units of the other token, with the limit and
-        errors of `swap`.
-        """
-        end_state = self._run_swap(
-            is_zero_for_one(self, token_in), -max(amount_out_raw, 0), sqrt_price_limit_x96
-        )
-        return self._swap_result(
-            end_state, end_state.amount_calculated, amount_out_raw + end_state.amount_remaining
-        )
-
-    def _run_swap(
-        self, zero_for_one: bool, amount_specified: int, limit_x96: int | None
-    ) -> SwapState:
-        price_limit_x96 = price_limit(zero_for_one) if limit_x96 is None else limit_x96
-        end_state = swap(self, zero_for_one, amount_specified, price_limit_x96)
-        if not end_state.left_known_ticks:
-            return end_state
-        if amount_specified > 0:
-            side = "in"
-            largest_raw = largest_in(self, zero_for_one, price_limit(zero_for_one))
-        else:
-            side = "out"
-            largest_raw = largest_out(self, zero_for_one)
-        raise BeyondKnownTicks(
-            self.address,
-            side,
-            abs(amount_specified),
-            largest_raw,
-            self.known_from_tick,
-            self.known_to_tick,
-        )
-
-    def _swap_result(
-        self, end_state: SwapState, amount_in: int, amount_out: int
-    ) -> SwapResult[Self]:
         pool_after = replace(
             self,
             sqrt_price_x96=end_state.sqrt_price_x96,
@@ -248,13 +205,26 @@ class V3Pool(V3State):
             liquidity=end_state.liquidity,
         )
         return SwapResult(
-            amount_in,
-            amount_out,
+            amount_in_raw - end_state.amount_remaining,
+            end_state.amount_out,
             end_state.fee,
             pool_after,
             end_state.ticks_crossed,
             end_state.stops,
         )
+
+    def _run_swap(self, zero_for_one: bool, amount_in: int, limit_x96: int | None) -> SwapState:
+        price_limit_x96 = price_limit(zero_for_one) if limit_x96 is None else limit_x96
+        end_state = swap(self, zero_for_one, amount_in, price_limit_x96)
+        if end_state.left_known_ticks:
+            raise BeyondKnownTicks(
+                self.address,
+                amount_in,
+                largest_in(self, zero_for_one, price_limit(zero_for_one)),
+                self.known_from_tick,
+                self.known_to_tick,
+            )
+        return end_state
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
         """See Pool."""

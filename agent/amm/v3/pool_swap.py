@@ -1,5 +1,5 @@
-"""Swaps of a V3 pool over its ranges, the largest amounts within a price bound, and exact outputs
-of many inputs.
+"""Swaps of a V3 pool over its ranges, the largest inputs within a price bound, and the outputs of
+many inputs.
 
 `swap` is UniswapV3Pool.swap (v3-core) without its transfers and oracle.
 """
@@ -114,15 +114,14 @@ def swap_ranges(pool: V3State, zero_for_one: bool) -> Iterator[TickRange]:
 class SwapState(NamedTuple):
     """Result of a swap.
 
-    Amounts are in base units. `amount_remaining` has the sign of the specified amount;
-    `amount_calculated` is the other side, unsigned; `fee` is part of the input. `stops` is the
-    number of steps, each of which ends at a tick, a word border, the price limit or inside a range.
-    `left_known_ticks` is true if the next step needs unknown ticks; the other fields then describe
-    the state before that step.
+    Amounts are in base units. `amount_remaining` is the input that is left; `fee` is part of the
+    input. `stops` is the number of steps, each of which ends at a tick, a word border, the price
+    limit or inside a range. `left_known_ticks` is true if the next step needs unknown ticks; the
+    other fields then describe the state before that step.
     """
 
     amount_remaining: int
-    amount_calculated: int
+    amount_out: int
     fee: int
     sqrt_price_x96: int
     tick: int
@@ -132,32 +131,28 @@ class SwapState(NamedTuple):
     left_known_ticks: bool
 
 
-def swap(
-    pool: V3State, zero_for_one: bool, amount_specified: int, sqrt_price_limit_x96: int
-) -> SwapState:
-    """Swap as UniswapV3Pool.swap: amount_specified > 0 is an exact input, < 0 an exact output.
-    Fills in part at the price limit, and stops before a step that needs unknown ticks. Raises
-    ContractRevert like the contract.
+def swap(pool: V3State, zero_for_one: bool, amount_in: int, sqrt_price_limit_x96: int) -> SwapState:
+    """Swap an exact input as UniswapV3Pool.swap. Fills in part at the price limit, and stops before
+    a step that needs unknown ticks. Raises ContractRevert like the contract.
     """
     price_x96 = pool.sqrt_price_x96
     tick = pool.tick
     liquidity = pool.liquidity
     limit_x96 = sqrt_price_limit_x96
-    remaining_raw = amount_specified
-    exact_in = amount_specified > 0
+    remaining_raw = amount_in
     is_limit_valid = (
         MIN_SQRT_RATIO < limit_x96 < price_x96
         if zero_for_one
         else price_x96 < limit_x96 < MAX_SQRT_RATIO
     )
-    if not is_limit_valid or not remaining_raw or not -INT256_MAX <= remaining_raw <= INT256_MAX:
-        raise _refusal(remaining_raw)
+    if not is_limit_valid or not 0 < amount_in <= INT256_MAX:
+        raise _refusal(amount_in)
     nearer_of = max if zero_for_one else min
     fee_pips = pool.fee_toward(zero_for_one)
-    calculated_raw = fees = ticks_crossed = stops = 0
+    paid_raw = fees = ticks_crossed = stops = 0
     left_known_ticks = False
     for tick_range in swap_ranges(pool, zero_for_one):
-        reached_x96, amount_in, amount_out, fee = compute_swap_step(
+        reached_x96, step_in, step_out, fee = compute_swap_step(
             price_x96, nearer_of(tick_range.end_x96, limit_x96), liquidity, remaining_raw, fee_pips
         )
         is_passed = reached_x96 == tick_range.end_x96
@@ -175,12 +170,8 @@ def swap(
             is_passed = False
         stops += 1
         fees += fee
-        if exact_in:
-            remaining_raw -= amount_in + fee
-            calculated_raw += amount_out
-        else:
-            remaining_raw += amount_out
-            calculated_raw += amount_in + fee
+        remaining_raw -= step_in + fee
+        paid_raw += step_out
         if is_passed:
             ticks_crossed += tick_range.crosses
             tick = tick_range.tick_beyond
@@ -194,7 +185,7 @@ def swap(
             break
     return SwapState(
         remaining_raw,
-        calculated_raw,
+        paid_raw,
         fees,
         price_x96,
         tick,
@@ -205,13 +196,13 @@ def swap(
     )
 
 
-def _refusal(amount_specified: int) -> ContractRevert:
+def _refusal(amount_in: int) -> ContractRevert:
     """Return the failed requirement at the start of UniswapV3Pool.swap, or of the int256 cast of
     its callers.
     """
-    if amount_specified == 0:
+    if amount_in <= 0:
         return ContractRevert("UniswapV3Pool.swap", "AS", "trade more than zero")
-    if not -INT256_MAX <= amount_specified <= INT256_MAX:
+    if amount_in > INT256_MAX:
         return ContractRevert("SafeCast.toInt256", "", "trade less than 2^255 base units")
     return ContractRevert(
         "UniswapV3Pool.swap",
@@ -284,28 +275,6 @@ def largest_in(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
         )
         total_in += mul_div_up(net_in + 1, PIPS, PIPS - fee_pips) - 1
     return min(total_in, INT256_MAX)
-
-
-def largest_out(pool: V3State, zero_for_one: bool) -> int:
-    """Return the largest exact output, in base units, that can be quoted from known ticks. Valid
-    only if a larger output would leave them.
-    """
-    _, total_out, tick_range = range_at(pool, zero_for_one, price_limit(zero_for_one))
-    start_x96 = tick_range.start_x96
-    end_x96 = tick_range.end_x96
-    liquidity = tick_range.liquidity
-    fee_pips = pool.fee_toward(zero_for_one)
-    _, too_large_out, _ = whole_step(start_x96, end_x96, liquidity, fee_pips)
-    fitting_out = 0
-    while (
-        too_large_out - fitting_out > 1
-    ):  # rounding may let the price reach the end of the last range early
-        middle_out = (fitting_out + too_large_out) // 2
-        if compute_swap_step(start_x96, end_x96, liquidity, -middle_out, fee_pips)[0] == end_x96:
-            too_large_out = middle_out
-        else:
-            fitting_out = middle_out
-    return min(total_out + fitting_out, INT256_MAX)
 
 
 def amount_between(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:

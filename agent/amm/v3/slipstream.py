@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.pool_swap import SwapState
 from agent.model import IdlePoolFee, SwapGas, SwapResult, VenueKeys
 
 DYNAMIC_FEE_GAS = 6_500
@@ -91,20 +90,22 @@ class SlipstreamPool(V3Pool):
             return 0
         return DYNAMIC_FEE_GAS + OBSERVATION_GAS * self.observation_counts[0].bit_length()
 
-    def _swap_result(
-        self, end_state: SwapState, amount_in: int, amount_out: int
+    def swap(
+        self, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None
     ) -> SwapResult[Self]:
-        swap_result = V3Pool._swap_result(self, end_state, amount_in, amount_out)
+        """See Pool: CLPool.swap."""
+        swap_result = V3Pool.swap(self, token_in, amount_in_raw, sqrt_price_limit_x96)
         if self.dynamic_fee is None:
             return swap_result
         next_fee = self.dynamic_fee
-        if end_state.tick != self.tick:  # CLPool.swap writes an observation
+        tick_after = swap_result.pool_after.tick
+        if tick_after != self.tick:  # CLPool.swap writes an observation
             next_fee = replace(next_fee, initial_pips=None)
         return replace(
             swap_result,
             pool_after=replace(
                 swap_result.pool_after,
-                fee_pips=next_fee.pips(end_state.tick),
+                fee_pips=next_fee.pips(tick_after),
                 dynamic_fee=next_fee,
             ),
         )
