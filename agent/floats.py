@@ -80,16 +80,6 @@ def matvec(matrix: FloatArray, vector: FloatArray) -> FloatArray:
     return np.asarray(np.add.accumulate(matrix * vector, axis=1)[:, -1])
 
 
-def gram(matrix: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the sum of weight · row·rowᵀ by index; positive semidefinite up to rounding if no
-    weight is negative.
-    """
-    if not len(matrix):
-        return np.zeros((matrix.shape[1], matrix.shape[1]))
-    outer_products = (matrix * weights[:, None])[:, :, None] * matrix[:, None, :]
-    return np.asarray(np.add.accumulate(outer_products, axis=0)[-1])
-
-
 def solve_positive_definite(matrix: FloatArray, rhs: FloatArray) -> FloatArray:
     """Return the x with matrix·x = rhs, for a symmetric positive definite matrix, by Gaussian
     elimination in index order. No pivoting is needed (Higham, "Accuracy and Stability of Numerical

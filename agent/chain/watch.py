@@ -140,10 +140,6 @@ def _answer_bound(answer: LensAnswer) -> int | None:
     return None if isinstance(words, CallStatus) else to_signed(words[0])
 
 
-MAX_TICKS_PER_POOL = 256
-"""Initialised ticks read per pool, half on each side. Beyond them the known window ends earlier
-(T9, T10).
-"""
 MIN_WINDOW_BPS = 200
 """Minimum read window. The depth of V3 pools counts what they hold within this distance (DEPTH_BPS
 of agent/amm/v3/pool.py).

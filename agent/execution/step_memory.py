@@ -26,9 +26,6 @@ from agent.store.accounts.positions import CashStore
 from agent.store.prices import PriceStore
 from agent.store.store import Store
 
-HOUR_S = 3_600
-DAY_S = 86_400
-
 
 def read_cash(portfolio: Portfolio, snapshot: Snapshot, cash_store: CashStore) -> CashMemory | None:
     """Return the account of portfolio.use_cash; None without that limit."""

@@ -223,13 +223,6 @@ ENDED_IN_BLOCK_STATES: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
 """Final states of transactions in a block."""
 
 
-def is_allowed(state_before: IntentState, state_after: IntentState) -> bool:
-    """True if the table has a transition from `state_before` to `state_after`; its guard may still
-    refuse.
-    """
-    return (state_before, state_after) in _RULE_BY_STATES
-
-
 def find_rule(
     state_before: IntentState, state_or_event: IntentState | IntentEvent
 ) -> TransitionRule:
