@@ -89,15 +89,20 @@ class FuturesPositionDocument(TypedDict):
     liquidation_distance: Annotated[DecimalText | None, shown("distance", "ratio+")]
 
 
-class FuturesPositionsDocument(TypedDict):
-    """Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
+class AccountDocument(TypedDict):
+    """Keys of every document about the margin account."""
 
     block: int
     account: Address
     unknown: str
     unit: str
-    positions: list[FuturesPositionDocument]
     book_kind: NotRequired[str]
+
+
+class FuturesPositionsDocument(AccountDocument):
+    """Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
+
+    positions: list[FuturesPositionDocument]
 
 
 class LimitDocument(TypedDict):
@@ -159,21 +164,16 @@ class MarginFiguresDocument(TypedDict):
     target_note: str
 
 
-class MarginDocument(TypedDict):
+class MarginDocument(AccountDocument):
     """The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
     reason if there is no plan, `blocked` the reason why orders cannot be sent (empty if they can).
     """
 
-    block: int
-    account: Address
-    unknown: str
-    unit: str
     margin: MarginFiguresDocument | None
     limits: list[LimitDocument]
     plan: FuturesPlanDocument | None
     no_plan: str
     blocked: str
-    book_kind: NotRequired[str]
 
 
 class MarketFundingDocument(TypedDict):
@@ -206,15 +206,11 @@ class FundingDayDocument(TypedDict):
     readings: Annotated[Count, FromAttributes("reading_count")]
 
 
-class FundingDocument(TypedDict):
+class FundingDocument(AccountDocument):
     """Funding of all markets; `expected` covers `days` at the current rates. `recorded` is by day and
     market, oldest first.
     """
 
-    block: int
-    account: Address
-    unknown: str
-    unit: str
     numeraire: str
     days: Count
     markets: list[MarketFundingDocument]
@@ -223,7 +219,6 @@ class FundingDocument(TypedDict):
     daily: Annotated[DecimalText, shown("a day", "amount+")]
     expected: SignedDecimal
     recorded: list[FundingDayDocument]
-    book_kind: NotRequired[str]
 
 
 class HedgeComparisonDocument(TypedDict):
@@ -322,17 +317,7 @@ class FuturesSummaryDocument(TypedDict):
     open_orders: list[OpenOrderDocument]
 
 
-class _AccountKeys(TypedDict):
-    """Keys of every document about the margin account."""
-
-    block: int
-    account: Address
-    unknown: str
-    unit: str
-    book_kind: NotRequired[str]
-
-
-def _account_keys(report: FuturesReport) -> _AccountKeys:
+def _account_keys(report: FuturesReport) -> AccountDocument:
     return {
         "block": report.step.snapshot.head.number,
         "account": report.policy.trader,

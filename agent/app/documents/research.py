@@ -385,7 +385,16 @@ class StrategyHealthDocument(TypedDict):
 
 
 # "from" is a keyword, so the declaration is a call.
-class FuturesBacktestDocument(StartTime, TypedDict):
+class SimulationOrigin(TypedDict):
+    """What repeats a simulation: hashes of its settings and data, the seed, and versions by package."""
+
+    config_hash: str
+    data_hash: str
+    seed: int
+    versions: dict[str, str]
+
+
+class FuturesBacktestDocument(StartTime, SimulationOrigin, TypedDict):
     """The futures part of `backtest`: the book that the agent manages (`agent`), and a book that keeps
     the same initial positions (`held`). `max_leverage` is the limit. Values are decimals in the unit of
     the prices.
@@ -399,13 +408,9 @@ class FuturesBacktestDocument(StartTime, TypedDict):
     held: FuturesBookDocument
     hedges: list[SimulatedHedgeDocument]
     notes: list[str]
-    config_hash: str
-    data_hash: str
-    seed: int
-    versions: dict[str, str]
 
 
-class BacktestDocument(StartTime, TypedDict):
+class BacktestDocument(StartTime, SimulationOrigin, TypedDict):
     """Values are in the numeraire, times in Unix seconds. `evaluated_bars` went through a whole step.
     `refused` counts refused plans by reason; `held_back` counts, by setting, bars at which a trade was
     due but the step held. `strategies` has the final health of each strategy, `health` the changes;
@@ -439,10 +444,6 @@ class BacktestDocument(StartTime, TypedDict):
     notes: list[str]
     strategies: NotRequired[list[StrategyHealthDocument]]
     health: NotRequired[list[StrategyHealthDocument]]
-    config_hash: str
-    data_hash: str
-    seed: int
-    versions: dict[str, str]
     report: NotRequired[list[str]]
     futures: NotRequired[FuturesBacktestDocument]
 
@@ -501,7 +502,7 @@ class FuturesStressCaseDocument(TypedDict):
     held: StressedFuturesDocument
 
 
-class FuturesStressDocument(TypedDict):
+class FuturesStressDocument(SimulationOrigin, TypedDict):
     """The futures part of `stress`: losses in each scenario, of the book with the agent and of a
     book that holds the same initial positions.
     """
@@ -510,13 +511,9 @@ class FuturesStressDocument(TypedDict):
     start_value: str
     max_leverage: str
     cases: list[FuturesStressCaseDocument]
-    config_hash: str
-    data_hash: str
-    seed: int
-    versions: dict[str, str]
 
 
-class StressDocument(TypedDict):
+class StressDocument(SimulationOrigin, TypedDict):
     """`skipped` has the reason of each scenario that did not apply. Paths are made from `return_count`
     recorded returns, in blocks of this mean length. `kernel_difference` is the largest relative
     difference between the final values of the kernel and of the live step.
@@ -532,10 +529,6 @@ class StressDocument(TypedDict):
     kernel_difference: str | None
     notes: list[str]
     parameters: dict[str, str]
-    seed: int
-    config_hash: str
-    data_hash: str
-    versions: dict[str, str]
     report: NotRequired[list[str]]
     futures: NotRequired[FuturesStressDocument]
 
