@@ -82,6 +82,10 @@ class Token:
         """Base units of one whole token."""
         return int(10**self.decimals)
 
+    def money_text(self, value: Fraction) -> str:
+        """Format a value in base units of this token, to two places, with the token's label."""
+        return f"{value_text(value, self.decimals, 2)} {self.label}"
+
 
 @dataclass(frozen=True, slots=True)
 class Amount:

@@ -16,7 +16,7 @@ from agent.planning.problem import build_problem
 from agent.policy.triggers import bands
 from agent.policy.triggers.exchange_costs import exchange_costs, within_plan_cost
 from agent.reference import ReferencePrices
-from agent.units import BPS, format_percent, format_points, value_text
+from agent.units import BPS, format_percent, format_points
 
 EFFECT_RULE = "effect"
 """Name of the rule in a hold."""
@@ -64,7 +64,7 @@ def little_effect_reason(
     _, worst_drift = max(left_by_drift, key=lambda rest_and_drift: rest_and_drift[0])
     removed = max(removable - left, Fraction(0)) / removable
     numeraire = step.portfolio.numeraire
-    turnover_text = f"{value_text(plan.turnover, numeraire.decimals, 2)} {numeraire.label}"
+    turnover_text = numeraire.money_text(plan.turnover)
     return (
         f"{worst_drift.symbol} would stay {format_points(excess_after[worst_drift.token])} beyond"
         f" {bands.format_band(worst_drift)}:"

@@ -429,8 +429,7 @@ def _is_connected(
 
 
 def _money_text(portfolio: Portfolio, value: float) -> str:
-    numeraire = portfolio.numeraire
-    return f"{value_text(Fraction(round(value)), numeraire.decimals, 2)} {numeraire.label}"
+    return portfolio.numeraire.money_text(Fraction(round(value)))
 
 
 # --- Optimality gap of a plan: the dual of the same concave problem against the utility of the

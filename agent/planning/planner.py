@@ -51,7 +51,7 @@ from agent.planning.swaps import Quote, plan_swap, quote
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.policy.risk import tracking_cost
 from agent.reference import ReferencePrices, reference_prices
-from agent.units import BPS, PIPS, Value, value_text
+from agent.units import BPS, PIPS, Value
 
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
 
@@ -645,12 +645,10 @@ def _nothing_planned(
     """
     numeraire = step.portfolio.numeraire
     limits = step.limits
-    drift_text = (
-        f"{value_text(Fraction(round(drift_value)), numeraire.decimals, 2)} {numeraire.label}"
-    )
+    drift_text = numeraire.money_text(Fraction(round(drift_value)))
     verdicts = []
     if limits.min_trade is not None:
-        min_trade_text = f"{value_text(limits.min_trade, numeraire.decimals, 2)} {numeraire.label}"
+        min_trade_text = numeraire.money_text(limits.min_trade)
         verdicts.append(
             Verdict(
                 "min_trade",
@@ -668,9 +666,7 @@ def _nothing_planned(
         or "holdings are on target"
     )
     if binding_limit is not None:
-        turnover_left_text = (
-            f"{value_text(binding_limit[1], numeraire.decimals, 2)} {numeraire.label}"
-        )
+        turnover_left_text = numeraire.money_text(binding_limit[1])
         return NothingPlanned(
             f"nothing to trade of a drift of {drift_text}: {binding_limit[0]} leaves {turnover_left_text}, "
             f"which is too little for a trade; {reasons_text}",

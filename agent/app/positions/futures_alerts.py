@@ -120,7 +120,7 @@ def net_exposure_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     if not exposure.is_off_target:
         return
     notional_text, target_text, band_text = (
-        f"{value_text(value, account.quote.decimals, 2)} {account.quote.label}"
+        account.quote.money_text(value)
         for value in (exposure.notional, exposure.target_notional, exposure.band)
     )
     alert_text = (

@@ -110,9 +110,7 @@ def log_events(
         reason=outcome_or_error.reason,
         step=outcome_or_error.step_id,
         block=head.number,
-        value=None
-        if total_value is None
-        else f"{value_text(total_value, numeraire.decimals, 2)} {numeraire.label}",
+        value=None if total_value is None else numeraire.money_text(total_value),
         orders=unconfirmed_notes(outcome_or_error.step_input),
         worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
         refused_by=[

@@ -145,9 +145,8 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     sentences = []
     if (purchase := step.history.cash_flows.purchase) is not None:
         terms = purchase.terms
-        decimals = step.portfolio.numeraire.decimals
         moved_text, intended_text, lost_text = (
-            f"{value_text(purchase_value, decimals, 2)} {step.portfolio.numeraire.label}"
+            step.portfolio.numeraire.money_text(purchase_value)
             for purchase_value in (purchase.moved_value, terms.value_to_move, purchase.lost_value)
         )
         sentences.append(
@@ -303,7 +302,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"
         )
         sentences.append(
-            f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label},"
+            f"{drift.symbol}: {numeraire.money_text(drift.value)},"
             f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
             f" ({band_text}){', outside' if drift.is_outside_band else ''}."
         )

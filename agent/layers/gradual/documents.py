@@ -13,7 +13,6 @@ from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import Plan, Portfolio, StepInput
 from agent.store.executions import StoredExecution
 from agent.store.store import Store
-from agent.units import Value, value_text
 
 
 class SliceDocument(TypedDict):
@@ -61,12 +60,8 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
     """Describe a past step's gradual execution, and the comparison of slices with a single trade;
     empty without either.
     """
-    numeraire = step.portfolio.numeraire
+    money_text = step.portfolio.numeraire.money_text
     lines = []
-
-    def money_text(value: Value) -> str:
-        return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
-
     if (progress := step.layer(GradualState).progress) is not None:
         execution = progress.execution
         budget_text = "without a budget"

@@ -68,7 +68,6 @@ from agent.units import (
     Value,
     format_time,
     sign_of,
-    value_text,
 )
 
 HOUR_S = 3_600
@@ -301,11 +300,7 @@ def _comparison_text(
     cheapest_option: SlicingCost,
     options: tuple[SlicingCost, ...],
 ) -> str:
-    numeraire = portfolio.numeraire
-
-    def money_text(value: Value) -> str:
-        return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
-
+    money_text = portfolio.numeraire.money_text
     if len(options) == 1:
         return "the amount is too small for more than one slice"
     if cheapest_option.slice_count == 1:
@@ -447,8 +442,8 @@ def _plan_slice(step: StepInput, decision_result: DecisionResult, plan: Plan) ->
     if execution.max_loss is None or progress.lost_value + worst_loss <= execution.max_loss:
         return decision_result, plan
     why = (
-        f"slice {progress.parts_done + 1} may cost {_money_text(step.portfolio, worst_loss)} at worst;"
-        f" {_money_text(step.portfolio, progress.lost_value)} of its budget of {format_budget(step.portfolio, execution)} is spent"
+        f"slice {progress.parts_done + 1} may cost {step.portfolio.numeraire.money_text(worst_loss)} at worst;"
+        f" {step.portfolio.numeraire.money_text(progress.lost_value)} of its budget of {format_budget(step.portfolio, execution)} is spent"
     )
     return (
         replace(
@@ -473,7 +468,8 @@ def _plan_at_price(
         return decision_result, with_raised_minimums(plan, prices, min_output)
     why = (
         f"{decision_result.decision.reason}; waiting for its price: it would yield"
-        f" {_money_text(portfolio, output_value(plan, prices))} and needs {_money_text(portfolio, min_output)}, at the prices of"
+        f" {portfolio.numeraire.money_text(output_value(plan, prices))} and needs"
+        f" {portfolio.numeraire.money_text(min_output)}, at the prices of"
         f" {format_time(execution.began_s)}, until {format_time(execution.expires_s)}"
     )
     gradual_result = replace(decision_result.layer(GradualResult), due_slice=None)
@@ -534,8 +530,3 @@ def _execution_goal(goal: Goal, single_plan: Plan) -> Goal:
 
 def _reference_prices(decision_result: DecisionResult) -> dict[str, Price]:
     return decision_result.references.price_by_token
-
-
-def _money_text(portfolio: Portfolio, value: Value) -> str:
-    numeraire = portfolio.numeraire
-    return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"

@@ -37,7 +37,7 @@ from agent.policy.drift import compute_drifts, corrections
 from agent.policy.one_sided import partial_goal, target_weights
 from agent.policy.triggers import price_confirmation
 from agent.policy.triggers.bands import PriceSignal
-from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
+from agent.units import BPS, Price, Value, ceil_int, format_time
 
 MILLION = 1_000_000
 NO_JITTER = SliceDraw(MILLION // 2, MILLION // 2)
@@ -194,7 +194,7 @@ def decide_slice(
             end_reason=why,
         )
     began_text = format_time(execution.began_s)
-    remaining_text = _money_text(step.portfolio, remaining_value)
+    remaining_text = step.portfolio.numeraire.money_text(remaining_value)
     if execution.pace.style is not ExecutionStyle.LIMIT:
         slice_text = f"slice {progress.parts_done + 1} of about {execution.rounds} from {began_text}, {remaining_text} to move"
     else:
@@ -305,7 +305,7 @@ def budget_left(
 
 def format_budget(portfolio: Portfolio, execution: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
-    budget_text = _money_text(portfolio, execution.max_loss or Fraction(0))
+    budget_text = portfolio.numeraire.money_text(execution.max_loss or Fraction(0))
     if execution.carryover is None:
         return budget_text
     return f"{budget_text}, the remainder of a budget shared until {format_time(execution.carryover.until_s)}"
@@ -349,10 +349,10 @@ def _end_reason(
     if now_s >= execution.expires_s:
         return (
             f"its time ended {format_time(execution.expires_s)} after {slices_text};"
-            f" {_money_text(portfolio, remaining_value)} remain"
+            f" {portfolio.numeraire.money_text(remaining_value)} remain"
         )
     if execution.max_loss is not None and progress.lost_value >= execution.max_loss:
-        loss_text = f"it has lost {_money_text(portfolio, progress.lost_value)} against the prices at its start"
+        loss_text = f"it has lost {portfolio.numeraire.money_text(progress.lost_value)} against the prices at its start"
         return (
             f"after {slices_text} {loss_text}, its budget is {format_budget(portfolio, execution)}"
         )
@@ -393,11 +393,6 @@ def _reversal_text(
                 f" {'sold' if correction > 0 else 'bought'}"
             )
     return ""
-
-
-def _money_text(portfolio: Portfolio, value: Value) -> str:
-    numeraire = portfolio.numeraire
-    return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
 
 def continue_execution(context: DecisionContext) -> DecisionResult | None:

@@ -34,7 +34,7 @@ from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.drift import compute_drifts, corrections, rebalance_goal
 from agent.policy.one_sided import restrict_to_side
 from agent.reference import reference_prices
-from agent.units import Value, floor_int, format_time, value_text
+from agent.units import Value, floor_int, format_time
 
 MAX_DURATION_S = 7 * 86_400
 """Longest duration of a purchase in parts; any remainder then counts as drift."""
@@ -183,7 +183,7 @@ def decide_part(
         "1 part" if active_purchase.parts_done == 1 else f"{active_purchase.parts_done} parts"
     )
     min_value = max(Fraction(1), step.limits.min_trade or ZERO)
-    message = f"{format_progress(terms, active_purchase.parts_done)}: {_format_value(step.portfolio, value_left)} to buy"
+    message = f"{format_progress(terms, active_purchase.parts_done)}: {step.portfolio.numeraire.money_text(value_left)} to buy"
     if (
         min(value_left, allowance) < min_value
         or max(abs(correction_value) for correction_value in correction_values) < min_value
@@ -192,7 +192,7 @@ def decide_part(
     elif now_s >= terms.expires_s:
         end_reason = (
             f"its time ended {format_time(terms.expires_s)} after {parts_text};"
-            f" {_format_value(step.portfolio, value_left)} remain, and count as drift"
+            f" {step.portfolio.numeraire.money_text(value_left)} remain, and count as drift"
         )
     elif now_s < active_purchase.next_s:
         message += f", next at {format_time(active_purchase.next_s)}; {format_cancel_command(active_purchase)}"
@@ -230,8 +230,3 @@ def step_after_purchase(step: StepInput) -> StepInput:
         for holding in step.snapshot.holdings
     )
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
-
-
-def _format_value(portfolio: Portfolio, value: Value) -> str:
-    numeraire = portfolio.numeraire
-    return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"

@@ -53,7 +53,6 @@ from agent.units import (
     decimal_text,
     floor_int,
     format_time,
-    value_text,
 )
 
 
@@ -502,7 +501,7 @@ def insufficient_balance_refusal(
     numeraire = portfolio.numeraire
     held_value = value_without_sale or Fraction(0)
     needed_text, available_text, shortfall_text, sold_text = (
-        f"{value_text(shown_value, numeraire.decimals, 2)} {numeraire.label}"
+        numeraire.money_text(shown_value)
         for shown_value in (
             requested_value + held_value,
             available_value + held_value,
@@ -652,13 +651,12 @@ def investable_deposits(
     if not fitting_deposits:
         numeraire = step.portfolio.numeraire
         managed_text, limit_text = (
-            f"{value_text(shown_value, numeraire.decimals, 2)} {numeraire.label}"
-            for shown_value in (managed_value, max_live_value)
+            numeraire.money_text(shown_value) for shown_value in (managed_value, max_live_value)
         )
         smallest_value = min(
             _flow_value(restored_step.portfolio, flow, prices) for flow in deposits
         )
-        deposit_text = f"{value_text(smallest_value, numeraire.decimals, 2)} {numeraire.label}"
+        deposit_text = numeraire.money_text(smallest_value)
         raise Refused(
             f"{deposit_text} invested on top of {managed_text} would exceed portfolio.max_live_value of"
             f" {limit_text}",

@@ -24,7 +24,7 @@ from agent.layers.liquidity.policy.book import (
 )
 from agent.layers.liquidity.policy.moves import PlannedMove, ProvideMove
 from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, Pool, SkippedItem
-from agent.units import BPS, Value, floor_int, value_text
+from agent.units import BPS, Value, floor_int
 
 LIMIT_GOAL_SHARE = Fraction(95, 100)
 """Fraction of a limit down to which a withdrawal goes; above it no liquidity is added."""
@@ -98,8 +98,7 @@ class AdjustmentBuilder:
 
     def money_text(self, value: Value) -> str:
         """Format a value in whole coins of the numeraire."""
-        numeraire = self.book.step.portfolio.numeraire
-        return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
+        return self.book.step.portfolio.numeraire.money_text(value)
 
 
 def target_label(target: LpTarget) -> str:

@@ -48,7 +48,7 @@ from agent.policy.triggers.bands import PriceSignal, TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
 from agent.reference import reference_prices
-from agent.units import BPS, PIPS, Price, Value, format_time, largest_remainder, value_text
+from agent.units import BPS, PIPS, Price, Value, format_time, largest_remainder
 
 ZERO_BAND = Threshold(0, None)
 """Band of a strategy that is held in the numeraire."""
@@ -603,7 +603,7 @@ def _strategies_result(
         ]
     if any(netted_token.crossed_value for netted_token in netted_tokens):
         notes.append(
-            f"{format_netting(portfolio, netted_tokens)} and saves at least {_money_text(portfolio, saved_fees)} of pool fees"
+            f"{format_netting(portfolio, netted_tokens)} and saves at least {portfolio.numeraire.money_text(saved_fees)} of pool fees"
         )
     next_evaluations_s = [adjustment.next_s for adjustment in adjustments]
     due_adjustments = [adjustment for adjustment in adjustments if adjustment.is_review_due]
@@ -619,7 +619,7 @@ def _strategies_result(
 def format_netting(portfolio: Portfolio, netted_tokens: tuple[NettedToken, ...]) -> str:
     """Format the internally netted value by token."""
     netted_texts = [
-        f"{_money_text(portfolio, netted_token.crossed_value)} of {portfolio.token(netted_token.token).label}"
+        f"{portfolio.numeraire.money_text(netted_token.crossed_value)} of {portfolio.token(netted_token.token).label}"
         for netted_token in netted_tokens
         if netted_token.crossed_value
     ]
@@ -628,11 +628,6 @@ def format_netting(portfolio: Portfolio, netted_tokens: tuple[NettedToken, ...])
 
 def _transfers_text(portfolio: Portfolio, transfers: tuple[tuple[str, str, Value], ...]) -> str:
     return ", ".join(
-        f"{giver} gives {receiver} {_money_text(portfolio, transferred_value)}"
+        f"{giver} gives {receiver} {portfolio.numeraire.money_text(transferred_value)}"
         for giver, receiver, transferred_value in transfers
     )
-
-
-def _money_text(portfolio: Portfolio, value: Value) -> str:
-    numeraire = portfolio.numeraire
-    return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
