@@ -268,48 +268,23 @@ def _read_version(connection: Connection) -> str | None:
     return str(version)
 
 
-def upgrade(url: str) -> tuple[str | None, str, Path | None]:
-    """Migrate the store at `url`; return old version, new version, and path of the backup, if any.
-
-    Raises ConfigError if there is no store, OperatorNeeded like `open_store`.
-    """
-    path = sqlite_path(url)
-    if path is not None and not path.is_file():
-        raise ConfigError(
-            f"store.url: there is no store at {path}",
-            "the first command that needs a store creates it",
-        )
-    with database_errors("upgrade the store"):
-        if path is not None:
-            _create_private_file(path)
-        engine = _make_engine(_parse_url(url))
-        try:
-            old_version = _checked_version(engine, path)
-            backup_path = None if old_version == REVISIONS[-1] else _migrate(engine)
-        finally:
-            engine.dispose()
-    return old_version, REVISIONS[-1], backup_path
-
-
-def _migrate(engine: Engine) -> Path | None:
-    """Create the tables of a new store, or migrate those of an older one, in one transaction;
-    return the path of the backup that is made before a migration.
+def _migrate(engine: Engine) -> None:
+    """Create the tables of a new store, or back up an older one and migrate it, in one
+    transaction.
     """
     with engine.connect() as connection, connection.begin():
         old_version = _read_version(connection)
-    backup_path = None
     if engine.dialect.name == "sqlite" and old_version is not None:
         path = Path(str(engine.url.database))
         backup_path = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
         backup.backup(path, backup_path, force=True)
     with write_transaction(engine) as connection:
         if _read_version(connection) != old_version:  # another process has migrated it
-            return backup_path
+            return
         if old_version is None:
             create_tables(connection, REVISIONS[-1])
         else:
             _run_migrations(connection)
-    return backup_path
 
 
 def _run_migrations(connection: Connection) -> None:

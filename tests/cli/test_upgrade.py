@@ -15,7 +15,7 @@ from agent import codec
 from agent.model import IntentState, StepInput
 from agent.store import open_store
 from agent.store.files.backup import inspect_store_file
-from agent.store.opening import REVISIONS, upgrade
+from agent.store.opening import REVISIONS
 from agent.store.tables import Base
 from tests.cli.tools import Desk
 from tests.support.stores import install_later_version
@@ -31,10 +31,10 @@ def test_the_oldest_store_is_brought_forward_to_the_tables_of_today_and_loses_no
     with closing(sqlite3.connect(path)) as file:
         file.executescript(lzma.decompress(OLDEST.read_bytes()).decode())
     path.chmod(0o600)
-    before, now, kept = upgrade(f"sqlite:///{path}")
-    assert (before, now) == (REVISIONS[0], REVISIONS[-1])
-    assert (kept is None) is (before == now)
+    assert inspect_store_file(path).version == REVISIONS[0]
     store = open_store(f"sqlite:///{path}", LOCAL_CHAIN, WALLET)
+    assert inspect_store_file(path).version == REVISIONS[-1]
+    assert path.with_name(f"{path.name}.before-{REVISIONS[-1]}").exists() is (REVISIONS[0] != REVISIONS[-1])
     with store.db.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     assert [intent.state for intent in store.journal.intents()] == [IntentState.FINAL] * 2

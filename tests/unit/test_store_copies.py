@@ -15,9 +15,9 @@ from agent.model import IntentKind
 from agent.store import Store, open_store
 from agent.store.files.backup import backup, inspect_store_file, restore
 from agent.store.files.pause import KillSwitch, pause_file
-from agent.store.opening import REVISIONS, upgrade
+from agent.store.opening import REVISIONS
 from tests.support.stores import install_later_version
-from tests.support.text import raises_code, raises_field
+from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
 
@@ -201,20 +201,15 @@ def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path, m
     path, older = tmp_path / "a.db", REVISIONS[-1]
     filled(path).close()
     later = install_later_version(monkeypatch, tmp_path)
-    before, now, kept = upgrade(f"sqlite:///{path}")
-    assert (before, now) == (older, later)
-    assert kept is not None
+    opened(path).close()
+    kept = tmp_path / f"a.db.before-{later}"
     assert (inspect_store_file(path).version, inspect_store_file(kept).version) == (later, older)
     assert len(opened(path).steps.newest(9)) == 3
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT name FROM later ORDER BY name").fetchall() == [("s0",), ("s1",), ("s2",)]
-    assert upgrade(f"sqlite:///{path}") == (later, later, None)
-
-
-def test_there_is_nothing_to_upgrade_where_there_is_no_store(tmp_path: Path) -> None:
-    with raises_field("store.url", "no store"):
-        upgrade(f"sqlite:///{tmp_path}/none.db")
-    assert list(tmp_path.iterdir()) == []
+    kept.unlink()
+    opened(path).close()
+    assert not kept.exists()
 
 
 def test_no_copy_holds_signed_bytes_or_a_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +220,7 @@ def test_no_copy_holds_signed_bytes_or_a_part_of_them(tmp_path: Path, monkeypatc
     made.run(1)
     made.store.close()
     later = install_later_version(monkeypatch, tmp_path)
-    upgrade(f"sqlite:///{made.path}")
+    opened(made.path).close()
     put_back(tmp_path / "while in use.db", made.path, force=True)
     files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert {"trimtab.db", "while in use.db", f"trimtab.db.before-{later}"} <= set(files)

@@ -15,7 +15,7 @@ from agent.errors import OperatorNeeded
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.backup import inspect_store_file
-from agent.store.opening import REVISIONS, upgrade
+from agent.store.opening import REVISIONS
 from tests.support.stores import install_later_version
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, tx
 
@@ -62,7 +62,7 @@ def upgraded_by_one_that_dies(path: Path, statement: int) -> bool:
         event.listen(Engine, "before_cursor_execute", count)
         event.listen(Engine, "commit", count)
         try:
-            upgrade(f"sqlite:///{path}")
+            opened(path)
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -93,7 +93,7 @@ def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whol
 def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(older: Path, later: str, left: str) -> None:
     kept = older.with_name(f"{older.name}.before-{later}")
     kept.write_text(left)
-    upgrade(f"sqlite:///{older}")
+    opened(older).close()
     assert inspect_store_file(kept).version == OLDER
 
 
