@@ -87,34 +87,6 @@ class Token:
         return f"{value_text(value, self.decimals, 2)} {self.label}"
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """An exact number of base units of one token. Adding amounts of two tokens raises TypeError.
-
-    >>> usdc = Token("0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "USDC", 6)
-    >>> str(Amount(usdc, 1_500_000) + Amount(usdc, 250_000))
-    '1.75 USDC'
-    """
-
-    token: Token
-    raw: int
-
-    def _require_same_token(self, other: Amount) -> None:
-        if self.token.address != other.token.address:
-            raise TypeError(f"cannot combine {self.token.label} with {other.token.label}")
-
-    def __add__(self, other: Amount) -> Amount:
-        self._require_same_token(other)
-        return Amount(self.token, self.raw + other.raw)
-
-    def __sub__(self, other: Amount) -> Amount:
-        self._require_same_token(other)
-        return Amount(self.token, self.raw - other.raw)
-
-    def __str__(self) -> str:
-        return f"{decimal_text(self.raw, self.token.decimals)} {self.token.label}"
-
-
 def safe_label(symbol: str, address: str) -> str:
     """Return `symbol` if it has only safe characters, else `address`, so that no foreign text is
     printed (T17).
@@ -163,6 +135,12 @@ def decimal_text(raw: int, decimals: int) -> str:
     integer = digits[: len(digits) - decimals]
     fraction = digits[len(digits) - decimals :].rstrip("0")
     return f"{sign}{integer}.{fraction}" if fraction else f"{sign}{integer}"
+
+
+def shortened_text(raw: int, decimals: int) -> str:
+    """Return an amount in base units as a decimal of whole coins, rounded down to six places."""
+    hidden_places = max(0, decimals - 6)
+    return decimal_text(raw // 10**hidden_places, decimals - hidden_places)
 
 
 def value_text(value: Fraction, decimals: int, places: int | None = None) -> str:
@@ -394,13 +372,18 @@ def format_points(distance: Fraction) -> str:
     return "1 point" if distance_bps == 100 else f"{decimal_text(distance_bps, 2)} points"
 
 
+def utc_text(at_s: int) -> str:
+    """Format a Unix time as UTC date and time to the second."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def format_time(at_s: int) -> str:
     """Format a Unix time as UTC date and time to the second; a time outside the calendar as a plain
     number.
     """
     if not 0 <= at_s < _YEAR_10000_S:
         return f"second {at_s}"
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{utc_text(at_s)} UTC"
 
 
 def format_duration(seconds: int) -> str:

@@ -57,6 +57,7 @@ from agent.units import (
     decimal_text,
     format_percent,
     price_text,
+    shortened_text,
 )
 
 UNMOVED_TOLERANCE = Fraction(1, 100)
@@ -208,7 +209,7 @@ def format_trades(
         change_raw = changes_raw.get(asset.token.address, 0)
         if change_raw and asset.token.address != numeraire.address:
             trade_texts.append(
-                f"{verbs[change_raw > 0]} {_amount_text(abs(change_raw), asset.token.decimals)} {asset.token.label}"
+                f"{verbs[change_raw > 0]} {shortened_text(abs(change_raw), asset.token.decimals)} {asset.token.label}"
             )
     cost_share_text = ""
     if plan.turnover > 0:
@@ -216,7 +217,7 @@ def format_trades(
             f" ({decimal_text(round(plan.cost.total / plan.turnover * BPS * 10), 1)} bps)"
         )
     return (
-        f"{', '.join(trade_texts)}; cost {_amount_text(round(plan.cost.total), numeraire.decimals)}"
+        f"{', '.join(trade_texts)}; cost {shortened_text(round(plan.cost.total), numeraire.decimals)}"
         f" {numeraire.label}{cost_share_text}"
     )
 
@@ -273,12 +274,6 @@ def _format_band(
             f", alert-{edge_name} {price_text(alert_price, token.decimals, numeraire.decimals, 6)}"
         )
     return band_text
-
-
-def _amount_text(raw: int, decimals: int) -> str:
-    """Format an amount, rounded down to six places."""
-    hidden_places = max(0, decimals - 6)
-    return decimal_text(raw // 10**hidden_places, decimals - hidden_places)
 
 
 EVENT_KINDS = {
@@ -570,8 +565,8 @@ def _gas_alerts(snapshot: Snapshot, threshold_wei: int | None) -> Iterator[Alert
     native_wei = snapshot.native_wei
     if threshold_wei is not None and native_wei < threshold_wei:
         alert_text = (
-            f"The wallet has {_amount_text(native_wei, 18)} of native coin for gas, below"
-            f" {_amount_text(threshold_wei, 18)}."
+            f"The wallet has {shortened_text(native_wei, 18)} of native coin for gas, below"
+            f" {shortened_text(threshold_wei, 18)}."
         )
         yield Alert(AlertKind.LOW_GAS, "low_gas", alert_text, True)
 

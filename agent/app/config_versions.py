@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
@@ -20,6 +19,7 @@ from agent.foreign_text import read_toml
 from agent.layers import settings as layer_settings
 from agent.model import Verdict
 from agent.store.store import ConfigChanged, ConfigVersionStore
+from agent.units import utc_text
 
 if TYPE_CHECKING:
     from agent.config.schema import Config
@@ -175,7 +175,7 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
             "configs": [
                 {
                     "number": version.number,
-                    "time": datetime.fromtimestamp(version.at_s, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+                    "time": utc_text(version.at_s),
                     "digest": version.digest,
                     "how": version.origin,
                     "kept": version.text is not None,

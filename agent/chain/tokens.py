@@ -154,8 +154,8 @@ def find_proxies(transport: Transport, tokens: Sequence[str]) -> tuple[ProxyRef,
         slot, implementation = filled_slot_by_token.get(token, ("", ""))
         if slot and slot != BEACON_SLOT:
             proxies.append(ProxyRef(token, slot, None, implementation))
-        elif slot or _address(answer) != UNREAD_ADDRESS:
-            proxies.append(ProxyRef(token, slot or None, implementer, _address(answer)))
+        elif slot or answered_address(answer) != UNREAD_ADDRESS:
+            proxies.append(ProxyRef(token, slot or None, implementer, answered_address(answer)))
     return tuple(proxies)
 
 
@@ -194,14 +194,15 @@ def proxy_implementations(
     remaining_answers = iter(answers)
     implementations = []
     for proxy_ref in proxy_refs:
-        read_addresses = [_address(next(remaining_answers)) for _ in proxy_ref.calls(None)]
+        read_addresses = [answered_address(next(remaining_answers)) for _ in proxy_ref.calls(None)]
         if proxy_ref.slot == BEACON_SLOT and read_addresses[0] != proxy_ref.implementer:
             read_addresses = read_addresses[:1]
         implementations.append(ProxyImplementation(proxy_ref.proxy, read_addresses[-1]))
     return tuple(implementations)
 
 
-def _address(answer: LensAnswer) -> str:
+def answered_address(answer: LensAnswer) -> str:
+    """Return the address of an answer; UNREAD_ADDRESS without one."""
     address_int = answer_uint(answer, 160)
     return UNREAD_ADDRESS if isinstance(address_int, CallStatus) else address_from_word(address_int)
 

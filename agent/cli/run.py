@@ -49,7 +49,7 @@ from agent.errors import (
     TrimtabError,
 )
 from agent.figures import columns
-from agent.units import format_duration
+from agent.units import format_duration, utc_text
 
 if TYPE_CHECKING:
     from agent.app import Agent, ControlRunner, RunEventHandler, StoppableClock
@@ -293,8 +293,6 @@ class CyclePrinter:
         """Print the cycle's time, and the result if it is that of the last cycle. Returns whether
         nothing else is to be printed.
         """
-        from agent.app.documents import utc_text
-
         time_text = f"{utc_text(self._clock.now_s())} UTC"
         previous_result = self._last_result
         self._last_result = _comparable_result(cycle_result)

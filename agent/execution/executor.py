@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from agent import codec
@@ -36,6 +35,7 @@ from agent.model import (
 from agent.ports import ExternalSigner, Grant
 from agent.store.files.recorder import FileOutbox
 from agent.store.journal import IntentStore, ProposalStore
+from agent.units import format_time
 
 
 class JournaledExecutor:
@@ -311,7 +311,7 @@ class ProposingExecutor(JournaledExecutor):
         if self._record_if_mined(intent, since_block):
             return
         if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
-            why = f"the proposal {intent.id} expired at {_utc_text(intent.deadline_s)} unsent"
+            why = f"the proposal {intent.id} expired at {format_time(intent.deadline_s)} unsent"
             self._drop(intent, why)
             return
         raise self._propose(intent)
@@ -352,7 +352,7 @@ class ProposingExecutor(JournaledExecutor):
         outbox_path = self._outbox.write_proposal(
             intent.id, json.dumps(proposal_document, indent=2) + "\n"
         )
-        until_text = "" if intent.deadline_s is None else f" until {_utc_text(intent.deadline_s)}"
+        until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
         return AwaitingExternalSignature(
             f'"{intent.note}" is proposed and awaits its signature{until_text}: {outbox_path}',
             "have it signed and sent, then run the command again: it settles the proposal from the"
@@ -425,7 +425,3 @@ def require_no_open_proposals(journal: IntentStore, proposals: ProposalStore) ->
                 'after it was sent or has expired, run once more with wallet.mode = "propose"',
                 code=ErrorCode.PROPOSAL_OPEN,
             )
-
-
-def _utc_text(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

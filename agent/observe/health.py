@@ -7,14 +7,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from typing_extensions import TypedDict
 
 from agent.model import RunReport
-from agent.units import format_duration
+from agent.units import format_duration, utc_text
 
 MAX_MISSED_CYCLES = 3
 """After this many intervals plus a minute without a good cycle a run is unhealthy. After this many
@@ -65,15 +64,15 @@ def judge_health(
     if report.ended_s is not None:
         if report.end_error:
             return _unhealthy(
-                "failed", f"ended at {_format_utc(report.ended_s)} UTC: {report.end_error}"
+                "failed", f"ended at {utc_text(report.ended_s)} UTC: {report.end_error}"
             )
-        return _unhealthy("stopped", f"stopped at {_format_utc(report.ended_s)} UTC")
+        return _unhealthy("stopped", f"stopped at {utc_text(report.ended_s)} UTC")
     reasons = []
     if report.hang_text:
         reasons.append(f"cycle hangs: {report.hang_text}")
     if is_process_alive is False:
         reasons.append(
-            f"the process of the run ended without a last report, after {_format_utc(report.written_s)} UTC"
+            f"the process of the run ended without a last report, after {utc_text(report.written_s)} UTC"
         )
         return RunHealth("gone", tuple(reasons), tuple(reasons))
     if report.trouble:
@@ -147,10 +146,6 @@ def health_document(
 
 def _unhealthy(state: RunState, reason: str) -> RunHealth:
     return RunHealth(state, (reason,), (reason,))
-
-
-def _format_utc(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def process_identity() -> str:

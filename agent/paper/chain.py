@@ -78,10 +78,7 @@ class PaperChain:
     # reading
     def wallet(self) -> PaperWallet:
         """Return the current wallet. Raises OperatorNeeded before it was created."""
-        wallet = self._store.wallet()
-        if wallet is None:
-            raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
-        return wallet
+        return self._store.begun_wallet()
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the real chain with the real wallet."""

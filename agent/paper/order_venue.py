@@ -19,7 +19,6 @@ from agent.model import (
     MarginAccount,
     PaperMargin,
     PaperPosition,
-    PaperWallet,
     PerpFill,
     PerpOrder,
     PerpQuote,
@@ -99,7 +98,7 @@ class PaperHyperliquid:
     def _with_account(
         self, snapshot: Snapshot, read_account: Callable[[], AccountReading]
     ) -> Snapshot:
-        paper_margin = self._wallet().margin
+        paper_margin = self._store.begun_wallet().margin
         try:
             reading = read_account()
             real_account = reading.account
@@ -138,7 +137,7 @@ class PaperHyperliquid:
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. An order without a receipt was never filled: only `post` fills one."""
-        for receipt in self._wallet().receipts:
+        for receipt in self._store.begun_wallet().receipts:
             if receipt.tx_hash == intent.tx_hash:
                 return receipt
         return Receipt(str(intent.tx_hash), 0, 0, "", 0, 0, ())
@@ -152,7 +151,7 @@ class PaperHyperliquid:
 
     def post_orders(self, signed: SignedTx, count: int) -> list[str]:
         """See OrderVenue. Fills the orders in turn, and records all fills at once."""
-        wallet = self._wallet()
+        wallet = self._store.begun_wallet()
         if wallet.margin is None:
             return [""] * count
         real_account = self._client.read()
@@ -207,7 +206,7 @@ class PaperHyperliquid:
         """Book the funding paid until now, so that a reading has few payments to compute. Without
         an answer of the venue nothing changes.
         """
-        wallet = self._wallet()
+        wallet = self._store.begun_wallet()
         if wallet.margin is None:
             return
         try:
@@ -216,12 +215,6 @@ class PaperHyperliquid:
             return
         if paper_margin != wallet.margin:
             self._store.save(replace(wallet, margin=paper_margin))
-
-    def _wallet(self) -> PaperWallet:
-        wallet = self._store.wallet()
-        if wallet is None:
-            raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
-        return wallet
 
     def _account(self, real_account: MarginAccount, paper_margin: PaperMargin) -> MarginAccount:
         """Return the paper account with the markets of the real one."""

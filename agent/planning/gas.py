@@ -17,7 +17,6 @@ from agent.model import (
     Leg,
     LegPlace,
     Pool,
-    Snapshot,
     StepInput,
     SwapStyle,
 )
@@ -380,16 +379,6 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
         gas_units += (TRANSIENT_BALANCE_UNITS + router_gas.sweep_units) * sweep_count
         refund_units += TRANSIENT_BALANCE_REFUND * sweep_count
     return gas_units - min(refund_units, gas_units // REFUND_DIVISOR)
-
-
-def current_gas_price_wei(snapshot: Snapshot) -> int:
-    """Return wei per unit of gas now: base fee and priority fee, or the node's gas price on chains
-    without EIP-1559.
-    """
-    base_fee_wei = snapshot.head.base_fee_wei
-    if base_fee_wei is None:
-        return snapshot.gas_price_wei
-    return base_fee_wei + snapshot.priority_fee_wei
 
 
 def gas_value(gas_units: int, wei_per_unit: int, native_price: Fraction) -> Value:

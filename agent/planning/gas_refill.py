@@ -14,7 +14,7 @@ from agent.model import (
     TopUp,
 )
 from agent.planning.approval_gas import with_data_fee
-from agent.planning.gas import balance_deltas, build_unwrap_leg, current_gas_price_wei, gas_value
+from agent.planning.gas import balance_deltas, build_unwrap_leg, gas_value
 from agent.policy import native_coin
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
@@ -54,7 +54,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
             zero_value,
             zero_value,
             zero_value,
-            gas_value(native_coin.UNWRAP_GAS, current_gas_price_wei(snapshot), prices[token]),
+            gas_value(native_coin.UNWRAP_GAS, snapshot.current_gas_price_wei, prices[token]),
         ),
         turnover=zero_value,
         gross_volume=zero_value,

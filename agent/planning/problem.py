@@ -18,7 +18,6 @@ from agent.planning.gas import (
     ROUTER_GAS,
     GasInputs,
     WrappedNative,
-    current_gas_price_wei,
     least_base_gas_units,
     least_leg_gas_units,
     leg_gas_units,
@@ -402,7 +401,7 @@ def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
     """Return the value of a wei: that of gas by its price or, where gas is free, that of the
     reference.
     """
-    if wei_per_gas := current_gas_price_wei(step.snapshot):
+    if wei_per_gas := step.snapshot.current_gas_price_wei:
         return gas_unit_value / wei_per_gas
     native_reference = reference_prices(step).reference_by_token.get(step.portfolio.wrapped_native)
     return Fraction(0) if native_reference is None else native_reference.price
@@ -414,7 +413,7 @@ def _gas_unit_value(
     """Return the value of a unit of gas; zero, with the reason, if it is unknown."""
     native_reference = references.reference_by_token.get(step.portfolio.wrapped_native)
     if native_reference is not None:
-        return current_gas_price_wei(step.snapshot) * native_reference.price, []
+        return step.snapshot.current_gas_price_wei * native_reference.price, []
     if step.limits.plan_cost_bps is not None:
         raise Refused(
             "gas cannot be valued: the wrapped native coin has no reference price",

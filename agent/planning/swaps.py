@@ -25,7 +25,6 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning.gas import current_gas_price_wei
 from agent.planning.plan_builder import assemble_plan, rounded_gap
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import (
@@ -408,7 +407,7 @@ def _quote_problem(
         for address, token in token_by_address.items()
         if address in prices
     )
-    gas_unit_value = current_gas_price_wei(step.snapshot) * prices.get(
+    gas_unit_value = step.snapshot.current_gas_price_wei * prices.get(
         portfolio.wrapped_native, Fraction(0)
     )
     limits = replace(step.limits, price_impact_bps=None, plan_cost_bps=None)

@@ -144,17 +144,10 @@ def capped_gas_price_wei(snapshot: Snapshot, ceiling_wei: int | None) -> int:
     return gas_price_wei if ceiling_wei is None else min(gas_price_wei, ceiling_wei)
 
 
-def _gas_price_wei(snapshot: Snapshot) -> int:
-    base_fee_wei = snapshot.head.base_fee_wei
-    if base_fee_wei is None:
-        return snapshot.gas_price_wei
-    return base_fee_wei + snapshot.priority_fee_wei
-
-
 def gas_cost_with_margin_wei(snapshot: Snapshot, gas_units: int) -> int:
     """Return the cost of this much gas at the current price, with its margin, in wei."""
     gas_limit_units = ceil_int(gas_units * GAS_MARGIN)
-    return gas_limit_units * _gas_price_wei(snapshot) + snapshot.max_data_fee_wei(
+    return gas_limit_units * snapshot.current_gas_price_wei + snapshot.max_data_fee_wei(
         gas_limit_units, UNWRAP_BYTES
     )
 
@@ -254,7 +247,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     )
     is_gas_expensive = (
         step.limits.gas_price_wei is not None
-        and _gas_price_wei(step.snapshot) > step.limits.gas_price_wei
+        and step.snapshot.current_gas_price_wei > step.limits.gas_price_wei
     )
     if (
         native_wei >= needed_wei

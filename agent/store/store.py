@@ -391,6 +391,13 @@ class PaperStore:
             wallet_json = database.find_fact(db, PAPER_WALLET_KEY)
             return decode_optional(PaperWallet, wallet_json)
 
+    def begun_wallet(self) -> PaperWallet:
+        """Return the paper wallet. Raises OperatorNeeded before `begin`."""
+        wallet = self.wallet()
+        if wallet is None:
+            raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
+        return wallet
+
     def begin(self, wallet: PaperWallet) -> None:
         """Record the initial paper wallet. Raises ConfigError if there is one."""
         with self.db.write("begin the paper wallet") as db:

@@ -14,7 +14,6 @@ import pytest
 
 from agent import app as api
 from agent.app import Agent
-from agent.app.documents import utc_text
 from agent.app.documents.status import status_document
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -23,6 +22,7 @@ from agent.layers.futures.requests import Deleverage
 from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentState
+from agent.units import utc_text
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for

@@ -66,8 +66,8 @@ def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
 
 def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:
     plain = snapshot()
-    assert gas.current_gas_price_wei(plain) == plain.head.base_fee_wei + plain.priority_fee_wei
-    assert gas.current_gas_price_wei(replace(plain, head=replace(plain.head, base_fee_wei=None), gas_price_wei=77)) == 77
+    assert plain.current_gas_price_wei == plain.head.base_fee_wei + plain.priority_fee_wei
+    assert replace(plain, head=replace(plain.head, base_fee_wei=None), gas_price_wei=77).current_gas_price_wei == 77
 
 
 # paths

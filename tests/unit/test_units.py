@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from agent.errors import ConfigError
 from agent.units import (
     MAX_DIGITS,
-    Amount,
     Token,
     ceil_int,
     decimal_text,
@@ -93,12 +92,6 @@ def test_the_largest_remainder_sums_to_the_whole_and_stays_within_one(shares: li
 def test_shares_of_nothing_have_no_weights() -> None:
     with pytest.raises(ValueError, match="positive sum"):
         largest_remainder([Fraction(0), Fraction(0)])
-
-
-def test_amounts_of_two_tokens_do_not_mix() -> None:
-    assert str(Amount(USDC, 1_500_000) + Amount(USDC, 1) - Amount(USDC, 1)) == "1.5 USDC"
-    with pytest.raises(TypeError, match=r"USDC.*WETH"):
-        Amount(USDC, 1) + Amount(WETH, 1)
 
 
 def test_values_and_prices_are_shown_in_whole_coins() -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 from fractions import Fraction
 from functools import cache
@@ -26,7 +25,7 @@ from pydantic import Field
 from typing_extensions import TypedDict, is_typeddict
 
 from agent.figures import FIGURE_FORMAT_KEY
-from agent.units import decimal_text, value_text
+from agent.units import decimal_text, utc_text, value_text
 
 T = TypeVar("T")
 Conversion = Callable[[Any, Any], object]
@@ -137,11 +136,6 @@ def money_text(value: Fraction, portfolio: Any) -> str:
 def _amount_text(raw_and_token: tuple[int, str], portfolio: Any) -> str:
     raw, token = raw_and_token
     return decimal_text(raw, portfolio.token(token).decimals)
-
-
-def utc_text(seconds: int) -> str:
-    """Return a chain time as text."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def shown(label: str = "", figure: str = "") -> Any:

@@ -14,11 +14,11 @@ from agent.app.documents import (
     TimeText,
     fill,
     one_of,
-    utc_text,
 )
 from agent.model import PurchaseProgress, StepInput
 from agent.policy.decision import DecisionResult
 from agent.store.executions import StoredExecution
+from agent.units import utc_text
 
 
 class ProgressDocument(TypedDict):

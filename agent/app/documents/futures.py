@@ -42,7 +42,15 @@ from agent.model import (
     PerpOrder,
     StopOrder,
 )
-from agent.units import BPS, Price, decimal_text, format_percent, price_text, value_text
+from agent.units import (
+    BPS,
+    Price,
+    decimal_text,
+    format_percent,
+    price_text,
+    shortened_text,
+    value_text,
+)
 
 if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
@@ -559,7 +567,7 @@ def action_text(
         case PerpOrder():
             market = account.market(action.market)
             size_text, size_before_text = (
-                _size_text(raw, market.size_decimals)
+                shortened_text(raw, market.size_decimals)
                 for raw in (abs(action.size_raw), abs(account.size_raw(action.market)))
             )
             if action.is_reduce_only:
@@ -579,12 +587,6 @@ def action_text(
         case _:
             verb = "place" if isinstance(action, StopOrder) else "cancel"
             return f"{verb} a resting stop of {account.market(action.market).symbol}"
-
-
-def _size_text(raw: int, decimals: int) -> str:
-    """Format a size, rounded down to six places."""
-    hidden_places = max(0, decimals - 6)
-    return decimal_text(raw // 10**hidden_places, decimals - hidden_places)
 
 
 def margin_figures_text(account: MarginAccount, policy: FuturesPolicy) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import DecimalText, TimeText, one_of, utc_text
-from agent.units import decimal_text, price_text
+from agent.app.documents import DecimalText, TimeText, one_of
+from agent.units import decimal_text, price_text, utc_text
 
 if TYPE_CHECKING:
     from agent.model import FuturesGrant, FuturesPolicy, Intent, MarginAccount, PerpOrder

@@ -32,7 +32,6 @@ from agent.app.documents import (
     fill,
     one_of,
     shown,
-    utc_text,
 )
 from agent.app.documents.executions import ProgressDocument, purchase_progress_document
 from agent.app.documents.futures import FundingDocument, FuturesPositionsDocument, MarginDocument
@@ -62,6 +61,7 @@ from agent.model import (
     ShownPlan,
 )
 from agent.policy.cash_flows.cash_limit import unused_cash_text
+from agent.units import utc_text
 
 HANDED_OVER_ADVICE = (
     "a running trimtab run cancels and revokes them next; without a run, repeat this once the"

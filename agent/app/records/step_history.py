@@ -11,7 +11,7 @@ from agent.accounting.export import TokenNames, format_utc, weights_bps
 from agent.accounting.futures import futures_sums
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
-from agent.app.documents import fill, utc_text
+from agent.app.documents import fill
 from agent.app.documents.executions import GradualExecutionDocument
 from agent.app.documents.futures import margin_figures_text
 from agent.app.documents.plans import netting_document, tax_document
@@ -61,6 +61,7 @@ from agent.units import (
     decimal_text,
     format_duration,
     format_percent,
+    utc_text,
     value_text,
 )
 

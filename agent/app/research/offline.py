@@ -7,7 +7,6 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from agent.planning import proposals, requests
 from agent.planning.proposals import Proposer
 from agent.store.files import recorder
 from agent.store.files.recorder import RecordedStep
+from agent.units import utc_text
 
 MAX_DECIMALS = 255
 """Largest number of decimals that a contract can return."""
@@ -313,6 +313,6 @@ def _difference(value_path: str, recorded_value: Any, current_value: Any) -> Doc
 
 def _utc_text(time_s: int) -> str:
     try:
-        return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return utc_text(time_s)
     except (OverflowError, OSError, ValueError):
         raise ConfigError(f"{time_s} is not a time") from None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.app.documents import utc_text
 from agent.config.tables.alerts import AlertsTable
 from agent.errors import ConfigError
 from agent.model import AlertDevice, Control
 from agent.store.alerts import AlertStore
+from agent.units import utc_text
 
 if TYPE_CHECKING:
     from agent.observe.push import PushSender

@@ -19,13 +19,11 @@ from agent.app.start.wallet import Ask, PasswordSource, new_password, stated_add
 from agent.chain.lens import (
     BALANCE_OF,
     CallItem,
-    CallStatus,
-    LensAnswer,
     address_call,
     answer_uint,
     query_lens,
 )
-from agent.chain.tokens import UNREAD_ADDRESS
+from agent.chain.tokens import UNREAD_ADDRESS, answered_address
 from agent.config.secrets.key_sources import agent_key_source
 from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
 from agent.errors import ConfigError, Refused
@@ -35,7 +33,7 @@ from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
 from agent.model import FuturesReading, Portfolio, Snapshot, Verdict
 from agent.signing import keys
-from agent.signing.calldata import address_from_word, selector
+from agent.signing.calldata import selector
 from agent.signing.secret import PrivateKey, disable_core_dumps
 from agent.units import decimal_text, format_time, safe_label
 
@@ -209,7 +207,7 @@ def _collateral_checks(
             CallItem(collateral.address, address_call(BALANCE_OF, futures_table.vault)),
         ],
     )
-    if (settlement_address := _answered_address(token_answer)) != collateral.address:
+    if (settlement_address := answered_address(token_answer)) != collateral.address:
         finding = f"the vault's collateral is {settlement_address}, but the config has {collateral.label} at {collateral.address}"
         yield check_name, FAIL, finding, "correct futures.collateral, or the venue's addresses"
         return
@@ -266,7 +264,7 @@ def _address_checks(
     for (contract_key, view, linked_key), address_answer in zip(
         CONTRACT_LINKS, query_lens(context.transport, view_calls), strict=True
     ):
-        if (linked_address := _answered_address(address_answer)) != getattr(
+        if (linked_address := answered_address(address_answer)) != getattr(
             futures_table, linked_key
         ):
             mismatches.append(
@@ -302,7 +300,7 @@ def _market_checks(
         address_answers = query_lens(
             transport, [CallItem(contract, view) for contract in index_sources]
         )
-        index_sources = [_answered_address(address_answer) for address_answer in address_answers]
+        index_sources = [answered_address(address_answer) for address_answer in address_answers]
     for market, listed_answer, aggregator in zip(
         futures_table.markets, listed_answers, index_sources, strict=True
     ):
@@ -351,13 +349,6 @@ def _implementation_checks(
             yield check_name, OK, f"implementation {implementation.address}, pinned", ""
     if not implementations:
         yield "futures proxies", OK, "no contract of the venue is a proxy", ""
-
-
-def _answered_address(answer: LensAnswer) -> str:
-    address_word = answer_uint(answer, 160)
-    return (
-        UNREAD_ADDRESS if isinstance(address_word, CallStatus) else address_from_word(address_word)
-    )
 
 
 DEFAULT_DAYS = 90

@@ -7,12 +7,13 @@ from typing import Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import FromAttributes, Money, fill, utc_text
+from agent.app.documents import FromAttributes, Money, fill
 from agent.layers.gradual.state import ExecutionProgress, GradualState
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import Plan, Portfolio, StepInput
 from agent.store.executions import StoredExecution
 from agent.store.store import Store
+from agent.units import utc_text
 
 
 class SliceDocument(TypedDict):

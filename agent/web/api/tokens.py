@@ -16,7 +16,6 @@ import shlex
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from filelock import Timeout as LockTimeout
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.files import replace_file
 from agent.foreign_text import read_json
+from agent.units import utc_text
 
 FILE_SUFFIX = ".tokens"
 """Ending of the file's name, after that of the store."""
@@ -78,8 +78,8 @@ class ApiToken:
             "id": self.id,
             "name": self.name,
             "scopes": [scope.value for scope in self.scopes],
-            "created": _utc_text(self.created_s),
-            "expires": _utc_text(self.expires_s),
+            "created": utc_text(self.created_s),
+            "expires": utc_text(self.expires_s),
             "state": self.state(now_s),
         }
 
@@ -247,7 +247,3 @@ def _without_oldest_ended(tokens: tuple[ApiToken, ...], now_s: int) -> tuple[Api
 
 def _digest(token_text: str) -> bytes:
     return hashlib.sha256(token_text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _utc_text(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
