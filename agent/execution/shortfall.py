@@ -9,8 +9,7 @@ from dataclasses import replace
 from agent import codec
 from agent.execution.settlement import originating_step
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import Intent, Plan, Portfolio, Receipt, Snapshot
-from agent.planning.gas import balance_deltas
+from agent.model import Intent, Plan, Portfolio, Receipt, Snapshot, wallet_changes
 from agent.store.store import Store
 from agent.units import NATIVE, decimal_text
 
@@ -98,7 +97,7 @@ def shortfalls_by_token(
     if plan.layer_actions:
         least_raw_by_token = plan.layer_actions[0].min_received_raw
     else:
-        least_raw_by_token = balance_deltas(
+        least_raw_by_token = wallet_changes(
             [replace(leg, amount_out_raw=leg.min_out_raw) for leg in plan.legs]
         )
         least_raw_by_token.pop(NATIVE, None)

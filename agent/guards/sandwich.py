@@ -11,7 +11,6 @@ from agent.model import (
     Plan,
     StepInput,
 )
-from agent.planning.gas import balance_deltas
 from agent.planning.partial_plans import worst_case_gas
 from agent.reference import (
     ReferencePrices,
@@ -121,7 +120,7 @@ def plan_worst_case(step: StepInput, plan: Plan) -> Value | None:
     ):
         return None
     swap_cost = plan.cost.total - plan.cost.gas - plan.cost.approval_gas
-    deviation_value = deviation_loss(step, balance_deltas(plan.legs))
+    deviation_value = deviation_loss(step, plan.wallet_changes())
     return swap_cost + worst_case_gas(step, plan) + sandwich_loss + deviation_value
 
 
@@ -136,7 +135,7 @@ def max_extractable_profit(
     if sandwich_loss is None:
         return None
     swap_cost = max(plan.cost.total - plan.cost.gas - plan.cost.approval_gas, Fraction(0))
-    return sandwich_loss + swap_cost + deviation_loss(step, balance_deltas(plan.legs))
+    return sandwich_loss + swap_cost + deviation_loss(step, plan.wallet_changes())
 
 
 def _percent_text(bps: int) -> str:

@@ -4,6 +4,7 @@ the terms and progress of gradual executions and limit orders.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from fractions import Fraction
@@ -355,17 +356,24 @@ class Plan:
 
     def wallet_changes(self) -> dict[str, int]:
         """Return the predicted net change of each wallet balance, in base units."""
-        change_raw_by_token: dict[str, int] = {}
-        for leg in self.legs:
-            if leg.source is LegPlace.WALLET:
-                change_raw_by_token[leg.token_in] = (
-                    change_raw_by_token.get(leg.token_in, 0) - leg.amount_in_raw
-                )
-            if leg.sink is LegPlace.WALLET:
-                change_raw_by_token[leg.token_out] = (
-                    change_raw_by_token.get(leg.token_out, 0) + leg.amount_out_raw
-                )
-        return change_raw_by_token
+        return wallet_changes(self.legs)
+
+
+def wallet_changes(legs: Sequence[Leg]) -> dict[str, int]:
+    """Return the predicted net change of each wallet balance by the legs, in base units; native
+    coin before gas under NATIVE.
+    """
+    change_raw_by_token: dict[str, int] = {}
+    for leg in legs:
+        if leg.source is LegPlace.WALLET:
+            change_raw_by_token[leg.token_in] = (
+                change_raw_by_token.get(leg.token_in, 0) - leg.amount_in_raw
+            )
+        if leg.sink is LegPlace.WALLET:
+            change_raw_by_token[leg.token_out] = (
+                change_raw_by_token.get(leg.token_out, 0) + leg.amount_out_raw
+            )
+    return change_raw_by_token
 
 
 @dataclass(frozen=True, slots=True)

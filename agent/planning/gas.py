@@ -19,6 +19,7 @@ from agent.model import (
     Pool,
     StepInput,
     SwapStyle,
+    wallet_changes,
 )
 from agent.policy import native_coin
 from agent.units import NATIVE, Value
@@ -146,23 +147,6 @@ def build_unwrap_leg(
         source,
         LegPlace.WALLET,
     )
-
-
-def balance_deltas(legs: Sequence[Leg]) -> dict[str, int]:
-    """Return the change of each wallet balance by the legs, base units; native coin before gas
-    under NATIVE.
-    """
-    balance_changes_raw: dict[str, int] = {}
-    for leg in legs:
-        if leg.source is LegPlace.WALLET:
-            balance_changes_raw[leg.token_in] = (
-                balance_changes_raw.get(leg.token_in, 0) - leg.amount_in_raw
-            )
-        if leg.sink is LegPlace.WALLET:
-            balance_changes_raw[leg.token_out] = (
-                balance_changes_raw.get(leg.token_out, 0) + leg.amount_out_raw
-            )
-    return balance_changes_raw
 
 
 def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
@@ -336,7 +320,7 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
     sold_tokens = {leg.token_in for leg in legs if leg.source is LegPlace.WALLET} - {NATIVE}
     bought_tokens = {leg.token_out for leg in legs if leg.sink is LegPlace.WALLET} - {NATIVE}
     traded_tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
-    balance_changes_raw = balance_deltas(legs)
+    balance_changes_raw = wallet_changes(legs)
     gas_units = router_gas.base_units + swap_units + TOKEN_ACCESS_GAS * len(traded_tokens)
     gas_units += (
         2 * SLOT_WRITE_GAS * len(sold_tokens)

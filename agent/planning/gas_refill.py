@@ -12,9 +12,10 @@ from agent.model import (
     PlanCost,
     StepInput,
     TopUp,
+    wallet_changes,
 )
 from agent.planning.approval_gas import with_data_fee
-from agent.planning.gas import balance_deltas, build_unwrap_leg, gas_value
+from agent.planning.gas import build_unwrap_leg, gas_value
 from agent.policy import native_coin
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
@@ -30,7 +31,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     if token not in prices:
         raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
     legs = (build_unwrap_leg(token, decision.raw),)
-    balance_changes_raw = balance_deltas(legs)
+    balance_changes_raw = wallet_changes(legs)
     snapshot = step.snapshot
     holdings = tuple(
         Holding(holding.token, holding.raw + balance_changes_raw.get(holding.token, 0))

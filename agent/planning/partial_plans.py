@@ -12,7 +12,6 @@ from agent.layers import sales
 from agent.model import NATIVE_VENUE, Leg, LegPlace, Plan, Portfolio, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.approval_gas import worst_gas_wei
-from agent.planning.gas import balance_deltas
 from agent.policy.cash_flows.automatic_deposits import automatic_deposits_value
 from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import disagreement_loss, reference_prices
@@ -145,7 +144,7 @@ def worst_case_loss(
     disagreement_value = Fraction(0)
     if prices is None:
         prices = reference_prices(step).price_by_token
-        disagreement_value = disagreement_loss(step, balance_deltas(plan.legs))
+        disagreement_value = disagreement_loss(step, plan.wallet_changes())
     all_prices = with_native(step.portfolio, prices)
     min_received_values = (
         leg.min_out_raw * all_prices.get(leg.token_out, Fraction(0))

@@ -13,9 +13,18 @@ import numpy as np
 
 from agent.floats import FloatArray
 from agent.layers import questions
-from agent.model import Leg, Limits, Plan, Portfolio, Rebalance, SkippedItem, StepInput
+from agent.model import (
+    Leg,
+    Limits,
+    Plan,
+    Portfolio,
+    Rebalance,
+    SkippedItem,
+    StepInput,
+    wallet_changes,
+)
 from agent.planning.cost_reasons import cost_reason
-from agent.planning.gas import balance_deltas, with_payment_legs
+from agent.planning.gas import with_payment_legs
 from agent.planning.problem import MAX_RATE, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import UNNAMED_FRACTION, PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
@@ -60,7 +69,7 @@ def assemble_plan(
     """Return the plan of a draft's legs, not judged by guards yet."""
     balances_raw = {holding.token: holding.raw for holding in step.snapshot.holdings}
     legs = with_payment_legs(problem.wrapped_native, draft.legs)
-    balance_changes_raw = balance_deltas(legs)
+    balance_changes_raw = wallet_changes(legs)
     holdings_after = tuple(
         (node.address, balances_raw[node.address] + balance_changes_raw.get(node.address, 0))
         for node in problem.assets

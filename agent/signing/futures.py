@@ -247,17 +247,8 @@ def judge_order(
     leverage limit.
     """
     account = layer_grant.account
-    market = next(
-        (perp_market for perp_market in account.markets if perp_market.market == order.market), None
-    )
-    if market is None or market.index <= 0 or market.mark <= 0:
-        refuse("market", order.market, "a market of the snapshot with both prices")
-    age_s = now_s - market.index_s
-    if not 0 <= age_s <= rules.max_index_age_s:
-        refuse("index_age", f"{age_s} s", f"0 to {rules.max_index_age_s} s")
-    position_raw = sum(
-        position.size_raw for position in account.positions if position.market == order.market
-    )
+    market = _require_recent_market(account, order.market, now_s, rules)
+    position_raw = _position_raw(account, order.market)
     is_reduction = position_raw * order.size_raw < 0 and abs(order.size_raw) <= abs(position_raw)
     if order.is_reduce_only and not is_reduction:
         refuse(
@@ -271,6 +262,27 @@ def judge_order(
     _judge_bound(order, market, slippage_limit_bps)
     if not is_reduction:
         _judge_leverage(order, market, account, rules.max_leverage_bps)
+
+
+def _require_recent_market(
+    account: MarginAccount, market_name: str, now_s: int, rules: FuturesRules
+) -> PerpMarket:
+    """Return a market of the account. Refuses one without prices, or with an old index."""
+    market = next(
+        (perp_market for perp_market in account.markets if perp_market.market == market_name), None
+    )
+    if market is None or market.index <= 0 or market.mark <= 0:
+        refuse("market", market_name, "a market of the snapshot with both prices")
+    age_s = now_s - market.index_s
+    if not 0 <= age_s <= rules.max_index_age_s:
+        refuse("index_age", f"{age_s} s", f"0 to {rules.max_index_age_s} s")
+    return market
+
+
+def _position_raw(account: MarginAccount, market_name: str) -> int:
+    return sum(
+        position.size_raw for position in account.positions if position.market == market_name
+    )
 
 
 def _judge_bound(order: PerpOrder, market: PerpMarket, slippage_bps: int) -> None:
@@ -510,17 +522,8 @@ def _judge_stop(
     within the slippage of emergencies from its trigger.
     """
     account = layer_grant.account
-    market = next(
-        (perp_market for perp_market in account.markets if perp_market.market == stop.market), None
-    )
-    if market is None or market.index <= 0 or market.mark <= 0:
-        refuse("market", stop.market, "a market of the snapshot with both prices")
-    age_s = now_s - market.index_s
-    if not 0 <= age_s <= rules.max_index_age_s:
-        refuse("index_age", f"{age_s} s", f"0 to {rules.max_index_age_s} s")
-    position_raw = sum(
-        position.size_raw for position in account.positions if position.market == stop.market
-    )
+    market = _require_recent_market(account, stop.market, now_s, rules)
+    position_raw = _position_raw(account, stop.market)
     if not position_raw or stop.size_raw != -position_raw:
         refuse(
             "reduce_only", f"{stop.size_raw} on a position of {position_raw}", "the whole position"

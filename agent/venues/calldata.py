@@ -22,8 +22,9 @@ from agent.model import (
     Plan,
     PoolMaker,
     SwapStyle,
+    wallet_changes,
 )
-from agent.planning.gas import balance_deltas, sweeps
+from agent.planning.gas import sweeps
 from agent.signing.calldata import (
     EXACT_INPUT_SINGLE,
     MULTICALL,
@@ -169,7 +170,7 @@ def min_balance_changes(legs: Sequence[Leg]) -> dict[str, int]:
     """Return the minimum change of the wallet's balances by token, in base units: the legs' minimum
     outputs less their inputs.
     """
-    return balance_deltas([replace(leg, amount_out_raw=leg.min_out_raw) for leg in legs])
+    return wallet_changes([replace(leg, amount_out_raw=leg.min_out_raw) for leg in legs])
 
 
 def price_x128(prices: Mapping[str, Fraction], token: str) -> int:

@@ -26,7 +26,6 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.planning.gas import balance_deltas
 from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
@@ -436,7 +435,7 @@ class RouterComposer:
 def _native_change_wei(draft: TxDraft) -> int:
     """Return the change of native coin by the transaction, without gas."""
     if draft.plan is not None:
-        return balance_deltas(draft.plan.legs).get(NATIVE, 0)
+        return draft.plan.wallet_changes().get(NATIVE, 0)
     return 0 if draft.payout is None else -draft.value_wei
 
 

@@ -11,7 +11,7 @@ from agent.errors import Refused
 from agent.execution.settlement import realised_legs
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Leg, LegPlace, Plan, Receipt
-from agent.planning.gas import balance_deltas, build_unwrap_leg, build_wrap_leg
+from agent.planning.gas import build_unwrap_leg, build_wrap_leg
 from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, SWEEP_TOKEN, WITHDRAW
 from agent.signing.rules import require_signable
 from agent.units import NATIVE
@@ -37,7 +37,7 @@ def run_exactly(desk: Desk, plan: Plan) -> Receipt:
     tokens, native = desk.balances(), native_of(desk.chain, desk.wallet)
     receipt = desk.swap(plan)
     assert receipt.status == 1
-    moved = balance_deltas(plan.legs)
+    moved = plan.wallet_changes()
     now = desk.balances()
     assert {desk.at(symbol): now[symbol] - tokens[symbol] for symbol in now if now[symbol] != tokens[symbol]} == {
         token: raw for token, raw in moved.items() if raw and token != NATIVE

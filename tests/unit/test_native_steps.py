@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent import codec, guards
 from agent.execution.evaluation import evaluate_input
-from agent.model import Every, Hold, Leg, LegPlace, Plan, Rebalance, StepInput, TopUp
+from agent.model import Every, Hold, Leg, LegPlace, Plan, Rebalance, StepInput, TopUp, wallet_changes
 from agent.planning import planner, proposals
-from agent.planning.gas import WrappedNative, balance_deltas, with_payment_legs
+from agent.planning.gas import WrappedNative, with_payment_legs
 from agent.policy import native_coin
 from agent.policy.decide import decide
 from agent.policy.drift import compute_drifts
@@ -73,7 +73,7 @@ def test_native_coin_pays_only_beyond_what_wrapped_coin_does(native: int, weth: 
     assert {one.sink for one in wrapped} == kinds[wraps]
     assert passes(step, plan) == []
     assert plan.native_after_wei == (None if not wrapped else native - sum(one.amount_in_raw for one in wrapped))
-    moved = balance_deltas(plan.legs)
+    moved = plan.wallet_changes()
     assert dict(plan.holdings_after)[WETH] == weth * ETHER // 2_000 + moved.get(WETH, 0) >= 0
     if plan.native_after_wei is not None:
         assert plan.native_after_wei >= FLOOR + native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
@@ -101,7 +101,7 @@ def test_payment_changes_who_pays_and_nothing_else(wrapped: int, free: int, refi
     if sum(sells) > (wrapped - refill + found.wrappable_wei):
         return  # more than the plan's cap
     legs = with_payment_legs(found, swaps)
-    moved, plain = balance_deltas(legs), balance_deltas(swaps)
+    moved, plain = wallet_changes(legs), wallet_changes(swaps)
     both = moved.get(WETH, 0) + moved.get(NATIVE, 0)
     assert both == plain.get(WETH, 0)
     assert moved.get(USDC, 0) == plain[USDC]
@@ -122,7 +122,7 @@ def test_what_is_wrapped_for_a_sale_leaves_the_wrapped_coin_that_refills_gas(sol
     wrapped = first.amount_in_raw if first.token_in == NATIVE else 0
     assert wrapped == missing * ETHER
     assert (last.token_out, last.amount_in_raw) == (NATIVE, 3 * ETHER)
-    assert 5 * ETHER + balance_deltas(legs)[WETH] == max(0, 2 - sold) * ETHER
+    assert 5 * ETHER + wallet_changes(legs)[WETH] == max(0, 2 - sold) * ETHER
 
 
 def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
