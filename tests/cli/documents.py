@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from agent.app.documents import futures, owner, plans, records, research
 from agent.app.documents.status import StatusDocument
 from agent.observe.health import HealthDocument
+from tests.cli import mapping_documents
 
 ANY = "ANY"
 """Stands in golden documents for what differs between runs."""
@@ -36,7 +37,7 @@ DOCUMENTS: dict[str, Any] = {
     "txs": records.TransactionsDocument,
     "cancel": records.SettledTransactionsDocument | records.PendingTransactionsDocument,
     "reconcile": records.SettledTransactionsDocument | records.PendingTransactionsDocument,
-    "adopt": records.AdoptedNonceDocument,
+    "adopt": mapping_documents.AdoptedNonceDocument,
     "flows": records.TransfersDocument,
     "flows confirm": records.ConfirmedTransfersDocument,
     "pnl": records.ProfitDocument,
@@ -45,7 +46,7 @@ DOCUMENTS: dict[str, Any] = {
     "books lots": records.LotsDocument,
     "books open": records.BookDocument,
     "invest": owner.InvestmentDocument,
-    "withdraw": owner.WithdrawalDocument | owner.WithdrawalsDocument,
+    "withdraw": owner.WithdrawalDocument | mapping_documents.WithdrawalsDocument,
     "edit": owner.EditDocument,
     "stop": owner.ShutdownDocument,
     "revoke": owner.RevocationDocument,
@@ -75,18 +76,18 @@ DOCUMENTS: dict[str, Any] = {
     "trust": owner.TrustDocument,
     "install": owner.SystemdUnitsDocument,
     "localchain": owner.LocalChainDocument,
-    "serve": owner.DashboardDocument,
-    "token add": owner.NewApiTokenDocument,
-    "token list": owner.ApiTokensDocument,
-    "token revoke": owner.ApiTokenDocument,
+    "serve": mapping_documents.DashboardDocument,
+    "token add": mapping_documents.NewApiTokenDocument,
+    "token list": mapping_documents.ApiTokensDocument,
+    "token revoke": mapping_documents.ApiTokenDocument,
     "user add": owner.NewUserDocument,
     "user list": owner.UsersDocument,
     "user remove": owner.RemovedUserDocument,
     "user log": owner.UserLogDocument,
     "demo": owner.DemoDocument | owner.FuturesDemoDocument | owner.LiveDemoDocument,
     "templates": owner.TemplatesDocument,
-    "export-profile": owner.ExportedProfileDocument,
-    "import-profile": owner.ImportedProfileDocument,
+    "export-profile": mapping_documents.ExportedProfileDocument,
+    "import-profile": mapping_documents.ImportedProfileDocument,
     "wallet create": owner.NewKeyDocument,
     "wallet import": owner.NewKeyDocument,
     "wallet address": owner.KeyAddressDocument,
@@ -95,11 +96,11 @@ DOCUMENTS: dict[str, Any] = {
     "lp forget": records.AdoptedPositionDocument,
     "orders set": records.ChangedLevelsDocument,
     "strategies deposits-to": records.RoutedTransfersDocument,
-    "whatif": research.WhatIfDocument,
-    "backtest": research.BacktestDocument | research.FuturesOnlyBacktestDocument,
-    "stress": research.StressDocument | research.FuturesOnlyStressDocument,
-    "tune": research.TuneDocument,
-    "replay": research.ReplayDocument,
+    "whatif": mapping_documents.WhatIfDocument,
+    "backtest": mapping_documents.BacktestDocument | mapping_documents.FuturesOnlyBacktestDocument,
+    "stress": mapping_documents.StressDocument | mapping_documents.FuturesOnlyStressDocument,
+    "tune": mapping_documents.TuneDocument,
+    "replay": mapping_documents.ReplayDocument,
     "prices": research.PricesDocument,
     "prices import": research.ImportedPricesDocument,
     "prices fetch": research.FetchedPricesDocument,
@@ -133,7 +134,7 @@ def require_declared(args: tuple[str, ...], document: Any) -> None:
     """Fail unless the document of a command is what is declared for it, or an error."""
     command = command_of(args)
     if "error" in document:
-        kind = owner.ErrorDocument
+        kind = mapping_documents.ErrorDocument
     elif {"--move", "--configs", "--config-version"} & {*args}:
         return
     else:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.documents.research import BacktestDocument
 from tests.cli.documents import misfits
+from tests.cli.mapping_documents import BacktestDocument
 from tests.cli.tools import Said
 from tests.unit.test_config import text
 from tests.unit.test_config_futures import FUTURES

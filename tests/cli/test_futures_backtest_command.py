@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.documents.research import BacktestDocument, FuturesBacktestDocument, FuturesStressDocument
+from agent.app.documents.research import FuturesBacktestDocument, FuturesStressDocument
 from tests.cli.documents import misfits
+from tests.cli.mapping_documents import BacktestDocument
 from tests.cli.tools import Said
 from tests.unit.test_backtest_shared_data import DATA, HOURLY, needs_data
 

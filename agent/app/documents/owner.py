@@ -1,6 +1,6 @@
 """Documents of owner requests (invest, withdraw, edit, stop, revoke, rehearse, pause --hard), of
-set-up and monitoring (init, templates, profiles, wallet keys, doctor, trust, alerts, localchain,
-demo), of errors and of controls.
+set-up and monitoring (init, templates, wallet keys, doctor, trust, alerts, localchain, demo), and
+of controls.
 """
 
 from __future__ import annotations
@@ -307,10 +307,6 @@ class EditDocument(TypedDict):
     transactions: list[SentTransactionDocument]
 
 
-class WithdrawalsDocument(TypedDict):
-    withdrawals: list[WithdrawalRequestDocument]
-
-
 IsoTime = Annotated[str, ConvertedBy(lambda at_s, _: format_utc(at_s))]
 AddressOrNative = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$")]
 """Address of a token, or "native"."""
@@ -338,21 +334,6 @@ class QuietHoursDocument(TypedDict):
     hours: str
     timezone: str | None
     urgent: list[str]
-
-
-class FailureDocument(TypedDict):
-    """An error: kind, message, remedy, exit code, its place in the site of `trimtab docs`, and the code
-    of its cause if it has one. A proposal that awaits its signer adds its file.
-    """
-
-    kind: str
-    message: str
-    remedy: str
-    exit: int
-    docs: str
-    code: NotRequired[str]
-    verdicts: NotRequired[list[VerdictDocument]]
-    proposal: NotRequired[dict[str, Any]]
 
 
 class NewAssetDocument(TypedDict):
@@ -470,64 +451,6 @@ class TemplatesDocument(TypedDict):
     templates: list[TemplateDocument]
     futures: str
     gas_gwei: dict[str, str]
-
-
-class ExportedProfileDocument(TypedDict):
-    profile: str
-    sha256: str
-    chain_id: int
-    skipped: list[str]
-
-
-class ProfileAssetDocument(TypedDict):
-    symbol: str
-    address: AddressOrNative
-    source: str
-    profile_address: AddressOrNative | None
-    differs: bool
-    feed: Address | None
-    before_bps: int | None
-    after_bps: int | None
-
-
-class DroppedAssetDocument(TypedDict):
-    symbol: str
-    address: AddressOrNative
-    before_bps: int | None
-
-
-class PolicyChangeDocument(TypedDict):
-    key: str
-    before: str
-    after: str
-
-
-class ProfileLimitDocument(TypedDict):
-    key: str
-    yours: str
-    profile: str
-    taken: bool
-    why: str
-
-
-class ImportedProfileDocument(EditDocument):
-    """Changes of an imported profile, with the transition of `edit`, and the minimum capital of the
-    new config on an ordinary day, empty if none works or the numeraire is no dollar. `other_years`
-    are those of the file of prices.
-    """
-
-    profile: str
-    sha256: str
-    config: str
-    chain_id: int
-    assets: list[ProfileAssetDocument]
-    excluded: list[DroppedAssetDocument]
-    policy: list[PolicyChangeDocument]
-    limits: list[ProfileLimitDocument]
-    notes: list[str]
-    past: PastResultDocument | None
-    other_years: list[PastResultDocument]
-    minimum_capital: str
 
 
 class NewKeyDocument(TypedDict):
@@ -668,21 +591,6 @@ class LocalChainDocument(TypedDict):
     config: str | None
 
 
-class DashboardPortfolioDocument(TypedDict):
-    name: str
-    url: str
-    error: str
-
-
-class DashboardDocument(TypedDict):
-    """Address at which the dashboard answers; with several portfolios also the address of each, and in
-    `error` why it cannot be read (empty if it can).
-    """
-
-    url: str
-    portfolios: NotRequired[list[DashboardPortfolioDocument]]
-
-
 class SystemdUnitDocument(TypedDict):
     path: str
     text: str
@@ -703,25 +611,6 @@ class LiveDemoDocument(TypedDict):
 
     url: str
     config: str
-
-
-class ApiTokenDocument(TypedDict):
-    id: str
-    name: str
-    scopes: list[str]
-    created: str
-    expires: str
-    state: Annotated[str, one_of("active", "expired", "revoked")]
-
-
-class ApiTokensDocument(TypedDict):
-    tokens: list[ApiTokenDocument]
-
-
-class NewApiTokenDocument(ApiTokenDocument):
-    """A new token of the API with its text, which is shown once."""
-
-    token: str
 
 
 class NewUserDocument(TypedDict):
@@ -799,10 +688,6 @@ class FuturesDemoDocument(TypedDict):
     funding: FundingDocument
     final: StatusDocument
     remaining: FuturesPositionsDocument
-
-
-class ErrorDocument(TypedDict):
-    error: FailureDocument
 
 
 class ArgumentDocument(TypedDict):

@@ -484,10 +484,6 @@ class CancelledOrderDocument(TypedDict):
     cancelled: str
 
 
-class AdoptedNonceDocument(TypedDict):
-    nonce: int | None
-
-
 AdoptedKind = TypedDict("AdoptedKind", {"as": str | None})
 
 
