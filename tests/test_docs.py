@@ -17,6 +17,8 @@ import pytest
 from typer.main import get_command
 
 from agent.cli.main import app
+from agent.config.schema import Config
+from agent.layers.config import LayerTables
 from agent.model import IntentState
 from agent.store.transitions import TRANSITIONS
 
@@ -307,6 +309,19 @@ def test_dependencies_gives_exact_versions_as_they_are_pinned() -> None:
 
 def test_every_dependency_has_a_reason() -> None:
     assert all(cells[1] for cells in rows((ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("table", sorted(Config.model_fields))
+def test_a_table_of_the_config_has_a_page(table: str) -> None:
+    """Requirements and the threats, which name keys only, are no pages of it."""
+    pages = {path for path in (ROOT / "docs").glob("*.md") if path not in (REQUIREMENTS, THREATS_PAGE)}
+    assert any(re.search(rf"\[{table}[\].]|`{table}\.", page.read_text(encoding="utf-8")) for page in pages)
+
+
+@pytest.mark.parametrize("table", sorted(LayerTables.model_fields))
+def test_a_layer_with_a_table_has_a_row_of_requirements(table: str) -> None:
+    text = REQUIREMENTS.read_text(encoding="utf-8")
+    assert f"({table}.md" in text or re.search(rf"`{table}[.`]", text)
 
 
 # docs/architecture.md
