@@ -28,7 +28,7 @@ from tests.unit.test_futures_backtest import SETTINGS, random_path
 
 E18 = 10**18
 MAINTENANCE, PENALTY = 0.0625, 0.025
-FREE = "fee=0bps,slippage=0bps,penalty=2.5%"
+FREE = {"fee": "0bps", "slippage": "0bps", "penalty": "2.5%"}
 
 
 def table_of(path: FuturesPath) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def test_the_margin_call_stress_is_what_a_hand_works_out(flat: Path) -> None:
     closed at a penalty of 2.5 %, 262.50. 737.50 are left on 10,500, above 656.25.
     funding-spike: 3 % a day of 30,000 on four days. paused: 20 % of 30,000, of which nothing could be liquidated before it was over.
     """
-    options = FuturesBookOptions("BTC=100", leverage="3x", venue=FREE)
+    options = FuturesBookOptions("BTC=100", leverage="3x", **FREE)
     spec = prepare_futures_stress(flat, options, MarketOptions(), PortfolioOptions(), bar_count=12, path_count=1, seed_count=1)
     cases = {one["name"]: one["held"] for one in stress_futures(spec)["cases"]}
     by_hand = {
@@ -124,7 +124,7 @@ def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: fl
     file = tmp_path / "prices.csv"
     closes = [100, 100, 100, 100 * (1 - fall)]
     file.write_text("time,BTC\n" + "".join(f"2021-01-{day:02},{close:.6f}\n" for day, close in enumerate(closes, 1)))
-    options = FuturesBookOptions("BTC=100", leverage="3x", venue=FREE)
+    options = FuturesBookOptions("BTC=100", leverage="3x", **FREE)
     held = backtest_futures(file, options, MarketOptions(), PortfolioOptions()).futures_result.held_book
     assert [one.bar for one in held.liquidations] == ([] if closed is None else [3])
     if closed is not None:
