@@ -95,6 +95,21 @@ def test_one_bad_entry_is_left_out_and_named(tmp_path: Path, case: str) -> None:
     assert "Error" not in warning, "no words of Python"
 
 
+@pytest.mark.parametrize("symbol", ["UN\u0406", "\x1b[31mU", "U" * 17, ""], ids=ascii)
+def test_a_token_with_an_unsafe_symbol_is_left_out_and_its_entry_named(tmp_path: Path, symbol: str) -> None:
+    listed = read_token_list(token_list(tmp_path, entry(symbol=symbol), entry()), 1)
+    assert [token.symbol for token in listed.tokens] == ["UNI"]
+    (warning,) = listed.warnings
+    assert "left out entry 1: symbol: not 1 to 16 letters" in warning
+    assert not symbol or symbol not in warning.partition("entry 1")[2]
+
+
+def test_a_list_of_unsafe_symbols_only_has_no_tokens_and_warns(tmp_path: Path) -> None:
+    listed = read_token_list(token_list(tmp_path, entry(symbol="UN\u0406"), entry(symbol="\x1b[31mU")), 1)
+    assert listed.tokens == ()
+    assert listed.warnings[0].endswith(", and 1 more")
+
+
 def test_entries_of_other_chains_are_not_judged(tmp_path: Path) -> None:
     assert read_token_list(token_list(tmp_path, entry(), entry(chainId=10, decimals="many")), 1).warnings == ()
 

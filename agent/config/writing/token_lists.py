@@ -19,16 +19,18 @@ from agent.units import safe_label
 FORMAT_REMEDY = "use a JSON file in Uniswap's token list format"
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 # Look-alike letters of token symbols, from the confusables of Unicode Technical Standard 39.
-_CONFUSABLES = str.maketrans(
-    "01|!il5$82" + "аеорсухіѕјһԁѡвкмнтгьԛ" + "αορυνικτχβεηγ" + "ᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
-    "ollllls" + "sbz" + "aeopcyxlsjhdwbkmhtrbq" + "aopuvlktxbeny" + "abcdeghljklmnoprstuvwyz",
+_CONFUSABLES = (
+    str.maketrans("01|!il5$82", "olllllssbz")
+    | str.maketrans("аеорсухіѕјһԁѡвкмнтгьԛ", "aeopcyxlsjhdwbkmhtrbq")  # Cyrillic
+    | str.maketrans("αορυνικτχβεηγ", "aopuvlktxbeny")  # Greek
+    | str.maketrans("ᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdeghljklmnoprstuvwyz")  # small capitals
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenList:
-    """The tokens of one chain in a file whose SHA-256 is `digest`. `warnings` says which entries of
-    the chain were left out, and why.
+    """The tokens of one chain in a file whose SHA-256 is `digest`. `warnings` names the first entry
+    of the chain that was left out, the reason, and the number of others.
     """
 
     tokens: tuple[TemplateAsset, ...]
@@ -40,8 +42,9 @@ def read_token_list(path: Path, chain_id: int, pinned_sha256: str | None = None)
     """Return the chain's tokens of a list, without those with deceptive names (T16, T17) and those
     that cannot be read.
 
-    Raises ConfigError if the file is not a token list, has no readable token of the chain, or its
-    SHA-256 is not `pinned_sha256` (None: any).
+    A list with deceptive names only has no tokens. Raises ConfigError if the file is not a token
+    list, if no token of the chain can be read, or if its SHA-256 is not `pinned_sha256` (None:
+    any).
     """
     if pinned_sha256 is not None and not _SHA256.fullmatch(pinned_sha256):
         raise ConfigError(
@@ -68,7 +71,30 @@ def read_token_list(path: Path, chain_id: int, pinned_sha256: str | None = None)
             f"--token-list {path}: its SHA-256 is {digest}, but {pinned_sha256.lower()} is pinned",
             "find out why it changed before using it",
         )
-    listed_tokens: list[TemplateAsset] = []
+    readable_tokens, entry_faults = _parse_entries(token_entries, chain_id)
+    if not readable_tokens and not entry_faults:
+        raise ConfigError(
+            f"--token-list {path}: no token of chain {chain_id}",
+            "use the list of this chain",
+        )
+    if not readable_tokens:
+        raise ConfigError(
+            f"--token-list {path}: not a token list: {entry_faults[0]}", FORMAT_REMEDY
+        )
+    warnings: tuple[str, ...] = ()
+    if entry_faults:
+        more_text = f", and {len(entry_faults) - 1} more" if len(entry_faults) > 1 else ""
+        warnings = (f"--token-list {path}: left out {entry_faults[0]}{more_text}",)
+    return TokenList(tuple(filter(_has_safe_symbol, readable_tokens)), digest, warnings)
+
+
+def _parse_entries(
+    token_entries: list[object], chain_id: int
+) -> tuple[list[TemplateAsset], list[str]]:
+    """Return the tokens of the chain, those with deceptive names too, and the faults of its
+    entries.
+    """
+    readable_tokens: list[TemplateAsset] = []
     entry_faults: list[str] = []
     for entry_number, entry in enumerate(token_entries, 1):
         entry_chain_id = json_field(entry, "chainId")
@@ -77,26 +103,15 @@ def read_token_list(path: Path, chain_id: int, pinned_sha256: str | None = None)
         token_or_fault = _parse_entry(entry)
         if isinstance(token_or_fault, str):
             entry_faults.append(f"entry {entry_number}: {token_or_fault}")
-        else:
-            listed_tokens.append(token_or_fault)
-    if not listed_tokens and not entry_faults:
-        raise ConfigError(
-            f"--token-list {path}: no token of chain {chain_id}",
-            "use the list of this chain",
-        )
-    if not listed_tokens and entry_faults:
-        raise ConfigError(
-            f"--token-list {path}: not a token list: {entry_faults[0]}", FORMAT_REMEDY
-        )
-    warnings: tuple[str, ...] = ()
-    if entry_faults:
-        more_text = f", and {len(entry_faults) - 1} more" if len(entry_faults) > 1 else ""
-        warnings = (f"--token-list {path}: left out {entry_faults[0]}{more_text}",)
-    return TokenList(
-        tuple(token for token in listed_tokens if safe_label(token.symbol, "") != ""),
-        digest,
-        warnings,
-    )
+            continue
+        readable_tokens.append(token_or_fault)
+        if not _has_safe_symbol(token_or_fault):
+            entry_faults.append(f"entry {entry_number}: symbol: not 1 to 16 letters, digits or ._-")
+    return readable_tokens, entry_faults
+
+
+def _has_safe_symbol(token: TemplateAsset) -> bool:
+    return safe_label(token.symbol, "") != ""
 
 
 def _parse_entry(entry: object) -> TemplateAsset | str:
