@@ -60,6 +60,19 @@ def test_reports_are_listed_by_their_names_newest_first(config: Path, tmp_path: 
     assert read_report(config, first.name) == PAGE
 
 
+def test_a_report_without_a_free_name_in_its_second_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    with pytest.raises(ConfigError, match="999 reports"):
+        new_report_path(config, "backtest")
+
+
+def test_figures_are_those_of_the_reports_own_folder(tmp_path: Path) -> None:
+    for name in ("First", "Other"):
+        report = keep(tmp_path / f"{name}.db.reports", title=name)
+        os.utime(report.with_suffix(".json"), (1, 1))
+        assert list_reports(agents.config(tmp_path, name))["reports"][0]["title"] == name
+
+
 def test_links_pipes_other_files_and_too_large_ones_are_no_reports(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine.db.reports"
     keep(folder)

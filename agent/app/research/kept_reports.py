@@ -31,8 +31,9 @@ MAX_REPORT_BYTES = 32 * 2**20
 MAX_LISTED = 100
 MAX_FIGURES = 4
 MAX_TEXT_LENGTH = 200
-_figures_by_file: dict[tuple[str, int, int], tuple[str, str, list[ReportFigureDocument]]] = {}
-"""Kind, title and figures of each report, by the name, time and size of its JSON file."""
+MAX_REPORTS_PER_SECOND = 999
+_figures_by_file: dict[tuple[int, ...], tuple[str, str, list[ReportFigureDocument]]] = {}
+"""Kind, title and figures of each report, by device, inode, time and size of its JSON file."""
 
 
 def reports_folder(config: ConfigSource) -> Path:
@@ -43,7 +44,8 @@ def reports_folder(config: ConfigSource) -> Path:
 
 def new_report_path(config: Path | None, report_kind: str) -> Path:
     """Return the path for a new report of a kind, and create the folder of reports. Raises
-    ConfigError without a config, or if the folder cannot be created.
+    ConfigError without a config, if the folder cannot be created, or if all names of this second
+    are taken.
     """
     config_path = Path("trimtab.toml") if config is None else config
     if not config_path.exists():
@@ -60,11 +62,14 @@ def new_report_path(config: Path | None, report_kind: str) -> Path:
             f"--keep: {folder} cannot be made: {error.strerror}",
             "choose another place for the store",
         ) from None
-    file_names = (
-        f"{time_stamp}{f'-{suffix_number}' if suffix_number else ''}-{report_kind}.html"
-        for suffix_number in range(999)
+    for suffix_number in range(MAX_REPORTS_PER_SECOND):
+        suffix = f"-{suffix_number}" if suffix_number else ""
+        report_path = folder / f"{time_stamp}{suffix}-{report_kind}.html"
+        if not report_path.exists():
+            return report_path
+    raise ConfigError(
+        f"--keep: {folder} has {MAX_REPORTS_PER_SECOND} reports of {time_stamp}", "try again"
     )
-    return next(folder / file_name for file_name in file_names if not (folder / file_name).exists())
 
 
 def dashboard_reports(config: str) -> dict[str, KeptReportsDocument]:
@@ -74,13 +79,16 @@ def dashboard_reports(config: str) -> dict[str, KeptReportsDocument]:
 
 def list_reports(config: ConfigSource) -> KeptReportsDocument:
     """Return the newest MAX_LISTED reports of the folder. Files with another form of name are
-    ignored; `skipped` lists links, files of other users, and files that are too large.
+    ignored; `skipped` names links, files of other users, files that are too large, and damaged
+    ones, and says if there are older reports.
     """
     folder = reports_folder(config)
     reports: list[KeptReportDocument] = []
     skip_reasons: list[str] = []
     with _open_folder(folder) as folder_fd:
-        file_names = [] if folder_fd is None else sorted(os.listdir(folder_fd), reverse=True)  # noqa: PTH208 an open folder
+        if folder_fd is None:
+            return {"folder": folder.name, "reports": [], "skipped": []}
+        file_names = sorted(os.listdir(folder_fd), reverse=True)  # noqa: PTH208 an open folder
         for file_name in filter(NAME_PATTERN.fullmatch, file_names):
             if len(reports) == MAX_LISTED:
                 skip_reasons.append(f"reports older than the newest {MAX_LISTED}")
@@ -97,10 +105,12 @@ def read_report(config: ConfigSource, name: str) -> bytes:
     if not NAME_PATTERN.fullmatch(name):
         raise _unknown_report_error(name)
     with _open_folder(reports_folder(config)) as folder_fd:
+        if folder_fd is None:
+            raise _unknown_report_error(name)
         return _read_content(folder_fd, name)
 
 
-def _report_document(folder_fd: int | None, file_name: str) -> KeptReportDocument:
+def _report_document(folder_fd: int, file_name: str) -> KeptReportDocument:
     name_match = NAME_PATTERN.fullmatch(file_name)
     if name_match is None:
         raise _unknown_report_error(file_name)
@@ -108,7 +118,12 @@ def _report_document(folder_fd: int | None, file_name: str) -> KeptReportDocumen
         content_bytes = file_status.st_size
     json_file_name = file_name.removesuffix("html") + "json"
     with _open_file(folder_fd, json_file_name) as (_, file_status):
-        file_key = json_file_name, file_status.st_mtime_ns, file_status.st_size
+        file_key = (
+            file_status.st_dev,
+            file_status.st_ino,
+            file_status.st_mtime_ns,
+            file_status.st_size,
+        )
     if file_key not in _figures_by_file:
         if len(_figures_by_file) > 5 * MAX_LISTED:
             _figures_by_file.clear()
@@ -141,7 +156,7 @@ def _short_text(json_value: object) -> str:
     return str(json_value)[:MAX_TEXT_LENGTH]
 
 
-def _read_content(folder_fd: int | None, file_name: str) -> bytes:
+def _read_content(folder_fd: int, file_name: str) -> bytes:
     with _open_file(folder_fd, file_name) as (file, _):
         page_bytes = file.read(MAX_REPORT_BYTES + 1)
     if len(page_bytes) > MAX_REPORT_BYTES:
@@ -172,12 +187,10 @@ def _open_folder(folder: Path) -> Iterator[int | None]:
 
 
 @contextmanager
-def _open_file(folder_fd: int | None, file_name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+def _open_file(folder_fd: int, file_name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """Open a file of the folder. Raises ConfigError unless it is a regular file of this user,
     without further hard links, and at most MAX_REPORT_BYTES long.
     """
-    if folder_fd is None:
-        raise _unknown_report_error(file_name)
     try:
         # a pipe of this name must not keep the reader waiting
         descriptor = os.open(
