@@ -224,8 +224,8 @@ class StepOutcome:
     """Result of a step: inputs, decision and actions.
 
     `input_after` is the step input read after the swap (None: no swap, or no answer).
-    `refusal_verdicts` are those of a refusal outside a plan's guards; the guards' own are in the
-    plan. `exits_tried` are tokens of exits already sold or skipped; later trades are confirmed
+    `refusal_verdicts` are those of a refusal, by a plan's guards or before or after them.
+    `exits_tried` are tokens of exits already sold or skipped; later trades are confirmed
     separately. `layers` is what the layers did. `shortfall_tokens` are the tokens of a mined
     transaction whose balance changed by less than the plan's minimums.
     """
@@ -250,7 +250,7 @@ class StepOutcome:
 
     @property
     def failed_verdicts(self) -> list[Verdict]:
-        """Verdicts that failed, each once: those outside the plan, then the guards'."""
+        """Verdicts that failed, each once: those of the refusal, then the plan's."""
         verdicts = dict.fromkeys((*self.refusal_verdicts, *self.plan_verdicts))
         return [verdict for verdict in verdicts if not verdict.passed]
 

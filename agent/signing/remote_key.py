@@ -60,7 +60,7 @@ class RemoteKey:
             )
         return signed_tx
 
-    def sign_agent_approval(self, approval: AgentApproval) -> Vrs:
+    def sign_agent_approval(self, approval: AgentApproval) -> tuple[int, int, int]:
         """Sign as ApprovalKey. Raises the same errors as `sign_transaction`."""
         recovery_bit, r, s = self._sign_vrs(approval_digest(approval))
         return 27 + recovery_bit, r, s
