@@ -31,7 +31,7 @@ class JumpCheck:
     now_s: int = 0
     accepts_jumps: bool = False
 
-    def remarks(
+    def check(
         self,
         symbol_closes: SymbolCloses,
         token: Token,
@@ -46,17 +46,14 @@ class JumpCheck:
         jumps = find_jumps([float(close) for close in symbol_closes.closes])
         faults = []
         remarks = []
-        comparison_fault = self._comparison_fault(token, last_point)
         if self.reference_by_token is not None and last_point is not None:
-            if comparison_fault:
-                remarks.append(
-                    FileRemark(
-                        1,
-                        f"the last close of {token.label} is not compared with today's reference"
-                        f" price: {comparison_fault}",
-                    )
-                )
-            elif (text := self._distance_text(token, numeraire, last_point)) != "":
+            reference = self.reference_by_token.get(token.address)
+            if reference is None:
+                remarks.append(_not_compared_remark(token, "today's is not known"))
+            elif self.now_s - last_point.at_s > MAX_REFERENCE_AGE_S:
+                age_text = format_duration(MAX_REFERENCE_AGE_S)
+                remarks.append(_not_compared_remark(token, f"it is more than {age_text} old"))
+            elif (text := _distance_text(token, numeraire, last_point.price, reference)) != "":
                 faults.append(text)
             else:
                 jumps = [jump for jump in jumps if jump.end < len(symbol_closes.closes)]
@@ -66,25 +63,23 @@ class JumpCheck:
             raise ConfigError(f"{file_name}, {faults[0]}{more_text}", ACCEPT_REMEDY)
         return [*remarks, *(FileRemark(1, f"accepted: {fault}") for fault in faults)]
 
-    def _comparison_fault(self, token: Token, last_point: PricePoint | None) -> str:
-        """Return why a last price is not compared; empty if it is."""
-        if self.reference_by_token is None or token.address not in self.reference_by_token:
-            return "today's is not known"
-        if last_point is None or self.now_s - last_point.at_s > MAX_REFERENCE_AGE_S:
-            return f"it is more than {format_duration(MAX_REFERENCE_AGE_S)} old"
-        return ""
 
-    def _distance_text(self, token: Token, numeraire: Token, last_point: PricePoint) -> str:
-        """Return the last price and today's if they are far apart; empty otherwise."""
-        reference = (self.reference_by_token or {})[token.address]
-        ratio = last_point.price / reference
-        if 1 / MAX_REFERENCE_RATIO <= ratio <= MAX_REFERENCE_RATIO:
-            return ""
-        scale = Fraction(10) ** (token.decimals - numeraire.decimals)
-        return (
-            f"the last close of {token.label} is {float(last_point.price * scale):.6g}, today's"
-            f" reference price {float(reference * scale):.6g} {numeraire.label}"
-        )
+def _not_compared_remark(token: Token, reason: str) -> FileRemark:
+    return FileRemark(
+        1,
+        f"the last close of {token.label} is not compared with today's reference price: {reason}",
+    )
+
+
+def _distance_text(token: Token, numeraire: Token, last_price: Price, reference: Price) -> str:
+    """Return the last price and today's if they are far apart; empty otherwise."""
+    if 1 / MAX_REFERENCE_RATIO <= last_price / reference <= MAX_REFERENCE_RATIO:
+        return ""
+    scale = Fraction(10) ** (token.decimals - numeraire.decimals)
+    return (
+        f"the last close of {token.label} is {float(last_price * scale):.6g}, today's"
+        f" reference price {float(reference * scale):.6g} {numeraire.label}"
+    )
 
 
 def _jump_text(jump: PriceJump, symbol_closes: SymbolCloses, token: Token) -> str:

@@ -133,7 +133,7 @@ def read_prices(
     numeraire_closes = dict(closes_by_symbol.pop(numeraire.symbol, []))
     if numeraire_closes:
         numeraire_file_closes = file_closes_by_symbol[numeraire.symbol]
-        remarks += jump_check.remarks(numeraire_file_closes, numeraire, numeraire, None, path.name)
+        remarks += jump_check.check(numeraire_file_closes, numeraire, numeraire, None, path.name)
     else:
         _require_currency(file_closes_by_symbol.values(), numeraire, path.name)
     price_series_list = []
@@ -145,7 +145,7 @@ def read_prices(
         price_series_list.append(price_series)
         last_point = price_series.points[-1] if price_series.points else None
         remarks += series_remarks
-        remarks += jump_check.remarks(
+        remarks += jump_check.check(
             file_closes_by_symbol[symbol], token, numeraire, last_point, path.name
         )
     if not any(price_series.points for price_series in price_series_list):
@@ -324,6 +324,23 @@ def recorded_price_spans(agent: Agent) -> PricesDocument:
     }
 
 
+def _check_supplies(path: Path, sha256: str, portfolio: Portfolio) -> ImportedPricesDocument:
+    """Return the document of a file of supplies, of which nothing is recorded. Raises
+    ConfigError.
+    """
+    label_by_address = {asset.token.address: asset.token.label for asset in portfolio.assets}
+    labels = [label_by_address[supply.token] for supply in read_supplies(path, portfolio)]
+    return {
+        "file": str(path),
+        "unit": f"supplies of {', '.join(labels)}",
+        "checked_only": True,
+        "skipped": [],
+        "remarks": [],
+        "prices": [],
+        "sha256": sha256,
+    }
+
+
 def import_prices(
     agent: Agent,
     path: Path,
@@ -346,31 +363,19 @@ def import_prices(
         path = published_prices.path
         sha256 = published_prices.sha256
         if data_table.kind == "supplies":
-            supplies = read_supplies(path, agent.portfolio)
-            label_by_address = {
-                asset.token.address: asset.token.label for asset in agent.portfolio.assets
-            }
-            return {
-                "file": str(path),
-                "unit": f"supplies of {', '.join(label_by_address[supply.token] for supply in supplies)}",
-                "checked_only": True,
-                "skipped": [],
-                "remarks": [],
-                "prices": [],
-                "sha256": sha256,
-            }
+            return _check_supplies(path, sha256, agent.portfolio)
         config_symbols = dict(data_table.symbols)
         bar = bar or data_table.bar
     for symbol_pair in [
         pair_text for pairs_text in symbol_pair_texts for pair_text in pairs_text.split(",")
     ]:
-        file_symbol, _, config_symbol = symbol_pair.partition("=")
-        if not file_symbol or not config_symbol:
+        name_in_file, _, config_symbol = symbol_pair.partition("=")
+        if not name_in_file or not config_symbol:
             raise ConfigError(
                 f"--as: {symbol_pair!r} is not a pair of symbols",
                 "write the file's and the config's: --as BTC=WBTC",
             )
-        config_symbols[file_symbol] = config_symbol
+        config_symbols[name_in_file] = config_symbol
     now_s = agent.context.clock.now_s()
     numeraire = agent.portfolio.numeraire.address
     price_file = read_prices(
