@@ -185,10 +185,10 @@ class UniswapPythonQuoter:
         venue.quote_call(
             leg, amount_in_raw, leg.fee_pips
         )  # raises for a fee that its router does not quote
-        library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
-        self._libraries[leg.venue] = library
-        library.block_provider.transport = self._transport
-        library.block_provider.block_hash = block_hash
+        if leg.venue not in self._libraries:
+            self._libraries[leg.venue] = _open_library(self._transport, block_hash, venue)
+        library = self._libraries[leg.venue]
+        library.block_provider.move_to(self._transport, block_hash)
         pool_key = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
         if pool_key not in self._confirmed:
             if without_foreign_errors(lambda: library.find_pool(leg)).lower() != leg.pool.lower():
@@ -218,11 +218,11 @@ def _venue_of(venues: Mapping[str, QuotedVenue], leg: Leg) -> QuotedVenue:
     return venues[leg.venue]
 
 
-def _open_library(transport: Transport, venue: QuotedVenue) -> _LibraryQuoter:
+def _open_library(transport: Transport, block_hash: str, venue: QuotedVenue) -> _LibraryQuoter:
     from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
     from agent.chain.providers.one_block import BlockProvider
 
-    block_provider = BlockProvider(transport)
+    block_provider = BlockProvider(transport, block_hash)
     open_library = _open_v2_library if venue.uniswap_python_version == 2 else _open_v3_library
     return open_library(open_web3(block_provider), block_provider, venue)
 

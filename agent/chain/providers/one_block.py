@@ -14,22 +14,28 @@ from agent.errors import ErrorCode, TrimtabError
 
 class BlockProvider(CheckedProvider):
     """Provider of contract calls at the block `block_hash`. web3 would ask for the number of a hash
-    and call at that. With `sizes`, the calls of a batch return exactly these numbers of bytes.
+    and call at that. With `answer_sizes`, the calls of a batch return exactly these numbers of
+    bytes.
     """
 
     def __init__(
-        self, transport: Transport, block_hash: str = "", answer_sizes: Sequence[int] = ()
+        self, transport: Transport, block_hash: str, answer_sizes: Sequence[int] = ()
     ) -> None:
         super().__init__()
-        self.transport = transport
-        self.block_hash = block_hash
-        self._answer_sizes = answer_sizes
         self.name = transport.name
+        self._transport = transport
+        self._block_hash = block_hash
+        self._answer_sizes = answer_sizes
+
+    def move_to(self, transport: Transport, block_hash: str) -> None:
+        """Call at another block from now on, by this transport."""
+        self._transport = transport
+        self._block_hash = block_hash
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Only recipient and data of a call are passed on."""
-        block_ref = block_ref_at_hash(self.block_hash)
-        answers = self.transport.batch(
+        block_ref = block_ref_at_hash(self._block_hash)
+        answers = self._transport.batch(
             [
                 (
                     method,
@@ -48,7 +54,7 @@ class BlockProvider(CheckedProvider):
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """See web3's BaseProvider. The network id is always "1", because uniswap-python rejects
-        unknown ids and does not use it otherwise.
+        unknown ids and does not use it otherwise. The nonce is always 0, because nothing is sent.
         """
         if method in _FIXED_ANSWERS:
             return {"jsonrpc": "2.0", "id": 1, "result": _FIXED_ANSWERS[method]}
