@@ -1,5 +1,5 @@
 """Backtest settings: the spec (portfolio, policy, limits, strategies), the simulated market, owner
-transfers; and the health of the strategies: each change, and the final state.
+transfers; and logs of the halts and of the strategies' health.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ TRANSFER_MODES = (IN_NUMERAIRE, PRO_RATA)
 MAX_TRANSFER_COINS = 10**30
 EARLIEST_TRANSFER_S = 0
 LATEST_TRANSFER_S = 4_102_444_800
+"""2100-01-01."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,8 @@ def apply_transfer(
     """Return the balances after a transfer of `transfer_value` (signed, numeraire base units), each
     rounded against the wallet.
 
-    By default the numeraire is transferred, and a withdrawal takes any shortfall from all other
-    assets in proportion. Pro rata, all `assets` change in proportion to the holdings. Raises
+    In numeraire, a withdrawal takes any shortfall from all other assets in proportion. Pro rata,
+    all `assets` change in proportion to the holdings. Raises
     ConfigError for a withdrawal of everything.
     """
     balances_after = dict(balances)
@@ -488,27 +489,18 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
 
 def _with_feed(asset: Asset) -> Asset:
     feed = simulated_address(f"feed {asset.token.address}")
-    return Asset(
-        asset.token,
-        asset.target_bps,
-        asset.reserve_raw,
-        feed,
-        max_rebase_bps=asset.max_rebase_bps,
-        band=asset.band,
-        max_bps=asset.max_bps,
-    )
+    return replace(asset, feed=feed, includes_native=False)
 
 
 def _with_assets(portfolio: Portfolio, assets: tuple[Asset, ...]) -> Portfolio:
     feeds = tuple((hub.address, simulated_address(f"feed {hub.address}")) for hub in portfolio.hubs)
-    return Portfolio(
-        portfolio.numeraire,
-        assets,
-        portfolio.hubs,
-        portfolio.wrapped_native,
-        feeds,
-        allocator=portfolio.allocator,
+    return replace(
+        portfolio,
+        assets=assets,
+        hub_feeds=feeds,
         orders=portfolio.orders.without_alerts,
+        # the owner's transfers bring and take what the agent manages
+        use_cash_raw=None,
     )
 
 
