@@ -11,7 +11,7 @@ import pytest
 from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.signing.futures import batch_action
 from agent.venues.hyperliquid import connection as connection_module
-from agent.venues.hyperliquid.budget import MINUTE_S, RESERVED_WEIGHT, WEIGHT_PER_MINUTE, RequestBudget, answer_weight, request_weight
+from agent.venues.hyperliquid.budget import RESERVED_WEIGHT, WEIGHT_PER_MINUTE, WINDOW_S, RequestBudget, answer_weight, request_weight
 from agent.venues.hyperliquid.client import HyperliquidAgent
 from agent.venues.hyperliquid.connection import SIDE_READS_S, HyperliquidConnection
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads, KeptValue
@@ -43,7 +43,7 @@ def test_weight__rows_of_an_answer_add_to_it(kind: str, rows: int, weight: int) 
     assert answer_weight({"type": kind}, [{}] * rows) == weight
 
 
-@pytest.mark.parametrize(("weight", "waited_s"), [(200, 0), (201, MINUTE_S)])
+@pytest.mark.parametrize(("weight", "waited_s"), [(200, 0), (201, WINDOW_S)])
 def test_budget__a_request_that_does_not_fit_waits_for_the_oldest(weight: int, waited_s: int) -> None:
     clock = ManualClock()
     budget = RequestBudget(clock)
@@ -57,7 +57,7 @@ def test_budget__a_request_counts_for_a_minute() -> None:
     clock = ManualClock()
     budget = RequestBudget(clock)
     budget.spend(500)
-    clock.sleep(MINUTE_S - 1)
+    clock.sleep(WINDOW_S - 1)
     assert budget.left() == WEIGHT_PER_MINUTE - 500
     clock.sleep(1)
     assert budget.left() == WEIGHT_PER_MINUTE

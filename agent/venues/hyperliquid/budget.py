@@ -14,7 +14,7 @@ WEIGHT_PER_MINUTE = 1_200
 """Weight that the venue allows an IP address in a minute."""
 RESERVED_WEIGHT = 400
 """Weight that reads which can wait leave to account, prices and orders."""
-MINUTE_S = 61
+WINDOW_S = 61
 """Seconds after which a request no longer counts: a minute, and the second that a clock of whole
 seconds cannot see.
 """
@@ -66,7 +66,7 @@ class RequestBudget:
     def left(self) -> int:
         """Return the weight that may be spent now."""
         now_s = self._clock.now_s()
-        while self._spent and not 0 <= now_s - self._spent[0][0] < MINUTE_S:
+        while self._spent and not 0 <= now_s - self._spent[0][0] < WINDOW_S:
             self._spent.popleft()
         return WEIGHT_PER_MINUTE - sum(weight for _, weight in self._spent)
 
@@ -78,7 +78,7 @@ class RequestBudget:
         """Wait until a request of this weight fits, for a minute at most."""
         while self._spent and self.left() < weight:
             oldest_s, _ = self._spent[0]
-            self._clock.sleep(max(1, oldest_s + MINUTE_S - self._clock.now_s()))
+            self._clock.sleep(max(1, oldest_s + WINDOW_S - self._clock.now_s()))
 
     def pause(self, seconds: float) -> None:
         """Wait because the venue has limited the requests."""
