@@ -36,6 +36,7 @@ POOL_ARTIFACT = "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV
 """Contracts in npm packages."""
 _TICK_SPACING_BOUND = 16_384
 """UniswapV3Factory.enableFeeAmount requires a smaller tick spacing."""
+_NAMED_POOL_SELECTORS = (TOKEN0, TOKEN1, FEE)
 _GET_POOL_ABI = view_abi("getPool", input_abis("address", "address", "uint24"), 1)
 _QUOTE_PARAMS = input_abis("address", "address", "uint256", "uint24", "uint160")
 _QUOTE_ABI = view_abi(
@@ -70,7 +71,7 @@ class UniswapV3(AmmVenue):
                 for fee_pips in self.fee_tiers
             ]
         return [
-            CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1, FEE)
+            CallItem(pool, selector) for pool in self.pools for selector in _NAMED_POOL_SELECTORS
         ]
 
     def candidates(
@@ -84,8 +85,9 @@ class UniswapV3(AmmVenue):
                 for (pair, fee_pips), answer in zip(pairs_and_fees, answers, strict=True)
                 if (pool := self.factory_pool(answer)) is not None
             ]
+        answer_count = len(_NAMED_POOL_SELECTORS)
         return [
-            self._named_ref(pool, answers[3 * index : 3 * index + 3])
+            self._named_ref(pool, answers[answer_count * index : answer_count * (index + 1)])
             for index, pool in enumerate(self.pools)
         ]
 
@@ -110,7 +112,7 @@ class UniswapV3(AmmVenue):
         tick_spacing = answer_uint(answers[1], 24)
         if isinstance(tick_spacing, CallStatus) or not 0 < tick_spacing < _TICK_SPACING_BOUND:
             raise ConfigError(
-                f"venues.{self.name}.factory {self.factory}: no tick spacing for a fee tier",
+                f"venues.{self.name}.factory {self.factory}: no tick spacing for {pool.fee_pips} pips",
                 "check the address",
             )
         return replace(pool, tick_spacing=tick_spacing)
