@@ -38,7 +38,9 @@ WETH_ARTIFACT = "@uniswap/v2-periphery/build/WETH9.json"
 
 @dataclass(frozen=True, slots=True)
 class SpotContractAddresses:
-    """Addresses of the protocol contracts."""
+    """Addresses of the wrapped native coin, the venues' contracts, and this project's PoolMinter
+    and Rebalancer.
+    """
 
     weth: str
     v2_factory: str
@@ -70,12 +72,12 @@ class DeployedWorld:
     all positions.
     """
 
-    tokens: Mapping[str, Token]
-    kinds: Mapping[str, TokenKind]
-    prices_usd: Mapping[str, Fraction]
-    feed_addresses: Mapping[str, str]
-    pool_by_name: Mapping[str, LocalPool]
-    range_ends_by_pool: Mapping[str, frozenset[int]]
+    tokens: Mapping[str, Token] = field(default_factory=dict)
+    kinds: Mapping[str, TokenKind] = field(default_factory=dict)
+    prices_usd: Mapping[str, Fraction] = field(default_factory=dict)
+    feed_addresses: Mapping[str, str] = field(default_factory=dict)
+    pool_by_name: Mapping[str, LocalPool] = field(default_factory=dict)
+    range_ends_by_pool: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class LocalContracts:
         self.wallet = self.accounts[WALLET_INDEX]
         self.whale = self.accounts[WHALE_INDEX]
         self.clock = ChainClock(node)
-        self.deployed_world = DeployedWorld({}, {}, {}, {}, {}, {})
+        self.deployed_world = DeployedWorld()
+        # Each artifact is stored too, so that its id stays its own.
         self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
 
     @property

@@ -252,7 +252,7 @@ class LocalPerps:
         return quote_address
 
     def _add_market(self, perp_spec: PerpSpec) -> None:
-        """Deploy a market at the spot price, with a maker around it."""
+        """Deploy a market at the spot price, without liquidity."""
         addresses = self.addresses
         symbol = perp_spec.symbol
         price = self.chain.deployed_world.prices_usd[symbol]
@@ -433,6 +433,7 @@ class LocalPerps:
     def _trade_towards(self, symbol: str, target_sqrt_x96: int, mover: str) -> None:
         current_sqrt_x96 = self._sqrt_price_x96(symbol)
         is_sale = target_sqrt_x96 < current_sqrt_x96
+        # 900 of MAX_TICKS_CROSSED ticks: the root of the price times 1.0001 ** -450 or +450.
         reachable_sqrt_x96 = (
             current_sqrt_x96 * 956 // 1_000 if is_sale else current_sqrt_x96 * 1_046 // 1_000
         )

@@ -1,5 +1,5 @@
 """Frozen types of each stage: snapshot, portfolio and policy, step input, plan, transactions,
-ledger.
+ledger; with their constants and the functions of their values.
 """
 
 from agent.errors import Verdict as Verdict

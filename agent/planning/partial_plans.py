@@ -1,6 +1,4 @@
-"""Partial plans: parts whose worst case fits the remainder of limits.daily_loss, and proportional
-parts of a purchase.
-"""
+"""Partial plans: parts whose worst case fits the remainder of limits.daily_loss."""
 
 from __future__ import annotations
 

@@ -13,11 +13,10 @@ from datetime import UTC, date, datetime
 from agent.config.networks import NETWORKS
 from agent.errors import ConfigError
 from agent.model import TokenSupply
-from agent.units import Token
+from agent.units import YEAR_S, Token
 
 PACKAGE = "package"
 """Value of portfolio.weights.supplies for these figures."""
-YEAR_S = 365 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
