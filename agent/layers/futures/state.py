@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model import (
+    AssetDrift,
     FuturesPlan,
     FuturesPolicy,
     FuturesReading,
@@ -33,6 +34,10 @@ class FuturesConfig(LayerConfig):
     """None: no futures."""
     targets_before_hedges_bps: tuple[tuple[str, int], ...] = ()
     """Targets by token, before the adjustment for open hedges; empty without a hedge."""
+
+    def target_before_hedges_bps(self, drift: AssetDrift) -> int:
+        """Return an asset's target before the adjustment for open hedges."""
+        return dict(self.targets_before_hedges_bps).get(drift.token, drift.target_bps)
 
     @property
     def acts_beside_spot(self) -> bool:

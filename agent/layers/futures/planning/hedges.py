@@ -4,7 +4,6 @@ order that shorts one instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -57,6 +56,7 @@ from agent.model import (
     Hedge,
     HedgeChoices,
     HedgeComparison,
+    HedgePolicy,
     MarginAccount,
     MarginDeposit,
     PerpMarket,
@@ -79,6 +79,17 @@ order.
 ZERO = Fraction(0)
 
 
+@dataclass(frozen=True, slots=True)
+class HedgeContext:
+    """A step with [futures.hedge] and a known margin account, and the drifts of its decision."""
+
+    step: StepInput
+    drifts: tuple[AssetDrift, ...]
+    policy: FuturesPolicy
+    hedge_policy: HedgePolicy
+    account: MarginAccount
+
+
 def hedge_instead(
     step: StepInput, decision_result: DecisionResult, decision: Rebalance, sale_plan: Plan
 ) -> tuple[DecisionResult, Plan]:
@@ -94,13 +105,16 @@ def hedge_instead(
         or not decision.by_trigger
     ):
         return decision_result, sale_plan
+    account = margin_account(step.snapshot)
     if (
-        futures_fault(step.snapshot, policy)
+        account is None
+        or futures_fault(step.snapshot, policy)
         or decision.exempt_turnover
         or step.divides_wallet
         or step.history.execution is not None
     ):
         return decision_result, sale_plan
+    context = HedgeContext(step, decision_result.drifts, policy, policy.hedge_policy, account)
     comparisons: list[HedgeComparison] = []
     hedged_tokens = {hedge.token for hedge in policy.hedges}
     change_raw_by_token = sale_plan.wallet_changes()
@@ -119,15 +133,14 @@ def hedge_instead(
         excesses_and_drifts,
         key=lambda excess_and_drift: (-excess_and_drift[0], excess_and_drift[1].token),
     ):
-        ratio_bps = policy.hedge_policy.ratio_bps
-        short_value = excess * ratio_bps / BPS
+        short_value = excess * policy.hedge_policy.ratio_bps / BPS
         hedge_comparison, short = compare_with_sale(
-            step, decision_result, decision, sale_plan, drift, excess, short_value
+            context, decision, sale_plan, drift, excess, short_value
         )
         comparisons.append(hedge_comparison)
         if hedge_comparison.is_hedged:
             reason = f"{_comparison_text(step.portfolio, hedge_comparison)}; {decision.reason}"
-            plan = _opening_plan(step, decision_result.drifts, hedge_comparison, short, reason)
+            plan = _opening_plan(context, hedge_comparison, short, reason)
             plan = plan.with_layer(HedgeChoices(tuple(comparisons)))
             decision_result = replace(
                 decision_result.without_trades(plan.decision), is_reviewed=False, due_schedules=()
@@ -144,8 +157,7 @@ def hedge_instead(
 
 
 def compare_with_sale(
-    step: StepInput,
-    decision_result: DecisionResult,
+    context: HedgeContext,
     decision: Rebalance,
     sale_plan: Plan,
     drift: AssetDrift,
@@ -156,62 +168,46 @@ def compare_with_sale(
     sale costs the difference between the whole plan and the plan that remains beside the hedge,
     both on the step's pools.
     """
-    policy = futures_policy(step)
-    account = margin_account(step.snapshot)
-    if policy is None or policy.hedge_policy is None or account is None:
-        raise ValueError("a hedge needs [futures.hedge] and a margin account")
-    hedge_settings = policy.hedge_policy
-    empty_comparison = HedgeComparison(
-        drift.token,
-        excess,
-        ZERO,
-        ZERO,
-        ZERO,
-        ZERO,
-        ZERO,
-        ZERO,
-        ZERO,
-        ZERO,
-        hedge_settings.horizon_s,
-    )
+    step = context.step
+    hedge_policy = context.hedge_policy
     market = market_of(step.snapshot, drift.token)
     short = Short(0, "it has no futures market")
     if market is not None:
-        short = _sized_short(step, decision_result.drifts, drift, market, short_value)
+        short = _sized_short(context, drift, market, short_value)
     if market is None or not short.size_raw:
-        return replace(empty_comparison, reason=short.why), short
+        return _comparison_without_short(drift, excess, hedge_policy.horizon_s, short.why), short
     hedged_value = (
         -short.size_raw * market.index / quote_per_numeraire(step.snapshot, step.portfolio)
     )
     fees, funding, required_margin, capital_cost = short_costs(
         market,
         hedged_value,
-        hedge_settings.horizon_s,
-        margin_share(market, policy),
-        hedge_settings.capital_cost_bps,
+        hedge_policy.horizon_s,
+        margin_share(market, context.policy),
+        hedge_policy.capital_cost_bps,
     )
     basis_cost = max(ZERO, 1 - market.mark / market.index) * hedged_value
     plan_beside = _plan_beside_hedge(step, decision, sale_plan, drift, hedged_value)
-    saved_costs = _fees_and_impact(sale_plan)
+    saved_fees, saved_impact = _fees_and_impact(sale_plan)
+    saved_tax = _tax(context, sale_plan)
     order_gas_value = _order_gas_value(step.snapshot, step.portfolio, reference_prices(step))
     if plan_beside is not None:
-        saved_costs = tuple(  # type: ignore[assignment]
-            whole_cost - cost_beside
-            for whole_cost, cost_beside in zip(
-                saved_costs, _fees_and_impact(plan_beside), strict=True
-            )
-        )
-    saved_tax = _tax(step, sale_plan) - (ZERO if plan_beside is None else _tax(step, plan_beside))
-    comparison = replace(
-        empty_comparison,
+        fees_beside, impact_beside = _fees_and_impact(plan_beside)
+        saved_fees -= fees_beside
+        saved_impact -= impact_beside
+        saved_tax -= _tax(context, plan_beside)
+    comparison = HedgeComparison(
+        token=drift.token,
+        excess=excess,
         hedged_value=hedged_value,
-        sale_fees=saved_costs[0],
-        sale_impact=saved_costs[1],
+        sale_fees=saved_fees,
+        sale_impact=saved_impact,
         sale_tax=saved_tax,
         hedge_fees=fees + basis_cost + 2 * order_gas_value,
         hedge_funding=funding,
         capital_cost=capital_cost,
         required_margin=required_margin,
+        horizon_s=hedge_policy.horizon_s,
         reason=short.why,
     )
     limit_bps = step.limits.plan_cost_bps
@@ -223,9 +219,28 @@ def compare_with_sale(
             0, ""
         )
     chosen_comparison = with_choice(
-        comparison, hedged_value * hedge_settings.min_saving_bps / BPS, counts_income=False
+        comparison, hedged_value * hedge_policy.min_saving_bps / BPS, counts_income=False
     )
     return chosen_comparison, short
+
+
+def _comparison_without_short(
+    drift: AssetDrift, excess: Value, horizon_s: int, reason: str
+) -> HedgeComparison:
+    return HedgeComparison(
+        token=drift.token,
+        excess=excess,
+        hedged_value=ZERO,
+        sale_fees=ZERO,
+        sale_impact=ZERO,
+        sale_tax=ZERO,
+        hedge_fees=ZERO,
+        hedge_funding=ZERO,
+        capital_cost=ZERO,
+        required_margin=ZERO,
+        horizon_s=horizon_s,
+        reason=reason,
+    )
 
 
 def market_of(snapshot: Snapshot, token: str) -> PerpMarket | None:
@@ -272,25 +287,19 @@ def _smallest_short_fault(
 
 
 def _sized_short(
-    step: StepInput,
-    drifts: Sequence[AssetDrift],
-    drift: AssetDrift,
-    market: PerpMarket,
-    short_value: Value,
+    context: HedgeContext, drift: AssetDrift, market: PerpMarket, short_value: Value
 ) -> Short:
     """Return the short of a value, in whole lots, within every limit. Missing margin may be
     deposited from the wallet.
     """
-    policy = futures_policy(step)
-    account = margin_account(step.snapshot)
-    if policy is None or account is None:
-        return Short(0, "the margin account is not known")
+    step = context.step
+    drifts = context.drifts
+    policy = context.policy
+    account = context.account
     if block_reason := _no_short_reason(step, policy, drift, market):
         return Short(0, block_reason)
     if drift.max_bps is not None:
-        target_before_hedges_bps = dict(step.config(FuturesConfig).targets_before_hedges_bps).get(
-            drift.token, drift.target_bps
-        )
+        target_before_hedges_bps = step.config(FuturesConfig).target_before_hedges_bps(drift)
         max_short_value = (
             investable_total(drifts) * (drift.max_bps - target_before_hedges_bps) / BPS
         )
@@ -317,7 +326,7 @@ def _sized_short(
     short_raw = largest_short_raw(0)
     deposit_raw = 0
     if short_raw != wanted_size_raw and (
-        possible_deposit_raw := _deposit_raw(step, drifts, market, short_value)
+        possible_deposit_raw := _deposit_raw(context, market, short_value)
     ):
         funded_short_raw = largest_short_raw(possible_deposit_raw)
         if abs(funded_short_raw) > abs(short_raw):
@@ -340,18 +349,12 @@ def _no_short_reason(
     """Return why an asset may not be hedged in a market now at any size; empty if it may."""
     if any(hedge.token == drift.token for hedge in policy.hedges):
         return "it already has a hedge"
-    if not dict(step.config(FuturesConfig).targets_before_hedges_bps).get(
-        drift.token, drift.target_bps
-    ):
+    if not step.config(FuturesConfig).target_before_hedges_bps(drift):
         return "its target is 0 %"
-    if is_hedge_closed_lately(
-        step.snapshot, futures_policy(step), futures_state(step), drift.token
-    ):
+    if is_hedge_closed_lately(step.snapshot, policy, futures_state(step), drift.token):
         return "its last hedge was closed within one horizon"
     return (
-        cooldown_reason(
-            reopening_s(futures_policy(step), futures_state(step)), step.snapshot.head.timestamp_s
-        )
+        cooldown_reason(reopening_s(policy, futures_state(step)), step.snapshot.head.timestamp_s)
         or back_off_reason(step.snapshot, step.history, market.market)
         or step.snapshot.layer(FuturesReading).stale_reason()
         or no_opening_reason(market, policy)
@@ -359,34 +362,25 @@ def _no_short_reason(
     )
 
 
-def _deposit_raw(
-    step: StepInput, drifts: Sequence[AssetDrift], market: PerpMarket, short_value: Value
-) -> int:
+def _deposit_raw(context: HedgeContext, market: PerpMarket, short_value: Value) -> int:
     """Return the deposit for a short of this value, capped at the wallet's balance; an approved
     deposit is kept unchanged.
     """
-    policy = futures_policy(step)
-    account = margin_account(step.snapshot)
-    if policy is None or account is None or not policy.vault:
+    step = context.step
+    policy = context.policy
+    if not policy.vault:
         return 0
-    available_raw = depositable_raw(step, drifts)
-    if (
-        0
-        < (
-            approved_deposit_raw := vault_approval_raw(
-                step.snapshot, step.progress.spend_caps, policy
-            )
-        )
-        <= available_raw
-    ):
-        return approved_deposit_raw
+    available_raw = depositable_raw(step, context.drifts)
+    approved_raw = vault_approval_raw(step.snapshot, step.progress.spend_caps, policy)
+    if 0 < approved_raw <= available_raw:
+        return approved_raw
     required_margin = (
         short_value
         * quote_per_numeraire(step.snapshot, step.portfolio)
         * margin_share(market, policy)
         * DEPOSIT_MULTIPLE
     )
-    return min(available_raw, ceil_int(required_margin / account.collateral_unit_raw))
+    return min(available_raw, ceil_int(required_margin / context.account.collateral_unit_raw))
 
 
 def _plan_beside_hedge(
@@ -418,19 +412,15 @@ def _order_gas_value(
     return ORDER_GAS * snapshot.current_gas_price_wei * native_price
 
 
-def _tax(step: StepInput, plan: Plan) -> Value:
+def _tax(context: HedgeContext, plan: Plan) -> Value:
     """Return the tax on the gains that a plan realises, net of the year's losses, in numeraire base
     units; zero without [tax].
     """
-    policy = futures_policy(step)
-    if policy is None or policy.hedge_policy is None:
-        return ZERO
-    return sales.taxed_gain(step, plan) * policy.hedge_policy.tax_rate_bps / BPS
+    return sales.taxed_gain(context.step, plan) * context.hedge_policy.tax_rate_bps / BPS
 
 
 def _opening_plan(
-    step: StepInput,
-    drifts: Sequence[AssetDrift],
+    context: HedgeContext,
     comparison: HedgeComparison,
     short: Short,
     reason: str,
@@ -438,11 +428,11 @@ def _opening_plan(
     by_owner: bool = False,
 ) -> Plan:
     """Return the plan of the order that opens a hedge, or of the deposit needed first."""
-    policy = futures_policy(step)
-    account = margin_account(step.snapshot)
+    step = context.step
+    policy = context.policy
     market = market_of(step.snapshot, comparison.token)
-    if policy is None or account is None or market is None:
-        raise ValueError("a hedge needs a market and a margin account")
+    if market is None:
+        raise ValueError("a hedge needs a market")
     if short.deposit_raw:
         deposit = MarginDeposit(short.deposit_raw)
         layer_plan = FuturesPlan(
@@ -453,9 +443,11 @@ def _opening_plan(
             hedges=futures_state(step).hedges,
         )
         decision = AdjustFutures(
-            f"futures: margin is deposited for a hedge; {reason}", False, by_owner
+            f"futures: margin is deposited for a hedge; {reason}",
+            is_reducing=False,
+            by_owner=by_owner,
         )
-        return futures_plan(step, decision, layer_plan, account, tuple(drifts))
+        return futures_plan(step, decision, layer_plan, context.account, context.drifts)
     size_raw = short.size_raw
     order = market_order(market, size_raw, policy.limits.slippage_bps, is_reduce_only=False)
     now_s = step.snapshot.head.timestamp_s
@@ -465,16 +457,11 @@ def _opening_plan(
         OPEN_HEDGE,
         _comparison_text(step.portfolio, comparison),
         hedges=hedges_after_order(
-            step.snapshot,
-            futures_policy(step),
-            futures_state(step),
-            market.market,
-            size_raw,
-            hedge,
+            step.snapshot, policy, futures_state(step), market.market, size_raw, hedge
         ),
     )
     decision = AdjustFutures(f"futures: {reason}", is_reducing=False, by_owner=by_owner)
-    return futures_plan(step, decision, layer_plan, account, tuple(drifts))
+    return futures_plan(step, decision, layer_plan, context.account, context.drifts)
 
 
 def _comparison_text(portfolio: Portfolio, comparison: HedgeComparison) -> str:
@@ -498,10 +485,12 @@ def owner_hedge_plan(
         )
     if fault := futures_progress(step).hold_reason or futures_fault(step.snapshot, policy):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
+    account = margin_account(step.snapshot)
+    if account is None:
+        raise ValueError("a hedge needs a margin account")
+    context = HedgeContext(step, drifts, policy, policy.hedge_policy, account)
     drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
-    target_before_hedges_bps = dict(step.config(FuturesConfig).targets_before_hedges_bps).get(
-        token, drift.target_bps
-    )
+    target_before_hedges_bps = step.config(FuturesConfig).target_before_hedges_bps(drift)
     excess = drift.value - investable_total(drifts) * target_before_hedges_bps / BPS
     if excess <= 0:
         raise Refused(f"{label} is not above its target", remedy="see trimtab status")
@@ -514,14 +503,12 @@ def owner_hedge_plan(
             remedy="see trimtab status",
         ) from None
     short_value = excess * ratio_bps / BPS
-    comparison, short = compare_with_sale(
-        step, decision_result, decision, sale_plan, drift, excess, short_value
-    )
+    comparison, short = compare_with_sale(context, decision, sale_plan, drift, excess, short_value)
     if not short.size_raw:
         raise Refused(f"{label} cannot be hedged: {comparison.reason}", remedy="see trimtab margin")
     comparison = replace(comparison, is_hedged=True, reason="requested by the owner")
     plan = _opening_plan(
-        step, drifts, comparison, short, _comparison_text(step.portfolio, comparison), by_owner=True
+        context, comparison, short, _comparison_text(step.portfolio, comparison), by_owner=True
     )
     return plan.with_layer(HedgeChoices((comparison,)))
 
@@ -544,7 +531,7 @@ def owner_closing_plan(step: StepInput, decision_result: DecisionResult, token: 
             f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
         )
     reason = f"futures: the hedge of {label} is closed by the owner"
-    layer_plan = closing_plan(step.snapshot, futures_policy(step), hedge.market, reason)
+    layer_plan = closing_plan(step.snapshot, policy, hedge.market, reason)
     if not layer_plan.orders:
         raise Refused(
             "; ".join([reason, *layer_plan.refusal_texts]),
@@ -555,7 +542,7 @@ def owner_closing_plan(step: StepInput, decision_result: DecisionResult, token: 
         layer_plan,
         hedges=hedges_after_order(
             step.snapshot,
-            futures_policy(step),
+            policy,
             futures_state(step),
             hedge.market,
             size_raw,

@@ -55,9 +55,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     drift = next((asset_drift for asset_drift in drifts if asset_drift.token == hedge.token), None)
     if drift is None:
         return "its asset is not in the portfolio"
-    target_before_hedges_bps = dict(step.config(FuturesConfig).targets_before_hedges_bps).get(
-        hedge.token, drift.target_bps
-    )
+    target_before_hedges_bps = step.config(FuturesConfig).target_before_hedges_bps(drift)
     if not target_before_hedges_bps:
         return f"{drift.symbol} has no target"
     hedge_value = hedged_value(step.snapshot, step.portfolio, hedge)
