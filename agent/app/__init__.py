@@ -152,8 +152,9 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.settings.profiles import export_profile as export_profile
     from agent.app.settings.profiles import import_profile as import_profile
     from agent.app.settings.users import add_user as add_user
+    from agent.app.settings.users import end_token_access as end_token_access
     from agent.app.settings.users import list_users as list_users
-    from agent.app.settings.users import log_api_token as log_api_token
+    from agent.app.settings.users import record_token_added as record_token_added
     from agent.app.settings.users import remove_user as remove_user
     from agent.app.settings.users import user_log as user_log
     from agent.app.start.checks import doctor as doctor

@@ -411,7 +411,7 @@ def add(
         name, scope, parse_duration_s(expires, "--expires"), int(time.time())
     )
     document = {**token_record.document(int(time.time())), "token": token_text}
-    api.log_api_token(config, name, document["scopes"])
+    api.record_token_added(config, name, document["scopes"])
 
     def show() -> None:
         say(f"{name}: {', '.join(document['scopes'])}, until {document['expires']} UTC.")
@@ -457,7 +457,7 @@ def revoke(name: TokenName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson
     """Revokes a token at once; a running server refuses it from the next request on."""
     now_s = int(time.time())
     document = _token_file(config).revoke(name, now_s).document(now_s)
-    api.log_api_token(config, name)
+    api.end_token_access(config, name)
     emit(document, as_json, lambda: say(f"{name} is revoked."))
 
 

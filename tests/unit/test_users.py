@@ -261,7 +261,7 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     ("origin", "end", "reason"),
     [
         (ControlOrigin.DASHBOARD, users.remove_user, "its user was removed"),
-        (ControlOrigin.API, users.log_api_token, "its token was revoked"),
+        (ControlOrigin.API, users.end_token_access, "its token was revoked"),
     ],
 )
 def test_what_a_removed_user_or_a_revoked_token_has_queued_is_refused(
@@ -298,5 +298,5 @@ def test_the_devices_of_a_revoked_token_get_no_more_alerts_unless_a_user_has_its
         for device in devices:
             store.alerts.add_device(device)
         for name in ("ann", "ci"):
-            users.log_api_token(config, name)
+            users.end_token_access(config, name)
         assert store.alerts.devices() == (devices[0],)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from agent.accounting.export import format_utc
 from agent.errors import ConfigError, ErrorCode
@@ -113,7 +113,7 @@ def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
     user_store = _open_users(config)
     if not user_store.remove(name, _now_s()):
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
-    _refuse_controls(config, name, ControlOrigin.DASHBOARD, "its user was removed")
+    _end_access(config, name, ControlOrigin.DASHBOARD, "its user was removed")
     return {"removed": name, "remaining": len(user_store.users())}
 
 
@@ -133,17 +133,22 @@ def user_log(config: ConfigSource, limit: int) -> UserLogDocument:
     }
 
 
-def log_api_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) -> None:
-    """Record in the audit log that a token of the API was added with these scopes or, without
-    scopes, revoked. What a revoked token has queued is refused, and its devices get no more alerts.
+def record_token_added(config: ConfigSource, name: str, scopes: Sequence[str]) -> None:
+    """Record in the audit log that a token of the API was added with these scopes."""
+    event = UserEvent(_now_s(), UserEventKind.TOKEN_ADDED, name, "", " ".join(scopes))
+    _open_users(config).record(event)
+
+
+def end_token_access(config: ConfigSource, name: str) -> None:
+    """Record in the audit log that a token of the API was revoked. What it has queued is refused,
+    and its devices get no more alerts.
     """
-    event_kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
-    _open_users(config).record(UserEvent(_now_s(), event_kind, name, "", " ".join(scopes)))
-    if not scopes:
-        _refuse_controls(config, name, ControlOrigin.API, "its token was revoked")
+    event = UserEvent(_now_s(), UserEventKind.TOKEN_REVOKED, name, "", "")
+    _open_users(config).record(event)
+    _end_access(config, name, ControlOrigin.API, "its token was revoked")
 
 
-def _refuse_controls(config: ConfigSource, name: str, origin: ControlOrigin, reason: str) -> None:
+def _end_access(config: ConfigSource, name: str, origin: ControlOrigin, reason: str) -> None:
     """Refuse the queued controls of a user or token, and remove the devices of that name, unless it
     is that of a user.
     """
@@ -181,9 +186,15 @@ def known_users(file: str) -> dict[int, tuple[str, bool]]:
     return {user.id: (user.name, user.read_only) for user in UserStore(Path(file)).users()}
 
 
-def login(file: str, name: str, password: str, code: str, address: str) -> dict[str, Any]:
-    """Check a login: `user` is the id on success, else None, and `locked_s` the remaining seconds
-    of a lock-out.
+class LoginCheck(TypedDict):
+    """`user` is the id on success, else None; `locked_s` the remaining seconds of a lock-out."""
+
+    user: int | None
+    locked_s: int
+
+
+def login(file: str, name: str, password: str, code: str, address: str) -> LoginCheck:
+    """Check a login.
 
     Each attempt counts before it is checked, an unknown name takes as long as a wrong password, and
     a code is accepted once.
@@ -200,6 +211,7 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
         None,
     )
     password_matches = False
+    # one character beyond the limit, so that no cut password equals one of the longest
     with suppress(argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         password_matches = argon2.PasswordHasher().verify(
             DUMMY_HASH if user is None else user.password_hash, password[: MAX_PASSWORD_LENGTH + 1]
