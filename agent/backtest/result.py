@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,7 +220,7 @@ class DelistedHolding:
     share: Fraction | None
 
 
-def _empty_array() -> NDArray[np.float64]:
+def _empty_array() -> Floats:
     return np.empty(0)
 
 
@@ -260,9 +261,9 @@ class SimulationResult:
     numeraire: str
     decimals: int
     times_s: NDArray[np.int64]
-    equity: NDArray[np.float64]
-    hold_equity: NDArray[np.float64]
-    weights: NDArray[np.float64]
+    equity: Floats
+    hold_equity: Floats
+    weights: Floats
     rebalances: tuple[RebalanceRecord, ...]
     final_value: Value
     hold_value: Value
@@ -285,9 +286,9 @@ class SimulationResult:
     transfers: tuple[AppliedTransfer, ...] = ()
     twr: float = 0.0
     hold_twr: float = 0.0
-    prices: NDArray[np.float64] = field(default_factory=_empty_array)
-    targets: NDArray[np.float64] = field(default_factory=_empty_array)
-    bands: NDArray[np.float64] = field(default_factory=_empty_array)
+    prices: Floats = field(default_factory=_empty_array)
+    targets: Floats = field(default_factory=_empty_array)
+    bands: Floats = field(default_factory=_empty_array)
     lot_rule: str = "fifo"
     yearly_gains: tuple[YearGain, ...] = ()
     dated_gains: tuple[tuple[int, Value], ...] = ()
@@ -311,9 +312,6 @@ class SimulationResult:
             market_parameters.get("gas_price_wei") != "0"
             or market_parameters.get("data_fee_wei", "0") != "0"
         )
-
-
-BarValues = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,12 +341,12 @@ class PortfolioPaths:
     portfolio's assets.
     """
 
-    equity: BarValues
-    hold_equity: BarValues
-    weights: BarValues
-    prices: BarValues
-    targets: BarValues
-    bands: BarValues
+    equity: Floats
+    hold_equity: Floats
+    weights: Floats
+    prices: Floats
+    targets: Floats
+    bands: Floats
 
 
 def _shares(asset_values: Floats) -> Floats:
@@ -358,6 +356,11 @@ def _shares(asset_values: Floats) -> Floats:
         asset_values, row_totals, out=np.zeros_like(asset_values), where=row_totals > 0
     )
     return shares
+
+
+def _bar_ranges(start_bars: Sequence[int], bar_count: int) -> list[slice]:
+    """Return the bars from each start to the next, from the last to the end."""
+    return [slice(start, end) for start, end in pairwise((*start_bars, bar_count))]
 
 
 def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands]) -> PortfolioPaths:
@@ -371,9 +374,8 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
     equity = np.empty(table.bar_count)
     hold_equity = np.empty(table.bar_count)
     token_values = np.empty((table.bar_count, len(tokens)))
-    end_bars = [*(record.bar for record in holdings_records[1:]), table.bar_count]
-    for record, end_bar in zip(holdings_records, end_bars, strict=True):
-        bar_range = slice(record.bar, end_bar)
+    record_ranges = _bar_ranges([record.bar for record in holdings_records], table.bar_count)
+    for record, bar_range in zip(holdings_records, record_ranges, strict=True):
         token_values[bar_range] = (
             np.array([float(record.balances[token.address]) for token in tokens])
             / base_units_per_coin
@@ -396,11 +398,8 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
     asset_values = token_values[:, : len(asset_addresses)]
     targets = np.full((table.bar_count, len(asset_addresses)), np.nan)
     bands = np.full((table.bar_count, len(asset_addresses), 2), np.nan)
-    end_bars = [*(later_bands.bar for later_bands in bands_by_step[1:]), table.bar_count][
-        : len(bands_by_step)
-    ]
-    for step_bands, end_bar in zip(bands_by_step, end_bars, strict=True):
-        bar_range = slice(step_bands.bar, end_bar)
+    step_ranges = _bar_ranges([step_bands.bar for step_bands in bands_by_step], table.bar_count)
+    for step_bands, bar_range in zip(bands_by_step, step_ranges, strict=True):
         targets[bar_range] = [step_bands.targets.get(token, 0.0) for token in asset_addresses]
         bands[bar_range] = [
             step_bands.bands.get(token, (np.nan, np.nan)) for token in asset_addresses
@@ -478,7 +477,7 @@ def premium_of_simulation(
 
 
 class SimulatedTaxRuns:
-    """Cache of the tax run over the simulation's ledger, renewed when the ledger changes."""
+    """Tax runs over the simulation's ledger; the newest is kept until the ledger changes."""
 
     def __init__(
         self, store: Store, portfolio: Portfolio, tax_rule: TaxRule, *, is_needed: bool = False
@@ -497,24 +496,20 @@ class SimulatedTaxRuns:
         """Return the tax state for the gain of a plan; None if nothing depends on it."""
         if not self._is_needed:
             return None
-        ledger_version = self._store.ledger.version()
-        if self._tax_run is None or ledger_version != self._ledger_version:
-            self._tax_run = self._run_tax_lots()
-            self._ledger_version = ledger_version
-        year_gain = self._tax_run.realised_gain(year_start_s(now_s))
+        tax_run = self._newest_run()
         return TaxInputs(
-            self._rule.method,
-            "",
-            Fraction(1),
-            self._tax_run.open_lots(),
-            year_gain,
-            self._rule.year_limit,
-            self._rule.rate_bps,
+            method=self._rule.method,
+            currency="",
+            rate=Fraction(1),
+            lots=tax_run.open_lots(),
+            realised_gain=tax_run.realised_gain(year_start_s(now_s)),
+            year_limit=self._rule.year_limit,
+            tax_rate_bps=self._rule.rate_bps,
         )
 
     def yearly_gains(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
         """Return the gain of every calendar year from the first time to the last."""
-        tax_run = self._run_tax_lots()
+        tax_run = self._newest_run()
         year_spans = calendar_periods("year", from_s, until_s)
         return tuple(
             YearGain(
@@ -525,8 +520,15 @@ class SimulatedTaxRuns:
 
     def dated_gains(self) -> tuple[tuple[int, Value], ...]:
         """Return (chain time, gain less loss) of each disposal."""
-        disposals = self._run_tax_lots().disposals
+        disposals = self._newest_run().disposals
         return tuple((disposal.disposed_s, disposal.gain) for disposal in disposals)
+
+    def _newest_run(self) -> TaxLotRun:
+        ledger_version = self._store.ledger.version()
+        if self._tax_run is None or ledger_version != self._ledger_version:
+            self._tax_run = self._run_tax_lots()
+            self._ledger_version = ledger_version
+        return self._tax_run
 
     def _run_tax_lots(self) -> TaxLotRun:
         ledger_entries = [
