@@ -38,6 +38,7 @@ def plan_within_daily_loss(
     if fits_daily_loss(step, whole_plan):
         if not step.progress.spend_caps:
             return whole_plan
+        # this cycle's approvals are of a part if the trade without them did not fit
         return _with_part_in_reason(step, decision, whole_plan, whole_plan)
     partial_plan = whole_plan
     partial_loss = worst_case_loss(step, whole_plan)
@@ -101,10 +102,10 @@ def daily_loss_left(step: StepInput) -> Value | None:
     """
     if step.history.budgets.unknown_reason:
         return None
-    return _daily_loss_left(step, automatic_deposits_value(step.history.cash_flows))
+    return _loss_left_beside_deposits(step, automatic_deposits_value(step.history.cash_flows))
 
 
-def _daily_loss_left(step: StepInput, new_deposits_value: Value = Fraction(0)) -> Value | None:
+def _loss_left_beside_deposits(step: StepInput, new_deposits_value: Value) -> Value | None:
     """Return the remainder of limits.daily_loss, of the portfolio without new deposits, after the
     known losses; None without a limit.
     """
@@ -120,7 +121,7 @@ def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     it.
     """
     history = step.history
-    loss_left = _daily_loss_left(step)
+    loss_left = _loss_left_beside_deposits(step, Fraction(0))
     if loss_left is None or history.budgets.unknown_reason != history.budgets.unpriced_falls_reason:
         return None
     native_price = reference_prices(step).price_by_token.get(

@@ -33,7 +33,7 @@ def order_end_reasons(
     snapshot: Snapshot, policy: FuturesPolicy | None, state: FuturesState, cloids: Collection[str]
 ) -> dict[str, str]:
     """Return why each of these orders that still rest ends, by client order id; without those that
-    are to rest on.
+    are to rest on. While the account is unknown, each of `cloids` has that reason.
     """
     account = margin_account(snapshot)
     if account is None or policy is None:
