@@ -266,19 +266,27 @@ def changed_steps() -> Iterator[str]:
 
 
 def write_masters() -> None:
-    """Rewrite help, scene and plans. Recorded steps stay, since old records must keep their decisions."""
-    for name in ("help", "json"):
-        shutil.rmtree(GOLDEN / name, ignore_errors=True)
-        (GOLDEN / name).mkdir(parents=True)
-    for name, text in help_texts().items():
-        (GOLDEN / "help" / name).write_text(text)
-    runs = [run_scene(wait_s) for wait_s in START_DELAYS_S]
-    for name in runs[0]:
-        common_document = reduce(common_values, (run[name] for run in runs))
-        (GOLDEN / "json" / name).write_text(
-            json.dumps(common_document, indent=1, sort_keys=True) + "\n"
-        )
-    (GOLDEN / "plans.txt").write_text("\n".join(describe_plans()) + "\n")
+    """Rewrite help, scene and plans. Recorded steps stay, since old records must keep their decisions.
+
+    The files are replaced at the end: a run that is stopped changes none.
+    """
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        written = Path(temporary_folder)
+        for name in ("help", "json"):
+            (written / name).mkdir()
+        for name, text in help_texts().items():
+            (written / "help" / name).write_text(text)
+        runs = [run_scene(wait_s) for wait_s in START_DELAYS_S]
+        for name in runs[0]:
+            common_document = reduce(common_values, (run[name] for run in runs))
+            (written / "json" / name).write_text(
+                json.dumps(common_document, indent=1, sort_keys=True) + "\n"
+            )
+        plans_text = "\n".join(describe_plans()) + "\n"
+        for name in ("help", "json"):
+            shutil.rmtree(GOLDEN / name, ignore_errors=True)
+            shutil.copytree(written / name, GOLDEN / name)
+    (GOLDEN / "plans.txt").write_text(plans_text)
 
 
 def compare_with_masters() -> list[str]:
