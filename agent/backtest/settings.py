@@ -136,35 +136,47 @@ def apply_transfer(
     all `assets` change in proportion to the holdings. Raises
     ConfigError for a withdrawal of everything.
     """
-    balances_after = dict(balances)
     total_value = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
     if transfer_value <= -total_value:
         raise ConfigError(
             "--flow: a withdrawal is not below the portfolio's value",
             "withdraw less",
         )
-    remaining_value = transfer_value
-    paying_tokens = [token for token in assets if balances[token] > 0]
     if transfer_mode == IN_NUMERAIRE:
-        if transfer_value > 0:
-            balances_after[numeraire] += floor_int(transfer_value / prices[numeraire])
-            return balances_after
-        paid_raw = min(balances[numeraire], ceil_int(-transfer_value / prices[numeraire]))
-        balances_after[numeraire] -= paid_raw
-        remaining_value = min(Fraction(0), transfer_value + paid_raw * prices[numeraire])
-        paying_tokens = [
-            token for token, raw in balances_after.items() if token != numeraire and raw > 0
-        ]
-    tokens_value = sum(
-        (balances_after[token] * prices[token] for token in paying_tokens), Fraction(0)
-    )
-    if remaining_value and tokens_value:
-        for token in paying_tokens:
-            balances_after[token] = max(
-                0,
-                balances_after[token]
-                + floor_int(balances_after[token] * remaining_value / tokens_value),
-            )
+        return _apply_in_numeraire(balances, prices, transfer_value, numeraire)
+    return _apply_pro_rata(balances, prices, transfer_value, assets)
+
+
+def _apply_in_numeraire(
+    balances: Mapping[str, int],
+    prices: Mapping[str, Price],
+    transfer_value: Value,
+    numeraire: str,
+) -> dict[str, int]:
+    balances_after = dict(balances)
+    if transfer_value > 0:
+        balances_after[numeraire] += floor_int(transfer_value / prices[numeraire])
+        return balances_after
+    paid_raw = min(balances[numeraire], ceil_int(-transfer_value / prices[numeraire]))
+    balances_after[numeraire] -= paid_raw
+    shortfall_value = min(Fraction(0), transfer_value + paid_raw * prices[numeraire])
+    other_tokens = [token for token in balances if token != numeraire]
+    return _apply_pro_rata(balances_after, prices, shortfall_value, other_tokens)
+
+
+def _apply_pro_rata(
+    balances: Mapping[str, int],
+    prices: Mapping[str, Price],
+    transfer_value: Value,
+    tokens: Collection[str],
+) -> dict[str, int]:
+    """Return the balances after a transfer in proportion to the holdings of `tokens`."""
+    balances_after = dict(balances)
+    tokens_value = sum((balances[token] * prices[token] for token in tokens), Fraction(0))
+    if transfer_value and tokens_value:
+        for token in tokens:
+            change_raw = floor_int(balances[token] * transfer_value / tokens_value)
+            balances_after[token] = max(0, balances[token] + change_raw)
     return balances_after
 
 
