@@ -85,6 +85,7 @@ def end_reason(
 def _is_beyond_bound(order: RestingOrder, market: PerpMarket, slippage_bps: int) -> bool:
     order_value = abs(order.size_raw) * order.price
     bound_raw = index_bound_raw(market, order.size_raw, slippage_bps)
+    # the bound is rounded against the order by less than 1
     return order_value > bound_raw + 1 if order.size_raw > 0 else order_value < bound_raw - 1
 
 
