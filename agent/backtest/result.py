@@ -303,15 +303,8 @@ class SimulationResult:
     health_changes: tuple[HealthRecord, ...] = ()
     final_health: tuple[HealthRecord, ...] = ()
     loss: BacktestLoss | None = None
-
-    @property
-    def is_gas_counted(self) -> bool:
-        """True if gas or data had a price. Without one, the gas total of zero is meaningless."""
-        market_parameters = dict(self.parameters)
-        return (
-            market_parameters.get("gas_price_wei") != "0"
-            or market_parameters.get("data_fee_wei", "0") != "0"
-        )
+    is_gas_counted: bool = True
+    """True if gas or data had a price. Without one, the gas total of zero is meaningless."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -606,6 +606,7 @@ class SimulationRun:
             dated_gains=tax_runs.dated_gains() if spec.tax.rate_bps else (),
             futures_yearly_gains=futures_yearly_gains(world),
             parameters=parameter_texts(world.settings),
+            is_gas_counted=world.settings.gas_price_wei != 0 or world.settings.data_fee_wei != 0,
             policy_json=codec.dumps(spec.policy),
             premium=(
                 premium_of_simulation(world, paths, rebalances) if world.venue is None else None
