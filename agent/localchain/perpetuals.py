@@ -110,7 +110,10 @@ class LocalPerps:
         self.chain = chain
         self.collateral_token = chain.tokens[collateral_symbol]
         self.markets: dict[str, LocalPerpMarket] = {}
-        self.addresses = self._deploy_protocol()
+        self._quote_owner = self._highest_next_deployer()
+        quote_address = self._deploy_quote()
+        self._factory = self._deploy_factory()
+        self.addresses = self._deploy_protocol(quote_address)
         for perp_spec in markets:
             self._add_market(perp_spec)
         chain.node.mine_at(chain.now_s() + MARK_HISTORY_S)
@@ -154,16 +157,15 @@ class LocalPerps:
         self._send(address, contract_name, "initialize", *arguments)
         return address
 
-    def _deploy_protocol(self) -> PerpAddresses:
+    def _deploy_factory(self) -> Contract:
+        """Deploy Uniswap's factory of the virtual pools."""
+        artifact = npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS_MANIFEST)
+        return self.chain.contract(self.chain.deploy(artifact), artifact)
+
+    def _deploy_protocol(self, quote_address: str) -> PerpAddresses:
         """Deploy and connect the core contracts."""
         collateral_unit = self.collateral_token.unit
-        quote_address = self._deploy_quote()
-        factory_address = self.chain.deploy(
-            npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS_MANIFEST)
-        )
-        self._factory = self.chain.contract(
-            factory_address, npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS_MANIFEST)
-        )
+        factory_address = self._factory.address
         clearing_house_config = self._deploy_initialised("ClearingHouseConfig")
         market_registry = self._deploy_initialised("MarketRegistry", factory_address, quote_address)
         order_book = self._deploy_initialised("OrderBook", market_registry)
@@ -231,9 +233,9 @@ class LocalPerps:
             delegate_approval,
         )
 
-    def _deploy_quote(self) -> str:
-        """Deploy the virtual quote token from the account that gives it the highest address,
-        because every virtual base token must sort below it (MR_IB).
+    def _highest_next_deployer(self) -> str:
+        """Return the account whose next contract has the highest address. It deploys the virtual
+        quote token, because every virtual base token must sort below it (MR_IB).
         """
 
         def next_address(deployer: str) -> int:
@@ -245,7 +247,9 @@ class LocalPerps:
             for deployer in self.chain.accounts
             if deployer.address != self.chain.wallet.address
         ]
-        self._quote_owner = max(deployer_addresses, key=next_address)
+        return max(deployer_addresses, key=next_address)
+
+    def _deploy_quote(self) -> str:
         quote_address = self.chain.deploy(perp_artifact("QuoteToken"), sender=self._quote_owner)
         quote_functions = self.contract(quote_address, "QuoteToken").functions
         self.chain.send(quote_functions.initialize("vUSD", "vUSD"), self._quote_owner)
