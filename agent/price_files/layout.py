@@ -30,6 +30,8 @@ SYMBOL_NAMES = (
 )  # fmt: skip
 CLOSE_NAMES = ("close", "closeprice", "closingprice", "price", "last", "lastprice")
 BAR_NAMES = ("open", "high", "low")
+INDEX_NAMES = ("unnamed0", "index")
+"""Names of a column that counts rows, as pandas writes it."""
 _UNITS = ("usd", "usdt", "usdc", "eur", "gbp")
 _ADJUSTED = "adjclose"
 FIELD_NAMES = frozenset(
@@ -105,18 +107,22 @@ def read_layout(table: CellTable, file_name: str) -> tuple[PriceLayout, CellTabl
     if table.header is None:
         return _headerless_layout(len(first_rows[0]), file_name), table
     names = table.header
-    if (field_names := _two_line_names(names, first_rows)) is not None:
-        names = field_names
+    field_columns: frozenset[int] = frozenset()
+    if (two_line_header := _two_line_header(names, first_rows)) is not None:
+        names, field_columns = two_line_header
         header_lines = 2 if _is_index_line(first_rows[1]) else 1
         first_rows = first_rows[header_lines:]
         for _ in range(header_lines):
             next(rows)
-    return _Header(names, first_rows, file_name).layout(), table
+    return _Header(names, first_rows, file_name, field_columns).layout(), table
 
 
-def _two_line_names(names: Sequence[str], first_rows: Sequence[Row]) -> tuple[str, ...] | None:
+def _two_line_header(
+    names: Sequence[str], first_rows: Sequence[Row]
+) -> tuple[tuple[str, ...], frozenset[int]] | None:
     """Return one name for each column of a header in two lines, fields and tickers in either order
-    (yfinance); None if it is none. A close has its ticker as a name, other fields both.
+    (yfinance), and the columns of fields other than closes; None if it is none. A close has its
+    ticker as a name, other fields both.
     """
     if len(first_rows) < 2:  # the second line, and data
         return None
@@ -128,13 +134,15 @@ def _two_line_names(names: Sequence[str], first_rows: Sequence[Row]) -> tuple[st
     if any(is_number(cell) for cell in second[1:]):
         return None
     fields, tickers = lines if are_fields[0] else lines[::-1]
-    return (
-        "time",
-        *(
-            ticker if normalized_name(field) == "close" else f"{field} of {ticker}"
-            for field, ticker in zip(fields[1:], tickers[1:], strict=True)
-        ),
-    )
+    column_names = ["time"]
+    field_columns = set()
+    for column, (field, ticker) in enumerate(zip(fields[1:], tickers[1:], strict=True), start=1):
+        if normalized_name(field) == "close":
+            column_names.append(ticker)
+        else:
+            column_names.append(f"{field} of {ticker}")
+            field_columns.add(column)
+    return tuple(column_names), frozenset(field_columns)
 
 
 def _is_index_line(row: Row) -> bool:
@@ -167,13 +175,22 @@ high, open, close (Coinbase); open, close, high, low (Bitfinex, KuCoin).
 
 
 class _Header:
-    """A header with its first rows."""
+    """A header with its first rows. `field_columns` are those of a header in two lines that hold
+    other fields than closes.
+    """
 
-    def __init__(self, names: Sequence[str], first_rows: Sequence[Row], file_name: str) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        first_rows: Sequence[Row],
+        file_name: str,
+        field_columns: frozenset[int],
+    ) -> None:
         self._names = names
         self._keys = [normalized_name(name) for name in names]
         self._rows = first_rows
         self._file_name = file_name
+        self._field_columns = field_columns
 
     def layout(self) -> PriceLayout:
         """Return the layout. Raises ConfigError."""
@@ -196,14 +213,10 @@ class _Header:
                 "has a column of symbols but no column close",
                 "rename the column of closing prices to close",
             )
-        bar_columns = [self._column(name) for name in BAR_NAMES]
-        bars = None
-        if None not in bar_columns:
-            open_column, high_column, low_column = (column or 0 for column in bar_columns)
-            bars = BarColumns(open_column, high_column, low_column, close_column)
         volume_column = self._column("volume")
         read_columns = {
-            time_column, clock_column, symbol_column, close_column, volume_column, *bar_columns,
+            time_column, clock_column, symbol_column, close_column, volume_column,
+            *map(self._column, BAR_NAMES),
         }  # fmt: skip
         return PriceLayout(
             LayoutForm.SINGLE if symbol_column is None else LayoutForm.LONG,
@@ -212,10 +225,18 @@ class _Header:
             symbol_column,
             clock_column,
             volume_column,
-            bars,
+            self._bar_columns(close_column),
             self._keys[time_column] in END_NAMES,
             self._unused_names(read_columns),
         )
+
+    def _bar_columns(self, close_column: int) -> BarColumns | None:
+        open_column = self._column("open")
+        high_column = self._column("high")
+        low_column = self._column("low")
+        if open_column is None or high_column is None or low_column is None:
+            return None
+        return BarColumns(open_column, high_column, low_column, close_column)
 
     def _wide_layout(self, time_column: int, clock_column: int | None) -> PriceLayout:
         columns = [
@@ -236,11 +257,10 @@ class _Header:
                 if len(field_columns) < len(columns)
                 else f"name the columns {_LONG_FORM}; without symbol the file's name counts",
             )
-        is_two_line = [" of " in self._names[column] for column in columns]
         symbol_columns = [
             column
-            for column, is_field in zip(columns, is_two_line, strict=True)
-            if column not in field_columns and not is_field
+            for column in columns
+            if column not in field_columns and column not in self._field_columns
         ]
         symbols = [file_symbol(self._names[column]) for column in symbol_columns]
         for symbol in symbols:
@@ -270,7 +290,7 @@ class _Header:
         if candidates:
             self._require_one_time(candidates)
             return candidates[0]
-        is_index = self._keys[0] in ("", "unnamed0", "index")
+        is_index = self._keys[0] in ("", *INDEX_NAMES)
         if is_index and self._is_time_column(0):
             return 0
         named = [column for column, key in enumerate(self._keys) if key in TIME_NAMES]
@@ -338,7 +358,7 @@ class _Header:
 
     def _is_counter(self, column: int, name: str) -> bool:
         """Return True for a column without a name that counts rows, as pandas writes it."""
-        is_nameless = not name or normalized_name(name) in ("unnamed0", "index")
+        is_nameless = not name or normalized_name(name) in INDEX_NAMES
         if not is_nameless or not all(isinstance(row[column], int | str) for row in self._rows):
             return False
         texts = [cell_text(row[column]) for row in self._rows]

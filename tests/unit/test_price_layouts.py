@@ -391,6 +391,13 @@ def test_a_column_that_does_not_count_rows_is_no_index(header: str, tmp_path: Pa
         read_closes(save(tmp_path, "a.csv", lines(header, rows)))
 
 
+@pytest.mark.parametrize("name", ["close of ETH", "Volume of BTC", "ETH of Kraken"])
+def test_column_whose_name_holds_of__one_header_line_is_refused(name: str, tmp_path: Path) -> None:
+    rows = [f"{bar.at()},{bar.close},{bar.close}" for bar in candles(1, 3)]
+    with pytest.raises(ConfigError, match="not a plain name"):
+        read_closes(save(tmp_path, "a.csv", lines(f"time,BTC,{name}", rows)))
+
+
 def test_a_variant_that_is_read_wrong_would_be_noticed(tmp_path: Path) -> None:
     """The comparison above fails for a file with one other close."""
     bars = candles(1)
