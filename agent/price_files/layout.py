@@ -41,7 +41,7 @@ FIELD_NAMES = frozenset(
 TRADE_NAMES = frozenset({"side", "takerside", "isbuyermaker", "tickdirection"})
 LONGEST_BAR_S = 32 * 86_400
 """Longest time between the start and the end of a bar: a month."""
-SHOWN_ROWS = 8
+SAMPLE_ROWS = 8
 """Rows by which a layout is recognised."""
 _LONG_FORM = "time,symbol,close"
 _PAIR_SIGNS = re.compile(r"[/:]")
@@ -100,7 +100,7 @@ def read_layout(table: CellTable, file_name: str) -> tuple[PriceLayout, CellTabl
     """Return the layout of a table, and the table from its first row of data. Raises ConfigError
     that shows the header and the change to make.
     """
-    first_rows, rows = table.split_rows(SHOWN_ROWS)
+    first_rows, rows = table.split_rows(SAMPLE_ROWS)
     table = replace(table, rows=rows)
     if not first_rows:
         raise ConfigError(f"{file_name}: is empty: it has a header, but no rows", "add prices")
