@@ -302,6 +302,14 @@ def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store:
     assert store.layer_repository(StrategyStore).ledger().transfers == ()
 
 
+def test_ledger__booking_of_an_unrecorded_transfer_has_no_transfer_id(store: Store) -> None:
+    strategy_store = store.layer_repository(StrategyStore)
+    strategy_store.record_bookings(books_of(brought_up(shared())).unstored_bookings, 0)
+    unrecorded = StrategyBooking("flow without a record 0", StrategyBookingKind.FLOW, 2, 3, ())
+    assert strategy_store.record_bookings((unrecorded,), 1)
+    assert strategy_store.ledger().bookings[-1] == unrecorded
+
+
 def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_brings_another(store: Store) -> None:
     opened = books_of(brought_up(shared())).unstored_bookings
     store.layer_repository(StrategyStore).record_bookings(opened, 0)

@@ -106,6 +106,14 @@ class StrategyBookingKind(Enum):
     RESPLIT = "change"
 
 
+_TRANSFER_PREFIX = "flow "
+
+
+def transfer_source(transfer_id: int) -> str:
+    """Return the source of the booking of a recorded external transfer."""
+    return f"{_TRANSFER_PREFIX}{transfer_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class StrategyBooking:
     """One change in the holdings of strategies: (strategy, token or STRATEGY_UNITS, signed base
@@ -122,6 +130,12 @@ class StrategyBooking:
     changes: tuple[tuple[str, str, int], ...]
     requesters: tuple[str, ...] = ()
     costs: tuple[tuple[str, Fraction], ...] = ()
+
+    @property
+    def transfer_id(self) -> int:
+        """Id of the recorded external transfer; 0 if it books anything else."""
+        id_text = self.source.removeprefix(_TRANSFER_PREFIX)
+        return int(id_text) if id_text != self.source and id_text.isdecimal() else 0
 
 
 @dataclass(frozen=True, slots=True)

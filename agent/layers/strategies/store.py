@@ -217,7 +217,7 @@ def _fold_transfers(db: Connection) -> None:
             change_raw_by_key[strategy_name, token] = (
                 change_raw_by_key.get((strategy_name, token), 0) + change_raw
             )
-    transfer_ids = [_transfer_id(booking.source) for _, booking in old_bookings]
+    transfer_ids = [booking.transfer_id for _, booking in old_bookings]
     database.write_facts(
         db, {BOOKED_TO_TRANSFER: max([database.fact_number(db, BOOKED_TO_TRANSFER), *transfer_ids])}
     )
@@ -246,10 +246,6 @@ def _fold_transfers(db: Connection) -> None:
     )
 
 
-def _transfer_id(source: str) -> int:
-    return int(source.removeprefix("flow ")) if source.startswith("flow ") else 0
-
-
 def _unbooked_intents(
     db: Connection, bookings: Sequence[StrategyBooking], after_seq: int
 ) -> tuple[Intent, ...]:
@@ -276,7 +272,7 @@ def _unbooked_transfers(
 ) -> tuple[ExternalTransfer, ...]:
     if not bookings:
         return ()
-    booked_ids = [_transfer_id(booking.source) for booking in bookings]
+    booked_ids = [booking.transfer_id for booking in bookings]
     return balances.transfers_after(db, max([after_seq, *booked_ids]))
 
 

@@ -34,6 +34,7 @@ from agent.layers.strategies.state import (
     StrategyHealth,
     StrategyLedger,
     StrategyState,
+    transfer_source,
 )
 from agent.model import (
     ExternalTransfer,
@@ -448,7 +449,9 @@ def _balance_events(
                 (block, tx_hash, StrategyBookingKind.FLOW, asset_changes(tx_changes), None)
             )
     for index, transfer in enumerate((*ledger.transfers, *new_transfers)):
-        source = f"flow {transfer.id}" if transfer.id else f"{UNRECORDED_TRANSFER_SOURCE} {index}"
+        source = (
+            transfer_source(transfer.id) if transfer.id else f"{UNRECORDED_TRANSFER_SOURCE} {index}"
+        )
         events.append(
             (
                 transfer.block,
