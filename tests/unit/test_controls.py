@@ -247,6 +247,11 @@ def test_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None
         ensure_secret(file)
 
 
+def test_secret_that_cannot_be_written__error_says_written(tmp_path: Path) -> None:
+    with pytest.raises(OperatorNeeded, match=r"trimtab\.db\.secret cannot be written: "):
+        ensure_secret(tmp_path / "absent" / "trimtab.db")
+
+
 def test_processes_that_begin_at_once_agree_on_the_secret(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(4) as pool:
         assert len(set(pool.map(ensure_secret, [tmp_path / "trimtab.db"] * 16))) == 1

@@ -34,10 +34,10 @@ def ensure_secret(store_file: Path) -> bytes:
     try:
         _write_secret(path)
     except OSError as error:
-        raise _secret_error(path, str(error)) from error
+        raise _secret_error(path, "written", str(error)) from error
     secret = find_secret(store_file)
     if secret is None:
-        raise _secret_error(path, "it was removed")
+        raise _secret_error(path, "read", "it was removed")
     return secret
 
 
@@ -57,7 +57,7 @@ def find_secret(store_file: Path) -> bytes | None:
             )
         secret = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise _secret_error(path, str(error)) from error
+        raise _secret_error(path, "read", str(error)) from error
     if len(secret) != SECRET_BYTES:
         raise OperatorNeeded(
             f"{path} does not hold {SECRET_BYTES} bytes", _REMEDY, code=ErrorCode.FILE
@@ -71,8 +71,8 @@ _REMEDY = (
 )
 
 
-def _secret_error(path: Path, reason: str) -> OperatorNeeded:
-    return OperatorNeeded(f"{path} cannot be read: {reason}", _REMEDY, code=ErrorCode.FILE)
+def _secret_error(path: Path, action: str, reason: str) -> OperatorNeeded:
+    return OperatorNeeded(f"{path} cannot be {action}: {reason}", _REMEDY, code=ErrorCode.FILE)
 
 
 def _write_secret(path: Path) -> None:
