@@ -91,7 +91,8 @@ _FIELD_SUFFIXES = {
 class LimitSpec:
     """One key of [limits].
 
-    `initial_value` is its value in a new config, in dollars for unit COINS; `comment` its comment there.
+    `initial_value` is its value in a new config, for unit COINS whole dollars or "off"; `comment` its
+    comment there.
     `default` is the value of an absent key (empty: the key is required). A limit above
     `ceiling_bps`, or off, must be named in limits.i_accept. A limit that `binds_exits` may refuse an
     exit, so that a control may not tighten it (T28).

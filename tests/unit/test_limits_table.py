@@ -92,6 +92,12 @@ def test_a_row_has_the_templates_value_and_the_models_unit(row: list[str]) -> No
     assert (kind, validators) == (expected.__origin__, list(expected.__metadata__))
 
 
+def test_limit_in_coins__initial_off_is_written_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = (dataclasses.replace(LIMITS["min_trade"], initial_value="off"),)
+    monkeypatch.setattr("agent.config.writing.template.LIMITS_IN_CONFIG_ORDER", specs)
+    assert template()["limits"]["min_trade"] == "off"
+
+
 def test_units_and_start_values_of_the_page_are_those_of_the_rows() -> None:
     page = {row[1]: (row[2], row[3]) for row in LIMIT_ROWS if "." not in row[1]}
     assert page == {key: (one.unit.value, one.initial_value) for key, one in LIMITS.items()}

@@ -356,7 +356,7 @@ def _limit_lines(
     }
     lines = []
     for spec in LIMITS_IN_CONFIG_ORDER:
-        if spec.unit is LimitUnit.COINS:
+        if spec.unit is LimitUnit.COINS and spec.initial_value != "off":
             cap_line = caps.minimum_line if spec.tighter is TighterDirection.MORE else caps.at_most
             line = cap_line(spec.key, int(spec.initial_value))
             if spec.comment:
