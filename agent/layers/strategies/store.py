@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
@@ -57,6 +56,8 @@ TRANSFERS_STRATEGY = "transfers_strategy"
 HOUR_S = 3_600
 FOLD_THRESHOLD = 500
 """Number of transfer bookings above which they are merged into one."""
+_DELETED_ROWS = 500
+"""Rows that one statement deletes: databases limit its parameters."""
 _FOLDED_SOURCE = "folded flows"
 _FOLDABLE_PREFIXES = ("flow ", "aside ", _FOLDED_SOURCE)
 _CONSUMED_STATES = tuple(state.value for state in NONCE_USED_STATES)
@@ -233,10 +234,10 @@ def _fold_transfers(db: Connection) -> None:
         )
     )
     row_seqs = [row.seq for row, _ in old_bookings]
-    for start in range(1, len(row_seqs), FOLD_THRESHOLD):
+    for start in range(1, len(row_seqs), _DELETED_ROWS):
         db.execute(
             delete(StrategyBookingRow).where(
-                StrategyBookingRow.seq.in_(row_seqs[start : start + FOLD_THRESHOLD])
+                StrategyBookingRow.seq.in_(row_seqs[start : start + _DELETED_ROWS])
             )
         )
     db.execute(
@@ -297,8 +298,8 @@ def _unbooked_external_transactions(
 
 def _parse_nav(nav_text: str) -> int:
     try:
-        return int(Fraction(nav_text))
-    except (ValueError, ZeroDivisionError) as error:
+        return int(nav_text)
+    except ValueError as error:
         raise OperatorNeeded(
             f"store: a NAV per share is damaged: {error}", "restore a backup"
         ) from None
