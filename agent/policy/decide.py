@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.layers.policy import DECIDERS, EXIT_DECIDERS, RESULT_AMENDERS
-from agent.model import AssetDrift, Halt, StepInput
+from agent.model import AssetDrift, Decision, Halt, StepInput
 from agent.policy import quarantine
 from agent.policy.decision import (
     DecisionContext,
@@ -60,8 +60,13 @@ def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
 
 def halt_for(step: StepInput, reason: str) -> DecisionResult:
     """Return a halt for a reason outside of the step, with drifts and prices for its report."""
+    return reported_result(step, Halt(reason))
+
+
+def reported_result(step: StepInput, decision: Decision) -> DecisionResult:
+    """Return a decision that the step's policy did not make, with drifts and prices for its
+    report.
+    """
     context = DecisionContext(step, reference_prices(step))
     drifts = () if context.faults else context.drifts
-    return DecisionResult(
-        Halt(reason), drifts, context.references, blocked_exits=step.blocked_exits
-    )
+    return DecisionResult(decision, drifts, context.references, blocked_exits=step.blocked_exits)

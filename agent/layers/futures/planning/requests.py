@@ -28,7 +28,6 @@ from agent.model import (
     UNREAD_ACCOUNT,
     AccountAction,
     AdjustFutures,
-    Decision,
     DelegateChange,
     FuturesPlan,
     FuturesPolicy,
@@ -46,8 +45,7 @@ from agent.model import (
 )
 from agent.planning.proposals import Proposal, Proposer
 from agent.policy import native_coin
-from agent.policy.decide import decide, halt_for
-from agent.policy.decision import DecisionResult
+from agent.policy.decide import decide, reported_result
 from agent.units import BPS, decimal_text
 
 
@@ -64,13 +62,13 @@ def hedge_proposer(request: OpenHedge | CloseHedge) -> Proposer:
         policy = futures_policy(step)
         if isinstance(request, OpenHedge):
             if futures_progress(step).has_opened_hedge:
-                return Proposal(_decision_result(step, Hold(f"{label} is hedged")), None)
+                return Proposal(reported_result(step, Hold(f"{label} is hedged")), None)
             plan = hedges.owner_hedge_plan(step, decision_result, request.token, request.ratio_bps)
         elif policy is None or all(hedge.token != request.token for hedge in policy.hedges):
-            return Proposal(_decision_result(step, Hold(f"{label} has no open hedge")), None)
+            return Proposal(reported_result(step, Hold(f"{label} has no open hedge")), None)
         else:
             plan = hedges.owner_closing_plan(step, decision_result, request.token)
-        return Proposal(_decision_result(step, plan.decision), plan)
+        return Proposal(reported_result(step, plan.decision), plan)
 
     return propose
 
@@ -93,7 +91,7 @@ def margin_proposer(request: MarginAccountRequest) -> Proposer:
             )
         reason = _request_reason(step.portfolio, futures_policy(step), action)
         is_deposit = isinstance(action, MarginDeposit)
-        plan = FuturesPlan((), "", reason, (action,), is_reducing=is_deposit)
+        plan = FuturesPlan(reason=reason, account_actions=(action,), is_reducing=is_deposit)
         return owner_proposal(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
 
     return propose
@@ -107,9 +105,10 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
     symbol = request.symbol
 
     def propose(step: StepInput) -> Proposal:
-        account = require_account(step.snapshot, futures_policy(step))
-        if (policy := futures_policy(step)) is None:
+        policy = futures_policy(step)
+        if policy is None:
             raise Refused("nothing is reduced: the config has no [futures]")
+        account = require_account(step.snapshot, policy)
         if futures_progress(step).hold_reason:
             raise Refused(
                 f"nothing is reduced: {futures_progress(step).hold_reason}",
@@ -118,7 +117,7 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
         size_by_market = _remaining_sizes(
             futures_progress(step), policy, account, leverage_bps, symbol
         )
-        reason_by_stale_market = stale_market_reasons(step.snapshot, futures_policy(step))
+        reason_by_stale_market = stale_market_reasons(step.snapshot, policy)
         if reason_by_stale_market and reason_by_stale_market.keys() >= size_by_market.keys():
             stale_text = ", ".join(reason_by_stale_market.values())
             raise Refused(f"nothing is reduced: {stale_text}", remedy="see trimtab margin")
@@ -127,7 +126,7 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
             account,
             policy,
             size_by_market,
-            "",
+            trigger="",
             is_emergency=False,
             skip_reason_by_market=reason_by_stale_market,
         )
@@ -137,7 +136,7 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
                 or f"leverage is {multiple_text(margin.leverage(account))}"
             )
             return Proposal(
-                _decision_result(step, Hold(f"{reason}: {state_text}, nothing is left to reduce")),
+                reported_result(step, Hold(f"{reason}: {state_text}, nothing is left to reduce")),
                 None,
             )
         decision = AdjustFutures(reason, is_reducing=True, by_owner=True)
@@ -197,7 +196,7 @@ def owner_proposal(
     """Return the proposal of an owner's futures plan. Raises Refused if gas money has to be
     refilled first.
     """
-    decision_result = _decision_result(step, decision)
+    decision_result = reported_result(step, decision)
     if account.is_on_chain and (top_up := native_coin.top_up(step, decision)):
         raise Refused(
             f"too little native coin for gas: {top_up.reason}",
@@ -232,11 +231,6 @@ def _hedges_after_first_order(
         first_order.size_raw,
         closes=first_order.size_raw > 0,
     )
-
-
-def _decision_result(step: StepInput, decision: Decision) -> DecisionResult:
-    decision_result = halt_for(step, decision.reason)
-    return replace(decision_result, decision=decision)
 
 
 def _request_reason(
