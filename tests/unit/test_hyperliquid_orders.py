@@ -256,6 +256,9 @@ def test_margin_of_any_kind_but_cross_counts_as_isolated(kind: str | None) -> No
     assert setting == LeverageSetting(3, is_isolated=kind != "cross")
 
 
+ETHER = ListedMarket("ETH", 0, 4, ((0, 50),), False, Fraction(2_000), Fraction(2_000), Fraction(0))
+
+
 def state_answer(kind: str, all_value: str) -> dict[str, object]:
     """An account of 1,000 USDC of cross margin, with a position and the totals of all margin."""
     cross = {"accountValue": "1000.0", "totalRawUsd": "1000.0", "totalNtlPos": "0.0", "totalMarginUsed": "0.0"}
@@ -274,7 +277,7 @@ def state_answer(kind: str, all_value: str) -> dict[str, object]:
 @pytest.mark.parametrize("all_value", ["1000.0", "1000.000002", "1700.0", "300.0"])
 def test_account__isolated_margin_leaves_the_cross_part_readable(all_value: str) -> None:
     """Its totals count in those of all margin alone; without an isolated position both must be equal."""
-    listed = {"ETH": ListedMarket("ETH", 0, 4, ((0, 50),), False, Fraction(2_000), Fraction(2_000), Fraction(0))}
+    listed = {"ETH": ETHER}
     account = parse_account(state_answer("isolated", all_value), listed)
     assert (account.account_value_raw, account.positions, account.isolated_coins) == (1_000 * 10**6, (), ("ETH",))
     if all_value == "1000.0":
@@ -282,6 +285,13 @@ def test_account__isolated_margin_leaves_the_cross_part_readable(all_value: str)
     else:
         with pytest.raises(Retryable, match="cross margin"):
             parse_account(state_answer("cross", all_value), listed)
+
+
+def test_account__answer_without_withdrawable_is_read() -> None:
+    """No figure of the account follows from it."""
+    answer = state_answer("cross", "1000.0")
+    del answer["withdrawable"]
+    assert parse_account(answer, {"ETH": ETHER}).account_value_raw == 1_000 * 10**6
 
 
 @pytest.mark.parametrize("context", [{}, None, {**CONTEXT, "markPx": "x"}], ids=["empty", "null", "price in words"])

@@ -276,10 +276,10 @@ def build_market(
     fee_ppm: int,
     read_s: int,
     *,
-    is_named: bool = True,
+    is_configured: bool = True,
 ) -> PerpMarket:
     """Return a market of the model. `asset` is the portfolio's token with the same price, `read_s`
-    the venue's time of the account, which is read before the prices; `is_named` is false if the
+    the venue's time of the account, which is read before the prices; `is_configured` is false if the
     config does not name the market. A market with isolated margin is paused, because the account is
     cross-margined.
     """
@@ -300,7 +300,7 @@ def build_market(
         funding_daily=listed_market.funding_hourly * HOURS_PER_DAY,
         is_paused=listed_market.is_paused or setting.is_isolated,
         min_notional_raw=MIN_PLANNED_NOTIONAL_RAW,
-        is_configured=is_named,
+        is_configured=is_configured,
         mid=model_price(listed_market.mid, listed_market.size_decimals),
         is_isolated=setting.is_isolated,
     )
@@ -319,7 +319,6 @@ class ReportedAccount:
     usd_balance_raw: int
     gross_notional_raw: int
     maintenance_margin_raw: int
-    withdrawable_raw: int
     positions: tuple[Position, ...]
     position_values_raw: tuple[int, ...]
     settings: tuple[tuple[str, LeverageSetting], ...]
@@ -401,7 +400,6 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
         usd_balance_raw=_usd_raw(cross_margin, "totalRawUsd"),
         gross_notional_raw=_usd_raw(cross_margin, "totalNtlPos"),
         maintenance_margin_raw=_usd_raw(answer, "crossMaintenanceMarginUsed"),
-        withdrawable_raw=_usd_raw(answer, "withdrawable"),
         positions=tuple(positions),
         position_values_raw=tuple(values_raw),
         settings=tuple(settings),

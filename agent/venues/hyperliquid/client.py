@@ -352,7 +352,7 @@ class HyperliquidClient:
                 self._token_by_coin.get(coin, ""),
                 fee_ppm,
                 reported_account.time_ms // 1000,
-                is_named=coin in self._token_by_coin,
+                is_configured=coin in self._token_by_coin,
             )
             for coin, listed_market in self._market_by_coin.items()
         )
