@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
@@ -30,7 +31,7 @@ API_PREFIX = "/api/v1"
 PROBE_PATHS = ("/health", "/ready", "/metrics")
 """Paths for machines that watch a run, outside of API_PREFIX."""
 SPECIFICATION_PATH = "/openapi.json"
-"""The one path that needs no token."""
+"""The one path behind the gate that needs no token."""
 CALLS_PER_MINUTE = 120
 BURST = 60
 """Calls of one token."""
@@ -48,6 +49,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
 class ApiProblem(BaseModel):
     """An error (RFC 9457). `code` is stable and meant for programs, `remedy` for people."""
 
@@ -62,13 +66,17 @@ class ApiProblem(BaseModel):
 class ApiError(TrimtabError):
     """A refusal of the API itself, with its status and headers."""
 
-    def __init__(self, status: int, code: str, message: str, remedy: str, **headers: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        remedy: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> None:
         super().__init__(message, remedy, code=code)
         self.status = status
-        self.headers = {
-            header_name.replace("_", "-"): header_value
-            for header_name, header_value in headers.items()
-        }
+        self.headers = dict(headers)
 
 
 class RateLimit:
@@ -175,7 +183,7 @@ class Gate:
                 code,
                 reason,
                 "add one: trimtab token add; send it as Authorization: Bearer TOKEN",
-                WWW_Authenticate='Bearer realm="trimtab"',
+                {"WWW-Authenticate": 'Bearer realm="trimtab"'},
             )
         rate_limit = self._limits.setdefault(
             api_token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s)
@@ -200,7 +208,11 @@ def _scope_error(scope: TokenScope) -> ApiError:
 
 def _rate_limit_error(wait_s: int) -> ApiError:
     return ApiError(
-        429, ErrorCode.RATE_LIMIT, "too many calls", f"wait {wait_s} s", Retry_After=str(wait_s)
+        429,
+        ErrorCode.RATE_LIMIT,
+        "too many calls",
+        f"wait {wait_s} s",
+        {"Retry-After": str(wait_s)},
     )
 
 
