@@ -469,9 +469,9 @@ class SweepResult:
 class KernelResult:
     """Result of one setting.
 
-    `value_by_bar` are at every bar, `rebalance_bars` the bars that traded, `holdings[bar, asset]`
-    the units after the first buys and after each trade, zero at all other bars. The three are empty
-    without a path.
+    `value_by_bar` holds the value at every bar, `rebalance_bars` the bars that traded,
+    `holdings[bar, asset]` the units after the first buys and after each trade, zero at all other
+    bars. The three are empty without a path.
     """
 
     final_value: float

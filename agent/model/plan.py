@@ -180,8 +180,8 @@ class Rebalance:
 
     @property
     def by_trigger(self) -> bool:
-        """True if the policy's trigger fired; only such a rebalance restarts cooldown, schedules
-        and events.
+        """True unless an order fired or the owner requested it: the trigger fired, or it is a part
+        of the first purchase. Only such a rebalance restarts cooldown, schedules and events.
         """
         return not (self.is_exit or self.by_hand or self.by_owner)
 

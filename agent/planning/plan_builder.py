@@ -251,8 +251,8 @@ def _fee_waits(portfolio: Portfolio, problem: Problem, legs: Sequence[Leg]) -> l
 def _off_target_reason(
     limits: Limits, objective: PlanObjective, total: float, remainder: _Remainder
 ) -> tuple[str, str]:
-    """Return why a token stays off target, and the limit of cost or size, or LOCKED, if that alone
-    keeps it there.
+    """Return why a token stays off target, and the limit of cost or size, or LOCKED_EXCESS, if
+    that alone keeps it there.
     """
     unmoved_tokens = remainder.fixed_point.unmoved_tokens
     nodes = remainder.graph.problem.nodes
@@ -469,8 +469,8 @@ FLOAT_ERROR = Fraction(1, 10**12)
 """Relative error of the bound's floating-point sums, counted against the plan."""
 CLOSE_GAP = Fraction(1, 10 * BPS)
 """Gap, per unit of turnover, up to which a bound is not improved where there are many pools."""
-CLOSE_GAP_FOR_FEW = CLOSE_GAP / 1_000
 FEW_DIRECTIONS = 40
+CLOSE_GAP_FOR_FEW = CLOSE_GAP / 1_000
 """The same for at most FEW_DIRECTIONS directions of pools."""
 MAX_BRANCHES = 24
 """Maximum number of subproblems of the bound, each of which decides one pool."""

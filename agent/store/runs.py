@@ -20,7 +20,7 @@ ONLY_ROW_ID = 1
 @dataclass(frozen=True, slots=True)
 class RunReportStore:
     """The report of the run that serves the store; each method is one transaction, and `write`
-    takes along what the look left (Database.queueing).
+    commits the queued writes in the same one (Database.queueing).
     """
 
     db: Database

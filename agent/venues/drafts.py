@@ -27,8 +27,12 @@ class TxDraft:
 
     `min_gas_units` is the least gas that is expected, because a node's estimate can be too low: a
     pair updates its price sums at most once per second, and the first update of each costs 20,000
-    more. The estimate omits this if the pair was traded in the same second. `explain_failure`
-    describes why its simulation failed.
+    more. The estimate omits this if the pair was traded in the same second.
+
+    `approval_terms` are token, spender and amount of an approval, `oracle_growth` a pool and its new
+    number of stored observations, `floors_raw` the least outputs of a draft without a plan,
+    `init_code_hash` that of a contract that it deploys. `explain_failure` turns the reason of a
+    failed simulation into a sentence.
     """
 
     to: str
@@ -61,6 +65,6 @@ class LayerComposer(Protocol):
         """Return the exact approvals that the plan's first action lacks."""
 
     def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft | PreparedTransaction:
-        """Return the plan's first action: a draft, or the whole transaction if it is none of the
-        chain. Raises Refused if it is not possible now.
+        """Return the plan's first action: a draft, or the whole transaction if the venue is
+        off-chain. Raises Refused if it is not possible now.
         """

@@ -197,7 +197,7 @@ KERNEL_PIECE_PATHS = 200
 
 
 class PieceKind(Enum):
-    """Kind of work: the path's method and the engine that runs it."""
+    """Kind of work: the engine, and whether a scenario is applied."""
 
     KERNEL = "kernel"
     STEP = "step"

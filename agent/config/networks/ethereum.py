@@ -22,7 +22,8 @@ ETHEREUM = Network(
     gas_per_day="0.05",
     native_floor="0.05",
     native_top_up="0.1",
-    # Median of the daily means from June 2025 to June 2026: 1.08 gwei; least 0.36, most 18.2.
+    # Ordinary: about the median of the daily means from June 2025 to June 2026 (1.08 gwei; least
+    # 0.36, most 18.2). Quiet and busy are assumed beyond them.
     fees=TypicalFees(
         gas_prices_wei=(50_000_000, 1_000_000_000, 30_000_000_000),
         priority_fee_wei=50_000_000,
