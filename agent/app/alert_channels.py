@@ -89,7 +89,9 @@ def alert_rules(alerts_table: AlertsTable) -> AlertRules:
     return AlertRules(
         kinds=_alert_kinds(alerts_table.events),
         cooldown_s=alerts_table.cooldown,
-        cooldowns={AlertKind(event): seconds for event, seconds in alerts_table.cooldowns.items()},
+        cooldown_s_by_kind={
+            AlertKind(event): seconds for event, seconds in alerts_table.cooldowns.items()
+        },
         repeat_s=alerts_table.repeat,
         quiet_hours=None
         if quiet_minutes is None

@@ -84,13 +84,13 @@ class QuietHours:
 
 @dataclass(frozen=True, slots=True)
 class AlertRules:
-    """Sending rules. `kinds` are the enabled kinds, `cooldowns` are seconds by kind, `repeat_s`
-    applies to lasting conditions (None: never repeat).
+    """Sending rules. `kinds` are the enabled kinds, `cooldown_s_by_kind` comes before
+    `cooldown_s`, `repeat_s` applies to lasting conditions (None: never repeat).
     """
 
     kinds: frozenset[AlertKind]
     cooldown_s: int
-    cooldowns: Mapping[AlertKind, int] = field(default_factory=dict)
+    cooldown_s_by_kind: Mapping[AlertKind, int] = field(default_factory=dict)
     repeat_s: int | None = None
     quiet_hours: QuietHours | None = None
     urgent_kinds: frozenset[AlertKind] = frozenset()
@@ -102,7 +102,9 @@ class AlertRules:
         due_s = now_s
         if state.last_sent_s is not None:
             last_sent_s = min(state.last_sent_s, now_s)  # the clock may have been set back
-            due_s = max(now_s, last_sent_s + self.cooldowns.get(state.kind, self.cooldown_s))
+            due_s = max(
+                now_s, last_sent_s + self.cooldown_s_by_kind.get(state.kind, self.cooldown_s)
+            )
         if self.quiet_hours is None or state.kind in self.urgent_kinds:
             return due_s
         quiet_end_s = self.quiet_hours.until_s(due_s)
@@ -337,6 +339,8 @@ def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[De
     return [delivery for channel in channels for delivery in channel.take_results()]
 
 
+UNRECORDED_ID = 0
+"""Id of a message that is not in the store."""
 CLOSE_TIMEOUT_S = 5.0
 """Seconds to wait for pending messages at the end of a run; the next run sends the rest."""
 
@@ -434,7 +438,9 @@ class AlertNotifier:
         """Queue one alert without the store, which cannot be written."""
         for name, subscription in self._subscriptions.items():
             if alert.kind in subscription.kinds and alert.kind in self._rules.kinds:
-                subscription.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))
+                subscription.channel.put(
+                    AlertMessage(UNRECORDED_ID, name, alert.kind, alert.text, now_s)
+                )
 
     def _enqueue(self, messages: Iterable[AlertMessage]) -> None:
         for message in messages:

@@ -74,7 +74,7 @@ def test_what_happens_within_its_cooldown_is_held_counted_and_told_when_it_is_ov
 
 
 def test_keys_have_cooldowns_of_their_own_and_an_event_may_have_another() -> None:
-    told = Told(replace(RULES, cooldowns={AlertKind.REBALANCE: 0}))
+    told = Told(replace(RULES, cooldown_s_by_kind={AlertKind.REBALANCE: 0}))
     for minute in range(3):
         assert told.look(NOON + minute, DONE) == ["done"]
     assert told.look(NOON + 3, HALT, DONE) == ["halted", "done"]
