@@ -398,8 +398,8 @@ def _show_figures(backtest_document: Document) -> None:
         figure_table.add_row(
             figure_name,
             *(
-                figure_text(figure_key, book_figures[figure_key])
-                for book_figures in figures.values()
+                figure_text(figure_key, figures[book_name][figure_key])
+                for book_name in ("rebalanced", "held")
             ),
         )
     for kind in ("fees", "impact", "gas"):

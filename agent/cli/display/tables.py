@@ -378,16 +378,18 @@ def holdings_table(status_document: Document, title: str = "Holdings") -> Figure
             "none" if (low_bps, high_bps) == (0, BPS) else f"{low_bps / 100:g}-{high_bps / 100:g}"
         )
 
-    shown_columns = list(
-        columns("HoldingDocument", "symbol", "amount", "price", "value", "weight_bps", "target_bps")
-    )
     exposures = status_document.get("futures", {}).get("exposures", ())
     net_by_symbol = {exposure["symbol"]: money_text(exposure["net"]) for exposure in exposures}
-    if net_by_symbol:
-        shown_columns.insert(5, Column("net", "net exposure", "money"))
+    net_columns = [Column("net", "net exposure", "money")] if net_by_symbol else []
     return document_table(
         f"{title} at block {status_document['block']}: {total_text}",
-        [*shown_columns, Column("band_bps", "band", "percent"), Column("bar", "", "text")],
+        [
+            *columns("HoldingDocument", "symbol", "amount", "price", "value", "weight_bps"),
+            *net_columns,
+            *columns("HoldingDocument", "target_bps"),
+            Column("band_bps", "band", "percent"),
+            Column("bar", "", "text"),
+        ],
         status_document["holdings"],
         {
             "weight_bps": lambda holding: safe_text(
@@ -488,8 +490,9 @@ def show_status(console: Console, status_document: Document) -> None:
     if status_document["flows"]:
         console.print(transfers_table(status_document["flows"]))
     if status_document["paused"]:
+        hardness = " hard" if status_document["pause_hard"] else ""
         paused_text = (
-            f"Paused{' hard' * status_document['pause_hard']}: {status_document['pause_reason']}. Nothing is sent"
+            f"Paused{hardness}: {status_document['pause_reason']}. Nothing is sent"
             " until: trimtab resume"
         )
         console.print(safe_text(paused_text, "bold yellow"))
@@ -750,12 +753,11 @@ def _level_text(order: Document) -> str:
 def show_orders(orders_document: Document) -> None:
     """Print all orders as tables."""
     if orders_document["limit_orders"]:
-        column_names = ("id", "order", "limit", "market", "distance", "until")
         limit_table = table(
             "Limit orders",
-            (*column_names[:4], column_names[5]),
-            column_names[4:5],
-            column_order=column_names,
+            ("id", "order", "limit", "market", "until"),
+            ("distance",),
+            column_order=("id", "order", "limit", "market", "distance", "until"),
         )
         for order in orders_document["limit_orders"]:
             market_text = "unknown" if order["market"] is None else order["market"][0]
