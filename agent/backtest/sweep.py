@@ -517,19 +517,17 @@ def run_kernel(
         kernel.MarkedRun(*(rows[0] for rows in run)),
         path,
     )
-    final_value, hold_value, turnover, costs, stranded_value = (
-        float(run_total) for run_total in run.totals[0, :5]
-    )
+    totals = run.totals[0]
     return KernelResult(
-        final_value,
-        hold_value,
-        turnover,
-        costs,
-        stranded_value,
-        int(run.totals[0, 5]),
-        run.marked_values[0],
-        np.nonzero(path.has_traded)[0],
-        path.holdings,
+        final_value=float(totals[kernel.FINAL_COLUMN]),
+        hold_value=float(totals[kernel.HOLD_COLUMN]),
+        turnover=float(totals[kernel.TURNOVER_COLUMN]),
+        costs=float(totals[kernel.COSTS_COLUMN]),
+        stranded_value=float(totals[kernel.STRANDED_COLUMN]),
+        rebalance_count=int(totals[kernel.REBALANCES_COLUMN]),
+        value_by_bar=run.marked_values[0],
+        rebalance_bars=np.nonzero(path.has_traded)[0],
+        holdings=path.holdings,
     )
 
 
@@ -571,18 +569,19 @@ def sweep(
     else:
         with ThreadPoolExecutor(thread_count) as executor:
             list(executor.map(run_chunk, range(0, setting_count, chunk_size)))
-    final_values, hold_values, turnover, costs, stranded_values = (
-        np.ascontiguousarray(runs.totals[:, column]) for column in range(5)
-    )
+
+    def totals(column: int) -> Floats:
+        return np.ascontiguousarray(runs.totals[:, column])
+
     return SweepResult(
-        final_values,
-        hold_values,
-        turnover,
-        costs,
-        stranded_values,
-        runs.totals[:, 5].astype(np.int64),
-        runs.marked_values,
-        runs.marked_costs,
+        final_values=totals(kernel.FINAL_COLUMN),
+        hold_values=totals(kernel.HOLD_COLUMN),
+        turnover=totals(kernel.TURNOVER_COLUMN),
+        costs=totals(kernel.COSTS_COLUMN),
+        stranded_values=totals(kernel.STRANDED_COLUMN),
+        rebalance_counts=runs.totals[:, kernel.REBALANCES_COLUMN].astype(np.int64),
+        mark_values=runs.marked_values,
+        cost_shares=runs.marked_costs,
     )
 
 
