@@ -290,7 +290,7 @@ class StressedPath:
 
     table: PriceTable
     settings: SimulationSettings
-    numeraire_values: NDArray[np.float64]
+    numeraire_values: Floats
 
 
 def apply_scenario(
@@ -392,11 +392,9 @@ def _crashed_table(
     return replace(table, closes=closes)
 
 
-def _crash_progress(
-    table: PriceTable, severity: SpotSeverity, start_bar: int
-) -> NDArray[np.float64]:
+def _crash_progress(table: PriceTable, severity: SpotSeverity, start_bar: int) -> Floats:
     """Return the share of a crash or shock that has happened at each bar."""
-    progress: NDArray[np.float64] = np.clip(
+    progress: Floats = np.clip(
         (np.arange(table.bar_count) - start_bar + 1) / severity.crash_bars, 0, 1
     )
     return progress
@@ -417,7 +415,7 @@ def _shocked_path(
     return shocked_path
 
 
-def _closes_without_trend(table: PriceTable, start_bar: int) -> NDArray[np.float64]:
+def _closes_without_trend(table: PriceTable, start_bar: int) -> Floats:
     """Return the closes without a trend: constant before `start_bar`, then with the path's
     moves less their mean, so that they end where they began. Gaps stay.
     """
@@ -440,7 +438,7 @@ def _depegged_path(
 
 
 def _with_moved_price(
-    spec: BacktestSpec, path: StressedPath, symbol: str, price_factors: NDArray[np.float64]
+    spec: BacktestSpec, path: StressedPath, symbol: str, price_factors: Floats
 ) -> StressedPath:
     """Return the path with the price of a symbol multiplied at each bar; a symbol without a column
     had the price 1.
