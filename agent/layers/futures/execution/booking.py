@@ -49,7 +49,8 @@ def book_futures_action(
     loss = receipt.gas_cost_wei * native_price
     turnover = Fraction(0)
     if grant is not None and receipt.status == 1:
-        numeraire_in_quote = Fraction(grant.account.quote.unit, step.portfolio.numeraire.unit)
+        # By the granted account, since the snapshot's may be unread.
+        quote_per_numeraire = Fraction(grant.account.quote.unit, step.portfolio.numeraire.unit)
         if isinstance(grant.action, PerpOrder):
             may_be_partial = intent.tx.is_venue_order
             cost, budgeted_value = _order_cost(
@@ -59,8 +60,8 @@ def book_futures_action(
             cost, budgeted_value = _collateral_cost(
                 grant, receipt, step.snapshot, futures_policy(step)
             )
-        loss += cost / numeraire_in_quote
-        turnover = budgeted_value / numeraire_in_quote
+        loss += cost / quote_per_numeraire
+        turnover = budgeted_value / quote_per_numeraire
     store.budgets.book_intent(intent, turnover, loss, receipt.gas_cost_wei, chain_s)
     return loss
 
@@ -83,10 +84,10 @@ def _order_cost(
         fee_raw = fill.fee_raw
     index_value = abs(size_raw) * market.index
     slippage_value = quote_raw - index_value if order.size_raw > 0 else index_value - quote_raw
+    cost = max(Fraction(0), slippage_value) + fee_raw
     counts_against_budget = order.is_reduce_only and not grant.is_emergency and grant.is_budgeted
-    return max(
-        Fraction(0), slippage_value
-    ) + fee_raw, index_value if counts_against_budget else Fraction(0)
+    budgeted_value = index_value if counts_against_budget else Fraction(0)
+    return cost, budgeted_value
 
 
 def _collateral_cost(
@@ -100,9 +101,9 @@ def _collateral_cost(
     missing_collateral_raw = expected_change_raw - receipt.net_transfers(snapshot.owner).get(
         collateral_token(policy), 0
     )
-    return Fraction(max(0, missing_collateral_raw) * quote_per_collateral), Fraction(
-        max(0, -expected_change_raw) * quote_per_collateral
-    )
+    shortfall = Fraction(max(0, missing_collateral_raw) * quote_per_collateral)
+    deposit = Fraction(max(0, -expected_change_raw) * quote_per_collateral)
+    return shortfall, deposit
 
 
 def order_fill(order: PerpOrder, receipt: Receipt, *, may_be_partial: bool) -> PerpFill | None:
