@@ -5,7 +5,7 @@ preceding blocks, and corrections that are not worth a trade.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agent.model import (
     AssetDrift,
@@ -49,12 +49,10 @@ def rebalance_or_hold(
     each with its own cooldown.
     """
     if combined_goal is None and (
-        reason_and_end_s := active_cooldown(step.snapshot, step.policy, step.history)
+        cooldown := active_cooldown(step.snapshot, step.policy, step.history)
     ):
         return Hold(
-            f"{trigger_result.reason}; {reason_and_end_s[0]}",
-            reason_and_end_s[1],
-            "policy.cooldown",
+            f"{trigger_result.reason}; {cooldown.reason}", cooldown.end_s, "policy.cooldown"
         ), False
     if gas_reason := minimum.gas_too_high_reason(step, drifts, references):
         return Hold(f"{trigger_result.reason}; {gas_reason}", limiting_rule="gas"), False
@@ -123,13 +121,21 @@ def is_worth_a_trade(limits: Limits, largest_correction_value: Value) -> bool:
     return largest_correction_value > 0 and largest_correction_value >= (limits.min_trade or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """Why no rebalance follows the last action yet, and until when."""
+
+    reason: str
+    end_s: int
+
+
 def active_cooldown(
     snapshot: Snapshot,
     policy: Policy,
     history: History,
     other_action: tuple[int | None, str] = (None, ""),
-) -> tuple[str, int] | None:
-    """Return the reason and the end of the cooldown; None outside a cooldown.
+) -> Cooldown | None:
+    """Return the cooldown; None outside a cooldown.
 
     It counts from the last rebalance, the last trades of the layers, and `other_action`: the chain
     time and the name of a further action, which starts no cooldown of rebalances.
@@ -145,12 +151,12 @@ def active_cooldown(
     )
     if last_action_s is None or snapshot.head.timestamp_s >= last_action_s + policy.cooldown_s:
         return None
-    until_s = last_action_s + policy.cooldown_s
+    end_s = last_action_s + policy.cooldown_s
     reason = (
         f"but the last {action_name} was at {format_time(last_action_s)} and the cooldown lasts until"
-        f" {format_time(until_s)}"
+        f" {format_time(end_s)}"
     )
-    return reason, until_s
+    return Cooldown(reason, end_s)
 
 
 def current_goal(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift, ...]) -> Goal:

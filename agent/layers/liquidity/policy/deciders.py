@@ -145,11 +145,11 @@ def liquidity_or_hold(
                 " trimtab resume"
             ),
         )
-    if cooldown_reason_and_end := _active_cooldown(step):
+    if cooldown := _active_cooldown(step):
         return replace(
             hold,
-            reason=f"{hold.reason}; {adjustment.reason}; {cooldown_reason_and_end[0]}",
-            next_evaluation_s=hold.next_evaluation_s or cooldown_reason_and_end[1],
+            reason=f"{hold.reason}; {adjustment.reason}; {cooldown.reason}",
+            next_evaluation_s=hold.next_evaluation_s or cooldown.end_s,
         )
     if wait_reason := price_confirmation.unconfirmed_reason(
         step, prices, signals.liquidity_signals, needs_all=True
@@ -158,8 +158,8 @@ def liquidity_or_hold(
     return AdjustLiquidity(adjustment.reason)
 
 
-def _active_cooldown(step: StepInput) -> tuple[str, int] | None:
-    """Return the reason and the end of the cooldown after a rebalance or a liquidity action."""
+def _active_cooldown(step: StepInput) -> rebalances.Cooldown | None:
+    """Return the cooldown after a rebalance or a liquidity action."""
     last_action_s = step.layer(LiquidityState).last_action_s
     return rebalances.active_cooldown(
         step.snapshot, step.policy, step.history, (last_action_s, "liquidity action")
