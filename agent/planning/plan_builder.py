@@ -174,7 +174,7 @@ def skipped_items(
         if not node.is_asset or (deviation_value <= MIN_REPORTED * total and not is_partly_sold):
             continue
         is_excess = bool(excesses[token] > 0)
-        if is_excess and objective.locked_values[token] > objective.high_shares[token] * total:
+        if is_excess and _is_locked(objective, token, total):
             place_names = (layer.place_name(step) for layer in questions.LAYERS)
             places_text = " or ".join(place_name for place_name in place_names if place_name)
             why = f"{_money_text(step.portfolio, deviation_value)} above its target are in {places_text}, which swaps cannot spend"
@@ -248,6 +248,12 @@ def _fee_waits(portfolio: Portfolio, problem: Problem, legs: Sequence[Leg]) -> l
     return wait_items
 
 
+def _is_locked(objective: PlanObjective, token_index: int, total: float) -> bool:
+    """True if what no swap can spend of a token is above the upper end of its goal."""
+    high_value = objective.high_shares[token_index] * total
+    return bool(objective.locked_values[token_index] > high_value)
+
+
 def _off_target_reason(
     limits: Limits, objective: PlanObjective, total: float, remainder: _Remainder
 ) -> tuple[str, str]:
@@ -261,11 +267,7 @@ def _off_target_reason(
         return f"{COARSE_UNIT_PHRASE} {label} is worth more than the drift", MIN_TRADE_LIMIT
     if remainder.token_index in unmoved_tokens:
         return _unmoved_reason(limits, remainder)
-    locked_tokens = {
-        index
-        for index in range(len(nodes))
-        if objective.locked_values[index] > objective.high_shares[index] * total
-    }
+    locked_tokens = {index for index in range(len(nodes)) if _is_locked(objective, index, total)}
     if remainder.counterparts and (locked_tokens | set(unmoved_tokens)).issuperset(
         remainder.counterparts
     ):
