@@ -160,7 +160,7 @@ def what_if(options: WhatIfOptions) -> WhatIf:
             f"choose from {', '.join(target_bps_by_symbol)}",
         )
     assets = [
-        Asset(Token(symbol, symbol, VALUE_PLACES), target_bps, 0, band=asset_bands.get(symbol))
+        Asset(_symbol_token(symbol), target_bps, 0, band=asset_bands.get(symbol))
         for symbol, target_bps in target_bps_by_symbol.items()
     ]
     unit_prices = dict.fromkeys(target_bps_by_symbol, Fraction(1))
@@ -209,6 +209,13 @@ def what_if(options: WhatIfOptions) -> WhatIf:
         shock_bps_by_symbol=shock_bps_by_symbol,
         total_before=total_before,
     )
+
+
+def _symbol_token(symbol: str) -> Token:
+    """Return the token of a symbol. Its address is the symbol too, so that amounts by token are
+    amounts by symbol.
+    """
+    return Token(symbol, symbol, VALUE_PLACES)
 
 
 def _parse_whatif_shocks(
@@ -268,10 +275,11 @@ def _alert_prices_by_symbol(
     has_band: bool,
     numeraire: str,
 ) -> dict[str, AlertPrices]:
+    edge_prices_by_token = band_edge_prices(drifts)
     alert_prices_by_symbol = {}
     for drift in drifts:
         price = price_by_symbol.get(drift.symbol, Fraction(1))
-        low_price, high_price = band_edge_prices(drifts)[drift.token]
+        low_price, high_price = edge_prices_by_token[drift.token]
         low_missing_reason, high_missing_reason = unreachable_reasons(drift, drifts)
         if not has_band:
             low_price = high_price = None
