@@ -37,16 +37,16 @@ class Sale:
     sold_raw: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """An answer: base units `sold_raw` of the token `bought_token` for `bought_raw` base units of
-    `sold_token`, before gas.
+    """An answer: for `sold_raw` base units of `sold_token`, `bought_raw` base units of
+    `bought_token`, before gas.
     """
 
     sold_token: object
+    sold_raw: int
     bought_token: object
     bought_raw: int
-    sold_raw: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,10 @@ def _read_zero_x(answer: object) -> Offer:
     sold_token = json_field(answer, "sellToken")
     bought_token = json_field(answer, "buyToken")
     return Offer(
-        sold_token,
-        bought_token,
-        _amount_raw(answer, "sellAmount"),
-        _amount_raw(answer, "buyAmount"),
+        sold_token=sold_token,
+        sold_raw=_amount_raw(answer, "sellAmount"),
+        bought_token=bought_token,
+        bought_raw=_amount_raw(answer, "buyAmount"),
     )
 
 
@@ -108,7 +108,10 @@ def _read_kyberswap(answer: object) -> Offer:
     sold_token = json_field(route, "tokenIn")
     bought_token = json_field(route, "tokenOut")
     return Offer(
-        sold_token, bought_token, _amount_raw(route, "amountIn"), _amount_raw(route, "amountOut")
+        sold_token=sold_token,
+        sold_raw=_amount_raw(route, "amountIn"),
+        bought_token=bought_token,
+        bought_raw=_amount_raw(route, "amountOut"),
     )
 
 
@@ -135,10 +138,10 @@ def _read_cow(answer: object) -> Offer:
     paid_raw = _amount_raw(quote, "buyAmount")
     sold_raw = traded_raw + _amount_raw(quote, "feeAmount")
     return Offer(
-        sold_token,
-        bought_token,
-        sold_raw,
-        mul_div_down(paid_raw, sold_raw, traded_raw) if traded_raw else 0,
+        sold_token=sold_token,
+        sold_raw=sold_raw,
+        bought_token=bought_token,
+        bought_raw=mul_div_down(paid_raw, sold_raw, traded_raw) if traded_raw else 0,
     )
 
 
@@ -256,6 +259,6 @@ def _answer_of(
     answered_tokens = [str(token).lower() for token in (offer.sold_token, offer.bought_token)]
     if answered_tokens != [sale.sold_token.lower(), sale.bought_token.lower()]:
         return "odd answer: other tokens"
-    if offer.bought_raw != sale.sold_raw:
+    if offer.sold_raw != sale.sold_raw:
         return "odd answer: another amount"
-    return offer.sold_raw or "odd answer: it pays nothing"
+    return offer.bought_raw or "odd answer: it pays nothing"
