@@ -42,6 +42,7 @@ from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading, wi
 
 UNMATCHED_ANSWER = "Order could not immediately match against any resting orders."
 NO_MARGIN_ANSWER = "Insufficient margin to place order."
+NO_ACCOUNT_ANSWER = "paper trading began without a margin account"
 NOT_REDUCING_ANSWER = "Reduce only order would increase position."
 
 
@@ -110,9 +111,7 @@ class PaperHyperliquid:
             )
         except TrimtabError as error:
             return snapshot.with_layer(unknown_reading(error))
-        no_account_reason = (
-            "" if account is not None else "paper trading began without a margin account"
-        )
+        no_account_reason = "" if account is not None else NO_ACCOUNT_ANSWER
         return snapshot.with_layer(
             FuturesReading(account, no_account_reason, stale_reads=reading.stale_reads)
         )
@@ -153,7 +152,7 @@ class PaperHyperliquid:
         """See OrderVenue. Fills the orders in turn, and records all fills at once."""
         wallet = self._store.begun_wallet()
         if wallet.margin is None:
-            return [""] * count
+            return [NO_ACCOUNT_ANSWER] * count
         real_account = self._client.read()
         paper_margin = self._with_funding(wallet.margin, real_account)
         receipts = list(wallet.receipts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from agent.paper.order_venue import NOT_REDUCING_ANSWER, PaperHyperliquid
+from agent.model import SignedTx
+from agent.paper.order_venue import NO_ACCOUNT_ANSWER, NOT_REDUCING_ANSWER, PaperHyperliquid
 from tests.unit.test_futures_step import book
 from tests.unit.test_margin_account import E18
 
@@ -48,3 +50,9 @@ def test_paper_reduction__that_would_open_is_rejected(position: int) -> None:
 
 def test_paper_opening__may_turn_a_position() -> None:
     assert filled(3, "4", is_buy=False, is_reduce_only=False) == (-4, -1)
+
+
+def test_paper_orders__without_a_margin_account_are_rejected() -> None:
+    store = SimpleNamespace(begun_wallet=lambda: SimpleNamespace(margin=None))
+    venue = PaperHyperliquid(cast(Any, None), cast(Any, None), cast(Any, store), lambda: None)
+    assert venue.post_orders(SignedTx(b'{"orders": []}', "0x01"), 2) == [NO_ACCOUNT_ANSWER] * 2
