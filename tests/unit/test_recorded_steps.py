@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.research.offline import _is_wording, replay
+from agent.app.research.offline import MAX_STEP_BYTES, _is_wording, replay
 from agent.errors import ConfigError
 from agent.planning import proposals
 from agent.store import open_store
@@ -215,7 +215,10 @@ def spoil(folder: Path) -> dict[str, str]:
     (folder / "endless.json").symlink_to("/dev/zero")
     (folder / "folder.json").mkdir()
     os.mkfifo(folder / "waits.json")
-    more = {"binary.json": "text", "linked.json": "read", "endless.json": "read", "folder.json": "read", "waits.json": "not a regular file"}
+    with (folder / "vast.json").open("wb") as vast_file:
+        vast_file.truncate(MAX_STEP_BYTES + 1)
+    more = {"binary.json": "text", "linked.json": "read", "endless.json": "read", "folder.json": "read"}
+    more |= {"waits.json": "not a regular file", "vast.json": "larger than 64 MiB"}
     return {name: why for name, (_, why) in texts.items()} | more
 
 

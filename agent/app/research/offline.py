@@ -173,8 +173,10 @@ def _read_text(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             file_status = os.fstat(file.fileno())
-            if not stat.S_ISREG(file_status.st_mode) or file_status.st_size > MAX_STEP_BYTES:
-                raise ConfigError("not a regular file", "use a regular file of up to 64 MiB")
+            if not stat.S_ISREG(file_status.st_mode):
+                raise ConfigError("not a regular file", "use a regular file")
+            if file_status.st_size > MAX_STEP_BYTES:
+                raise ConfigError("larger than 64 MiB", "use a file of up to 64 MiB")
             return file.read(MAX_STEP_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"unreadable file ({error.strerror})") from None
