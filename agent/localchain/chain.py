@@ -301,13 +301,10 @@ class LocalChain(LocalContracts):
 
     def swap(self, pool_name: str, symbol_in: str, amount_in_raw: int) -> int:
         """Swap the whale's tokens in one pool at any price, without changing feeds. Return the base
-        units received.
+        units received. Raises ValueError for a token that the pool does not have.
         """
         local_pool = self.deployed_world.pool_by_name[pool_name]
-        sold_token = (
-            local_pool.token0 if local_pool.token0.symbol == symbol_in else local_pool.token1
-        )
-        bought_token = local_pool.token1 if sold_token is local_pool.token0 else local_pool.token0
+        sold_token, bought_token = local_pool.sold_and_bought(symbol_in)
         balance_before = self.balance(bought_token.symbol, self.whale.address)
         if local_pool.version == 2:
             self.send(self._swap_v2(sold_token, bought_token, amount_in_raw))

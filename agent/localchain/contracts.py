@@ -65,6 +65,14 @@ class LocalPool:
     token1: Token
     fee_pips: int
 
+    def sold_and_bought(self, symbol_in: str) -> tuple[Token, Token]:
+        """Return the token with this symbol and the other. Raises ValueError if neither has it."""
+        if symbol_in == self.token0.symbol:
+            return self.token0, self.token1
+        if symbol_in == self.token1.symbol:
+            return self.token1, self.token0
+        raise ValueError(f"{symbol_in} is not in the pool {self.name}")
+
 
 @dataclass(frozen=True, slots=True)
 class DeployedWorld:
