@@ -35,12 +35,12 @@ from agent.localchain.world import (
     LiquidityRange,
     LocalWorld,
     TokenKind,
-    V2Spec,
-    V3Spec,
     position_amounts,
     range_ticks,
     sqrt_price_x96,
     v2_input_to_reach,
+    v2_pool_name,
+    v3_pool_name,
 )
 from agent.units import BPS, UINT256_MAX, Token
 from agent.venues.kinds import uniswap_v2, uniswap_v3
@@ -206,9 +206,7 @@ class LocalChain(LocalContracts):
         factory = self.contract(self.addresses.v2_factory, npm_artifact(V2_FACTORY_ARTIFACT))
         pair_address = str(factory.functions.getPair(token0.address, token1.address).call())
         return self._register_pool(
-            LocalPool(
-                V2Spec(symbol_a, symbol_b, value_usd).name, pair_address, 2, token0, token1, 3_000
-            )
+            LocalPool(v2_pool_name(symbol_a, symbol_b), pair_address, 2, token0, token1, 3_000)
         )
 
     def add_v3_pool(
@@ -249,7 +247,7 @@ class LocalChain(LocalContracts):
         )
         return self._register_pool(
             LocalPool(
-                V3Spec(symbol_a, symbol_b, fee_pips, 0, ()).name,
+                v3_pool_name(symbol_a, symbol_b, fee_pips),
                 pool_address,
                 3,
                 token0,

@@ -45,6 +45,16 @@ class LiquidityRange:
     share_bps: int
 
 
+def v2_pool_name(symbol_a: str, symbol_b: str) -> str:
+    """Return the name of a Uniswap V2 pair, such as "v2 WETH/USDC"."""
+    return f"v2 {symbol_a}/{symbol_b}"
+
+
+def v3_pool_name(symbol_a: str, symbol_b: str, fee_pips: int) -> str:
+    """Return the name of a Uniswap V3 pool, such as "v3 WETH/USDC 500"."""
+    return f"v3 {symbol_a}/{symbol_b} {fee_pips}"
+
+
 @dataclass(frozen=True, slots=True)
 class V2Spec:
     """A Uniswap V2 pair, and its value in USD."""
@@ -55,8 +65,8 @@ class V2Spec:
 
     @property
     def name(self) -> str:
-        """Key in LocalChain.pools."""
-        return f"v2 {self.token_a}/{self.token_b}"
+        """Key in DeployedWorld.pool_by_name."""
+        return v2_pool_name(self.token_a, self.token_b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +81,8 @@ class V3Spec:
 
     @property
     def name(self) -> str:
-        """Key in LocalChain.pools."""
-        return f"v3 {self.token_a}/{self.token_b} {self.fee_pips}"
+        """Key in DeployedWorld.pool_by_name."""
+        return v3_pool_name(self.token_a, self.token_b, self.fee_pips)
 
 
 PoolSpec = V2Spec | V3Spec
