@@ -1,4 +1,4 @@
-"""Set-up commands: init, doctor, trust, wallet."""
+"""Set-up commands: init, doctor, trust, deploy, wallet."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from agent.app.start.setup import FuturesStart
     from agent.cli.display.tables import FigureTable
 
+DEFAULT_NUMERAIRE = "USDC"
+"""Numeraire of a new config without --numeraire, and always with the dialogue."""
+
 
 @command(Heading.SET_UP, 10)
 def init(
@@ -75,7 +78,7 @@ def init(
     ] = "ethereum",
     numeraire: Annotated[
         str, typer.Option("--numeraire", help="Symbol of the unit of account.")
-    ] = "USDC",
+    ] = DEFAULT_NUMERAIRE,
     price: Annotated[
         str | None,
         typer.Option("--price", help="Dollars per coin of the numeraire; default: its price feed."),
@@ -146,7 +149,7 @@ def init(
     ]
     option_values = {
         "--stable": stable,
-        "--numeraire": numeraire != "USDC",
+        "--numeraire": numeraire != DEFAULT_NUMERAIRE,
         "--price": price,
         "--token-list": token_list or token_list_sha256,
         "--futures": futures or futures_venue or futures_target,
@@ -340,7 +343,8 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 @command(Heading.SET_UP, 40)
 def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
     """Pins all contracts of the config and the pools found, by address and code hash, and the
-    market numbers of Hyperliquid, by name. No other contract is ever called.
+    market numbers of Hyperliquid, by name. No other contract is ever called. Then reads the past
+    prices that a rule of the config needs.
     """
     was_asked = False
     with show_spinner("Reading code hashes") as spinner:
