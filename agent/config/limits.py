@@ -1,6 +1,5 @@
-"""The config's [limits] table: fields derived from agent/model/limits.py, ceilings and their
-acceptance in limits.i_accept, comparison of two values, and the values of all tables that would
-disable a protection.
+"""Checks of a config's limits: those beyond a ceiling are in limits.i_accept, weights are within
+max_weight, tip and top-up are possible, and no value of any table disables a protection.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from agent.backtest.loss.picture import LossCurve, LossMark, loss_curve
 from agent.backtest.report.page import PlotlyDict, ReportSection, ReportTable
 from agent.units import BPS
 
-MAX_AXIS_FACTOR = 4
-"""Highest loss of the axis, as a multiple of the rule's."""
+MIN_AXIS_FACTOR = 4
+"""The axis of losses ends no lower than this multiple of the rule's."""
 
 
 def loss_section(loss: BacktestLoss | None) -> ReportSection | None:
@@ -74,7 +74,7 @@ def _chart(curve: LossCurve) -> PlotlyDict:
             },
             "yaxis": {
                 "title": {"text": "bps a year"},
-                "range": [0, max(highest_bps * 1.15, placed[0][1] * MAX_AXIS_FACTOR)],
+                "range": [0, max(highest_bps * 1.15, placed[0][1] * MIN_AXIS_FACTOR)],
             },
         },
         "title": "Loss, bps of the portfolio a year",
