@@ -41,7 +41,7 @@ MAX_WHOLE_UNITS = 1 << 16
 unit.
 """
 SLOPE_DIVISOR = 10**9
-"""Divisor of a slope of a curve in whole units by which the next slope is at least smaller."""
+"""A corner of a curve in whole units is dropped if its slope falls by at most 1/SLOPE_DIVISOR."""
 MAX_CORNERS = 1024
 """Maximum number of straight parts of a curve in whole units, beside the first."""
 MAX_INPUT = 100.0
@@ -156,11 +156,13 @@ def build_trade_curves(
     root_scale = math.sqrt(float(price_out / price_in))
     depth_scale = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
     roots = np.array(pool_curve.roots) * root_scale
-    depths = np.array(pool_curve.liquidities) * depth_scale
+    liquidities = np.array(pool_curve.liquidities) * depth_scale
     fee_factor = 1 - pool.fee_for(token_in) / PIPS
     real_curve = (
         _build_curve(
-            fee_factor, np.maximum(fee_factor * roots * roots - 1, float(least_rate - 1)), depths
+            fee_factor,
+            np.maximum(fee_factor * roots * roots - 1, float(least_rate - 1)),
+            liquidities,
         )
         if fee_factor > 0
         else None
@@ -233,9 +235,9 @@ def _whole_unit_curve(
     top_roots = np.sqrt(slopes) * root_factor
     end_roots = np.sqrt(slopes) / root_factor
     roots = np.array([top_roots, end_roots]).T.reshape(-1)
-    depths = np.zeros(len(roots) - 1)
-    depths[::2] = (inputs[1:] - inputs[:-1]) / (1 / end_roots - 1 / top_roots)
-    return _build_curve(1.0, roots * roots - 1, depths), float(loss_raw) * unit_out
+    liquidities = np.zeros(len(roots) - 1)
+    liquidities[::2] = (inputs[1:] - inputs[:-1]) / (1 / end_roots - 1 / top_roots)
+    return _build_curve(1.0, roots * roots - 1, liquidities), float(loss_raw) * unit_out
 
 
 def _corners_above(
@@ -342,27 +344,28 @@ def curve_after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     return _build_curve(curve.fee_factor, rates, np.concatenate(([first_depth], later_depths)))
 
 
-def _build_curve(fee_factor: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
-    """Return the curve of these rates and depths, with prefix sums; empty ranges are skipped."""
+def _build_curve(fee_factor: float, rates: FloatArray, liquidities: FloatArray) -> PoolCurve:
+    """Return the curve of these rates and liquidities, with prefix sums; empty ranges are skipped."""
     is_nonempty = rates[:-1] > rates[1:]
     if not is_nonempty.all():
         rates = rates[np.concatenate(([True], is_nonempty))]
-        depths = depths[is_nonempty]
+        liquidities = liquidities[is_nonempty]
     roots = np.sqrt((1 + rates) / fee_factor)
     top_roots = roots[:-1]
     end_roots = roots[1:]
     root_gaps = (rates[:-1] - rates[1:]) / (fee_factor * (top_roots + end_roots))
-    net_in = _prefix_sums(depths * root_gaps / (top_roots * end_roots))
+    net_inputs = _prefix_sums(liquidities * root_gaps / (top_roots * end_roots))
     surplus = _prefix_sums(
-        root_gaps * ((top_roots + end_roots) * net_in[:-1] + depths * root_gaps / top_roots)
+        root_gaps
+        * ((top_roots + end_roots) * net_inputs[:-1] + liquidities * root_gaps / top_roots)
     )
     return PoolCurve(
         fee_factor,
         rates,
         roots,
-        np.concatenate((depths, [0.0])),
-        net_in,
-        _prefix_sums(depths * root_gaps),
+        np.concatenate((liquidities, [0.0])),
+        net_inputs,
+        _prefix_sums(liquidities * root_gaps),
         surplus,
     )
 
@@ -392,12 +395,12 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
         return curve
     count_above = int(np.count_nonzero(curve.rates > -BAND_WIDTH))
     rates = curve.rates
-    depths = curve.liquidities[:-1]
+    liquidities = curve.liquidities[:-1]
     if count_above < len(rates):  # the range that crosses the reference is split there
         rates = np.insert(rates, count_above, -BAND_WIDTH)
-        depths = np.insert(depths, count_above, depths[count_above - 1])
+        liquidities = np.insert(liquidities, count_above, liquidities[count_above - 1])
     roots = np.sqrt((1 + rates) / curve.fee_factor)
-    range_inputs = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
+    range_inputs = liquidities * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
     remaining_inputs = np.concatenate(
         (
             np.cumsum(range_inputs[:count_above][::-1])[::-1],
@@ -418,9 +421,13 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
     root_gaps = (compressed_rates[:-1] - compressed_rates[1:]) / (
         curve.fee_factor * (end_roots[:-1] + end_roots[1:])
     )
-    band_depths = range_inputs * end_roots[:-1] * end_roots[1:] / np.maximum(root_gaps, MIN_DIVISOR)
+    band_liquidities = (
+        range_inputs * end_roots[:-1] * end_roots[1:] / np.maximum(root_gaps, MIN_DIVISOR)
+    )
     return _build_curve(
-        curve.fee_factor, compressed_rates, np.where(remaining_inputs[:-1] > 0, band_depths, depths)
+        curve.fee_factor,
+        compressed_rates,
+        np.where(remaining_inputs[:-1] > 0, band_liquidities, liquidities),
     )
 
 
@@ -428,7 +435,8 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
 class CurveStack:
     """Curves of several pools, one padded row each, so that all are evaluated at once.
 
-    `flat_cells` concatenates rates, roots, depths, net_in, out and surplus, row after row.
+    `flat_cells` concatenates rates, roots, liquidities, net_inputs, outputs and surplus, row after
+    row.
     `row_offsets` is the offset of each row in it. A row begins with an empty cell: the response of
     a pool whose rates are all too low.
     """
