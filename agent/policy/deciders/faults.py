@@ -69,6 +69,7 @@ def halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
 
 def stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
     """Halt, or hold with blocked exits, if the total is too small to rebalance."""
+    # money_flows.wait_for_money_flows, a later decider, halts on these faults
     if context.exits_only_faults or not (
         reason := minimum.too_small_reason(
             context.step.portfolio,
