@@ -317,7 +317,7 @@ class PaperPerpetualProtocol:
             call_result = self._transport.call("eth_call", [call_object, hex(head.number)])
         except CallFailed as error:
             code = revert_code(error.fault.revert_data, error.fault.message)
-            if code not in REVERT_DESCRIPTIONS:
+            if not code:
                 raise
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS[code]} ({code})") from None
         answer_bytes = parse_bytes(call_result, "answer of the exchange", 32 * word_count)

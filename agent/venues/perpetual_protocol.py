@@ -30,7 +30,7 @@ from agent.ports import TransactionStatus
 from agent.ports.perpetuals import PerpActionDraft
 from agent.signing.calldata import selector
 
-LONGEST_QUOTE_S = 365 * 86_400
+QUOTE_VALIDITY_S = 365 * 86_400
 """Validity of a quoted order from its index time; long, because a quote is never sent."""
 OPEN_POSITION_DELEGATE = 1
 """DelegateApproval: the delegate may trade but not withdraw."""
@@ -113,7 +113,7 @@ class PerpetualProtocol:
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue. Quotes by `eth_call` of the exact transaction."""
         market = account.market(order.market)
-        deadline_s = market.index_s + LONGEST_QUOTE_S
+        deadline_s = market.index_s + QUOTE_VALIDITY_S
         return quote_order(self._transport, order, self._contracts, self._wallet, deadline_s)
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpActionDraft:
@@ -223,7 +223,7 @@ def quote_order(
         answer = transport.call("eth_call", [call_params, block])
     except CallFailed as error:
         code = revert_code(error.fault.revert_data, error.fault.message)
-        if code not in REVERT_DESCRIPTIONS:
+        if not code:
             raise
         raise Refused(
             f"the order reverts: {REVERT_DESCRIPTIONS[code]} ({code})", remedy="plan again"
@@ -241,15 +241,16 @@ def quote_order(
 
 
 def revert_code(data: str, message: str) -> str:
-    """Return the code of a revert such as CH_TLRS, from its data or the node's message; empty
-    without one.
+    """Return the code of a revert, one of REVERT_DESCRIPTIONS, from its data or the node's message;
+    empty without one.
     """
     revert_bytes = bytes.fromhex(data.removeprefix("0x")) if data else b""
     if revert_bytes[:4] == _ERROR_SELECTOR:
         try:
-            return str(abi_decode(["string"], revert_bytes[4:])[0])
+            (reason,) = abi_decode(["string"], revert_bytes[4:])
         except Exception:  # eth-abi raises various errors; the reason is unreadable
             return ""
+        return reason if reason in REVERT_DESCRIPTIONS else ""
     message_words = re.findall(r"\w+", message)
     return next((code for code in REVERT_DESCRIPTIONS if code in message_words), "")
 

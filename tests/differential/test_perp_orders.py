@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import pytest
 
+from agent.chain.lens import abi_encode
 from agent.errors import Refused
 from agent.layers.futures.planning.orders import plan_futures
 from agent.localchain.perpetuals import LocalPerps
@@ -195,4 +196,6 @@ def test_amounts_of_the_venue_are_within_its_words() -> None:
         )
     assert venue.revert_code("", "execution reverted: CH_TLRS") == "CH_TLRS"
     assert venue.revert_code("0x08c379a0" + "00" * 5, "") == ""
+    assert venue.revert_code("0x08c379a0" + abi_encode(["string"], ["CH_TLRS"]).hex(), "") == "CH_TLRS"
+    assert venue.revert_code("0x08c379a0" + abi_encode(["string"], ["paused"]).hex(), "CH_TLRS") == ""
     assert venue.revert_code("0x", hex(UINT256_MAX)) == ""
