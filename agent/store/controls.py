@@ -125,13 +125,17 @@ class ControlStore:
     def queued_controls(self, limit: int = MAX_QUEUED) -> tuple[NumberedControl, ...]:
         """Return the oldest queued controls, oldest first."""
         with self.db.read("read the controls") as db:
-            control_rows = all_rows(db, _select_in_state(), ControlRow, state="queued", limit=limit)
+            control_rows = all_rows(
+                db, _select_in_state(), ControlRow, state=ControlState.QUEUED.value, limit=limit
+            )
             return tuple(NumberedControl(row.seq, _control_from_row(row)) for row in control_rows)
 
     def taken_controls(self) -> tuple[NumberedControl, ...]:
         """Return the controls that were taken and not finished, oldest first."""
         with self.db.read("read the controls") as db:
-            control_rows = all_rows(db, _select_in_state(), ControlRow, state="taken", limit=-1)
+            control_rows = all_rows(
+                db, _select_in_state(), ControlRow, state=ControlState.TAKEN.value, limit=-1
+            )
             return tuple(NumberedControl(row.seq, _control_from_row(row)) for row in control_rows)
 
     def take(self, control_number: int, now_s: int) -> bool:
@@ -213,7 +217,8 @@ class ControlStore:
         """Store a plan as it is shown, for a control to confirm by its hash."""
         with self.db.write("store a shown plan") as db:
             stored_row = first_row(db, _select_plan(), ShownPlanRow, plan_hash=plan.hash)
-            _insert_plan(db, plan, stored_row is not None and stored_row.is_offered)
+            is_offered = stored_row is not None and stored_row.is_offered
+            _insert_plan(db, plan, is_offered=is_offered)
             dropped_hashes = db.scalars(
                 select(ShownPlanRow.hash)
                 .where(~ShownPlanRow.is_offered)
@@ -232,7 +237,7 @@ class ControlStore:
         """Store the plan that waits for a confirmation, in place of an earlier one."""
         with self.db.write("offer a plan") as db:
             db.execute(delete(ShownPlanRow).where(ShownPlanRow.is_offered))
-            _insert_plan(db, plan, True)
+            _insert_plan(db, plan, is_offered=True)
 
     def offered_plan(self) -> ShownPlan | None:
         """Return the plan that waits for a confirmation; None without one."""
@@ -337,7 +342,7 @@ def _control_from_row(row: ControlRow) -> Control | None:
     except (ValueError, TypeError):
         return None
     text_columns = (row.id, row.plan_hash, row.asked_by, row.seal)
-    if not all(isinstance(argument_text, str) for argument_text in text_columns):
+    if not all(isinstance(column, str) for column in text_columns):
         return None
     return Control(
         row.id, kind, arguments, row.plan_hash, row.asked_by, origin, asked_s, expires_s, row.seal
@@ -361,12 +366,12 @@ def _record_from_row(row: ControlRow) -> ControlRecord | None:
     )
 
 
-def _insert_plan(db: Connection, plan: ShownPlan, is_waiting: bool) -> None:
+def _insert_plan(db: Connection, plan: ShownPlan, *, is_offered: bool) -> None:
     row = {
         "hash": plan.hash,
         "plan_json": codec.dumps(plan),
         "shown_s": plan.shown_at_s,
-        "is_offered": is_waiting,
+        "is_offered": is_offered,
     }
     upsert_rows(db, ShownPlanRow, [row])
 
