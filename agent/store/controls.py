@@ -276,9 +276,17 @@ class ControlStore:
             result_json="[]",
             changed_s=control.asked_at_s,
         )
-        row = first_row(db, _select_control(), ControlRow, row_seq=control_number)
-        if row is not None:
-            self._log(db, [(row, ControlStateChange(control_number, state))], control.asked_at_s)
+        log_line = {
+            "control_id": control.id,
+            "kind": control.kind.value,
+            "origin": control.origin.value,
+            "asked_by": control.asked_by,
+            "state": state.value,
+            "code": "",
+            "reason": "",
+            "at_s": control.asked_at_s,
+        }
+        seals.append_rows(self.db, db, ControlLogRow, [log_line])
         return control_number
 
     def _write_and_log_states(
@@ -304,15 +312,7 @@ class ControlStore:
                 for row, change in rows_and_changes
             ],
         )
-        self._log(db, rows_and_changes, now_s)
-
-    def _log(
-        self,
-        db: Connection,
-        rows_and_changes: Sequence[tuple[ControlRow, ControlStateChange]],
-        now_s: int,
-    ) -> None:
-        log_rows = [
+        log_lines = [
             {
                 "control_id": row.id,
                 "kind": row.kind,
@@ -325,7 +325,7 @@ class ControlStore:
             }
             for row, change in rows_and_changes
         ]
-        seals.append_rows(self.db, db, ControlLogRow, log_rows)
+        seals.append_rows(self.db, db, ControlLogRow, log_lines)
 
 
 def _control_from_row(row: ControlRow) -> Control | None:
