@@ -12,7 +12,7 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import NoQuorum
 from agent.chain.screening import TokenScreen
-from agent.chain.tokens import screening_moves
+from agent.chain.screening.moves import screening_moves
 from agent.localchain import LocalChain
 from agent.model import TokenFinding
 from tests.cases.test_bad_tokens import turned_bad, with_guest

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.uniswap_v4 import V4NativePool, V4Pool
-from agent.chain.tokens import TokenMove, plan_token_moves, pool_moves, screening_moves
+from agent.chain.screening.moves import TokenMove, plan_token_moves, pool_moves, screening_moves
 from agent.errors import Refused
 from agent.execution.step_context import propose_screened
 from agent.guards.safety import moved_tokens

@@ -13,7 +13,7 @@ from agent.chain import lens
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.chain.screening import TokenScreen
 from agent.chain.screening.answers import RECORD_FORMAT
-from agent.chain.tokens import TokenMove, screening_moves
+from agent.chain.screening.moves import TokenMove, screening_moves
 from agent.errors import Retryable
 from agent.model import FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
 from agent.policy.quarantine import quarantine_pools

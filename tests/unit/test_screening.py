@@ -20,8 +20,8 @@ from agent.chain.screening.answers import (
 )
 from agent.chain.screening.calls import CallRole, SingleCall, approval_calls, single_calls
 from agent.chain.screening.findings import Controls, PoolTrial, TestedCall, TokenTests, approval_result, judge_token, read_controls
+from agent.chain.screening.moves import TokenMove
 from agent.chain.screening.traits import find_rebasing, judge_traits, transferred_raw
-from agent.chain.tokens import TokenMove
 from agent.errors import Retryable
 from agent.model import Allowance, FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
 from tests.support.builders import address, step_input, token, v2_pool

@@ -30,7 +30,8 @@ from agent.chain.endpoints import Endpoint
 from agent.chain.fees.minimum_tip import suggested_tip
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.rpc import Transport
-from agent.chain.tokens import screening_moves, symbol_text
+from agent.chain.screening.moves import screening_moves
+from agent.chain.tokens import symbol_text
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.networks import feed_name, typical_fees

@@ -11,7 +11,8 @@ from enum import Enum
 from agent.artifacts import own_artifact
 from agent.chain.lens import address_word, uint_word
 from agent.chain.rpc import RpcCall, hex_data
-from agent.chain.tokens import TokenMove, encode_approve
+from agent.chain.screening.moves import TokenMove
+from agent.chain.tokens import encode_approve
 from agent.model import Snapshot
 
 UNLISTED_ADDRESS = "0x000000000000000000000000000000007472696D"

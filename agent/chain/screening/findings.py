@@ -30,7 +30,7 @@ from agent.chain.screening.calls import (
     transfer_from_call,
     trial_call,
 )
-from agent.chain.tokens import TokenMove, holding_pools
+from agent.chain.screening.moves import TokenMove, holding_pools
 from agent.model import FailedPool, ScreenedToken, ScreenSubject, Snapshot, TokenFinding
 
 _PAUSED_SELECTOR = bytes.fromhex("5c975abb")

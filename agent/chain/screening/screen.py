@@ -18,6 +18,7 @@ from agent.chain.screening.findings import (
     judge_token,
     read_controls,
 )
+from agent.chain.screening.moves import TokenMove, plan_token_moves, pool_moves
 from agent.chain.screening.traits import (
     TRAIT_COUNT,
     earlier_balances,
@@ -26,7 +27,6 @@ from agent.chain.screening.traits import (
     judge_traits,
     trait_items,
 )
-from agent.chain.tokens import TokenMove, plan_token_moves, pool_moves
 from agent.model import Plan, ScreenedToken, Snapshot, StepInput
 
 
