@@ -58,26 +58,26 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
             and payees == [wallet]
         ):
             payees.append(router)
-        lending_pool, move_raw = _lender_and_amount(
-            step.snapshot, pool, leg.token_in, leg.amount_in_raw
-        )
-        yield TokenMove(leg.token_in, lending_pool, move_raw, spender=spender)
-        lending_pool, move_raw = _lender_and_amount(
-            step.snapshot, pool, leg.token_out, leg.amount_out_raw
-        )
-        for payee in payees:
-            yield TokenMove(leg.token_out, lending_pool, move_raw, payee=payee)
+        if loan := _lender_and_amount(step.snapshot, pool, leg.token_in, leg.amount_in_raw):
+            lender, lent_raw = loan
+            yield TokenMove(leg.token_in, lender, lent_raw, spender=spender)
+        if loan := _lender_and_amount(step.snapshot, pool, leg.token_out, leg.amount_out_raw):
+            lender, lent_raw = loan
+            for payee in payees:
+                yield TokenMove(leg.token_out, lender, lent_raw, payee=payee)
 
 
-def _lender_and_amount(snapshot: Snapshot, pool: Pool, token: str, raw: int) -> tuple[Pool, int]:
+def _lender_and_amount(
+    snapshot: Snapshot, pool: Pool, token: str, raw: int
+) -> tuple[Pool, int] | None:
     """Return a pool that holds a token of a leg through `pool`, and what it can lend of `raw` base
     units: the leg's own pool, or for wrapped coin that the pool has as native coin the deepest
-    other one, if possible not in quarantine; 0 without one.
+    other one, if possible not in quarantine; None without one.
     """
     if holds_token(pool, token):
         return pool, raw
     lender = next(iter((*lending_pools(snapshot, token), *holding_pools(snapshot, token))), None)
-    return (pool, 0) if lender is None else (lender, min(raw, lender.depth(token) // 2))
+    return None if lender is None else (lender, min(raw, lender.depth(token) // 2))
 
 
 def lending_pools(snapshot: Snapshot, token: str) -> list[Pool]:
