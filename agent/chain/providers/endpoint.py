@@ -156,9 +156,11 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         self.request_count += 1
         status, answer_body, retry_after = self._post(request_body)
         if status == requests.codes.ok:
-            return self._match_ids(self._parse(answer_body), request_ids)
-        refusal = self._read_refusal(status, answer_body, retry_after, len(batch))
-        return self._match_ids(refusal, request_ids)
+            parsed_body = self._parse(answer_body)
+        else:
+            parsed_body = self._read_refusal(status, answer_body, retry_after, len(batch))
+        self._raise_if_whole_refused(parsed_body, len(batch))
+        return self._match_ids(parsed_body, request_ids)
 
     def _post(self, request_body: bytes) -> tuple[int, bytes, str | None]:
         """Return the HTTP status, the body, and the header Retry-After of the answer. Errors are raised
@@ -177,15 +179,12 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             failure_text = f"{self.name} did not answer within {self._timeout_s:g} s"
         except requests.ConnectionError:
             failure_text = f"{self.name} cannot be reached"
-        except (requests.RequestException, OSError) as error:
-            failure_text = (
-                f"{self.name} closed the connection during its answer ({type(error).__name__})"
-            )
         except Exception as error:
             failure_text = (
                 f"{self.name} closed the connection during its answer ({type(error).__name__})"
             )
-            if not type(error).__module__.startswith("urllib3"):
+            is_network_error = isinstance(error, requests.RequestException | OSError)
+            if not is_network_error and not type(error).__module__.startswith("urllib3"):
                 defect_text = f"a request to {self.name} failed: {type(error).__name__}"
         if defect_text:
             raise RuntimeError(defect_text)
@@ -285,7 +284,6 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
 
     def _match_ids(self, parsed_body: object, request_ids: list[int]) -> list[object]:
         answers = parsed_body if isinstance(parsed_body, list) else [parsed_body]
-        self._raise_if_whole_refused(parsed_body, len(request_ids))
         answer_by_id: dict[int, object] = {}
         for answer in answers:
             request_id = json_field(answer, "id")
