@@ -5,8 +5,8 @@ posted, and positions pay the venue's hourly funding. Nothing is signed or poste
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -44,6 +44,30 @@ UNMATCHED_ANSWER = "Order could not immediately match against any resting orders
 NO_MARGIN_ANSWER = "Insufficient margin to place order."
 NO_ACCOUNT_ANSWER = "paper trading began without a margin account"
 NOT_REDUCING_ANSWER = "Reduce only order would increase position."
+
+
+@dataclass(frozen=True, slots=True)
+class PostedOrder:
+    """An order as the venue receives it; size and limit price are in coins and dollars a coin."""
+
+    market_number: int
+    is_buy: bool
+    limit_price: Fraction
+    size: Fraction
+    is_reduce_only: bool
+    client_order_id: str
+
+
+def posted_order(order_wire: Mapping[str, Any]) -> PostedOrder:
+    """Return an order of the action that is posted."""
+    return PostedOrder(
+        market_number=order_wire["a"],
+        is_buy=order_wire["b"],
+        limit_price=Fraction(order_wire["p"]),
+        size=Fraction(order_wire["s"]),
+        is_reduce_only=order_wire["r"],
+        client_order_id=order_wire["c"],
+    )
 
 
 class PaperHyperliquid:
@@ -139,7 +163,7 @@ class PaperHyperliquid:
         for receipt in self._store.begun_wallet().receipts:
             if receipt.tx_hash == intent.tx_hash:
                 return receipt
-        return Receipt(str(intent.tx_hash), 0, 0, "", 0, 0, ())
+        return _receipt(str(intent.tx_hash))
 
     def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """See OrderVenue. Paper trading needs no agent."""
@@ -158,16 +182,17 @@ class PaperHyperliquid:
         receipts = list(wallet.receipts)
         reasons = []
         for order_wire in json.loads(signed.signed_bytes)["orders"]:
-            if any(receipt.tx_hash == order_wire["c"] for receipt in receipts):
+            order = posted_order(order_wire)
+            if any(receipt.tx_hash == order.client_order_id for receipt in receipts):
                 reasons.append("")
                 continue
-            result = self._fill(self._account(real_account, paper_margin), order_wire)
+            result = self._fill(self._account(real_account, paper_margin), order)
             if isinstance(result, str):
                 reasons.append(result)
                 continue
             fill, account_after = result
             paper_margin = _margin_after(paper_margin, account_after, _venue_time_s(real_account))
-            receipts.append(Receipt(order_wire["c"], 1, 0, "", 0, 0, (), fills=(fill,)))
+            receipts.append(_receipt(order.client_order_id, fill))
             reasons.append("")
         self._store.save(
             replace(wallet, margin=paper_margin, receipts=tuple(receipts[-MAX_RECEIPTS:]))
@@ -175,7 +200,7 @@ class PaperHyperliquid:
         return reasons
 
     def _fill(
-        self, account: MarginAccount, order_wire: dict[str, Any]
+        self, account: MarginAccount, order: PostedOrder
     ) -> tuple[PerpFill, MarginAccount] | str:
         """Return the fill of an order on the book of this moment, and the account after it; or the
         venue's reason for a rejection.
@@ -183,21 +208,21 @@ class PaperHyperliquid:
         market_name = next(
             market.market
             for market in account.markets
-            if self._client.market_number(market.market) == order_wire["a"]
+            if self._client.market_number(market.market) == order.market_number
         )
-        order_size = Fraction(order_wire["s"])
-        if order_wire["r"]:
+        order_size = order.size
+        if order.is_reduce_only:
             size_raw = account.size_raw(market_name)
-            if not size_raw or (size_raw < 0) is not order_wire["b"]:
+            if not size_raw or (size_raw < 0) is not order.is_buy:
                 return NOT_REDUCING_ANSWER
             order_size = min(order_size, Fraction(abs(size_raw), account.market(market_name).unit))
-        fill = self._match(account, market_name, order_wire, order_size)
+        fill = self._match(account, market_name, replace(order, size=order_size))
         if fill is None:
             return UNMATCHED_ANSWER
         account_after = margin.with_trade(account, market_name, fill.size_raw, fill.quote_raw)
         realised_raw = account_after.realised_raw - fill.fee_raw
         account_after = replace(account_after, realised_raw=realised_raw)
-        if not order_wire["r"] and margin.free_margin_raw(account_after) < 0:
+        if not order.is_reduce_only and margin.free_margin_raw(account_after) < 0:
             return NO_MARGIN_ANSWER
         return replace(fill, realised_raw=realised_raw - account.realised_raw), account_after
 
@@ -279,41 +304,35 @@ class PaperHyperliquid:
         )
 
     def _match(
-        self,
-        account: MarginAccount,
-        market_name: str,
-        order_wire: dict[str, object],
-        requested_size: Fraction,
+        self, account: MarginAccount, market_name: str, order: PostedOrder
     ) -> PerpFill | None:
-        """Return the fill of a size on the book within the limit price; None if nothing fills."""
+        """Return the order's fill on the book within its limit price; None if nothing fills."""
         market = account.market(market_name)
-        limit_price = Fraction(str(order_wire["p"]))
-        is_buy = order_wire["b"] is True
-        unfilled_size = requested_size
+        if market.is_paused:
+            return None
+        is_buy = order.is_buy
+        unfilled_size = order.size
         filled_quote = Fraction(0)
-        for level_price, level_size in (
-            () if market.is_paused else self._client.order_book_side(market_name, asks=is_buy)
-        ):
+        for level_price, level_size in self._client.order_book_side(market_name, asks=is_buy):
             if unfilled_size <= 0 or (
-                level_price > limit_price if is_buy else level_price < limit_price
+                level_price > order.limit_price if is_buy else level_price < order.limit_price
             ):
                 break
             filled_size = min(unfilled_size, level_size)
             unfilled_size -= filled_size
             filled_quote += filled_size * level_price
-        size_raw = floor_int((requested_size - unfilled_size) * market.unit)
+        size_raw = floor_int((order.size - unfilled_size) * market.unit)
         if not size_raw:
             return None
         quote_raw = floor_int((-filled_quote if is_buy else filled_quote) * 10**QUOTE_DECIMALS)
         fee_raw = ceil_int(Fraction(abs(quote_raw) * market.fee_ppm, margin.PPM))
         return PerpFill(
-            "",
-            self._client.account_address,
-            market_name,
-            size_raw if is_buy else -size_raw,
-            quote_raw,
-            fee_raw,
-            0,
+            clearing_house="",
+            trader=self._client.account_address,
+            market=market_name,
+            size_raw=size_raw if is_buy else -size_raw,
+            quote_raw=quote_raw,
+            fee_raw=fee_raw,
         )
 
 
@@ -342,6 +361,20 @@ class PaperAgentSigner:
         """See OrderSigner. Returns the action without a signature."""
         action = require_signable_orders(orders, self._rules, self._clock.now_s())
         return SignedTx(json.dumps(action).encode(), action["orders"][0]["c"])
+
+
+def _receipt(client_order_id: str, *fills: PerpFill) -> Receipt:
+    """Return the receipt of an order, which pays no gas and is in no block."""
+    return Receipt(
+        tx_hash=client_order_id,
+        status=1 if fills else 0,
+        block_number=0,
+        block_hash="",
+        gas_used=0,
+        effective_gas_price_wei=0,
+        transfers=(),
+        fills=fills,
+    )
 
 
 def _margin_after(paper_margin: PaperMargin, account: MarginAccount, now_s: int) -> PaperMargin:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agent.model import SignedTx
-from agent.paper.order_venue import NO_ACCOUNT_ANSWER, NOT_REDUCING_ANSWER, PaperHyperliquid
+from agent.paper.order_venue import NO_ACCOUNT_ANSWER, NOT_REDUCING_ANSWER, PaperHyperliquid, posted_order
 from tests.unit.test_futures_step import book
 from tests.unit.test_margin_account import E18
 
@@ -31,7 +31,7 @@ def filled(position: int, coins: str, *, is_buy: bool, is_reduce_only: bool) -> 
     """The fill of an order beside a position, and the position after it, in coins; or the venue's reason."""
     venue = PaperHyperliquid(cast(Any, None), cast(Any, DeepBook()), cast(Any, None), lambda: None)
     wire = {"a": 0, "b": is_buy, "s": coins, "p": "4000" if is_buy else "1000", "r": is_reduce_only, "c": "0x01"}
-    result = venue._fill(book(50_000, position * E18), wire)
+    result = venue._fill(book(50_000, position * E18), posted_order(wire))
     if isinstance(result, str):
         return result
     fill, account_after = result
