@@ -11,7 +11,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -89,10 +89,14 @@ class Access:
         reach: Reach,
         users_file: Path | None = None,
         clock_s: Callable[[], float] = time.monotonic,
+        *,
+        users: Mapping[int, tuple[str, bool]] | None = None,
+        link_key: bytes = b"",
     ) -> None:
+        """Set the users by id, and the key that proves signed links to the login."""
         self.reach = reach
-        self.login_required = False
-        self._users: dict[int, tuple[str, bool]] = {}
+        self.login_required = bool(users)
+        self._users = users or {}
         self._users_file = users_file
         self._clock_s = clock_s
         self._users_file_stamp: object = None
@@ -100,8 +104,7 @@ class Access:
         self._login_process = AppProcess(LOGIN_NICENESS)
         self._login_check_count = 0
         self._form_secret = secrets.token_bytes(32)
-        self.link_key = b""
-        """Key that proves signed links to the login; set with the users."""
+        self.link_key = link_key
 
     @property
     def users_file(self) -> str:
@@ -128,7 +131,7 @@ class Access:
             self._users_file_stamp = file_stamp
             self.set_users(users)
 
-    def set_users(self, users: dict[int, tuple[str, bool]]) -> None:
+    def set_users(self, users: Mapping[int, tuple[str, bool]]) -> None:
         """Set the users by id, and end sessions that no longer match."""
         self._users = users
         self.login_required = self.login_required or bool(users)

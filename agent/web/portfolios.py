@@ -200,9 +200,12 @@ class ServedPortfolio:
                 "give each config a store of its own",
             )
             return
-        access = Access(self.reach, portfolio_start.users_file)
-        access.set_users(dict(portfolio_start.users))
-        access.link_key = portfolio_start.link_key
+        access = Access(
+            self.reach,
+            portfolio_start.users_file,
+            users=portfolio_start.users,
+            link_key=portfolio_start.link_key,
+        )
         cache = DocumentCache(str(self.config), portfolio_start.store_path, self._reading_process)
         self.serve(cache, access, portfolio_start.identity, shared_settings.is_stopping)
 

@@ -82,19 +82,22 @@ def serve_dashboard(
     from agent.web.access import Access
     from agent.web.app import build_app
     from agent.web.document_cache import DocumentCache
-    from agent.web.portfolios import require_users
+    from agent.web.portfolios import read_portfolio, require_users
 
     with _listen(host, port) as listener, ExitStack() as cleanup:
         reading_process = AppProcess()
         cleanup.callback(reading_process.stop)
-        store_path, users_file, users, link_key = _read_at_start(config, reading_process)
-        require_users(users, host, is_exposed=_is_exposed(host, public_options))
+        portfolio_start = asyncio.run(read_portfolio(config, reading_process))
+        require_users(portfolio_start.users, host, is_exposed=_is_exposed(host, public_options))
         reach = reach_of(host, listener.getsockname()[1], public_options)
         reach = replace(reach, banner=banner)
-        access = Access(reach, users_file)
-        access.set_users(users)
-        access.link_key = link_key
-        cache = DocumentCache(str(config), store_path, reading_process)
+        access = Access(
+            reach,
+            portfolio_start.users_file,
+            users=portfolio_start.users,
+            link_key=portfolio_start.link_key,
+        )
+        cache = DocumentCache(str(config), portfolio_start.store_path, reading_process)
         _serve_app(
             lambda is_stopping: build_app(cache, is_stopping, access),
             listener,
@@ -251,21 +254,6 @@ def _serve_app(
     )
     with _ignoring_signals():
         server.run(sockets=[listener])
-
-
-def _read_at_start(
-    config: Path, reading_process: AppProcess
-) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
-    """Read the files of store and users, the users, and the key of signed links."""
-    from agent.web.portfolios import read_portfolio
-
-    portfolio_start = asyncio.run(read_portfolio(config, reading_process))
-    return (
-        portfolio_start.store_path,
-        portfolio_start.users_file,
-        dict(portfolio_start.users),
-        portfolio_start.link_key,
-    )
 
 
 @contextmanager

@@ -306,6 +306,4 @@ def _answers_hash(checked_answers: Mapping[str, Any]) -> str:
 
 def setup_access(reach: Reach) -> Access:
     """Return the access of the one session, which lasts as long as the process."""
-    access = Access(reach, clock_s=lambda: 0.0)
-    access.set_users(SETUP_USERS)
-    return access
+    return Access(reach, clock_s=lambda: 0.0, users=SETUP_USERS)

@@ -35,6 +35,7 @@ from agent.errors import ConfigError, TrimtabError
 from agent.store.files.users import FAILURES_BEFORE_LOCK, FIRST_LOCK_S, UserStore
 from agent.web.access import LOGIN_NICENESS, MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, AccessMiddleware
 from agent.web.pages import PAGES
+from agent.web.portfolios import PortfolioStartData
 from agent.web.reach import PublicOptions, Reach, reach_of, require_tls_access
 from agent.web.server import serve_dashboard
 from agent.web.sessions import MAX_IDLE_S, MAX_SESSION_AGE_S
@@ -463,7 +464,10 @@ def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: Pu
 
 
 def test_no_option_opens_a_dashboard_without_users_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.web.server._read_at_start", lambda *_: (tmp_path / "s", tmp_path / "u", {}, b""))
+    async def read_without_users(*_: object) -> PortfolioStartData:
+        return PortfolioStartData(tmp_path / "s", tmp_path / "u", {}, b"")
+
+    monkeypatch.setattr("agent.web.portfolios.read_portfolio", read_without_users)
     with pytest.raises(ConfigError) as error:
         serve_dashboard(tmp_path / "a.toml", "127.0.0.1", 0, print, behind_proxy(tmp_path))
     assert error.value.field == "--host"
