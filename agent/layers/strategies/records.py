@@ -32,8 +32,8 @@ DAY_S = 86_400
 
 def record_after_input(store: Store, step: StepInput) -> None:
     """Record changes of the strategy accounts, new allocations, and once an hour each strategy's
-    NAV per share and health. If another process wrote first, nothing is written, and the next cycle
-    derives the change again.
+    NAV per share and health. If another process wrote first, or a transfer is not recorded yet,
+    whose id its booking needs, nothing is written, and the next cycle derives the change again.
     """
     strategy_store = store.layer_repository(StrategyStore)
     books = step.layer(StrategiesState).books
@@ -69,8 +69,8 @@ def book_after_cycle(store: Store, outcome: StepOutcome) -> None:
         outcome.step_input, outcome.step_id, netting.strategy_adjustments
     )
     if booking is not None:
-        # Only onto this version of the accounts: if another process wrote since, the next cycle
-        # books it.
+        # Only onto the version that record_after_input left, one higher if it wrote: if another
+        # process wrote since, the next cycle books it.
         record_version = books.record_version + bool(books.unstored_bookings)
         store.layer_repository(StrategyStore).record_bookings((booking,), record_version)
 
@@ -85,24 +85,20 @@ def _record_strategy_states(
     }
     updated_states = []
     point_by_name = {}
-    strategy_values = [
+    book_values = [
         capital.holdings_value(dict(book.holdings), prices) for book in books.strategy_books
     ]
-    growth_inputs = market_terms(step, sum(strategy_values, Fraction(0)))
-    for book in books.strategy_books:
+    growth_inputs = market_terms(step, sum(book_values, Fraction(0)))
+    for book, book_value in zip(books.strategy_books, book_values, strict=True):
         if book.state.recorded_s is not None and book.state.recorded_s // HOUR_S >= now_s // HOUR_S:
             continue
-        nav_per_unit = accounting.nav_per_unit(
-            capital.holdings_value(dict(book.holdings), prices), book.units
-        )
+        nav_per_unit = accounting.nav_per_unit(book_value, book.units)
         strategy = strategy_by_name[book.name]
         updated_state = health.update_unit_index(book.state, strategy, nav_per_unit, prices, now_s)
         updated_state = with_market_growth(updated_state, book.state, strategy, growth_inputs)
         nav_point = NavPoint(now_s, updated_state.unit_nav, updated_state.index)
         updated_states.append(
-            _with_health(
-                updated_state, strategy_by_name[book.name], nav_point, strategy_store.nav_points
-            )
+            _with_health(updated_state, strategy, nav_point, strategy_store.nav_points)
         )
         point_by_name[book.name] = nav_point
     if updated_states:
