@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.app.documents import fill
 from agent.app.documents.plans import EndpointDocument
 from agent.chain.chain_time import MAX_NEWEST_AGE_S
-from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
+from agent.chain.endpoints import Endpoint, EndpointPool, EndpointState, operators_of
 from agent.chain.quorum import check_heights, common_height, quorum_size
 from agent.chain.rpc import RpcFault, block_ref_at_hash
 from agent.config.tables.chain import ChainTable
@@ -92,7 +92,7 @@ def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
     process.
     """
     return [
-        fill(EndpointDocument, endpoint_state, operator=operator)
+        _endpoint_document(operator, endpoint_state)
         for operator, endpoint_state in endpoint_pool.endpoint_states()
     ]
 
@@ -100,9 +100,16 @@ def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
 def probed_endpoint_documents(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
     """Return the records of the probed endpoints with their heads."""
     return [
-        {**endpoint_records(EndpointPool([probe.endpoint], 1))[0], "head": probe.head_number}
+        {
+            **_endpoint_document(probe.endpoint.operator, probe.endpoint.health.state),
+            "head": probe.head_number,
+        }
         for probe in probes
     ]
+
+
+def _endpoint_document(operator: str, endpoint_state: EndpointState) -> EndpointDocument:
+    return fill(EndpointDocument, endpoint_state, operator=operator)
 
 
 def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
