@@ -145,7 +145,7 @@ def futures_sums(entries: Iterable[Entry]) -> FuturesSums | None:
         if futures_entry is None or not (futures_entry.fills or futures_entry.funding):
             continue
         has_events = True
-        price_per_quote = (futures_entry.price or Fraction(0)) / futures_entry.collateral_unit_raw
+        price_per_quote = futures_entry.quote_price or Fraction(0)
         fees += sum(fill.fee_raw for fill in futures_entry.fills) * price_per_quote
         realised += sum(fill.realised_raw for fill in futures_entry.fills) * price_per_quote
         funding += sum(payment.paid_raw for payment in futures_entry.funding) * price_per_quote

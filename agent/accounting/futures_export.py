@@ -57,17 +57,15 @@ def futures_profit_by_year(
         futures_entry = entry.futures
         if (
             futures_entry is None
-            or futures_entry.price is None
+            or (quote_price := futures_entry.quote_price) is None
             or not (futures_entry.fills or futures_entry.funding)
         ):
             continue
         profit_raw = sum(fill.realised_raw for fill in futures_entry.fills)
         profit_raw -= sum(payment.paid_raw for payment in futures_entry.funding)
         year = format_utc(entry.chain_s)[:4]
-        profit_value = profit_raw * futures_entry.price / futures_entry.collateral_unit_raw
-        profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + profit_value * rate_at(
-            entry.chain_s
-        )
+        profit_value = profit_raw * quote_price * rate_at(entry.chain_s)
+        profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + profit_value
     return profit_by_year
 
 
@@ -94,23 +92,12 @@ def futures_events(entry: Entry, token_names: TokenNames) -> Iterator[CsvRow]:
             )
     if futures_entry is None:
         return
-    value_per_quote_unit = (
-        None
-        if futures_entry.price is None
-        else futures_entry.price / futures_entry.collateral_unit_raw
-    )
-    # One base unit of the collateral is a power of ten of the quote's.
-    quote_decimals = (
-        token_names.decimals(futures_entry.collateral)
-        + len(str(futures_entry.collateral_unit_raw))
-        - 1
-    )
+    quote_price = futures_entry.quote_price
+    quote_decimals = futures_entry.quote_decimals(token_names.decimals(futures_entry.collateral))
 
     def amount_cells(amount_raw: int) -> tuple[str, str]:
         value_cell = (
-            ""
-            if value_per_quote_unit is None
-            else value_text(amount_raw * value_per_quote_unit, value_decimals)
+            "" if quote_price is None else value_text(amount_raw * quote_price, value_decimals)
         )
         return decimal_text(amount_raw, quote_decimals), value_cell
 

@@ -90,6 +90,15 @@ class FuturesEntry:
     fills: tuple[FuturesFill, ...]
     funding: tuple[SettledFunding, ...]
 
+    @property
+    def quote_price(self) -> Price | None:
+        """Price of a base unit of the quote; None without a price of the collateral."""
+        return None if self.price is None else self.price / self.collateral_unit_raw
+
+    def quote_decimals(self, collateral_decimals: int) -> int:
+        """Return the quote's decimals: `collateral_unit_raw` is a power of ten."""
+        return collateral_decimals + len(str(self.collateral_unit_raw)) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
