@@ -9,7 +9,7 @@ from dataclasses import replace
 from agent import codec
 from agent.execution.settlement import originating_step
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import Intent, Plan, Portfolio, Receipt, Snapshot, wallet_changes
+from agent.model import Intent, Plan, Portfolio, Receipt, Snapshot, decision_name, wallet_changes
 from agent.store.store import Store
 from agent.units import NATIVE, decimal_text
 
@@ -48,9 +48,9 @@ def end_interrupted_steps(store: Store) -> None:
             outcome_kind = OutcomeKind.FAILED
             reason = _shortfall_reason(step.portfolio, shortfalls)
         plan = store.journal.grant(intent.id).plan
-        decision_name = "" if plan is None else type(plan.decision).__name__.lower()
+        plan_decision = "" if plan is None else decision_name(type(plan.decision))
         plan_json = None if plan is None else codec.dumps(plan)
-        store.steps.end(intent.step_id, decision_name, reason, plan_json, outcome_kind.value)
+        store.steps.end(intent.step_id, plan_decision, reason, plan_json, outcome_kind.value)
 
 
 def shortfall_by_receipt(store: Store, intent: Intent) -> dict[str, tuple[int, int]]:

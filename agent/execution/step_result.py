@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agent import codec
 from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
-from agent.model import Cycle, Plan, StepEnd
+from agent.model import Cycle, Plan, StepEnd, decision_name
 from agent.store.store import Store
 
 
@@ -39,8 +39,9 @@ def close_step(store: Store, outcome: StepOutcome) -> StepOutcome:
 def end_step(store: Store, outcome: StepOutcome, reason: str, outcome_kind: str) -> None:
     """Record the end of a step in the journal, with a reason and a kind of its own."""
     plan_json = None if outcome.plan is None else codec.dumps(outcome.plan)
-    decision_name = type(outcome.decision).__name__.lower()
-    store.steps.end(outcome.step_id, decision_name, reason, plan_json, outcome_kind)
+    store.steps.end(
+        outcome.step_id, decision_name(type(outcome.decision)), reason, plan_json, outcome_kind
+    )
 
 
 def note_of(outcome: StepOutcome, *, failed: bool = False) -> StepEnd:

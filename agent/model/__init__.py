@@ -172,6 +172,7 @@ from agent.model.plan import Rebalance as Rebalance
 from agent.model.plan import SecondQuote as SecondQuote
 from agent.model.plan import SkippedItem as SkippedItem
 from agent.model.plan import TopUp as TopUp
+from agent.model.plan import decision_name as decision_name
 from agent.model.plan import wallet_changes as wallet_changes
 from agent.model.portfolio import PORTFOLIO_SUBJECT as PORTFOLIO_SUBJECT
 from agent.model.portfolio import PRICE_ALERTS as PRICE_ALERTS

@@ -199,6 +199,11 @@ class TopUp:
 Decision = Hold | Halt | Rebalance | TopUp | LayerDecision
 
 
+def decision_name(decision_type: type[Decision]) -> str:
+    """Return the name that the journal and the documents give a decision, such as "hold"."""
+    return decision_type.__name__.lower()
+
+
 class LegPlace(Enum):
     """Source or destination of a leg's tokens: the wallet, or the router's balance left by the
     previous leg.

@@ -47,7 +47,7 @@ from agent.layers import documents as layer_documents
 from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.tax.state import TaxState
-from agent.model import Halt, Hold, Portfolio, Snapshot
+from agent.model import Halt, Hold, Portfolio, Snapshot, decision_name
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.reference import reference_prices
 from agent.units import BPS, decimal_text, price_text
@@ -353,7 +353,7 @@ def decision_document(decision_result: DecisionResult) -> DecisionDocument:
     """
     decision = decision_result.decision
     decision_fields: DecisionDocument = {
-        "kind": type(decision).__name__.lower(),
+        "kind": decision_name(type(decision)),
         "reason": decision.reason,
     }
     match decision:

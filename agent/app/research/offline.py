@@ -34,8 +34,10 @@ from agent.model import (
     Snapshot,
     StepInput,
     TopUp,
+    decision_name,
 )
 from agent.planning import proposals, requests
+from agent.planning.plan_builder import PLAN_COST_LIMIT
 from agent.planning.proposals import Proposer
 from agent.store.files import recorder
 from agent.store.files.recorder import RecordedStep
@@ -104,7 +106,7 @@ REWORDED = "reworded"
 to the best plan it bounds by another figure.
 """
 AGENT_DECISIONS = tuple(
-    kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp, AdjustFutures)
+    map(decision_name, (Hold, Halt, Rebalance, AdjustLiquidity, TopUp, AdjustFutures))
 )
 """Decisions of the agent. All others, such as payouts, are made by the owner."""
 
@@ -235,9 +237,7 @@ def _is_wording(difference: Document) -> bool:
     """
     if difference["path"] == "plan.gap_bps":
         return difference["recorded"] is not None and difference["now"] is not None
-    names_cost = "limits.plan_cost" in str(difference["recorded"]) and "limits.plan_cost" in str(
-        difference["now"]
-    )
+    names_cost = all(PLAN_COST_LIMIT in str(difference[side]) for side in ("recorded", "now"))
     return difference["path"].endswith("].why") or (difference["path"] == "reason" and names_cost)
 
 
@@ -265,7 +265,7 @@ def _is_manual(recorded_step: RecordedStep) -> bool:
 
 
 def _differences(recorded_step: RecordedStep, outcome: StepOutcome) -> Iterator[Document]:
-    decision_now = type(outcome.decision).__name__.lower()
+    decision_now = decision_name(type(outcome.decision))
     if decision_now != recorded_step.decision:
         yield _difference("decision", recorded_step.decision, decision_now)
     if (
