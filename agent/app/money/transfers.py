@@ -32,6 +32,7 @@ from agent.app.withdrawals.withdrawal_run import (
     Confirm,
     WithdrawalReport,
     WithdrawalRun,
+    WithdrawalState,
     step_without_deposits,
 )
 from agent.config.load import load_config
@@ -541,7 +542,9 @@ def _paid_report(agent: Agent, step: StepInput, withdrawal_id: int) -> Withdrawa
         if is_paid and request.id == withdrawal_id:
             run = WithdrawalRun(agent.context, (), request.to, request)
             return run.report(
-                step, state="paid", reason=f"withdrawal {withdrawal_id} was paid already"
+                step,
+                state=WithdrawalState.PAID,
+                reason=f"withdrawal {withdrawal_id} was paid already",
             )
     return None
 

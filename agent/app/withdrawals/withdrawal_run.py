@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from fractions import Fraction
 
 from agent import engine
@@ -40,7 +41,32 @@ from agent.store import Store
 from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext
 
-OUTCOME_BY_STATE = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
+
+class WithdrawalState(StrEnum):
+    """How far a withdrawal is."""
+
+    PLANNED = "planned"
+    DECLINED = "declined"
+    REFUSED = "refused"
+    RESERVED = "reserved"
+    """Set aside, not paid."""
+    PART = "part"
+    """More has to be raised."""
+    PAID = "paid"
+    WAITING = "waiting"
+    """Paid, but for its confirmations."""
+    FAILED = "failed"
+
+
+OUTCOME_BY_STATE = {
+    WithdrawalState.REFUSED: OutcomeKind.REFUSED,
+    WithdrawalState.FAILED: OutcomeKind.FAILED,
+}
+STATE_BY_SALE_OUTCOME = {
+    OutcomeKind.DECLINED: WithdrawalState.DECLINED,
+    OutcomeKind.FAILED: WithdrawalState.FAILED,
+}
+"""State of a withdrawal whose sale ended so; any other sale that did not succeed was refused."""
 MAX_SALES = 3
 """Maximum number of sales for one withdrawal. A second is rare, because the first includes a
 margin.
@@ -50,11 +76,8 @@ margin.
 @dataclass(frozen=True, slots=True)
 class WithdrawalReport:
     """State of a withdrawal. `sale` precedes the payments, None if the balance suffices.
-
-    `state` is planned, declined, refused, reserved (set aside, not paid), part (more has to be
-    raised), paid, waiting (paid, but for its confirmations) or failed. `request_id` is the number of
-    the stored request, None before it is confirmed. `repeats` names a withdrawal that this one would
-    pay a second time (empty: none).
+    `request_id` is the number of the stored request, None before it is confirmed. `repeats` names a
+    withdrawal that this one would pay a second time (empty: none).
     """
 
     step_input: StepInput
@@ -62,7 +85,7 @@ class WithdrawalReport:
     payout_address: str | None
     sale: StepOutcome | None
     verdicts: tuple[Verdict, ...]
-    state: str
+    state: WithdrawalState
     reason: str
     request_id: int | None = None
     transactions: tuple[Intent, ...] = ()
@@ -117,7 +140,11 @@ class WithdrawalRun:
         self._sent_intents: list[Intent] = []
 
     def report(
-        self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = ""
+        self,
+        step: StepInput,
+        sale: StepOutcome | None = None,
+        state: WithdrawalState | None = None,
+        reason: str = "",
     ) -> WithdrawalReport:
         """Return the report at this step; without `sale` and `state`, plan and judge it first."""
         step = self._with_claims(step)
@@ -133,7 +160,7 @@ class WithdrawalRun:
             self._payout_address,
             sale,
             verdicts,
-            state or "planned",
+            state or WithdrawalState.PLANNED,
             reason,
             self._request_id,
             tuple(self._sent_intents),
@@ -149,7 +176,9 @@ class WithdrawalRun:
         if not refusal_reasons and sale is not None:
             refusal_reasons = [sale.reason]
         return replace(
-            report, state="refused", reason=refusal_reasons[0] if refusal_reasons else ""
+            report,
+            state=WithdrawalState.REFUSED,
+            reason=refusal_reasons[0] if refusal_reasons else "",
         )
 
     def confirm_and_record_sale(self, sale: StepOutcome, confirm: Confirm) -> bool:
@@ -193,10 +222,12 @@ class WithdrawalRun:
                     self._context.store, self.request, sale, step, shortfall_token
                 )
             ):
-                return self.report(step, sale, "part", message)
+                return self.report(step, sale, WithdrawalState.PART, message)
         if not self._is_confirmed:
             if not confirm(self.report(step)):
-                return self.report(step, state="declined", reason="not confirmed; nothing was sent")
+                return self.report(
+                    step, state=WithdrawalState.DECLINED, reason="not confirmed; nothing was sent"
+                )
             self._record_request(step.snapshot.head.timestamp_s)
         return self._pay(transactor, sale)
 
@@ -219,7 +250,7 @@ class WithdrawalRun:
                 f"set aside as withdrawal {request_id}; to pay it: trimtab withdraw --resume {request_id}"
                 " --to ADDRESS"
             )
-            return self.report(step, sale, "reserved", message)
+            return self.report(step, sale, WithdrawalState.RESERVED, message)
         while (claim := self._next_claim()) is not None:
             if claim.payment.native and (unwrap_raw := self._raw_to_unwrap(claim)) > 0:
                 unwrap_outcome = engine.run_cycle(
@@ -231,7 +262,10 @@ class WithdrawalRun:
                 self._sent_intents += unwrap_outcome.transactions
                 if unwrap_outcome.kind is not OutcomeKind.DONE:
                     return self.report(
-                        step_without_deposits(self._context), sale, "failed", unwrap_outcome.reason
+                        step_without_deposits(self._context),
+                        sale,
+                        WithdrawalState.FAILED,
+                        unwrap_outcome.reason,
                     )
             intent = pay(
                 self._context.readers,
@@ -247,7 +281,10 @@ class WithdrawalRun:
                     f" {request_id} tries again"
                 )
                 return self.report(
-                    step_without_deposits(self._context), sale, "failed", failure_reason
+                    step_without_deposits(self._context),
+                    sale,
+                    WithdrawalState.FAILED,
+                    failure_reason,
                 )
         store = self._context.store
         paid_states = [
@@ -263,19 +300,19 @@ class WithdrawalRun:
                 f"withdrawal {request_id} was released in the meantime; {len(paid_states)} of its"
                 f" {len(payments)} payments were made"
             )
-            return self.report(step, sale, "failed", message)
+            return self.report(step, sale, WithdrawalState.FAILED, message)
         if any(state is not IntentState.FINAL for state in paid_states):
             return self.report(
                 step,
                 sale,
-                "waiting",
+                WithdrawalState.WAITING,
                 f"paid; the run ends withdrawal {request_id} once its payments are final; without a run:"
                 f" trimtab withdraw --resume {request_id}",
             )
         store.requests.end(request_id, RequestState.DONE, self._context.clock.now_s())
         # The next cycle would book the payment, but profit is looked at now, and a wallet may have none.
         update_ledger(store, current_step_input(self._context.readers, store), is_forced=True)
-        return self.report(step, sale, "paid", f"paid to {self._payout_address}")
+        return self.report(step, sale, WithdrawalState.PAID, f"paid to {self._payout_address}")
 
     @property
     def _request_id(self) -> int | None:
@@ -300,7 +337,6 @@ class WithdrawalRun:
         """Return the report of a sale that did not succeed. A new withdrawal that sold nothing is
         released; a resumed one stays reserved.
         """
-        state_by_outcome = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}
         if self._is_confirmed and self.request is not None:
             request_store = self._context.store.requests
             has_swapped = any(
@@ -314,7 +350,8 @@ class WithdrawalRun:
                 request_store.end(
                     self.request.id, RequestState.RELEASED, self._context.clock.now_s()
                 )
-        return self.report(step, sale, state_by_outcome.get(sale.kind, "refused"), sale.reason)
+        state = STATE_BY_SALE_OUTCOME.get(sale.kind, WithdrawalState.REFUSED)
+        return self.report(step, sale, state, sale.reason)
 
     def _with_claims(self, step: StepInput) -> StepInput:
         """Return the step with the amounts of this withdrawal reserved, whether stored or not."""
