@@ -390,6 +390,12 @@ class RequestStore:
             request_rows = all_rows(db, _select_newest_requests(open_only), RequestRow, limit=limit)
             return tuple(_request_from_row(row) for row in reversed(request_rows))
 
+    def is_open(self, request_number: int) -> bool:
+        """Return whether a request has not ended; False if it does not exist."""
+        with self.db.read("read the requests") as db:
+            state = db.scalar(select(RequestRow.state).where(RequestRow.seq == request_number))
+            return bool(state == RequestState.OPEN.value)
+
     def redirect(self, request_number: int, payout_address: str | None) -> None:
         """Set or clear the payout address of a withdrawal. Raises ConfigError if it does
         not exist.

@@ -57,6 +57,7 @@ def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) ->
     assert store.requests.newest(2) == (second, third)
     store.requests.end(second.id, RequestState.DONE, START_S + 3)
     assert store.requests.newest(2, open_only=True) == (first, third)
+    assert [store.requests.is_open(number) for number in (first.id, second.id, third.id + 1)] == [True, False, False]
     assert store.requests.newest()[1] == replace(second, state=RequestState.DONE, ended_s=START_S + 3)
 
 

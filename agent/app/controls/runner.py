@@ -494,7 +494,7 @@ class ControlCommand:
             control_id=self.control.id,
         )
         notes = () if report.request_id is None else (("request", str(report.request_id)),)
-        return ControlResult(report.state, report.reason, report.transactions, notes)
+        return ControlResult(report.state.value, report.reason, report.transactions, notes)
 
     def _edit(self) -> ControlResult:
         arguments = self.control.arguments

@@ -291,9 +291,7 @@ class WithdrawalRun:
             intent.state for intent, _ in store.requests.payouts(request_id) if intent.succeeded
         ]
         step = step_without_deposits(self._context)
-        if request_id not in {
-            request.id for request in store.requests.newest(1_000, open_only=True)
-        }:
+        if not store.requests.is_open(request_id):
             # `_payments` are those unpaid when this command began
             payments = self._payments if self.request is None else self.request.payments
             message = (
