@@ -215,7 +215,9 @@ class WithdrawalRun:
             )
             self._sent_intents += sale.transactions
             if sale.kind is not OutcomeKind.DONE:
-                return self._failed_sale_report(step, sale)
+                self._undo_part_or_release()
+                state = STATE_BY_SALE_OUTCOME.get(sale.kind, WithdrawalState.REFUSED)
+                return self.report(step, sale, state, sale.reason)
             step = self._with_claims(step_without_deposits(self._context))
             if self.request is not None and (
                 message := _record_part(
@@ -331,8 +333,8 @@ class WithdrawalRun:
         else:
             self._context.store.requests.redirect(self.request.id, self._payout_address)
 
-    def _failed_sale_report(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
-        """Return the report of a sale that did not succeed. A new withdrawal that sold nothing is
+    def _undo_part_or_release(self) -> None:
+        """Undo the record of a part whose sale did not succeed. A new withdrawal that sold nothing is
         released; a resumed one stays reserved.
         """
         if self._is_confirmed and self.request is not None:
@@ -340,16 +342,12 @@ class WithdrawalRun:
             has_swapped = any(
                 intent.succeeded and intent.kind is IntentKind.SWAP for intent in self._sent_intents
             )
-            if (
-                self._is_resumed or has_swapped
-            ):  # undo the record of the part, since its sale failed
+            if self._is_resumed or has_swapped:
                 request_store.record_progress(self.request.id, self.request.progress)
             else:
                 request_store.end(
                     self.request.id, RequestState.RELEASED, self._context.clock.now_s()
                 )
-        state = STATE_BY_SALE_OUTCOME.get(sale.kind, WithdrawalState.REFUSED)
-        return self.report(step, sale, state, sale.reason)
 
     def _with_claims(self, step: StepInput) -> StepInput:
         """Return the step with the amounts of this withdrawal reserved, whether stored or not."""
