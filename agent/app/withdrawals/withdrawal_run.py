@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -18,12 +18,10 @@ from agent.model import (
     Intent,
     IntentKind,
     IntentState,
-    Limits,
     OwnerRequest,
     Payment,
     Payout,
     PendingPayment,
-    Portfolio,
     RaiseForWithdrawal,
     RequestKind,
     RequestState,
@@ -36,7 +34,6 @@ from agent.planning import requests
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
 from agent.policy.cash_flows.purchases import MAX_DURATION_S
-from agent.policy.native_coin import held_balances
 from agent.store import Store
 from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext
@@ -371,18 +368,7 @@ class WithdrawalRun:
 
     def _shortfall_token(self, step: StepInput) -> str | None:
         """Return the first token with a shortfall; None without one."""
-        tokens = dict.fromkeys(payment.token for payment in self._payments)
-        return next(
-            (
-                token
-                for token in tokens
-                if transfers.shortfall_raw(
-                    step.portfolio, step.limits, native_coin.held_balances(step), token
-                )
-                > 0
-            ),
-            None,
-        )
+        return _first_shortfall_token(step, self._payments)
 
     def _next_claim(self) -> PendingPayment | None:
         claims = step_without_deposits(self._context).history.cash_flows.pending_payments
@@ -426,31 +412,20 @@ def _record_part_begun(store: Store, request: OwnerRequest, sale: StepOutcome, t
     the next part. Does nothing if the plan raises the whole shortfall.
     """
     step = sale.step_input
-    plan = sale.plan
-    part_interval_s = sale.step_input.limits.first_purchase_s
-    if part_interval_s is None or plan is None:
+    part_interval_s = step.limits.first_purchase_s
+    left_raw = _planned_shortfall_raw(sale, token)
+    if part_interval_s is None or left_raw <= 0:
         return
-    shortfall_after_raw = requests.shortfall_raw(
-        step.snapshot, step.portfolio, step.limits, plan, token
+    shortfall_raw = _shortfall_raw(step, token)
+    progress = _part_progress(
+        request,
+        step,
+        part_interval_s,
+        parts_done=_parts_done(step, request, token),
+        missing_raw=shortfall_raw,
+        raised_raw=shortfall_raw - left_raw,
     )
-    if shortfall_after_raw <= 0:
-        return
-    shortfall_before_raw = transfers.shortfall_raw(
-        step.portfolio, step.limits, native_coin.held_balances(step), token
-    )
-    parts_done = _parts_done(step.portfolio, step.limits, held_balances(step), request, token)
-    now_s = step.snapshot.head.timestamp_s
-    parts_count = parts_done + _remaining_parts(
-        shortfall_before_raw, shortfall_before_raw - shortfall_after_raw
-    )
-    progress = WithdrawalProgress(
-        parts_count,
-        parts_done,
-        now_s + part_interval_s,
-        _deadline_s(request, now_s),
-        shortfall_before_raw,
-    )
-    store.requests.record_progress(request.id, progress)
+    store.requests.record_progress(request.id, replace(progress, shortfall_raw=shortfall_raw))
 
 
 def _record_part(
@@ -460,44 +435,58 @@ def _record_part(
     sale was planned to raise all. `step` is the input after the sale, with the withdrawal reserved.
     """
     part_interval_s = step.limits.first_purchase_s
-    plan = sale.plan
-    if part_interval_s is None or plan is None:
+    if part_interval_s is None or _planned_shortfall_raw(sale, token) <= 0:
         return ""
-    if (
-        requests.shortfall_raw(
-            sale.step_input.snapshot, sale.step_input.portfolio, sale.step_input.limits, plan, token
-        )
-        <= 0
-    ):
-        return ""
-    shortfall_before_raw = transfers.shortfall_raw(
-        sale.step_input.portfolio,
-        sale.step_input.limits,
-        native_coin.held_balances(sale.step_input),
-        token,
-    )
-    shortfall_after_raw = transfers.shortfall_raw(
-        step.portfolio, step.limits, native_coin.held_balances(step), token
-    )
-    parts_done = 1 + _parts_done(
-        sale.step_input.portfolio,
-        sale.step_input.limits,
-        held_balances(sale.step_input),
+    missing_raw = _shortfall_raw(step, token)
+    progress = _part_progress(
         request,
-        token,
-    )
-    now_s = step.snapshot.head.timestamp_s
-    parts_count = parts_done + _remaining_parts(
-        shortfall_after_raw, shortfall_before_raw - shortfall_after_raw
-    )
-    progress = WithdrawalProgress(
-        parts_count, parts_done, now_s + part_interval_s, _deadline_s(request, now_s)
+        step,
+        part_interval_s,
+        parts_done=1 + _parts_done(sale.step_input, request, token),
+        missing_raw=missing_raw,
+        raised_raw=_shortfall_raw(sale.step_input, token) - missing_raw,
     )
     store.requests.record_progress(request.id, progress)
     return (
-        f"part {parts_done} of about {parts_count} is raised for withdrawal {request.id}; next at"
-        f" {format_time(progress.next_s)}: trimtab run --send continues and pays once the full amount"
-        f" is raised, or trimtab withdraw --resume {request.id} --send"
+        f"part {progress.parts_done} of about {progress.part_count} is raised for withdrawal"
+        f" {request.id}; next at {format_time(progress.next_s)}: trimtab run --send continues and pays"
+        f" once the full amount is raised, or trimtab withdraw --resume {request.id} --send"
+    )
+
+
+def _planned_shortfall_raw(sale: StepOutcome, token: str) -> int:
+    """Return the shortfall that a sale is planned to leave; 0 without a plan."""
+    if sale.plan is None:
+        return 0
+    step = sale.step_input
+    return requests.shortfall_raw(step.snapshot, step.portfolio, step.limits, sale.plan, token)
+
+
+def _shortfall_raw(step: StepInput, token: str) -> int:
+    """Return the base units by which a token's balance is below its reserve and claims."""
+    return transfers.shortfall_raw(
+        step.portfolio, step.limits, native_coin.held_balances(step), token
+    )
+
+
+def _part_progress(
+    request: OwnerRequest,
+    step: StepInput,
+    part_interval_s: int,
+    *,
+    parts_done: int,
+    missing_raw: int,
+    raised_raw: int,
+) -> WithdrawalProgress:
+    """Return the progress at a step after `parts_done` parts, if `missing_raw` is still to be raised
+    and a part raises `raised_raw`.
+    """
+    now_s = step.snapshot.head.timestamp_s
+    return WithdrawalProgress(
+        parts_done + _remaining_parts(missing_raw, raised_raw),
+        parts_done,
+        now_s + part_interval_s,
+        _deadline_s(request, now_s),
     )
 
 
@@ -508,20 +497,19 @@ def _remaining_parts(shortfall_raw: int, raised_raw: int) -> int:
     return ceil_int(Fraction(shortfall_raw, raised_raw)) if raised_raw > 0 else 1
 
 
-def _parts_done(
-    portfolio: Portfolio,
-    limits: Limits,
-    balances: Mapping[str, int],
-    request: OwnerRequest,
-    token: str,
-) -> int:
+def _parts_done(step: StepInput, request: OwnerRequest, token: str) -> int:
     """Return the number of parts raised, including one interrupted before it was recorded."""
-    return (
-        0
-        if request.progress is None
-        else transfers.current_progress(
-            portfolio, limits, balances, request.progress, token
-        ).parts_done
+    if request.progress is None:
+        return 0
+    return _current_progress(step, request.progress, token).parts_done
+
+
+def _current_progress(
+    step: StepInput, progress: WithdrawalProgress, token: str
+) -> WithdrawalProgress:
+    """Return the progress with a part that was raised and not recorded."""
+    return transfers.current_progress(
+        step.portfolio, step.limits, native_coin.held_balances(step), progress, token
     )
 
 
@@ -539,23 +527,10 @@ def require_part_due(request: OwnerRequest | None, step: StepInput) -> None:
         return
     if step.snapshot.head.timestamp_s >= request.progress.next_s:
         return
-    shortfall_token = next(
-        (
-            payment.token
-            for payment in request.payments
-            if transfers.shortfall_raw(
-                step.portfolio, step.limits, native_coin.held_balances(step), payment.token
-            )
-            > 0
-        ),
-        None,
-    )
+    shortfall_token = _first_shortfall_token(step, request.payments)
     if shortfall_token is None:
         return
-    balances = native_coin.held_balances(step)
-    progress = transfers.current_progress(
-        step.portfolio, step.limits, balances, request.progress, shortfall_token
-    )
+    progress = _current_progress(step, request.progress, shortfall_token)
     raise Refused(
         f"withdrawal {request.id}: {format_parts(progress)}",
         remedy="wait until then; parts are limits.first_purchase apart",
@@ -572,24 +547,11 @@ def require_no_open_withdrawal(step: StepInput, tokens: Iterable[str]) -> None:
         token = claim.payment.token
         if claim.progress is None or token not in withdrawn_tokens:
             continue
-        if (
-            transfers.shortfall_raw(
-                step.portfolio, step.limits, native_coin.held_balances(step), token
-            )
-            > 0
-        ):
-            progress = format_parts(
-                transfers.current_progress(
-                    step.portfolio,
-                    step.limits,
-                    native_coin.held_balances(step),
-                    claim.progress,
-                    token,
-                )
-            )
+        if _shortfall_raw(step, token) > 0:
+            progress_text = format_parts(_current_progress(step, claim.progress, token))
             release_command = f"trimtab withdraw --release {claim.request_id}"
             raise Refused(
-                f"withdrawal {claim.request_id}: {progress}; only one withdrawal of an asset"
+                f"withdrawal {claim.request_id}: {progress_text}; only one withdrawal of an asset"
                 " can be open",
                 remedy=f"wait until it is paid, or release it: {release_command}",
                 code=ErrorCode.WITHDRAWAL_OPEN,
@@ -601,12 +563,10 @@ def format_parts(progress: WithdrawalProgress) -> str:
     return f"{progress.parts_done} of about {progress.part_count} parts raised, next at {format_time(progress.next_s)}"
 
 
-def _has_shortfall(
-    request: OwnerRequest, portfolio: Portfolio, limits: Limits, balances: Mapping[str, int]
-) -> bool:
-    return any(
-        transfers.shortfall_raw(portfolio, limits, balances, payment.token) > 0
-        for payment in request.payments
+def _first_shortfall_token(step: StepInput, payments: Iterable[Payment]) -> str | None:
+    """Return the first token of the payments with a shortfall; None without one."""
+    return next(
+        (payment.token for payment in payments if _shortfall_raw(step, payment.token) > 0), None
     )
 
 
@@ -618,8 +578,7 @@ def is_continuable(request: OwnerRequest, step: StepInput) -> bool:
         return False
     now_s = step.snapshot.head.timestamp_s
     return now_s < progress.until_s and (
-        now_s >= progress.next_s
-        or not _has_shortfall(request, step.portfolio, step.limits, held_balances(step))
+        now_s >= progress.next_s or _first_shortfall_token(step, request.payments) is None
     )
 
 
@@ -652,9 +611,8 @@ def continue_withdrawal(
     )
     if request is None or request.progress is None or part_interval_s is None:
         return cycle_outcome
-    if _has_shortfall(
-        request, step.portfolio, step.limits, held_balances(step)
-    ):  # schedule the next attempt first, in case this one fails
+    if _first_shortfall_token(step, request.payments) is not None:
+        # schedule the next attempt first, in case this one fails
         next_s = step.snapshot.head.timestamp_s + part_interval_s
         request = replace(request, progress=replace(request.progress, next_s=next_s))
         store.requests.record_progress(request.id, request.progress)
