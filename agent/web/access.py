@@ -153,11 +153,12 @@ class Access:
             )
         finally:
             self._login_check_count -= 1
-        if login_result["user"] not in self._users:
+        user_id = login_result["user"]
+        if user_id not in self._users:
             await self.refresh()  # the user may have been added since the last refresh
-        if login_result["user"] not in self._users:
-            return int(login_result["locked_s"])
-        return self.begin_session(login_result["user"])
+        if user_id is None or user_id not in self._users:
+            return login_result["locked_s"]
+        return self.begin_session(user_id)
 
     def begin_session(self, user_id: int) -> str:
         """Begin a session and return its new id, of which only a hash is kept."""
