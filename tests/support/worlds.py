@@ -427,10 +427,10 @@ def opened_once() -> Iterator[None]:
         return
     make, kept = second_quote._open_library, threading.local()
 
-    def opened(transport: Transport, venue: QuotedVenue) -> Any:
+    def opened(transport: Transport, block_hash: str, venue: QuotedVenue) -> Any:
         desks = vars(kept).setdefault("desks", {})
         if venue not in desks:
-            desks[venue] = make(transport, venue)
+            desks[venue] = make(transport, block_hash, venue)
         return desks[venue]
 
     second_quote._open_library = opened
