@@ -298,6 +298,8 @@ def one_case(chain: LocalChain) -> Iterator[None]:
     """Undo changes to a chain on anvil after the block; begin with a block of its own."""
     mark, perps = chain.snapshot(), chain.perps
     _rpc(chain, "anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # identical blocks would be forgotten together
+    base_fee_wei = chain.w3.eth.get_block("latest")["baseFeePerGas"]
+    _rpc(chain, "anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))  # a revert keeps the fee that the last test left
     chain.node.mine_at(chain.now_s() + 1)
     try:
         yield
