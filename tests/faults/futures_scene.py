@@ -15,10 +15,11 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.units import BPS, parse_share_with_unit_bps
 from agent.venues.perpetual_protocol import encode_delegate
-from tests.faults.scene import Layer, Scenario, Scene, staged, undone
+from tests.faults.scene import Layer, Scenario, Scene, staged
 from tests.support.agents import ROOMY, Changes
 from tests.support.futures import EVEN, futures_table
 from tests.support.perps import WAD, contracts_of, perps_on, read_now, send_data
+from tests.support.worlds import one_case
 
 OWNER_INDEX = 3
 """The account that a restricted key trades for."""
@@ -93,7 +94,7 @@ def futures_scene(
     """The wallet and margin account that a seed stands for; afterwards the chain is as it was."""
     kind, draw = kind_of(seed), random.Random(f"margin {seed}")
     perps, wallet = deployed(chain), chain.wallet.address
-    with undone(chain):
+    with one_case(chain):
         trader = chain.accounts[OWNER_INDEX].address if kind.others else wallet
         usd = draw.randrange(8_000, 15_000)
         perps.deposit(trader, usd * 10**6)

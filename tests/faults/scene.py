@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount
 from tests.support.agents import ROOMY, Changes, Purse, again, fund, purse, yes
 from tests.support.agents import agent_config as config
+from tests.support.worlds import one_case
 
 PORTFOLIOS: tuple[Mapping[str, str], ...] = (
     {"WETH": "50%", "USDC": "50%"},
@@ -38,7 +38,6 @@ FOREIGN_ENDS = ("OperatorNeeded", "PassingFault")
 """How a step may end after another sender used the wallet; the second where no block shows the transaction."""
 STRANGERS_WEI = 1
 """What a thief sends the wallet itself, by which its transactions are known."""
-_TURNS = count()
 
 
 @dataclass(frozen=True)
@@ -230,22 +229,8 @@ def scene(
 
     Of several `operators` two must agree; honest lines are those of the last two.
     """
-    with undone(chain), staged(chain, folder, scenario(seed), changes, operators) as made:
+    with one_case(chain), staged(chain, folder, scenario(seed), changes, operators) as made:
         yield made
-
-
-@contextmanager
-def undone(chain: LocalChain) -> Iterator[None]:
-    """What is done to the chain meanwhile is undone."""
-    mark = chain.snapshot()
-    # a block of its own and at a second of its own: anvil forgets alike blocks together
-    chain.node.mine_at(chain.now_s() + 1 + next(_TURNS) % 45)
-    try:
-        yield
-    finally:
-        chain.node.rpc("anvil_dropAllTransactions")  # type: ignore[attr-defined]  # always anvil here
-        chain.node.rpc("evm_setAutomine", True)  # type: ignore[attr-defined]  # see above
-        chain.revert(mark)
 
 
 @contextmanager
