@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature, encode_dss_signature
 from eth_account import Account
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from hexbytes import HexBytes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,7 +109,8 @@ def test_a_signature_with_a_high_s_is_brought_into_the_form_that_chains_take(sig
     service.spoil = high_s
     signed = signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
     assert Account.recover_transaction(signed.signed_bytes) == signer.address
-    assert int.from_bytes(signed.signed_bytes[-32:], "big") <= CURVE_ORDER // 2
+    _, _, s = TypedTransaction.from_bytes(HexBytes(signed.signed_bytes)).vrs()
+    assert s <= CURVE_ORDER // 2
 
 
 def of_another_key(der: bytes) -> bytes:
