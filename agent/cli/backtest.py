@@ -85,11 +85,6 @@ FUTURES_BOOK = GroupedOption(
         "bound",
     ),
     unnamed="target",
-    former_options={
-        "--futures-target": "--futures VALUE",
-        "--futures-band": "--futures band=VALUE",
-        "--venue": "--futures fee=VALUE,slippage=VALUE,penalty=VALUE,bound=VALUE",
-    },
     fields={"stress": "stress_move"},
 )
 FuturesBook = Annotated[

@@ -130,23 +130,21 @@ def _is_negative_amount(error: click.ClickException) -> bool:
     return re.match(r"-[0-9.]", error.option_name) is not None and "amount" in argument_names
 
 
-def _former_option_error(error: click.ClickException) -> ConfigError | None:
-    """Return the error for an option of earlier versions, with how to write it now."""
+def _grouped_name_error(error: click.ClickException) -> ConfigError | None:
+    """Return the error for a name of a grouped option that was written as an option of its own."""
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return None
     command_name = error.ctx.info_name
-    replacements = (
-        grouped_option.replacement(error.option_name)
+    spellings = (
+        grouped_option.spelling_of(error.option_name)
         for command in DECLARED_COMMANDS
         if command.name == command_name
         for grouped_option in command.grouped_options
     )
     return next(
         (
-            ConfigError(
-                f"{error.option_name}: no option of {command_name} any more", f"write {text}"
-            )
-            for text in replacements
+            ConfigError(f"{error.option_name}: no option of {command_name}", f"write {text}")
+            for text in spellings
             if text is not None
         ),
         None,
@@ -211,7 +209,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
         exit_code = 2
     except click.ClickException as error:
         exit_code = print_error(
-            _former_option_error(error)
+            _grouped_name_error(error)
             or ConfigError(_safe_message(error), f"see {_help_command(error)}"),
             as_json,
         )

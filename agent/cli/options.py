@@ -41,8 +41,7 @@ class GroupedOption:
 
     `fields` has the field of the application's options where it is not the name. Values of `numbers`
     are whole, in the range if there is one, those of `files` paths; those of `lists` are collected.
-    Text before the first name is that of `unnamed`. `former_options` has what replaces options of
-    earlier versions that have no name here.
+    Text before the first name is that of `unnamed`.
     """
 
     option: str
@@ -52,7 +51,6 @@ class GroupedOption:
     numbers: Mapping[str, range | None] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
     lists: frozenset[str] = frozenset()
-    former_options: Mapping[str, str] = field(default_factory=dict)
 
     def parse(self, texts: Sequence[str] | None) -> dict[str, Any]:
         """Return the given values by field; the last of a name counts. Raises ConfigError."""
@@ -108,12 +106,12 @@ class GroupedOption:
         """Return the option with these of its names."""
         return replace(self, names=names)
 
-    def replacement(self, former_option: str) -> str | None:
-        """Return how to write an option of earlier versions now; None if it is none of these."""
-        name = former_option.removeprefix("--")
-        if name in self.names:
-            return f"{self.option} {name}=VALUE"
-        return self.former_options.get(former_option)
+    def spelling_of(self, option: str) -> str | None:
+        """Return how a name of this option that was written as an option is given; None if it is
+        no such name.
+        """
+        name = option.removeprefix("--")
+        return f"{self.option} {name}=VALUE" if name in self.names else None
 
 
 @dataclass(frozen=True, slots=True)

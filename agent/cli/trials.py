@@ -137,7 +137,6 @@ RUN = GroupedOption(
     ),
     unnamed="engine",
     numbers={"cores": CORES},
-    former_options={"--full": "--run full"},
 )
 
 

@@ -52,10 +52,6 @@ FUTURES = GroupedOption(
         "horizon",
     ),
     unnamed="notional",
-    former_options={
-        "--futures-target": "--futures target=VALUE",
-        "--futures-band": "--futures band=VALUE",
-    },
     fields={"stress": "stress_move"},
 )
 Futures = Annotated[

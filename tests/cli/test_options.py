@@ -1,4 +1,4 @@
-"""Options that set the fields of one concept, and the options of earlier versions that they replace."""
+"""Options that set the fields of one concept by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ BOOK = GroupedOption(
     numbers={"latency": range(3)},
     files=frozenset({"gas-prices"}),
     lists=frozenset({"pool-state"}),
-    former_options={"--weight-list": "--book VALUE"},
 )
 NAMED = GroupedOption("--named", ("cost", "depth"))
 
@@ -66,15 +65,12 @@ def test_grouped_option__refuses_what_it_cannot_read_with_its_names(option: Grou
         (("stress", "--cost", "30bps"), "write --market cost=VALUE"),
         (("stress", "--shock", "ALT=-5%"), "write --scenarios shock=VALUE"),
         (("stress", "--step-paths", "1"), "write --paths step-paths=VALUE"),
-        (("backtest", "--futures-target", "BTC=60"), "write --futures VALUE"),
-        (("backtest", "--venue", "fee=1%"), "write --futures fee=VALUE,slippage=VALUE,penalty=VALUE,bound=VALUE"),
-        (("tune", "--full"), "write --run full"),
         (("tune", "--folds", "2"), "write --walk folds=VALUE"),
         (("whatif", "--hedge", "50%"), "write --futures hedge=VALUE"),
     ],
 )
-def test_option_of_earlier_versions__ends_with_its_new_spelling(bare: Bare, words: tuple[str, ...], remedy: str) -> None:
+def test_name_of_a_grouped_option__written_as_an_option__ends_with_its_spelling(bare: Bare, words: tuple[str, ...], remedy: str) -> None:
     said = bare(*words, "--json")
     assert said.code == 2
-    assert said.json["error"]["message"] == f"{words[1]}: no option of {words[0]} any more"
+    assert said.json["error"]["message"] == f"{words[1]}: no option of {words[0]}"
     assert said.json["error"]["remedy"] == remedy
