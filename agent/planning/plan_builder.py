@@ -16,6 +16,7 @@ from agent.layers import questions
 from agent.model import (
     Leg,
     Limits,
+    Obstacle,
     Plan,
     Portfolio,
     Rebalance,
@@ -41,17 +42,10 @@ from agent.planning.solver.utility import PlanObjective
 from agent.reference.floors import UNBOUNDED_BPS
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
-PLAN_COST_LIMIT = "limits.plan_cost"
-MIN_TRADE_LIMIT = "limits.min_trade"
-LOCKED_EXCESS = "locked"
-"""Cause of a drift whose excess is in liquidity positions or margin, which swaps cannot spend."""
 SAME_DEVIATION = 0.999
 """Fraction of a token's deviation above which its deviation without the turnover limit counts as
 equal.
 """
-BELOW_FLOOR_PHRASE = "pays less than the floor set by the reference price"
-UNUSED_PHRASE = "no pool of it is used"
-TOO_COSTLY_PHRASE = "trading it would cost more than"
 UnlimitedResult = tuple[PoolGraph, FixedPoint]
 """Result of the iteration without the turnover limit."""
 MIN_REPORTED = float(UNNAMED_FRACTION)
@@ -178,7 +172,7 @@ def skipped_items(
             place_names = (layer.place_name(step) for layer in questions.LAYERS)
             places_text = " or ".join(place_name for place_name in place_names if place_name)
             why = f"{_money_text(step.portfolio, deviation_value)} above its target are in {places_text}, which swaps cannot spend"
-            skips.append(SkippedItem(node.label, why, LOCKED_EXCESS))
+            skips.append(SkippedItem(node.label, why, Obstacle.LOCKED))
             continue
         opposite_deviations = shortfalls if is_excess else excesses
         counterparts = tuple(
@@ -200,10 +194,9 @@ def skipped_items(
             binding_limit_name,
             *explaining_result,
         )
-        why, limiting_rule = _off_target_reason(step.limits, objective, total, remainder)
-        is_costly = limiting_rule == PLAN_COST_LIMIT or (
-            not binding_limit_name and why.startswith((UNUSED_PHRASE, TOO_COSTLY_PHRASE))
-        )
+        why, obstacle = _off_target_reason(step.limits, objective, total, remainder)
+        cost_text = ""
+        is_costly = obstacle in (Obstacle.PLAN_COST, Obstacle.COST_AMONG_OTHERS)
         if is_costly and node.address != step.portfolio.numeraire.address:
             counterpart_addresses = [problem.nodes[index].address for index in counterparts]
             cost_text = cost_reason(
@@ -214,9 +207,8 @@ def skipped_items(
                 is_excess,
                 counterpart_addresses,
             )
-            why = cost_text or why
-        message = f"{_money_text(step.portfolio, deviation_value)} off target: {why}"
-        skips.append(SkippedItem(node.label, message, limiting_rule))
+        message = f"{_money_text(step.portfolio, deviation_value)} off target: {cost_text or why}"
+        skips.append(SkippedItem(node.label, message, obstacle, names_costs=bool(cost_text)))
     return skips
 
 
@@ -256,15 +248,13 @@ def _is_locked(objective: PlanObjective, token_index: int, total: float) -> bool
 
 def _off_target_reason(
     limits: Limits, objective: PlanObjective, total: float, remainder: _Remainder
-) -> tuple[str, str]:
-    """Return why a token stays off target, and the limit of cost or size, or LOCKED_EXCESS, if
-    that alone keeps it there.
-    """
+) -> tuple[str, Obstacle]:
+    """Return why a token stays off target, in words and as an obstacle."""
     unmoved_tokens = remainder.fixed_point.unmoved_tokens
     nodes = remainder.graph.problem.nodes
     if remainder.value < nodes[remainder.token_index].price:
         label = nodes[remainder.token_index].label
-        return f"{COARSE_UNIT_PHRASE} {label} is worth more than the drift", MIN_TRADE_LIMIT
+        return f"{COARSE_UNIT_PHRASE} {label} is worth more than the drift", Obstacle.MIN_TRADE
     if remainder.token_index in unmoved_tokens:
         return _unmoved_reason(limits, remainder)
     locked_tokens = {index for index in range(len(nodes)) if _is_locked(objective, index, total)}
@@ -273,15 +263,18 @@ def _off_target_reason(
     ):
         why = f"{' and '.join(nodes[index].label for index in remainder.counterparts)} cannot be traded against it"
         if not remainder.is_excess and locked_tokens.issuperset(remainder.counterparts):
-            return why, LOCKED_EXCESS
+            return why, Obstacle.LOCKED
         are_dust = all(
             unmoved_tokens.get(index) == BELOW_MIN_TRADE for index in remainder.counterparts
         )
-        return why, MIN_TRADE_LIMIT if are_dust and not remainder.turnover_binds else ""
+        return (
+            why,
+            Obstacle.MIN_TRADE if are_dust and not remainder.turnover_binds else Obstacle.OTHER,
+        )
     return _market_reason(remainder, weighs_risk=objective.risk is not None)
 
 
-def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
+def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, Obstacle]:
     """Return why a token is not moved at all; bounds may leave only a small amount of a large
     remainder.
     """
@@ -289,18 +282,21 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     min_trade = limits.min_trade
     is_dust = why == BELOW_MIN_TRADE and not remainder.turnover_binds
     if min_trade is None or not remainder.value >= min_trade:
-        return why, MIN_TRADE_LIMIT if is_dust else ""
+        return why, Obstacle.MIN_TRADE if is_dust else Obstacle.OTHER
     if remainder.turnover_binds:
-        return f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}", ""
+        return (
+            f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}",
+            Obstacle.OTHER,
+        )
     if GAS_EXCEEDS_SAVING in remainder.fixed_point.dropped_pools.values():
         why = f"the amount that gas and the pools' bounds allow is {BELOW_MIN_TRADE}"
-        return why, PLAN_COST_LIMIT if is_dust else ""
-    return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", ""
+        return why, Obstacle.PLAN_COST if is_dust else Obstacle.OTHER
+    return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", Obstacle.OTHER
 
 
-def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
-    """Return why the market does not bring a token to its goal (no route, impact bound, turnover
-    limit, cost), and the limit that alone keeps it off.
+def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, Obstacle]:
+    """Return why the market does not bring a token to its goal: no route, impact bound, turnover
+    limit, cost.
     """
     graph = remainder.graph
     fixed_point = remainder.fixed_point
@@ -321,19 +317,28 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
             for pool, source in shut_directions
         ):
             plan_cost_text = f"limits.plan_cost of {graph.problem.plan_cost_bps} bps"
-            return f"with its gas {pools_text} costs more than {plan_cost_text}", PLAN_COST_LIMIT
+            return f"with its gas {pools_text} costs more than {plan_cost_text}", Obstacle.PLAN_COST
         if shut_directions:
-            return f"{pools_text} {BELOW_FLOOR_PHRASE}", ""
-        return "no usable pool trades it", ""
+            return (
+                f"{pools_text} pays less than the floor set by the reference price",
+                Obstacle.BELOW_FLOOR,
+            )
+        return "no usable pool trades it", Obstacle.OTHER
     if not _is_connected(
         graph, remainder.token_index, remainder.is_excess, frozenset(remainder.counterparts)
     ):
-        return "no route of usable pools connects it to a token off target on the other side", ""
+        return (
+            "no route of usable pools connects it to a token off target on the other side",
+            Obstacle.OTHER,
+        )
     drop_reasons = {fixed_point.dropped_pools.get(edge.pool_address, "") for edge in useful_edges}
     if "" not in drop_reasons:
         return _dropped_reason(remainder, drop_reasons)
     if remainder.turnover_limit_name:
-        return f"{remainder.turnover_limit_name} allows no more; the cheapest trades go first", ""
+        return (
+            f"{remainder.turnover_limit_name} allows no more; the cheapest trades go first",
+            Obstacle.OTHER,
+        )
     if fixed_point.approval_binds:
         wrapped_native = graph.problem.wrapped_native
         if (
@@ -341,12 +346,12 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
             and wrapped_native.native_counts
             and wrapped_native.approved_raw is None
         ):
-            return "the rest of the native coin is kept for gas", ""
-        return "this step has not approved more", ""
+            return "the rest of the native coin is kept for gas", Obstacle.OTHER
+        return "this step has not approved more", Obstacle.OTHER
     return _bounds_reason(remainder, useful_edges, weighs_risk)
 
 
-def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str, str]:
+def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str, Obstacle]:
     """Return why every pool of a token was dropped."""
     plan_cost_bps = remainder.graph.problem.plan_cost_bps
     is_costly = all(reason.startswith(COSTLY_REASONS) for reason in drop_reasons)
@@ -361,13 +366,15 @@ def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str,
     reasons_text = "; ".join(
         gas_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(drop_reasons)
     )
-    limit_name = PLAN_COST_LIMIT if is_costly and not remainder.turnover_limit_name else ""
-    return f"{UNUSED_PHRASE}: {reasons_text}", limit_name
+    obstacle = Obstacle.PLAN_COST if is_costly else Obstacle.COST_AMONG_OTHERS
+    if remainder.turnover_limit_name:
+        obstacle = Obstacle.OTHER
+    return f"no pool of it is used: {reasons_text}", obstacle
 
 
 def _bounds_reason(
     remainder: _Remainder, useful_edges: Sequence[PoolEdge], weighs_risk: bool
-) -> tuple[str, str]:
+) -> tuple[str, Obstacle]:
     """Return why the used pools accept no more of a token: their bounds, their ticks, or
     the cost.
     """
@@ -396,16 +403,16 @@ def _bounds_reason(
         )
     elif problem.plan_cost_bps is not None:
         reasons.append(
-            f"{elsewhere_text}{TOO_COSTLY_PHRASE} limits.plan_cost of {problem.plan_cost_bps} bps"
+            f"{elsewhere_text}trading it would cost more than limits.plan_cost of {problem.plan_cost_bps} bps"
         )
     why = "; ".join(reasons) or "the usable pools accept no more"
     if problem.plan_cost_bps is None or full_pools or weighs_risk:
-        return why, ""
+        return why, Obstacle.OTHER
     fees_pips = [problem.pools[edge.pool_address].fee_pips for edge in useful_edges]
     # If the fee is lower, the cost comes from pools off the reference.
     if all(fee_pips * BPS >= problem.plan_cost_bps * PIPS for fee_pips in fees_pips):
-        return why, PLAN_COST_LIMIT
-    return why, ""
+        return why, Obstacle.PLAN_COST
+    return why, Obstacle.COST_AMONG_OTHERS
 
 
 def _shortfalls_and_excesses(

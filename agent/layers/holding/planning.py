@@ -10,9 +10,8 @@ from agent.layers.holding.policy import (
     hold_ends_s_by_token,
     tokens_sold_early,
 )
-from agent.model import Plan, Rebalance, SkippedItem, StepInput
+from agent.model import Obstacle, Plan, Rebalance, SkippedItem, StepInput
 from agent.planning import planner
-from agent.planning.plan_builder import LOCKED_EXCESS
 from agent.units import Value
 
 
@@ -47,7 +46,7 @@ def without_held_sales(
             ),
             error.verdicts,
             "wait until then, or lower holding.hours",
-            LOCKED_EXCESS,
+            planner.LOCKED_EXCESS,
             error.drift_value,
             error.off_target_items,
         ) from None
@@ -60,7 +59,7 @@ def without_held_sales(
         if skipped_item.subject not in held_text_by_label
     ]
     held_items = [
-        SkippedItem(label, sentence, LOCKED_EXCESS)
+        SkippedItem(label, sentence, Obstacle.LOCKED)
         for label, sentence in held_text_by_label.items()
     ]
     return replace(plan, skipped=(*unaffected_items, *held_items))
