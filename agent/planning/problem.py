@@ -161,16 +161,13 @@ class Problem:
         """Return the least value out per value in, after fee, of a unit of `token_in` traded in
         `pool`: the rate of its fair floor.
         """
+        rate = least_rate(pool.fee_for(token_in), self.floor_impact_bps, self.slippage_bps or 0)
         token_out = amm.token_out(pool, token_in)
-        highest_price_in, lowest_price_out = self.floor_prices(token_in, token_out)
-        nominal_rate = least_rate(
-            pool.fee_for(token_in), self.floor_impact_bps, self.slippage_bps or 0
-        )
-        return (
-            nominal_rate
-            * (highest_price_in / self.price(token_in))
-            * (self.price(token_out) / lowest_price_out)
-        )
+        if token_in in self.price_ranges:
+            rate *= self.price_ranges[token_in][1] / self.price(token_in)
+        if token_out in self.price_ranges:
+            rate *= self.price(token_out) / self.price_ranges[token_out][0]
+        return rate
 
     @property
     def floor_impact_bps(self) -> int:

@@ -36,8 +36,8 @@ def least_rate(fee_pips: int, impact_bps: int, slippage_bps: int) -> Fraction:
 
     No unit is traded below this rate, so every leg reaches it.
     """
-    rate = Fraction(1) - Fraction(fee_pips, PIPS) - Fraction(impact_bps, BPS)
-    return max(rate, Fraction(0)) * Fraction(BPS - slippage_bps, BPS)
+    kept_pips = max(0, PIPS - fee_pips - impact_bps * (PIPS // BPS))
+    return Fraction(kept_pips * (BPS - slippage_bps), PIPS * BPS)
 
 
 def min_out(simulated_raw: int, floor_raw: int, slippage_bps: int | None) -> int:
