@@ -126,10 +126,14 @@ class StoppableClock:
         finally:
             self._is_interruptible = False
 
-    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
-        is_second = self._is_stopping
+    def request_stop(self) -> None:
+        """Let the current sleep, or the next, raise StopRequested. May be called in any thread."""
         self._is_stopping = True
         self._signals.put(None)
+
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        is_second = self._is_stopping
+        self.request_stop()
         if is_second or self._is_interruptible:
             raise StopRequested
 
@@ -433,23 +437,60 @@ def report_run(
     once: bool = False,
     log_format: LogStyle | None = None,
 ) -> Iterator[RunEventHandler]:
-    """Report a run inside the context. `sends` is False for a dry run.
+    """Report the only run of this process inside the context: its log, its watchdog and its service
+    manager are the process's. `log_format` overrides the config, the rest is as in `event_handler`.
+    """
+    service_table = agent.context.config.service
+    log_style = log_format or service_table.log_format
+    log = configure(log_style, Redactor(secrets_of(agent.context.loaded_config)))
+    systemd_notifier = SystemdNotifier()
+    watchdog = Watchdog(service_table.hang_after, period_s=systemd_notifier.watchdog_s)
+    service = event_handler(
+        agent,
+        RunSurroundings(log, watchdog, systemd_notifier, is_logging=log_style is not None),
+        every,
+        sends=sends,
+        once=once,
+    )
+    clock.set_watchdog(watchdog)
+    with (
+        watchdog.watching(service.on_hang, systemd_notifier.alive),
+        reported(service, every),
+    ):
+        yield service
 
-    `log_format` overrides the config. With `once` there is no report in the store, since health is
-    that of a run that goes on. Paper trading writes only the log, because alerts, heartbeat and
-    report describe the live agent.
+
+@dataclass(frozen=True, slots=True)
+class RunSurroundings:
+    """What a run writes to and is watched by. `is_logging` is False if the log is off."""
+
+    log: Log
+    watchdog: Watchdog
+    systemd_notifier: SystemdNotifier
+    is_logging: bool
+
+
+def event_handler(
+    agent: Agent,
+    surroundings: RunSurroundings,
+    every: str,
+    *,
+    sends: bool,
+    once: bool = False,
+) -> RunEventHandler:
+    """Return the handler of a run's events. `sends` is False for a dry run.
+
+    With `once` there is no report in the store, since health is that of a run that goes on. Paper
+    trading writes only the log, because alerts, heartbeat and report describe the live agent.
     """
     service_table = agent.context.config.service
     on_paper = agent.context.loaded_config.is_paper
-    secrets = secrets_of(agent.context.loaded_config)
-    log_style = log_format or service_table.log_format
-    log = configure(log_style, secrets)
-    systemd_notifier = SystemdNotifier()
+    log = surroundings.log
     recorder = RunRecorder(
         None if once or on_paper else agent.context.store.run_reports,
         parse_duration_s(every, "--every"),
         sends=sends,
-        redact=Redactor(secrets).redact,
+        redact=Redactor(secrets_of(agent.context.loaded_config)).redact,
     )
 
     def on_failed_heartbeat(why: str) -> None:
@@ -467,7 +508,6 @@ def report_run(
 
     heartbeat = None
     alert_notifier = None
-    watchdog = Watchdog(service_table.hang_after, period_s=systemd_notifier.watchdog_s)
     if not on_paper:
         if (heartbeat_url := service_table.read_heartbeat_url()) is not None:
             heartbeat = Heartbeat(
@@ -480,37 +520,43 @@ def report_run(
         agent,
         log,
         recorder,
-        watchdog,
-        systemd_notifier,
+        surroundings.watchdog,
+        surroundings.systemd_notifier,
         heartbeat,
-        log_style is not None,
+        surroundings.is_logging,
         alert_notifier,
     )
-    clock.set_watchdog(watchdog)
     if agent.context.recorder is not None:
         agent.context.recorder.report_failure = service.on_unrecorded
-    with watchdog.watching(service.on_hang, systemd_notifier.alive):
-        log.info("started", **agent_fields(agent), every=every)
+    return service
+
+
+@contextmanager
+def reported(service: RunEventHandler, every: str) -> Iterator[None]:
+    """Report the beginning and the end of a run around the context."""
+    recorder = service.recorder
+    alert_notifier = service.alert_notifier
+    service.log.info("started", **agent_fields(service.agent), every=every)
+    service.write_report()
+    try:
+        if alert_notifier is not None:
+            alert_notifier.enqueue_undelivered()
+        yield
+    except TrimtabError as error:
+        service.on_error(error)
+        raise
+    except Exception as error:
+        recorder.on_end(f"internal error: {type(error).__name__}")
+        raise
+    finally:
+        if recorder.report.ended_s is None:
+            recorder.on_end()
         service.write_report()
-        try:
-            if alert_notifier is not None:
-                alert_notifier.enqueue_undelivered()
-            yield service
-        except TrimtabError as error:
-            service.on_error(error)
-            raise
-        except Exception as error:
-            recorder.on_end(f"internal error: {type(error).__name__}")
-            raise
-        finally:
-            if recorder.report.ended_s is None:
-                recorder.on_end()
-            service.write_report()
-            systemd_notifier.stopping()
-            if alert_notifier is not None:
-                with suppress(TrimtabError):  # delivered messages may be sent again
-                    alert_notifier.close()
-            if heartbeat is not None:
-                heartbeat.wait_until_sent()
-            stop_fields = nonempty_fields(by=service.stopped_by or None)
-            log.info("stopped", cycles=recorder.report.cycles, **stop_fields)
+        service.systemd_notifier.stopping()
+        if alert_notifier is not None:
+            with suppress(TrimtabError):  # delivered messages may be sent again
+                alert_notifier.close()
+        if service.heartbeat is not None:
+            service.heartbeat.wait_until_sent()
+        stop_fields = nonempty_fields(by=service.stopped_by or None)
+        service.log.info("stopped", cycles=recorder.report.cycles, **stop_fields)

@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TextIO
 from urllib.parse import quote
@@ -109,30 +109,36 @@ class LineFormatter(logging.Formatter):
 
 
 class Log:
-    """Writes events with fields; the only logger of a run."""
+    """Writes events with fields; the only logger of a run. Each event has `run_fields` too, such as
+    the portfolio of a run among several.
+    """
 
-    def __init__(self, name: str = ROOT_LOGGER) -> None:
+    def __init__(self, name: str = ROOT_LOGGER, **run_fields: object) -> None:
         self._logger = logging.getLogger(name)
+        self._run_fields = run_fields
 
     def info(self, event: str, **fields: object) -> None:
         """Log a normal event."""
-        self._logger.info(event, extra={_FIELDS_ATTRIBUTE: fields})
+        self._write(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
         """Log an event for the owner's attention; the run continues."""
-        self._logger.warning(event, extra={_FIELDS_ATTRIBUTE: fields})
+        self._write(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: object) -> None:
         """Log an event that ends the run, or needs an operator."""
-        self._logger.error(event, extra={_FIELDS_ATTRIBUTE: fields})
+        self._write(logging.ERROR, event, fields)
+
+    def _write(self, level: int, event: str, fields: Mapping[str, object]) -> None:
+        self._logger.log(level, event, extra={_FIELDS_ATTRIBUTE: {**self._run_fields, **fields}})
 
 
 def configure(
-    style: LogStyle | None, secrets: Iterable[str] = (), stream: TextIO | None = None
+    style: LogStyle | None, redactor: Redactor | None = None, stream: TextIO | None = None
 ) -> Log:
-    """Send all log lines of this process to `stream` (default stderr) in one format; the style None
-    logs nothing. Library lines at WARNING and above use the same formatter. A further call replaces
-    the configuration.
+    """Send all log lines of this process to `stream` (default stderr) in one format, without what
+    `redactor` hides, now or later; the style None logs nothing. Library lines at WARNING and above
+    use the same formatter. A further call replaces the configuration.
     """
     # on a write error, logging would print the record unredacted
     logging.raiseExceptions = False
@@ -148,7 +154,7 @@ def configure(
         trimtab_logger.setLevel(logging.CRITICAL + 1)
         return Log()
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(LineFormatter(style, Redactor(secrets)))
+    handler.setFormatter(LineFormatter(style, redactor or Redactor()))
     root_logger.addHandler(handler)
     trimtab_logger.setLevel(logging.INFO)
     return Log()

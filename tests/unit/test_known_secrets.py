@@ -92,7 +92,7 @@ def test_log_and_report__name_of_a_config__show_no_secret(
     loaded = load_config(config_with(tmp_path, variable, secret, monkeypatch, in_environment=in_environment))
     for style in ("text", "json"):
         stream = io.StringIO()
-        configure(style, secrets_of(loaded), stream).error("failed", why=f"the node says: {leaked}")  # type: ignore[arg-type]  # one of the two
+        configure(style, Redactor(secrets_of(loaded)), stream).error("failed", why=f"the node says: {leaked}")  # type: ignore[arg-type]  # one of the two
         logging.getLogger("library").error("GET %s", leaked)
         require_hidden(stream.getvalue(), secret, leaked)
     require_hidden(Redactor(secrets_of(loaded)).redact(leaked), secret, leaked)

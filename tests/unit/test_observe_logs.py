@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.observe.logs import HIDDEN_TEXT, Redactor, configure
+from agent.observe.logs import HIDDEN_TEXT, Log, Redactor, configure
 
 URL = "https://user:hunter22@node.example/v2/canary7f3a9?key=s3cr3t-k3y"
 
@@ -21,20 +21,20 @@ def stream() -> Iterator[io.StringIO]:
 
 
 def test_json_lines_are_documents_with_time_level_event_and_fields(stream: io.StringIO) -> None:
-    configure("json", (), stream).info("look", outcome="hold", block=7)
+    configure("json", stream=stream).info("look", outcome="hold", block=7)
     found = json.loads(stream.getvalue())
     assert {"level": "info", "event": "look", "outcome": "hold", "block": 7}.items() <= found.items()
     assert found["time"].endswith("Z")
 
 
 def test_text_lines_hold_the_same(stream: io.StringIO) -> None:
-    configure("text", (), stream).warning("paused", reason="lunch break")
+    configure("text", stream=stream).warning("paused", reason="lunch break")
     assert stream.getvalue().rstrip().endswith('WARNING paused reason="lunch break"')
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_foreign_text_neither_splits_a_line_nor_steers_a_terminal(stream: io.StringIO, style: str) -> None:
-    configure(style, (), stream).info("look\x1b[2J", reason="a\nb\x1b[31m\u202e\u2028")  # type: ignore[arg-type]  # one of the two
+    configure(style, stream=stream).info("look\x1b[2J", reason="a\nb\x1b[31m\u202e\u2028")  # type: ignore[arg-type]  # one of the two
     line = stream.getvalue()
     assert line.count("\n") == 1
     assert line.isascii()
@@ -44,7 +44,7 @@ def test_foreign_text_neither_splits_a_line_nor_steers_a_terminal(stream: io.Str
 @pytest.mark.parametrize("piece", [URL, "canary7f3a9", "hunter22", "s3cr3t-k3y", "key=s3cr3t-k3y"])
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_no_piece_of_a_secret_url_is_logged(stream: io.StringIO, style: str, piece: str) -> None:
-    log = configure(style, [URL], stream)  # type: ignore[arg-type]  # one of the two
+    log = configure(style, Redactor([URL]), stream)  # type: ignore[arg-type]  # one of the two
     log.info(f"event {piece}", why=f"cannot reach {piece}", nested={"deep": [piece]})
     logging.getLogger("urllib3.connectionpool").error("GET %s", piece)
     try:
@@ -57,7 +57,7 @@ def test_no_piece_of_a_secret_url_is_logged(stream: io.StringIO, style: str, pie
 
 def test_a_secret_that_json_would_escape_is_found_too(stream: io.StringIO) -> None:
     secret = 'pass"wörd\\x'
-    configure("json", [secret], stream).info("x", why=secret)
+    configure("json", Redactor([secret]), stream).info("x", why=secret)
     found = stream.getvalue()
     assert json.dumps(secret)[1:-1] not in found
     assert json.loads(found)["why"] == HIDDEN_TEXT
@@ -68,14 +68,14 @@ def test_short_pieces_blot_out_nothing() -> None:
 
 
 def test_without_a_format_nothing_is_written(stream: io.StringIO) -> None:
-    configure("json", (), stream)
+    configure("json", stream=stream)
     configure(None).error("quiet")
     assert stream.getvalue() == ""
 
 
 def test_configured_twice_a_line_is_written_once(stream: io.StringIO) -> None:
-    configure("json", (), stream)
-    configure("text", (), stream).info("once")
+    configure("json", stream=stream)
+    configure("text", stream=stream).info("once")
     assert stream.getvalue().count("once") == 1
 
 
@@ -90,5 +90,15 @@ def test_a_line_that_cannot_be_written_ends_nothing_and_is_shown_nowhere_else(
     stream: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del stream
-    configure("json", [URL], Broken()).info("x", why=URL)
+    configure("json", Redactor([URL]), Broken()).info("x", why=URL)
     assert capsys.readouterr() == ("", "")
+
+
+def test_lines_of_a_portfolio_name_it_and_a_secret_added_later_is_hidden(stream: io.StringIO) -> None:
+    redactor = Redactor()
+    configure("json", redactor, stream)
+    log = Log(portfolio="savings")
+    redactor.add(["a-later-secret"])
+    log.warning("paused", reason="a-later-secret is shown")
+    (line,) = map(json.loads, stream.getvalue().splitlines())
+    assert (line["portfolio"], line["reason"]) == ("savings", f"{HIDDEN_TEXT} is shown")

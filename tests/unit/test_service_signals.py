@@ -68,3 +68,10 @@ def test_signal_ends_a_long_sleep_at_once() -> None:
     assert time.monotonic() - began_s < 50
     with pytest.raises(StopRequested):
         clock.raise_if_stopping()
+
+
+def test_a_stop_that_another_thread_requests_ends_a_sleep() -> None:
+    clock = StoppableClock()
+    threading.Timer(0.05, clock.request_stop).start()
+    with pytest.raises(StopRequested):
+        clock.sleep(60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -276,3 +277,12 @@ def test_lock_path__local_chain_with_a_store_has_the_store_s_lock(tmp_path: Path
 def test_lock_path__of_a_store_keeps_the_whole_name_of_its_file(tmp_path: Path) -> None:
     assert store_lock_path(tmp_path / "t.db") == tmp_path / "t.db.lock"
     assert service_lock_path(tmp_path / "t.db.lock") == tmp_path / "t.db.service.lock"
+
+
+def test_lock__another_thread_releases_it(path: Path) -> None:
+    held_lock = wallet_lock(path, 1, WALLET)
+    held_lock.__enter__()
+    release = threading.Thread(target=held_lock.__exit__, args=(None, None, None))
+    release.start()
+    release.join()
+    assert is_free(path)

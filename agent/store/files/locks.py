@@ -158,7 +158,8 @@ def _lock(lock_file: Path, lock_error: Callable[[Path], LockHeld]) -> Iterator[N
     # filelock imports asyncio, which most commands do not need
     from filelock import FileLock, Timeout
 
-    lock = FileLock(lock_file, timeout=0, mode=0o600)
+    # a run may be closed by another thread than the one that opened it
+    lock = FileLock(lock_file, timeout=0, mode=0o600, thread_local=False)
     try:
         lock_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire()
