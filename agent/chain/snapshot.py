@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from agent.chain import tokens
-from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
-from agent.chain.fees.minimum_tip import suggested_tip
+from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.lens import LensAnswer, LensItem, LensPages
 from agent.chain.pools.reading import deep_pool_item, with_deeper_ticks
+from agent.chain.providers.block_reading import BlockReader, HeadAnswer, WalletReading
 from agent.chain.providers.checked import BLOCK_METHOD, read_batch
-from agent.chain.providers.quorum import QuorumProvider, SnapshotProvider
+from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import (
-    NO_MAJORITY_REMEDY,
-    NoQuorum,
-    QuorumAgreement,
-    check_heights,
-    common_height,
-    confirmed_value,
     highest_confirmed_number,
     lowest_sufficient_number,
-    operators_by_value,
     quorum_size,
-    read_head,
 )
 from agent.chain.rpc import (
     RpcCall,
     Transport,
     block_ref_at_hash,
     parse_head,
-    parse_quantity,
-    require_result,
 )
 from agent.chain.watch import (
     SnapshotScope,
@@ -40,12 +30,11 @@ from agent.chain.watch import (
     snapshot_parts,
     snapshot_questions,
 )
-from agent.errors import ErrorCode, PassingFault, Refused, Retryable, TrimtabError
+from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import (
     DataFeeKind,
     Head,
     PastPrices,
-    ProxyImplementation,
     Snapshot,
     UnreadableItem,
 )
@@ -120,34 +109,6 @@ def _read_pages(
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _HeadAnswer:
-    """First answer of an endpoint: head, fees and pending nonce. `nonce_pending` includes its own
-    mempool.
-    """
-
-    head: Head
-    nonce_pending: int
-    priority_fee_wei: int
-    gas_price_wei: int
-
-
-@dataclass(frozen=True, slots=True)
-class _BlockReading:
-    """Agreed answers at one block, the first answers of the endpoints that agree, and the failures
-    of others.
-    """
-
-    head: Head
-    nonce: int
-    native_wei: int
-    answers: Sequence[LensAnswer]
-    implementations: tuple[ProxyImplementation, ...]
-    agreement: QuorumAgreement
-    agreeing_head_answers: dict[Endpoint, _HeadAnswer]
-    failures: Mapping[Endpoint, TrimtabError]
-
-
 class ChainReader:
     """Implements ports.Reader over one or more endpoints."""
 
@@ -170,10 +131,10 @@ class ChainReader:
             else EndpointPool(transports, min_operators)
         )
         self._endpoint_pool = endpoint_pool
-        self._chain_id = chain_id
-        self._clock = clock
+        self._block_reader = BlockReader(
+            endpoint_pool, chain_id, clock, min_operators, usual_tip_wei
+        )
         self._min_operators = min_operators
-        self._usual_tip_wei = usual_tip_wei
         self.scope = scope
 
     def snapshot(self) -> Snapshot:
@@ -184,34 +145,20 @@ class ChainReader:
         read once: slower operators have it too and may outvote a dishonest one. Raises NoQuorum if
         too few operators' newest blocks are near it: it may be old or false (T19).
         """
-        requests_before = self._endpoint_pool.request_count
-        scope = self.scope
-        now_s = self._clock.now_s()
-        first_answers = self._first_answers(scope.owner)
-        head = _newest_head(first_answers.answers, self._min_operators)
-        if disagreement_text := check_heights(
-            self._endpoint_pool,
-            {
-                endpoint: head_answer.head.number
-                for endpoint, head_answer in first_answers.answers.items()
-            },
-            head.number,
-            head.timestamp_s,
-        ):
-            raise NoQuorum(disagreement_text, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
-        try:
-            reading = self._read_block(head, first_answers, scope)
-        except (Refused, Retryable):
-            older_head = self._older_head(head, first_answers.answers)
-            if older_head is None:
-                raise
-            reading = self._read_block(older_head, first_answers, scope)
-        if (wider_scope := self._with_wider_layers(scope, reading)) is not None:
-            self.scope = scope = wider_scope
-            reading = self._read_block(reading.head, first_answers, scope)
-        return self._assemble_and_extend(
-            scope, reading, now_s, self._endpoint_pool.request_count - requests_before
-        )
+        return self.snapshot_of(self._block_reader, *self._block_reader.read([self.scope]))
+
+    def snapshot_of(self, block_reader: BlockReader, reading: WalletReading) -> Snapshot:
+        """Return the snapshot of a reading of this scope by `block_reader`, perhaps for several
+        wallets. What the layers then lack is read by itself, at the same block.
+        """
+        wider_scope = self._with_wider_layers(reading)
+        if wider_scope is not None:
+            self.scope = wider_scope
+            requests_before = block_reader.endpoint_pool.request_count - reading.request_count
+            (reading,) = block_reader.read_block(
+                [wider_scope], reading.head, reading.first_poll, reading.now_s, requests_before
+            )
+        return self._assemble_and_extend(reading)
 
     def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
@@ -245,85 +192,17 @@ class ChainReader:
             - requests_before,
         )
 
-    def _first_answers(self, owner: str) -> PollResult[_HeadAnswer]:
-        """Send the first request. Endpoints of another chain are excluded; if they are half or
-        more, or too few others remain, an operator has to act.
-        """
-        quorum = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
-        poll = self._endpoint_pool.ask(
-            lambda endpoint: self._first_answer(endpoint, owner),
-            is_enough=lambda answers: len(operators_of(answers)) >= quorum,
-        )
-        wrong_chain_failures = [
-            failure for failure in poll.failures.values() if isinstance(failure, WrongChain)
-        ]
-        if wrong_chain_failures and (
-            len(wrong_chain_failures) >= len(poll.answers)
-            or len(poll.operators) < self._min_operators
-        ):
-            raise wrong_chain_failures[0]
-        self._endpoint_pool.require_quorum(poll)
-        return poll
-
-    def _read_block(
-        self, head: Head, first_answers: PollResult[_HeadAnswer], scope: SnapshotScope
-    ) -> _BlockReading:
-        """Send the second request, at the head's hash, and a third for items that did not fit."""
-        questions = snapshot_questions(scope)
-        pages = LensPages([question.item for question in questions], scope.caller)
-        item_names = ["wallet's nonce", "wallet's native balance"]
-        item_names += [question.name for question in questions] + tokens.proxy_call_names(
-            scope.proxies
-        )
-        endpoints_with_block = []
-        failures = dict(first_answers.failures)
-        for endpoint, head_answer in first_answers.answers.items():
-            if (lag_blocks := head.number - head_answer.head.number) <= 0:
-                endpoints_with_block.append(endpoint)
-            elif lag_blocks > self._endpoint_pool.max_lag_blocks:
-                failures[endpoint] = Retryable(
-                    f"{endpoint.name} is {lag_blocks} blocks behind block {head.number}"
-                )
-        provider = SnapshotProvider(
-            self._endpoint_pool, pages, head, endpoints_with_block, failures, item_names
-        )
-        block_ref = block_ref_at_hash(head.hash)
-        block_answer, nonce_answer, native_answer, *page_answers = read_batch(
-            provider,
-            [
-                (BLOCK_METHOD, [hex(head.number), False]),
-                ("eth_getTransactionCount", [scope.owner, block_ref]),
-                ("eth_getBalance", [scope.owner, block_ref]),
-                *pages.calls(block_ref),
-                *tokens.proxy_calls(scope.proxies, block_ref),
-            ],
-        )
-        page_count = len(pages.pages)
-        return _BlockReading(
-            parse_head(block_answer, self._chain_id),
-            parse_quantity(nonce_answer, item_names[0]),
-            parse_quantity(native_answer, item_names[1]),
-            pages.decode(page_answers[:page_count]),
-            tokens.proxy_implementations(
-                scope.proxies, tokens.proxy_answers(page_answers[page_count:])
-            ),
-            provider.agreement,
-            {endpoint: first_answers.answers[endpoint] for endpoint in provider.agreeing_endpoints},
-            provider.failures,
-        )
-
     def _read_items(self, items: Sequence[LensItem], head: Head) -> list[LensAnswer]:
         """Return the agreed answers to further items at a head."""
         pages = LensPages(items)
         return _read_pages(QuorumProvider(self._endpoint_pool, pages), pages, [head.hash])[0]
 
-    def _with_wider_layers(
-        self, scope: SnapshotScope, reading: _BlockReading
-    ) -> SnapshotScope | None:
+    def _with_wider_layers(self, reading: WalletReading) -> SnapshotScope | None:
         """Return the scope with what the answers show besides, such as markets in which someone
         else has opened a position for the account; None if they show nothing, or while that cannot
         be read. Later snapshots read it with the rest.
         """
+        scope = reading.scope
         layer_answers = iter(reading.answers[len(reading.answers) - len(layer_questions(scope)) :])
         try:
             wider_layers = tuple(
@@ -341,65 +220,8 @@ class ChainReader:
             else replace(scope, layer_scopes=wider_layers)
         )
 
-    def _older_head(self, head: Head, first_answers: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
-        """Return the newest block that all endpoints without a large lag have, by quorum on its
-        header; None without a quorum, or if the block is the same.
-        """
-        near_endpoints = [
-            endpoint
-            for endpoint, head_answer in first_answers.items()
-            if head_answer.head.number >= head.number - self._endpoint_pool.max_lag_blocks
-        ]
-        if len(operators_of(near_endpoints)) <= quorum_size(
-            len(operators_of(first_answers)), self._min_operators
-        ):
-            return None
-        height = min(first_answers[endpoint].head.number for endpoint in near_endpoints)
-        poll = self._endpoint_pool.ask(
-            lambda endpoint: read_head(endpoint, height), candidates=near_endpoints
-        )
-        votes = [
-            (endpoint.operator, endpoint_head) for endpoint, endpoint_head in poll.answers.items()
-        ]
-        try:
-            older_head = confirmed_value(votes, self._min_operators, f"block {height}")
-        except NoQuorum:
-            return None
-        return None if older_head == head else older_head
-
-    def _first_answer(self, transport: Transport, owner: str) -> _HeadAnswer:
-        """Send the first request. A node may suggest no priority fee, as on legacy chains."""
-        calls: list[RpcCall] = [
-            ("eth_chainId", []),
-            (BLOCK_METHOD, ["latest", False]),
-            ("eth_getTransactionCount", [owner, "pending"]),
-            ("eth_gasPrice", []),
-            ("eth_maxPriorityFeePerGas", []),
-        ]
-        *answers, priority_answer = transport.batch(calls)
-        answered_calls = zip(calls, answers, strict=False)
-        chain_answer, block, *nonce_and_gas_price = [
-            require_result(transport.name, call[0], answer) for call, answer in answered_calls
-        ]
-        chain_id = parse_quantity(chain_answer, "chain id")
-        if chain_id != self._chain_id:
-            raise WrongChain(
-                f"{transport.name} is on chain {chain_id}, chain.chain_id is {self._chain_id}",
-                "fix chain.chain_id or the endpoint's url",
-                code=ErrorCode.CHAIN,
-            )
-        return _HeadAnswer(
-            parse_head(block, chain_id),
-            parse_quantity(nonce_and_gas_price[0], "pending nonce"),
-            self._usual_tip_wei
-            if (suggested_tip_wei := suggested_tip(priority_answer)) is None
-            else suggested_tip_wei,
-            parse_quantity(nonce_and_gas_price[1], "gas price"),
-        )
-
-    def _assemble_and_extend(
-        self, scope: SnapshotScope, reading: _BlockReading, now_s: int, request_count: int
-    ) -> Snapshot:
+    def _assemble_and_extend(self, reading: WalletReading) -> Snapshot:
+        scope = reading.scope
         agreement = reading.agreement
         parts = snapshot_parts(scope, reading.answers)
         # The code of new proxy implementations is read from the next snapshot on.
@@ -425,11 +247,11 @@ class ChainReader:
         agreeing_head_answers = reading.agreeing_head_answers
         quorum = quorum_size(len(operators_of(agreeing_head_answers)), self._min_operators)
         pending_nonces = _reduced_by_operator(
-            agreeing_head_answers, lambda head_answer: head_answer.nonce_pending, max
+            agreeing_head_answers, lambda head_answer: head_answer.pending_nonces[scope.owner], max
         )
         return Snapshot(
             head=reading.head,
-            now_s=now_s,
+            now_s=reading.now_s,
             owner=scope.owner,
             native_wei=reading.native_wei,
             nonce_latest=reading.nonce,
@@ -453,7 +275,7 @@ class ChainReader:
             code_hashes=parts.code_hashes,
             unreadable_items=parts.quarantined_items + failed_items + dissent_items,
             operators=agreement.agreeing_operators,
-            http_request_count=request_count,
+            http_request_count=reading.request_count,
             positions=parts.positions,
             implementations=reading.implementations,
             supplies=parts.supplies,
@@ -462,25 +284,9 @@ class ChainReader:
         )
 
 
-def _newest_head(first_answers: Mapping[Endpoint, _HeadAnswer], min_operators: int) -> Head:
-    """Return the highest block that enough operators have; of several headers at that height, the
-    most frequent.
-    """
-    height = common_height(
-        {endpoint: head_answer.head.number for endpoint, head_answer in first_answers.items()},
-        min_operators,
-    )
-    operators_by_head = operators_by_value(
-        (endpoint.operator, head_answer.head)
-        for endpoint, head_answer in first_answers.items()
-        if head_answer.head.number == height
-    )
-    return max(operators_by_head, key=lambda head: len(operators_by_head[head]))
-
-
 def _reduced_by_operator(
-    first_answers: Mapping[Endpoint, _HeadAnswer],
-    number_of: Callable[[_HeadAnswer], int],
+    first_answers: Mapping[Endpoint, HeadAnswer],
+    number_of: Callable[[HeadAnswer], int],
     min_or_max: Callable[[int, int], int],
 ) -> dict[str, int]:
     number_by_operator: dict[str, int] = {}
@@ -490,7 +296,3 @@ def _reduced_by_operator(
             number_by_operator.get(endpoint.operator, answer_number), answer_number
         )
     return number_by_operator
-
-
-class WrongChain(PassingFault):
-    """Raised if an endpoint serves a different chain than configured."""

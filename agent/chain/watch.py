@@ -180,8 +180,8 @@ class SnapshotScope:
     total supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps` in
     either direction, and at least for the pool's depth. `layer_scopes` is what is read for the
     layers, `data_fee_kind` the kind of fee that the chain charges beyond gas. `caller` is the
-    account whose transactions swap, to which a pool may grant a discount; empty if it is not the
-    owner.
+    account whose transactions swap, where a pool may grant it a discount; empty where none does, or
+    if it is not the owner.
     """
 
     owner: str

@@ -558,6 +558,14 @@ def _require_fixed_hooks(transport: Transport, venues: Sequence[AmmVenue]) -> No
         )
 
 
+def _asking_account(config: Config, pools: Sequence[PoolRef]) -> str:
+    """Return the account that asks what pools answer to the wallet alone; empty if none does, or if
+    transactions of the wallet, a Safe, come from its owners.
+    """
+    depends_on_caller = any(pool.reader.depends_on_caller for pool in pools)
+    return config.wallet.address if depends_on_caller and not config.wallet.safe else ""
+
+
 @dataclass(frozen=True, slots=True)
 class AgentResources:
     """What a context is built over, and a new config keeps."""
@@ -649,7 +657,7 @@ def _build_context(
         if (futures_scope := perp_scope(config, portfolio)) is None
         else (futures_scope,),
         data_fee_kind=resources.endpoints.data_fee_kind,
-        caller="" if config.wallet.safe else config.wallet.address,
+        caller=_asking_account(config, pools),
     )
     chain_reader = ChainReader(
         resources.endpoints,

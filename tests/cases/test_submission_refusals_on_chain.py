@@ -23,13 +23,15 @@ FALL = {"WETH": 2_100, "LINK": 10, "GUEST": 10}
 
 
 def with_stops(chain: LocalChain, folder: Path, guest: str) -> LoadedConfig:
-    """Stops of a tenth for WETH and for a guest that nobody tries out."""
+    """Stops of a tenth for WETH and for a guest that nobody tries out, and bands that a sale of either leaves."""
     path = with_guest(chain, folder, guest, screen="off").path
     document = tomlkit.parse(path.read_text())
     for asset in document["portfolio"]["assets"]:
         if asset["symbol"] in ("WETH", "GUEST"):
             asset["stop_loss"] = "10%"
     document["policy"]["confirm_blocks"] = 0
+    document["policy"]["trigger"] = {"kind": "threshold", "relative": "10%"}
+    document["policy"]["destination"] = "target"
     path.write_text(tomlkit.dumps(document))
     loaded = load_config(path)
     pin_all(loaded, [chain.transport])

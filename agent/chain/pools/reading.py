@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
@@ -92,6 +92,10 @@ class PoolReader(Protocol):
     def manager(self) -> str:
         """The contract that holds all these pools; empty if each has its own."""
 
+    @property
+    def depends_on_caller(self) -> bool:
+        """Whether answers depend on the account that asks, such as a fee with its discount."""
+
     def unwritten_calldata(self, pool: PoolRef) -> Sequence[bytes]:
         """Return calls of what is zero until the pool's first trade: for token0 and token1, or for
         both.
@@ -111,6 +115,7 @@ class V2Reader:
 
     style = SwapStyle.V2
     manager = ""
+    depends_on_caller = False
 
     def tier(self, pool: PoolRef) -> int:
         """See PoolReader."""
@@ -145,6 +150,7 @@ class V3Reader:
 
     pool_class: type[V3Pool] = V3Pool
     manager: str = ""
+    depends_on_caller: ClassVar[bool] = False
 
     @property
     def style(self) -> SwapStyle:

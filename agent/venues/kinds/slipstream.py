@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from eth_utils.crypto import keccak
 
@@ -73,6 +74,7 @@ class SlipstreamReader(V3Reader):
     the module.
     """
 
+    depends_on_caller: ClassVar[bool] = True
     pool_class: type[V3Pool] = SlipstreamPool
     factory: str = ""
     inclusion_delay_s: int = INCLUSION_DELAY_S
