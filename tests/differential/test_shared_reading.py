@@ -1,0 +1,92 @@
+"""Several wallets in the requests of one: each gets the snapshot that it would have read alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.chain.endpoints import EndpointPool
+from agent.chain.providers.block_reading import BlockReader
+from agent.chain.snapshot import ChainReader
+from agent.chain.watch import SnapshotScope
+from agent.errors import Refused
+from agent.localchain import LocalChain
+from agent.model import Snapshot
+from tests.support.endpoints import Through, tokens, watch
+
+STRANGER = "0x" + "22" * 20
+EMPTY_WALLET = "0x" + "33" * 20
+
+
+def scopes_of_three(chain: LocalChain) -> list[SnapshotScope]:
+    """The rich wallet with everything, one with two of its tokens and pools, one with another spender."""
+    everything = watch(chain)
+    smaller = replace(everything, owner=STRANGER, tokens=everything.tokens[:2], pools=everything.pools[:2], feeds=())
+    return [everything, smaller, replace(everything, owner=EMPTY_WALLET, spenders=(STRANGER,))]
+
+
+def block_reader(chain: LocalChain, *transports: Any, min_operators: int = 1) -> BlockReader:
+    pool = EndpointPool(transports or (chain.transport,), min_operators)
+    return BlockReader(pool, chain.chain_id, chain.clock, min_operators)
+
+
+def shared_snapshots(chain: LocalChain, reader: BlockReader, scopes: list[SnapshotScope]) -> list[Snapshot]:
+    return [
+        ChainReader((chain.transport,), chain.chain_id, scope, chain.clock, 1).snapshot_of(reader, reading)
+        for scope, reading in zip(scopes, reader.read(scopes), strict=True)
+    ]
+
+
+def test_each_of_three_wallets_gets_what_it_would_read_alone(anvil_chain: LocalChain) -> None:
+    scopes = scopes_of_three(anvil_chain)
+    shared = shared_snapshots(anvil_chain, block_reader(anvil_chain), scopes)
+    alone = [ChainReader((anvil_chain.transport,), anvil_chain.chain_id, scope, anvil_chain.clock, 1).snapshot() for scope in scopes]
+    assert shared == alone
+    assert [len(snapshot.pools) for snapshot in shared] == [len(scope.pools) for scope in scopes]
+    assert [snapshot.owner for snapshot in shared] == [scope.owner for scope in scopes]
+
+
+def test_fifty_wallets_take_two_requests_and_only_their_own_items_more(anvil_chain: LocalChain) -> None:
+    asked: list[tuple[str, list[Any]]] = []
+
+    def note(method: str, params: list[Any]) -> tuple[str, list[Any]]:
+        asked.append((method, params))
+        return method, params
+
+    line = Through(anvil_chain.transport, "counted", ask=note)
+    first = watch(anvil_chain)
+    scopes = [replace(first, owner=f"0x{number:040x}") for number in range(1, 51)]
+    readings = block_reader(anvil_chain, line).read(scopes)
+    assert line.request_count == 2
+    assert {reading.request_count for reading in readings} == {2}
+    page_bytes = sum(len(params[0]["data"]) // 2 for method, params in asked if method == "eth_call")
+    asked.clear()
+    block_reader(anvil_chain, line).read(scopes[:1])
+    single_bytes = sum(len(params[0]["data"]) // 2 for method, params in asked if method == "eth_call")
+    item_bytes = 26 + 68
+    items_each = 2 * len(tokens(anvil_chain))
+    assert page_bytes < 2 * single_bytes + 49 * items_each * item_bytes, "two pages of the lens, what all share once, and what is theirs"
+
+
+def test_a_lie_about_one_wallet_is_outvoted_and_named(anvil_chain: LocalChain) -> None:
+    scopes = scopes_of_three(anvil_chain)
+
+    def lie(method: str, params: list[Any], answer: Any) -> Any:
+        return hex(10**24) if method == "eth_getBalance" and params[0] == STRANGER else answer
+
+    lines = (Through(anvil_chain.transport, "alpha"), Through(anvil_chain.transport, "liar", lie), Through(anvil_chain.transport, "gamma"))
+    shared = shared_snapshots(anvil_chain, block_reader(anvil_chain, *lines, min_operators=2), scopes)
+    assert [snapshot.native_wei for snapshot in shared[1:]] == [0, 0]
+    assert shared[1].operators == ("alpha", "gamma")
+    assert any(item.address == "liar" for item in shared[1].unreadable_items)
+
+
+def test_two_operators_that_differ_about_one_wallet_give_no_snapshot(anvil_chain: LocalChain) -> None:
+    def lie(method: str, params: list[Any], answer: Any) -> Any:
+        return hex(7) if method == "eth_getTransactionCount" and params[0] == EMPTY_WALLET and params[1] != "pending" else answer
+
+    lines = (Through(anvil_chain.transport, "alpha"), Through(anvil_chain.transport, "liar", lie))
+    with pytest.raises(Refused, match="wallet's nonce"):
+        block_reader(anvil_chain, *lines, min_operators=2).read(scopes_of_three(anvil_chain))
