@@ -256,21 +256,15 @@ class Agent:
         cycle. With `send`, `controls` are carried out before each cycle, and a queued control ends
         the wait.
         """
-        interval_s = parse_duration_s(every, "--every")
-        if interval_s < MIN_INTERVAL_S:
-            raise ConfigError(f"--every: {every!r} is shorter than one second", "for example 10m")
-        if send:
-            self.require_not_stopped()
-        with self._wallet_session(send, confirm, progress, once) as wallet:
-            agent_run = AgentRun(
-                self,
-                wallet,
-                interval_s,
-                once,
-                progress,
-                controls,
-                lambda report: fill_price_windows(self.context, report),
-            )
+        interval_s = run_interval_s(every)
+        with self.open_run(
+            send=send,
+            confirm=confirm,
+            interval_s=interval_s,
+            once=once,
+            progress=progress,
+            controls=controls,
+        ) as agent_run:
             for outcome_or_error in run_periodically(
                 agent_run.cycle,
                 interval_s,
@@ -288,14 +282,42 @@ class Agent:
                 if once:
                     return
 
-    def _wallet_session(
-        self, send: bool, confirm: Confirm, progress: Progress, once: bool
-    ) -> AbstractContextManager[wiring.WalletSession] | AbstractContextManager[None]:
-        if not send:
-            return nullcontext()
-        if once:
-            return nullcontext(wiring.open_wallet_session(self.context, confirm, progress))
-        return wiring.open_service_session(self.context, confirm, progress)
+    @contextmanager
+    def open_run(
+        self,
+        *,
+        send: bool,
+        confirm: Confirm,
+        interval_s: int,
+        once: bool = False,
+        progress: Progress = ignore_progress,
+        controls: ControlHandler | None = None,
+        asks_passphrase: bool = True,
+    ) -> Iterator[AgentRun]:
+        """Open a run whose cycles the caller begins, as `run` does. Without `asks_passphrase` a key
+        whose passphrase is neither in a variable nor in the keyring raises ConfigError.
+        """
+        wallet_session: AbstractContextManager[wiring.WalletSession | None] = nullcontext()
+        if send:
+            self.require_not_stopped()
+        if send and once:
+            wallet_session = nullcontext(
+                wiring.open_wallet_session(self.context, confirm, progress)
+            )
+        elif send:
+            wallet_session = wiring.open_service_session(
+                self.context, confirm, progress, asks_passphrase=asks_passphrase
+            )
+        with wallet_session as wallet:
+            yield AgentRun(
+                self,
+                wallet,
+                interval_s,
+                once,
+                progress,
+                controls,
+                lambda report: fill_price_windows(self.context, report),
+            )
 
     def require_not_stopped(self) -> None:
         """Raise Refused while the bot is stopped or stopping. Other commands remain available to
@@ -490,6 +512,14 @@ class Agent:
             self.context.portfolio_with_positions,
             self.context.execution.router,
         )
+
+
+def run_interval_s(every: str) -> int:
+    """Return the seconds between two cycles of a run. Raises ConfigError below a second."""
+    interval_s = parse_duration_s(every, "--every")
+    if interval_s < MIN_INTERVAL_S:
+        raise ConfigError(f"--every: {every!r} is shorter than one second", "for example 10m")
+    return interval_s
 
 
 @contextmanager

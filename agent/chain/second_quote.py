@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 
 
 _CACHE_MODULE = "web3.middleware.cache"
+_NAMES_LOCK = threading.Lock()
 
 
 @contextmanager
 def web3_6_names() -> Iterator[None]:
-    """Give web3 7 the two names of web3 6 that uniswap-python imports, inside the context.
+    """Give web3 7 the two names of web3 6 that uniswap-python imports, inside the context, which one
+    thread at a time enters.
 
     The names are `web3.middleware.cache.construct_simple_cache_middleware`, which is called only
     with caching on (off here), and `web3.types.Middleware`, an annotation.
@@ -39,12 +42,13 @@ def web3_6_names() -> Iterator[None]:
     cache_module: Any = ModuleType(_CACHE_MODULE)
     cache_module.construct_simple_cache_middleware = _no_caching
     web3_types: Any = web3.types
-    sys.modules[_CACHE_MODULE] = cache_module
-    web3_types.Middleware = Any
-    try:
-        yield
-    finally:
-        del sys.modules[_CACHE_MODULE], web3_types.Middleware
+    with _NAMES_LOCK:
+        sys.modules[_CACHE_MODULE] = cache_module
+        web3_types.Middleware = Any
+        try:
+            yield
+        finally:
+            del sys.modules[_CACHE_MODULE], web3_types.Middleware
 
 
 def _no_caching(*_: object, **__: object) -> NoReturn:

@@ -109,6 +109,10 @@ def _read_pages(
     ]
 
 
+MAX_OFFER_AGE_S = 5
+"""Age up to which a reading that was offered counts as one of the newest block."""
+
+
 class ChainReader:
     """Implements ports.Reader over one or more endpoints."""
 
@@ -134,7 +138,9 @@ class ChainReader:
         self._block_reader = BlockReader(
             endpoint_pool, chain_id, clock, min_operators, usual_tip_wei
         )
+        self._clock = clock
         self._min_operators = min_operators
+        self._offer: tuple[BlockReader, WalletReading] | None = None
         self.scope = scope
 
     def snapshot(self) -> Snapshot:
@@ -145,7 +151,21 @@ class ChainReader:
         read once: slower operators have it too and may outvote a dishonest one. Raises NoQuorum if
         too few operators' newest blocks are near it: it may be old or false (T19).
         """
+        offer = self._offer
+        self._offer = None
+        if offer is not None and self._is_current(offer[1]):
+            return self.snapshot_of(*offer)
         return self.snapshot_of(self._block_reader, *self._block_reader.read([self.scope]))
+
+    def offer(self, block_reader: BlockReader, reading: WalletReading) -> None:
+        """Let the next snapshot be that of a reading for several wallets, unless the scope changes
+        before it or MAX_OFFER_AGE_S pass.
+        """
+        self._offer = (block_reader, reading)
+
+    def _is_current(self, reading: WalletReading) -> bool:
+        age_s = self._clock.now_s() - reading.now_s
+        return reading.scope == self.scope and 0 <= age_s <= MAX_OFFER_AGE_S
 
     def snapshot_of(self, block_reader: BlockReader, reading: WalletReading) -> Snapshot:
         """Return the snapshot of a reading of this scope by `block_reader`, perhaps for several

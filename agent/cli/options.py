@@ -169,6 +169,15 @@ def command_group(
 ConfigPath = Annotated[
     Path, typer.Option("--config", "-c", help="The config file.", show_default=True)
 ]
+ConfigPaths = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="The config file; several, or a folder, for several portfolios.",
+        show_default="trimtab.toml",
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout; messages go to stderr.")
 ]

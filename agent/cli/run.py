@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from agent.cli.display.terminal import (
     Document,
     Spinner,
     emit,
+    error_document,
     interruptible,
     note,
     out,
@@ -31,6 +33,7 @@ from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     ConfigPath,
+    ConfigPaths,
     Heading,
     PrintStyle,
     RecordFolder,
@@ -74,7 +77,7 @@ LogFormatOption = Annotated[
 
 @command(Heading.TRADE, 20)
 def run(
-    config: ConfigPath = DEFAULT_CONFIG,
+    config: ConfigPaths = None,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
     every: Annotated[
         str, typer.Option("--every", help="Interval between cycles, such as 10m.")
@@ -101,9 +104,24 @@ def run(
     and Ctrl-C end the run with exit code 0 at a safe point: between two cycles, or while a recorded
     transaction is pending. Exit code 13: a cycle hung for longer than service.hang_after; start the
     run again.
+
+    Several configs, or a folder of them, run in this process: each portfolio with its own wallet,
+    store, limits and alerts, logged under its name. One that fails waits by itself, a minute to an
+    hour; nobody is asked, so that --send needs --yes or --offer.
     """
     if offer and (yes or not send):
         raise ConfigError("--offer needs --send, and excludes --yes", "use run --send --offer")
+    from agent.fleet.configs import find_configs
+
+    config_paths = find_configs(config or [DEFAULT_CONFIG])
+    if len(config_paths) > 1 or (config and config[0].is_dir()):
+        if once or record is not None or (send and not (yes or offer)):
+            raise ConfigError(
+                "several portfolios run without --once, --record and questions",
+                "with --send add --yes, or --offer to confirm each plan at the dashboard",
+            )
+        run_portfolios(config_paths, every, FleetStyle(send, offer, as_json, log_format))
+        return
     if send and not offer:
         require_answerable(yes)
     clock = api.StoppableClock()
@@ -113,12 +131,58 @@ def run(
             return cycle_run.controls.offer_and_decline
         return confirmer(cycle_run.agent, yes, cycle_run.spinner, clock, verbose=verbose)
 
-    agent_context = api.open_agent(config, clock=clock, record_folder=record)
+    agent_context = api.open_agent(config_paths[0], clock=clock, record_folder=record)
     options = RunOptions(send, every, once, log_format)
     exit_code = run_loop(
         agent_context, clock, make_confirm, options, PrintStyle(as_json, verbose, one_line=not once)
     )
     raise typer.Exit(exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStyle:
+    """Options of a run of several portfolios."""
+
+    sends: bool
+    offers: bool
+    as_json: bool
+    log_format: LogFormat | None
+
+
+def run_portfolios(config_paths: Sequence[Path], every: str, style: FleetStyle) -> None:
+    """Run several portfolios until stopped. With --json each cycle prints one document with the name
+    of its portfolio.
+    """
+    from agent.fleet.members import FleetOptions
+    from agent.fleet.run import run_fleet
+    from agent.observe.logs import Redactor, configure
+
+    output_lock = Lock()
+    print_style = PrintStyle(as_json=True, verbose=False, one_line=True)
+
+    def show_result(name: str, agent: Agent, result: StepOutcome | TrimtabError) -> None:
+        if not style.as_json:
+            return
+        name_field: dict[str, object] = {"portfolio": name}
+        with output_lock:
+            if isinstance(result, TrimtabError):
+                document = {**error_document(result), **name_field}
+                emit(document, True, lambda: None, one_line=True)
+            else:
+                show_outcome(
+                    result,
+                    agent,
+                    print_style,
+                    send_allowed=style.sends,
+                    extra_fields=name_field,
+                )
+
+    redactor = Redactor()
+    configure((style.log_format or LogFormat.TEXT).value, redactor)
+    clock = api.StoppableClock()
+    options = FleetOptions(every, style.sends, style.offers)
+    with clock.listening():
+        run_fleet(config_paths, options, redactor, show_result, clock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     ConfigPath,
+    ConfigPaths,
     Heading,
     PasswordDescriptor,
     PasswordEnv,
@@ -45,15 +46,7 @@ if TYPE_CHECKING:
 
 @command(Heading.LOOK, 15)
 def serve(
-    config: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--config",
-            "-c",
-            help="The config file; several, or a folder, for several portfolios.",
-            show_default="trimtab.toml",
-        ),
-    ] = None,
+    config: ConfigPaths = None,
     host: Annotated[
         str,
         typer.Option(
@@ -90,8 +83,9 @@ def serve(
     """Serves the dashboard to a browser until stopped. Without users (trimtab user add) it is
     read-only and on this machine only. It never loads a key.
     """
+    from agent.fleet.configs import find_configs
     from agent.web.reach import PublicOptions
-    from agent.web.server import find_configs, serve_dashboard, serve_portfolios, serve_setup
+    from agent.web.server import serve_dashboard, serve_portfolios, serve_setup
 
     if setup:
         if tls_cert or tls_key or name or proxy or proxy_secret or len(config or ()) > 1:

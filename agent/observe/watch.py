@@ -116,7 +116,7 @@ class Watchdog:
         period_s: float | None = None,
     ) -> None:
         """Set the bounds; `period_s` is the longest interval between checks."""
-        self._max_silence_s = max_silence_s
+        self.max_silence_s = max_silence_s
         self._clock = clock
         self._period_s = min(MAX_CHECK_PERIOD_S, max_silence_s / 4, period_s or MAX_CHECK_PERIOD_S)
         self._stop = threading.Event()
@@ -124,6 +124,11 @@ class Watchdog:
         self._is_asking = False
         self._stage = "starting"
         self._last_event_s = clock()
+
+    def watch_this_thread(self) -> None:
+        """Watch the current thread from now on."""
+        self._watched_thread = threading.current_thread().ident
+        self.beat("starting")
 
     def beat(self, stage: str) -> None:
         """Record an event, and the next stage."""
@@ -146,10 +151,10 @@ class Watchdog:
         """
         stage = self._stage
         silent_s = self._clock() - self._last_event_s
-        if self._is_asking or stage == SENDING_STAGE or silent_s <= self._max_silence_s:
+        if self._is_asking or stage == SENDING_STAGE or silent_s <= self.max_silence_s:
             return None
         return (
-            f"no sign of life for {format_duration(int(silent_s))}, longer than {format_duration(int(self._max_silence_s))}, since"
+            f"no sign of life for {format_duration(int(silent_s))}, longer than {format_duration(int(self.max_silence_s))}, since"
             f' "{stage}"'
         )
 
@@ -180,12 +185,12 @@ class Watchdog:
         while not self._stop.wait(self._period_s):
             hang_text = self.hang_text()
             if hang_text is not None:
-                on_hang(f"{hang_text}; at {self._thread_position()}")
+                on_hang(f"{hang_text}; at {self.thread_position()}")
                 return
             on_check()
 
-    def _thread_position(self) -> str:
-        """Return the position of the watched thread: functions and lines, no values."""
+    def thread_position(self) -> str:
+        """Return where the watched thread is: functions and lines, no values."""
         frame = sys._current_frames().get(self._watched_thread or 0)
         if frame is None:
             return "an unknown place"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -49,7 +48,6 @@ OPEN_RETRY_S = 10.0
 """Interval between two attempts to open a portfolio."""
 OPEN_TIMEOUT_S = 60.0
 """Maximum time to open a portfolio."""
-MAX_SLUG_CHARS = 40
 BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
 NEEDS_YOU_LABEL = "Needs you"
 NOT_READ_LABEL = "Not read"
@@ -60,28 +58,6 @@ EXACT_CONTEXT = Context(prec=200)
 MAX_SHOWN_PROBLEMS = 3
 """Number of problems of a portfolio that the list shows in full."""
 HIDDEN_ERROR = "It cannot be read now. Log in to another portfolio to see why."
-
-
-def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
-    """Return name and slug of each portfolio. The name is the config's file name without extension,
-    preceded by the folder if two are equal. Slugs are unique, of a-z, 0-9 and hyphens.
-    """
-    file_stems = [path.stem for path in configs]
-    names_and_slugs = []
-    slugs: set[str] = set()
-    for path in configs:
-        name = path.stem
-        if file_stems.count(name) > 1:
-            name = f"{path.resolve().parent.name}/{name}"
-        base_slug = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_SLUG_CHARS].strip("-")
-        slug = base_slug or "portfolio"
-        suffix_number = 1
-        while slug in slugs:
-            suffix_number += 1
-            slug = f"{base_slug or 'portfolio'}-{suffix_number}"
-        slugs.add(slug)
-        names_and_slugs.append((name, slug))
-    return names_and_slugs
 
 
 @dataclass(frozen=True, slots=True)

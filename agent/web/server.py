@@ -40,27 +40,6 @@ SHUTDOWN_TIMEOUT_S = 1
 INSTALL_HINT = "pip install 'trimtab[dashboard]', or in the checkout: make setup"
 
 
-def find_configs(paths: Sequence[Path]) -> list[Path]:
-    """Return the config files in order; a folder stands for its *.toml files, sorted by name.
-    Raises ConfigError for a folder without any, and for a file given twice.
-    """
-    configs: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            configs.append(path)
-        elif folder_files := sorted(
-            file for file in path.glob("*.toml") if not file.name.startswith(".")
-        ):
-            configs += folder_files
-        else:
-            raise ConfigError(f"--config {path}: no *.toml file in this folder", "name the files")
-    resolved_paths = [path.resolve() for path in configs]
-    for config_index, path in enumerate(configs):
-        if resolved_paths[config_index] in resolved_paths[:config_index]:
-            raise ConfigError(f"--config {path}: given twice", "omit one of them")
-    return configs
-
-
 @end_at_signal()
 def serve_dashboard(
     config: Path,
@@ -124,11 +103,11 @@ def serve_portfolios(
     public_options = public_options or PublicOptions()
     require_tls_access(host, port, public_options)
     _require_packages()
+    from agent.fleet.configs import portfolio_names
     from agent.web.portfolios import (
         PortfoliosApp,
         SharedSettings,
         create_portfolios,
-        portfolio_names,
     )
 
     stop_checks: list[Callable[[], bool]] = []

@@ -5,6 +5,7 @@ key and clock are real.
 from agent.wiring.context import (
     AgentContext,
     SystemClock,
+    open_block_reader,
     open_context,
     open_endpoint_pool,
     open_store_offline,
@@ -32,6 +33,7 @@ __all__ = [
     "WalletSession",
     "listed_market_numbers",
     "lock_arguments",
+    "open_block_reader",
     "open_context",
     "open_endpoint_pool",
     "open_service_session",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from secrets import SystemRandom
+from typing import TYPE_CHECKING
 
 from agent.amm.lp.venues import LpVenue
 from agent.chain.endpoints import EndpointPool
@@ -102,6 +103,9 @@ from agent.wiring.futures import (
     venue_client,
 )
 from agent.wiring.tax import TaxRunCache
+
+if TYPE_CHECKING:
+    from agent.chain.providers.block_reading import BlockReader
 
 UNBOUNDED_IMPACT_BPS = 1_000
 """Price impact for which ticks are read if the impact limit is off."""
@@ -461,6 +465,22 @@ def open_endpoint_pool(
         data_fee_kind=fee_kind,
         now_s=clock.now_s,
         monotonic_s=clock.monotonic_s if isinstance(clock, MonotonicClock) else None,
+    )
+
+
+def open_block_reader(config: Config, transports: Sequence[Transport], clock: Clock) -> BlockReader:
+    """Open the reader of blocks for several wallets of a chain, over these transports of the
+    config's endpoints.
+    """
+    from agent.chain.providers.block_reading import BlockReader  # web3 is loaded to connect only
+
+    chain_table = config.chain
+    return BlockReader(
+        open_endpoint_pool(config, transports, clock),
+        chain_table.chain_id,
+        clock,
+        chain_table.min_operators,
+        typical_fees(chain_table.chain_id).priority_fee_wei,
     )
 
 

@@ -332,12 +332,16 @@ def open_service_session(
     context: AgentContext,
     confirm: Callable[[StepOutcome], bool],
     report_progress: Callable[[str], None],
+    *,
+    asks_passphrase: bool = True,
 ) -> Iterator[WalletSession]:
     """Hold the wallet's service lock, so that no second run starts; the session takes the wallet's
     lock for each action. Raises LockHeld at once if another run holds the service lock.
     """
     with service_lock(*lock_arguments(context.loaded_config)):
-        yield open_wallet_session(context, confirm, report_progress)
+        yield open_wallet_session(
+            context, confirm, report_progress, asks_passphrase=asks_passphrase
+        )
 
 
 def open_wallet_session(
@@ -346,10 +350,12 @@ def open_wallet_session(
     report_progress: Callable[[str], None],
     *,
     signs: bool = True,
+    asks_passphrase: bool = True,
 ) -> WalletSession:
     """Load the key and return a session that takes the wallet's lock for each action.
 
-    No key is loaded without `signs`, with an external signer, or for paper trading.
+    No key is loaded without `signs`, with an external signer, or for paper trading. A missing
+    passphrase is asked on the terminal if there is one, with `asks_passphrase`.
     """
     from agent.chain.providers.endpoint import EndpointProvider  # web3 is loaded to connect only
 
@@ -361,26 +367,27 @@ def open_wallet_session(
     submit_url = config.execution.submit_url.get_secret_value()
     submit_endpoint = Endpoint(EndpointProvider(submit_url, "submit")) if submit_url else None
     key = None
+    ask_passphrase = getpass.getpass if asks_passphrase and sys.stdin.isatty() else None
     if signs and config.wallet.mode != "propose":
-        ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
         key = keys.load_key(
             context.key_source or key_source(context.loaded_config),
             config.chain.chain_id,
             ask=ask_passphrase,
             is_fork=config.chain.fork,
         )
-    agent_signing_key = _load_agent_key(context) if key is not None else None
+    agent_signing_key = _load_agent_key(context, ask_passphrase) if key is not None else None
     return WalletSession(context, confirm, report_progress, key, submit_endpoint, agent_signing_key)
 
 
-def _load_agent_key(context: AgentContext) -> SigningKey | None:
+def _load_agent_key(
+    context: AgentContext, ask_passphrase: keys.SecretPrompt | None
+) -> SigningKey | None:
     """Load the agent key of the futures venue; None if there is none, because everything else works
     without it. Raises ConfigError.
     """
     config = context.config
     if missing_agent_key_reason(context.loaded_config):
         return None
-    ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
     try:
         agent_source = context.agent_key_source or agent_key_source(context.loaded_config)
         return keys.load_key(agent_source, config.chain.chain_id, ask=ask_passphrase)

@@ -25,6 +25,7 @@ from agent.app.controls.queue import list_controls
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.figures import format_figure
+from agent.fleet.configs import find_configs, portfolio_names
 from agent.model import OrderKind, RunReport
 from agent.observe.health import process_identity
 from agent.store import open_store
@@ -34,9 +35,9 @@ from agent.web.access import Access
 from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.document_cache import SeenReport
 from agent.web.pages import PAGES, value_at
-from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios, portfolio_names
+from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios
 from agent.web.reach import Reach
-from agent.web.server import find_configs, serve_portfolios
+from agent.web.server import serve_portfolios
 from agent.web.sessions import PlanReview
 from tests.cli.tools import first_document, start
 from tests.support import agents

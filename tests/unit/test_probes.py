@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent import codec
 from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind
+from agent.fleet.configs import portfolio_names
 from agent.model import RunFigures, RunReport
 from agent.observe.health import MAX_MISSED_CYCLES, judge_health, process_identity
 from agent.store.files.users import UserStore
@@ -32,7 +33,7 @@ from agent.web.api.gate import PROBE_PATHS
 from agent.web.api.tokens import TokenFile
 from agent.web.app_modules import dashboard, run_report
 from agent.web.document_cache import CacheProcess, DocumentCache, SeenReport
-from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios, portfolio_names
+from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios
 from agent.web.probes import CYCLE_OUTCOMES, metrics_text
 from agent.web.reach import Reach
 from tests.support.api import Client

@@ -61,6 +61,11 @@ class PositionReader:
 
     def snapshot(self) -> Snapshot:
         """See ports.Reader."""
+        self.update_scope()
+        return self.chain_reader.snapshot()
+
+    def update_scope(self) -> None:
+        """Let the next snapshot have the positions that count now."""
         position_changes = self._recorded_changes()
         position_refs = tuple(
             self._ref(position, position_changes)
@@ -68,7 +73,6 @@ class PositionReader:
         )
         if position_refs != self.chain_reader.scope.positions:
             self.chain_reader.scope = replace(self.chain_reader.scope, positions=position_refs)
-        return self.chain_reader.snapshot()
 
     def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""

@@ -1,0 +1,1 @@
+"""Several portfolios in one process."""

@@ -1,0 +1,139 @@
+"""What portfolios of a process share: connections to endpoints, a chain's time, and its blocks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from agent import wiring
+from agent.chain.rpc import Transport
+from agent.config.schema import Config
+from agent.config.tables.chain import RpcTable
+from agent.errors import ConfigError, TrimtabError
+from agent.ports import Clock
+
+if TYPE_CHECKING:
+    from agent.chain.snapshot import ChainReader
+
+MAX_WALLETS_A_READ = 50
+"""Most wallets whose data are asked for in one request: each adds some six items to a page."""
+
+
+class FleetChain:
+    """A chain, by the endpoints of the configs that name the same ones."""
+
+    def __init__(self, config: Config, transports: Sequence[Transport], clock: Clock) -> None:
+        self.transports = transports
+        self._block_reader = wiring.open_block_reader(config, transports, clock)
+        self._lock = threading.Lock()
+
+    def share_time(self, context: wiring.AgentContext) -> None:
+        """Let a portfolio reckon the age of blocks from those that any portfolio has read."""
+        context.endpoints.chain_time = self._block_reader.endpoint_pool.chain_time
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a read for several portfolios is under way."""
+        return self._lock.locked()
+
+    def read_ahead(self, contexts: Sequence[wiring.AgentContext]) -> None:
+        """Read the newest block for these portfolios, and offer each its part as its next snapshot.
+
+        A portfolio that is left out, or all if the read fails, reads by itself and reports what
+        fails. Pools may answer differently to the wallet that asks, which then asks alone.
+        """
+        with self._lock:
+            chain_readers = [_updated_reader(context) for context in contexts]
+            sharing_readers = [
+                chain_reader
+                for chain_reader in chain_readers
+                if chain_reader is not None and not chain_reader.scope.caller
+            ]
+            with suppress(TrimtabError):
+                for start in range(0, len(sharing_readers), MAX_WALLETS_A_READ):
+                    self._read_for(sharing_readers[start : start + MAX_WALLETS_A_READ])
+
+    def _read_for(self, chain_readers: Sequence[ChainReader]) -> None:
+        if len(chain_readers) < 2:
+            return
+        scopes = [chain_reader.scope for chain_reader in chain_readers]
+        readings = self._block_reader.read(scopes)
+        for chain_reader, reading in zip(chain_readers, readings, strict=True):
+            chain_reader.offer(self._block_reader, reading)
+
+
+def _updated_reader(context: wiring.AgentContext) -> ChainReader | None:
+    """Return the chain reader of a portfolio with its current positions; None while they cannot be
+    read from the store.
+    """
+    try:
+        context.position_reader.update_scope()
+    except TrimtabError:
+        return None
+    return context.position_reader.chain_reader
+
+
+class SharedConnections:
+    """Connections to the endpoints of many configs, each opened once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._transport_by_endpoint: dict[tuple[object, ...], Transport] = {}
+        self._chain_by_endpoints: dict[tuple[object, ...], FleetChain] = {}
+        self._server_by_wallet: dict[tuple[object, str], str] = {}
+        self._lock = threading.Lock()
+
+    def chain(self, config: Config) -> FleetChain:
+        """Return the chain of a config, the same for all configs with the same endpoints. Raises
+        ConfigError if the variable of an endpoint is not set.
+        """
+        chain_table = config.chain
+        rpc_tables = chain_table.rpc
+        chain_key = (
+            chain_table.chain_id,
+            chain_table.min_operators,
+            chain_table.max_lag_blocks,
+            *(_endpoint_key(rpc_table) for rpc_table in rpc_tables),
+        )
+        with self._lock:
+            if chain_key not in self._chain_by_endpoints:
+                transports = tuple(self._transport(rpc_table) for rpc_table in rpc_tables)
+                self._chain_by_endpoints[chain_key] = FleetChain(config, transports, self.clock)
+            return self._chain_by_endpoints[chain_key]
+
+    @contextmanager
+    def serving(self, config: Config, name: str) -> Iterator[None]:
+        """Note that the portfolio NAME serves its wallet. Raises ConfigError if another portfolio of
+        this process does; local chains share chain ids and wallets, and have no other lock for it.
+        """
+        chain_table = config.chain
+        place = self.chain(config) if chain_table.is_local else chain_table.chain_id
+        wallet_key = (place, config.wallet.address)
+        with self._lock:
+            server_name = self._server_by_wallet.setdefault(wallet_key, name)
+        if server_name != name:
+            raise ConfigError(
+                f"wallet.address: {config.wallet.address} is served by the portfolio {server_name}",
+                "remove one of the two configs from the run",
+            )
+        try:
+            yield
+        finally:
+            del self._server_by_wallet[wallet_key]
+
+    def _transport(self, rpc_table: RpcTable) -> Transport:
+        endpoint_key = _endpoint_key(rpc_table)
+        if endpoint_key not in self._transport_by_endpoint:
+            transport = wiring.open_transport(rpc_table, ATTEMPTS)
+            self._transport_by_endpoint[endpoint_key] = transport
+        return self._transport_by_endpoint[endpoint_key]
+
+
+ATTEMPTS = 2
+"""Attempts of a request at an endpoint."""
+
+
+def _endpoint_key(rpc_table: RpcTable) -> tuple[object, ...]:
+    return rpc_table.read_url(), rpc_table.operator, rpc_table.timeout

@@ -1,0 +1,144 @@
+"""Several portfolios in one process: each by its own config, wallet, endpoint and alerts; what fails in one stops no other."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from agent import app as api
+from agent.app.agent import open_agent
+from agent.app.money import shutdown
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from tests.support.alert_receivers import Box, webhook
+from tests.support.endpoints import passing_on, serve
+from tests.support.fleets import Fleet, add_portfolio, edit, running, wallet_of
+
+BALANCED = {"WETH": 5_000, "USDC": 5_000}
+TOO_MUCH_WETH = {"WETH": 8_000, "USDC": 2_000}
+
+
+def kinds(results: object) -> list[OutcomeKind]:
+    assert isinstance(results, list)
+    return [result.kind for result in results if isinstance(result, StepOutcome)]
+
+
+def test_each_portfolio_acts_for_its_own_wallet(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    paths = [
+        add_portfolio(chain, tmp_path, "calm", 5, BALANCED),
+        add_portfolio(chain, tmp_path, "drifted", 6, TOO_MUCH_WETH),
+        add_portfolio(chain, tmp_path, "savings", 7, TOO_MUCH_WETH),
+    ]
+    nonces = [chain.w3.eth.get_transaction_count(wallet_of(account, chain)) for account in (5, 6, 7)]  # type: ignore[arg-type]  # an address
+    with running(chain, paths) as fleet:
+        fleet.until(lambda fleet: len(fleet.results) == 3)
+    assert kinds(fleet.results["calm"]) == [OutcomeKind.HOLD]
+    for number, name in ((6, "drifted"), (7, "savings")):
+        (outcome,) = fleet.results[name]
+        assert isinstance(outcome, StepOutcome)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        sent = [line["hash"] for line in fleet.lines(name) if line["event"] == "transaction"]
+        assert {chain.w3.eth.get_transaction(tx_hash)["from"] for tx_hash in sent} == {wallet_of(number, chain)}
+    after = [chain.w3.eth.get_transaction_count(wallet_of(account, chain)) for account in (5, 6, 7)]  # type: ignore[arg-type]  # an address
+    assert after[0] == nonces[0], "what holds sends nothing"
+    assert all(now > before for now, before in zip(after[1:], nonces[1:], strict=True))
+    assert {line["wallet"] for line in fleet.lines("savings") if line["event"] == "started"} == {wallet_of(7, chain)}
+
+
+def test_a_config_with_a_mistake_waits_by_itself_and_looks_once_it_is_mended(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    paths = [add_portfolio(chain, tmp_path, name, account, BALANCED) for name, account in (("good", 5), ("broken", 6))]
+    sound = paths[1].read_text()
+    paths[1].write_text(sound.replace('operator = "local"', 'operator = "local"\nunknown_key = 1'))
+    with running(chain, paths, every="1s") as fleet:
+        fleet.until(lambda fleet: len(fleet.results.get("good", [])) >= 3)
+        assert "broken" not in fleet.results
+        (failure,) = [line for line in fleet.lines("broken") if line["event"] == "backing off"]
+        assert "unknown_key" in failure["message"]
+        assert failure["next_look"] == "1 min"
+        paths[1].write_text(sound)
+        fleet.until(lambda fleet: "broken" in fleet.results, 20)
+    states = [line["status"] for line in fleet.lines() if line["event"] == "fleet"]
+    assert "1 of 2 portfolios run; backing off: broken" in states
+    assert states[-1] == "2 of 2 portfolios run"
+
+
+def test_variables_endpoints_and_alerts_of_two_portfolios_do_not_cross(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    boxes = {"left": Box(), "right": Box()}
+    with ExitStack() as stack:
+        nodes = {name: stack.enter_context(serve(passing_on(chain.url or ""))) for name in boxes}
+        paths = []
+        for account, name in enumerate(boxes, start=5):
+            path = add_portfolio(
+                chain, tmp_path, name, account, BALANCED,
+                {"alerts": {"targets": [{"name": "hook", "url_env": "HOOK"}]}},
+            )  # fmt: skip
+            hook = stack.enter_context(webhook(boxes[name]))
+            path.with_name(".env").write_text(f"HOOK={hook}\nNODE={nodes[name].url}/secret-of-{name}\n")
+            path.with_name(".env").chmod(0o600)
+            edit(path, chain__rpc=[{"url_env": "NODE", "operator": name}])
+            paths.append(path)
+        chain.set_native(10**14, wallet_of(5, chain))
+        with running(chain, paths, sends=False) as fleet:
+            fleet.until(lambda fleet: len(fleet.results) == 2)
+            boxes["left"].until(1)
+    for name, node in nodes.items():
+        asked = [owner for batch in node.seen for owner in _owners(batch)]
+        assert set(asked) == {wallet_of(5 if name == "left" else 6, chain).lower()}
+    assert boxes["right"].items == []
+    assert "gas" in boxes["left"].texts[0]
+    assert "secret-of" not in fleet.log.getvalue()
+
+
+def _owners(batch: object) -> list[str]:
+    calls = batch if isinstance(batch, list) else [batch]
+    return [call["params"][0].lower() for call in calls if call["method"] == "eth_getTransactionCount"]
+
+
+def test_a_round_of_six_holding_portfolios_takes_two_requests(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with serve(passing_on(chain.url or "")) as node:
+        own_node = {"chain.rpc": [{"url": node.url, "operator": "counted"}]}
+        paths = [add_portfolio(chain, tmp_path, f"p{account}", account, BALANCED, own_node) for account in range(4, 10)]
+        with running(chain, paths, every="2s", sends=False) as fleet:
+            fleet.until(lambda fleet: len(fleet.results) == 6)
+            counts = []
+            for _ in range(3):
+                before = len(node.seen)
+                looks = fleet.look_count
+                fleet.until(partial(has_looked, looks + 6))
+                counts.append(len(node.seen) - before)
+    assert min(counts) <= 4, "two rounds may overlap, but six portfolios alone would take twelve"
+
+
+def has_looked(count: int, fleet: Fleet) -> bool:
+    return fleet.look_count >= count
+
+
+def test_of_two_configs_of_one_wallet_only_one_acts(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    paths = [add_portfolio(chain, tmp_path, name, 5, TOO_MUCH_WETH) for name in ("first", "second")]
+    with running(chain, paths) as fleet:
+        fleet.until(lambda fleet: fleet.results and len(fleet.failures) == 1)
+    (served,) = fleet.results
+    assert fleet.failures == [f"wallet.address: {wallet_of(5, chain)} is served by the portfolio {served}"]
+
+
+def test_a_stop_by_its_owner_ends_one_portfolio_and_a_pause_holds_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    paths = {
+        name: add_portfolio(chain, tmp_path, name, account, BALANCED) for account, name in enumerate(("stopped", "paused", "going"), 5)
+    }
+    with running(chain, list(paths.values()), every="1s") as fleet:
+        fleet.until(lambda fleet: len(fleet.results) == 3)
+        api.pause(paths["paused"], "lunch")
+        with open_agent(paths["stopped"], clock=chain.clock) as agent:
+            shutdown.stop(agent, send=True, confirm=lambda _: True)
+        fleet.until(lambda fleet: any(line["event"] == "stopped" for line in fleet.lines("stopped")))
+        fleet.until(lambda fleet: any(line["event"] == "paused" for line in fleet.lines("paused")))
+        looks = len(fleet.results["going"])
+        fleet.until(lambda fleet: len(fleet.results["going"]) > looks + 1)
+    assert "2 of 3 portfolios run; stopped: stopped" in [line["status"] for line in fleet.lines() if line["event"] == "fleet"]
