@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import isqrt
 from typing import Protocol
 
@@ -240,8 +241,11 @@ def window_ticks(impact_bps: int) -> int:
     return get_tick_at_sqrt_ratio(sqrt_ratio_x96 - 1) + 2
 
 
-def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
-    """Return all items in the order that `snapshot_parts` expects."""
+@lru_cache(maxsize=1_024)
+def snapshot_questions(scope: SnapshotScope) -> tuple[LensQuestion, ...]:
+    """Return all items in the order that `snapshot_parts` expects. Cached, since a scope is asked
+    at each look, twice.
+    """
     questions: list[LensQuestion] = []
     for token in scope.tokens:
         balance_item = CallItem(token.address, address_call(BALANCE_OF, scope.owner))
@@ -302,7 +306,7 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
     questions += [
         LensQuestion(DATA_FEE_ITEM, item.target, item) for item in fee_items(scope.data_fee_kind)
     ]
-    return [*questions, *layer_questions(scope)]
+    return (*questions, *layer_questions(scope))
 
 
 def layer_questions(scope: SnapshotScope) -> list[LensQuestion]:
