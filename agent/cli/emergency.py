@@ -12,6 +12,7 @@ import typer
 
 from agent import app as api
 from agent.cli import money
+from agent.cli.display.several import PortfolioAnswer, answer_for_each
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
     Document,
@@ -31,6 +32,7 @@ from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     ConfigPath,
+    ConfigPaths,
     Heading,
     Send,
     Verbose,
@@ -61,7 +63,7 @@ def pause(
     ] = False,
     send: Send = False,
     yes: Yes = False,
-    config: ConfigPath = DEFAULT_CONFIG,
+    config: ConfigPaths = None,
     as_json: AsJson = False,
 ) -> None:
     """Stops all sending at once, until resume. Sent transactions are still watched.
@@ -71,6 +73,7 @@ def pause(
     """
     from agent.app.documents import fill, owner
     from agent.app.money import hard_pause
+    from agent.fleet.configs import find_configs
 
     if not hard:
         if send or yes:
@@ -78,17 +81,13 @@ def pause(
                 "--send and --yes need --hard: a soft pause sends nothing",
                 "omit them, or add --hard",
             )
-        pause_document = api.pause(config, reason)
-        emit(
-            pause_document,
-            as_json,
-            lambda: say(
-                f"Paused: {pause_document['reason']}. Nothing is sent until: trimtab resume"
-            ),
-        )
-        if "store" in pause_document:
-            note(f"Paused by file only: {pause_document['store']}")
+        answer_for_each(config, as_json, lambda path: _pause_softly(path, reason))
         return
+    config_paths = find_configs(config or [DEFAULT_CONFIG])
+    if len(config_paths) > 1:
+        raise ConfigError(
+            "--hard: for one config at a time", "pause all without --hard first, then each with it"
+        )
     if send:
         require_answerable(yes)
     with show_spinner("Paused. Reading the chain") as spinner:
@@ -101,7 +100,12 @@ def pause(
                 return ask("Paused. Cancel and revoke all of this?")
 
         report = api.pause_hard(
-            config, reason, send=send, is_confirmed=yes, confirm=confirm, progress=spinner.update
+            config_paths[0],
+            reason,
+            send=send,
+            is_confirmed=yes,
+            confirm=confirm,
+            progress=spinner.update,
         )
     hard_pause_document = hard_pause.hard_pause_document(report, send)
     emit(hard_pause_document, as_json, lambda: _show_pause(hard_pause_document))
@@ -112,16 +116,30 @@ def pause(
     )
 
 
+def _pause_softly(config: Path, reason: str) -> PortfolioAnswer:
+    document = api.pause(config, reason)
+
+    def show() -> None:
+        say(f"Paused: {document['reason']}. Nothing is sent until: trimtab resume")
+
+    if "store" in document:
+        note(f"Paused by file only: {document['store']}")
+    return PortfolioAnswer(document, show)
+
+
 @command(Heading.TROUBLE, 20)
-def resume(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
+def resume(config: ConfigPaths = None, yes: Yes = False, as_json: AsJson = False) -> None:
     """Lifts the pause, and ends a stop. Asks first if the stop sells everything."""
 
     def confirm(message: str) -> bool:
         require_answerable(yes)
         return yes or ask(f"{message[0].upper()}{message[1:]}. Resume?")
 
-    document = api.resume(config, confirm)
-    emit(document, as_json, lambda: say("Resumed."))
+    answer_for_each(
+        config,
+        as_json,
+        lambda path: PortfolioAnswer(api.resume(path, confirm), lambda: say("Resumed.")),
+    )
 
 
 def _show_pause(hard_pause_document: Document) -> None:

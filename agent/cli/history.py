@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent import app as api
+from agent.cli.display.several import PortfolioAnswer, answer_for_each
 from agent.cli.display.terminal import (
     Document,
     ask,
@@ -26,6 +27,7 @@ from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     ConfigPath,
+    ConfigPaths,
     Heading,
     OnPaper,
     Send,
@@ -48,7 +50,7 @@ MAX_REASON_LENGTH = 100
 
 @command(Heading.LOOK, 40)
 def history(
-    config: ConfigPath = DEFAULT_CONFIG,
+    config: ConfigPaths = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=10_000, help="Number of steps, newest first.")
     ] = 20,
@@ -65,33 +67,34 @@ def history(
     """Lists past steps with decisions and transactions. With --configs lists config versions,
     without secrets.
     """
-    from agent.cli import ledger
+    from agent.app import config_versions
+    from agent.cli import ledger, profiles
     from agent.cli.display import plan_tables
 
-    if configs or version is not None:
-        from agent.app import config_versions
-        from agent.cli import profiles
+    def ask_for_steps(path: Path) -> PortfolioAnswer:
+        document = mark_paper(api.history(paper_or_live(path, paper), limit), paper)
 
+        def show() -> None:
+            out.print(steps_table(document))
+            if out.is_terminal and any(
+                len(step["reason"]) > MAX_REASON_LENGTH for step in document["steps"]
+            ):
+                note("Long reasons are truncated; trimtab explain STEP shows them in full.")
+            if document["gradual_executions"]:
+                out.print(plan_tables.executions_table(document["gradual_executions"]))
+            ledger.show_costs_and_weights(out, document)
+
+        return PortfolioAnswer(document, show)
+
+    def ask_for_configs(path: Path) -> PortfolioAnswer:
         if version is not None:
-            config_version = config_versions.show_version(paper_or_live(config, paper), version)
-            emit(config_version, as_json, lambda: profiles.show_version(config_version))
-        else:
-            versions = config_versions.list_versions(paper_or_live(config, paper), limit)
-            emit(versions, as_json, lambda: profiles.show_versions(versions))
-        return
-    document = mark_paper(api.history(paper_or_live(config, paper), limit), paper)
+            config_version = config_versions.show_version(paper_or_live(path, paper), version)
+            return PortfolioAnswer(config_version, lambda: profiles.show_version(config_version))
+        versions = config_versions.list_versions(paper_or_live(path, paper), limit)
+        return PortfolioAnswer(versions, lambda: profiles.show_versions(versions))
 
-    def show() -> None:
-        out.print(steps_table(document))
-        if out.is_terminal and any(
-            len(step["reason"]) > MAX_REASON_LENGTH for step in document["steps"]
-        ):
-            note("Long reasons are truncated; trimtab explain STEP shows them in full.")
-        if document["gradual_executions"]:
-            out.print(plan_tables.executions_table(document["gradual_executions"]))
-        ledger.show_costs_and_weights(out, document)
-
-    emit(document, as_json, show)
+    shows_configs = configs or version is not None
+    answer_for_each(config, as_json, ask_for_configs if shows_configs else ask_for_steps)
 
 
 @command(Heading.LOOK, 50)

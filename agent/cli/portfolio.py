@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent import app as api
+from agent.cli.display.several import PortfolioAnswer, answer_for_each
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
     Spinner,
@@ -28,6 +29,7 @@ from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     ConfigPath,
+    ConfigPaths,
     Heading,
     OnPaper,
     PrintStyle,
@@ -49,25 +51,26 @@ if TYPE_CHECKING:
 
 
 @command(Heading.LOOK, 10)
-def status(
-    config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False
-) -> None:
+def status(config: ConfigPaths = None, paper: OnPaper = False, as_json: AsJson = False) -> None:
     """Shows holdings, weights, bands and the agent's next decision."""
     from agent.app.documents.status import status_document
     from agent.cli.display import futures_tables, plan_tables, tables
 
-    with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(config, paper)) as agent:
-        portfolio_status = agent.status()
-    document = mark_paper(status_document(portfolio_status), paper)
+    def ask_one(path: Path) -> PortfolioAnswer:
+        with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(path, paper)) as agent:
+            portfolio_status = agent.status()
+        document = mark_paper(status_document(portfolio_status), paper)
 
-    def show() -> None:
-        tables.show_status(out, document)
-        if "futures" in document:
-            futures_tables.show_futures_summary(out, document)
-        _show_target_reasons(document)
-        plan_tables.show_execution(out, document)
+        def show() -> None:
+            tables.show_status(out, document)
+            if "futures" in document:
+                futures_tables.show_futures_summary(out, document)
+            _show_target_reasons(document)
+            plan_tables.show_execution(out, document)
 
-    emit(document, as_json, show)
+        return PortfolioAnswer(document, show)
+
+    answer_for_each(config, as_json, ask_one)
 
 
 @command(Heading.LOOK, 30)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent import app as api
+from agent.cli.display.several import PortfolioAnswer, answer_for_each
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
     Document,
@@ -397,7 +398,7 @@ def _comparable_result(cycle_result: StepOutcome | TrimtabError) -> tuple[object
 @command(Heading.LOOK, 18)
 @interruptible
 def health(
-    config: ConfigPath = DEFAULT_CONFIG,
+    config: ConfigPaths = None,
     ready: Annotated[
         bool,
         typer.Option(
@@ -412,16 +413,18 @@ def health(
 
     Exit code 0 if it is, 15 if not, 2 or 12 if config or store cannot be read.
     """
-    document = api.run_health(config, ready=ready)
 
-    def show() -> None:
-        say(_health_text(document, ready=ready))
-        for reason in document["reasons"]:
-            say(f"  {reason}")
+    def ask_one(path: Path) -> PortfolioAnswer:
+        document = api.run_health(path, ready=ready)
 
-    emit(document, as_json, show)
-    if not document["ok"]:
-        raise typer.Exit(EXIT_UNHEALTHY)
+        def show() -> None:
+            say(_health_text(document, ready=ready))
+            for reason in document["reasons"]:
+                say(f"  {reason}")
+
+        return PortfolioAnswer(document, show, 0 if document["ok"] else EXIT_UNHEALTHY)
+
+    answer_for_each(config, as_json, ask_one)
 
 
 def _health_text(document: Mapping[str, Any], *, ready: bool) -> str:

@@ -29,6 +29,7 @@ from agent.app.service import (
     reported,
 )
 from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
 from agent.errors import TrimtabError
 from agent.execution.step_context import StepOutcome
@@ -113,9 +114,10 @@ class FleetMember:
         """Return whether to look now: its time has come, or, with `checks_files`, a file that an
         owner or another program writes has changed while it waits or backs off.
         """
-        if self.state not in (MemberState.WAITING, MemberState.BACKING_OFF):
+        if self.state in (MemberState.QUEUED, MemberState.LOOKING, MemberState.HUNG):
             return False
-        return now_s >= self.due_s or (checks_files and self._file_times() != self._seen_times)
+        is_its_time = now_s >= self.due_s and self.state is not MemberState.STOPPED
+        return is_its_time or (checks_files and self._file_times() != self._seen_times)
 
     def queue(self) -> None:
         """Note that a look waits for a thread."""
@@ -179,12 +181,13 @@ class FleetMember:
         if self._run is None:
             self._open()
         if self._run is None or self._service is None or self.agent is None:
-            raise RuntimeError("an opened portfolio has a run")
+            self._wait_for_owner()
+            return
         result = self._run.cycle()
         if result is None:
             self._service.stopped_by = "trimtab stop"
             self.close()
-            self.state = MemberState.STOPPED
+            self._wait_for_owner()
             return
         self._service.on_cycle(result)
         if self._controls is not None and self._controls.has_offer:
@@ -199,13 +202,20 @@ class FleetMember:
         self.failure = None
         self._wait_until(time.monotonic() + pause_s)
 
+    def _wait_for_owner(self) -> None:
+        """Wait until the owner, who has stopped the portfolio, changes something."""
+        self._wait_until(self.due_s)
+        self.state = MemberState.STOPPED
+
     def _wait_until(self, due_s: float) -> None:
         self.due_s = due_s
         self._seen_times = self._file_times()
         self.state = MemberState.WAITING
 
     def _open(self) -> None:
-        """Open config, store, endpoints and key, and report the beginning."""
+        """Open config, store, endpoints and key, and report the beginning. Opens no run while the
+        owner has stopped the portfolio.
+        """
         loaded_config = load_config(self.config_path)
         self._redactor.add(secrets_of(loaded_config))
         self.chain = self._connections.chain(loaded_config.config)
@@ -214,6 +224,9 @@ class FleetMember:
             agent = resources.enter_context(
                 open_agent(loaded_config, transports=self.chain.transports, clock=self._clock)
             )
+            self._watch_store(loaded_config)
+            if self._options.sends and agent.context.store.requests.active_stop() is not None:
+                return
             self.chain.share_time(agent.context)
             self._watchdog.max_silence_s = loaded_config.config.service.hang_after
             self._clock.set_watchdog(self._watchdog)
@@ -235,16 +248,15 @@ class FleetMember:
                 )
             )
             self._resources = resources.pop_all()
-        store_path = wiring.store_file(loaded_config)
-        self._watched_files[2:] = [
-            store_path,
-            store_path.with_name(f"{store_path.name}-wal"),
-            pause_file(store_path),
-        ]
         self.agent = agent
         self._service = service
         self._controls = controls
         self._run = run
+
+    def _watch_store(self, loaded_config: LoadedConfig) -> None:
+        store_path = wiring.store_file(loaded_config)
+        wal_path = store_path.with_name(f"{store_path.name}-wal")
+        self._watched_files[2:] = [store_path, wal_path, pause_file(store_path)]
 
     def _confirm(self, agent: Agent, controls: ControlRunner | None) -> Confirm:
         if controls is None:

@@ -141,4 +141,9 @@ def test_a_stop_by_its_owner_ends_one_portfolio_and_a_pause_holds_one(anvil_chai
         fleet.until(lambda fleet: any(line["event"] == "paused" for line in fleet.lines("paused")))
         looks = len(fleet.results["going"])
         fleet.until(lambda fleet: len(fleet.results["going"]) > looks + 1)
+        with open_agent(paths["stopped"], clock=chain.clock) as agent:
+            assert agent.context.store.requests.active_stop() is not None
+        api.resume(paths["stopped"], lambda _: True)
+        looks = len(fleet.results["stopped"])
+        fleet.until(lambda fleet: len(fleet.results["stopped"]) > looks)
     assert "2 of 3 portfolios run; stopped: stopped" in [line["status"] for line in fleet.lines() if line["event"] == "fleet"]

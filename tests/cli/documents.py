@@ -130,9 +130,17 @@ def command_of(args: tuple[str, ...]) -> str:
     return next((name for name in (" ".join(args[:2]), args[0]) if name in DOCUMENTS), args[0])
 
 
+OF_SEVERAL = ("status", "history", "pause", "resume", "health")
+"""Commands that speak of one portfolio or of several."""
+
+
 def require_declared(args: tuple[str, ...], document: Any) -> None:
     """Fail unless the document of a command is what is declared for it, or an error."""
     command = command_of(args)
+    if "portfolios" in document and command in OF_SEVERAL:
+        for answer in document["portfolios"]:
+            require_declared(args, {key: value for key, value in answer.items() if key != "portfolio"})
+        return
     if "error" in document:
         kind = mapping_documents.ErrorDocument
     elif {"--move", "--configs", "--config-version"} & {*args}:

@@ -1,0 +1,65 @@
+"""status, history, pause, resume and health of one portfolio or of a folder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.tools import Said
+from tests.support.agents import config
+
+Bare = Callable[..., Said]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two portfolios, each with a store of its own."""
+    own_folder = tmp_path / "clients"
+    own_folder.mkdir(mode=0o700)
+    for name in ("ada", "bob"):
+        config(own_folder, name)
+    return own_folder
+
+
+def test_a_folder_is_paused_and_resumed_whole(bare: Bare, folder: Path) -> None:
+    paused = bare("pause", "--config", str(folder), "--reason", "holidays", "--json").json
+    assert [(one["portfolio"], one["reason"]) for one in paused["portfolios"]] == [("ada", "holidays"), ("bob", "holidays")]
+    told = bare("resume", "--config", str(folder), "--yes")
+    assert told.out.split() == ["ada:", "Resumed.", "bob:", "Resumed."]
+
+
+def test_one_that_cannot_be_read_is_named_and_stops_no_other(bare: Bare, folder: Path) -> None:
+    (folder / "ada.toml").write_text("[portfolio\n")
+    told = bare("history", "--config", str(folder), "--json")
+    assert told.code == 2
+    broken, sound = told.json["portfolios"]
+    assert (broken["portfolio"], broken["error"]["kind"]) == ("ada", "ConfigError")
+    assert (sound["portfolio"], sound["steps"]) == ("bob", [])
+
+
+def test_health_of_a_folder_is_that_of_the_worst(bare: Bare, folder: Path) -> None:
+    bare("pause", "--config", str(folder))
+    told = bare("health", "--config", str(folder), "--json")
+    assert told.code == 15
+    assert [one["ok"] for one in told.json["portfolios"]] == [False, False]
+
+
+def test_one_file_has_a_document_of_its_own_and_a_folder_of_one_a_list(bare: Bare, folder: Path) -> None:
+    (folder / "ada.toml").unlink()
+    assert bare("pause", "--config", str(folder / "bob.toml"), "--json").json["paused"] is True
+    assert [one["portfolio"] for one in bare("pause", "--config", str(folder), "--json").json["portfolios"]] == ["bob"]
+
+
+def test_a_hard_pause_is_of_one_config(bare: Bare, folder: Path) -> None:
+    told = bare("pause", "--hard", "--config", str(folder))
+    assert told.code == 2
+    assert "one config at a time" in told.err
+
+
+@pytest.mark.parametrize("words", [("--once",), ("--send",), ("--record", "steps")])
+def test_a_run_of_several_takes_no_option_of_one(bare: Bare, folder: Path, words: tuple[str, ...]) -> None:
+    told = bare("run", "--config", str(folder), *words)
+    assert told.code == 2
+    assert "several portfolios run without" in told.err
