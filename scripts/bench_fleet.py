@@ -207,7 +207,8 @@ def measure(counts: Sequence[int], every_s: int, rounds: int, *, with_bad: bool)
                 reads["together_cpu_ms"] / reads["alone_cpu_ms"], 4
             ),
             "memory to one": {
-                run["portfolios"]: round(run["rss_mb"] / runs[0]["rss_mb"], 2) for run in runs[1:]
+                run["portfolios"]: round(run["rss_mb"] / runs[0]["rss_mb"], 2)
+                for run in runs[1 : len(counts)]
             },
         },
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -147,3 +148,16 @@ def test_a_stop_by_its_owner_ends_one_portfolio_and_a_pause_holds_one(anvil_chai
         looks = len(fleet.results["stopped"])
         fleet.until(lambda fleet: len(fleet.results["stopped"]) > looks)
     assert "2 of 3 portfolios run; stopped: stopped" in [line["status"] for line in fleet.lines() if line["event"] == "fleet"]
+
+
+def test_an_endpoint_that_never_answers_delays_only_its_own_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        paths = [add_portfolio(chain, tmp_path, name, account, BALANCED) for account, name in enumerate(("good", "silent"), 5)]
+        edit(paths[1], chain__rpc=[{"url": url, "operator": "silent", "timeout": "2s"}])
+        with running(chain, paths, every="1s") as fleet:
+            fleet.until(lambda fleet: fleet.lines("silent"))
+            fleet.until(lambda fleet: len(fleet.results.get("good", [])) >= 4)
+    assert "silent" not in fleet.results
+    assert "did not answer within 2 s" in fleet.failures[0]

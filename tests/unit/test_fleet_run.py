@@ -1,0 +1,149 @@
+"""The run of several portfolios: who looks when, what a hung look costs, and when the process ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from agent.app.service import StoppableClock
+from agent.fleet import run as fleet_run
+from agent.fleet.members import MemberState
+from agent.fleet.run import FleetRun, LookThreads
+
+WAIT_S = 20
+
+
+class FakeMember:
+    """A portfolio whose look does what a test says."""
+
+    agent = None
+    chain = None
+
+    def __init__(self, name: str, look: Callable[[], None] = lambda: None) -> None:
+        self.name = name
+        self.state = MemberState.WAITING
+        self.is_hung = False
+        self.closed = False
+        self.stop_requests = 0
+        self.look_count = 0
+        self._look = look
+
+    def is_due(self, now_s: float, *, checks_files: bool) -> bool:
+        del now_s, checks_files
+        return self.state is MemberState.WAITING and self.look_count == 0
+
+    def queue(self) -> None:
+        self.state = MemberState.QUEUED
+
+    def look(self) -> None:
+        self.state = MemberState.LOOKING
+        self.look_count += 1
+        self._look()
+        self.state = MemberState.WAITING
+
+    def hang_text(self) -> str | None:
+        return "no sign of life" if self.is_hung and self.state is MemberState.LOOKING else None
+
+    def mark_hung(self, hang_text: str) -> None:
+        del hang_text
+        self.state = MemberState.HUNG
+
+    def request_stop(self) -> None:
+        self.stop_requests += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Exited(Exception):
+    """Raised in place of the end of the process."""
+
+
+@pytest.fixture
+def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    codes: list[int] = []
+
+    def end(code: int) -> None:
+        codes.append(code)
+        raise Exited
+
+    monkeypatch.setattr(fleet_run.os, "_exit", end)
+    monkeypatch.setattr(fleet_run, "TICK_S", 0.01)
+    return codes
+
+
+def run_until(members: list[FakeMember], is_met: Callable[[], bool]) -> None:
+    """Run the members until the condition holds, then stop."""
+    clock = StoppableClock()
+    fleet = FleetRun(members, clock)  # type: ignore[arg-type]  # fakes
+    thread = threading.Thread(target=fleet.run)
+    thread.start()
+    deadline_s = time.monotonic() + WAIT_S
+    while not is_met():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    clock.request_stop()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+
+
+def hung(count: int, released: threading.Event) -> list[FakeMember]:
+    members = [FakeMember(f"hung{number}", lambda: bool(released.wait(WAIT_S))) for number in range(count)]  # type: ignore[arg-type, return-value]  # waits
+    for member in members:
+        member.is_hung = True
+    return members
+
+
+def test_two_hung_looks_are_given_up_and_the_others_go_on(exit_codes: list[int]) -> None:
+    released = threading.Event()
+    members = [*hung(2, released), FakeMember("good")]
+    run_until(members, lambda: members[2].look_count == 1 and [member.state for member in members[:2]] == [MemberState.HUNG] * 2)
+    assert exit_codes == []
+    assert [member.closed for member in members] == [False, False, True], "what hangs still holds its store and its wallet's lock"
+    released.set()
+
+
+def test_the_third_hung_look_ends_the_process_for_its_service_manager(exit_codes: list[int]) -> None:
+    released = threading.Event()
+    members = hung(3, released)
+    with pytest.raises(Exited):
+        FleetRun(members, StoppableClock()).run()  # type: ignore[arg-type]  # fakes
+    assert exit_codes[0] == 13
+    released.set()
+
+
+def test_a_stop_waits_for_the_looks_under_way_and_closes_all(exit_codes: list[int]) -> None:
+    begun = threading.Event()
+
+    def slow_look() -> None:
+        begun.set()
+        time.sleep(0.3)
+
+    members = [FakeMember("slow", slow_look), FakeMember("idle")]
+    run_until(members, begun.is_set)
+    assert [member.closed for member in members] == [True, True]
+    assert [member.stop_requests for member in members] == [1, 1]
+    assert members[0].state is MemberState.WAITING, "its look came to its end"
+
+
+def test_the_process_ends_once_every_owner_has_stopped(exit_codes: list[int]) -> None:
+    members = [FakeMember("a"), FakeMember("b")]
+    for member in members:
+        member.state = MemberState.STOPPED
+    FleetRun(members, StoppableClock()).run()  # type: ignore[arg-type]  # fakes
+    assert [member.closed for member in members] == [True, True]
+
+
+def test_a_thread_in_place_of_one_that_hangs_takes_the_next_look() -> None:
+    threads = LookThreads(1)
+    released = threading.Event()
+    done = threading.Event()
+    threads.put(lambda: bool(released.wait(WAIT_S)))  # type: ignore[arg-type, return-value]  # waits
+    threads.put(done.set)
+    assert not done.wait(0.1)
+    threads.add()
+    assert done.wait(WAIT_S)
+    released.set()
