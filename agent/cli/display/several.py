@@ -40,7 +40,7 @@ def answer_for_each(
     documents: list[Document] = []
     for path, (name, _) in zip(config_paths, portfolio_names(config_paths), strict=True):
         if not as_json:
-            say(f"{name}:")
+            say(f"\n{name}:" if documents else f"{name}:")
         try:
             answer = ask(path)
         except TrimtabError as error:
