@@ -159,8 +159,9 @@ def _require_small_changes(
     weight_bps_by_token: Mapping[str, int],
     market_bps: tuple[tuple[str, int], ...],
 ) -> None:
-    """Raise Refused if a weight would move by more than `max_change_bps` from the last allocation;
-    before the first one from the targets of the config, if these apply until then.
+    """Raise Refused if a weight would move by more than `max_change_bps` from the last allocation,
+    or if a market would lose its weight; before the first one from the targets of the config, if
+    these apply until then.
     """
     if settings.max_change_bps is None:
         return
@@ -172,6 +173,13 @@ def _require_small_changes(
     elif settings.initial_weights is InitialWeights.TARGETS:
         previous_bps = {asset.token.address: asset.target_bps for asset in assets}
     new_bps = {**weight_bps_by_token, **dict(market_bps)}
+    # a market without a new weight would go to the target of the config, wherever that is
+    for market, last_bps in () if last_allocation is None else last_allocation.market_bps:
+        if last_bps and market not in new_bps:
+            label = inputs.label_by_token.get(market, market)
+            raise _waits_for_owner(
+                f"{label} would leave its {last_bps / 100:g} % for the target of the config"
+            )
     changes = [
         (abs(bps - previous_bps[name]), name)
         for name, bps in new_bps.items()
@@ -180,13 +188,18 @@ def _require_small_changes(
     largest_change_bps, name = max(changes, default=(0, ""))
     if largest_change_bps > settings.max_change_bps:
         label = inputs.label_by_token.get(name, name)
-        raise Refused(
+        raise _waits_for_owner(
             f"{label} would move from {previous_bps[name] / 100:g} % to {new_bps[name] / 100:g} %,"
-            f" more than max_change of {settings.max_change_bps / 100:g} %: the choice waits for the"
-            " owner (trimtab weights --accept)",
-            remedy="look at it: trimtab weights; accept it: trimtab weights --accept",
-            code=ErrorCode.WEIGHTS,
+            f" more than max_change of {settings.max_change_bps / 100:g} %"
         )
+
+
+def _waits_for_owner(change_text: str) -> Refused:
+    return Refused(
+        f"{change_text}: the choice waits for the owner (trimtab weights --accept)",
+        remedy="look at it: trimtab weights; accept it: trimtab weights --accept",
+        code=ErrorCode.WEIGHTS,
+    )
 
 
 def format_allocation(allocation: Allocation) -> str:

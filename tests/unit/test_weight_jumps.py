@@ -151,6 +151,26 @@ def test_a_weight_of_futures_is_compared_with_the_last_one(moved_bps: int, waits
         assert choose_allocation(settings, step.portfolio.assets, inputs, last).weights_bps == first.weights_bps
 
 
+@pytest.mark.parametrize("method", [AllocationMethod.EQUAL, AllocationMethod.FUTURES_VOLATILITY])
+@pytest.mark.parametrize("limit_bps", [None, 300])
+def test_a_market_that_loses_its_weight_waits_for_the_owner(method: AllocationMethod, limit_bps: int | None) -> None:
+    """A signal that names no futures any more would give them back to the targets of the config."""
+    sides = tuple(FuturesSide(f"{symbol} market", token(symbol).address, is_long=True) for symbol in ("WETH", "WBTC"))
+    risk = FuturesRisk(sides, 20_000, 2_000, 2_500, 10_000) if method is AllocationMethod.FUTURES_VOLATILITY else None
+    settings = allocator(method, (), limits=(), futures=risk, max_change_bps=limit_bps)
+    step = weighed(settings, recorded(moves()))
+    inputs = allocator_inputs(step)
+    first = choose_allocation(settings, step.portfolio.assets, inputs, None)
+    for gone_bps, waits in ((9_000, limit_bps is not None), (-1, limit_bps is not None), (0, False)):
+        last = replace(first, market_bps=(*first.market_bps, ("LINK market", gone_bps)))
+        if waits:
+            with pytest.raises(Refused, match=f"LINK market would leave its {gone_bps / 100:g} % for the target of the config"):
+                choose_allocation(settings, step.portfolio.assets, inputs, last)
+        else:
+            choose_allocation(settings, step.portfolio.assets, inputs, last)
+        choose_allocation(settings, step.portfolio.assets, replace(inputs, accepts_jumps=True), last)
+
+
 def test_a_first_choice_is_compared_with_the_targets_that_apply_until_then() -> None:
     for initial, waits in ((InitialWeights.TARGETS, True), (InitialWeights.WAIT, False)):
         step = weighed(allocator(AllocationMethod.EQUAL, max_change_bps=400, initial_weights=initial), recorded(moves()))
