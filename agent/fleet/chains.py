@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agent import wiring
@@ -21,6 +22,10 @@ MAX_WALLETS_A_READ = 50
 """Most wallets whose data are asked for in one request: each adds some six items to a page."""
 
 
+NO_SHARING_S = 60.0
+"""Time after a shared read that failed in which each portfolio reads by itself at once."""
+
+
 class FleetChain:
     """A chain, by the endpoints of the configs that name the same ones."""
 
@@ -28,15 +33,18 @@ class FleetChain:
         self.transports = transports
         self._block_reader = wiring.open_block_reader(config, transports, clock)
         self._lock = threading.Lock()
+        self._shares_from_s = 0.0
 
     def share_time(self, context: wiring.AgentContext) -> None:
         """Let a portfolio reckon the age of blocks from those that any portfolio has read."""
         context.endpoints.chain_time = self._block_reader.endpoint_pool.chain_time
 
     @property
-    def is_reading(self) -> bool:
-        """Whether a read for several portfolios is under way."""
-        return self._lock.locked()
+    def can_share(self) -> bool:
+        """Whether portfolios may wait for a read that they share: none is under way, and none has
+        just failed.
+        """
+        return not self._lock.locked() and time.monotonic() >= self._shares_from_s
 
     def read_ahead(self, contexts: Sequence[wiring.AgentContext]) -> None:
         """Read the newest block for these portfolios, and offer each its part as its next snapshot.
@@ -51,9 +59,11 @@ class FleetChain:
                 for chain_reader in chain_readers
                 if chain_reader is not None and not chain_reader.scope.caller
             ]
-            with suppress(TrimtabError):
+            try:
                 for start in range(0, len(sharing_readers), MAX_WALLETS_A_READ):
                     self._read_for(sharing_readers[start : start + MAX_WALLETS_A_READ])
+            except TrimtabError:
+                self._shares_from_s = time.monotonic() + NO_SHARING_S
 
     def _read_for(self, chain_readers: Sequence[ChainReader]) -> None:
         if len(chain_readers) < 2:
@@ -99,7 +109,8 @@ class SharedConnections:
         )
         with self._lock:
             if chain_key not in self._chain_by_endpoints:
-                transports = tuple(self._transport(rpc_table) for rpc_table in rpc_tables)
+                attempts = wiring.endpoint_attempts(config)
+                transports = tuple(self._transport(rpc_table, attempts) for rpc_table in rpc_tables)
                 self._chain_by_endpoints[chain_key] = FleetChain(config, transports, self.clock)
             return self._chain_by_endpoints[chain_key]
 
@@ -123,16 +134,12 @@ class SharedConnections:
         finally:
             del self._server_by_wallet[wallet_key]
 
-    def _transport(self, rpc_table: RpcTable) -> Transport:
-        endpoint_key = _endpoint_key(rpc_table)
+    def _transport(self, rpc_table: RpcTable, attempts: int) -> Transport:
+        endpoint_key = (*_endpoint_key(rpc_table), attempts)
         if endpoint_key not in self._transport_by_endpoint:
-            transport = wiring.open_transport(rpc_table, ATTEMPTS)
+            transport = wiring.open_transport(rpc_table, attempts)
             self._transport_by_endpoint[endpoint_key] = transport
         return self._transport_by_endpoint[endpoint_key]
-
-
-ATTEMPTS = 2
-"""Attempts of a request at an endpoint."""
 
 
 def _endpoint_key(rpc_table: RpcTable) -> tuple[object, ...]:

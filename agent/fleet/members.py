@@ -7,20 +7,21 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from secrets import SystemRandom
 
 from agent import wiring
+from agent.app import alert_channels, alerting
 from agent.app.agent import Agent, open_agent, run_interval_s
-from agent.app.alerting import run_hung_alert
 from agent.app.config_versions import confirm_without_asking
 from agent.app.controls.runner import ControlRunner
-from agent.app.cycles import JITTER, AgentRun, Confirm, never_confirm
+from agent.app.cycles import JITTER, AgentRun, Confirm, never_confirm, retry_pause_s
 from agent.app.records.cycle_report import error_fields
 from agent.app.service import (
+    FAULT_ALERT_AFTER_S,
     RunEventHandler,
     RunSurroundings,
     StoppableClock,
@@ -31,9 +32,10 @@ from agent.app.service import (
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
-from agent.errors import TrimtabError
+from agent.errors import PassingFault, Retryable, TrimtabError
 from agent.execution.step_context import StepOutcome
 from agent.fleet.chains import FleetChain, SharedConnections
+from agent.model import Alert, AlertKind
 from agent.observe.logs import Log, Redactor
 from agent.observe.watch import SystemdNotifier, Watchdog
 from agent.store.files.pause import pause_file
@@ -42,8 +44,14 @@ from agent.units import format_duration
 FIRST_BACK_OFF_S = 60
 LONGEST_BACK_OFF_S = 3_600
 """Pauses after a failure that only a person can mend: the first, and the longest of those that
-double.
+double. Other failures pass, and are tried again as a run does.
 """
+USUAL_HANG_S = 600
+"""Silence of a look that counts as a hang until the config with service.hang_after is loaded."""
+OWNER_CHECK_S = 60
+"""Seconds between two looks whether the owner has resumed a stopped portfolio."""
+WAIT_CHECK_S = 10
+"""Seconds between two looks whether a wait ends early, beside changes of files."""
 
 ShowResult = Callable[[str, Agent, StepOutcome | TrimtabError], None]
 """Shows the result of a cycle of the portfolio with this name."""
@@ -60,6 +68,9 @@ class MemberState(Enum):
     STOPPED = "stopped"
 
 
+IDLE_STATES = (MemberState.WAITING, MemberState.BACKING_OFF, MemberState.STOPPED)
+
+
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
     """Options of all portfolios. `offers` lets each plan wait for a confirmation at dashboard or
@@ -72,7 +83,9 @@ class FleetOptions:
 
 
 class FleetMember:
-    """A portfolio. Only one thread at a time opens it, looks, or closes it."""
+    """A portfolio. Only one thread at a time opens it, looks, or closes it: the one that began its
+    look, and after the end of all looks the one that ends the process.
+    """
 
     def __init__(
         self,
@@ -85,13 +98,13 @@ class FleetMember:
     ) -> None:
         self.name = name
         self.config_path = config_path
-        self.state = MemberState.WAITING
         self.due_s = time.monotonic()
         """Time of the next look, by the monotonic clock."""
-        self.failure: TrimtabError | None = None
-        """Why it backs off."""
+        self.has_looked = False
         self.chain: FleetChain | None = None
         self.agent: Agent | None = None
+        self._state = MemberState.WAITING
+        self._state_lock = threading.Lock()
         self._options = options
         self._interval_s = run_interval_s(options.every)
         self._connections = connections
@@ -99,118 +112,145 @@ class FleetMember:
         self._show_result = show_result
         self._log = Log(portfolio=name)
         self._clock = StoppableClock(connections.clock)
-        self._watchdog = Watchdog(LONGEST_BACK_OFF_S)
+        self._watchdog = Watchdog(USUAL_HANG_S)
         self._resources = ExitStack()
         self._run: AgentRun | None = None
         self._service: RunEventHandler | None = None
         self._controls: ControlRunner | None = None
-        self._back_off_s = 0
+        self._failures_in_row = 0
+        self._failing_since_s = 0.0
+        self._is_failure_told = False
+        self._wait_checked_s = 0.0
         self._watched_files = [config_path, config_path.with_name(".env")]
         self._seen_times: list[int] = []
+
+    @property
+    def state(self) -> MemberState:
+        """What it does now."""
+        return self._state
+
+    def _change_state(self, old_state: MemberState, new_state: MemberState) -> bool:
+        """Change the state unless another thread has; return whether it was changed."""
+        with self._state_lock:
+            if self._state is not old_state:
+                return False
+            self._state = new_state
+            return True
 
     # --- Called by the thread of the process that decides when to look.
 
     def is_due(self, now_s: float, *, checks_files: bool) -> bool:
         """Return whether to look now: its time has come, or, with `checks_files`, a file that an
-        owner or another program writes has changed while it waits or backs off.
+        owner or another program writes has changed, or its wait was not checked for some time.
         """
-        if self.state in (MemberState.QUEUED, MemberState.LOOKING, MemberState.HUNG):
+        if self._state not in IDLE_STATES:
             return False
-        is_its_time = now_s >= self.due_s and self.state is not MemberState.STOPPED
-        return is_its_time or (checks_files and self._file_times() != self._seen_times)
+        is_wait_unchecked = (
+            self._state is MemberState.WAITING and now_s - self._wait_checked_s >= WAIT_CHECK_S
+        )
+        return now_s >= self.due_s or (
+            checks_files and (is_wait_unchecked or self._file_times() != self._seen_times)
+        )
 
     def queue(self) -> None:
-        """Note that a look waits for a thread."""
-        self.state = MemberState.QUEUED
+        """Note that its look waits for a read of its chain."""
+        self._change_state(self._state, MemberState.QUEUED)
 
-    def hang_text(self) -> str | None:
-        """Return how long its look has given no sign of life, if that is too long."""
-        return self._watchdog.hang_text() if self.state is MemberState.LOOKING else None
-
-    def mark_hung(self, hang_text: str) -> None:
-        """Give the look up: its thread goes on alone, with the wallet's lock."""
-        self.state = MemberState.HUNG
-        position = self._watchdog.thread_position()
-        why = f"{hang_text}; at {position}"
+    def give_up_hung_look(self) -> bool:
+        """Leave a look that has given no sign of life for too long to its thread, with the wallet's
+        lock, and tell the owner. Return whether there was one.
+        """
+        hang_text = self._watchdog.hang_text()
+        if hang_text is None or not self._change_state(MemberState.LOOKING, MemberState.HUNG):
+            return False
+        why = f"{hang_text}; at {self._watchdog.thread_position()}"
         self._log.error("hung", why=why)
-        if self._service is None:
-            return
-        threading.Thread(target=self._report_hang, args=(self._service, why), daemon=True).start()
-
-    def _report_hang(self, service: RunEventHandler, why: str) -> None:
-        """Write it to the report of the run, and alert; store and network may take long."""
-        service.recorder.on_hang(why)
-        if service.alert_notifier is not None:
-            service.alert_notifier.send_now(run_hung_alert(), int(time.time()))
+        service = self._service
+        if service is not None:
+            service.recorder.on_hang(why)
+            if service.alert_notifier is not None:
+                service.alert_notifier.queue_unrecorded(HUNG_ALERT, int(time.time()))
+        return True
 
     def request_stop(self) -> None:
-        """Let the current look end at a safe point."""
+        """Let the current look end at a safe point, and begin no other."""
         self._clock.request_stop()
 
     # --- Called by the thread of a look.
 
     def look(self) -> None:
-        """Look once, and set the time of the next look. A failure never leaves the portfolio."""
-        self.state = MemberState.LOOKING
+        """Look once, if no other thread has begun it, and set the time of the next look. A failure
+        never leaves the portfolio.
+        """
         self._watchdog.watch_this_thread()
+        if not self._change_state(MemberState.QUEUED, MemberState.LOOKING):
+            return
+        next_state = MemberState.WAITING
         try:
-            is_waiting = self._run is not None and time.monotonic() < self.due_s
-            if is_waiting and not self._ends_wait():
-                self._wait_until(self.due_s)
-            else:
-                self._look_now()
-        except StopRequested:
-            self._wait_until(self.due_s)
-        except TrimtabError as error:
-            self._back_off(error)
-        except Exception as error:
-            self._back_off(
-                TrimtabError(f"internal error: {type(error).__name__} at {_innermost_place(error)}")
-            )
+            next_state = self._look_or_back_off()
+        finally:
+            self.has_looked = True
+            if not self._change_state(MemberState.LOOKING, next_state):
+                self._return_from_hang()
 
     def close(self) -> None:
         """Report the end, and close store and connections."""
         self._run = None
         self.agent = None
-        self._resources.close()
+        self._resources.pop_all().close()
 
-    def _ends_wait(self) -> bool:
-        return self._run is not None and self._run.ends_wait()
+    def _return_from_hang(self) -> None:
+        """Close the portfolio after a look that was given up, and let it be opened anew."""
+        self._log.warning("goes on")
+        with suppress(Exception):
+            self.close()
+        self.due_s = time.monotonic()
+        self._change_state(MemberState.HUNG, MemberState.WAITING)
 
-    def _look_now(self) -> None:
+    def _look_or_back_off(self) -> MemberState:
+        # before the first read: what is written during the look is seen after it
+        self._seen_times = self._file_times()
+        self._wait_checked_s = time.monotonic()
+        try:
+            self._clock.raise_if_stopping()
+            is_waiting = self._run is not None and time.monotonic() < self.due_s
+            if is_waiting and self._run is not None and not self._run.ends_wait():
+                return MemberState.WAITING
+            return self._look_now()
+        except StopRequested:
+            return MemberState.WAITING
+        except Exception as error:
+            return self._back_off(error)
+
+    def _look_now(self) -> MemberState:
         if self._run is None:
             self._open()
         if self._run is None or self._service is None or self.agent is None:
-            self._wait_for_owner()
-            return
+            return self._wait_for_owner()
         result = self._run.cycle()
         if result is None:
             self._service.stopped_by = "trimtab stop"
             self.close()
-            self._wait_for_owner()
-            return
+            return self._wait_for_owner()
         self._service.on_cycle(result)
         if self._controls is not None and self._controls.has_offer:
             self._service.on_offer()
-        self._show_result(self.name, self.agent, result)
         self._run.flush_store()
+        self._show_result(self.name, self.agent, result)
         self._service.pop_screen_notes()
         pause_s = self._run.urgent_pause_s
         if pause_s is None:
             pause_s = self._interval_s * (1 + SystemRandom().random() * JITTER)
-        self._back_off_s = 0
-        self.failure = None
-        self._wait_until(time.monotonic() + pause_s)
+        self._failures_in_row = 0
+        self._is_failure_told = False
+        self.due_s = time.monotonic() + pause_s
+        return MemberState.WAITING
 
-    def _wait_for_owner(self) -> None:
-        """Wait until the owner, who has stopped the portfolio, changes something."""
-        self._wait_until(self.due_s)
-        self.state = MemberState.STOPPED
-
-    def _wait_until(self, due_s: float) -> None:
-        self.due_s = due_s
-        self._seen_times = self._file_times()
-        self.state = MemberState.WAITING
+    def _wait_for_owner(self) -> MemberState:
+        """Rest until the owner, who has stopped the portfolio, resumes it."""
+        self.close()
+        self.due_s = time.monotonic() + OWNER_CHECK_S
+        return MemberState.STOPPED
 
     def _open(self) -> None:
         """Open config, store, endpoints and key, and report the beginning. Opens no run while the
@@ -218,17 +258,17 @@ class FleetMember:
         """
         loaded_config = load_config(self.config_path)
         self._redactor.add(secrets_of(loaded_config))
-        self.chain = self._connections.chain(loaded_config.config)
+        self._watchdog.max_silence_s = loaded_config.config.service.hang_after
+        self._watch_store(loaded_config)
         with ExitStack() as resources:
             resources.enter_context(self._connections.serving(loaded_config.config, self.name))
+            self.chain = self._connections.chain(loaded_config.config)
             agent = resources.enter_context(
                 open_agent(loaded_config, transports=self.chain.transports, clock=self._clock)
             )
-            self._watch_store(loaded_config)
             if self._options.sends and agent.context.store.requests.active_stop() is not None:
                 return
             self.chain.share_time(agent.context)
-            self._watchdog.max_silence_s = loaded_config.config.service.hang_after
             self._clock.set_watchdog(self._watchdog)
             surroundings = RunSurroundings(
                 self._log, self._watchdog, SystemdNotifier({}), is_logging=True
@@ -257,6 +297,7 @@ class FleetMember:
         store_path = wiring.store_file(loaded_config)
         wal_path = store_path.with_name(f"{store_path.name}-wal")
         self._watched_files[2:] = [store_path, wal_path, pause_file(store_path)]
+        self._seen_times = self._file_times()
 
     def _confirm(self, agent: Agent, controls: ControlRunner | None) -> Confirm:
         if controls is None:
@@ -265,26 +306,63 @@ class FleetMember:
             return controls.offer_and_decline
         return lambda _: confirm_without_asking(agent.context)
 
-    def _back_off(self, error: TrimtabError) -> None:
-        """Close the portfolio with the error, and let it wait, each time twice as long."""
-        self.failure = error
-        self._back_off_s = min(max(FIRST_BACK_OFF_S, 2 * self._back_off_s), LONGEST_BACK_OFF_S)
+    def _back_off(self, error: Exception) -> MemberState:
+        """Close the portfolio with the error, and let it wait: after a fault that passes as a run
+        does, else longer each time.
+        """
+        failure = error
+        if not isinstance(failure, TrimtabError):
+            failure = TrimtabError(f"internal error: {type(error).__name__} at {_place(error)}")
+        now_s = time.monotonic()
+        if self._failures_in_row == 0:
+            self._failing_since_s = now_s
+        self._failures_in_row += 1
+        is_passing = isinstance(failure, Retryable | PassingFault)
+        pause_s: float = retry_pause_s(self._interval_s, self._failures_in_row)
+        if not is_passing:
+            doublings = min(self._failures_in_row - 1, 16)
+            pause_s = min(FIRST_BACK_OFF_S * 2**doublings, LONGEST_BACK_OFF_S)
         self._log.error(
-            "backing off", **error_fields(error), next_look=format_duration(self._back_off_s)
+            "backing off", **error_fields(failure), next_look=format_duration(int(pause_s))
         )
+        was_open = self._run is not None
         self._run = None
         self.agent = None
-        resources = self._resources.pop_all()
         try:
-            resources.__exit__(*sys.exc_info())
-        except TrimtabError as closing_error:
-            self._log.error("closing failed", **error_fields(closing_error))
-        self._wait_until(time.monotonic() + self._back_off_s)
-        self.state = MemberState.BACKING_OFF
+            self._resources.pop_all().__exit__(*sys.exc_info())
+        except Exception as closing_error:
+            self._log.error("closing failed", kind=type(closing_error).__name__)
+        if was_open:  # the end of its run was told
+            self._is_failure_told = True
+        elif not is_passing or now_s - self._failing_since_s >= FAULT_ALERT_AFTER_S:
+            self._tell_failure(failure)
+        self.due_s = time.monotonic() + pause_s
+        return MemberState.BACKING_OFF
+
+    def _tell_failure(self, failure: TrimtabError) -> None:
+        """Alert the owner once that the portfolio cannot be opened, if config and store allow."""
+        if self._is_failure_told:
+            return
+        with suppress(Exception), ExitStack() as resources:
+            loaded_config = load_config(self.config_path)
+            store, _ = resources.enter_context(wiring.open_store_offline(loaded_config))
+            notifier = alert_channels.open_notifier(
+                loaded_config.config.alerts, store.alerts, lambda _: None
+            )
+            if notifier is not None:
+                notifier.send_now(alerting.run_ended_alert(failure), int(time.time()))
+            self._is_failure_told = True
 
     def _file_times(self) -> list[int]:
         """Return when the config, and what other programs write beside the store, changed last."""
         return [_changed_at(file) for file in self._watched_files]
+
+
+HUNG_ALERT = Alert(
+    AlertKind.ERROR,
+    "hung",
+    "A look hangs: this portfolio is not looked at until it goes on or trimtab is restarted.",
+)
 
 
 def _changed_at(file: Path) -> int:
@@ -295,7 +373,7 @@ def _changed_at(file: Path) -> int:
         return 0
 
 
-def _innermost_place(error: Exception) -> str:
+def _place(error: Exception) -> str:
     """Return the file and line that raised an error."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"

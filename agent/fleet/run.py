@@ -1,4 +1,4 @@
-"""The run of several portfolios in one process: who looks when, in which thread, and the end."""
+"""The run of several portfolios in one process: who looks when, and the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from queue import SimpleQueue
 
 from agent.app.service import StoppableClock, StopRequested
 from agent.errors import EXIT_HUNG
@@ -20,51 +19,35 @@ from agent.observe.watch import SystemdNotifier
 from agent.ports import Clock
 from agent.wiring import SystemClock
 
-THREADS = 16
-"""Looks that run at the same time; they wait for endpoints most of the time."""
 TICK_S = 0.25
 """Seconds between two checks of who is due."""
 FILE_CHECK_S = 1.0
 """Seconds between two checks whether an owner or another program has written something."""
+READ_PATIENCE_S = 5.0
+"""Time after which looks no longer wait for a read that they share."""
+READY_AFTER_S = 60.0
+"""Time after which the process counts as started, although first looks go on."""
 MAX_HUNG = 3
 """Number of hung looks at which the process ends, so that its service manager starts it again."""
 
 
-class LookThreads:
-    """Threads that run looks in the order in which they are put. They are daemons: one that hangs
-    does not keep the process alive.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        for _ in range(count):
-            self.add()
-
-    def add(self) -> None:
-        """Start a further thread, in place of one that hangs."""
-        threading.Thread(target=self._work, daemon=True, name="trimtab look").start()
-
-    def put(self, job: Callable[[], None]) -> None:
-        """Run a job once a thread is free."""
-        self._jobs.put(job)
-
-    def _work(self) -> None:
-        while True:
-            self._jobs.get()()
-
-
 class FleetRun:
-    """A run of several portfolios. A portfolio that fails waits by itself; the others go on."""
+    """A run of several portfolios. A portfolio that fails waits by itself; the others go on: each
+    look has a thread of its own, a daemon, so that one that hangs holds up neither another look nor
+    the end of the process.
+    """
 
     def __init__(self, members: Sequence[FleetMember], clock: StoppableClock) -> None:
         self.members = members
         self._clock = clock
         self._log = Log()
-        self._threads = LookThreads(THREADS)
         self._systemd_notifier = SystemdNotifier()
+        self._began_s = time.monotonic()
+        self._files_checked_s = 0.0
+        self._queued_s: dict[FleetMember, float] = {}
+        """When the looks that wait for a shared read were queued."""
         self._shown_status = ""
         self._is_ready = False
-        self._files_checked_s = 0.0
 
     def run(self) -> None:
         """Let portfolios look until all were stopped by their owners, or the process is to stop:
@@ -90,34 +73,31 @@ class FleetRun:
         for member in self.members:
             if not member.is_due(now_s, checks_files=checks_files):
                 continue
-            if member.agent is None or member.chain is None:
-                member.queue()
-                self._threads.put(member.look)
-            elif not member.chain.is_reading:
+            member.queue()
+            shares_read = member.agent is not None and now_s >= member.due_s
+            if shares_read and member.chain is not None and member.chain.can_share:
                 due_by_chain.setdefault(member.chain, []).append(member)
+            else:
+                _in_thread(member.look)
         for chain, due_members in due_by_chain.items():
-            for member in due_members:
-                member.queue()
+            self._queued_s |= dict.fromkeys(due_members, now_s)
             threading.Thread(
-                target=self._read_and_look,
-                args=(chain, due_members),
-                daemon=True,
-                name="trimtab reader",
+                target=_read_and_look, args=(chain, due_members), daemon=True, name="trimtab reader"
             ).start()
+        self._begin_impatient_looks(now_s)
 
-    def _read_and_look(self, chain: FleetChain, members: Sequence[FleetMember]) -> None:
-        contexts = [member.agent.context for member in members if member.agent is not None]
-        try:
-            chain.read_ahead(contexts)
-        finally:
-            for member in members:
-                self._threads.put(member.look)
+    def _begin_impatient_looks(self, now_s: float) -> None:
+        """Begin the looks whose shared read takes too long; they read by themselves."""
+        for member, queued_s in list(self._queued_s.items()):
+            if member.state is not MemberState.QUEUED:
+                del self._queued_s[member]
+            elif now_s - queued_s >= READ_PATIENCE_S:
+                del self._queued_s[member]
+                _in_thread(member.look)
 
     def _give_up_hung_looks(self) -> None:
         for member in self.members:
-            if (hang_text := member.hang_text()) is not None:
-                member.mark_hung(hang_text)
-                self._threads.add()
+            member.give_up_hung_look()
         hung_names = self._names(MemberState.HUNG)
         if len(hung_names) >= MAX_HUNG:
             self._log.error("hung", looks=hung_names, exit=EXIT_HUNG)
@@ -127,7 +107,10 @@ class FleetRun:
 
     def _report_status(self) -> None:
         """Tell the service manager and the log how many portfolios run, whenever that changes."""
-        if not self._is_ready and not self._busy_members():
+        if not self._is_ready and (
+            all(member.has_looked for member in self.members)
+            or time.monotonic() - self._began_s >= READY_AFTER_S
+        ):
             self._systemd_notifier.ready()
             self._is_ready = True
         self._systemd_notifier.alive()
@@ -161,10 +144,28 @@ class FleetRun:
             member.request_stop()
         while self._busy_members():
             self._give_up_hung_looks()
+            self._begin_impatient_looks(time.monotonic())
             time.sleep(TICK_S)
         for member in self.members:
-            if member.state is not MemberState.HUNG:
+            if member.state is MemberState.HUNG:
+                continue
+            try:
                 member.close()
+            except Exception as error:
+                self._log.error("closing failed", portfolio=member.name, kind=type(error).__name__)
+
+
+def _in_thread(look: Callable[[], None]) -> None:
+    threading.Thread(target=look, daemon=True, name="trimtab look").start()
+
+
+def _read_and_look(chain: FleetChain, members: Sequence[FleetMember]) -> None:
+    contexts = [agent.context for member in members if (agent := member.agent) is not None]
+    try:
+        chain.read_ahead(contexts)
+    finally:
+        for member in members:
+            _in_thread(member.look)
 
 
 def run_fleet(
@@ -180,9 +181,18 @@ def run_fleet(
     system's. Raises ConfigError for an invalid interval.
     """
     connections = SharedConnections(machine_clock or SystemClock())
+    names_and_slugs = portfolio_names(config_paths)
+    names = [name for name, _ in names_and_slugs]
     members = [
-        FleetMember(name, config_path, options, connections, redactor, show_result)
-        for config_path, (name, _) in zip(config_paths, portfolio_names(config_paths), strict=True)
+        FleetMember(
+            name if names.count(name) == 1 else slug,
+            config_path,
+            options,
+            connections,
+            redactor,
+            show_result,
+        )
+        for config_path, (name, slug) in zip(config_paths, names_and_slugs, strict=True)
     ]
     Log().info("fleet started", portfolios=len(members), every=options.every)
     FleetRun(members, clock).run()

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -29,22 +30,24 @@ class Redactor:
     """Removes known secrets from text: whole URLs, and their paths, queries and passwords alone."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._lock = threading.Lock()
         self._secrets: list[str] = []
         self._known_secrets: set[str] = set()
         self.add(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
         """Hide these too, longest first, so that no part of a longer secret stays."""
-        new_secrets = set(secrets) - self._known_secrets
-        secret_parts = {
-            secret_part
-            for secret in new_secrets
-            for secret_part in _forms(secret)
-            if len(secret_part) >= MIN_SECRET_LENGTH
-        }
-        secret_parts |= {json.dumps(secret_part)[1:-1] for secret_part in secret_parts}
-        self._known_secrets |= new_secrets
-        self._secrets = sorted(secret_parts.union(self._secrets), key=len, reverse=True)
+        with self._lock:
+            new_secrets = set(secrets) - self._known_secrets
+            secret_parts = {
+                secret_part
+                for secret in new_secrets
+                for secret_part in _forms(secret)
+                if len(secret_part) >= MIN_SECRET_LENGTH
+            }
+            secret_parts |= {json.dumps(secret_part)[1:-1] for secret_part in secret_parts}
+            self._known_secrets |= new_secrets
+            self._secrets = sorted(secret_parts.union(self._secrets), key=len, reverse=True)
 
     def __repr__(self) -> str:
         return f"Redactor({len(self._secrets)} secrets)"

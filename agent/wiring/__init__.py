@@ -5,6 +5,7 @@ key and clock are real.
 from agent.wiring.context import (
     AgentContext,
     SystemClock,
+    endpoint_attempts,
     open_block_reader,
     open_context,
     open_endpoint_pool,
@@ -31,6 +32,7 @@ __all__ = [
     "AgentContext",
     "SystemClock",
     "WalletSession",
+    "endpoint_attempts",
     "listed_market_numbers",
     "lock_arguments",
     "open_block_reader",

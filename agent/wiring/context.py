@@ -433,8 +433,13 @@ def open_store_offline(
 
 def open_transports(config: Config) -> tuple[Transport, ...]:
     """Open one transport per endpoint of the config."""
-    attempts = 3 if len(config.chain.rpc) == 1 else 2  # a second endpoint is faster than a retry
+    attempts = endpoint_attempts(config)
     return tuple(open_transport(endpoint, attempts) for endpoint in config.chain.rpc)
+
+
+def endpoint_attempts(config: Config) -> int:
+    """Return the attempts of a read at one endpoint: a second endpoint is faster than a retry."""
+    return 3 if len(config.chain.rpc) == 1 else 2
 
 
 def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:

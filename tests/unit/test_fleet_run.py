@@ -11,7 +11,7 @@ import pytest
 from agent.app.service import StoppableClock
 from agent.fleet import run as fleet_run
 from agent.fleet.members import MemberState
-from agent.fleet.run import FleetRun, LookThreads
+from agent.fleet.run import FleetRun
 
 WAIT_S = 20
 
@@ -22,14 +22,20 @@ class FakeMember:
     agent = None
     chain = None
 
-    def __init__(self, name: str, look: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, name: str, look: Callable[[], object] = lambda: None, *, fails_to_close: bool = False) -> None:
         self.name = name
         self.state = MemberState.WAITING
+        self.due_s = 0.0
         self.is_hung = False
         self.closed = False
         self.stop_requests = 0
         self.look_count = 0
         self._look = look
+        self._fails_to_close = fails_to_close
+
+    @property
+    def has_looked(self) -> bool:
+        return self.look_count > 0
 
     def is_due(self, now_s: float, *, checks_files: bool) -> bool:
         del now_s, checks_files
@@ -39,22 +45,25 @@ class FakeMember:
         self.state = MemberState.QUEUED
 
     def look(self) -> None:
+        if self.state is not MemberState.QUEUED:
+            return
         self.state = MemberState.LOOKING
         self.look_count += 1
         self._look()
         self.state = MemberState.WAITING
 
-    def hang_text(self) -> str | None:
-        return "no sign of life" if self.is_hung and self.state is MemberState.LOOKING else None
-
-    def mark_hung(self, hang_text: str) -> None:
-        del hang_text
+    def give_up_hung_look(self) -> bool:
+        if not self.is_hung or self.state is not MemberState.LOOKING:
+            return False
         self.state = MemberState.HUNG
+        return True
 
     def request_stop(self) -> None:
         self.stop_requests += 1
 
     def close(self) -> None:
+        if self._fails_to_close:
+            raise OSError("the disk is gone")
         self.closed = True
 
 
@@ -91,7 +100,7 @@ def run_until(members: list[FakeMember], is_met: Callable[[], bool]) -> None:
 
 
 def hung(count: int, released: threading.Event) -> list[FakeMember]:
-    members = [FakeMember(f"hung{number}", lambda: bool(released.wait(WAIT_S))) for number in range(count)]  # type: ignore[arg-type, return-value]  # waits
+    members = [FakeMember(f"hung{number}", lambda: released.wait(WAIT_S)) for number in range(count)]
     for member in members:
         member.is_hung = True
     return members
@@ -137,13 +146,46 @@ def test_the_process_ends_once_every_owner_has_stopped(exit_codes: list[int]) ->
     assert [member.closed for member in members] == [True, True]
 
 
-def test_a_thread_in_place_of_one_that_hangs_takes_the_next_look() -> None:
-    threads = LookThreads(1)
+def test_no_look_waits_for_another(exit_codes: list[int]) -> None:
     released = threading.Event()
-    done = threading.Event()
-    threads.put(lambda: bool(released.wait(WAIT_S)))  # type: ignore[arg-type, return-value]  # waits
-    threads.put(done.set)
-    assert not done.wait(0.1)
-    threads.add()
-    assert done.wait(WAIT_S)
+    waiting = [FakeMember(f"p{number}", lambda: released.wait(WAIT_S)) for number in range(40)]
+    last = FakeMember("last", released.set)
+    run_until([*waiting, last], lambda: all(member.look_count == 1 for member in waiting))
+    assert last.look_count == 1
+
+
+def test_one_that_cannot_be_closed_leaves_no_other_open(exit_codes: list[int]) -> None:
+    members = [FakeMember("broken", fails_to_close=True), FakeMember("sound")]
+    run_until(members, lambda: all(member.has_looked for member in members))
+    assert members[1].closed
+
+
+class FakeChain:
+    """A chain whose shared read does not end."""
+
+    can_share = True
+
+    def __init__(self, released: threading.Event) -> None:
+        self._released = released
+
+    def read_ahead(self, contexts: object) -> None:
+        del contexts
+        self._released.wait(WAIT_S)
+
+
+class OpenedMember(FakeMember):
+    """A portfolio that is open, so that it shares reads."""
+
+    def __init__(self, name: str, chain: FakeChain) -> None:
+        super().__init__(name)
+        self.chain = chain  # type: ignore[assignment]  # a fake
+        self.agent = type("Opened", (), {"context": None})()
+
+
+def test_looks_do_not_wait_for_a_shared_read_that_does_not_end(exit_codes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_run, "READ_PATIENCE_S", 0.2)
+    released = threading.Event()
+    members: list[FakeMember] = [OpenedMember(f"p{number}", FakeChain(released)) for number in range(3)]
+    run_until(members, lambda: all(member.has_looked for member in members))
     released.set()
+    assert [member.look_count for member in members] == [1, 1, 1]
