@@ -83,7 +83,7 @@ def pause(
             )
         answer_for_each(config, as_json, lambda path: _pause_softly(path, reason))
         return
-    config_paths = find_configs(config or [DEFAULT_CONFIG])
+    config_paths = find_configs(config)
     if len(config_paths) > 1:
         raise ConfigError(
             "--hard: for one config at a time", "pause all without --hard first, then each with it"

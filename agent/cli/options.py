@@ -13,6 +13,7 @@ import typer
 
 from agent import app as api
 from agent.errors import ConfigError
+from agent.fleet import configs
 
 if TYPE_CHECKING:
     from agent.config.loaded import LoadedConfig
@@ -210,7 +211,7 @@ PasswordDescriptor = Annotated[
     int | None,
     typer.Option("--password-fd", help="Open file descriptor to read the password from."),
 ]
-DEFAULT_CONFIG = Path("trimtab.toml")
+DEFAULT_CONFIG = configs.DEFAULT_CONFIG
 
 
 @dataclass(frozen=True, slots=True)

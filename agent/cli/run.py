@@ -114,7 +114,7 @@ def run(
         raise ConfigError("--offer needs --send, and excludes --yes", "use run --send --offer")
     from agent.fleet.configs import find_configs
 
-    config_paths = find_configs(config or [DEFAULT_CONFIG])
+    config_paths = find_configs(config)
     if len(config_paths) > 1 or (config and config[0].is_dir()):
         if once or record is not None or (send and not (yes or offer)):
             raise ConfigError(

@@ -121,7 +121,7 @@ def serve(
             if portfolio["error"]:
                 note(f"{portfolio['name']}: {portfolio['error']}. The server tries again.")
 
-    configs = find_configs(config or [DEFAULT_CONFIG])
+    configs = find_configs(config)
     folders = [path for path in config or () if path.is_dir()]
     drop_key_variables(configs)
     if len(configs) == 1 and not folders:

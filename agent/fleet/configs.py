@@ -11,12 +11,16 @@ from agent.errors import ConfigError
 MAX_SLUG_CHARS = 40
 
 
-def find_configs(paths: Sequence[Path]) -> list[Path]:
-    """Return the config files in order; a folder stands for its *.toml files, sorted by name.
+DEFAULT_CONFIG = Path("trimtab.toml")
+
+
+def find_configs(paths: Sequence[Path] | None) -> list[Path]:
+    """Return the config files in order, or DEFAULT_CONFIG; a folder stands for its *.toml files,
+    sorted by name.
     Raises ConfigError for a folder without any, and for a file given twice.
     """
     configs: list[Path] = []
-    for path in paths:
+    for path in paths or [DEFAULT_CONFIG]:
         if not path.is_dir():
             configs.append(path)
         elif folder_files := sorted(

@@ -9,7 +9,6 @@ from pathlib import Path
 import typer
 
 from agent.cli.display.terminal import Document, emit, error_document, print_error, say
-from agent.cli.options import DEFAULT_CONFIG
 from agent.errors import TrimtabError
 
 
@@ -30,7 +29,7 @@ def answer_for_each(
     """
     from agent.fleet.configs import find_configs, portfolio_names
 
-    config_paths = find_configs(config or [DEFAULT_CONFIG])
+    config_paths = find_configs(config)
     if config is None or (len(config_paths) == 1 and not config[0].is_dir()):
         answer = ask(config_paths[0])
         emit(answer.document, as_json, answer.show)
