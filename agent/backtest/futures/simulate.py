@@ -101,56 +101,38 @@ class FuturesResult:
     hedges: tuple[HedgeRecord, ...] = ()
 
 
-class _HoldingBook:
-    """A book that opens its first positions and then holds them."""
-
-    def __init__(self, book: FuturesBook, latency_bars: int) -> None:
-        self.book = book
-        self._latency_bars = latency_bars
-        self._due_plan: FuturesPlan | None = None
-        self._due_bar = 0
-        self.refused: Counter[str] = Counter()
-
-    def fill_due(self, bar: int, time_s: int) -> None:
-        """Fill the orders of the plan that is due."""
-        if self._due_plan is None or bar < self._due_bar:
-            return
-        plan = self._due_plan
-        self._due_plan = None
-        for order in plan.orders:
-            self.book.fill_order(order, bar, time_s, plan.trigger)
-
-    def plan(self, bar: int, time_s: int, spot_value: Fraction, policy: FuturesPolicy) -> None:
-        """Plan towards the targets of `policy` until the first orders are filled."""
-        if self._due_plan is not None or self.book.fills:
-            return
-        policy = replace(policy, is_review_due=policy.schedule is not None)
-        futures_plan = plan_futures(self.book.account, policy, spot_value, time_s, 0)
-        self.refused.update(futures_plan.refusal_texts)
-        if futures_plan.orders:
-            self._due_plan = futures_plan
-            self._due_bar = bar + 1 + self._latency_bars
-
-
 def held_book(
     path: FuturesPath,
     settings: FuturesSettings,
     spot_values: Sequence[Fraction] = (),
     policies: Sequence[FuturesPolicy] = (),
 ) -> BookResult:
-    """Return the book that opens the first targets and holds them. `spot_values` are the spot
-    portfolio's values by bar, in quote base units (default: zero), `policies` the targets in effect
-    by bar (default: those of the settings).
+    """Return the book that opens the first targets and holds them: it plans until its first orders
+    are filled. `spot_values` are the spot portfolio's values by bar, in quote base units (default:
+    zero), `policies` the targets in effect by bar (default: those of the settings).
     """
-    holding_book = _HoldingBook(initial_book(path, settings), settings.latency_bars)
+    book = initial_book(path, settings)
     figures = np.empty((4, path.bar_count))
+    refusal_counts: Counter[str] = Counter()
+    pending_plan: FuturesPlan | None = None
+    due_bar = 0
     for bar, time_s in enumerate(path.times_s):
-        settle_bar(holding_book.book, path, bar, markets_at(path, settings, bar))
-        holding_book.fill_due(bar, time_s)
-        figures[:, bar] = book_figures(holding_book.book)
-        spot_value = spot_values[bar] if spot_values else Fraction(0)
-        holding_book.plan(bar, time_s, spot_value, policies[bar] if policies else settings.policy)
-    return book_result(holding_book.book, figures, sorted(holding_book.refused.items()))
+        settle_bar(book, path, bar, markets_at(path, settings, bar))
+        if pending_plan is not None and bar >= due_bar:
+            for order in pending_plan.orders:
+                book.fill_order(order, bar, time_s, pending_plan.trigger)
+            pending_plan = None
+        figures[:, bar] = book_figures(book)
+        if pending_plan is None and not book.fills:
+            policy = policies[bar] if policies else settings.policy
+            policy = replace(policy, is_review_due=policy.schedule is not None)
+            spot_value = spot_values[bar] if spot_values else Fraction(0)
+            plan = plan_futures(book.account, policy, spot_value, time_s, 0)
+            refusal_counts.update(plan.refusal_texts)
+            if plan.orders:
+                pending_plan = plan
+                due_bar = bar + 1 + settings.latency_bars
+    return book_result(book, figures, sorted(refusal_counts.items()))
 
 
 def compare_with_held(
