@@ -104,14 +104,11 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.backtests import MarketOptions as MarketOptions
     from agent.app.research.backtests import PortfolioOptions as PortfolioOptions
     from agent.app.research.backtests import backtest as backtest
-    from agent.app.research.backtests import backtest_document as backtest_document
     from agent.app.research.backtests import prices_file as prices_file
     from agent.app.research.backtests import sample_files as sample_files
     from agent.app.research.futures_backtests import FuturesBookOptions as FuturesBookOptions
+    from agent.app.research.futures_backtests import backtest_document as backtest_document
     from agent.app.research.futures_backtests import backtest_futures as backtest_futures
-    from agent.app.research.futures_backtests import (
-        futures_backtest_document as futures_backtest_document,
-    )
     from agent.app.research.futures_backtests import (
         futures_stress_seconds as futures_stress_seconds,
     )

@@ -11,7 +11,6 @@ from fractions import Fraction
 import numpy as np
 
 from agent.backtest.data import PriceTable
-from agent.backtest.funding import FundingRateSeries
 from agent.backtest.futures.book import FuturesPath
 from agent.backtest.futures.simulate import QUOTE, FuturesResult, FuturesSettings
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy
@@ -52,7 +51,7 @@ def simulate_book(
         seed=settings.seed,
         looks_at_all=looks_at_all,
     )
-    setup = setup_of_settings(settings, spec, path.symbols, path)
+    setup = replace(setup_of_settings(settings, spec, path.symbols), recorded_path=path)
     futures_result = simulate(
         spec, _price_table(path), market_settings, progress, (), setup
     ).futures
@@ -62,11 +61,7 @@ def simulate_book(
 
 
 def setup_of_settings(
-    settings: FuturesSettings,
-    spec: BacktestSpec,
-    symbols: Sequence[str],
-    path: FuturesPath | None = None,
-    rate_series: tuple[FundingRateSeries, ...] = (),
+    settings: FuturesSettings, spec: BacktestSpec, symbols: Sequence[str]
 ) -> FuturesSetup:
     """Return the futures of `settings` for a portfolio that has their symbols as assets."""
     address_by_symbol = {token.symbol: token.address for token in spec.tokens}
@@ -78,8 +73,6 @@ def setup_of_settings(
         simulated_policy(policy, {symbol: symbol for symbol in symbols}),
         collateral,
         tuple((symbol, address_by_symbol[symbol]) for symbol in symbols),
-        rate_series,
-        path,
     )
 
 

@@ -18,7 +18,8 @@ from agent.backtest.funding import FundingRateSeries, require_prices
 from agent.backtest.futures.simulate import (
     QUOTE,
     FuturesResult,
-    compare_with_held,
+    held_book,
+    path_digest,
     policies_by_bar,
     settings_digest,
 )
@@ -651,20 +652,29 @@ class SimulationRun:
         """
         if (venue := self.world.venue) is None:
             return None
+        path = venue.path
         futures_settings = venue.setup.settings
         symbol_by_market = venue.symbol_by_market
         weights_by_bar = [
             (bar, {symbol_by_market[market]: weight for market, weight in weights})
             for bar, weights in self._futures_weights
         ]
-        spot_values = (paths.equity - venue.account_values()).tolist()
-        return compare_with_held(
+        policies = policies_by_bar(futures_settings.policy, weights_by_bar, range(path.bar_count))
+        spot_values = [
+            Fraction(str(spot_value)) * QUOTE.unit
+            for spot_value in (paths.equity - venue.account_values()).tolist()
+        ]
+        return FuturesResult(
+            path.symbols,
+            path.times_s,
+            futures_settings.collateral_raw + futures_settings.reserve_raw,
             venue.result(sorted(self._futures_refusal_counts.items())),
-            venue.path,
+            held_book(path, futures_settings, spot_values, policies),
             futures_settings,
-            [Fraction(str(spot_value)) * QUOTE.unit for spot_value in spot_values],
-            policies_by_bar(futures_settings.policy, weights_by_bar, range(venue.path.bar_count)),
+            settings_digest(futures_settings, policies),
+            path_digest(path),
             venue.hedges(),
+            venue.setup.notes,
         )
 
 

@@ -6,7 +6,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -237,11 +237,9 @@ def backtest(
             decimals,
             tracking,
         )
-        book_result = None
-        backtest_document: dict[str, Any] = {}
         has_futures = "target" in futures_values
         if has_futures or (not target and api.has_futures(config)):
-            futures_backtest = api.backtest_futures(
+            result = api.backtest_futures(
                 price_path,
                 api.FuturesBookOptions(
                     **{"target": "", **futures_values}, config=None if has_futures else config
@@ -251,20 +249,13 @@ def backtest(
                 funding=funding,
                 progress=progress,
             )
-            portfolio_result = futures_backtest.portfolio_result
-            book_result = futures_backtest.futures_result
-            if portfolio_result is not None:
-                backtest_document = api.backtest_document(portfolio_result)
-            backtest_document["futures"] = api.futures_backtest_document(futures_backtest)
         else:
-            portfolio_result = api.backtest(
+            result = api.backtest(
                 price_path, market_options, portfolio_options, funding=funding, progress=progress
             )
-            backtest_document = api.backtest_document(portfolio_result)
+        backtest_document = api.backtest_document(result)
     for page_path in page_paths:
-        written_paths = [
-            str(path) for path in api.write_report(portfolio_result, page_path, book_result)
-        ]
+        written_paths = [str(path) for path in api.write_report(result, page_path)]
         backtest_document["report"] = backtest_document.get("report", []) + written_paths
     emit(backtest_document, as_json, lambda: _show_backtest(backtest_document))
 

@@ -14,12 +14,12 @@ from agent.app.research.backtests import MarketOptions, PortfolioOptions
 from agent.app.research.futures_backtests import (
     FuturesBookOptions,
     backtest_futures,
-    load_futures_market,
+    futures_market,
     prepare_futures_stress,
     stress_futures,
 )
 from agent.backtest.futures.book import FuturesPath, futures_path
-from agent.backtest.futures.simulate import held_book
+from agent.backtest.futures.simulate import FuturesResult, held_book
 from agent.backtest.futures_alone import simulate_book
 from agent.model.futures import FuturesTarget
 from tests.support.samples import slow
@@ -125,7 +125,9 @@ def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: fl
     closes = [100, 100, 100, 100 * (1 - fall)]
     file.write_text("time,BTC\n" + "".join(f"2021-01-{day:02},{close:.6f}\n" for day, close in enumerate(closes, 1)))
     options = FuturesBookOptions("BTC=100", leverage="3x", **FREE)
-    held = backtest_futures(file, options, MarketOptions(), PortfolioOptions()).futures_result.held_book
+    result = backtest_futures(file, options, MarketOptions(), PortfolioOptions())
+    assert isinstance(result, FuturesResult)
+    held = result.held_book
     assert [one.bar for one in held.liquidations] == ([] if closed is None else [3])
     if closed is not None:
         assert abs(held.liquidations[0].size_raw) / E18 == pytest.approx(closed / (100 * (1 - fall)), rel=1e-9)
@@ -148,7 +150,7 @@ def test_two_recorded_years_of_funding_are_what_numpy_works_out(weight: int) -> 
     rates = pl.read_parquet(DATA / "funding" / "binance_8h.parquet").filter(symbol="BTC").sort("time")
     paid_at, rate = rates["time"].dt.epoch("s").to_numpy(), rates["rate"].to_numpy()
     options = FuturesBookOptions("BTC=100" if weight > 0 else "BTC=-100", leverage="0.5x", max_leverage="10x", stress_move="1%")
-    table, funded = load_futures_market(HOURLY, options, PortfolioOptions(), DATA / "funding" / "binance_8h.parquet")
+    table, funded = futures_market(options, *PortfolioOptions().load_prices_and_funding(HOURLY, DATA / "funding" / "binance_8h.parquet"))
     book = held_book(futures_path(table, funded), options.settings(table.interval_s, MarketOptions()))
     (fill,) = book.fills
     assert fill.time_s == times[1]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
+from agent.backtest.result import SimulationResult
 from agent.model.weights import PriceBar, SignalTargets, SignalView
 from tests.support.signals import EXAMPLES, install_examples
 from tests.unit.test_config_futures import FUTURES
@@ -98,14 +99,14 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 50)
     portfolio = api.PortfolioOptions(config, "", "", "", "target", "", "", ("BTC=WBTC,ETH=WETH",), "")
     found = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
-    spot = found.portfolio_result
-    assert spot is not None
-    assert len(spot.futures_weights) > 5
-    shorts = [one for one in found.futures_result.agent_book.fills if one.size_raw < 0]
+    assert isinstance(found, SimulationResult)
+    assert found.futures is not None
+    assert len(found.futures_weights) > 5
+    shorts = [one for one in found.futures.agent_book.fills if one.size_raw < 0]
     assert len(shorts) > 3
-    assert found.futures_result.agent_book.bars_above_leverage(40_000) == 0
-    first = spot.futures_weights[0][0]
-    assert found.futures_result.agent_book.fills[0].size_raw > 0
+    assert found.futures.agent_book.bars_above_leverage(40_000) == 0
+    first = found.futures_weights[0][0]
+    assert found.futures.agent_book.fills[0].size_raw > 0
     assert first > 0, "until the first answer the config's own weights hold, as live"
 
 

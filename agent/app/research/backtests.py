@@ -18,7 +18,6 @@ from agent.backtest.data import (
 )
 from agent.backtest.funding import FundingRateSeries, read_funding, rename_funding_symbols
 from agent.backtest.jumps import suspect_closes, suspect_note, without_closes
-from agent.backtest.report.series import backtest_document
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import (
     DEFAULT_DECIMALS,
@@ -68,7 +67,6 @@ from agent.price_files.layout import file_symbol
 from agent.units import BPS, PIPS, Token, parse_raw, parse_share_with_unit_bps, value_text
 from agent.weights.asset_classes import is_cash
 
-__all__ = ["backtest_document"]
 EXPIRE_BLOCKS = 25
 MAX_DECIMALS = 36
 SAMPLE_FOLDER = Path(__file__).parents[2] / "backtest" / "sample"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from agent.backtest.futures.simulate import (
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy, with_simulated_markets
 from agent.backtest.futures_alone import setup_of_settings, simulate_book
 from agent.backtest.jumps import with_suspect_note
+from agent.backtest.report.series import backtest_document as portfolio_document
 from agent.backtest.report.series import growth_series_of_units, performance
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import MAX_AGE_BARS, BacktestSpec
@@ -259,17 +260,6 @@ def _config_policy(config_path: Path, price_bound_bps: int, index_age_s: int) ->
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FuturesBacktest:
-    """A simulated book with notes on its data, and the result of the portfolio that it is part of
-    (None: a book alone).
-    """
-
-    futures_result: FuturesResult
-    notes: tuple[str, ...]
-    portfolio_result: SimulationResult | None = None
-
-
 def backtest_futures(
     prices_path: Path,
     book_options: FuturesBookOptions,
@@ -278,13 +268,12 @@ def backtest_futures(
     *,
     funding: Path | None = None,
     progress: Progress | None = None,
-) -> FuturesBacktest:
+) -> SimulationResult | FuturesResult:
     """Simulate futures and spot by the same steps, with every guard: the futures of a config, or
     those of the options, with `portfolio_options` or alone. Raises ConfigError naming the option.
     """
-    futures_prices, rate_series = load_futures_market(
-        prices_path, book_options, portfolio_options, funding
-    )
+    table, all_rate_series = portfolio_options.load_prices_and_funding(prices_path, funding)
+    futures_prices, rate_series = futures_market(book_options, table, all_rate_series)
     notes = _data_notes(futures_prices, rate_series)
     if (
         book_options.config is None
@@ -298,13 +287,12 @@ def backtest_futures(
                 "add --target, or omit --futures spot-multiple",
             )
         market_path = futures_path(futures_prices, rate_series)
-        return FuturesBacktest(simulate_book(market_path, book_settings, progress), notes)
+        return replace(simulate_book(market_path, book_settings, progress), notes=notes)
     if book_options.reserve:
         raise ConfigError(
             "--futures reserve: margin is deposited from the portfolio itself", "omit it"
         )
     portfolio_options = _with_futures_assets(book_options, portfolio_options)
-    table, all_rate_series = portfolio_options.load_prices_and_funding(prices_path, funding)
     spec = portfolio_options.spec(table, market_options.pool_pairs())
     settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
@@ -314,14 +302,10 @@ def backtest_futures(
             f"{option}: {numeraire_symbol} is the numeraire of the portfolio",
             "use a numeraire without prices in the file",
         )
-    futures_setup, spec = _futures_setup(
-        book_options, market_options, spec, table.interval_s, rate_series
-    )
+    futures_setup, spec = _futures_setup(book_options, market_options, spec, table.interval_s)
+    futures_setup = replace(futures_setup, rate_series=rate_series, notes=notes)
     table = with_suspect_note(table, spec)
-    simulation = simulate(spec, table, settings, progress, all_rate_series, futures_setup)
-    if simulation.futures is None:
-        raise ValueError("a simulation with futures has a book")
-    return FuturesBacktest(simulation.futures, notes, simulation)
+    return simulate(spec, table, settings, progress, all_rate_series, futures_setup)
 
 
 def _data_notes(table: PriceTable, rate_series: Sequence[FundingRateSeries]) -> tuple[str, ...]:
@@ -367,7 +351,6 @@ def _futures_setup(
     market_options: MarketOptions,
     spec: BacktestSpec,
     interval_s: int,
-    rate_series: tuple[FundingRateSeries, ...],
 ) -> tuple[FuturesSetup, BacktestSpec]:
     """Return the simulated futures, and the spec whose strategies and signals name their markets.
     With a delay, orders of a config are bounded by `bound`, as the index moves meanwhile.
@@ -382,7 +365,7 @@ def _futures_setup(
                 f"--futures target: {missing_symbols[0]} is not an asset of the config",
                 "add it with a target of 0%",
             )
-        return setup_of_settings(settings, spec, symbols, rate_series=rate_series), spec
+        return setup_of_settings(settings, spec, symbols), spec
     token_by_symbol = {token.symbol: token for token in spec.tokens}
     config_tables = load_config(config_path).config
     live_policy = build_futures(config_tables, token_by_symbol)
@@ -412,27 +395,33 @@ def _futures_setup(
     symbol_addresses = tuple(
         (symbol, token_by_symbol[symbol].address) for symbol in asset_by_market.values()
     )
-    futures_setup = FuturesSetup(settings, policy, collateral, symbol_addresses, rate_series)
+    futures_setup = FuturesSetup(settings, policy, collateral, symbol_addresses)
     return futures_setup, with_simulated_markets(spec, asset_by_market)
 
 
-def load_futures_market(
-    prices_path: Path,
+def futures_market(
     book_options: FuturesBookOptions,
-    portfolio_options: PortfolioOptions,
-    funding_path: Path | None,
+    table: PriceTable,
+    rate_series: tuple[FundingRateSeries, ...] = (),
 ) -> tuple[PriceTable, tuple[FundingRateSeries, ...]]:
     """Return prices and funding rates of the targets' symbols. Raises ConfigError."""
-    table, rate_series = portfolio_options.load_prices_and_funding(prices_path, funding_path)
     table = with_suspect_note(table.select(list(book_options.targets())))
     rate_series = tuple(series for series in rate_series if series.symbol in table.symbols)
     require_prices(rate_series, table.symbols, table.times_s)
     return table, rate_series
 
 
-def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocument:
-    """Return the document of a simulated book."""
-    futures_result = backtest.futures_result
+def backtest_document(result: SimulationResult | FuturesResult) -> dict[str, Any]:
+    """Return the document of a backtest: that of its portfolio, with that of its futures."""
+    if isinstance(result, FuturesResult):
+        return {"futures": _futures_document(result)}
+    document = portfolio_document(result)
+    if result.futures is not None:
+        document["futures"] = _futures_document(result.futures)
+    return document
+
+
+def _futures_document(futures_result: FuturesResult) -> FuturesBacktestDocument:
     return {
         "from": futures_result.times_s[0],
         "until": futures_result.times_s[-1],
@@ -455,7 +444,7 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
             }
             for hedge in futures_result.hedges
         ],
-        "notes": list(backtest.notes),
+        "notes": list(futures_result.notes),
         "config_hash": futures_result.config_hash,
         "data_hash": futures_result.data_hash,
         "seed": futures_result.settings.seed,
@@ -545,7 +534,7 @@ def prepare_futures_stress(
     """Return the stress test of a book over `bar_count` (default: 240, or all of a shorter file).
     Raises ConfigError naming the option.
     """
-    table, _ = load_futures_market(prices_path, book_options, portfolio_options, None)
+    table, _ = futures_market(book_options, portfolio_options.load_prices(prices_path))
     settings = book_options.settings(table.interval_s, market_options)
     bar_count = bar_count or min(DEFAULT_BARS, table.bar_count)
     return FuturesStressSpec(table, settings, FuturesSeverity(), bar_count, path_count, seed_count)

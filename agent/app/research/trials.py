@@ -27,7 +27,7 @@ from agent.backtest.jumps import (
     without_closes,
 )
 from agent.backtest.report.backtest import backtest_page
-from agent.backtest.report.futures import futures_page, futures_section
+from agent.backtest.report.futures import futures_page
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec, SimulationSettings, TaxRule
@@ -554,21 +554,13 @@ def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
     return path, data_path
 
 
-def write_report(
-    result: SimulationResult | None, path: Path, futures: FuturesResult | None = None
-) -> tuple[Path, Path]:
-    """Write the report of a backtest, of its futures book, or of both. See write_pages. Raises
-    Refused without empyrical.
+def write_report(result: SimulationResult | FuturesResult, path: Path) -> tuple[Path, Path]:
+    """Write the report of a backtest or of a futures book alone. See write_pages. Raises Refused
+    without empyrical.
     """
     check_report_path(path)
-    if futures is None or result is None:
-        if result is not None:
-            return write_pages(backtest_page(result), path)
-        if futures is None:
-            raise ValueError("a report needs a backtest")
-        return write_pages(futures_page(futures), path)
-    page = backtest_page(result)
-    return write_pages(replace(page, sections=(*page.sections, futures_section(futures))), path)
+    page = futures_page(result) if isinstance(result, FuturesResult) else backtest_page(result)
+    return write_pages(page, path)
 
 
 def write_stress_report(result: StressResult, path: Path) -> tuple[Path, Path]:

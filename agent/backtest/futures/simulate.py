@@ -88,7 +88,9 @@ class BookResult:
 
 @dataclass(frozen=True, slots=True)
 class FuturesResult:
-    """The agent's book, and a book that holds the same first positions."""
+    """The agent's book with its hedges, and a book that holds the same first positions (`held_book`).
+    `notes` are on the data.
+    """
 
     symbols: tuple[str, ...]
     times_s: tuple[int, ...]
@@ -98,7 +100,8 @@ class FuturesResult:
     settings: FuturesSettings
     config_hash: str
     data_hash: str
-    hedges: tuple[HedgeRecord, ...] = ()
+    hedges: tuple[HedgeRecord, ...]
+    notes: tuple[str, ...]
 
 
 def held_book(
@@ -133,30 +136,6 @@ def held_book(
                 pending_plan = plan
                 due_bar = bar + 1 + settings.latency_bars
     return book_result(book, figures, sorted(refusal_counts.items()))
-
-
-def compare_with_held(
-    agent_book: BookResult,
-    path: FuturesPath,
-    settings: FuturesSettings,
-    spot_values: Sequence[Fraction],
-    policies: Sequence[FuturesPolicy] = (),
-    hedges: tuple[HedgeRecord, ...] = (),
-) -> FuturesResult:
-    """Return the comparison of the agent's result and its `hedges` with the held book
-    (`held_book`).
-    """
-    return FuturesResult(
-        path.symbols,
-        path.times_s,
-        settings.collateral_raw + settings.reserve_raw,
-        agent_book,
-        held_book(path, settings, spot_values, policies),
-        settings,
-        settings_digest(settings, policies),
-        path_digest(path),
-        hedges,
-    )
 
 
 def policies_by_bar(

@@ -76,6 +76,7 @@ class FuturesSetup:
     and has the policy with which the held book opens. `policy` is the live policy with simulated
     markets and contracts. `symbols_and_tokens` are (symbol, token with the same price).
     `recorded_path` are the markets over all bars, in place of the table's prices and `rate_series`.
+    `notes` are on the data.
     """
 
     settings: FuturesSettings
@@ -84,6 +85,7 @@ class FuturesSetup:
     symbols_and_tokens: tuple[tuple[str, str], ...]
     rate_series: tuple[FundingRateSeries, ...] = ()
     recorded_path: FuturesPath | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def margin_raw(self) -> int:

@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.backtest.report import sections as report_sections
+from agent.backtest.report.futures import futures_section
 from agent.backtest.report.losses import loss_section
 from agent.backtest.report.page import (
     DASH,
@@ -483,6 +484,7 @@ def backtest_page(simulation_result: SimulationResult) -> ReportPage:
         taxes_section(analysis),
         health_section(simulation_result),
         run_log_section(analysis),
+        None if simulation_result.futures is None else futures_section(simulation_result.futures),
     )
     return ReportPage(
         title=_title(simulation_result),
