@@ -70,7 +70,7 @@ def setup_of_settings(
     policy = replace(settings.policy, collateral=collateral.address, limits=limits)
     return FuturesSetup(
         settings,
-        simulated_policy(policy, {symbol: symbol for symbol in symbols}),
+        simulated_policy(policy),
         collateral,
         tuple((symbol, address_by_symbol[symbol]) for symbol in symbols),
     )

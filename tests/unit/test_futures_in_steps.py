@@ -33,7 +33,7 @@ def spec_of(**changes: object) -> BacktestSpec:
 
 def setup_of(spec: BacktestSpec, policy: FuturesPolicy = LONG, margin: int = 5_000, *funding: FundingRateSeries) -> FuturesSetup:
     tokens = {token.symbol: token for token in spec.tokens}
-    live = simulated_policy(replace(policy, collateral=tokens["USD"].address), {"BTC": "BTC"})
+    live = simulated_policy(replace(policy, collateral=tokens["USD"].address))
     settings = FuturesSettings(policy, VENUE, margin * E18, 0, 0, 0)
     return FuturesSetup(settings, live, tokens["USD"], (("BTC", tokens["BTC"].address),), funding)
 
@@ -209,7 +209,7 @@ def test_repeated_reductions_keep_the_weights() -> None:
     tokens = {token.symbol: token for token in spec.tokens}
     limits = replace(LONG.limits, top_up_per_day_bps=0, hysteresis_bps=500)
     both = replace(LONG, targets=(FuturesTarget("BTC", 6_000), FuturesTarget("ETH", 4_000)), leverage_bps=30_000, limits=limits)
-    live = simulated_policy(replace(both, collateral=tokens["USD"].address, leverage_band_bps=0), {"BTC": "BTC", "ETH": "ETH"})
+    live = simulated_policy(replace(both, collateral=tokens["USD"].address, leverage_band_bps=0))
     assets = (("BTC", tokens["BTC"].address), ("ETH", tokens["ETH"].address))
     setup = FuturesSetup(FuturesSettings(both, VENUE, 5_000 * E18, 0, 0, 0), live, tokens["USD"], assets)
     closes = 100 * np.cumprod([1.0, 0.88, 0.93, 0.93, 0.92, 0.9])

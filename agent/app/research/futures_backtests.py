@@ -43,7 +43,8 @@ from agent.backtest.stress.futures import (
 from agent.backtest.stress.futures import Progress as StressProgress
 from agent.config.futures import build_futures, futures_markets
 from agent.config.load import load_config
-from agent.config.tables.futures import EMERGENCY_COOLDOWN_S, MarketTable
+from agent.config.schema import Config
+from agent.config.tables.futures import EMERGENCY_COOLDOWN_S
 from agent.errors import ConfigError
 from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
 from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_with_unit_bps
@@ -98,7 +99,8 @@ class FuturesBookOptions:
         values sum to one.
         """
         if self.config is not None:
-            return {market.asset or "": market.weight for market in _asset_markets(self.config)}
+            policy = _config_policy(load_config(self.config).config)
+            return {target.market: target.weight_bps for target in policy.targets}
         weight_bps_by_symbol = {}
         for symbol, weight_text in parse_pairs(self.target, "--futures target").items():
             share_text = weight_text.removeprefix("-").removesuffix("%")
@@ -156,9 +158,18 @@ class FuturesBookOptions:
     def _policy(
         self, weight_bps_by_symbol: dict[str, int], price_bound_bps: int, index_age_s: int
     ) -> FuturesPolicy:
-        """Return targets and limits by symbol; an index is valid for `index_age_s`."""
+        """Return targets and limits by symbol; an index is valid for `index_age_s`. Orders of a
+        config are bounded by `bound` too, since a bar is longer than a block.
+        """
         if self.config is not None:
-            return _config_policy(self.config, price_bound_bps, index_age_s)
+            policy = _config_policy(load_config(self.config).config)
+            limits = replace(
+                policy.limits,
+                slippage_bps=price_bound_bps,
+                emergency_slippage_bps=2 * price_bound_bps,
+                index_age_s=index_age_s,
+            )
+            return replace(policy, limits=limits)
         limits = FuturesLimits(
             max_leverage_bps=parse_share_with_unit_bps(self.max_leverage, "--futures max-leverage"),
             max_utilisation_bps=parse_share_with_unit_bps(
@@ -214,50 +225,37 @@ def has_futures(config_path: Path | None) -> bool:
     return config_path is not None and load_config(config_path).config.futures is not None
 
 
-def _asset_markets(config_path: Path) -> list[MarketTable]:
-    """Return the futures markets of a config, each linked to an asset. Raises ConfigError for a
-    market without an asset.
+def _asset_by_market(config: Config) -> dict[str, str]:
+    """Return the asset of each futures market of a config. Raises ConfigError for a market without
+    an asset.
     """
-    markets = [*futures_markets(load_config(config_path).config)]
-    for market in markets:
+    asset_by_market = {}
+    for market in futures_markets(config):
         if market.asset is None:
             raise ConfigError(
                 f"futures.markets.{market.symbol}: no asset is linked, so prices are unknown",
                 "link an asset, or backtest a copy of the config without this market",
             )
-    return markets
+        asset_by_market[market.venue_key] = market.asset
+    return asset_by_market
 
 
-def _config_policy(config_path: Path, price_bound_bps: int, index_age_s: int) -> FuturesPolicy:
-    """Return the policy of a config's [futures], with markets named by their assets. Orders are
-    bounded by `bound`, since a bar is longer than a block. All triggers act, including those that
-    require a confirmation.
+def _config_policy(config: Config) -> FuturesPolicy:
+    """Return the policy of a config's [futures], with markets named by their assets. All triggers
+    act, including those that require a confirmation. Raises ConfigError.
     """
-    loaded_config = load_config(config_path)
-    asset_by_market = {
-        market_table.venue_key: market_table.asset or ""
-        for market_table in _asset_markets(config_path)
-    }
+    asset_by_market = _asset_by_market(config)
     token_by_symbol = {
         asset.symbol: Token(asset.address, asset.symbol, DECIMALS)
-        for asset in loaded_config.config.portfolio.assets
+        for asset in config.portfolio.assets
     }
-    policy = build_futures(loaded_config.config, token_by_symbol)
+    policy = build_futures(config, token_by_symbol)
     if policy is None:
         raise ConfigError("futures: missing", "add [futures], or use --futures")
-    return replace(
-        policy,
-        targets=tuple(
-            replace(target, market=asset_by_market[target.market]) for target in policy.targets
-        ),
-        limits=replace(
-            policy.limits,
-            slippage_bps=price_bound_bps,
-            emergency_slippage_bps=2 * price_bound_bps,
-            index_age_s=index_age_s,
-        ),
-        manual_triggers=(),
+    targets = tuple(
+        replace(target, market=asset_by_market[target.market]) for target in policy.targets
     )
+    return replace(policy, targets=targets, manual_triggers=())
 
 
 def backtest_futures(
@@ -355,9 +353,8 @@ def _futures_setup(
     """Return the simulated futures, and the spec whose strategies and signals name their markets.
     With a delay, orders of a config are bounded by `bound`, as the index moves meanwhile.
     """
-    config_path = book_options.config
     settings = book_options.settings(interval_s, market_options)
-    if config_path is None:
+    if book_options.config is None:
         symbols = list(book_options.targets())
         spec_symbols = {token.symbol for token in spec.tokens}
         if missing_symbols := [symbol for symbol in symbols if symbol not in spec_symbols]:
@@ -366,37 +363,20 @@ def _futures_setup(
                 "add it with a target of 0%",
             )
         return setup_of_settings(settings, spec, symbols), spec
-    token_by_symbol = {token.symbol: token for token in spec.tokens}
-    config_tables = load_config(config_path).config
-    live_policy = build_futures(config_tables, token_by_symbol)
-    if live_policy is None:
-        raise ConfigError("futures: missing", "add [futures], or use --futures")
+    config = load_config(book_options.config).config
+    policy = settings.policy
+    if not (market_options.latency_bars or book_options.bound):
+        policy = replace(policy, limits=_config_policy(config).limits)
     if (
-        config_tables.tax is None and live_policy.hedge_policy is not None
+        config.tax is None and policy.hedge_policy is not None
     ):  # gains are unknown, as in live steps
-        live_policy = replace(
-            live_policy, hedge_policy=replace(live_policy.hedge_policy, tax_rate_bps=0)
-        )
-    asset_by_market = {
-        market_table.venue_key: market_table.asset or ""
-        for market_table in _asset_markets(config_path)
-    }
-    policy = replace(simulated_policy(live_policy, asset_by_market), manual_triggers=())
-    if market_options.latency_bars or book_options.bound:
-        option_limits = settings.policy.limits
-        limits = replace(
-            policy.limits,
-            slippage_bps=option_limits.slippage_bps,
-            emergency_slippage_bps=option_limits.emergency_slippage_bps,
-            index_age_s=option_limits.index_age_s,
-        )
-        policy = replace(policy, limits=limits)
-    collateral = next(token for token in spec.tokens if token.address == live_policy.collateral)
-    symbol_addresses = tuple(
-        (symbol, token_by_symbol[symbol].address) for symbol in asset_by_market.values()
+        policy = replace(policy, hedge_policy=replace(policy.hedge_policy, tax_rate_bps=0))
+    asset_by_market = _asset_by_market(config)
+    futures_setup = setup_of_settings(settings, spec, list(asset_by_market.values()))
+    return (
+        replace(futures_setup, policy=simulated_policy(policy)),
+        with_simulated_markets(spec, asset_by_market),
     )
-    futures_setup = FuturesSetup(settings, policy, collateral, symbol_addresses)
-    return futures_setup, with_simulated_markets(spec, asset_by_market)
 
 
 def futures_market(

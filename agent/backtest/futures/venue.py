@@ -106,15 +106,12 @@ def market_address(symbol: str) -> str:
     return simulated_address(f"market {symbol}")
 
 
-def simulated_policy(policy: FuturesPolicy, symbol_by_market: Mapping[str, str]) -> FuturesPolicy:
-    """Return a live policy on the simulated venue. `symbol_by_market` are the symbols of its
-    markets.
-    """
+def simulated_policy(policy: FuturesPolicy) -> FuturesPolicy:
+    """Return the policy of a live step on the simulated venue. `policy` names markets by symbol."""
     return replace(
         policy,
         targets=tuple(
-            replace(target, market=market_address(symbol_by_market[target.market]))
-            for target in policy.targets
+            replace(target, market=market_address(target.market)) for target in policy.targets
         ),
         trader=WALLET,
         vault=VAULT,
@@ -124,7 +121,7 @@ def simulated_policy(policy: FuturesPolicy, symbol_by_market: Mapping[str, str])
 
 def with_simulated_markets(spec: BacktestSpec, symbol_by_market: Mapping[str, str]) -> BacktestSpec:
     """Return the spec with the strategies' and signals' markets replaced by those of the simulated
-    venue; `symbol_by_market` as in `simulated_policy`.
+    venue; `symbol_by_market` has the symbol of each market.
     """
 
     def with_renamed_markets(allocator: AllocatorConfig | None) -> AllocatorConfig | None:
