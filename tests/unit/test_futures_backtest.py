@@ -117,7 +117,7 @@ def test_after_an_emergency_the_book_is_judged_again_in_the_same_bar() -> None:
     """A gap of 20 % takes 3.6x to 9.5x: half is closed, and then what the limit still asks."""
     found = simulate_book(moves(100, 100, 92, 74.5, 74.5), long_btc(30_000)).agent_book
     assert [fill.trigger for fill in found.fills if fill.bar == 3] == ["liquidation", "leverage"]
-    assert found.longest_above_leverage(40_000) == 0
+    assert found.longest_above_limit == 0
     assert not found.liquidations
 
 

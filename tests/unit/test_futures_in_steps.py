@@ -151,7 +151,7 @@ def test_a_crash_is_reduced_by_the_step_and_liquidates_the_held_book() -> None:
     found = book_of(run([100.0, 100, 92, 85, 78, 72, 66, 60], policy))
     assert not found.agent_book.liquidations
     assert found.held_book.liquidations
-    assert found.agent_book.bars_above_leverage(40_000) == 0, "what a limit demands is filled in the bar that breaks it"
+    assert found.agent_book.bars_above_limit == 0, "what a limit demands is filled in the bar that breaks it"
 
 
 def test_a_hedge_is_opened_closed_and_recorded() -> None:

@@ -104,7 +104,7 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     assert len(found.futures_weights) > 5
     shorts = [one for one in found.futures.agent_book.fills if one.size_raw < 0]
     assert len(shorts) > 3
-    assert found.futures.agent_book.bars_above_leverage(40_000) == 0
+    assert found.futures.agent_book.bars_above_limit == 0
     first = found.futures_weights[0][0]
     assert found.futures.agent_book.fills[0].size_raw > 0
     assert first > 0, "until the first answer the config's own weights hold, as live"

@@ -4,11 +4,21 @@ the backtest of an edit, and kept reports.
 
 from __future__ import annotations
 
-from typing import NotRequired
+from math import isnan
+from typing import Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import Address, DecimalText, StartDate, StartTime, TotalReturn
+from agent.app.documents import (
+    Address,
+    ConvertedBy,
+    DecimalText,
+    FromAttributes,
+    StartDate,
+    StartTime,
+    TotalReturn,
+)
+from agent.units import decimal_text
 
 
 class SettingsResultDocument(TotalReturn, TypedDict):
@@ -162,15 +172,31 @@ class FuturesWhatIfDocument(TypedDict):
     net_exposure: dict[str, str]
 
 
+QuoteCoins = Annotated[
+    str, ConvertedBy(lambda amount_raw, quote: decimal_text(amount_raw, quote.decimals))
+]
+"""Whole coins of a venue's quote currency, from base units."""
+Ratio = Annotated[str, ConvertedBy(lambda ratio, _: f"{ratio:.6f}")]
+RatioOrNull = Annotated[
+    str | None, ConvertedBy(lambda ratio, _: None if isnan(ratio) else f"{ratio:.6f}")
+]
+"""Null for NaN."""
+CountByReason = Annotated[
+    dict[str, int], ConvertedBy(lambda reasons_and_counts, _: dict(reasons_and_counts))
+]
+ChainTime = Annotated[int, FromAttributes("time_s")]
+Size = Annotated[QuoteCoins, FromAttributes("size_raw")]
+
+
 class FuturesFiguresDocument(TypedDict):
     """Annual growth, volatility, Sharpe ratio and maximum drawdown of a futures book; null if
     unknown.
     """
 
-    cagr: str | None
-    volatility: str | None
-    sharpe: str | None
-    max_drawdown: str | None
+    cagr: RatioOrNull
+    volatility: RatioOrNull
+    sharpe: RatioOrNull
+    max_drawdown: RatioOrNull
 
 
 class FuturesProfitDocument(TypedDict):
@@ -178,33 +204,33 @@ class FuturesProfitDocument(TypedDict):
     penalties + insured.
     """
 
-    total: str
-    price: str
-    slippage: str
-    funding: str
-    fees: str
-    penalties: str
-    insured: str
+    total: Annotated[QuoteCoins, FromAttributes("total_raw")]
+    price: Annotated[QuoteCoins, FromAttributes("price_gain_raw")]
+    slippage: Annotated[QuoteCoins, FromAttributes("slippage_raw")]
+    funding: Annotated[QuoteCoins, FromAttributes("funding_raw")]
+    fees: Annotated[QuoteCoins, FromAttributes("fees_raw")]
+    penalties: Annotated[QuoteCoins, FromAttributes("penalties_raw")]
+    insured: Annotated[QuoteCoins, FromAttributes("insured_raw")]
 
 
 class SimulatedFillDocument(TypedDict):
     """A filled order; a negative size is a sale."""
 
-    time: int
+    time: ChainTime
     symbol: str
-    size: str
-    notional: str
-    fee: str
+    size: Size
+    notional: Annotated[QuoteCoins, FromAttributes("notional_raw")]
+    fee: Annotated[QuoteCoins, FromAttributes("fee_raw")]
     trigger: str
 
 
 class LiquidationDocument(TypedDict):
     """A liquidation by the venue: size closed and penalty."""
 
-    time: int
+    time: ChainTime
     symbol: str
-    size: str
-    penalty: str
+    size: Size
+    penalty: Annotated[QuoteCoins, FromAttributes("penalty_raw")]
 
 
 class FuturesBookDocument(TypedDict):
@@ -214,18 +240,18 @@ class FuturesBookDocument(TypedDict):
     `unfilled` counts orders, `refused` plans, both by reason.
     """
 
-    final_value: str
+    final_value: Annotated[QuoteCoins, FromAttributes("final_value_raw")]
     profit: FuturesProfitDocument
     figures: FuturesFiguresDocument
-    max_leverage: str | None
+    max_leverage: Annotated[Ratio | None, FromAttributes("highest_leverage")]
     bars_above_limit: int
     longest_above_limit: int
-    deposited: str
+    deposited: Annotated[QuoteCoins, FromAttributes("deposited_raw")]
     sizes: dict[str, str]
     fills: list[SimulatedFillDocument]
     liquidations: list[LiquidationDocument]
-    unfilled: dict[str, int]
-    refused: dict[str, int]
+    unfilled: Annotated[CountByReason, FromAttributes("unfilled_counts")]
+    refused: Annotated[CountByReason, FromAttributes("refusal_counts")]
 
 
 class SimulatedHedgeDocument(TypedDict):
@@ -235,12 +261,12 @@ class SimulatedHedgeDocument(TypedDict):
     """
 
     symbol: str
-    size: str
-    opened: int
-    closed: int | None
-    profit: str | None
-    reason: str
-    end: str
+    size: Annotated[QuoteCoins, FromAttributes("initial_size_raw")]
+    opened: Annotated[int, FromAttributes("opened_s")]
+    closed: Annotated[int | None, FromAttributes("closed_s")]
+    profit: Annotated[QuoteCoins | None, FromAttributes("profit_raw")]
+    reason: Annotated[str, FromAttributes("open_reason")]
+    end: Annotated[str, FromAttributes("close_reason")]
 
 
 # "from" is a keyword, so the declaration is a call.
@@ -284,10 +310,10 @@ class StressedFuturesDocument(TypedDict):
     negative.
     """
 
-    mean_loss: str
-    worst_loss: str
-    liquidated_paths: int
-    longest_above_limit: int
+    mean_loss: Ratio
+    worst_loss: Ratio
+    liquidated_paths: Annotated[int, FromAttributes("liquidated_path_count")]
+    longest_above_limit: Annotated[int, FromAttributes("longest_above_limit_bars")]
 
 
 class FuturesStressCaseDocument(TypedDict):
@@ -295,10 +321,10 @@ class FuturesStressCaseDocument(TypedDict):
     initial positions (`held`).
     """
 
-    name: str
-    paths: int
-    agent: StressedFuturesDocument
-    held: StressedFuturesDocument
+    name: Annotated[str, FromAttributes("scenario")]
+    paths: Annotated[int, FromAttributes("path_count")]
+    agent: Annotated[StressedFuturesDocument, FromAttributes("agent_book")]
+    held: Annotated[StressedFuturesDocument, FromAttributes("held_book")]
 
 
 class FuturesStressDocument(SimulationOrigin, TypedDict):

@@ -6,13 +6,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from agent.app.documents import fill
+from agent.app.documents.research import (
+    FuturesBacktestDocument,
+    FuturesBookDocument,
+    FuturesFiguresDocument,
+    FuturesStressCaseDocument,
+    FuturesStressDocument,
+    SimulatedHedgeDocument,
+)
 from agent.app.research.backtests import MarketOptions, PortfolioOptions, require_priced_gas
 from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable
@@ -29,15 +38,14 @@ from agent.backtest.futures.simulate import (
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy, with_simulated_markets
 from agent.backtest.futures_alone import setup_of_settings, simulate_book
 from agent.backtest.jumps import with_suspect_note
+from agent.backtest.report.series import PerformanceMetrics, growth_series_of_units, performance
 from agent.backtest.report.series import backtest_document as portfolio_document
-from agent.backtest.report.series import growth_series_of_units, performance
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import MAX_AGE_BARS, BacktestSpec
 from agent.backtest.simulate import Progress, library_versions, simulate
 from agent.backtest.stress.futures import (
     FuturesSeverity,
     FuturesStressSpec,
-    StressedBook,
     run_futures_stress,
 )
 from agent.backtest.stress.futures import Progress as StressProgress
@@ -48,15 +56,6 @@ from agent.config.tables.futures import EMERGENCY_COOLDOWN_S
 from agent.errors import ConfigError
 from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
 from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_with_unit_bps
-
-if TYPE_CHECKING:
-    from agent.app.documents.research import (
-        FuturesBacktestDocument,
-        FuturesBookDocument,
-        FuturesFiguresDocument,
-        FuturesStressDocument,
-        StressedFuturesDocument,
-    )
 
 INITIAL_PPM = 100_000
 MAINTENANCE_PPM = 62_500
@@ -412,18 +411,7 @@ def _futures_document(futures_result: FuturesResult) -> FuturesBacktestDocument:
         ),
         "agent": _book_document(futures_result, futures_result.agent_book),
         "held": _book_document(futures_result, futures_result.held_book),
-        "hedges": [
-            {
-                "symbol": hedge.symbol,
-                "size": _coin_text(hedge.initial_size_raw),
-                "opened": hedge.opened_s,
-                "closed": hedge.closed_s,
-                "profit": None if hedge.profit_raw is None else _coin_text(hedge.profit_raw),
-                "reason": hedge.open_reason,
-                "end": hedge.close_reason,
-            }
-            for hedge in futures_result.hedges
-        ],
+        "hedges": [fill(SimulatedHedgeDocument, hedge, QUOTE) for hedge in futures_result.hedges],
         "notes": list(futures_result.notes),
         "config_hash": futures_result.config_hash,
         "data_hash": futures_result.data_hash,
@@ -433,67 +421,22 @@ def _futures_document(futures_result: FuturesResult) -> FuturesBacktestDocument:
 
 
 def _book_document(futures_result: FuturesResult, book: BookResult) -> FuturesBookDocument:
-    leverage_limit_bps = futures_result.settings.policy.limits.max_leverage_bps
-    profit = book.profit
-    highest_leverage = float(book.leverage.max())
-    return {
-        "final_value": _coin_text(book.final_value_raw),
-        "profit": {
-            "total": _coin_text(profit.total_raw),
-            "price": _coin_text(profit.price_gain_raw),
-            "slippage": _coin_text(profit.slippage_raw),
-            "funding": _coin_text(profit.funding_raw),
-            "fees": _coin_text(profit.fees_raw),
-            "penalties": _coin_text(profit.penalties_raw),
-            "insured": _coin_text(profit.insured_raw),
-        },
-        "figures": _figures_document(futures_result.times_s, book),
-        "max_leverage": None if math.isinf(highest_leverage) else _multiple_text(highest_leverage),
-        "bars_above_limit": book.bars_above_leverage(leverage_limit_bps),
-        "longest_above_limit": book.longest_above_leverage(leverage_limit_bps),
-        "deposited": _coin_text(book.deposited_raw),
-        "sizes": {symbol: _coin_text(size_raw) for symbol, size_raw in book.sizes},
-        "fills": [
-            {
-                "time": futures_fill.time_s,
-                "symbol": futures_fill.symbol,
-                "size": _coin_text(futures_fill.size_raw),
-                "notional": _coin_text(abs(futures_fill.quote_raw)),
-                "fee": _coin_text(futures_fill.fee_raw),
-                "trigger": futures_fill.trigger,
-            }
-            for futures_fill in book.fills
-        ],
-        "liquidations": [
-            {
-                "time": liquidation.time_s,
-                "symbol": liquidation.symbol,
-                "size": _coin_text(liquidation.size_raw),
-                "penalty": _coin_text(liquidation.penalty_raw),
-            }
-            for liquidation in book.liquidations
-        ],
-        "unfilled": dict(book.unfilled_counts),
-        "refused": dict(book.refusal_counts),
-    }
+    return fill(
+        FuturesBookDocument,
+        book,
+        QUOTE,
+        figures=fill(FuturesFiguresDocument, _book_performance(futures_result.times_s, book)),
+        sizes={symbol: _coin_text(size_raw) for symbol, size_raw in book.sizes},
+    )
 
 
-def _figures_document(times_s: Sequence[int], book: BookResult) -> FuturesFiguresDocument:
-    """Return the figures of a book; only the drawdown for a book that lost its whole value."""
+def _book_performance(times_s: Sequence[int], book: BookResult) -> PerformanceMetrics:
+    """Return the metrics of a book; only the drawdown for a book that lost its whole value."""
     if book.equity.min() <= 0:
-        return {"cagr": None, "volatility": None, "sharpe": None, "max_drawdown": "-1.000000"}
+        return PerformanceMetrics(math.nan, math.nan, math.nan, -1.0)
     growth = book.equity / book.equity[0]
     metrics, _ = performance(growth_series_of_units(np.asarray(times_s), growth, growth))
-    figure_texts = {
-        metric_name: None if math.isnan(metric_value) else f"{metric_value:.6f}"
-        for metric_name, metric_value in asdict(metrics).items()
-    }
-    return {
-        "cagr": figure_texts["cagr"],
-        "volatility": figure_texts["volatility"],
-        "sharpe": figure_texts["sharpe"],
-        "max_drawdown": figure_texts["max_drawdown"],
-    }
+    return metrics
 
 
 DEFAULT_BARS = 240
@@ -542,28 +485,11 @@ def stress_futures(
         "bars": spec.path_bars,
         "start_value": _coin_text(settings.collateral_raw + settings.reserve_raw),
         "max_leverage": _multiple_text(settings.policy.limits.max_leverage_bps / BPS),
-        "cases": [
-            {
-                "name": case.scenario.value,
-                "paths": case.path_count,
-                "agent": _stressed_document(case.agent_book),
-                "held": _stressed_document(case.held_book),
-            }
-            for case in cases
-        ],
+        "cases": [fill(FuturesStressCaseDocument, case) for case in cases],
         "config_hash": sha256(repr(hashed_settings).encode()).hexdigest(),
         "data_hash": spec.table.digest,
         "seed": settings.seed,
         "versions": dict(library_versions()),
-    }
-
-
-def _stressed_document(book: StressedBook) -> StressedFuturesDocument:
-    return {
-        "mean_loss": f"{book.mean_loss:.6f}",
-        "worst_loss": f"{book.worst_loss:.6f}",
-        "liquidated_paths": book.liquidated_path_count,
-        "longest_above_limit": book.longest_above_limit_bars,
     }
 
 

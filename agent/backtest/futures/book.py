@@ -167,6 +167,11 @@ class BookFill:
     fee_raw: int
     trigger: str
 
+    @property
+    def notional_raw(self) -> int:
+        """Quote exchanged, without its sign."""
+        return abs(self.quote_raw)
+
 
 @dataclass(frozen=True, slots=True)
 class Liquidation:

@@ -5,6 +5,7 @@ orders due, plan.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,9 +56,9 @@ class BookResult:
     """One book over the bars. `equity` is its value, reserve included, in whole coins, `leverage`
     its gross notional divided by account value, `utilisation` its initial margin divided by account
     value (both infinite for positions in an account without value), `funding_paid` the funding paid
-    so far, in whole coins; all after the fills of each bar. `sizes` are by symbol;
-    `unfilled_counts` counts the orders that were not filled, and `refusal_counts` the refused
-    plans, by reason.
+    so far, in whole coins; all after the fills of each bar. `max_leverage` is the limit. `sizes` are
+    by symbol; `unfilled_counts` counts the orders that were not filled, and `refusal_counts` the
+    refused plans, by reason.
     """
 
     final_value_raw: int
@@ -66,6 +67,7 @@ class BookResult:
     leverage: Floats
     utilisation: Floats
     funding_paid: Floats
+    max_leverage: float
     deposited_raw: int
     sizes: tuple[tuple[str, int], ...]
     fills: tuple[BookFill, ...]
@@ -73,14 +75,22 @@ class BookResult:
     unfilled_counts: tuple[tuple[str, int], ...]
     refusal_counts: tuple[tuple[str, int], ...]
 
-    def bars_above_leverage(self, limit_bps: int) -> int:
-        """Return the number of bars that end above a leverage."""
-        return int((self.leverage > limit_bps / BPS).sum())
+    @property
+    def highest_leverage(self) -> float | None:
+        """Highest leverage; None if the account value reached zero with open positions."""
+        highest_leverage = float(self.leverage.max())
+        return None if math.isinf(highest_leverage) else highest_leverage
 
-    def longest_above_leverage(self, limit_bps: int) -> int:
-        """Return the largest number of consecutive bars that end above a leverage."""
+    @property
+    def bars_above_limit(self) -> int:
+        """Number of bars that end above the limit."""
+        return int((self.leverage > self.max_leverage).sum())
+
+    @property
+    def longest_above_limit(self) -> int:
+        """Largest number of consecutive bars that end above the limit."""
         longest_streak = streak = 0
-        for is_above in (self.leverage > limit_bps / BPS).tolist():
+        for is_above in (self.leverage > self.max_leverage).tolist():
             streak = streak + 1 if is_above else 0
             longest_streak = max(longest_streak, streak)
         return longest_streak
@@ -135,7 +145,7 @@ def held_book(
             if plan.orders:
                 pending_plan = plan
                 due_bar = bar + 1 + settings.latency_bars
-    return book_result(book, figures, sorted(refusal_counts.items()))
+    return book_result(book, settings, figures, sorted(refusal_counts.items()))
 
 
 def policies_by_bar(
@@ -260,7 +270,10 @@ def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
 
 
 def book_result(
-    book: FuturesBook, figures: Floats, refusal_counts: Sequence[tuple[str, int]]
+    book: FuturesBook,
+    settings: FuturesSettings,
+    figures: Floats,
+    refusal_counts: Sequence[tuple[str, int]],
 ) -> BookResult:
     """Return a book's result: its figures over the bars, and refused plans by reason."""
     equity, leverage, utilisation, funding = figures
@@ -271,6 +284,7 @@ def book_result(
         leverage,
         utilisation,
         funding,
+        settings.policy.limits.max_leverage_bps / BPS,
         book.deposited_raw,
         tuple(
             (book.account.market(position.market).symbol, position.size_raw)

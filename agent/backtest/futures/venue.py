@@ -241,7 +241,7 @@ class SimulatedVenue:
 
     def result(self, refusal_counts: Sequence[tuple[str, int]]) -> BookResult:
         """Return the book over all bars. `refusal_counts` has refused plans by reason."""
-        return book_result(self.book, self._figures, refusal_counts)
+        return book_result(self.book, self.setup.settings, self._figures, refusal_counts)
 
     def hedges(self) -> tuple[HedgeRecord, ...]:
         """Return the hedges of the simulation."""

@@ -127,7 +127,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
             agent_book.leverage,
             held_book.leverage,
             MULTIPLE_FORMAT,
-            limits.max_leverage_bps / BPS,
+            agent_book.max_leverage,
         ),
         chart(
             "Margin in use",
@@ -185,13 +185,12 @@ def _profit_table(futures_result: FuturesResult) -> ReportTable:
         ),
         ("final value", *(_money(book.final_value_raw) for book in books)),
     ]
-    limit_bps = futures_result.settings.policy.limits.max_leverage_bps
     profit_rows += [
         (
             "bars above the leverage limit",
-            *(str(book.bars_above_leverage(limit_bps)) for book in books),
+            *(str(book.bars_above_limit) for book in books),
         ),
-        ("consecutive", *(str(book.longest_above_leverage(limit_bps)) for book in books)),
+        ("consecutive", *(str(book.longest_above_limit) for book in books)),
         ("orders filled", *(str(len(book.fills)) for book in books)),
         ("liquidations", *(str(len(book.liquidations)) for book in books)),
     ]
@@ -201,14 +200,13 @@ def _profit_table(futures_result: FuturesResult) -> ReportTable:
 def _summary(futures_result: FuturesResult) -> str:
     agent_book = futures_result.agent_book
     held_book = futures_result.held_book
-    leverage_limit = futures_result.settings.policy.limits.max_leverage_bps / BPS
     total_return = agent_book.final_value_raw / futures_result.start_value_raw - 1
     return (
         f"The futures book ends at {_money(agent_book.final_value_raw)} {QUOTE.symbol}"
         f" ({format_percent(total_return, signed=True)}); held without the agent, at"
         f" {_money(held_book.final_value_raw)}. The agent's book is"
-        f" above its limit of {leverage_limit:g}x for at most"
-        f" {pluralize(agent_book.longest_above_leverage(futures_result.settings.policy.limits.max_leverage_bps), 'bar')}"
+        f" above its limit of {agent_book.max_leverage:g}x for at most"
+        f" {pluralize(agent_book.longest_above_limit, 'bar')}"
         f" in a row, and liquidated {pluralize(len(agent_book.liquidations), 'time')};"
         f" {_held_liquidations_text(held_book)}."
     )

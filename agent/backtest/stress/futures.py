@@ -314,13 +314,10 @@ def _with_funding(
 def _stressed_book(
     books_with_start: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec
 ) -> StressedBook:
-    limit_bps = spec.settings.policy.limits.max_leverage_bps
     losses = [1 - book.final_value_raw / start_raw for start_raw, book in books_with_start]
     return StressedBook(
         mean_loss=sum(losses) / len(losses),
         worst_loss=max(losses),
         liquidated_path_count=sum(bool(book.liquidations) for _, book in books_with_start),
-        longest_above_limit_bars=max(
-            book.longest_above_leverage(limit_bps) for _, book in books_with_start
-        ),
+        longest_above_limit_bars=max(book.longest_above_limit for _, book in books_with_start),
     )
