@@ -19,9 +19,7 @@ from agent.backtest.futures.simulate import (
     QUOTE,
     FuturesResult,
     held_book,
-    path_digest,
     policies_by_bar,
-    settings_digest,
 )
 from agent.backtest.futures.venue import FuturesSetup, SimulatedVenue
 from agent.backtest.loss.backtests import backtest_loss
@@ -653,26 +651,23 @@ class SimulationRun:
         if (venue := self.world.venue) is None:
             return None
         path = venue.path
-        futures_settings = venue.setup.settings
+        settings = venue.setup.settings
         symbol_by_market = venue.symbol_by_market
         weights_by_bar = [
             (bar, {symbol_by_market[market]: weight for market, weight in weights})
             for bar, weights in self._futures_weights
         ]
-        policies = policies_by_bar(futures_settings.policy, weights_by_bar, range(path.bar_count))
+        policies = policies_by_bar(settings.policy, weights_by_bar, range(path.bar_count))
         spot_values = [
             Fraction(str(spot_value)) * QUOTE.unit
             for spot_value in (paths.equity - venue.account_values()).tolist()
         ]
         return FuturesResult(
-            path.symbols,
-            path.times_s,
-            futures_settings.collateral_raw + futures_settings.reserve_raw,
+            path,
+            settings,
+            settings.digest(policies),
             venue.result(sorted(self._futures_refusal_counts.items())),
-            held_book(path, futures_settings, spot_values, policies),
-            futures_settings,
-            settings_digest(futures_settings, policies),
-            path_digest(path),
+            held_book(path, settings, spot_values, policies),
             venue.hedges(),
             venue.setup.notes,
         )
@@ -726,7 +721,7 @@ def spec_digest(
         ),
     ]
     if futures is not None:
-        hashed_texts += [settings_digest(futures.settings), codec.dumps(futures.policy)]
+        hashed_texts += [futures.settings.digest(), codec.dumps(futures.policy)]
     return sha256("\n".join(hashed_texts).encode()).hexdigest()
 
 

@@ -153,7 +153,7 @@ def test_a_missing_price_plans_and_fills_nothing_until_it_returns() -> None:
 def test_a_book_without_size_earns_nothing() -> None:
     flat = replace(SETTINGS, policy=replace(SETTINGS.policy, targets=(), leverage_bps=0))
     found = simulate_book(random_path(1), flat)
-    assert found.agent_book.final_value_raw == found.held_book.final_value_raw == found.start_value_raw
+    assert found.agent_book.final_value_raw == found.held_book.final_value_raw == found.settings.start_value_raw
     assert (found.agent_book.fills, found.agent_book.profit.total_raw) == ((), 0)
 
 
@@ -161,7 +161,7 @@ seeds = st.integers(0, 10**6)
 
 
 def both(found: FuturesResult) -> Sequence[tuple[int, int]]:
-    return [(one.final_value_raw - found.start_value_raw, one.profit.total_raw) for one in (found.agent_book, found.held_book)]
+    return [(one.final_value_raw - found.settings.start_value_raw, one.profit.total_raw) for one in (found.agent_book, found.held_book)]
 
 
 any_book = (st.integers(10_000, 60_000), st.sampled_from([0.01, 0.05, 0.15]), st.integers(0, 2), st.integers(0, 5_000))
@@ -243,6 +243,6 @@ def past_alone(seed: int, cut: int) -> None:
 def test_the_same_settings_give_the_same_result_and_hashes() -> None:
     first, second = (simulate_book(random_path(7), SETTINGS) for _ in range(2))
     assert first.agent_book.fills == second.agent_book.fills
-    assert (first.config_hash, first.data_hash) == (second.config_hash, second.data_hash)
-    assert simulate_book(random_path(8), SETTINGS).data_hash != first.data_hash
+    assert (first.config_hash, first.path.digest) == (second.config_hash, second.path.digest)
+    assert simulate_book(random_path(8), SETTINGS).path.digest != first.path.digest
     assert simulate_book(random_path(7), long_btc()).config_hash != first.config_hash

@@ -33,7 +33,6 @@ from agent.backtest.futures.simulate import (
     BookResult,
     FuturesResult,
     FuturesSettings,
-    settings_digest,
 )
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy, with_simulated_markets
 from agent.backtest.futures_alone import setup_of_settings, simulate_book
@@ -402,10 +401,10 @@ def backtest_document(result: SimulationResult | FuturesResult) -> dict[str, Any
 
 def _futures_document(futures_result: FuturesResult) -> FuturesBacktestDocument:
     return {
-        "from": futures_result.times_s[0],
-        "until": futures_result.times_s[-1],
-        "bars": len(futures_result.times_s),
-        "start_value": _coin_text(futures_result.start_value_raw),
+        "from": futures_result.path.times_s[0],
+        "until": futures_result.path.times_s[-1],
+        "bars": futures_result.path.bar_count,
+        "start_value": _coin_text(futures_result.settings.start_value_raw),
         "max_leverage": _multiple_text(
             futures_result.settings.policy.limits.max_leverage_bps / BPS
         ),
@@ -414,7 +413,7 @@ def _futures_document(futures_result: FuturesResult) -> FuturesBacktestDocument:
         "hedges": [fill(SimulatedHedgeDocument, hedge, QUOTE) for hedge in futures_result.hedges],
         "notes": list(futures_result.notes),
         "config_hash": futures_result.config_hash,
-        "data_hash": futures_result.data_hash,
+        "data_hash": futures_result.path.digest,
         "seed": futures_result.settings.seed,
         "versions": dict(library_versions()),
     }
@@ -425,7 +424,7 @@ def _book_document(futures_result: FuturesResult, book: BookResult) -> FuturesBo
         FuturesBookDocument,
         book,
         QUOTE,
-        figures=fill(FuturesFiguresDocument, _book_performance(futures_result.times_s, book)),
+        figures=fill(FuturesFiguresDocument, _book_performance(futures_result.path.times_s, book)),
         sizes={symbol: _coin_text(size_raw) for symbol, size_raw in book.sizes},
     )
 
@@ -475,7 +474,7 @@ def stress_futures(
     cases = run_futures_stress(spec, progress)
     settings = spec.settings
     hashed_settings = (
-        settings_digest(settings),
+        settings.digest(),
         repr(spec.severity),
         spec.path_bars,
         spec.path_count,
@@ -483,7 +482,7 @@ def stress_futures(
     )
     return {
         "bars": spec.path_bars,
-        "start_value": _coin_text(settings.collateral_raw + settings.reserve_raw),
+        "start_value": _coin_text(settings.start_value_raw),
         "max_leverage": _multiple_text(settings.policy.limits.max_leverage_bps / BPS),
         "cases": [fill(FuturesStressCaseDocument, case) for case in cases],
         "config_hash": sha256(repr(hashed_settings).encode()).hexdigest(),

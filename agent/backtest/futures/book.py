@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from hashlib import sha256
 
 import numpy as np
 
@@ -56,6 +57,18 @@ class FuturesPath:
     def bar_count(self) -> int:
         """Number of bars."""
         return len(self.times_s)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of prices, funding and pauses."""
+        header = (self.symbols, self.times_s, self.index_times_s, sorted(self.paused_bars))
+        prices = [[str(price) for price in row] for row in (*self.index_prices, *self.mark_prices)]
+        payment_rows = [
+            (bar, payment.column, str(payment.rate), payment.price_bar)
+            for bar, payments in enumerate(self.payments)
+            for payment in payments
+        ]
+        return sha256(repr((header, prices, payment_rows)).encode()).hexdigest()
 
 
 def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -> FuturesPath:

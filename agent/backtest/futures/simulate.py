@@ -50,6 +50,21 @@ class FuturesSettings:
     latency_bars: int
     seed: int
 
+    @property
+    def start_value_raw(self) -> int:
+        """Value of the book before its first bar."""
+        return self.collateral_raw + self.reserve_raw
+
+    def digest(self, policies: Sequence[FuturesPolicy] = ()) -> str:
+        """Return the SHA-256 of the settings and of the targets by bar, without the seed."""
+        hashed_texts = (
+            codec.dumps(self.policy),
+            codec.dumps(self.venue),
+            f"{self.collateral_raw} {self.reserve_raw} {self.latency_bars}",
+            *map(codec.dumps, policies),
+        )
+        return sha256("\n".join(hashed_texts).encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class BookResult:
@@ -102,14 +117,11 @@ class FuturesResult:
     `notes` are on the data.
     """
 
-    symbols: tuple[str, ...]
-    times_s: tuple[int, ...]
-    start_value_raw: int
-    agent_book: BookResult
-    held_book: BookResult
+    path: FuturesPath
     settings: FuturesSettings
     config_hash: str
-    data_hash: str
+    agent_book: BookResult
+    held_book: BookResult
     hedges: tuple[HedgeRecord, ...]
     notes: tuple[str, ...]
 
@@ -216,29 +228,6 @@ def markets_at(
             zip(path.symbols, markets_and_assets, strict=True)
         )
     )
-
-
-def settings_digest(settings: FuturesSettings, policies: Sequence[FuturesPolicy] = ()) -> str:
-    """Return the SHA-256 of the settings and of the targets by bar, without the seed."""
-    hashed_texts = (
-        codec.dumps(settings.policy),
-        codec.dumps(settings.venue),
-        f"{settings.collateral_raw} {settings.reserve_raw} {settings.latency_bars}",
-        *map(codec.dumps, policies),
-    )
-    return sha256("\n".join(hashed_texts).encode()).hexdigest()
-
-
-def path_digest(path: FuturesPath) -> str:
-    """Return the SHA-256 of prices, funding and pauses."""
-    path_header = (path.symbols, path.times_s, path.index_times_s, sorted(path.paused_bars))
-    prices = [[str(price) for price in row] for row in (*path.index_prices, *path.mark_prices)]
-    payment_rows = [
-        (bar, payment.column, str(payment.rate), payment.price_bar)
-        for bar, payments in enumerate(path.payments)
-        for payment in payments
-    ]
-    return sha256(repr((path_header, prices, payment_rows)).encode()).hexdigest()
 
 
 def initial_book(

@@ -40,10 +40,10 @@ def futures_page(futures_result: FuturesResult) -> ReportPage:
     """Return the page of a futures book alone."""
     agent_book = futures_result.agent_book
     held_book = futures_result.held_book
-    symbol_names = " and ".join(short_name(symbol) for symbol in futures_result.symbols)
+    symbol_names = " and ".join(short_name(symbol) for symbol in futures_result.path.symbols)
     return ReportPage(
         title=f"Futures on {symbol_names}",
-        subtitle=f"Backtest, {format_date_range(futures_result.times_s[0], futures_result.times_s[-1])}",
+        subtitle=f"Backtest, {format_date_range(futures_result.path.times_s[0], futures_result.path.times_s[-1])}",
         facts=(
             ReportFact(
                 "Final value",
@@ -61,7 +61,7 @@ def futures_page(futures_result: FuturesResult) -> ReportPage:
         summary=(_summary(futures_result),),
         provenance_facts=(
             ReportFact("config", futures_result.config_hash),
-            ReportFact("data", futures_result.data_hash),
+            ReportFact("data", futures_result.path.digest),
             ReportFact("seed", str(futures_result.settings.seed)),
             *(ReportFact(name, version) for name, version in library_versions()),
         ),
@@ -79,7 +79,7 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
         for series in (book.equity, book.leverage, book.utilisation, book.funding_paid)
     ]
     chart_rows = downsample_indices(chart_columns)
-    times_ms = to_milliseconds(np.asarray(futures_result.times_s, dtype=np.int64), chart_rows)
+    times_ms = to_milliseconds(np.asarray(futures_result.path.times_s, dtype=np.int64), chart_rows)
 
     def chart(
         title: str, agent_series: Floats, held_series: Floats, number_format: str, limit: float = 0
@@ -171,7 +171,7 @@ def _hedge_table(futures_result: FuturesResult) -> ReportTable:
 def _profit_table(futures_result: FuturesResult) -> ReportTable:
     books = (futures_result.agent_book, futures_result.held_book)
     profit_rows: list[tuple[str, ...]] = [
-        ("start value", *(_money(futures_result.start_value_raw) for _ in books)),
+        ("start value", *(_money(futures_result.settings.start_value_raw) for _ in books)),
         *(
             (label, *(_money(sign * getattr(book.profit, f"{profit_part}_raw")) for book in books))
             for label, profit_part, sign in (
@@ -200,7 +200,7 @@ def _profit_table(futures_result: FuturesResult) -> ReportTable:
 def _summary(futures_result: FuturesResult) -> str:
     agent_book = futures_result.agent_book
     held_book = futures_result.held_book
-    total_return = agent_book.final_value_raw / futures_result.start_value_raw - 1
+    total_return = agent_book.final_value_raw / futures_result.settings.start_value_raw - 1
     return (
         f"The futures book ends at {_money(agent_book.final_value_raw)} {QUOTE.symbol}"
         f" ({format_percent(total_return, signed=True)}); held without the agent, at"

@@ -151,25 +151,20 @@ def run_futures_stress(
             paths = [
                 stressed_path(path, spec.settings, scenario, spec.severity) for path in calm_paths
             ]
-        path_results = []
+        futures_results = []
         for path_number, path in enumerate(paths, 1):
-            path_results.append(simulate_book(path, spec.settings))
+            futures_results.append(simulate_book(path, spec.settings))
             if progress is not None:
                 progress(scenario.value, path_number, len(paths))
-        stressed_books = [
-            _stressed_book(
-                [
-                    (futures_result.start_value_raw, book)
-                    for futures_result, book in zip(path_results, book_results, strict=True)
-                ],
-                spec,
+        start_value_raw = spec.settings.start_value_raw
+        scenarios.append(
+            StressedScenario(
+                scenario,
+                len(paths),
+                _stressed_book([result.agent_book for result in futures_results], start_value_raw),
+                _stressed_book([result.held_book for result in futures_results], start_value_raw),
             )
-            for book_results in (
-                [path_result.agent_book for path_result in path_results],
-                [path_result.held_book for path_result in path_results],
-            )
-        ]
-        scenarios.append(StressedScenario(scenario, len(paths), *stressed_books))
+        )
     return tuple(scenarios)
 
 
@@ -311,13 +306,11 @@ def _with_funding(
     return replace(path, payments=tuple(payments), daily_rates=tuple(daily_rates))
 
 
-def _stressed_book(
-    books_with_start: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec
-) -> StressedBook:
-    losses = [1 - book.final_value_raw / start_raw for start_raw, book in books_with_start]
+def _stressed_book(books: Sequence[BookResult], start_value_raw: int) -> StressedBook:
+    losses = [1 - book.final_value_raw / start_value_raw for book in books]
     return StressedBook(
         mean_loss=sum(losses) / len(losses),
         worst_loss=max(losses),
-        liquidated_path_count=sum(bool(book.liquidations) for _, book in books_with_start),
-        longest_above_limit_bars=max(book.longest_above_limit for _, book in books_with_start),
+        liquidated_path_count=sum(bool(book.liquidations) for book in books),
+        longest_above_limit_bars=max(book.longest_above_limit for book in books),
     )
