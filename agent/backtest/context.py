@@ -18,7 +18,7 @@ from functools import partial
 from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.backtest import router
 from agent.backtest.data import PriceTable
-from agent.backtest.futures.venue import CLEARING_HOUSE, VAULT, VenueEffects
+from agent.backtest.futures.venue import CLEARING_HOUSE, CONTRACTS, VAULT, VenueEffects
 from agent.backtest.result import SimulatedTaxRuns
 from agent.backtest.router import (
     FAILED_SWAP_GAS,
@@ -81,6 +81,7 @@ from agent.store.database import MemoryDatabase
 from agent.store.journal import IntentStore
 from agent.store.prices import PriceStore
 from agent.venues.composer import RouterComposer
+from agent.venues.perpetual_protocol import decode_venue_call
 
 OPERATORS = ("simulated",)
 
@@ -290,7 +291,7 @@ class SimulatedChain:
     def _effects_of(self, tx: UnsignedTx) -> TransactionEffects | VenueEffects:
         world = self._world
         wallet = world.wallet
-        if world.venue is not None and (call := world.venue.decode_call(tx)) is not None:
+        if world.venue is not None and (call := decode_venue_call(tx, CONTRACTS)) is not None:
             return world.venue.effects_of_call(call, wallet.balances, world.now_s())
         return router.execute_transaction(
             tx, wallet.balances, wallet.allowances, world.pools, world.now_s()

@@ -41,6 +41,7 @@ from agent.ports import EvidenceSource, Reader, Simulation, TransactionStatus
 from agent.reference import reference_prices
 from agent.store.store import PaperStore
 from agent.units import BPS, floor_int
+from agent.venues.perpetual_protocol import decode_venue_call
 
 MAX_RECEIPTS = 16
 MAX_BLOCKS = 256
@@ -336,7 +337,10 @@ class PaperChain:
         self, tx: UnsignedTx, wallet: PaperWallet, pools: Mapping[str, Pool], head: Head
     ) -> TransactionEffects | PaperVenueEffects:
         balances_raw = {holding.token: holding.raw for holding in wallet.balances}
-        if self._venue is not None and (call := self._venue.call_of(tx)) is not None:
+        if (
+            self._venue is not None
+            and (call := decode_venue_call(tx, self._venue.contracts)) is not None
+        ):
             snapshot = self._newest_snapshot
             real_account = None if snapshot is None else snapshot.layer(FuturesReading).account
             if wallet.margin is None or real_account is None:

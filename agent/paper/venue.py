@@ -30,10 +30,8 @@ from agent.model import (
     Transfer,
     UnsignedTx,
 )
-from agent.signing import calldata
-from agent.signing.calldata import Approve, UndecodableCalldata, selector
+from agent.signing.calldata import Approve, selector
 from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
-from agent.signing.futures import decode as decode_futures
 from agent.venues.perpetual_protocol import (
     REVERT_DESCRIPTIONS,
     PerpetualProtocolAddresses,
@@ -124,20 +122,6 @@ class PaperPerpetualProtocol:
                 for position in real_account.positions
             ),
         )
-
-    def call_of(self, tx: UnsignedTx) -> FuturesCall | Approve | None:
-        """Return the decoded call of a transaction to the venue or of an approval for its vault;
-        None for any other transaction.
-        """
-        try:
-            if tx.to in (self.contracts.clearing_house, self.contracts.vault):
-                return decode_futures(calldata.data_bytes(tx.data))
-            call = calldata.decode(tx.data)
-        except UndecodableCalldata:
-            return None
-        if isinstance(call, Approve) and call.spender == self.contracts.vault:
-            return call
-        return None
 
     def execute(
         self,

@@ -25,10 +25,14 @@ from agent.model import (
     Receipt,
     Snapshot,
     StopOrder,
+    UnsignedTx,
 )
 from agent.ports import TransactionStatus
 from agent.ports.perpetuals import PerpActionDraft
-from agent.signing.calldata import selector
+from agent.signing import calldata
+from agent.signing.calldata import Approve, UndecodableCalldata, selector
+from agent.signing.futures import FuturesCall
+from agent.signing.futures import decode as decode_futures
 
 QUOTE_VALIDITY_S = 365 * 86_400
 """Validity of a quoted order from its index time; long, because a quote is never sent."""
@@ -180,6 +184,21 @@ def encode_delegate(delegate: str, *, is_allowed: bool) -> str:
     return _hex(
         function_selector + abi_encode(["address", "uint8"], [delegate, OPEN_POSITION_DELEGATE])
     )
+
+
+def decode_venue_call(
+    tx: UnsignedTx, contracts: PerpetualProtocolAddresses
+) -> FuturesCall | Approve | None:
+    """Return the decoded call of a transaction to the venue or of an approval for its vault; None
+    for any other transaction.
+    """
+    try:
+        if tx.to in (contracts.clearing_house, contracts.vault):
+            return decode_futures(calldata.data_bytes(tx.data))
+        call = calldata.decode(tx.data)
+    except UndecodableCalldata:
+        return None
+    return call if isinstance(call, Approve) and call.spender == contracts.vault else None
 
 
 def futures_call(

@@ -19,7 +19,7 @@ from agent.margin import account as margin
 from agent.model import Head, PaperMargin, UnsignedTx
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
-from agent.venues.perpetual_protocol import encode_order
+from agent.venues.perpetual_protocol import decode_venue_call, encode_order
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
 from tests.support.perps import WAD, contracts_of, later, read_now, send_data
@@ -59,7 +59,7 @@ def on_paper(perps: LocalPerps, venue: PaperPerpetualProtocol, held: PaperMargin
     wallet = chain.wallet.address
     data = encode_order(asked, contracts_of(perps, wallet), wallet, 2**40)
     tx = UnsignedTx(chain.chain_id, 0, perps.addresses.clearing_house, 0, data, 2_000_000, 10**11, 10**9, None)
-    call = venue.call_of(tx)
+    call = decode_venue_call(tx, venue.contracts)
     assert call is not None
     account = venue.account(read_now(perps, wallet), held, head)
     return venue.execute(tx, call, {}, {}, account, held, head)

@@ -51,14 +51,11 @@ from agent.model import (
     Receipt,
     Snapshot,
     Transfer,
-    UnsignedTx,
     with_part,
 )
 from agent.ports.perpetuals import PerpActionDraft
-from agent.signing import calldata
-from agent.signing.calldata import Approve, UndecodableCalldata
+from agent.signing.calldata import Approve
 from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
-from agent.signing.futures import decode as decode_futures
 from agent.signing.terms import FuturesRules
 from agent.units import Token, Value
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, futures_call
@@ -288,18 +285,6 @@ class SimulatedVenue:
             policy.limits.emergency_slippage_bps,
             policy.limits.index_age_s,
         )
-
-    def decode_call(self, tx: UnsignedTx) -> FuturesCall | Approve | None:
-        """Return the decoded call of a transaction to the venue or of an approval for its vault;
-        None for any other transaction.
-        """
-        try:
-            if tx.to in (CLEARING_HOUSE, VAULT):
-                return decode_futures(calldata.data_bytes(tx.data))
-            call = calldata.decode(tx.data)
-        except UndecodableCalldata:
-            return None
-        return call if isinstance(call, Approve) and call.spender == VAULT else None
 
     def effects_of_call(
         self, call: FuturesCall | Approve, balances: Mapping[str, int], now_s: int
