@@ -113,12 +113,12 @@ def test_settings_around_an_edit_stay_within_a_policy_and_sum_to_a_whole() -> No
     before, after = (
         make_spec({"A": share, "USD": 10_000 - share}, trigger, "USD") for share, trigger in ((4_000, band), (5_000, Every(28 * day_s)))
     )
-    found = {*edit_backtests._neighbours(before, after)}
-    assert {one.targets_bps for one in found} == {(4_000, 6_000), (4_500, 5_500), (5_000, 5_000), (5_500, 4_500)}
-    assert {one.trigger for one in found} == {band, *(Every(days * day_s) for days in (14, 21, 28))}
+    found = edit_backtests._neighbours(before, after)
+    assert {targets_bps for targets_bps, _ in found} == {(4_000, 6_000), (4_500, 5_500), (5_000, 5_000), (5_500, 4_500)}
+    assert {trigger for _, trigger in found} == {band, *(Every(days * day_s) for days in (14, 21, 28))}
     hybrid = HybridTrigger(band, Every(day_s))
     beside = edit_backtests._neighbours(before, make_spec({"A": 4_000, "USD": 6_000}, hybrid, "USD"))
-    widths = {one.trigger.threshold.relative_bps for one in beside if isinstance(one.trigger, HybridTrigger)}
+    widths = {trigger.threshold.relative_bps for _, trigger in beside if isinstance(trigger, HybridTrigger)}
     assert widths == {500, 750, 1_000, 1_500, 2_000}
     assert read_table(sample_files()[0]).bar_count == 365
 

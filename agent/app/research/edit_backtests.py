@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
@@ -348,12 +348,6 @@ def _excess_document(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _NeighbouringSetting:
-    targets_bps: tuple[int, ...]
-    trigger: Trigger
-
-
 def _neighbour_figures(
     present_spec: BacktestSpec, edited_spec: BacktestSpec, table: PriceTable
 ) -> tuple[NeighbouringSettingsDocument | None, list[str]]:
@@ -367,7 +361,7 @@ def _neighbour_figures(
         ),
     )
     simulation_settings = replace(_simulation_settings(spec, table), gas_price_wei=0)
-    neighbours = list(dict.fromkeys(_neighbours(present_spec, edited_spec)))
+    neighbours = _neighbours(present_spec, edited_spec)
     if (
         not is_kernel_supported(spec, simulation_settings)
         or spec.policy.destination not in DESTINATIONS
@@ -385,14 +379,8 @@ def _neighbour_figures(
     costs = simulated_costs(spec, simulation_settings)
     bar_indices = tuple(range(table.bar_count))
     kernel_settings = [
-        KernelSetting(
-            neighbour.targets_bps,
-            neighbour.trigger,
-            spec.policy.destination,
-            costs,
-            spec.policy.cooldown_s,
-        )
-        for neighbour in neighbours
+        KernelSetting(targets_bps, trigger, spec.policy.destination, costs, spec.policy.cooldown_s)
+        for targets_bps, trigger in neighbours
     ]
     sweep_results = sweep(
         kernel_prices,
@@ -440,9 +428,9 @@ def _neighbour_figures(
 
 def _neighbours(
     present_spec: BacktestSpec, edited_spec: BacktestSpec
-) -> Iterator[_NeighbouringSetting]:
-    """Yield the edited settings with wider and narrower triggers, with the present trigger, and
-    with the targets of `_target_mixes`.
+) -> list[tuple[tuple[int, ...], Trigger]]:
+    """Return targets and trigger of the edited settings with wider and narrower triggers, with the
+    present trigger, and with the targets of `_target_mixes`.
     """
     triggers = [
         scaled_trigger
@@ -450,8 +438,7 @@ def _neighbours(
         for scaled_trigger in _scaled_triggers(edited_spec.policy.trigger, factor)
     ]
     triggers += _scaled_triggers(present_spec.policy.trigger, Fraction(1))
-    for targets_bps, trigger in product(_target_mixes(present_spec, edited_spec), triggers):
-        yield _NeighbouringSetting(targets_bps, trigger)
+    return list(dict.fromkeys(product(_target_mixes(present_spec, edited_spec), triggers)))
 
 
 def _scaled_triggers(trigger: Trigger, factor: Fraction) -> list[Trigger]:
