@@ -33,24 +33,33 @@ def quantiles(path_outcomes: NDArray[np.float64]) -> tuple[float, ...] | None:
     return tuple(float(quantile) for quantile in np.quantile(path_outcomes, QUANTILES))
 
 
+def distribution_document(
+    outcomes: NDArray[np.float64], decimal_places: int, *, is_loss: bool
+) -> dict[str, Any] | None:
+    """Return mean, worst value, expected shortfall and quantiles as decimal strings; None if a
+    value is NaN. The worst loss is the greatest, the worst of other outcomes the least.
+    """
+    if (quantile_values := quantiles(outcomes)) is None:
+        return None
+    worst = outcomes.max() if is_loss else outcomes.min()
+    shortfall = expected_shortfall(outcomes) if is_loss else -expected_shortfall(-outcomes)
+    return {
+        "mean": f"{outcomes.mean():.{decimal_places}f}",
+        "worst": f"{worst:.{decimal_places}f}",
+        "expected_shortfall": f"{shortfall:.{decimal_places}f}",
+        "quantiles": {
+            f"{level:.0%}": f"{quantile_value:.{decimal_places}f}"
+            for level, quantile_value in zip(QUANTILES, quantile_values, strict=True)
+        },
+    }
+
+
 def outcome_distributions(losses: NDArray[np.float64], start_value: float) -> dict[str, Any]:
     """Return the distributions of return and end value, in coins of the numeraire; their worst is
     the least.
     """
     returns = -losses
-    distributions: dict[str, Any] = {}
-    for measure, path_outcomes, decimal_places in (
-        ("return", returns, 6),
-        ("end_value", start_value * (1 + returns), 2),
-    ):
-        quantile_values = quantiles(path_outcomes)
-        distributions[measure] = quantile_values and {
-            "mean": f"{path_outcomes.mean():.{decimal_places}f}",
-            "worst": f"{path_outcomes.min():.{decimal_places}f}",
-            "expected_shortfall": f"{-expected_shortfall(-path_outcomes):.{decimal_places}f}",
-            "quantiles": {
-                f"{level:.0%}": f"{quantile_value:.{decimal_places}f}"
-                for level, quantile_value in zip(QUANTILES, quantile_values, strict=True)
-            },
-        }
-    return distributions
+    return {
+        "return": distribution_document(returns, 6, is_loss=False),
+        "end_value": distribution_document(start_value * (1 + returns), 2, is_loss=False),
+    }

@@ -29,6 +29,7 @@ from agent.backtest.simulate import spec_digest
 from agent.backtest.stress.distribution import (
     QUANTILES,
     WORST_SHARE,
+    distribution_document,
     expected_shortfall,
     outcome_distributions,
     quantiles,
@@ -393,23 +394,11 @@ TITLE_BY_MEASURE = dict(
 
 
 def measure_statistics(case: StressCase) -> dict[str, Any]:
-    """Return mean, worst value, quantiles and expected shortfall (5 %) of each measure, as decimal
-    strings; None without values.
-    """
-    statistics: dict[str, Any] = {}
-    for measure, field in FIELD_BY_MEASURE.items():
-        path_outcomes = case.metric_values(field)
-        quantile_values = quantiles(path_outcomes)
-        statistics[measure] = quantile_values and {
-            "mean": f"{path_outcomes.mean():.6f}",
-            "worst": f"{path_outcomes.max():.6f}",
-            "expected_shortfall": f"{expected_shortfall(path_outcomes):.6f}",
-            "quantiles": {
-                f"{level:.0%}": f"{quantile_value:.6f}"
-                for level, quantile_value in zip(QUANTILES, quantile_values, strict=True)
-            },
-        }
-    return statistics
+    """Return the distribution of each measure over the paths; None without values."""
+    return {
+        measure: distribution_document(case.metric_values(field), 6, is_loss=True)
+        for measure, field in FIELD_BY_MEASURE.items()
+    }
 
 
 def stress_document(stress_result: StressResult) -> dict[str, Any]:
