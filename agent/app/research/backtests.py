@@ -124,12 +124,11 @@ class MarketOptions:
         """Return the two symbols of each recorded pool."""
         return tuple(symbol_pair for symbol_pair, _ in map(_parse_pool_state, self.pool_states))
 
-    def settings_for_table(
-        self, settings: SimulationSettings, spec: BacktestSpec, table: PriceTable
-    ) -> SimulationSettings:
+    def settings_for_table(self, spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
         """Return the settings with gas prices for each bar and the recorded pools. Raises
         ConfigError.
         """
+        settings = self.settings()
         if self.gas_prices_path is not None:
             if settings.gas_price_wei:
                 raise ConfigError(
@@ -325,7 +324,7 @@ def backtest(
     """
     table, rate_series = portfolio_options.load_prices_and_funding(prices_path, funding)
     spec = portfolio_options.spec(table, market_options.pool_pairs())
-    settings = market_options.settings_for_table(market_options.settings(), spec, table)
+    settings = market_options.settings_for_table(spec, table)
     require_priced_gas(settings, spec, table)
     result = simulate(spec, table, settings, progress, rate_series)
     if not (suspects := suspect_closes(table, spec)):

@@ -305,7 +305,7 @@ def _simulation_settings(spec: BacktestSpec, table: PriceTable) -> SimulationSet
         if has_gas_price(spec, table)
         else replace(ASSUMED_MARKET, gas_price_text="0 wei")
     )
-    return market_options.settings_for_table(market_options.settings(), spec, table)
+    return market_options.settings_for_table(spec, table)
 
 
 def _simulate(

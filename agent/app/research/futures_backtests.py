@@ -290,7 +290,7 @@ def backtest_futures(
         )
     portfolio_options = _with_futures_assets(book_options, portfolio_options)
     spec = portfolio_options.spec(table, market_options.pool_pairs())
-    settings = market_options.settings_for_table(market_options.settings(), spec, table)
+    settings = market_options.settings_for_table(spec, table)
     require_priced_gas(settings, spec, table)
     if (numeraire_symbol := spec.portfolio.numeraire.symbol) in futures_prices.symbols:
         option = "--futures target" if book_options.config is None else "futures.markets"

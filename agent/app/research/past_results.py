@@ -164,9 +164,7 @@ def past_result(
         limits=replace(spec.limits, max_live_value=None),
     )
     market_options = network_market(loaded_config.config.chain.chain_id, start_value)
-    simulation = simulate(
-        spec, table, market_options.settings_for_table(market_options.settings(), spec, table)
-    )
+    simulation = simulate(spec, table, market_options.settings_for_table(spec, table))
     simulation_document = backtest_document(simulation)
     rebalanced_figures = simulation_document["figures"]["rebalanced"]
     hold_figures = simulation_document["figures"]["held"]

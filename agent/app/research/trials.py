@@ -384,7 +384,7 @@ def prepare_tune(
         )
     spec = replace(spec, tax=_tax_rule(spec.tax, tune_options))
     table = select_spec_symbols(spec, table)
-    settings = market_options.settings_for_table(market_options.settings(), spec, table)
+    settings = market_options.settings_for_table(spec, table)
     require_priced_gas(settings, spec, table)
     schedule = AllocatorSchedule(
         parse_duration_s(tune_options.rechoose_interval, "--grid rechoose"),
