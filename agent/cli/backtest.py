@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -254,9 +255,9 @@ def backtest(
                 price_path, market_options, portfolio_options, funding=funding, progress=progress
             )
         backtest_document = api.backtest_document(result)
-    for page_path in page_paths:
-        written_paths = [str(path) for path in api.write_report(result, page_path)]
-        backtest_document["report"] = backtest_document.get("report", []) + written_paths
+    write_reports(
+        backtest_document, page_paths, lambda page_path: api.write_report(result, page_path)
+    )
     emit(backtest_document, as_json, lambda: _show_backtest(backtest_document))
 
 
@@ -272,6 +273,14 @@ def report_paths(
     for page_path in page_paths:
         api.check_report_path(page_path)
     return page_paths
+
+
+def write_reports(
+    document: dict[str, Any], page_paths: Sequence[Path], write: Callable[[Path], tuple[Path, Path]]
+) -> None:
+    """Write the report to each path, and add the paths of its files to the document."""
+    if page_paths:
+        document["report"] = [str(path) for page_path in page_paths for path in write(page_path)]
 
 
 def progress_display(progress_text: str, as_json: bool) -> AbstractContextManager[Status | None]:

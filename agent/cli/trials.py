@@ -29,6 +29,7 @@ from agent.cli.backtest import (
     progress_display,
     report_paths,
     show_provenance,
+    write_reports,
 )
 from agent.cli.display.futures_tables import show_futures_stress
 from agent.cli.display.terminal import (
@@ -280,9 +281,9 @@ def stress(
             document = api.stress_document(stress_result)
         if futures_book is not None:
             document["futures"] = api.stress_futures(futures_book, progress)
-    for page_path in page_paths:
-        written_paths = [str(path) for path in api.write_stress_report(stress_result, page_path)]
-        document["report"] = document.get("report", []) + written_paths
+    write_reports(
+        document, page_paths, lambda page_path: api.write_stress_report(stress_result, page_path)
+    )
     emit(document, as_json, lambda: _show_stress_test(document))
 
 
@@ -519,9 +520,9 @@ def tune(
             progress=progress,
         )
     document = api.tune_document(tune_result)
-    for page_path in page_paths:
-        written_paths = [str(path) for path in api.write_tune_report(tune_result, page_path)]
-        document["report"] = document.get("report", []) + written_paths
+    write_reports(
+        document, page_paths, lambda page_path: api.write_tune_report(tune_result, page_path)
+    )
     emit(document, as_json, lambda: _show_tune(document))
 
 
