@@ -109,9 +109,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.futures_backtests import FuturesBookOptions as FuturesBookOptions
     from agent.app.research.futures_backtests import backtest_document as backtest_document
     from agent.app.research.futures_backtests import backtest_futures as backtest_futures
-    from agent.app.research.futures_backtests import (
-        futures_stress_seconds as futures_stress_seconds,
-    )
     from agent.app.research.futures_backtests import has_futures as has_futures
     from agent.app.research.futures_backtests import (
         prepare_futures_stress as prepare_futures_stress,

@@ -267,7 +267,7 @@ def stress(
         prepared_stress, futures_book = api.with_shocks(shocks, prepared_stress, futures_book)
     estimate_s = 0.0 if prepared_stress is None else prepared_stress.estimated_s
     if futures_book is not None:
-        estimate_s += api.futures_stress_seconds(futures_book)
+        estimate_s += futures_book.estimated_s
     _confirm_duration(estimate_s, yes)
     document: dict[str, Any] = {}
     with progress_display("making paths", as_json) as status:

@@ -439,8 +439,6 @@ def _book_performance(times_s: Sequence[int], book: BookResult) -> PerformanceMe
 
 
 DEFAULT_BARS = 240
-SECONDS_PER_BAR = 0.003
-"""Measured upper bound for both books together."""
 
 
 def prepare_futures_stress(
@@ -460,11 +458,6 @@ def prepare_futures_stress(
     settings = book_options.settings(table.interval_s, market_options)
     bar_count = bar_count or min(DEFAULT_BARS, table.bar_count)
     return FuturesStressSpec(table, settings, FuturesSeverity(), bar_count, path_count, seed_count)
-
-
-def futures_stress_seconds(spec: FuturesStressSpec) -> float:
-    """Return the estimated duration on one core."""
-    return SECONDS_PER_BAR * spec.simulated_bar_count
 
 
 def stress_futures(

@@ -21,6 +21,8 @@ from agent.units import BPS
 
 MIN_BARS = 12
 """Minimum number of bars of a path, so that there are bars before, during and after a scenario."""
+SECONDS_PER_BAR = 0.003
+"""Measured upper bound for both books together."""
 PRICE_PLACES = 12
 CRASH_SHARE = 0.4
 CRASH_BARS = 48
@@ -122,10 +124,11 @@ class FuturesStressSpec:
         )
 
     @property
-    def simulated_bar_count(self) -> int:
-        """Bars of all paths."""
+    def estimated_s(self) -> float:
+        """Estimated seconds on one core."""
         scenario_bars = (len(self.scenarios) - 1) * self.path_count * self.path_bars
-        return scenario_bars + self.seed_count * (QUIET_BARS + CRASH_BARS + RALLY_BARS)
+        crash_bars = self.seed_count * (QUIET_BARS + CRASH_BARS + RALLY_BARS)
+        return SECONDS_PER_BAR * (scenario_bars + crash_bars)
 
 
 def run_futures_stress(
