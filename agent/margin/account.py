@@ -18,6 +18,8 @@ Q96 = 2**96
 """1.0 as a Q96 square root price (FixedPoint96)."""
 PPM = 1_000_000
 """Parts per million in one whole."""
+PERPETUAL_PROTOCOL_TIERS = (MarginTier(0, initial_ppm=100_000, maintenance_ppm=62_500),)
+"""Margin rates of every market of Perpetual Protocol v2."""
 WAD = 10**18
 """1.0 in the venue's 18-decimal fixed-point format."""
 FULL_LIQUIDATION_MAX_VALUE = 100

@@ -40,7 +40,6 @@ from agent.model import (
     FuturesTarget,
     HedgeComparison,
     MarginAccount,
-    MarginTier,
     PerpMarket,
     Position,
 )
@@ -58,9 +57,6 @@ if TYPE_CHECKING:
 
 COIN_RAW = 10**VALUE_PLACES
 QUOTE_TOKEN = Token("", "", VALUE_PLACES)
-INITIAL_PPM = 100_000
-MAINTENANCE_PPM = 62_500
-"""Margin rates of Perpetual Protocol v2, used for every market."""
 HEDGE_FEE_PPM = 1_000
 SALE_COST_BPS = 10
 """Fee for opening and for closing a short, and cost of a spot sale, when the two are compared."""
@@ -469,7 +465,7 @@ def _hedge_comparer(
             funding_daily=-daily_rate if funding_rate_text.startswith("-") else daily_rate,
         )
         excess_value = sale_values[symbol]
-        initial_margin_rate = Fraction(INITIAL_PPM, margin.PPM)
+        initial_margin_rate = Fraction(market.tiers[0].initial_ppm, margin.PPM)
         short_fees, funding_cost, margin_needed, _ = short_costs(
             market, short_value, horizon_s, initial_margin_rate, 0
         )
@@ -513,7 +509,7 @@ def _perp_market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
         size_decimals=VALUE_PLACES,
         lot_raw=lot_raw,
         tick_size=Fraction(1),
-        tiers=(MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
+        tiers=margin.PERPETUAL_PROTOCOL_TIERS,
         fee_ppm=0,
         mark=price,
         index=price,

@@ -53,12 +53,10 @@ from agent.config.load import load_config
 from agent.config.schema import Config
 from agent.config.tables.futures import EMERGENCY_COOLDOWN_S
 from agent.errors import ConfigError
-from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
+from agent.margin.account import PERPETUAL_PROTOCOL_TIERS
+from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget
 from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_with_unit_bps
 
-INITIAL_PPM = 100_000
-MAINTENANCE_PPM = 62_500
-"""Margin rates of Perpetual Protocol v2."""
 PPM_PER_BPS = 100
 HYSTERESIS_BPS = 500
 """Distance below a limit at which a reduction ends."""
@@ -133,7 +131,7 @@ class FuturesBookOptions:
         return FuturesSettings(
             policy,
             PerpVenueSettings(
-                (MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
+                PERPETUAL_PROTOCOL_TIERS,
                 venue_bps_by_name["fee"] * PPM_PER_BPS,
                 venue_bps_by_name["slippage"],
                 venue_bps_by_name["penalty"] * PPM_PER_BPS,
