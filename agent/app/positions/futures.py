@@ -199,7 +199,7 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
     profit.
     """
     notionals = {
-        symbol: _parse_signed(notional_text, f"--futures {symbol}")
+        symbol: parse_signed(notional_text, f"--futures {symbol}")
         for symbol, notional_text in parse_pairs(options.notional, "--futures").items()
     }
     prices = _parse_amounts(options.price, "--price")
@@ -311,14 +311,13 @@ def _parse_targets_bps(options: FuturesOptions) -> dict[str, int]:
     if not options.target:
         return {}
     return {
-        symbol: int(
-            _parse_signed(weight_text.removesuffix("%"), f"--futures target {symbol}") * 100
-        )
+        symbol: int(parse_signed(weight_text.removesuffix("%"), f"--futures target {symbol}") * 100)
         for symbol, weight_text in parse_pairs(options.target, "--futures target").items()
     }
 
 
-def _parse_signed(number_text: str, option: str) -> Fraction:
+def parse_signed(number_text: str, option: str) -> Fraction:
+    """Return a number that may be negative. Raises ConfigError naming the option."""
     sign = -1 if number_text.startswith("-") else 1
     return sign * Fraction(parse_raw(number_text.removeprefix("-"), VALUE_PLACES, option), COIN_RAW)
 

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.app.positions.futures import FuturesOptions
+from agent.app.positions.futures import COIN_RAW, FuturesOptions, parse_signed
 from agent.app.research.shocks import OPTION, price_factor
 from agent.app.research.whatif import VALUE_PLACES, parse_pairs
 from agent.errors import ConfigError
 from agent.units import decimal_text, parse_raw, value_text
-
-COIN_RAW = 10**VALUE_PLACES
 
 
 def shocked_futures(
@@ -23,7 +21,7 @@ def shocked_futures(
     positions lose the whole margin.
     """
     notional_raw_by_symbol = {
-        symbol: _parse_signed_raw(notional_text, f"--futures {symbol}")
+        symbol: int(parse_signed(notional_text, f"--futures {symbol}") * COIN_RAW)
         for symbol, notional_text in parse_pairs(options.notional, "--futures").items()
     }
     price_raw_by_symbol = {
@@ -62,8 +60,3 @@ def _shocked_pairs(raw_by_symbol: Mapping[str, int], shock_bps_by_symbol: Mappin
         f"{symbol}={decimal_text(round(raw * price_factor(shock_bps_by_symbol, symbol)), VALUE_PLACES)}"
         for symbol, raw in raw_by_symbol.items()
     )
-
-
-def _parse_signed_raw(number_text: str, option: str) -> int:
-    sign = -1 if number_text.startswith("-") else 1
-    return sign * parse_raw(number_text.removeprefix("-"), VALUE_PLACES, option)
