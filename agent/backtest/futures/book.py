@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
@@ -214,9 +215,7 @@ class FuturesBook:
 
     def copy(self) -> FuturesBook:
         """Return an independent copy of the book."""
-        book_copy = FuturesBook(self.account, self.reserve_raw, self._venue)
-        book_copy.profit = self.profit
-        book_copy.deposited_raw = self.deposited_raw
+        book_copy = copy(self)
         book_copy.fills = [*self.fills]
         book_copy.liquidations = [*self.liquidations]
         book_copy.unfilled_counts = self.unfilled_counts.copy()
