@@ -450,18 +450,13 @@ def _hedge_comparer(
 
     def compare(symbol: str, short_value: Fraction) -> WhatIfHedgeDocument:
         funding_rate_text = funding_rate_texts.get(symbol, "0%")
-        daily_rate = Fraction(
-            parse_raw(
-                funding_rate_text.removeprefix("-").removesuffix("%"),
-                VALUE_PLACES,
-                f"--futures funding {symbol}",
-            ),
-            100 * COIN_RAW,
+        daily_percent = parse_signed(
+            funding_rate_text.removesuffix("%"), f"--futures funding {symbol}"
         )
         market = replace(
             _perp_market(symbol, Fraction(1), 1),
             fee_ppm=HEDGE_FEE_PPM,
-            funding_daily=-daily_rate if funding_rate_text.startswith("-") else daily_rate,
+            funding_daily=daily_percent / 100,
         )
         excess_value = sale_values[symbol]
         initial_margin_rate = Fraction(market.tiers[0].initial_ppm, margin.PPM)
