@@ -44,7 +44,7 @@ from agent.config.build import (
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.pace import build_pace
-from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
+from agent.config.tables.fields import parse_choice, parse_duration_s, parse_gas_price_wei
 from agent.config.weights import build_allocator, build_signals
 from agent.errors import ConfigError
 from agent.layers.settings import build_layer_settings
@@ -69,6 +69,10 @@ from agent.weights.asset_classes import is_cash
 
 EXPIRE_BLOCKS = 25
 MAX_DECIMALS = 36
+DESTINATION_BY_NAME = {
+    destination.value: destination
+    for destination in (Destination.TARGET, Destination.BAND, Destination.HALFWAY)
+}
 SAMPLE_FOLDER = Path(__file__).parents[2] / "backtest" / "sample"
 
 
@@ -232,10 +236,7 @@ class PortfolioOptions:
     ) -> BacktestSpec:
         decimals = _parse_decimals(self.decimals)
         target_bps_by_symbol, numeraire = targets_of(table, self.target, self.numeraire)
-        if self.destination not in ("target", "band", "halfway"):
-            raise ConfigError(
-                f"--destination: {self.destination!r}", "choose from target, band, halfway"
-            )
+        destination = parse_choice(self.destination, "--destination", DESTINATION_BY_NAME)
         common_band, asset_bands = (
             parse_bands(self.band, target_bps_by_symbol) if self.band else (None, {})
         )
@@ -245,7 +246,7 @@ class PortfolioOptions:
             target_bps_by_symbol,
             trigger,
             numeraire,
-            destination=Destination.ZONE if is_tracking else Destination(self.destination),
+            destination=Destination.ZONE if is_tracking else destination,
             interval_s=table.interval_s,
             native=self.native,
             tokens=SimulatedTokens(decimals, pools),

@@ -52,7 +52,6 @@ from agent.backtest.tune.grid import (
     PolicyChoice,
     PolicyGrid,
     parse_calendar_rule,
-    parse_choice,
     parse_grid,
 )
 from agent.backtest.tune.jobs import (
@@ -76,7 +75,7 @@ from agent.backtest.workers import (
     run_locally,
     run_on_cluster,
 )
-from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
+from agent.config.tables.fields import parse_choice, parse_duration_s, parse_gas_price_wei
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod, Every, LotMethod

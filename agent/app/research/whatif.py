@@ -12,6 +12,7 @@ from agent.app.research.shocks import OPTION as SHOCK_OPTION
 from agent.app.research.shocks import parse_shocks, price_factor
 from agent.config.networks import ETHEREUM, NETWORKS
 from agent.config.networks.network import TypicalFees
+from agent.config.tables.fields import parse_choice
 from agent.config.tables.triggers import parse_band
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
 VALUE_PLACES = 18
 """Decimal places of values: amounts are integers of 10^-18."""
 MIN_ASSETS = 2
-DESTINATIONS = (Destination.TARGET, Destination.HALFWAY)
+DESTINATION_BY_NAME = {
+    destination.value: destination for destination in (Destination.TARGET, Destination.HALFWAY)
+}
 NO_BAND_SCHEDULE = Every(MIN_INTERVAL_S)
 """Schedule used when no band is given; it corrects any drift when due."""
 
@@ -169,9 +172,8 @@ def what_if(options: WhatIfOptions) -> WhatIf:
     drifts = drifts_from_balances(assets, values_raw, unit_prices, trigger)
     evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY)
     side = _parse_side(options.only, numeraire, has_band)
-    goal = restrict_to_side(
-        drifts, rebalance_goal(drifts, _parse_destination(options.destination)), side, numeraire
-    )
+    destination = parse_choice(options.destination, "--destination", DESTINATION_BY_NAME)
+    goal = restrict_to_side(drifts, rebalance_goal(drifts, destination), side, numeraire)
     trades_raw = corrections(drifts, goal)
     reason = evaluation.reason
     if not has_band:
@@ -399,9 +401,7 @@ def _network_fees(network: str) -> TypicalFees:
     ConfigError.
     """
     fees_by_name = {known_network.name: known_network.fees for known_network in NETWORKS}
-    if network and network not in fees_by_name:
-        raise ConfigError(f"--network: {network!r}", f"choose from {', '.join(fees_by_name)}")
-    return fees_by_name[network or ETHEREUM.name]
+    return parse_choice(network or ETHEREUM.name, "--network", fees_by_name)
 
 
 def _priced_symbols(target_bps_by_symbol: Mapping[str, int], futures_text: str) -> tuple[str, ...]:
@@ -428,22 +428,10 @@ def _parse_prices(prices_text: str, symbols: Collection[str]) -> dict[str, Fract
     return price_by_symbol
 
 
-def _parse_destination(destination_name: str) -> Destination:
-    destination_names = [destination.value for destination in DESTINATIONS]
-    if destination_name not in destination_names:
-        raise ConfigError(
-            f"--destination: {destination_name!r}", f"choose from {', '.join(destination_names)}"
-        )
-    return Destination(destination_name)
-
-
 def _parse_side(side_name: str, numeraire: str, has_band: bool) -> TradeSide | None:
     if not side_name:
         return None
-    side_names = [side.value for side in TradeSide]
-    if side_name not in side_names:
-        raise ConfigError(f"--only: {side_name!r}", f"choose from {', '.join(side_names)}")
-    side = TradeSide(side_name)
+    side = parse_choice(side_name, "--only", {side.value: side for side in TradeSide})
     if side in (TradeSide.SELL, TradeSide.BUY) and not numeraire:
         raise ConfigError(
             f"--only {side_name}: needs --numeraire for the proceeds", "for example --numeraire USD"

@@ -4,12 +4,11 @@ the tracking rule, and zones with a horizon.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
 
-from agent.config.tables.fields import parse_duration_s
+from agent.config.tables.fields import parse_choice, parse_duration_s
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.model import (
@@ -36,7 +35,6 @@ from agent.policy.triggers.no_trade_zone import (
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.units import BPS, format_duration, parse_share_with_unit_bps
 
-ChoiceT = TypeVar("ChoiceT")
 MAX_SETTINGS = 1_000_000
 MAX_RANGE_VALUES = 10_000
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
@@ -425,13 +423,6 @@ def _checked_interval_s(interval_s: int, interval_text: str, option: str) -> int
 
 def _split_list(comma_separated: str) -> list[str]:
     return [entry.strip() for entry in comma_separated.split(",") if entry.strip()]
-
-
-def parse_choice(choice_text: str, option: str, choice_by_name: Mapping[str, ChoiceT]) -> ChoiceT:
-    """Parse an enum value by name. Raises ConfigError naming the option and all names."""
-    if choice_text not in choice_by_name:
-        raise ConfigError(f"{option}: {choice_text!r}", f"choose from {', '.join(choice_by_name)}")
-    return choice_by_name[choice_text]
 
 
 def _parse_bands(range_text: str) -> list[Threshold]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 from eth_utils.address import (
     is_checksum_address,
@@ -19,6 +19,7 @@ from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
 from agent.units import parse_bps, parse_share_with_unit_bps
 
+ChoiceT = TypeVar("ChoiceT")
 OFF = "off"
 _Parser = Callable[[object], object]
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d|w)")
@@ -57,6 +58,13 @@ def parse_address(address: object, field: str = "address") -> str:
             "compare each digit with its source",
         )
     return str(to_checksum_address(address))
+
+
+def parse_choice(choice_text: str, field: str, choice_by_name: Mapping[str, ChoiceT]) -> ChoiceT:
+    """Return the choice of a name."""
+    if choice_text not in choice_by_name:
+        raise ConfigError(f"{field}: {choice_text!r}", f"choose from {', '.join(choice_by_name)}")
+    return choice_by_name[choice_text]
 
 
 def parse_duration_s(duration: object, field: str = "duration") -> int:
