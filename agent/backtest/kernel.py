@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from agent.floats import FloatArray
 
 SAME_ASSETS = 0
 CHANGED_ASSETS = 1
@@ -47,8 +47,8 @@ class PriceArrays(NamedTuple):
     """
 
     times_s: NDArray[np.int64]
-    trade_prices: Floats
-    quote_prices: Floats
+    trade_prices: FloatArray
+    quote_prices: FloatArray
     bar_states: NDArray[np.int8]
     break_bars: NDArray[np.int64]
 
@@ -61,18 +61,18 @@ class SettingRow(NamedTuple):
     exchange saves, and `trigger_slopes` those beyond which assets are traded.
     """
 
-    targets: Floats
+    targets: FloatArray
     absolute_width: float
     relative_width: float
     min_trade: float
     every_s: int
     cooldown_s: int
     destination: int
-    fee_shares: Floats
-    inverse_depth: Floats
+    fee_shares: FloatArray
+    inverse_depth: FloatArray
     numeraire: int
-    risk_slopes: Floats
-    trigger_slopes: Floats
+    risk_slopes: FloatArray
+    trigger_slopes: FloatArray
 
 
 class SettingArrays(NamedTuple):
@@ -80,15 +80,15 @@ class SettingArrays(NamedTuple):
     width and smallest trade.
     """
 
-    targets: Floats
-    widths_and_min_trade: Floats
+    targets: FloatArray
+    widths_and_min_trade: FloatArray
     interval_and_cooldown_s: NDArray[np.int64]
     destination_codes: NDArray[np.int64]
-    fee_shares: Floats
-    inverse_depths: Floats
+    fee_shares: FloatArray
+    inverse_depths: FloatArray
     numeraires: NDArray[np.int64]
-    risk_slopes: Floats
-    trigger_slopes: Floats
+    risk_slopes: FloatArray
+    trigger_slopes: FloatArray
 
 
 class MarkedRun(NamedTuple):
@@ -96,9 +96,9 @@ class MarkedRun(NamedTuple):
     the trading costs until then, as shares of the portfolio at each trade.
     """
 
-    totals: Floats
-    marked_values: Floats
-    marked_costs: Floats
+    totals: FloatArray
+    marked_values: FloatArray
+    marked_costs: FloatArray
 
 
 class RunPath(NamedTuple):
@@ -107,14 +107,14 @@ class RunPath(NamedTuple):
     """
 
     has_traded: NDArray[np.bool_]
-    holdings: Floats
+    holdings: FloatArray
 
 
 class ExchangeCosts(NamedTuple):
     """Costs of exchanging a share y of an asset for the numeraire: fee·|y| + impact·y²."""
 
-    fee_shares: Floats
-    impact_shares: Floats
+    fee_shares: FloatArray
+    impact_shares: FloatArray
 
 
 def _compiled(function: Any) -> Any:
@@ -127,12 +127,12 @@ def _compiled(function: Any) -> Any:
 
 @_compiled
 def set_bands(
-    targets: Floats,
+    targets: FloatArray,
     absolute_width: float,
     relative_width: float,
     is_tradable: Any,
-    scaled_targets: Floats,
-    bands: Floats,
+    scaled_targets: FloatArray,
+    bands: FloatArray,
 ) -> bool:
     """Write the scaled targets of the tradable assets into `scaled_targets`; return False if none
     has a target.
@@ -182,7 +182,11 @@ def set_bands(
 
 @_compiled
 def set_end_shares(
-    destination: int, shares: Floats, scaled_targets: Floats, bands: Floats, end_shares: Floats
+    destination: int,
+    shares: FloatArray,
+    scaled_targets: FloatArray,
+    bands: FloatArray,
+    end_shares: FloatArray,
 ) -> float:
     """Write the destination shares into `end_shares`; return the largest correction, as a share
     (agent/policy/drift.py).
@@ -228,10 +232,10 @@ def set_end_shares(
 
 @_compiled
 def value_after_costs(
-    asset_values: Floats,
-    end_shares: Floats,
-    fee_shares: Floats,
-    inverse_depth: Floats,
+    asset_values: FloatArray,
+    end_shares: FloatArray,
+    fee_shares: FloatArray,
+    inverse_depth: FloatArray,
     start_value: float,
 ) -> float:
     """Return the value left of `start_value`, after costs, once every asset has its share
@@ -276,7 +280,7 @@ def value_after_costs(
 
 
 @_compiled
-def _portfolio_value(units: Floats, prices: Floats, bar: int) -> float:
+def _portfolio_value(units: FloatArray, prices: FloatArray, bar: int) -> float:
     """Return the value of the holdings at bar `bar`."""
     portfolio_value = 0.0
     for asset in range(len(units)):
@@ -285,7 +289,7 @@ def _portfolio_value(units: Floats, prices: Floats, bar: int) -> float:
 
 
 @_compiled
-def _is_outside_band(units: Floats, prices: Floats, bar: int, bands: Floats) -> bool:
+def _is_outside_band(units: FloatArray, prices: FloatArray, bar: int, bands: FloatArray) -> bool:
     """Return whether any share is strictly beyond its band at bar `bar`."""
     portfolio_value = _portfolio_value(units, prices, bar)
     is_outside = False
@@ -299,7 +303,12 @@ def _is_outside_band(units: Floats, prices: Floats, bar: int, bands: Floats) -> 
 
 @_compiled
 def first_bar_outside_band(
-    units: Floats, prices: Floats, start_bar: int, end_bar: int, bands: Floats, block_totals: Floats
+    units: FloatArray,
+    prices: FloatArray,
+    start_bar: int,
+    end_bar: int,
+    bands: FloatArray,
+    block_totals: FloatArray,
 ) -> int:
     """Return the first bar from `start_bar` at which `_is_outside_band` is true; `end_bar` if there
     is none.
@@ -340,12 +349,12 @@ def first_bar_outside_band(
 
 @_compiled
 def is_beyond_trigger(
-    units: Floats,
-    prices: Floats,
+    units: FloatArray,
+    prices: FloatArray,
     bar: int,
-    scaled_targets: Floats,
-    risk_slopes: Floats,
-    trigger_slopes: Floats,
+    scaled_targets: FloatArray,
+    risk_slopes: FloatArray,
+    trigger_slopes: FloatArray,
 ) -> bool:
     """Return whether an asset's deviation, with what the correlated ones add to it, is beyond its
     trigger at bar `bar` (agent/policy/triggers/no_trade_zone.py).
@@ -365,13 +374,13 @@ def is_beyond_trigger(
 
 @_compiled
 def first_bar_beyond_trigger(
-    units: Floats,
-    prices: Floats,
+    units: FloatArray,
+    prices: FloatArray,
     start_bar: int,
     end_bar: int,
-    scaled_targets: Floats,
-    risk_slopes: Floats,
-    trigger_slopes: Floats,
+    scaled_targets: FloatArray,
+    risk_slopes: FloatArray,
+    trigger_slopes: FloatArray,
 ) -> int:
     """Return the first bar from `start_bar` at which `is_beyond_trigger` is true; `end_bar` if
     there is none.
@@ -384,13 +393,13 @@ def first_bar_beyond_trigger(
 
 @_compiled
 def set_rule_shares(
-    shares: Floats,
-    scaled_targets: Floats,
+    shares: FloatArray,
+    scaled_targets: FloatArray,
     is_tradable: Any,
-    risk_slopes: Floats,
+    risk_slopes: FloatArray,
     numeraire: int,
     costs: ExchangeCosts,
-    end_shares: Floats,
+    end_shares: FloatArray,
 ) -> float:
     """Write the shares at which risk and costs together are least into `end_shares`; return the
     largest correction, as a share.

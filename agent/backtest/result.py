@@ -40,6 +40,7 @@ from agent.backtest.loss.backtests import BacktestLoss
 from agent.backtest.settings import AppliedTransfer, HealthRecord, TaxRule
 from agent.backtest.world import SimulatedWorld
 from agent.errors import ConfigError
+from agent.floats import FloatArray
 from agent.model import AssetDrift, Portfolio, TaxInputs
 from agent.store import Store
 from agent.units import (
@@ -54,7 +55,6 @@ from agent.units import (
     value_text,
 )
 
-Floats = NDArray[np.float64]
 WEIGHT_TOLERANCE = 1e-9
 """Tolerance of the sum of weights, for float errors."""
 
@@ -80,11 +80,11 @@ class RebalancingPremium:
 
 
 def rebalancing_premium(
-    prices: Floats,
-    weights: Floats,
-    cost_shares: Floats,
+    prices: FloatArray,
+    weights: FloatArray,
+    cost_shares: FloatArray,
     times_s: NDArray[np.int64],
-    start_weights: Floats | None = None,
+    start_weights: FloatArray | None = None,
 ) -> RebalancingPremium:
     """Compute the premium from `prices[bar, asset]` in one unit and `weights[bar, asset]` after the
     trades of each bar.
@@ -132,23 +132,23 @@ def rebalancing_premium(
     )
 
 
-def excess_growth_rate(weights: Floats, covariance: Floats) -> float:
+def excess_growth_rate(weights: FloatArray, covariance: FloatArray) -> float:
     """Return ½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ) of log returns, per the time unit of the covariance:
     Fernholz (2002), (1.1.20).
     """
     return float(weights @ np.diag(covariance) - weights @ covariance @ weights) / 2
 
 
-def _covariance(log_returns: Floats) -> Floats:
+def _covariance(log_returns: FloatArray) -> FloatArray:
     """Return the covariance per bar; zero for a single bar."""
     if len(log_returns) < 2:
         return np.zeros((log_returns.shape[1], log_returns.shape[1]))
-    covariance: Floats = np.atleast_2d(np.cov(log_returns, rowvar=False))
+    covariance: FloatArray = np.atleast_2d(np.cov(log_returns, rowvar=False))
     return covariance
 
 
 def _require_premium_inputs(
-    prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64]
+    prices: FloatArray, weights: FloatArray, cost_shares: FloatArray, times_s: NDArray[np.int64]
 ) -> None:
     bar_count = len(times_s)
     if (
@@ -220,7 +220,7 @@ class DelistedHolding:
     share: Fraction | None
 
 
-def _empty_array() -> Floats:
+def _empty_array() -> FloatArray:
     return np.empty(0)
 
 
@@ -261,9 +261,9 @@ class SimulationResult:
     numeraire: str
     decimals: int
     times_s: NDArray[np.int64]
-    equity: Floats
-    hold_equity: Floats
-    weights: Floats
+    equity: FloatArray
+    hold_equity: FloatArray
+    weights: FloatArray
     rebalances: tuple[RebalanceRecord, ...]
     final_value: Value
     hold_value: Value
@@ -286,9 +286,9 @@ class SimulationResult:
     transfers: tuple[AppliedTransfer, ...] = ()
     twr: float = 0.0
     hold_twr: float = 0.0
-    prices: Floats = field(default_factory=_empty_array)
-    targets: Floats = field(default_factory=_empty_array)
-    bands: Floats = field(default_factory=_empty_array)
+    prices: FloatArray = field(default_factory=_empty_array)
+    targets: FloatArray = field(default_factory=_empty_array)
+    bands: FloatArray = field(default_factory=_empty_array)
     lot_rule: str = "fifo"
     yearly_gains: tuple[YearGain, ...] = ()
     dated_gains: tuple[tuple[int, Value], ...] = ()
@@ -334,18 +334,18 @@ class PortfolioPaths:
     portfolio's assets.
     """
 
-    equity: Floats
-    hold_equity: Floats
-    weights: Floats
-    prices: Floats
-    targets: Floats
-    bands: Floats
+    equity: FloatArray
+    hold_equity: FloatArray
+    weights: FloatArray
+    prices: FloatArray
+    targets: FloatArray
+    bands: FloatArray
 
 
-def _shares(asset_values: Floats) -> Floats:
+def _shares(asset_values: FloatArray) -> FloatArray:
     """Return the share of each column in its row; zero in a row without value."""
     row_totals = asset_values.sum(axis=1, keepdims=True)
-    shares: Floats = np.divide(
+    shares: FloatArray = np.divide(
         asset_values, row_totals, out=np.zeros_like(asset_values), where=row_totals > 0
     )
     return shares

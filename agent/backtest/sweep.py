@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.errors import ConfigError, require_analysis_package
+from agent.floats import FloatArray
 from agent.model import Destination, NoTradeZone, Policy, Trigger
 from agent.policy.triggers.rules import band_and_interval
 from agent.policy.triggers.validation import validate_policy
@@ -25,7 +26,6 @@ from agent.units import BPS, PIPS, format_duration, format_time
 if TYPE_CHECKING:
     from agent.backtest.kernel import MarkedRun, PriceArrays, SettingArrays
 
-Floats = NDArray[np.float64]
 STATE_SAME = 0
 STATE_CHANGED = 1
 STATE_CLOSED = 2
@@ -50,8 +50,8 @@ class KernelPrices:
 
     symbols: tuple[str, ...]
     times_s: NDArray[np.int64]
-    trade_prices: Floats
-    quote_prices: Floats
+    trade_prices: FloatArray
+    quote_prices: FloatArray
     bar_states: NDArray[np.int8]
     break_bars: NDArray[np.int64]
     notes: tuple[str, ...]
@@ -100,7 +100,7 @@ def prepare_prices(
 
 def _checked_arrays(
     symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike
-) -> tuple[NDArray[np.int64], Floats]:
+) -> tuple[NDArray[np.int64], FloatArray]:
     time_array_s: NDArray[Any] = np.asarray(times_s)
     if time_array_s.dtype.kind not in "iu":
         raise ConfigError(
@@ -139,7 +139,9 @@ def _check_times(times_s: NDArray[np.int64]) -> None:
         )
 
 
-def _check_prices(symbols: Sequence[str], times_s: NDArray[np.int64], price_array: Floats) -> None:
+def _check_prices(
+    symbols: Sequence[str], times_s: NDArray[np.int64], price_array: FloatArray
+) -> None:
     is_invalid = ~np.isnan(price_array) & ~((price_array > 0) & np.isfinite(price_array))
     if is_invalid.any():
         row, column = (int(indices[0]) for indices in np.nonzero(is_invalid))
@@ -160,12 +162,12 @@ def _check_prices(symbols: Sequence[str], times_s: NDArray[np.int64], price_arra
         )
 
 
-def _filled_prices(prices: Floats, has_price: NDArray[np.bool_]) -> Floats:
+def _filled_prices(prices: FloatArray, has_price: NDArray[np.bool_]) -> FloatArray:
     """Replace each missing price by the newest earlier price, zero before the first."""
     price_rows = np.maximum.accumulate(
         np.where(has_price, np.arange(len(has_price))[:, None], 0), axis=0
     )
-    filled_prices: Floats = np.take_along_axis(prices, price_rows, axis=0)
+    filled_prices: FloatArray = np.take_along_axis(prices, price_rows, axis=0)
     return filled_prices
 
 
@@ -377,7 +379,7 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
 
 def _rule_arrays(
     settings: Sequence[KernelSetting], asset_count: int
-) -> tuple[NDArray[np.int64], Floats, Floats]:
+) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
     """Return numeraires, risk slopes and trigger slopes; NO_NUMERAIRE without a rule."""
     numeraires = np.full(len(settings), NO_NUMERAIRE, dtype=np.int64)
     risk_slopes = np.zeros((len(settings), asset_count, asset_count))
@@ -455,14 +457,14 @@ class SweepResult:
     bars, after trading, `cost_shares` the costs until then as shares of the portfolio at each trade.
     """
 
-    final_values: Floats
-    hold_values: Floats
-    turnover: Floats
-    costs: Floats
-    stranded_values: Floats
+    final_values: FloatArray
+    hold_values: FloatArray
+    turnover: FloatArray
+    costs: FloatArray
+    stranded_values: FloatArray
     rebalance_counts: NDArray[np.int64]
-    mark_values: Floats
-    cost_shares: Floats
+    mark_values: FloatArray
+    cost_shares: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,9 +482,9 @@ class KernelResult:
     costs: float
     stranded_value: float
     rebalance_count: int
-    value_by_bar: Floats
+    value_by_bar: FloatArray
     rebalance_bars: NDArray[np.int64]
-    holdings: Floats
+    holdings: FloatArray
 
 
 def run_kernel(
@@ -570,7 +572,7 @@ def sweep(
         with ThreadPoolExecutor(thread_count) as executor:
             list(executor.map(run_chunk, range(0, setting_count, chunk_size)))
 
-    def totals(column: int) -> Floats:
+    def totals(column: int) -> FloatArray:
         return np.ascontiguousarray(runs.totals[:, column])
 
     return SweepResult(

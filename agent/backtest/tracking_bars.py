@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from agent.backtest.result import TargetBands
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.floats import FloatArray
 from agent.model import NoTradeZone, TrackingRisk
 from agent.policy import minimum
 from agent.policy.risk import COVARIANCE_UNIT, covariance
@@ -33,7 +34,6 @@ COST_STEP = 0.005
 ROUNDING_BPS = 3
 """Twice the rounding of a volatility or a correlation, with a margin for floats, in bps."""
 WIDTH_ROUNDING = 2 / PIPS
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class RuleRange:
     infinite for tokens that are not traded for their own sake.
     """
 
-    distances: Floats
-    deviations: Floats
-    errors: Floats
-    triggers: Floats
+    distances: FloatArray
+    deviations: FloatArray
+    errors: FloatArray
+    triggers: FloatArray
 
     def may_fire(self) -> NDArray[np.bool_]:
         """Return which bars may have a token beyond its trigger."""
@@ -70,14 +70,16 @@ class RuleAtStep:
     min_trade: float
     leg_wei: int
     gas_price_wei: int
-    _rules: dict[tuple[float, float], tuple[Floats, Floats, Floats]] = field(default_factory=dict)
+    _rules: dict[tuple[float, float], tuple[FloatArray, FloatArray, FloatArray]] = field(
+        default_factory=dict
+    )
 
-    def leg_values(self, gas_prices_wei: Floats, native_prices: Floats) -> Floats:
+    def leg_values(self, gas_prices_wei: FloatArray, native_prices: FloatArray) -> FloatArray:
         """Return the gas of a leg at these prices, in coins of the numeraire."""
         leg_wei = self.leg_wei + minimum.LEG_GAS * (gas_prices_wei - self.gas_price_wei)
         return np.asarray(leg_wei / 1e18 * native_prices)
 
-    def at(self, asset_values: Floats, leg_values: Floats) -> RuleRange:
+    def at(self, asset_values: FloatArray, leg_values: FloatArray) -> RuleRange:
         """Return the rule at bars, from the values of the assets, a column for each, and of the gas
         of a leg, in coins of the numeraire.
         """
@@ -116,7 +118,7 @@ class RuleAtStep:
             for bar, (bar_lows, bar_highs) in enumerate(zip(lows, highs, strict=True), start_bar)
         ]
 
-    def _rule(self, leg_cost: float, min_trade: float) -> tuple[Floats, Floats, Floats]:
+    def _rule(self, leg_cost: float, min_trade: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the deviation and its error per unit of each token's distance from its target, and
         the triggers, at these costs.
 
@@ -156,10 +158,10 @@ class RuleAtStep:
         return self._rules[leg_cost, min_trade]
 
 
-def _rounded_down(costs: Floats) -> Floats:
+def _rounded_down(costs: FloatArray) -> FloatArray:
     """Return costs rounded down to powers of 1 + COST_STEP; zero stays."""
     logarithms = np.log(np.where(costs > 0, costs, 1.0)) / np.log1p(COST_STEP)
-    rounded: Floats = np.where(costs > 0, (1 + COST_STEP) ** np.floor(logarithms), 0.0)
+    rounded: FloatArray = np.where(costs > 0, (1 + COST_STEP) ** np.floor(logarithms), 0.0)
     return rounded
 
 

@@ -12,7 +12,6 @@ from fractions import Fraction
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent import wiring
 from agent.app.documents.research import (
@@ -54,12 +53,12 @@ from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.weights import DataTable
 from agent.config.writing.edits import apply_changes, parse_changes
 from agent.errors import ConfigError, TrimtabError, require_analysis_package
+from agent.floats import FloatArray
 from agent.model import Every, HybridTrigger, Threshold, Trigger
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.price_files.read import ClosingPrices, read_closes
 from agent.units import BPS, YEAR_S, format_time, value_text
 
-Floats = NDArray[np.float64]
 MIN_DAYS = 60
 MAX_DAYS = 730
 """Minimum length of a history, in days, and the number of its newest days that are used."""
@@ -271,7 +270,7 @@ def _daily_table(closes_by_symbol: dict[str, dict[int, float]]) -> PriceTable | 
     return make_price_table([day * DAY_S for day in days], closes_columns)
 
 
-SimulatedFigures = tuple[SettingsResultDocument, Floats, Floats, float]
+SimulatedFigures = tuple[SettingsResultDocument, FloatArray, FloatArray, float]
 """Figures of a run, the growth of one unit invested in it and in holding by day, and the number of
 periods in a year."""
 _figures_cache: OrderedDict[tuple[str, str, str], SimulatedFigures] = OrderedDict()
@@ -332,7 +331,7 @@ def _simulate(
 
 
 def _excess_document(
-    excess_returns: Floats, periods_per_year: float
+    excess_returns: FloatArray, periods_per_year: float
 ) -> ExcessGrowthDocument | None:
     """Return the mean excess a year with its interval; None for too few periods."""
     interval = bootstrap_interval(excess_returns, seed=0)

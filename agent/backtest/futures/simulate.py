@@ -13,7 +13,6 @@ from fractions import Fraction
 from hashlib import sha256
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent import codec
 from agent.backtest.futures.book import (
@@ -25,13 +24,13 @@ from agent.backtest.futures.book import (
     Liquidation,
     PerpVenueSettings,
 )
+from agent.floats import FloatArray
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.chosen_weights import policy_with_shares
 from agent.margin import account as margin
 from agent.model import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
 from agent.units import BPS, Token
 
-Floats = NDArray[np.float64]
 DECIMALS = 18
 QUOTE = Token("", "USD", DECIMALS)
 
@@ -78,10 +77,10 @@ class BookResult:
 
     final_value_raw: int
     profit: BookProfit
-    equity: Floats
-    leverage: Floats
-    utilisation: Floats
-    funding_paid: Floats
+    equity: FloatArray
+    leverage: FloatArray
+    utilisation: FloatArray
+    funding_paid: FloatArray
     max_leverage: float
     deposited_raw: int
     sizes: tuple[tuple[str, int], ...]
@@ -261,7 +260,7 @@ def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
 def book_result(
     book: FuturesBook,
     settings: FuturesSettings,
-    figures: Floats,
+    figures: FloatArray,
     refusal_counts: Sequence[tuple[str, int]],
 ) -> BookResult:
     """Return a book's result: its figures over the bars, and refused plans by reason."""

@@ -23,7 +23,6 @@ from agent.backtest.futures.book import (
 from agent.backtest.futures.simulate import (
     QUOTE,
     BookResult,
-    Floats,
     FuturesSettings,
     book_figures,
     book_result,
@@ -33,6 +32,7 @@ from agent.backtest.futures.simulate import (
 )
 from agent.backtest.router import APPROVE_GAS, TransactionReverted
 from agent.backtest.settings import WALLET, BacktestSpec, simulated_address
+from agent.floats import FloatArray
 from agent.layers.futures.planning.plans import DEPOSIT_GAS
 from agent.layers.futures.policy.needs import ORDER_GAS
 from agent.margin.account import account_value_raw
@@ -224,9 +224,9 @@ class SimulatedVenue:
         """
         return account_value_raw(self.book.account) * Fraction(numeraire.unit, QUOTE.unit)
 
-    def account_values(self) -> Floats:
+    def account_values(self) -> FloatArray:
         """Return the account value at the end of each bar, in whole coins."""
-        account_value_by_bar: Floats = self._figures[0]
+        account_value_by_bar: FloatArray = self._figures[0]
         return account_value_by_bar
 
     def realised_profit_until(self, numeraire: Token, bar: int) -> Value:

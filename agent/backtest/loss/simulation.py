@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.floats import FloatArray
 from agent.policy.triggers.tracking_rule import TrackingLoss
 
-Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 CHECKS_PER_YEAR = 8_760
 """Checks of a running agent: one an hour."""
@@ -135,10 +135,10 @@ def simulate_losses(market: LossMarket, policies: Sequence[LossPolicy]) -> list[
     ]
 
 
-def _variance(drifts: Floats, covariance_root: Floats) -> Floats:
+def _variance(drifts: FloatArray, covariance_root: FloatArray) -> FloatArray:
     """Return the annual variance of the tracking error, summed over the paths of each policy."""
     moves = drifts @ covariance_root.T
-    variances: Floats = np.einsum("pni,pni->p", moves, moves)
+    variances: FloatArray = np.einsum("pni,pni->p", moves, moves)
     return variances
 
 
@@ -184,7 +184,9 @@ class _PolicyBook:
         self.triggers = np.where(self.has_schedule, triggers, narrowed)
         self.edges = np.minimum(edges, self.triggers[:, :token_count])
 
-    def _swap_shares(self, triggers: Floats, edges: Floats, deviations: Floats) -> Floats:
+    def _swap_shares(
+        self, triggers: FloatArray, edges: FloatArray, deviations: FloatArray
+    ) -> FloatArray:
         """Return how large a swap is beside that of a bar, which trades at once what several checks
         would: the width from trigger to edge, or what a weight oversteps it by.
         """
@@ -195,10 +197,10 @@ class _PolicyBook:
         check_moves = np.maximum(moves * np.sqrt(check_years), self.market.min_trade)
         bar_moves = moves * np.sqrt(self.bar_years)[:, None]
         per_bar = np.maximum(np.maximum(widths, bar_moves), 1e-9)
-        swap_shares: Floats = np.minimum((widths + check_moves) / per_bar, 1.0)
+        swap_shares: FloatArray = np.minimum((widths + check_moves) / per_bar, 1.0)
         return swap_shares
 
-    def plans(self, drifts: Floats, rows: Indices) -> tuple[Floats, Floats]:
+    def plans(self, drifts: FloatArray, rows: Indices) -> tuple[FloatArray, FloatArray]:
         """Return the amounts of each token sold, and the cost of each plan, from these drifts of the
         policies `rows`.
         """
@@ -219,7 +221,7 @@ class _PolicyBook:
         costs[is_dear] = 0
         return amounts, costs
 
-    def _risk_amounts(self, drifts: Floats, rows: Indices) -> Floats:
+    def _risk_amounts(self, drifts: FloatArray, rows: Indices) -> FloatArray:
         """Return the amounts after which no unit saves more risk than it costs, of the tokens whose
         swap saves more than its gas.
         """
@@ -234,7 +236,9 @@ class _PolicyBook:
             amounts = self._solution(slopes, rows, pays)
         return amounts
 
-    def _solution(self, slopes: Floats, rows: Indices, is_traded: NDArray[np.bool_]) -> Floats:
+    def _solution(
+        self, slopes: FloatArray, rows: Indices, is_traded: NDArray[np.bool_]
+    ) -> FloatArray:
         """Minimise ½·yᵀQy + Σ c|x| + Σ κx² over the amounts x of the traded tokens, with y the
         drifts after them, by coordinate descent from x = 0, where Qy has these `slopes`.
         """
@@ -254,7 +258,7 @@ class _PolicyBook:
         return amounts.T
 
 
-def _bar_years(policy: LossPolicy, deviations: Floats) -> float:
+def _bar_years(policy: LossPolicy, deviations: FloatArray) -> float:
     """Return the length of a policy's bars. `deviations` are the annual ones of what its triggers
     limit.
     """

@@ -27,8 +27,9 @@ from agent.backtest.report.page import (
     to_milliseconds,
     values_at,
 )
-from agent.backtest.report.series import Floats, Indices, downsample_indices
+from agent.backtest.report.series import Indices, downsample_indices
 from agent.backtest.simulate import library_versions
+from agent.floats import FloatArray
 from agent.units import BPS, decimal_text
 
 MULTIPLE_FORMAT = ".2f"
@@ -82,7 +83,11 @@ def futures_section(futures_result: FuturesResult) -> ReportSection:
     times_ms = to_milliseconds(np.asarray(futures_result.path.times_s, dtype=np.int64), chart_rows)
 
     def chart(
-        title: str, agent_series: Floats, held_series: Floats, number_format: str, limit: float = 0
+        title: str,
+        agent_series: FloatArray,
+        held_series: FloatArray,
+        number_format: str,
+        limit: float = 0,
     ) -> PlotlyDict:
         traces = [
             line_trace(
@@ -220,11 +225,11 @@ def _money(raw: int) -> str:
     return format_money(Fraction(raw), DECIMALS)
 
 
-def _without_infinities(series: Floats) -> Floats:
+def _without_infinities(series: FloatArray) -> FloatArray:
     """Return the path with infinite values as gaps."""
-    finite_series: Floats = np.where(np.isfinite(series), series, np.nan)
+    finite_series: FloatArray = np.where(np.isfinite(series), series, np.nan)
     return finite_series
 
 
-def _points(series: Floats, chart_rows: Indices) -> list[float]:
+def _points(series: FloatArray, chart_rows: Indices) -> list[float]:
     return values_at(_without_infinities(series), chart_rows)

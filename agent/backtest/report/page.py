@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent import artifacts
-from agent.backtest.report.series import Floats, Indices
+from agent.backtest.report.series import Indices
 from agent.errors import ConfigError, printable_text
 from agent.files import replace_file
+from agent.floats import FloatArray
 from agent.units import floor_int
 
 if TYPE_CHECKING:
@@ -510,7 +511,7 @@ def time_chart(
     }
 
 
-def values_at(series: Floats, indices: Indices, digits: int = 6) -> list[float]:
+def values_at(series: FloatArray, indices: Indices, digits: int = 6) -> list[float]:
     """Return the values at the indices, with `digits` significant digits."""
     return [float(f"{level:.{digits}g}") for level in series[indices].tolist()]
 
@@ -520,7 +521,7 @@ def to_milliseconds(times_s: NDArray[np.int64], indices: Indices) -> list[int]:
     return [int(time_s) * 1_000 for time_s in times_s[indices].tolist()]
 
 
-def change_indices(series: Floats) -> Indices:
+def change_indices(series: FloatArray) -> Indices:
     """Return the indices at which a stepwise series changes, and both ends."""
     changed_indices = np.nonzero(np.diff(np.nan_to_num(series, nan=-1.0)))[0] + 1
     end_and_change_indices: Indices = np.unique(

@@ -38,7 +38,6 @@ from agent.backtest.report.page import (
 )
 from agent.backtest.report.series import (
     DAY_S,
-    Floats,
     GrowthSeries,
     Indices,
     RiskMetrics,
@@ -49,6 +48,7 @@ from agent.backtest.report.series import (
     with_owner_transfers,
 )
 from agent.backtest.result import SimulationResult
+from agent.floats import FloatArray
 
 CALENDAR_INTERVAL_S = 30 * DAY_S
 MAX_PANELS = 12
@@ -341,7 +341,7 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     )
 
 
-def _longest_drawdown_text(drawdowns: Floats, simulation_result: SimulationResult) -> str:
+def _longest_drawdown_text(drawdowns: FloatArray, simulation_result: SimulationResult) -> str:
     """Return the longest time below a previous high."""
     high_bars = np.append(np.nonzero(drawdowns >= 0)[0], len(drawdowns) - 1)
     spans_s = np.diff(simulation_result.times_s[high_bars])
@@ -557,12 +557,12 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     )
 
 
-def _first_target_shares(simulation_result: SimulationResult) -> Floats:
-    first_shares: Floats = simulation_result.weights[0]
+def _first_target_shares(simulation_result: SimulationResult) -> FloatArray:
+    first_shares: FloatArray = simulation_result.weights[0]
     if len(simulation_result.targets) and np.nansum(simulation_result.targets[0]) > 0:
         first_shares = simulation_result.targets[0]
-    finite_shares: Floats = np.nan_to_num(first_shares)
-    scaled_shares: Floats = finite_shares / finite_shares.sum()
+    finite_shares: FloatArray = np.nan_to_num(first_shares)
+    scaled_shares: FloatArray = finite_shares / finite_shares.sum()
     return scaled_shares
 
 
@@ -608,7 +608,7 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
     carry_by_symbol = {
         carry.symbol: _cumulative_carry(carry, times_s, raw_per_coin) for carry in carries
     }
-    total_carry: Floats = np.sum(list(carry_by_symbol.values()), axis=0)
+    total_carry: FloatArray = np.sum(list(carry_by_symbol.values()), axis=0)
     largest_carries: list[FundingCarry] = []
     if len(carries) > 1:
         largest_carries = sorted(carries, key=lambda carry: (-abs(carry.total), carry.symbol))[
@@ -683,12 +683,12 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
     )
 
 
-def _cumulative_carry(carry: FundingCarry, times_s: Indices, raw_per_coin: float) -> Floats:
+def _cumulative_carry(carry: FundingCarry, times_s: Indices, raw_per_coin: float) -> FloatArray:
     """Return the cumulative carry in whole coins at each of these times."""
     cumulative_payments = np.concatenate(
         [[0.0], np.cumsum(np.array(carry.payments, dtype=np.float64) / raw_per_coin)]
     )
-    carry_by_time: Floats = cumulative_payments[
+    carry_by_time: FloatArray = cumulative_payments[
         np.searchsorted(carry.times_s, times_s, side="right")
     ]
     return carry_by_time
@@ -696,7 +696,7 @@ def _cumulative_carry(carry: FundingCarry, times_s: Indices, raw_per_coin: float
 
 def _carry_line(
     times_ms: list[int],
-    cumulative_carry: Floats,
+    cumulative_carry: FloatArray,
     chart_rows: Indices,
     name: str,
     colour: str,

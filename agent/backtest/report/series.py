@@ -18,10 +18,9 @@ from agent.backtest.funding import FundingSummary
 from agent.backtest.report.agreement import require_agreement
 from agent.backtest.result import SimulationResult
 from agent.errors import require_analysis_package
-from agent.floats import column_dispersions, dispersion
+from agent.floats import FloatArray, column_dispersions, dispersion
 from agent.units import YEAR_S, Value, decimal_text, price_text, value_text
 
-Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 DAY_S = 86_400
 MAX_POINTS = 2_400
@@ -31,7 +30,7 @@ MIN_SAMPLES = 20
 """Minimum number of samples of a rolling window, and of days for annualised growth."""
 
 
-def downsample_indices(columns: Sequence[Floats], max_points: int = MAX_POINTS) -> Indices:
+def downsample_indices(columns: Sequence[FloatArray], max_points: int = MAX_POINTS) -> Indices:
     """Return about `max_points` ascending indices for a chart: the first, last, least and greatest
     value of equal buckets. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented
     Time Series Data Aggregation", VLDB 7(10).
@@ -71,12 +70,12 @@ class GrowthSeries:
     between samples.
     """
 
-    unit_growth: Floats
-    hold_unit_growth: Floats
+    unit_growth: FloatArray
+    hold_unit_growth: FloatArray
     sample_bars: Indices
     samples_per_year: float
-    returns: Floats
-    hold_returns: Floats
+    returns: FloatArray
+    hold_returns: FloatArray
 
     @property
     def years(self) -> float:
@@ -121,7 +120,7 @@ def growth_series(simulation_result: SimulationResult) -> GrowthSeries:
 
 
 def growth_series_of_units(
-    times_s: Indices, portfolio_growth: Floats, hold_growth: Floats
+    times_s: Indices, portfolio_growth: FloatArray, hold_growth: FloatArray
 ) -> GrowthSeries:
     """Return the growth of two units and their samples."""
     days = times_s // DAY_S
@@ -140,11 +139,11 @@ def growth_series_of_units(
 
 
 def _unit_growth(
-    equity: Floats,
+    equity: FloatArray,
     transfers: Sequence[tuple[int, Value, Value]],
     raw_per_coin: float,
     start_value: float,
-) -> Floats:
+) -> FloatArray:
     """Return the growth of one unit of `start_value`, including the costs of the first bar's
     trades; zero once everything is lost. Time-weighted: a bar is split at each of its transfers,
     which are (bar, value before, transfer) in the order in which they were made.
@@ -155,11 +154,13 @@ def _unit_growth(
         earlier_factors[bar] *= float(value_before) / raw_per_coin / period_starts[bar]
         period_starts[bar] = float(value_before + transfer_value) / raw_per_coin
     factors = np.divide(equity, period_starts, out=np.zeros(len(equity)), where=period_starts != 0)
-    growth: Floats = np.cumprod(earlier_factors * factors)
+    growth: FloatArray = np.cumprod(earlier_factors * factors)
     return growth
 
 
-def with_owner_transfers(unit_growth: Floats, simulation_result: SimulationResult) -> Floats:
+def with_owner_transfers(
+    unit_growth: FloatArray, simulation_result: SimulationResult
+) -> FloatArray:
     """Return the value, in whole coins, of a portfolio with growth `unit_growth` and with the
     simulation's start value and transfers.
     """
@@ -167,13 +168,13 @@ def with_owner_transfers(unit_growth: Floats, simulation_result: SimulationResul
     units = np.full(len(unit_growth), float(simulation_result.start_value) / raw_per_coin)
     for flow in simulation_result.transfers:
         units[flow.bar :] += float(flow.value) / raw_per_coin / unit_growth[flow.bar]
-    value_with_transfers: Floats = unit_growth * units
+    value_with_transfers: FloatArray = unit_growth * units
     return value_with_transfers
 
 
 def calendar_benchmark(
-    prices: Floats, shares: Floats, times_s: NDArray[np.int64], interval_s: int
-) -> Floats:
+    prices: FloatArray, shares: FloatArray, times_s: NDArray[np.int64], interval_s: int
+) -> FloatArray:
     """Return the growth of a portfolio rebalanced to `shares` at the first bar of every period,
     without costs.
     """
@@ -193,9 +194,9 @@ def calendar_benchmark(
     return unit_growth
 
 
-def drawdown_series(unit_growth: Floats) -> Floats:
+def drawdown_series(unit_growth: FloatArray) -> FloatArray:
     """Return the drawdown: the relative distance below the highest value so far, zero or less."""
-    drawdowns: Floats = unit_growth / np.maximum.accumulate(unit_growth) - 1
+    drawdowns: FloatArray = unit_growth / np.maximum.accumulate(unit_growth) - 1
     return drawdowns
 
 
@@ -214,9 +215,9 @@ class RiskMetrics:
     tracking_error: float
     mean_excess: float
     mean_excess_error: float
-    rolling_sharpe: Floats
-    rolling_hold_sharpe: Floats
-    rolling_tracking_error: Floats
+    rolling_sharpe: FloatArray
+    rolling_hold_sharpe: FloatArray
+    rolling_tracking_error: FloatArray
 
 
 def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
@@ -231,24 +232,24 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
     has_samples = len(excess_returns) > 1
     mean_excess = mean_excess_error = float("nan")
 
-    def volatility(returns: Floats) -> float:
+    def volatility(returns: FloatArray) -> float:
         if not has_samples:
             return float("nan")
         return dispersion(returns) * math.sqrt(samples_per_year)
 
-    def sharpe(returns: Floats) -> float:
+    def sharpe(returns: FloatArray) -> float:
         if not (has_samples and dispersion(returns)):
             return float("nan")
         return float(empyrical.sharpe_ratio(returns, annualization=samples_per_year))
 
-    def rolling(rolling_metric: object, returns: Floats) -> Floats:
+    def rolling(rolling_metric: object, returns: FloatArray) -> FloatArray:
         if not window_samples or not callable(rolling_metric):
             return np.empty(0)
         return np.asarray(
             rolling_metric(returns, window=window_samples, annualization=samples_per_year)
         )
 
-    def rolling_sharpe(returns: Floats) -> Floats:
+    def rolling_sharpe(returns: FloatArray) -> FloatArray:
         ratios = rolling(empyrical.roll_sharpe_ratio, returns)
         if not len(ratios):
             return ratios
@@ -300,7 +301,7 @@ def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMe
     """Return the metrics of both units."""
     risk = risk_metrics(growth)
 
-    def metrics_of(unit_growth: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:
+    def metrics_of(unit_growth: FloatArray, volatility: float, sharpe: float) -> PerformanceMetrics:
         is_long_enough = growth.years * YEAR_S >= MIN_SAMPLES * DAY_S and unit_growth[-1] > 0
         return PerformanceMetrics(
             float(unit_growth[-1] ** (1 / growth.years)) - 1 if is_long_enough else float("nan"),
@@ -315,7 +316,7 @@ def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMe
     )
 
 
-def unit_changes(simulation_result: SimulationResult) -> Floats:
+def unit_changes(simulation_result: SimulationResult) -> FloatArray:
     """Return the relative change of each asset's amount at each bar, positive for purchases."""
     gas_paid = np.zeros(len(simulation_result.equity))
     for rebalance in simulation_result.rebalances:

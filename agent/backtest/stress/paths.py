@@ -16,11 +16,10 @@ from agent.backtest.data import PriceTable, forward_fill, has_gas_price
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.tune.statistics import block_length
 from agent.errors import ConfigError
-from agent.floats import RETURN_ERROR, dispersion_floor
+from agent.floats import RETURN_ERROR, FloatArray, dispersion_floor
 from agent.reference import is_dollar
 from agent.units import BPS
 
-Floats = NDArray[np.float64]
 MIN_RETURNS = 30
 """Minimum number of returns for blocks and covariances."""
 JUMP_DEVIATIONS = 4.0
@@ -46,8 +45,8 @@ class ReturnHistory:
     """
 
     symbols: tuple[str, ...]
-    returns: Floats
-    start_prices: Floats
+    returns: FloatArray
+    start_prices: FloatArray
     end_s: int
     interval_s: int
     skipped_returns: int
@@ -61,11 +60,11 @@ class JumpDiffusion:
     pricing when underlying stock returns are discontinuous", for vectors.
     """
 
-    drift: Floats
-    covariance: Floats
+    drift: FloatArray
+    covariance: FloatArray
     jumps_per_bar: float
-    jump_mean: Floats
-    jump_covariance: Floats
+    jump_mean: FloatArray
+    jump_covariance: FloatArray
 
 
 def return_history(table: PriceTable, with_drift: bool = True) -> ReturnHistory:
@@ -193,7 +192,7 @@ def require_block_length(mean_block_bars: float, history: ReturnHistory) -> None
         )
 
 
-def _path_table(history: ReturnHistory, returns: Floats) -> PriceTable:
+def _path_table(history: ReturnHistory, returns: FloatArray) -> PriceTable:
     closes = history.start_prices * np.exp(
         np.vstack([np.zeros(len(history.symbols)), np.cumsum(returns, axis=0)])
     )
@@ -201,22 +200,22 @@ def _path_table(history: ReturnHistory, returns: Floats) -> PriceTable:
     return PriceTable(history.symbols, times_s, closes)
 
 
-def _covariance(returns: Floats) -> Floats:
-    covariance: Floats = np.atleast_2d(np.cov(returns, rowvar=False))
+def _covariance(returns: FloatArray) -> FloatArray:
+    covariance: FloatArray = np.atleast_2d(np.cov(returns, rowvar=False))
     return covariance
 
 
-def _matrix_square_root(covariance: Floats) -> Floats:
+def _matrix_square_root(covariance: FloatArray) -> FloatArray:
     """Return the matrix square root of the covariance, which may be singular."""
     eigenvalues, eigenvectors = np.linalg.eigh(covariance)
-    square_root: Floats = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0.0))
+    square_root: FloatArray = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0.0))
     return square_root
 
 
-def _nearest_semidefinite(matrix: Floats) -> Floats:
+def _nearest_semidefinite(matrix: FloatArray) -> FloatArray:
     """Return the nearest positive semidefinite matrix."""
     square_root = _matrix_square_root(matrix)
-    nearest_matrix: Floats = square_root @ square_root.T
+    nearest_matrix: FloatArray = square_root @ square_root.T
     return nearest_matrix
 
 
@@ -290,7 +289,7 @@ class StressedPath:
 
     table: PriceTable
     settings: SimulationSettings
-    numeraire_values: Floats
+    numeraire_values: FloatArray
 
 
 def apply_scenario(
@@ -392,9 +391,9 @@ def _crashed_table(
     return replace(table, closes=closes)
 
 
-def _crash_progress(table: PriceTable, severity: SpotSeverity, start_bar: int) -> Floats:
+def _crash_progress(table: PriceTable, severity: SpotSeverity, start_bar: int) -> FloatArray:
     """Return the share of a crash or shock that has happened at each bar."""
-    progress: Floats = np.clip(
+    progress: FloatArray = np.clip(
         (np.arange(table.bar_count) - start_bar + 1) / severity.crash_bars, 0, 1
     )
     return progress
@@ -415,7 +414,7 @@ def _shocked_path(
     return shocked_path
 
 
-def _closes_without_trend(table: PriceTable, start_bar: int) -> Floats:
+def _closes_without_trend(table: PriceTable, start_bar: int) -> FloatArray:
     """Return the closes without a trend: constant before `start_bar`, then with the path's
     moves less their mean, so that they end where they began. Gaps stay.
     """
@@ -438,7 +437,7 @@ def _depegged_path(
 
 
 def _with_moved_price(
-    spec: BacktestSpec, path: StressedPath, symbol: str, price_factors: Floats
+    spec: BacktestSpec, path: StressedPath, symbol: str, price_factors: FloatArray
 ) -> StressedPath:
     """Return the path with the price of a symbol multiplied at each bar; a symbol without a column
     had the price 1.

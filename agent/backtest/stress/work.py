@@ -36,6 +36,7 @@ from agent.backtest.sweep import (
     simulated_costs,
 )
 from agent.backtest.tune.kernel_rule import is_rule_supported, kernel_rule
+from agent.floats import FloatArray
 from agent.model import ExecutionStyle, NoTradeZone
 from agent.policy.drift import band, has_band
 from agent.policy.triggers.rules import band_and_interval, is_band_and_schedule_only
@@ -45,7 +46,6 @@ if TYPE_CHECKING:  # processes that only run the kernel load neither engine nor 
     from agent.backtest.result import SimulationResult
 
 
-Floats = NDArray[np.float64]
 WEIGHT_TOLERANCE = 1e-6
 """Tolerance at a band's edge, for rounding and float errors of a correction to the edge."""
 
@@ -115,7 +115,7 @@ def kernel_setting_or_reason(
     )
 
 
-def band_edges(spec: BacktestSpec) -> Floats | None:
+def band_edges(spec: BacktestSpec) -> FloatArray | None:
     """Return the edges of each asset's band around its configured target, as shares; None if no
     weight can leave a band.
     """
@@ -166,7 +166,7 @@ def measure_by_kernel(
     )
 
 
-def share_outside_bands(weights: Floats, edge_shares: Floats | None) -> float:
+def share_outside_bands(weights: FloatArray, edge_shares: FloatArray | None) -> float:
     """Return the share of bars that end with a weight outside its band; NaN without bands."""
     if edge_shares is None:
         return float("nan")
@@ -175,17 +175,17 @@ def share_outside_bands(weights: Floats, edge_shares: Floats | None) -> float:
     return float(((weights < low_edges) | (weights > high_edges)).any(axis=1).mean())
 
 
-def max_drawdown(portfolio_values: Floats) -> float:
+def max_drawdown(portfolio_values: FloatArray) -> float:
     """Return the largest decline from an earlier maximum, as a share of that maximum."""
     return float((1 - portfolio_values / np.maximum.accumulate(portfolio_values)).max())
 
 
-def _units_by_bar(kernel_result: KernelResult) -> Floats:
+def _units_by_bar(kernel_result: KernelResult) -> FloatArray:
     """Return the units at the end of each bar."""
     recorded_rows = np.where(
         kernel_result.holdings.any(axis=1), np.arange(len(kernel_result.holdings)), 0
     )
-    units: Floats = kernel_result.holdings[np.maximum.accumulate(recorded_rows)]
+    units: FloatArray = kernel_result.holdings[np.maximum.accumulate(recorded_rows)]
     return units
 
 

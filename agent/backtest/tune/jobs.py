@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, forward_fill, prices_in_numeraire
 from agent.backtest.result import SimulationResult
@@ -31,6 +30,7 @@ from agent.backtest.tune.taxes import tax_by_mark
 from agent.config.tables.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import Content, replace_file, sync_folder
+from agent.floats import FloatArray
 from agent.foreign_text import read_json
 from agent.model import (
     PORTFOLIO_SUBJECT,
@@ -45,7 +45,6 @@ from agent.model import (
 )
 from agent.units import BPS, format_duration
 
-Floats = NDArray[np.float64]
 KERNEL_CHUNK_RUNS = 128
 """Number of runs whose values at every bar are in memory together."""
 DAY_S = 86_400
@@ -72,7 +71,7 @@ class AllocatorSchedule:
     window_s: int
 
 
-def _no_marks() -> Floats:
+def _no_marks() -> FloatArray:
     return np.zeros(0)
 
 
@@ -95,34 +94,34 @@ class RunResult:
     turnover: float
     costs: float
     rebalance_count: int
-    value_by_mark: Floats
+    value_by_mark: FloatArray
     stopped_asset_count: int = 0
-    tax_by_mark: Floats = field(default_factory=_no_marks)
-    cost_share_by_mark: Floats = field(default_factory=_no_marks)
-    active_variance_by_mark: Floats = field(default_factory=_no_marks)
+    tax_by_mark: FloatArray = field(default_factory=_no_marks)
+    cost_share_by_mark: FloatArray = field(default_factory=_no_marks)
+    active_variance_by_mark: FloatArray = field(default_factory=_no_marks)
 
     @property
-    def net_value_by_mark(self) -> Floats:
+    def net_value_by_mark(self) -> FloatArray:
         """Values at the marks, less the tax owed by then."""
         return (
             self.value_by_mark - self.tax_by_mark if len(self.tax_by_mark) else self.value_by_mark
         )
 
     @property
-    def trading_costs(self) -> Floats:
+    def trading_costs(self) -> FloatArray:
         """Trading costs of each period, shares of the portfolio."""
-        costs: Floats = np.diff(self.cost_share_by_mark)
+        costs: FloatArray = np.diff(self.cost_share_by_mark)
         return costs
 
     @property
-    def costs_and_tax(self) -> Floats:
+    def costs_and_tax(self) -> FloatArray:
         """Trading costs of each period, and the tax that it adds, shares of the portfolio."""
         if not len(self.tax_by_mark):
             return self.trading_costs
         return self.trading_costs + np.diff(self.tax_by_mark) / self.value_by_mark[:-1]
 
     @property
-    def drifts(self) -> Floats:
+    def drifts(self) -> FloatArray:
         """What the tracking error of each period is worth, shares of the portfolio."""
         return drift_of(np.diff(self.active_variance_by_mark))
 
@@ -268,7 +267,7 @@ class TuneJob:
             active_variances[list(self.mark_bars)],
         )
 
-    def _tax_by_mark(self, result: SimulationResult, raw_per_coin: float) -> Floats:
+    def _tax_by_mark(self, result: SimulationResult, raw_per_coin: float) -> FloatArray:
         if not (rate_bps := self.backtest.tax.rate_bps):
             return _no_marks()
         gains = [(gain_s, float(gain) / raw_per_coin) for gain_s, gain in result.dated_gains]
@@ -441,7 +440,7 @@ def slice_settings(settings: SimulationSettings, start: int, end: int) -> Simula
 
 def buy_and_hold_values(
     spec: BacktestSpec, settings: SimulationSettings, table: PriceTable, mark_bars: Sequence[int]
-) -> Floats:
+) -> FloatArray:
     """Return values at the marks, in whole coins, of a wallet that begins at its targets with its
     reserves and never trades.
     """
@@ -452,7 +451,7 @@ def buy_and_hold_values(
     shares = np.array([asset.target_bps / BPS for asset in assets])
     units = float(settings.start_value) * shares / prices[mark_bars[0]]
     units += np.array([asset.reserve_raw / 10.0**asset.token.decimals for asset in assets])
-    hold_values: Floats = prices[list(mark_bars)] @ units
+    hold_values: FloatArray = prices[list(mark_bars)] @ units
     return hold_values
 
 

@@ -8,24 +8,23 @@ on where prices go, so that a few years of prices rank settings much as others d
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec
+from agent.floats import FloatArray
 from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS, STRICTNESS_COST_BPS
 
-Floats = NDArray[np.float64]
 RISK_AVERSION = float(2 * STRICTNESS_COST_BPS[DEFAULT_STRICTNESS])
 """λ of the loss: that of the default strictness, whatever a setting's own."""
 
 
-def drift_of(active_variance: Floats) -> Floats:
+def drift_of(active_variance: FloatArray) -> FloatArray:
     """Return ½·λ times the active variance."""
-    drift: Floats = RISK_AVERSION / 2 * active_variance
+    drift: FloatArray = RISK_AVERSION / 2 * active_variance
     return drift
 
 
-def step_losses(spec: BacktestSpec, result: SimulationResult) -> tuple[Floats, Floats]:
+def step_losses(spec: BacktestSpec, result: SimulationResult) -> tuple[FloatArray, FloatArray]:
     """Return what a run of the full step has lost until each bar: trading costs as shares of the
     portfolio at each trade, and the sum of squared active returns. Reserves are no part of the
     portfolio.
@@ -48,15 +47,17 @@ def step_losses(spec: BacktestSpec, result: SimulationResult) -> tuple[Floats, F
     return np.cumsum(cost_shares), np.concatenate([[0.0], np.cumsum(active_returns**2)])
 
 
-def balanced_growth(prices: Floats, targets: Floats) -> Floats:
+def balanced_growth(prices: FloatArray, targets: FloatArray) -> FloatArray:
     """Return the growth of a portfolio at its targets from each bar to the next, by `prices` of each
     asset and bar.
     """
-    growth: Floats = targets @ (prices[:, 1:] / prices[:, :-1])
+    growth: FloatArray = targets @ (prices[:, 1:] / prices[:, :-1])
     return growth
 
 
-def active_variance(balanced: Floats, values: Floats, cost_shares: Floats) -> Floats:
+def active_variance(
+    balanced: FloatArray, values: FloatArray, cost_shares: FloatArray
+) -> FloatArray:
     """Return the sum of squared active returns until each bar of a run of the kernel, by its value
     and costs so far at every bar, against `balanced_growth`.
     """

@@ -53,16 +53,16 @@ from agent.backtest.tune.statistics import (
     walk_forward,
 )
 from agent.errors import ConfigError
+from agent.floats import FloatArray
 from agent.model import AllocationMethod
 from agent.policy.triggers.tracking_rule import TrackingLoss
 from agent.units import YEAR_S
 
-Floats = NDArray[np.float64]
 ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk, list[RunResult]]]]
 Progress = Callable[[int, int], None]
 """Called with the numbers of finished runs and of all runs."""
 _LastQuarterJudgement = tuple[
-    tuple[Excess, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
+    tuple[Excess, ...], tuple[RunResult, RunResult], FloatArray, float, NDArray[np.int64]
 ]
 MAX_VALUES = 100_000_000
 """Maximum number of values in memory, settings times periods: 0.8 GB as float64."""
@@ -123,22 +123,22 @@ class TuneResult:
     spec: TuneSpec
     choices: tuple[PolicyChoice, ...]
     run_results: tuple[RunResult, ...]
-    scores: Floats
-    gross_scores: Floats
-    excess_growths: Floats
+    scores: FloatArray
+    gross_scores: FloatArray
+    excess_growths: FloatArray
     best_index: int
     period_s: float
     deflated_sharpe: DeflatedSharpe | None
     overfitting: OverfittingEstimate | None
     heat_map: HeatMap
     neighbours: NeighbourComparison | None
-    fold_results_and_excesses: tuple[tuple[FoldResult, tuple[Floats, ...]], ...]
+    fold_results_and_excesses: tuple[tuple[FoldResult, tuple[FloatArray, ...]], ...]
     fold_claims: tuple[Excess, ...]
     claims: tuple[Excess, ...]
     verdict: TuneVerdict
     last_quarter_start_s: int
     last_quarter_results: tuple[RunResult, RunResult]
-    last_quarter_hold_values: Floats
+    last_quarter_hold_values: FloatArray
     last_hold_value: float
     judged_setting_count: int
     last_quarter_times_s: NDArray[np.int64]
@@ -348,9 +348,9 @@ def _assemble_result(
     )
 
 
-def log_returns(portfolio_values: Floats) -> Floats:
+def log_returns(portfolio_values: FloatArray) -> FloatArray:
     """Return the log return of each period; a value of zero or less counts as almost zero."""
-    returns: Floats = np.diff(np.log(np.maximum(portfolio_values, 1e-9 * portfolio_values[0])))
+    returns: FloatArray = np.diff(np.log(np.maximum(portfolio_values, 1e-9 * portfolio_values[0])))
     return returns
 
 
@@ -369,7 +369,7 @@ def _periods_per_year(table: PriceTable, mark_bars: Sequence[int]) -> float:
 
 def _scored_returns(
     run_result: RunResult, objective: Objective, *, before_tax: bool = False
-) -> Floats:
+) -> FloatArray:
     """Return the log return of each period, or its loss below zero, of which the objective is
     made.
     """
@@ -380,8 +380,8 @@ def _scored_returns(
 
 
 def _fold_excess_returns(
-    search: TuneSpec, job: TuneJob, fold_result: FoldResult, baseline_returns: Floats
-) -> tuple[Floats, ...]:
+    search: TuneSpec, job: TuneJob, fold_result: FoldResult, baseline_returns: FloatArray
+) -> tuple[FloatArray, ...]:
     """Return the excess over each benchmark; buy and hold begins with the evaluated periods."""
     start = fold_result.fold.evaluation_start
     end = fold_result.fold.evaluation_end
@@ -395,7 +395,7 @@ def _fold_excess_returns(
 
 
 def _claim(
-    search: TuneSpec, benchmark_name: str, excess_returns: Floats, periods_per_year: float
+    search: TuneSpec, benchmark_name: str, excess_returns: FloatArray, periods_per_year: float
 ) -> Excess:
     interval = _yearly_interval(excess_returns, periods_per_year, search.settings.seed)
     return Excess(benchmark_name, interval, search.objective is Objective.TRACKING)
@@ -418,7 +418,7 @@ def _judge(
 
 
 def _yearly_interval(
-    excess_returns: Floats, periods_per_year: float, seed: int
+    excess_returns: FloatArray, periods_per_year: float, seed: int
 ) -> ConfidenceInterval | None:
     interval = bootstrap_interval(excess_returns, seed)
     return None if interval is None else interval.scaled(periods_per_year)

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.tune.grid import NO_STOP, RULE, PolicyChoice, band_text
-from agent.floats import RETURN_ERROR, column_dispersions, dispersion, dispersion_floor
+from agent.floats import RETURN_ERROR, FloatArray, column_dispersions, dispersion, dispersion_floor
 from agent.model import NoTradeZone, OrderKind
 from agent.policy.triggers.tracking_rule import TrackingLoss
 from agent.units import BPS, format_duration
 
-Floats = NDArray[np.float64]
 EULER_GAMMA = 0.5772156649015329
 MAX_BLOCKS = 16
 MIN_BLOCKS = 4
@@ -64,20 +63,22 @@ class OverfittingEstimate:
     block_count: int
 
 
-def objective_scores(returns: Floats, objective: Objective) -> Floats:
+def objective_scores(returns: FloatArray, objective: Objective) -> FloatArray:
     """Return the objective of each column of `returns[period, setting]`, per period: log returns, or
     for Objective.TRACKING losses below zero, so that more is always better. A constant column has a
     Sharpe ratio of zero.
     """
-    means: Floats = returns.mean(axis=0)
+    means: FloatArray = returns.mean(axis=0)
     if objective is not Objective.SHARPE:
         return means
     return _ratios(means, column_dispersions(returns, degrees_lost=0))
 
 
-def _ratios(means: Floats, deviations: Floats) -> Floats:
+def _ratios(means: FloatArray, deviations: FloatArray) -> FloatArray:
     """Return means over deviations; zero where the deviation is."""
-    ratios: Floats = np.divide(means, deviations, out=np.zeros_like(means), where=deviations > 0)
+    ratios: FloatArray = np.divide(
+        means, deviations, out=np.zeros_like(means), where=deviations > 0
+    )
     return ratios
 
 
@@ -88,15 +89,15 @@ class _BlockSums:
     `deviation_floors` are the deviations up to which the returns of a setting are equal.
     """
 
-    means: Floats
-    sums: Floats
-    square_sums: Floats
-    deviation_floors: Floats
+    means: FloatArray
+    sums: FloatArray
+    square_sums: FloatArray
+    deviation_floors: FloatArray
 
-    def scores(self, block_masks: Floats, periods: int, objective: Objective) -> Floats:
+    def scores(self, block_masks: FloatArray, periods: int, objective: Objective) -> FloatArray:
         """Return the objective of each setting over the blocks of each mask, `periods` in all."""
         mean_differences = block_masks @ self.sums / periods
-        means: Floats = self.means + mean_differences
+        means: FloatArray = self.means + mean_differences
         if objective is not Objective.SHARPE:
             return means
         variances = block_masks @ self.square_sums / periods - mean_differences**2
@@ -104,7 +105,7 @@ class _BlockSums:
         return _ratios(means, np.where(deviations > self.deviation_floors, deviations, 0.0))
 
 
-def _block_sums(block_returns: Floats) -> _BlockSums:
+def _block_sums(block_returns: FloatArray) -> _BlockSums:
     """Return the sums of `block_returns[block, period, setting]`."""
     means = block_returns.mean(axis=(0, 1))
     differences = block_returns - means
@@ -152,7 +153,7 @@ def probabilistic_sharpe(
     )
 
 
-def deflated_sharpe(returns: Floats, best_column: int) -> DeflatedSharpe | None:
+def deflated_sharpe(returns: FloatArray, best_column: int) -> DeflatedSharpe | None:
     """Compare the Sharpe ratio of column `best_column` of `returns[period, trial]` with the best
     expected by luck alone.
 
@@ -178,7 +179,7 @@ def deflated_sharpe(returns: Floats, best_column: int) -> DeflatedSharpe | None:
 
 
 def overfitting_probability(
-    returns: Floats, objective: Objective, requested_block_count: int | None = None
+    returns: FloatArray, objective: Objective, requested_block_count: int | None = None
 ) -> OverfittingEstimate | None:
     """Return the probability of backtest overfitting, by combinatorially symmetric cross-validation
     over `returns[period, setting]`.
@@ -216,7 +217,7 @@ def overfitting_probability(
     return OverfittingEstimate(below_count / len(block_halves), len(block_halves), block_count)
 
 
-def _count_below_median(chosen_half_scores: Floats, other_half_scores: Floats) -> float:
+def _count_below_median(chosen_half_scores: FloatArray, other_half_scores: FloatArray) -> float:
     """Return the number of rows in which the setting with the best of `chosen_half_scores` is below
     the median of `other_half_scores`; a setting exactly at the median counts one half.
     """
@@ -259,7 +260,7 @@ class ConfidenceInterval:
         )
 
 
-def block_length(series: Floats) -> float:
+def block_length(series: FloatArray) -> float:
     """Return the mean block length, in periods, that best estimates the variance of the mean, at
     least 1.
 
@@ -307,8 +308,8 @@ def block_length(series: Floats) -> float:
 
 
 def resampled_means(
-    series: Floats, mean_block_periods: float, resample_count: int, seed: int
-) -> Floats:
+    series: FloatArray, mean_block_periods: float, resample_count: int, seed: int
+) -> FloatArray:
     """Return the means of `resample_count` resamples: blocks from random places on the circle of
     periods, each ending after a period with probability 1 / `mean_block_periods`.
 
@@ -328,7 +329,10 @@ def resampled_means(
 
 
 def bootstrap_interval(
-    series: Floats, seed: int, resample_count: int = RESAMPLE_COUNT, level: float = CONFIDENCE_LEVEL
+    series: FloatArray,
+    seed: int,
+    resample_count: int = RESAMPLE_COUNT,
+    level: float = CONFIDENCE_LEVEL,
 ) -> ConfidenceInterval | None:
     """Return the mean with the widened two-sided interval that contains `level` of the resampled
     means; None for fewer than MIN_INTERVAL_PERIODS.
@@ -381,7 +385,7 @@ class HeatMap:
 
     row_axis: GridAxis
     column_axis: GridAxis
-    scores: Floats
+    scores: FloatArray
     best_cell: tuple[int, int]
 
 
@@ -475,7 +479,7 @@ def _grid_indices(
     return np.array(grid_indices, dtype=np.int64).T, axes, values_by_axis
 
 
-def heat_map(choices: Sequence[PolicyChoice], scores: Floats, best_index: int) -> HeatMap:
+def heat_map(choices: Sequence[PolicyChoice], scores: FloatArray, best_index: int) -> HeatMap:
     """Return the heat map over the two axes with the most values; bands run down if they are one of
     the two.
     """
@@ -496,7 +500,7 @@ def heat_map(choices: Sequence[PolicyChoice], scores: Floats, best_index: int) -
 
 
 def compare_neighbours(
-    choices: Sequence[PolicyChoice], scores: Floats, best_index: int
+    choices: Sequence[PolicyChoice], scores: FloatArray, best_index: int
 ) -> NeighbourComparison | None:
     """Compare the best setting with its neighbours: the next width of the same kind, the next
     interval or stop, and every other destination and allocator.
@@ -561,7 +565,7 @@ class FoldResult:
     choice_index: int
     in_sample_score: float
     out_of_sample_score: float
-    returns: Floats
+    returns: FloatArray
 
 
 def last_quarter_start(bar_count: int) -> int:
@@ -589,7 +593,7 @@ def make_folds(periods: int, fold_count: int, mode: WalkForwardMode) -> tuple[Fo
 
 
 def walk_forward(
-    returns: Floats, objective: Objective, folds: tuple[Fold, ...]
+    returns: FloatArray, objective: Objective, folds: tuple[Fold, ...]
 ) -> tuple[FoldResult, ...]:
     """Return the best of `returns[period, setting]` in each fold, evaluated in the periods that
     follow; the first of equal settings.

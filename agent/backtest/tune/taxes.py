@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agent.floats import FloatArray
 from agent.units import BPS
-
-Floats = NDArray[np.float64]
 
 
 def tax_by_mark(
     dated_gains: Sequence[tuple[int, float]], mark_times_s: Sequence[int], rate_bps: int
-) -> Floats:
+) -> FloatArray:
     """Return the tax owed at each mark on gains (time, gain less loss) realised after the first
     mark and until then, in the unit of the gains.
 
