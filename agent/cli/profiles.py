@@ -406,20 +406,18 @@ def edit(
             def ask_for_sale(agent: Agent, outcome: StepOutcome) -> bool:
                 return confirmer(agent, yes, spinner, verbose=verbose)(outcome)
 
-            removal = editing.remove_assets(
+            report = editing.remove_assets(
                 config,
                 changes,
                 options,
                 confirm=confirm_edit,
                 sale=editing.RemovalSale(ask_for_sale, spinner.update) if send else None,
             )
-            report = removal.edit_report
-            document = editing.removal_document(removal)
         else:
             report = editing.edit(
                 config, editing.TextEdit(edit_text), options, confirm=confirm_edit
             )
-            document = editing.edit_document(report)
+        document = editing.edit_document(report)
         with spinner.hidden():
             decimals_by_symbol = None
             if verbose and report.transition is not None and document["state"] == "planned":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.settings import editing
-from agent.app.settings.editing import RemovalReport
+from agent.app.settings.editing import EditReport
 from agent.config.load import load_config
 from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
@@ -23,7 +23,7 @@ class Boom(Exception):
     """The process ends here."""
 
 
-def remove(bot: Bot, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "") -> RemovalReport:
+def remove(bot: Bot, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "") -> EditReport:
     def progress(event: str) -> None:
         if dies_at and event == dies_at:
             raise Boom
@@ -101,7 +101,7 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
         )
     found = remove(bot, ConfigChanges(removed_symbols=("WBTC",)))
     assert found.state == "removed"
-    assert any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edit_report.warnings)
+    assert any(mentions(one, "0.00000003 WBTC", "gas") for one in found.warnings)
     with again(chain, load_config(bot.file)) as agent:
         assert agent.step_input().history.cash_flows.unexplained_transfers == ()
         assert not [one for one in agent.context.store.balances.transfers() if one.is_open]

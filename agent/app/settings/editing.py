@@ -17,7 +17,6 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill
 from agent.app.documents.owner import EditDocument
-from agent.app.documents.plans import transaction_document
 from agent.app.settings.changed_assets import (
     NO_NEW_TOKENS,
     NewTokens,
@@ -73,7 +72,9 @@ FIXED_KEYS = ("chain.chain_id", "wallet.address", "store.url")
 
 @dataclass(frozen=True, slots=True)
 class EditReport:
-    """Result or preview of an edit. `state` is unchanged, planned, declined or written.
+    """Result or preview of an edit. `state` is unchanged, planned, declined or written; of a removal
+    also removed, or unfinished for a `reason`: the asset then stays at a target of 0 %.
+    `transactions` are those of its sales.
 
     `transition` is one plan to the new targets without turnover limits, None if the config is
     unchanged or the chain cannot be read. `first_rebalance` is the first of `rebalance_count` plans
@@ -95,6 +96,8 @@ class EditReport:
     """Tokens new to the portfolio, with the contracts that the confirmation pins."""
     restart_tables: tuple[str, ...] = ()
     """Changed tables, in brackets, that a run reads only at start: the edit ends a running run."""
+    reason: str = ""
+    transactions: tuple[Intent, ...] = ()
 
 
 Confirm = Callable[[EditReport, Agent], bool]
@@ -551,18 +554,6 @@ MAX_SALES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class RemovalReport:
-    """Result of a removal. `edit_report` is the config edit. `state` is the edit's, or removed, or
-    unfinished with the `reason`: the asset then stays at a target of 0 %.
-    """
-
-    edit_report: EditReport
-    state: str
-    reason: str
-    transactions: tuple[Intent, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class RemovalSale:
     """Sends the sale of removed assets, each transaction once it is confirmed."""
 
@@ -579,7 +570,7 @@ def remove_assets(
     sale: RemovalSale | None = None,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
-) -> RemovalReport:
+) -> EditReport:
     """Remove the assets of `changes.removed_symbols`, and pin new contracts. Held assets get a
     target of 0 % first; with a `sale` they are sold at once and then removed. Raises the same errors
     as `edit`, and Refused while the bot is stopped.
@@ -603,9 +594,9 @@ def remove_assets(
         symbol for symbol in _asset_symbols(path) if symbol in changes.removed_symbols
     ]
     if not remaining_symbols and first_report.state == "written":
-        return RemovalReport(first_report, "removed", "")
+        return replace(first_report, state="removed")
     if sale is None or first_report.state in ("planned", "declined"):
-        return RemovalReport(first_report, first_report.state, "")
+        return first_report
     sent_intents: list[Intent] = []
     is_sold_out, sale_reason = _sell_out(
         path, remaining_symbols, sale, transports, clock, sent_intents
@@ -621,13 +612,19 @@ def remove_assets(
             f"{', '.join(remaining_symbols)} stays at a target of 0 %: {sale_reason}; trimtab edit {remove_options} --send"
             " continues"
         )
-        return RemovalReport(first_report, "unfinished", unfinished_reason, tuple(sent_intents))
-    combined_report = replace(
+        return replace(
+            first_report,
+            state="unfinished",
+            reason=unfinished_reason,
+            transactions=tuple(sent_intents),
+        )
+    return replace(
         last_report,
+        state="removed",
         changes=first_report.changes + last_report.changes,
         warnings=tuple(dict.fromkeys(last_report.warnings)),
+        transactions=tuple(sent_intents),
     )
-    return RemovalReport(combined_report, "removed", "", tuple(sent_intents))
 
 
 def _asset_symbols(path: Path | str) -> list[str]:
@@ -667,15 +664,4 @@ def _sell_out(
 
 def edit_document(report: EditReport) -> EditDocument:
     """Return the document of an edit."""
-    return fill(EditDocument, report, reason="", transactions=[])
-
-
-def removal_document(report: RemovalReport) -> EditDocument:
-    """Return the document of a removal, with its transactions."""
-    transactions = [transaction_document(intent) for intent in report.transactions]
-    return {
-        **edit_document(report.edit_report),
-        "state": report.state,
-        "reason": report.reason,
-        "transactions": transactions,
-    }
+    return fill(EditDocument, report)
