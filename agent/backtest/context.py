@@ -350,12 +350,13 @@ class SimulatedChain:
             zero_value = Fraction(0)
             return TransactionCost(
                 world.bar,
-                is_swap,
-                effects is not None,
+                world.bar_time_s,
                 zero_value,
                 zero_value,
                 zero_value,
                 gas_value,
+                effects is not None,
+                is_swap,
             )
         fees_value = swap_loss = Fraction(0)
         for token_in, token_out, swap_result in effects.swaps:
@@ -375,7 +376,14 @@ class SimulatedChain:
             / 2
         )
         return TransactionCost(
-            world.bar, is_swap, True, turnover, fees_value, swap_loss - fees_value, gas_value
+            world.bar,
+            world.bar_time_s,
+            turnover,
+            fees_value,
+            swap_loss - fees_value,
+            gas_value,
+            True,
+            is_swap,
         )
 
 

@@ -38,7 +38,7 @@ from agent.backtest.funding import (
 from agent.backtest.futures.simulate import FuturesResult
 from agent.backtest.loss.backtests import BacktestLoss
 from agent.backtest.settings import AppliedTransfer, HealthRecord, TaxRule
-from agent.backtest.world import SimulatedWorld
+from agent.backtest.world import SimulatedWorld, TransactionCost
 from agent.errors import ConfigError
 from agent.floats import FloatArray
 from agent.model import AssetDrift, Portfolio, TaxInputs
@@ -179,21 +179,6 @@ def _require_premium_inputs(
 
 
 @dataclass(frozen=True, slots=True)
-class RebalanceRecord:
-    """One rebalance, at the bar of its execution. Values in numeraire base units; gas includes its
-    approvals.
-    """
-
-    bar: int
-    time_s: int
-    turnover: Value
-    fees: Value
-    impact: Value
-    gas: Value
-    succeeded: bool
-
-
-@dataclass(frozen=True, slots=True)
 class YearGain:
     """Gains less losses realised in a calendar year (UTC), from the simulation's ledger, numeraire
     base units, without gas.
@@ -233,6 +218,7 @@ class SimulationResult:
       equal deposits and withdrawals.
     - `weights`, `targets` and `bands` (lower and upper edge) are shares, `prices` the closes of
       `symbols`; missing values are NaN.
+    - `rebalances` are the costs of the swaps, each with the gas of the approvals before it.
     - `turnover_ratio` is the sum over rebalances of half the traded value divided by the total
       value.
     - `evaluated_bar_count` counts bars evaluated by a whole step, `halted_bar_count` those without
@@ -264,7 +250,7 @@ class SimulationResult:
     equity: FloatArray
     hold_equity: FloatArray
     weights: FloatArray
-    rebalances: tuple[RebalanceRecord, ...]
+    rebalances: tuple[TransactionCost, ...]
     final_value: Value
     hold_value: Value
     start_value: Value
@@ -443,7 +429,7 @@ def time_weighted_returns(
 
 
 def premium_of_simulation(
-    world: SimulatedWorld, paths: PortfolioPaths, rebalances: Sequence[RebalanceRecord]
+    world: SimulatedWorld, paths: PortfolioPaths, rebalances: Sequence[TransactionCost]
 ) -> RebalancingPremium | None:
     """Return the rebalancing premium of the paths; None if gas consumed everything."""
     costs_by_bar = np.zeros(world.table.bar_count)

@@ -25,7 +25,6 @@ from agent.backtest.futures.venue import FuturesSetup, SimulatedVenue
 from agent.backtest.loss.backtests import backtest_loss
 from agent.backtest.result import (
     PortfolioPaths,
-    RebalanceRecord,
     SimulatedTaxRuns,
     SimulationResult,
     TargetBands,
@@ -345,7 +344,6 @@ MAX_TEXT_LENGTH = 200
 VERSIONED_LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = [
     "Progress",
-    "RebalanceRecord",
     "SimulationResult",
     "SimulationRun",
     "open_run",
@@ -527,7 +525,7 @@ class SimulationRun:
         paths = portfolio_paths(world, self._target_bands)
         applied_transfers = tuple(world.applied_transfers)
         transaction_costs = world.transaction_costs
-        rebalances = _rebalance_records(world, transaction_costs)
+        rebalances = _swap_costs(transaction_costs)
         raw_per_coin = 10**numeraire.decimals
         turnover_shares = [
             rebalance.turnover / (Fraction(float(paths.equity[rebalance.bar])) * raw_per_coin)
@@ -771,27 +769,14 @@ def _add_count(counts: dict[str, int], reason: str, count: int = 1) -> None:
         counts[reason] = counts.get(reason, 0) + count
 
 
-def _rebalance_records(
-    world: SimulatedWorld, transaction_costs: list[TransactionCost]
-) -> tuple[RebalanceRecord, ...]:
-    """Return the swaps, each with the gas of the approvals before it."""
+def _swap_costs(transaction_costs: Sequence[TransactionCost]) -> tuple[TransactionCost, ...]:
+    """Return the costs of the swaps, each with the gas of the approvals before it."""
     rebalances = []
     gas_value = Fraction(0)
     for cost in transaction_costs:
         gas_value += cost.gas
         if cost.is_swap:
-            time_s = int(world.table.times_s[cost.bar])
-            rebalances.append(
-                RebalanceRecord(
-                    cost.bar,
-                    time_s,
-                    cost.turnover,
-                    cost.fees,
-                    cost.impact,
-                    gas_value,
-                    cost.succeeded,
-                )
-            )
+            rebalances.append(replace(cost, gas=gas_value))
             gas_value = Fraction(0)
     return tuple(rebalances)
 

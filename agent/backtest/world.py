@@ -38,7 +38,7 @@ from agent.foreign_text import read_json
 from agent.layers.strategies.state import Strategy
 from agent.model import DataFeeQuote, FeedRound, Head, OrderKind, Pool, Receipt, UnsignedTx
 from agent.model.rollups import scaled_fee_quote
-from agent.units import BPS, PIPS, Price, Token, floor_int
+from agent.units import BPS, PIPS, Price, Token, Value, floor_int
 
 UINT112_MAX = 2**112 - 1
 
@@ -207,17 +207,18 @@ class SimulatedWallet:
 
 @dataclass(frozen=True, slots=True)
 class TransactionCost:
-    """Cost of one transaction, values in numeraire base units at the prices of its block;
-    `turnover` is half of the traded value.
+    """Cost of one transaction at the bar of its execution, values in numeraire base units at the
+    prices of its block; `turnover` is half of the traded value.
     """
 
     bar: int
-    is_swap: bool
+    time_s: int
+    turnover: Value
+    fees: Value
+    impact: Value
+    gas: Value
     succeeded: bool
-    turnover: Fraction
-    fees: Fraction
-    impact: Fraction
-    gas: Fraction
+    is_swap: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, make_price_table
-from agent.backtest.result import RebalanceRecord, SimulationResult, YearGain, rebalancing_premium, time_weighted_return
+from agent.backtest.result import SimulationResult, YearGain, rebalancing_premium, time_weighted_return
 from agent.backtest.settings import PERMISSIVE_LIMITS, AppliedTransfer, BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import SpotScenario, SpotSeverity, apply_scenario
@@ -24,6 +24,7 @@ from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
 from agent.backtest.tune.search import ChunkRunner, TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective
 from agent.backtest.workers import run_locally
+from agent.backtest.world import TransactionCost
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
 
 # --- Tables, specs and markets of simulations, so that tests state only what differs.
@@ -202,7 +203,9 @@ def result_of(
             paid, shares[bar] = paid + taken, taken / whole
             whole -= taken
             units = whole / count / prices[bar]
-            done.append(RebalanceRecord(bar, REPORT_START_S + bar * bar_s, exact(moved), exact(taken), Fraction(0), Fraction(0), True))
+            done.append(
+                TransactionCost(bar, REPORT_START_S + bar * bar_s, exact(moved), exact(taken), Fraction(0), Fraction(0), True, True)
+            )
         equity[bar], hold[bar] = whole, held @ prices[bar]
         weights[bar] = units * prices[bar] / whole
     targets = np.full((bars, count), 1 / count)

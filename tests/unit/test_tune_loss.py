@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 
 from agent.app.research.backtests import PortfolioOptions
 from agent.app.research.trials import TuneOptions
-from agent.backtest.result import RebalanceRecord
 from agent.backtest.settings import SimulatedTokens, make_spec
 from agent.backtest.tune.grid import RULE, GridOptions, PolicyChoice, parse_grid
 from agent.backtest.tune.jobs import RunEngine, RunResult, TuneJob
@@ -29,6 +28,7 @@ from agent.backtest.tune.statistics import (
     judge_loss,
     last_quarter_start,
 )
+from agent.backtest.world import TransactionCost
 from agent.config.tables.triggers import TriggerTable, build_trigger
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Threshold
@@ -178,7 +178,7 @@ def test_active_returns_are_against_the_targets_in_force_and_without_reserves() 
     result = result_of(bars=120, every=30)
     targets = result.targets.copy()
     targets[60:] = [0.6, 0.3, 0.1]
-    record = RebalanceRecord(50, 0, exact(100), exact(2), exact(3), exact(5), False)
+    record = TransactionCost(50, 0, exact(100), exact(2), exact(3), exact(5), False, True)
     result = replace(result, targets=targets, rebalances=(*result.rebalances, record))
     spec = make_spec(
         {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, Every(86_400), "USD", tokens=SimulatedTokens(decimals_by_symbol={"USD": DECIMALS})
