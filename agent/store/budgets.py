@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
@@ -37,14 +37,12 @@ from agent.store.budget_rows import newest_successes, parse_fraction, turnover_s
 from agent.store.database import (
     UNTRIGGERED_SWAP,
     Database,
-    Movement,
     all_rows,
     column_values,
     decode_optional,
     first_row,
     insert_rows,
     max_value,
-    movements,
 )
 from agent.store.executions import open_executions, read_purchase
 from agent.store.prices import PRICE_FAULT
@@ -66,6 +64,7 @@ from agent.store.tables import (
     MovementRow,
     StepRow,
 )
+from agent.units import NATIVE
 
 DAY_S = 86_400
 LAST_REVIEW = "last_review_s"
@@ -190,28 +189,7 @@ class BudgetStore:
                     database.read_facts(db, SUBMISSION_REFUSALS)
                 )
                 record_failure_stop(db, _refusal_seq_by_token(refusals_and_seqs))
-            balance_changes = movements(intent, self.db.wallet, self.db.wrapped_native, chain_s)
-            movement_rows = [
-                asdict(balance_change) | {"delta_raw": str(balance_change.delta_raw)}
-                for balance_change in balance_changes
-            ]
-            insert_rows(db, MovementRow, movement_rows)
-
-    def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
-        """Return the newest known changes of balances, newest first."""
-        select_newest = select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit)
-        with self.db.read("read movements") as db:
-            return tuple(
-                Movement(
-                    row.token,
-                    int(row.delta_raw),
-                    row.kind,
-                    row.block_number,
-                    row.chain_s,
-                    row.tx_hash,
-                )
-                for row in all_rows(db, select_newest, MovementRow)
-            )
+            insert_rows(db, MovementRow, _movement_rows(self.db, intent, chain_s))
 
     def mark_review(
         self, chain_s: int, delay_ppm: int = 0, schedule_names: Sequence[str] = ()
@@ -470,6 +448,39 @@ def mark_resumed(db: Connection) -> None:
     """Clear failure streaks and exits refused at submission, which the owner has reviewed."""
     _write_submission_refusals(db, ())
     database.write_facts(db, {FAILURE_STOP_KEY: "", RESUMED_SEQ_KEY: max_value(db, IntentRow.seq)})
+
+
+def _movement_rows(
+    store_database: Database, intent: Intent, chain_s: int
+) -> list[dict[str, object]]:
+    """Return the balance changes of the wallet from the receipt of an intent, in signed base units:
+    tokens by events, native coin sent or unwrapped, gas. Only the Withdrawal events of the wrapped
+    native coin count, because any contract may emit one.
+    """
+    receipt = intent.receipt
+    if receipt is None:
+        return []
+    wallet = store_database.wallet
+    token_changes = [
+        (token, delta_raw, intent.kind.value)
+        for token, delta_raw in sorted(receipt.net_transfers(wallet).items())
+        if delta_raw
+    ]
+    if native_wei := intent.native_change_wei(wallet, store_database.wrapped_native):
+        token_changes.append((NATIVE, native_wei, intent.kind.value))
+    if receipt.gas_cost_wei:
+        token_changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
+    return [
+        {
+            "token": token,
+            "delta_raw": str(delta_raw),
+            "kind": kind,
+            "block_number": receipt.block_number,
+            "chain_s": chain_s,
+            "tx_hash": receipt.tx_hash,
+        }
+        for token, delta_raw, kind in token_changes
+    ]
 
 
 _select_recent_budgets = cache(

@@ -1,5 +1,5 @@
 """Database access: transactions, cached statements, remedies for database errors; and the types
-that the store returns (steps, movements, pins, pause), with decoding of stored values.
+that the store returns (steps, transitions, pins), with decoding of stored values.
 
 Building a statement takes five times as long as running it in SQLite, so each is built once, by a
 cached function. Selects of a model return read-only rows with the model's attributes; writes reach
@@ -41,7 +41,6 @@ from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.store.tables import Base, FactRow, IntentRow, StepRow
-from agent.units import NATIVE
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
@@ -562,20 +561,6 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Movement:
-    """A known change of one balance of the wallet, in signed base units; native coin is
-    units.NATIVE.
-    """
-
-    token: str
-    delta_raw: int
-    kind: str
-    block_number: int
-    chain_s: int
-    tx_hash: str
-
-
-@dataclass(frozen=True, slots=True)
 class IntentTransition:
     """One recorded transition of an intent."""
 
@@ -685,29 +670,4 @@ def intent_from_row(row: IntentRow) -> Intent:
         tx_hash=row.tx_hash,
         receipt=decode_optional(Receipt, row.receipt_json),
         replaced_intent_id=row.replaces,
-    )
-
-
-def movements(
-    intent: Intent, wallet: str, wrapped_native: str, chain_s: int
-) -> tuple[Movement, ...]:
-    """Return the balance changes of `wallet` from the receipt of an intent: tokens by events,
-    native coin sent or unwrapped, gas. Only the Withdrawal events of `wrapped_native` count,
-    because any contract may emit one.
-    """
-    receipt = intent.receipt
-    if receipt is None:
-        return ()
-    token_changes = [
-        (token, delta_raw, intent.kind.value)
-        for token, delta_raw in sorted(receipt.net_transfers(wallet).items())
-        if delta_raw
-    ]
-    if native_wei := intent.native_change_wei(wallet, wrapped_native):
-        token_changes.append((NATIVE, native_wei, intent.kind.value))
-    if receipt.gas_cost_wei:
-        token_changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
-    return tuple(
-        Movement(token, delta_raw, kind, receipt.block_number, chain_s, receipt.tx_hash)
-        for token, delta_raw, kind in token_changes
     )

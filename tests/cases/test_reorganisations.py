@@ -17,6 +17,7 @@ from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from tests.support.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
+from tests.support.movements import movements
 from tests.support.text import raises_code
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -61,7 +62,7 @@ class Done:
                 assert seen["blockHash"] == intent.receipt.block_hash  # type: ignore[union-attr]  # asked for above
             (swap,) = [intent for intent in mined if intent.kind is IntentKind.SWAP]
             history = store.budgets.history(chain.now_s())
-            moved = {movement.tx_hash for movement in store.budgets.movements()}
+            moved = {movement.tx_hash for movement in movements(store)}
             flows = store.balances.expected().transfers
         assert now.nonce - self.before.nonce == len(mined)
         assert swap.receipt is not None

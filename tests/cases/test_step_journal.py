@@ -22,6 +22,7 @@ from agent.planning import planner, proposals
 from agent.policy.decide import decide
 from tests.support.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
 from tests.support.endpoints import Through
+from tests.support.movements import movements
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 DRIFTED = {"WETH": 60_000, "USDC": 30_000}
@@ -141,7 +142,7 @@ def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalCha
             ]  # fmt: skip
         assert agent.context.store.journal.unbooked_intents() == ()
         deltas: dict[str, int] = {}
-        for movement in agent.context.store.budgets.movements():
+        for movement in movements(agent.context.store):
             deltas[movement.token] = deltas.get(movement.token, 0) + movement.delta_raw
         _, _, receipt = swap_of(outcome)
         assert all(deltas[token] == raw for token, raw in receipt.net_transfers(chain.wallet.address).items() if raw)

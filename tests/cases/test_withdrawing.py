@@ -17,6 +17,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Payment, RequestKind, RequestState
 from tests.support.agents import USD, agent_on, allowances, fund, purse, yes
+from tests.support.movements import movements
 from tests.support.text import raises_code
 
 HOME = "0x00000000000000000000000000000000000A11cE"
@@ -57,7 +58,7 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
         assert history.cash_flows.unexplained_transfers == ()
         assert history.cash_flows.pending_payments == ()
         assert 0 < history.budgets.loss_24h < USD, "only its gas"
-        assert [m.kind for m in agent.context.store.budgets.movements() if m.delta_raw == -1_234_567_891] == ["payout"]
+        assert [m.kind for m in movements(agent.context.store) if m.delta_raw == -1_234_567_891] == ["payout"]
 
 
 def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_that_is_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:

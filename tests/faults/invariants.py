@@ -13,6 +13,7 @@ from agent.units import BPS, NATIVE
 from tests.faults import futures_invariants as futures
 from tests.faults.scene import Scene
 from tests.support.agents import off_target, purse
+from tests.support.movements import movements
 
 COST_BPS = 80
 """plan_cost and slippage of the scenes' config: what a unit moved may cost together."""
@@ -144,7 +145,7 @@ def value(scene: Scene) -> list[str]:
 def ledger(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
     """What the books say was moved is what the chain says, to the wei; everything mined is booked."""
     now, booked = purse(scene.chain), Counter[str]()
-    for movement in store.budgets.movements(limit=10_000):
+    for movement in movements(store):
         booked[movement.token] += movement.delta_raw
     told = [
         f"the books say {booked[scene.chain.tokens[s].address]} of {s}, the chain {now.raw[s] - raw}"

@@ -28,6 +28,7 @@ from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES
+from tests.support.movements import movements
 
 # --- A chain of one wallet in memory, for the executor's state machine alone; tests that move money use real nodes.
 
@@ -414,7 +415,7 @@ class Walk:
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in consumed if intent.receipt is not None)
         found = self.store.budgets.history(START_S)
         assert (found.budgets.gas_24h_wei, found.budgets.loss_24h) == (gas_wei, len(consumed))
-        assert {movement.tx_hash for movement in self.store.budgets.movements()} == {str(intent.tx_hash) for intent in consumed}
+        assert {movement.tx_hash for movement in movements(self.store)} == {str(intent.tx_hash) for intent in consumed}
         assert self.store.journal.expected_nonce() == (0 if mined is None else 1)
         swapped = any(intent.kind is IntentKind.SWAP for intent in consumed)
         assert (found.reviews.last_rebalance_s is not None) == swapped
@@ -470,7 +471,7 @@ class Walk:
         number = {intent.id: at for at, intent in enumerate(intents)}
         hashes = {str(intent.tx_hash): at for at, intent in enumerate(intents)}
         chain, mined = world.chain, held(world.chain)
-        booked = {movement.tx_hash for movement in self.store.budgets.movements()}
+        booked = {movement.tx_hash for movement in movements(self.store)}
         rows = tuple(
             (
                 intent.kind.value,

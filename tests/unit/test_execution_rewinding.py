@@ -11,6 +11,7 @@ import pytest
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentState
+from tests.support.movements import movements
 from tests.support.text import raises_code
 from tests.support.transactions import START_S, Bench, bench, receipt, states
 
@@ -33,7 +34,7 @@ def buried(made: Bench, depth: int) -> None:
 
 def booked(made: Bench) -> tuple[object, ...]:
     found = made.store.budgets.history(START_S)
-    return found.budgets.loss_24h, found.budgets.turnover_24h, found.reviews.last_rebalance_s, len(made.store.budgets.movements())
+    return found.budgets.loss_24h, found.budgets.turnover_24h, found.reviews.last_rebalance_s, len(movements(made.store))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 30, 63, REORG_WATCH_BLOCKS])

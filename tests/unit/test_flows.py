@@ -18,6 +18,7 @@ from tests.support import builders
 from tests.support.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, at, looked, moved, opened, remembered
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.movements import movements
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
@@ -152,7 +153,7 @@ def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) ->
     moved(store, 3, 1_001, to=WETH.address, wrap_transfers=events)
     (ours,) = store.journal.unbooked_intents()
     store.budgets.book_intent(ours, Fraction(0), Fraction(0), GAS_WEI, 5)
-    assert {(m.token, m.delta_raw, m.kind) for m in store.budgets.movements() if m.token == NATIVE} == {
+    assert {(m.token, m.delta_raw, m.kind) for m in movements(store) if m.token == NATIVE} == {
         (NATIVE, COIN, "swap"),
         (NATIVE, -GAS_WEI, "gas"),
     }

@@ -17,8 +17,8 @@ from agent.model import Intent, IntentKind, IntentState, NavPerShare, Plan, Tran
 from agent.model.futures import UNREAD_ACCOUNT, FuturesGrant, Hedge, MarginDeposit, OrderCancel, PerpOrder, PerpOrderKind, StopOrder
 from agent.store import Store, open_store
 from agent.store.budgets import MAX_REVIEWS
-from agent.store.database import Movement
 from agent.units import NATIVE
+from tests.support.movements import Movement, movements
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, new_store, receipt, tx
 
@@ -127,7 +127,7 @@ def test_booking_an_intent_twice_changes_nothing(store: Store) -> None:
     before = store.budgets.history(START_S)
     store.budgets.book_intent(intent, Fraction(99), Fraction(99), 99, START_S + 5)
     assert store.budgets.history(START_S) == before
-    assert len(store.budgets.movements()) == 2
+    assert len(movements(store)) == 2
     assert before.budgets.loss_24h == Fraction(1, 3)
     assert before.reviews.last_rebalance_s == START_S
 
@@ -161,7 +161,7 @@ def test_amounts_beyond_any_database_integer_are_exact(store: Store) -> None:
         Fraction(2**200, 3),
         2**100,
     )
-    assert {m.delta_raw for m in store.budgets.movements() if m.token == TOKEN_A} == {2**255 + 1}
+    assert {m.delta_raw for m in movements(store) if m.token == TOKEN_A} == {2**255 + 1}
 
 
 def test_movements_are_the_net_of_the_receipt_and_the_gas(store: Store) -> None:
@@ -174,7 +174,7 @@ def test_movements_are_the_net_of_the_receipt_and_the_gas(store: Store) -> None:
     intent = ended(store, 4, transfers=transfers)
     store.budgets.book_intent(intent, Fraction(1), Fraction(0), intent.receipt.gas_cost_wei, START_S)
     tx_hash = intent.tx_hash
-    assert set(store.budgets.movements()) == {
+    assert set(movements(store)) == {
         Movement(TOKEN_A, -70, "swap", 4, START_S, tx_hash),
         Movement(TOKEN_B, 7, "swap", 4, START_S, tx_hash),
         Movement(NATIVE, -intent.receipt.gas_cost_wei, "gas", 4, START_S, tx_hash),

@@ -10,10 +10,11 @@ import pytest
 from agent.errors import OperatorNeeded
 from agent.model import IntentKind
 from agent.store import Store, open_store
-from agent.store.database import Movement, remedy
+from agent.store.database import remedy
 from agent.store.files.locks import wallet_lock
 from agent.store.files.pause import KillSwitch
 from agent.units import NATIVE
+from tests.support.movements import Movement, movements
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, tx
 
@@ -77,14 +78,14 @@ def test_native_coin_that_left_is_a_movement(tmp_path: Path) -> None:
     made = bench(tmp_path)
     intent = made.run(value_wei=5)
     made.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)
-    assert Movement(NATIVE, -5, "swap", 1, START_S, intent.tx_hash) in made.store.budgets.movements()
+    assert Movement(NATIVE, -5, "swap", 1, START_S, intent.tx_hash) in movements(made.store)
 
 
 def test_native_coin_of_a_reverted_transaction_did_not_leave(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.status = 0
     made.store.budgets.book_intent(made.run(value_wei=5), Fraction(0), Fraction(0), 0, START_S)
-    assert [movement.kind for movement in made.store.budgets.movements()] == ["gas"]
+    assert [movement.kind for movement in movements(made.store)] == ["gas"]
 
 
 @pytest.mark.parametrize(

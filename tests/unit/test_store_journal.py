@@ -15,6 +15,7 @@ from agent import codec
 from agent.model import FIRST_VENUE_NONCE, Goal, Intent, IntentEvent, IntentKind, IntentState, Rebalance, SkippedItem, Transfer
 from agent.store import Store
 from agent.store.database import decode_json
+from tests.support.movements import movements
 from tests.support.signing import PLAN
 from tests.support.transactions import OTHER, START_S, grant, new_store, receipt, tx
 
@@ -184,7 +185,7 @@ def test_a_receipt_that_a_reorganisation_removes_is_gone_and_its_booking_with_it
     assert again.receipt is None
     budgets = store.budgets.history(START_S).budgets
     assert (budgets.turnover_24h, budgets.loss_24h, budgets.loss_total, budgets.gas_24h_wei) == (0, 0, 0, 0)
-    assert store.budgets.movements() == ()
+    assert movements(store) == ()
 
 
 # Decoded rows are kept for the next read, but not for ever.
