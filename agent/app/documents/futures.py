@@ -124,11 +124,11 @@ class FuturesOrderDocument(TypedDict):
     """An order. `bound` is the maximum quote paid by a purchase or the minimum received by a sale."""
 
     market: str
-    symbol: str
+    symbol: Annotated[str, shown("market")]
     side: OrderSide
     size: DecimalText
     size_raw: Raw
-    bound: DecimalText
+    bound: Annotated[DecimalText, shown(figure="money")]
     bound_raw: Raw
     bound_price: DecimalText
     reduce_only: bool
@@ -266,14 +266,14 @@ class FuturesFillDocument(TypedDict):
     `unit`; `note` describes the order with its bound.
     """
 
-    symbol: str
+    symbol: Annotated[str, shown("market")]
     side: OrderSide
     size: DecimalText
     size_raw: Raw
     price: DecimalText
-    notional: DecimalText
-    fee: DecimalText
-    realised: DecimalText
+    notional: Annotated[DecimalText, shown(figure="money")]
+    fee: Annotated[DecimalText, shown(figure="money")]
+    realised: Annotated[DecimalText, shown(figure="money")]
     unit: str
     note: str
 

@@ -113,11 +113,18 @@ class ZoneAssetDocument(TypedDict):
     the edges to which it is brought back, and for a zone with a horizon.
     """
 
-    symbol: TokenSymbol
+    symbol: Annotated[TokenSymbol, shown("token")]
     weight_bps: int
     target_bps: int
-    no_trade_bps: Annotated[list[int], TO_EDGES_BPS, FromAttributes("low", "high")]
-    trigger_bps: Annotated[list[int], TO_EDGES_BPS, FromAttributes("trigger_low", "trigger_high")]
+    no_trade_bps: Annotated[
+        list[int], TO_EDGES_BPS, FromAttributes("low", "high"), shown("back to")
+    ]
+    trigger_bps: Annotated[
+        list[int],
+        TO_EDGES_BPS,
+        FromAttributes("trigger_low", "trigger_high"),
+        shown("moves beyond"),
+    ]
     correction: CorrectionDocument | None
 
 

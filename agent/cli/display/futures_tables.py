@@ -18,7 +18,7 @@ from agent.cli.display.tables import (
     table,
 )
 from agent.cli.display.terminal import Document, out, safe_text, say, spaced_time
-from agent.figures import columns
+from agent.figures import Column, columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,43 +134,36 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
 
 def orders_table(plan: Document, title: str) -> FigureTable:
     """Return a table of the orders of a plan."""
-    return table(
+    return document_table(
         title,
-        ("market", "side", "kind"),
-        ("size", "bound", "bound price"),
-        column_order=("market", "side", "size", "bound", "bound price", "kind"),
-        rows=(
-            (
-                order["symbol"],
-                order["side"],
-                amount(order["size"]),
-                money_text(order["bound"]),
-                six_figures(order["bound_price"]),
-                "reduce only" if order["reduce_only"] else "",
-            )
-            for order in plan["orders"]
-        ),
+        [
+            *columns("FuturesOrderDocument", "symbol", "side", "size", "bound", "bound_price"),
+            Column("reduce_only", "kind", "text"),
+        ],
+        plan["orders"],
+        {
+            "size": lambda order: amount(order["size"]),
+            "reduce_only": lambda order: "reduce only" if order["reduce_only"] else "",
+        },
     )
 
 
 def fills_table(fills: list[Document]) -> FigureTable:
     """Return a table of filled futures orders."""
-    return table(
+    return document_table(
         f"Filled futures orders, in {fills[0]['unit']}",
-        ("market", "side"),
-        ("size", "price", "notional", "fee", "realised"),
-        rows=(
-            (
-                fill["symbol"],
-                fill["side"],
-                amount(fill["size"]),
-                six_figures(fill["price"]),
-                money_text(fill["notional"]),
-                money_text(fill["fee"]),
-                money_text(fill["realised"]),
-            )
-            for fill in fills
+        columns(
+            "FuturesFillDocument",
+            "symbol",
+            "side",
+            "size",
+            "price",
+            "notional",
+            "fee",
+            "realised",
         ),
+        fills,
+        {"size": lambda order_fill: amount(order_fill["size"])},
     )
 
 

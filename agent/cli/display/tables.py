@@ -585,25 +585,28 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
     back to; cost of risk, of corrections, and the plan's trade-off.
     """
     risk_text = f"{amount(zone_document['risk'], 4)} {numeraire} of risk within {zone_document['horizon_s'] / 86_400:g} d"
-    figure_table = table(
+    figure_table = document_table(
         f"Zone: drift from the targets costs {risk_text}",
-        ("token",),
-        ("weight", "target", "moves beyond", "back to"),
+        columns(
+            "ZoneAssetDocument",
+            "symbol",
+            "weight_bps",
+            "target_bps",
+            "trigger_bps",
+            "no_trade_bps",
+        ),
+        zone_document["assets"],
+        {
+            "trigger_bps": lambda asset: _range_text(asset["trigger_bps"]),
+            "no_trade_bps": lambda asset: _range_text(asset["no_trade_bps"]),
+        },
     )
-    notes = []
-    for asset in zone_document["assets"]:
-        figure_table.add_row(
-            asset["symbol"],
-            bps_percent_text(asset["weight_bps"]),
-            bps_percent_text(asset["target_bps"]),
-            _range_text(asset["trigger_bps"]),
-            _range_text(asset["no_trade_bps"]),
-        )
-        if (correction := asset["correction"]) is not None:
-            notes.append(
-                f"{asset['symbol']}: correcting costs {money_text(correction['cost'])} {numeraire},"
-                f" waiting a year costs {money_text(correction['waiting_year'])}"
-            )
+    notes = [
+        f"{asset['symbol']}: correcting costs {money_text(correction['cost'])} {numeraire},"
+        f" waiting a year costs {money_text(correction['waiting_year'])}"
+        for asset in zone_document["assets"]
+        if (correction := asset["correction"]) is not None
+    ]
     if notes:
         notes.append(WAITING_NOTE)
     plan = zone_document["plan"]
