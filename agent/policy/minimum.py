@@ -58,13 +58,8 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_
     """Return the gas cost of one leg now, or of `gas_units`; `native_price` is numeraire base units
     per wei.
     """
-    base_fee_wei = snapshot.head.base_fee_wei
-    if base_fee_wei is None:
-        gas_price_wei = snapshot.gas_price_wei
-    else:
-        gas_price_wei = base_fee_wei + snapshot.priority_fee_wei
     data_fee_wei = snapshot.expected_data_fee_wei(gas_units, LEG_BYTES)
-    return Fraction(gas_units * gas_price_wei + data_fee_wei) * native_price
+    return Fraction(gas_units * snapshot.current_gas_price_wei + data_fee_wei) * native_price
 
 
 def size_warnings(portfolio: Portfolio) -> tuple[str, ...]:
@@ -359,11 +354,6 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         return None
     snapshot = step.snapshot
     numeraire = step.portfolio.numeraire.address
-    base_fee_wei = snapshot.head.base_fee_wei
-    if base_fee_wei is None:
-        gas_price_wei = snapshot.gas_price_wei
-    else:
-        gas_price_wei = base_fee_wei + snapshot.priority_fee_wei
     asset_thresholds = tuple(
         AssetThreshold(
             asset.token.label,
@@ -395,7 +385,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         step.limits.plan_cost_bps,
         step.limits.min_trade or Fraction(0),
         max((fee_pips for fee_pips in fees_pips if fee_pips is not None), default=ASSUMED_FEE_PIPS),
-        gas_price_wei,
+        snapshot.current_gas_price_wei,
         native_price.price,
         action_interval_s(step.policy.trigger),
         step.history.reviews.last_rebalance_s is not None,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -173,13 +172,11 @@ def _increase_document(
         )
     gas_units = CALL_GAS + SLOT_GAS * increase if increase else 0
     head = step.snapshot.head
-    gas_price_wei = step.snapshot.gas_price_wei
-    if head.base_fee_wei is not None:
-        gas_price_wei = head.base_fee_wei + step.snapshot.priority_fee_wei
+    gas_cost_wei = gas_units * step.snapshot.current_gas_price_wei
     native_price = reference_prices(step).reference_by_token.get(step.portfolio.wrapped_native)
     cost_text: str | None = None
     if native_price is not None:
-        cost_value = Fraction(gas_units * gas_price_wei) * native_price.price
+        cost_value = gas_cost_wei * native_price.price
         cost_text = value_text(cost_value, step.portfolio.numeraire.decimals)
     return {
         **_pool_document(step.snapshot, step.portfolio, step.reference, pool),
@@ -188,7 +185,7 @@ def _increase_document(
         "to": requested_capacity,
         "increase": increase,
         "gas_units": gas_units,
-        "cost_native": decimal_text(gas_units * gas_price_wei, 18),
+        "cost_native": decimal_text(gas_cost_wei, 18),
         "cost": cost_text,
         "most_native": None,
         "outcome": "planned" if increase else "hold",

@@ -95,13 +95,8 @@ def gas_unit_value(
     `is_needed`. Raises Refused if it is needed.
     """
     native_price = prices.get(portfolio.wrapped_native)
-    base_fee_wei = snapshot.head.base_fee_wei
-    if base_fee_wei is None:
-        gas_price_wei = snapshot.gas_price_wei
-    else:
-        gas_price_wei = base_fee_wei + snapshot.priority_fee_wei
     if native_price is not None:
-        return gas_price_wei * native_price
+        return snapshot.current_gas_price_wei * native_price
     if is_needed:
         raise Refused(
             "gas cannot be valued: the wrapped native coin has no reference price",
