@@ -20,7 +20,7 @@ from agent.execution.step_context import (
     StepTransactor,
 )
 from agent.guards import table
-from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
+from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, Snapshot, StepInput
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import halt_for
 from agent.ports import Approval, Composer, OrderExecutor, PreparedTransaction
@@ -291,7 +291,12 @@ def current_step_input(readers: StepReaders, store: Store) -> StepInput:
     """Return the newest step input, at or after our last transaction, with all mined transactions
     booked.
     """
-    snapshot = CaughtUpReader(readers.reader, store.journal, readers.clock).snapshot()
+    caught_up_reader = CaughtUpReader(readers.reader, store.journal, readers.clock)
+    return settled_step_input(readers, store, caught_up_reader.snapshot())
+
+
+def settled_step_input(readers: StepReaders, store: Store, snapshot: Snapshot) -> StepInput:
+    """Return the step input at a snapshot, with all transactions booked that are mined there."""
     assemble_step = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, assemble_step)
     return assemble_step()
@@ -347,9 +352,7 @@ def cancel_and_revoke(
     initial_pending_intents = pending_intents(store.journal)
     transactor.executor.cancel_pending(why)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
-    snapshot = readers.reader.snapshot()
-    settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
-    step_input = readers.step_input_at(snapshot)
+    step_input = settled_step_input(readers, store, readers.reader.snapshot())
     step_id = uuid.uuid4().hex[:12]
     store.steps.begin(
         step_id,

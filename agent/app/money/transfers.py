@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +38,7 @@ from agent.config.load import load_config
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.execution import evaluation
-from agent.execution.approvals import current_step_input
-from agent.execution.settlement import settle_mined
+from agent.execution.approvals import current_step_input, settled_step_input
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import (
     ExternalTransfer,
@@ -274,10 +272,7 @@ def list_transfers(
     """
     readers = agent.context.readers
     store = agent.context.store
-    snapshot = readers.reader.snapshot()
-    read_step_input = partial(readers.step_input_at, snapshot)
-    settle_mined(store, snapshot, read_step_input)
-    step = read_step_input()
+    step = settled_step_input(readers, store, readers.reader.snapshot())
     stored_transfers = [
         transfer
         for transfer in reversed(store.balances.transfers(limit))
@@ -287,7 +282,7 @@ def list_transfers(
         transfer for transfer in step.history.cash_flows.unexplained_transfers if transfer.id == 0
     ]
     return {
-        "block": snapshot.head.number,
+        "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
         "halts": balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
         "flows": [

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
@@ -32,7 +31,7 @@ from agent.config.schema import Config
 from agent.config.tables.fields import parse_address
 from agent.config.venues import foreign_position_managers, position_manager
 from agent.errors import ConfigError, ErrorCode, Refused
-from agent.execution.settlement import settle_mined
+from agent.execution.approvals import settled_step_input
 from agent.execution.step_memory import read_memory
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.target_reports import TargetReport, target_reports
@@ -437,10 +436,7 @@ def reconciliation_change(agent: Agent) -> HoldingsChange:
     """
     context = agent.context
     readers = agent.context.readers
-    snapshot = readers.reader.snapshot()
-    read_step_input = partial(readers.step_input_at, snapshot)
-    settle_mined(context.store, snapshot, read_step_input)
-    step = read_step_input()
+    step = settled_step_input(readers, context.store, readers.reader.snapshot())
     books_before = step.layer(StrategiesState).books
     if not step.divides_wallet or books_before is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES_FAULT}", "add them, see docs/strategies.md")

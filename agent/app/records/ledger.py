@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +44,8 @@ from agent.app.records.period_counts import period_counts
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode
+from agent.execution.approvals import settled_step_input
 from agent.execution.bookkeeping import audit_entries, current_valuations, update_ledger
-from agent.execution.settlement import settle_mined
 from agent.floats import dispersion
 from agent.layers.futures.policy.targets import uncertain_profit_reason
 from agent.layers.futures.state import margin_account
@@ -211,10 +210,8 @@ def refresh_ledger(agent: Agent) -> None:
     """Read the chain and bring the ledger up to date; sends nothing."""
     readers = agent.context.readers
     store = agent.context.store
-    snapshot = readers.reader.snapshot()
-    read_step_input = partial(readers.step_input_at, snapshot)
-    settle_mined(store, snapshot, read_step_input)
-    update_ledger(store, read_step_input(), is_forced=True)
+    step = settled_step_input(readers, store, readers.reader.snapshot())
+    update_ledger(store, step, is_forced=True)
 
 
 def pnl(
