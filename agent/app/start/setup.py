@@ -30,7 +30,7 @@ from agent.config.build import contract_names
 from agent.config.load import UNSAVED_REMEDY, load_config, parse_config
 from agent.config.loaded import LoadedConfig
 from agent.config.networks.other_names import name_remedy
-from agent.config.networks.presets import PRESETS, Preset, PresetToken, TemplateAsset
+from agent.config.networks.presets import PRESETS, Preset, TemplateAsset
 from agent.config.schema import Config
 from agent.config.secrets.env_file import read_variables
 from agent.config.tables.chain import RpcTable
@@ -408,7 +408,7 @@ def find_preset(network: str) -> Preset:
             "start one with trimtab localchain --write-config FILE",
         )
     tokens = [
-        PresetToken(token.symbol, token.address, token.decimals, token.feed)
+        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
         for token in config.portfolio.listed_tokens
     ]
     return Preset(
@@ -687,11 +687,7 @@ def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset
     """
     if {preset.wrapped_native, NATIVE} & {asset.address for asset in assets}:
         return []
-    return [
-        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
-        for token in preset.tokens
-        if token.address == preset.wrapped_native
-    ]
+    return [token for token in preset.tokens if token.address == preset.wrapped_native]
 
 
 def _template_asset(
@@ -701,16 +697,12 @@ def _template_asset(
     an unknown or ambiguous symbol.
     """
     target_text = f"{parse_bps(share_text, f'--target {symbol_or_address}') / 100:g}%"
-    preset_tokens = [
-        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
-        for token in preset.tokens
-    ]
     if symbol_or_address == NATIVE:
         return next(
             replace(
                 token, symbol=token.symbol.removeprefix("W"), address=NATIVE, target=target_text
             )
-            for token in preset_tokens
+            for token in preset.tokens
             if token.address == preset.wrapped_native
         )
     feed_by_address = {token.address: token.feed for token in preset.tokens}
@@ -722,7 +714,7 @@ def _template_asset(
         return next(
             (
                 replace(token, target=target_text)
-                for token in (*preset_tokens, *listed_tokens)
+                for token in (*preset.tokens, *listed_tokens)
                 if token.address == address
             ),
             unlisted_token,
@@ -730,11 +722,11 @@ def _template_asset(
     # The preset's entry takes precedence over the token list's, because it has the feed.
     matching_token_by_address = {
         token.address: token
-        for token in reversed((*preset_tokens, *listed_tokens))
+        for token in reversed((*preset.tokens, *listed_tokens))
         if token.symbol == symbol_or_address
     }
     refuse_look_alike(
-        symbol_or_address, next(iter(matching_token_by_address), None), preset_tokens, listed_tokens
+        symbol_or_address, next(iter(matching_token_by_address), None), preset.tokens, listed_tokens
     )
     if not matching_token_by_address:
         raise ConfigError(

@@ -17,15 +17,18 @@ V4_TIERS = [[100, 1], [500, 10], [3_000, 60], [10_000, 200]]
 
 
 @dataclass(frozen=True, slots=True)
-class PresetToken:
-    """A token and its Chainlink USD feed. A wrapped coin has the feed of its underlying coin, which
-    does not reflect a depeg of the wrapped coin. `decimals` is None for tokens of a local chain.
+class TemplateAsset:
+    """A token of a preset or a token list, or an asset or hub of the new config; `target` is in the
+    config's notation, empty for what has none. A wrapped coin has the Chainlink USD feed of its
+    underlying coin, which does not reflect a depeg of the wrapped coin. `decimals` is None where
+    only the chain tells them.
     """
 
     symbol: str
     address: str
-    decimals: int | None
+    target: str
     feed: str | None
+    decimals: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Preset:
     chain_id: int
     wrapped_native: str
     venues: tuple[Mapping[str, Any], ...]
-    tokens: tuple[PresetToken, ...]
+    tokens: tuple[TemplateAsset, ...]
     untraded_venues: tuple[Mapping[str, Any], ...] = ()
     network: Network | None = None
 
@@ -49,7 +52,7 @@ def _preset(network: Network) -> Preset:
         network.wrapped_native,
         tuple(table for venue, table in venue_tables if _is_traded(venue, table)),
         tuple(
-            PresetToken(token.symbol, token.address, token.decimals, network.feed_of(token))
+            TemplateAsset(token.symbol, token.address, "", network.feed_of(token), token.decimals)
             for token in network.tokens
         ),
         tuple(table for venue, table in venue_tables if not _is_traded(venue, table)),
@@ -165,14 +168,3 @@ def require_known_fees(chain_id: int, *, local: bool) -> None:
         raise ValueError(
             f"chain.chain_id: {unsupported_chain_reason(chain_id)}; use another chain, such as 8453 (Base)"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateAsset:
-    """One asset or hub of the new config; `target` in the config's notation."""
-
-    symbol: str
-    address: str
-    target: str
-    feed: str | None
-    decimals: int | None = None

@@ -14,7 +14,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Array, Table
 
 from agent import files
-from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS, PRESETS, TemplateAsset
+from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS, PRESETS
 from agent.config.redaction import is_secret
 from agent.config.tables.fields import parse_address
 from agent.config.tables.portfolio import NATIVE
@@ -281,12 +281,7 @@ def _known_feed(config: dict[str, Any], symbol: str, address: str) -> str | None
                 f"--add {symbol}: the known token with that symbol is {token.address}",
                 "compare the address with a source you trust",
             )
-    refuse_look_alike(
-        symbol,
-        address,
-        [TemplateAsset(token.symbol, token.address, "", token.feed) for token in tokens],
-        (),
-    )
+    refuse_look_alike(symbol, address, tokens, ())
     return next((token.feed for token in tokens if token.address == address), None)
 
 

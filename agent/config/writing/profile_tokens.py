@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.config.networks.other_names import name_remedy
 from agent.config.networks.presets import PRESETS, TemplateAsset
@@ -86,16 +86,8 @@ def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
     preset = next((preset for preset in PRESETS.values() if preset.chain_id == chain_id), None)
     if preset is None:
         return ()
-    tokens = [
-        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
-        for token in preset.tokens
-    ]
-    wrapped_token = next(token for token in tokens if token.address == preset.wrapped_native)
-    native_coin = TemplateAsset(
-        wrapped_token.symbol.removeprefix("W"),
-        NATIVE,
-        "",
-        wrapped_token.feed,
-        wrapped_token.decimals,
+    wrapped_token = next(token for token in preset.tokens if token.address == preset.wrapped_native)
+    native_coin = replace(
+        wrapped_token, symbol=wrapped_token.symbol.removeprefix("W"), address=NATIVE
     )
-    return (*tokens, native_coin)
+    return (*preset.tokens, native_coin)
