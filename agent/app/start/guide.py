@@ -83,6 +83,26 @@ class InitAnswers(NewConfig):
         return self.max_live_value or ceiling_of(self.use_cash or None) or str(DEFAULT_CEILING_USD)
 
     @property
+    def texts(self) -> dict[str, str]:
+        """Return the answers in words, by field."""
+        alert_variable = self.alert_target[1] if self.alert_target else ""
+        return {
+            "network": self.network,
+            "wallet": self.wallet,
+            "endpoints": ", ".join(
+                f"{variable}={operator} ({variable_state(variable)})"
+                for variable, operator in self.endpoints
+            ),
+            "basket": self.template
+            or " ".join(f"{symbol}={share}" for symbol, share in self.targets),
+            "cash": f"{self.use_cash or 'all'} {NUMERAIRE}",
+            "ceiling": f"{self.ceiling} {NUMERAIRE} at most are managed, and paid out in a day",
+            "alert": (
+                f"{alert_variable} ({variable_state(alert_variable)})" if alert_variable else "none"
+            ),
+        }
+
+    @property
     def is_local(self) -> bool:
         """Return whether the network is a chain of `trimtab localchain`."""
         return self.network not in PRESETS
@@ -271,7 +291,11 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     answers, error_by_field, offered_baskets = parse_answers(field_texts)
     return {
         "errors": error_by_field,
-        "answer_texts": _answer_texts(answers, error_by_field),
+        "answer_texts": {
+            field: answer_text
+            for field, answer_text in answers.texts.items()
+            if field not in error_by_field
+        },
         "year_costs": [] if error_by_field else _year_costs(answers),
         "baskets": [_basket_document(basket) for basket in offered_baskets],
         "tokens": [] if "network" in error_by_field else _token_symbols(answers),
@@ -383,31 +407,6 @@ def error_text(error: ConfigError) -> str:
     """Return an error of a field: what is wrong, and what to do."""
     sentences = [OPTION_PREFIX_PATTERN.sub("", error.message), error.remedy]
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
-
-
-def _answer_texts(answers: InitAnswers, error_by_field: Mapping[str, str]) -> dict[str, str]:
-    text_by_field = {
-        "network": answers.network,
-        "wallet": answers.wallet,
-        "endpoints": ", ".join(
-            f"{variable}={operator} ({variable_state(variable)})"
-            for variable, operator in answers.endpoints
-        ),
-        "basket": answers.template
-        or " ".join(f"{symbol}={share}" for symbol, share in answers.targets),
-        "cash": f"{answers.use_cash or 'all'} {NUMERAIRE}",
-        "ceiling": f"{answers.ceiling} {NUMERAIRE} at most are managed, and paid out in a day",
-        "alert": (
-            f"{answers.alert_target[1]} ({variable_state(answers.alert_target[1])})"
-            if answers.alert_target
-            else "none"
-        ),
-    }
-    return {
-        field: answer_text
-        for field, answer_text in text_by_field.items()
-        if field not in error_by_field
-    }
 
 
 def _year_costs(answers: InitAnswers) -> list[str]:

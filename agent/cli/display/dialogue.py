@@ -26,14 +26,15 @@ MAX_COLUMNS = 78
 @dataclass(frozen=True, slots=True)
 class InitQuestion:
     """One question: `explain` explains it, `default` answers an empty line (None: an answer is
-    needed, which `remedy` describes), `apply_answer` checks an answer, `format_answer` formats it.
+    needed, which `remedy` describes), `apply_answer` checks an answer. `field` is its key in
+    InitAnswers.texts.
     """
 
     name: str
+    field: str
     explain: Callable[[InitAnswers], str]
     default_answer: Callable[[InitAnswers], str | None]
     apply_answer: Callable[[InitAnswers, str], InitAnswers]
-    format_answer: Callable[[InitAnswers], str]
     remedy: str = ""
 
 
@@ -54,7 +55,7 @@ def guided_init(
     while True:
         _say("")
         for question_number, question in enumerate(questions, 1):
-            _say(f"{question_number} {question.name:<10} {question.format_answer(answers)}", "  ")
+            _say(f"{question_number} {question.name:<10} {answers.texts[question.field]}", "  ")
         _show_year_costs(answers)
         reply = _read_line("Write it? yes, no, or the number of an answer to change: ")
         if reply.lower() in ("y", "yes"):
@@ -101,7 +102,6 @@ def _ask(question: InitQuestion, answers: InitAnswers) -> InitAnswers:
 
 
 def _questions() -> tuple[InitQuestion, ...]:
-    from agent.app.start.guide import variable_state
     from agent.config.networks.presets import PRESETS
 
     def basket_text(answers: InitAnswers) -> str:
@@ -152,55 +152,53 @@ def _questions() -> tuple[InitQuestion, ...]:
     return (
         InitQuestion(
             "Network",
+            "network",
             network_text,
             lambda answers: answers.network,
             lambda answers, answer_text: answers.with_network(answer_text),
-            lambda answers: answers.network,
         ),
         InitQuestion(
             "Wallet",
+            "wallet",
             lambda _: "Its address, 0x…; trimtab wallet create makes a new one.",
             lambda answers: answers.wallet or None,
             lambda answers, answer_text: answers.with_wallet(answer_text),
-            lambda answers: answers.wallet,
             "write the address that holds the portfolio, 0x… with 40 digits",
         ),
         InitQuestion(
             "Endpoints",
+            "endpoints",
             lambda answers: (
                 "VARIABLE=OPERATOR of each; the variables hold the URLs, which are secrets. Two"
                 " different operators must agree before money moves."
             ),
             lambda answers: _pairs_text(answers.endpoints) or None,
             lambda answers, answer_text: answers.with_endpoints(answer_text),
-            lambda answers: ", ".join(
-                f"{variable}={operator} ({variable_state(variable)})"
-                for variable, operator in answers.endpoints
-            ),
             "for example RPC_URL_1=alchemy RPC_URL_2=infura",
         ),
         InitQuestion(
             "Basket",
+            "basket",
             basket_text,
             lambda answers: answers.template or _pairs_text(answers.targets) or None,
             lambda answers, answer_text: answers.with_basket(
                 answer_text, api.baskets(answers.network)
             ),
-            lambda answers: answers.template or _pairs_text(answers.targets),
             "write a number or a name of the list, or for example WETH=50% USDC=50%",
         ),
         InitQuestion(
             "Cash",
+            "cash",
             lambda _: (
                 "How much of the wallet's USDC the agent may use, such as 1000 of 5,000; the rest"
                 " is left alone."
             ),
             lambda answers: answers.use_cash or "all",
             lambda answers, answer_text: answers.with_cash(answer_text),
-            lambda answers: f"{answers.use_cash or 'all'} USDC",
         ),
         InitQuestion(
             "Ceiling",
+            "ceiling",
             lambda _: (
                 "The largest value in USDC that the agent manages (portfolio.max_live_value) and"
                 " pays out in a day. Above it every rebalance is refused; gains and tokens that the"
@@ -208,18 +206,13 @@ def _questions() -> tuple[InitQuestion, ...]:
             ),
             lambda answers: answers.ceiling,
             lambda answers, answer_text: answers.with_ceiling(answer_text),
-            lambda answers: f"{answers.ceiling} USDC at most are managed, and paid out in a day",
         ),
         InitQuestion(
             "Alerts",
+            "alert",
             alerts_text,
             lambda answers: answers.alert_target[1] if answers.alert_target else "none",
             lambda answers, answer_text: answers.with_alert(answer_text),
-            lambda answers: (
-                f"{answers.alert_target[1]} ({variable_state(answers.alert_target[1])})"
-                if answers.alert_target
-                else "none"
-            ),
         ),
     )
 
