@@ -1,5 +1,5 @@
 """Database access: transactions, cached statements, remedies for database errors; and the types
-that the store returns (steps, transitions, pins), with decoding of stored values.
+that the store returns (steps, transitions), with decoding of stored values.
 
 Building a statement takes five times as long as running it in SQLite, so each is built once, by a
 cached function. Selects of a model return read-only rows with the model's attributes; writes reach
@@ -570,15 +570,6 @@ class IntentTransition:
     at_s: int
     tx_hash: str | None
     note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """A trusted contract: address and keccak256 of its code."""
-
-    address: str
-    code_hash: str
-    pinned_s: int
 
 
 def compress_text(text: str) -> bytes:

@@ -30,7 +30,6 @@ from agent.store.cycles import CycleStore
 from agent.store.database import (
     LIVE,
     Database,
-    Pin,
     all_rows,
     compress_text,
     database_errors,
@@ -194,13 +193,10 @@ class TrustStore:
                 db, ImplementationRow, [row | {"pinned_s": now_s} for row in implementation_rows]
             )
 
-    def pins(self) -> tuple[Pin, ...]:
-        """Return the trusted contracts, by address."""
+    def pins(self) -> dict[str, str]:
+        """Return the code hashes of the trusted contracts by address, ordered by address."""
         with self.db.read("read the pins") as db:
-            return tuple(
-                Pin(row.address, row.code_hash, row.pinned_s)
-                for row in all_rows(db, _select_pins(), PinRow)
-            )
+            return dict(db.execute(_select_pins()).all())
 
     def record_agent_expiry(self, address: str, until_ms: int) -> int:
         """Record when the approval of a futures venue's agent key expires, unless already recorded;
@@ -270,7 +266,7 @@ class TrustStore:
             }
 
 
-_select_pins = cache(lambda: select(PinRow).order_by(PinRow.address))
+_select_pins = cache(lambda: select(PinRow.address, PinRow.code_hash).order_by(PinRow.address))
 _select_implementations = cache(lambda: select(ImplementationRow))
 
 

@@ -247,7 +247,7 @@ class AgentContext:
         """Assemble the step input from a snapshot, the config and the store. A new store's missing
         history is read from the chain.
         """
-        code_hash_by_address = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
+        code_hash_by_address = self.store.trust.pins()
         implementations = self.store.trust.implementations()
         if self.futures_policy is not None and self.config.futures is not None:
             snapshot = distrust_changed_venue(
@@ -316,7 +316,7 @@ class AgentContext:
         """Readers of a step: chain, store and evidence, or the simulated chain on paper."""
         evidence_gatherer = EvidenceGatherer(
             read_kill_switch=self._read_switch,
-            read_pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.trust.pins()],
+            read_pins=lambda: tuple(self.store.trust.pins().items()),
             quoter=self.quoter,
             clock=self.clock,
             min_operators=self.config.chain.min_operators,
@@ -624,7 +624,7 @@ def _build_context(
     venues = amm_venues(config)
     pools = discover_pools(transport, venues, tokens, portfolio.hubs)
     portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
-    code_hash_by_address = {pin.address: pin.code_hash for pin in store.trust.pins()}
+    code_hash_by_address = store.trust.pins()
     reference = build_reference(
         config,
         [

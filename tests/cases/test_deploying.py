@@ -73,7 +73,7 @@ def test_it_is_deployed_once_for_a_config_that_already_names_it(
     assert float(asked["most_data_fee_native"] or 0) * 10**18 >= int(sent["data_fee_wei"]) > 0
     loaded = trusted(chain, tmp_path, AT_REBALANCER)
     with again(chain, loaded) as agent:
-        assert rebalancer_address() in {pin.address for pin in agent.context.store.trust.pins()}
+        assert rebalancer_address() in agent.context.store.trust.pins()
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, {"after:send"}))

@@ -16,6 +16,7 @@ from agent.localchain import LocalChain
 from tests.cases.test_bad_tokens import turned_bad
 from tests.cases.test_editing import Bot
 from tests.support.agents import again, yes
+from tests.support.stores import pins
 from tests.support.text import mentions
 
 
@@ -28,13 +29,13 @@ def link(chain: LocalChain, **more: str) -> ConfigChanges:
 def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     with wiring.open_store_offline(bot.loaded) as (store, _):
-        before = store.trust.pins()
+        before = pins(store)
         declined = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), answer=False, pins_new=True)
         assert declined.state == "declined"
-        assert store.trust.pins() == before
+        assert pins(store) == before
         done = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), pins_new=True)
         assert (done.state, done.next_commands, done.new_tokens) == ("written", (), declined.new_tokens)
-        came = {pin.address: pin.code_hash for pin in store.trust.pins() if pin not in before}
+        came = {address: code_hash for address, code_hash, at_s in pins(store) if (address, code_hash, at_s) not in before}
     assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.contracts}
     assert chain.tokens["LINK"].address in came
     pools = [row for row in done.new_tokens.contracts if row["liquidity"]]
@@ -70,11 +71,11 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
     bot.file.write_text(live.replace("[chain]\n", f'[chain]\nsingle_operator = "{chain.transport.operator}"\n', 1))
     monkeypatch.setattr(ChainTable, "is_local", property(lambda _: False))
     with wiring.open_store_offline(bot.loaded) as (store, _):
-        before = store.trust.pins()
+        before = pins(store)
         done = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), pins_new=True, is_unreviewed=True)
         assert done.state == "written"
         assert "trimtab trust" in done.next_commands[0]
-        assert store.trust.pins() == before
+        assert pins(store) == before
 
 
 def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -89,4 +90,4 @@ def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain:
     )
     assert mentions(refused.message, "TAXED is not")
     with wiring.open_store_offline(bot.loaded) as (store, _):
-        assert taxed not in {pin.address for pin in store.trust.pins()}
+        assert taxed not in store.trust.pins()

@@ -167,7 +167,7 @@ def trusted(
                 store.requests.confirm_payout_address(address, pins[1])
         elif asked is not None and is_new:
             behind = [(token, *found) for token, found in store.trust.implementations().items()]
-            _PINS[asked] = {pin.address: pin.code_hash for pin in store.trust.pins()}, int(time.time()), behind
+            _PINS[asked] = store.trust.pins(), int(time.time()), behind
         if vouched:
             store.balances.record_prior_day((), purse(chain).nonce)
     return loaded

@@ -157,6 +157,12 @@ def unpin(store: Store, address: str) -> None:
         assert db.execute(delete(PinRow).where(PinRow.address == address)).rowcount == 1
 
 
+def pins(store: Store) -> list[tuple[str, str, int]]:
+    """Return address, code hash and time of every pin."""
+    with store.trust.db.read("read the pins") as db:
+        return [tuple(row) for row in db.execute(select(PinRow.address, PinRow.code_hash, PinRow.pinned_s).order_by(PinRow.address))]
+
+
 def chosen_weights(store: Store) -> list[Allocation]:
     """Return all recorded choices of the portfolio, newest first."""
     with store.allocations.db.read("read chosen weights") as db:

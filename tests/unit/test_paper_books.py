@@ -21,7 +21,7 @@ from agent.store.store import Store
 from agent.wiring import store_file
 from agent.wiring.transactor import lock_arguments
 from tests.support import builders
-from tests.support.stores import unpin
+from tests.support.stores import pins, unpin
 from tests.support.text import raises_code, raises_field
 from tests.unit.test_config import text
 
@@ -67,10 +67,10 @@ def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(t
     live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
     paper.trust.pin({builders.address("stranger"): HASH}, 1)
     paper.paper.copy_pins(tmp_path / "trimtab.db")
-    assert (paper.trust.pins(), paper.trust.implementations()) == (live.trust.pins(), live.trust.implementations())
+    assert (pins(paper), paper.trust.implementations()) == (pins(live), live.trust.implementations())
     unpin(live, TOKEN)
     paper.paper.copy_pins(tmp_path / "trimtab.db")
-    assert paper.trust.pins() == ()
+    assert paper.trust.pins() == {}
     paper.paper.copy_pins(tmp_path / "missing.db")
     assert paper.trust.implementations() == {}
     assert not (tmp_path / "missing.db").exists()
@@ -89,7 +89,7 @@ def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Pat
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
         raw.commit()
     paper.paper.copy_pins(tmp_path / "trimtab.db")
-    assert [(pin.address, pin.code_hash) for pin in paper.trust.pins()] == [(TOKEN, HASH)]
+    assert paper.trust.pins() == {TOKEN: HASH}
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
         assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
     paper.close()

@@ -337,13 +337,13 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
 def test_pins_are_replaced(store: Store) -> None:
     store.trust.pin({OTHER: "0x01"}, START_S)
     store.trust.pin({OTHER: "0x02"}, START_S + 1)
-    assert [(pin.address, pin.code_hash) for pin in store.trust.pins()] == [(OTHER, "0x02")]
+    assert store.trust.pins() == {OTHER: "0x02"}
 
 
 def test_all_that_is_trusted_at_once_is_pinned_or_none_of_it(store: Store) -> None:
     with raises_code(OperatorNeeded, "store", "cannot pin"):
         store.trust.pin({OTHER: "0x01"}, START_S, [(OTHER, WALLET, None)])  # type: ignore[list-item]
-    assert store.trust.pins() == ()
+    assert store.trust.pins() == {}
     assert store.trust.implementations() == {}
 
 

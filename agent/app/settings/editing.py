@@ -376,7 +376,7 @@ def _plan_edit(
         if not in_slices:
             remedy += "; --in-slices does it in slices"
         raise Refused(f"the transition breaks a limit: {broken_limits_text}", broken_limits, remedy)
-    pinned_addresses = {contract_pin.address for contract_pin in context.store.trust.pins()}
+    pinned_addresses = context.store.trust.pins().keys()
     contract_addresses = (*context.execution.pinned, *(pool.contract for pool in context.pools))
     unpinned_addresses = [
         address for address in contract_addresses if address not in pinned_addresses

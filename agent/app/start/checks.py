@@ -591,7 +591,7 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
             f"no code at {', '.join(codeless_addresses)}",
             "correct these addresses in the config",
         )
-    pinned_hashes = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
+    pinned_hashes = context.store.trust.pins()
     unpinned_addresses = [address for address in contract_addresses if address not in pinned_hashes]
     changed_addresses = [
         address
@@ -654,10 +654,8 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
     raw_by_token = native_coin.held_balances(step)
     current_prices = reference_prices(step)
     numeraire_decimals = context.portfolio.numeraire.decimals
-    pool_addresses, pinned_addresses = (
-        {pool_or_pin.address for pool_or_pin in pools_or_pins}
-        for pools_or_pins in (context.pools, context.store.trust.pins())
-    )
+    pool_addresses = {pool.address for pool in context.pools}
+    pinned_addresses = context.store.trust.pins().keys()
     for asset in context.portfolio.assets:
         token = asset.token
         if token.address not in raw_by_token:

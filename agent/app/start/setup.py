@@ -560,7 +560,7 @@ def list_contracts(
     """
     code_hashes = {code_entry.address: code_entry.hash for code_entry in snapshot.code_hashes}
     name_by_address = _contract_names(context)
-    pinned_hashes = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
+    pinned_hashes = context.store.trust.pins()
     contracts: list[ContractDocument] = []
     no_code_verdicts = []
     for address in dict.fromkeys(
