@@ -321,12 +321,9 @@ def _pool_fees(grant: Grant, intent: Intent, ledger_tokens: frozenset[str]) -> d
     ):
         return {}
     fee_raw_by_token: dict[str, int] = {}
-    for leg, realised_leg in zip(
-        grant.plan.legs, realised_legs(grant.plan, intent.receipt), strict=True
-    ):
-        amount_in_raw = (
-            leg.amount_in_raw if realised_leg.amount_in_raw is None else realised_leg.amount_in_raw
-        )
+    for execution in realised_legs(grant.plan, intent.receipt):
+        leg = execution.leg
+        amount_in_raw = leg.amount_in_raw if execution.in_raw is None else execution.in_raw
         fee_raw_by_token[leg.token_in] = fee_raw_by_token.get(leg.token_in, 0) - (
             -amount_in_raw * leg.fee_pips // PIPS
         )

@@ -38,21 +38,32 @@ from agent.units import NATIVE
 
 
 @dataclass(frozen=True, slots=True)
-class RealisedLeg:
-    """Amounts exchanged by one leg, base units, by its pool's Transfer events, or by the
-    PoolManager's Swap events; None if no event matches the leg.
+class LegExecution:
+    """A leg of a plan and the amounts that it exchanged, base units, by its pool's Transfer events,
+    or by the PoolManager's Swap events; None if there is no receipt, or it does not show them.
     """
 
-    pool: str
-    token_in: str
-    token_out: str
-    amount_in_raw: int | None
-    amount_out_raw: int | None
-    planned_in_raw: int
-    planned_out_raw: int
+    leg: Leg
+    in_raw: int | None = None
+    out_raw: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """True if the receipt shows both amounts."""
+        return None not in (self.in_raw, self.out_raw)
+
+    @property
+    def difference_share(self) -> Fraction | None:
+        """Realised against planned output per unit of input, as a share; negative for a worse
+        price, None if an amount is unknown.
+        """
+        if not self.in_raw or self.out_raw is None or not self.leg.amount_out_raw:
+            return None
+        planned_rate = Fraction(self.leg.amount_out_raw, self.leg.amount_in_raw)
+        return Fraction(self.out_raw, self.in_raw) / planned_rate - 1
 
 
-def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
+def realised_legs(plan: Plan, receipt: Receipt) -> tuple[LegExecution, ...]:
     """Return the plan's legs as executed.
 
     Pools that serve several legs are matched in leg order. An amount that passes directly from one
@@ -90,17 +101,7 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
             ),
         )
 
-    return tuple(
-        RealisedLeg(
-            leg.pool,
-            leg.token_in,
-            leg.token_out,
-            *leg_amounts(leg),
-            planned_in_raw=leg.amount_in_raw,
-            planned_out_raw=leg.amount_out_raw,
-        )
-        for leg in plan.legs
-    )
+    return tuple(LegExecution(leg, *leg_amounts(leg)) for leg in plan.legs)
 
 
 def _is_wrap_of(transfer: Transfer, leg: Leg) -> bool:

@@ -58,9 +58,9 @@ def test_gifts_between_snapshot_and_block_stop_nothing_and_are_nobodys_profit_in
         outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, gifts(chain, router, raw)))
         plan, _, receipt = swap_of(outcome)
         assert any(leg.source is LegPlace.ROUTER for leg in plan.legs), "nothing goes through the router, so nothing was shown"
-        for leg in realised_legs(plan, receipt):
-            assert leg.planned_in_raw <= leg.amount_in_raw <= leg.planned_in_raw + raw
-            assert leg.planned_out_raw <= leg.amount_out_raw
+        for done in realised_legs(plan, receipt):
+            assert done.leg.amount_in_raw <= done.in_raw <= done.leg.amount_in_raw + raw
+            assert done.leg.amount_out_raw <= done.out_raw
         loss = lost(chain, before, chain.deployed_world.prices_usd) * USD
         assert loss <= PLAN_COST * plan.turnover
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "the gifts left nothing to do and nothing to halt at"

@@ -93,8 +93,8 @@ def test_a_swap_that_waits_is_sent_again_for_more_and_the_node_mines_that_one(tr
     assert bump.tx.max_fee_wei * 8 >= original.tx.max_fee_wei * 9
     assert trade.context.sender.nonces(trade.context.wallet) == (nonce + 1, nonce + 1)
     assert ended.receipt is not None
-    for leg in settlement.realised_legs(trade.plan, ended.receipt):
-        assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
+    for done in settlement.realised_legs(trade.plan, ended.receipt):
+        assert (done.in_raw, done.out_raw) == (done.leg.amount_in_raw, done.leg.amount_out_raw)
     assert trade.context.balances() != before
     store.close()
 

@@ -61,8 +61,8 @@ def test_swaps_paid_in_native_coin_need_no_approval_and_leave_wrapped_coin_alone
     )
     assert [token for token, _ in desk.approvals_needed(plan)] == [desk.at("LINK")]
     receipt = run_exactly(desk, plan)
-    swaps = [leg for leg in realised_legs(plan, receipt) if leg.pool != desk.at("WETH")]
-    assert [(leg.amount_in_raw, leg.amount_out_raw) for leg in swaps] == [(leg.planned_in_raw, leg.planned_out_raw) for leg in swaps]
+    swaps = [done for done in realised_legs(plan, receipt) if done.leg.pool != desk.at("WETH")]
+    assert [(done.in_raw, done.out_raw) for done in swaps] == [(done.leg.amount_in_raw, done.leg.amount_out_raw) for done in swaps]
 
 
 @both_routers
@@ -91,7 +91,7 @@ def test_wrapped_coin_is_unwrapped_after_the_swaps_from_the_wallet(anvil_chain: 
     plan = plan_of(desk.leg("v3 WETH/USDC 500", "WETH", 10**17), build_unwrap_leg(weth, 5 * 10**16))
     assert desk.approvals_needed(plan) == ((weth, 15 * 10**16),)
     receipt = run_exactly(desk, plan)
-    assert [leg.amount_out_raw for leg in realised_legs(plan, receipt)] == [leg.amount_out_raw for leg in plan.legs]
+    assert [done.out_raw for done in realised_legs(plan, receipt)] == [leg.amount_out_raw for leg in plan.legs]
 
 
 @both_routers

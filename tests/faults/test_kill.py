@@ -60,8 +60,8 @@ class Before:
         assert {intent.state for intent in intents if intent.id != swap.id} <= {IntentState.CANCELLED}
         assert swap.kind is IntentKind.SWAP
         assert swap.receipt is not None
-        for leg in settlement.realised_legs(self.trade.plan, swap.receipt):
-            assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
+        for done in settlement.realised_legs(self.trade.plan, swap.receipt):
+            assert (done.in_raw, done.out_raw) == (done.leg.amount_in_raw, done.leg.amount_out_raw)
         after = desk.balances()
         moved = {desk.at(symbol): after[symbol] - raw for symbol, raw in self.balances.items() if after[symbol] != raw}
         assert moved == {token: delta for token, delta in swap.receipt.net_transfers(desk.wallet).items() if delta}

@@ -132,8 +132,8 @@ def require_exactly_once(world: World) -> None:
     assert set(allowances(chain).values()) == {0}
     assert max(off_target(chain, TARGETS).values()) <= 10
     if record.plan_json is not None:
-        for leg in realised_legs(codec.loads(Plan, record.plan_json), swap.receipt):
-            assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
+        for done in realised_legs(codec.loads(Plan, record.plan_json), swap.receipt):
+            assert (done.in_raw, done.out_raw) == (done.leg.amount_in_raw, done.leg.amount_out_raw)
     assert codec.loads(StepInput, record.input_json).snapshot.owner == chain.wallet.address
 
 

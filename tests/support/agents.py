@@ -316,8 +316,8 @@ def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> Non
     """
     plan, _, receipt = swap_of(outcome)
     assert receipt.status == 1
-    for leg in realised_legs(plan, receipt):
-        assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
+    for done in realised_legs(plan, receipt):
+        assert (done.in_raw, done.out_raw) == (done.leg.amount_in_raw, done.leg.amount_out_raw)
     moved = {token: raw for token, raw in plan.wallet_changes().items() if raw}
     assert {token: raw for token, raw in receipt.net_transfers(chain.wallet.address).items() if raw} == moved
     after = purse(chain)

@@ -155,9 +155,8 @@ class Searcher:
             return Turn(size_usd, outcome.kind, profit, lost_usd, gas, Fraction(0))
         (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
         assert swap.receipt is not None
-        legs = zip(plan.legs, realised_legs(plan, swap.receipt), strict=True)
-        ends = [(leg, real) for leg, real in legs if leg.sink is LegPlace.WALLET]
-        short = sum((self.worth(leg.token_out, leg.amount_out_raw - real.amount_out_raw) for leg, real in ends), Fraction(0))
+        ends = [(done.leg, done.out_raw) for done in realised_legs(plan, swap.receipt) if done.leg.sink is LegPlace.WALLET]
+        short = sum((self.worth(leg.token_out, leg.amount_out_raw - out_raw) for leg, out_raw in ends), Fraction(0))
         shown = self.agent.sandwich_risk(outcome)
         assert shown.max_loss is not None
         assert shown.max_profit is not None

@@ -70,8 +70,8 @@ def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:
         Transfer(WETH, WALLET, POOL, 2),
     )
     found = settlement.realised_legs(made, replace(_receipt(), transfers=transfers))
-    assert [(r.amount_in_raw, r.amount_out_raw) for r in found] == [(10, 19_001), (5, 9_400), (2, 3_699), (None, None)]
-    assert [(r.planned_in_raw, r.planned_out_raw) for r in found] == [(10, 19_000), (5, 9_500), (2, 3_700), (7, 7)]
+    assert [(r.in_raw, r.out_raw) for r in found] == [(10, 19_001), (5, 9_400), (2, 3_699), (None, None)]
+    assert [(r.leg.amount_in_raw, r.leg.amount_out_raw) for r in found] == [(10, 19_000), (5, 9_500), (2, 3_700), (7, 7)]
 
 
 def test_a_wrap_and_an_unwrap_are_read_from_their_own_events() -> None:
@@ -81,7 +81,7 @@ def test_a_wrap_and_an_unwrap_are_read_from_their_own_events() -> None:
     )
     events = (Transfer(WETH, WALLET, NATIVE, 4), Transfer(WETH, NATIVE, WALLET, 3))
     found = settlement.realised_legs(plan(wraps, unwraps), replace(_receipt(), wrap_transfers=events))
-    assert [(done.amount_in_raw, done.amount_out_raw) for done in found] == [(3, 3), (4, 4)]
+    assert [(done.in_raw, done.out_raw) for done in found] == [(3, 3), (4, 4)]
 
 
 def swap(state: IntentState, *transfers: Transfer) -> Intent:

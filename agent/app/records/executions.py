@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.execution.settlement import realised_legs
-from agent.model import NATIVE_VENUE, Entry, Intent, IntentKind, IntentState, Leg, Plan
+from agent.execution.settlement import LegExecution, realised_legs
+from agent.model import NATIVE_VENUE, Entry, Intent, IntentKind, IntentState, Plan
 from agent.units import BPS, Value, decimal_text, value_text
 
 if TYPE_CHECKING:
@@ -19,32 +17,6 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 UNSENT = "not sent"
-
-
-@dataclass(frozen=True, slots=True)
-class LegExecution:
-    """A swap of a plan and the amounts that its pool exchanged, base units; None if there is no
-    receipt, or it does not show them.
-    """
-
-    leg: Leg
-    in_raw: int | None = None
-    out_raw: int | None = None
-
-    @property
-    def is_known(self) -> bool:
-        """True if the receipt shows both amounts."""
-        return None not in (self.in_raw, self.out_raw)
-
-    @property
-    def difference_share(self) -> Fraction | None:
-        """Realised against planned output per unit of input, as a share; negative for a worse
-        price, None if an amount is unknown.
-        """
-        if not self.in_raw or self.out_raw is None or not self.leg.amount_out_raw:
-            return None
-        planned_rate = Fraction(self.leg.amount_out_raw, self.leg.amount_in_raw)
-        return Fraction(self.out_raw, self.in_raw) / planned_rate - 1
 
 
 def mined_or_newest_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, Intent]]:
@@ -85,7 +57,8 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
     leg_in_counts = Counter((leg.token_in, leg.pool) for leg in swap_legs)
     leg_out_counts = Counter((leg.token_out, leg.pool) for leg in swap_legs)
     executions = []
-    for leg, realised_leg in zip(plan.legs, realised_legs(plan, receipt), strict=True):
+    for execution in realised_legs(plan, receipt):
+        leg = execution.leg
         if leg.venue == NATIVE_VENUE:
             continue
         in_key = (leg.token_in, leg.pool)
@@ -93,10 +66,8 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
         executions.append(
             LegExecution(
                 leg,
-                realised_leg.amount_in_raw
-                if transfer_in_counts[in_key] == leg_in_counts[in_key]
-                else None,
-                realised_leg.amount_out_raw
+                execution.in_raw if transfer_in_counts[in_key] == leg_in_counts[in_key] else None,
+                execution.out_raw
                 if transfer_out_counts[out_key] == leg_out_counts[out_key]
                 else None,
             )
