@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.layers.policy import DECIDERS, EXIT_DECIDERS, RESULT_AMENDERS
-from agent.model import AssetDrift, Decision, Halt, StepInput
+from agent.model import AssetDrift, Decision, Halt, HaltCode, StepInput
 from agent.policy import quarantine
 from agent.policy.decision import (
     DecisionContext,
@@ -17,6 +17,7 @@ from agent.policy.decision import (
     halt_with,
     spares_exits,
 )
+from agent.policy.drift import drifts_if_known
 from agent.policy.orders.exits import unconfirmed_notes
 from agent.reference import reference_prices
 
@@ -52,10 +53,13 @@ def _sells_exits(step: StepInput) -> bool:
 
 
 def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
-    """Return weight and target of each asset, for reports; empty if balances or prices are
-    unknown.
+    """Return weight and target of each asset, for reports and signals; empty if balances or prices
+    are unknown. Signals ask before the risk of a tracking rule or a zone is known.
     """
-    return halt_for(step, "").drifts
+    context = DecisionContext(step, reference_prices(step))
+    if any(fault.code is not HaltCode.ZONE for fault in context.faults):
+        return ()
+    return drifts_if_known(step, context.references.price_by_token)
 
 
 def halt_for(step: StepInput, reason: str) -> DecisionResult:

@@ -21,7 +21,7 @@ from agent.layers.inputs import apply_effective_targets
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.policy import checked_answer, signal_requests
 from agent.layers.signals.state import SignalState
-from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, Rebalance, StepInput
+from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, NoTradeZone, Rebalance, StepInput, TrackingRisk
 from agent.model.futures import FuturesTarget
 from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
@@ -80,6 +80,24 @@ def test_a_view_has_prices_weights_and_options_and_its_own_time() -> None:
     assert 1_000 < view.prices["WETH"][-1].close < 4_000
     assert sum(view.weights.values()) == pytest.approx(1)
     assert [symbol for symbol, _ in request.address_by_symbol] == list(view.free) == ["WETH", "WBTC", "LINK", "UNI"]
+
+
+@pytest.mark.parametrize("horizon_s", [None, 30 * 86_400])
+def test_a_signal_is_asked_before_the_risk_of_the_trigger_is_known(horizon_s: int | None) -> None:
+    """The rule that init writes completes its risk for the targets, which come after the answers."""
+    step = asked()
+    weighing = NoTradeZone(TrackingRisk(Fraction(1, 2), horizon_s, (), ()))
+    (request,) = signal_requests(replace(step, policy=replace(step.policy, trigger=weighing)), {})
+    (under_bands,) = signal_requests(step, {})
+    assert request == under_bands
+
+
+def test_a_signal_is_not_asked_while_a_balance_is_unknown() -> None:
+    weighing = NoTradeZone(TrackingRisk(Fraction(1, 2), None, (), ()))
+    step = replace(asked(), policy=replace(asked().policy, trigger=weighing))
+    unread = with_snapshot(step, holdings=step.snapshot.holdings[1:])
+    (request,) = signal_requests(unread, {})
+    assert "some balances or prices are unknown" in request.why
 
 
 def test_a_strategy_asks_with_the_weights_of_the_wallet() -> None:
