@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
+from agent.app.start import setup
+from agent.chain.tokens import IMPLEMENTATION_SLOTS
 from agent.config.load import load_config
 from agent.config.tables.chain import ChainTable
 from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
+from agent.model import Verdict
 from tests.cases.test_bad_tokens import turned_bad
 from tests.cases.test_editing import Bot
 from tests.support.agents import again, yes
@@ -91,3 +94,18 @@ def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain:
     assert mentions(refused.message, "TAXED is not")
     with wiring.open_store_offline(bot.loaded) as (store, _):
         assert taxed not in store.trust.pins()
+
+
+def test_the_refusal_of_a_new_token_without_code_reads_no_text(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    chain.node.rpc("anvil_setStorageAt", chain.tokens["LINK"].address, IMPLEMENTATION_SLOTS[0], "0x" + "00" * 12 + "13" * 20)
+    new_link = link(chain, feed=chain.feed_addresses["LINK"])
+    assert "implementation of LINK at 0x1313" in bot.refused(new_link, pins_new=True).message
+
+    def reworded(guard: str, _: str, limit: str, passed: bool) -> Verdict:
+        return Verdict(guard, "an address without code", limit, passed)
+
+    monkeypatch.setattr(setup, "Verdict", reworded)
+    assert mentions(bot.refused(new_link, pins_new=True).message, "hold no code: an address without code")

@@ -84,11 +84,7 @@ def inspect_new_tokens(
         | set(added_tokens)
     )
     setup.require_code(
-        [
-            verdict
-            for verdict in no_code_verdicts
-            if any(address in verdict.measured_text for address in added_addresses)
-        ]
+        [verdict for address, verdict in no_code_verdicts if address in added_addresses]
     )
     added_contracts = [
         contract for contract in all_contracts if contract["address"] in added_addresses

@@ -501,7 +501,7 @@ def trust(
         snapshot = context.position_reader.snapshot()
         contracts, implementations, no_code_verdicts = list_contracts(context, snapshot)
         contracts += (payout_documents := _payout_address_documents(context))
-        require_code(no_code_verdicts)
+        require_code([verdict for _, verdict in no_code_verdicts])
         market_documents, market_numbers = list_markets(context)
         is_all_pinned = all(
             contract["state"] == "unchanged" for contract in (*contracts, *market_documents)
@@ -554,9 +554,9 @@ def read_past_prices(
 
 def list_contracts(
     context: wiring.AgentContext, snapshot: Snapshot
-) -> tuple[list[ContractDocument], list[Implementation], list[Verdict]]:
+) -> tuple[list[ContractDocument], list[Implementation], list[tuple[str, Verdict]]]:
     """Return a row for every contract of the config, each pool and each proxy implementation, the
-    implementations, and a verdict for each address without code.
+    implementations, and each address without code with its verdict.
     """
     code_hashes = {code_entry.address: code_entry.hash for code_entry in snapshot.code_hashes}
     name_by_address = _contract_names(context)
@@ -568,11 +568,8 @@ def list_contracts(
     ):
         code_hash = code_hashes.get(address, NO_CODE_HASH)
         if code_hash in (NO_CODE_HASH, EMPTY_CODE_HASH):
-            no_code_verdicts.append(
-                Verdict(
-                    "code", f"{name_by_address[address]} at {address}: no code", "a contract", False
-                )
-            )
+            no_code_text = f"{name_by_address[address]} at {address}: no code"
+            no_code_verdicts.append((address, Verdict("code", no_code_text, "a contract", False)))
         state = pin_state(pinned_hashes.get(address), code_hash)
         contracts.append(
             {
@@ -593,7 +590,8 @@ def list_contracts(
             no_code_text = (
                 f"{contract_name} at {implementation.address}: no code, or it cannot be read"
             )
-            no_code_verdicts.append(Verdict("code", no_code_text, "a contract", False))
+            no_code_verdict = Verdict("code", no_code_text, "a contract", False)
+            no_code_verdicts.append((implementation.address, no_code_verdict))
         state = pin_state(
             pinned_implementations.get(implementation.proxy), (implementation.address, code_hash)
         )
