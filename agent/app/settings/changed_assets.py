@@ -21,6 +21,7 @@ from agent.model import (
     PriceSource,
     ReferenceConfig,
     Snapshot,
+    StepInput,
     Verdict,
 )
 from agent.policy import minimum
@@ -64,64 +65,20 @@ def inspect_new_tokens(
     edit adds to `config_before`. Raises Refused for a token without a price or with a failed
     screening, and for an address without code.
     """
-    if config_before is None:
-        return context, NO_NEW_TOKENS
-    addresses_before = {asset.address for asset in config_before.config.portfolio.listed_tokens}
-    added_tokens = [
-        address for address in context.token_addresses if address not in addresses_before
-    ]
+    added_tokens = _added_tokens(context, config_before)
     if not added_tokens:
         return context, NO_NEW_TOKENS
     snapshot = context.position_reader.snapshot()
-    added_pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(added_tokens)]
-    all_contracts, implementations, no_code_verdicts = setup.list_contracts(context, snapshot)
-    implementations = [
-        implementation for implementation in implementations if implementation[0] in added_tokens
-    ]
-    added_addresses = (
-        {pool.contract for pool in added_pools}
-        | {address for _, address, _ in implementations}
-        | set(added_tokens)
-    )
-    setup.require_code(
-        [verdict for address, verdict in no_code_verdicts if address in added_addresses]
-    )
-    added_contracts = [
-        contract for contract in all_contracts if contract["address"] in added_addresses
-    ]
-    new_hashes = [
-        CodeHash(contract["address"], contract["code_hash"])
-        for contract in added_contracts
-        if contract["state"] == "new"
-    ]
-    trusted_code = (*(context.reference.twap_pools or ()), *new_hashes)
-    context = replace(context, reference=replace(context.reference, twap_pools=trusted_code))
+    contracts, implementations = _added_contracts(context, snapshot, added_tokens)
+    context = _with_pinned_pools(context, contracts)
     step = context.readers.step_input_at(snapshot)
     current_prices = reference_prices(step)
     _require_prices(context, current_prices, added_tokens)
     notes = [
-        _price_note(
-            step.snapshot, step.portfolio, step.reference, current_prices, token, added_contracts
-        )
+        _price_note(step.snapshot, step.portfolio, step.reference, current_prices, token, contracts)
         for token in added_tokens
     ]
-    added_labels = {context.portfolio.token(token).label for token in added_tokens}
-    for label, screened_token in screen_tokens(context, step):
-        if label not in added_labels:
-            continue
-        if not screened_token.finding.is_tradable:
-            finding_text = f"{label}: {screened_token.why}"
-            verdict = Verdict("token_screen", finding_text, "transfers the exact amount", False)
-            raise Refused(
-                f"{label} is not added: {screened_token.why}",
-                (verdict,),
-                screened_token.finding.remedy,
-            )
-        notes.append(f"{label} was screened: {screened_token.why}")
-        notes += [
-            f"{label} in pool {failed_pool.pool}: {failed_pool.why}"
-            for failed_pool in screened_token.failed_pools
-        ]
+    notes += _screening_notes(context, step, added_tokens)
     pools_by_address = {pool.address: pool for pool in step.snapshot.pools}
     documents_with_liquidity = tuple(
         contract
@@ -130,13 +87,62 @@ def inspect_new_tokens(
                 context, current_prices, pools_by_address.get(contract["address"])
             )
         }
-        for contract in added_contracts
+        for contract in contracts
     )
     return context, NewTokens(tuple(notes), documents_with_liquidity, tuple(implementations))
 
 
+def _added_tokens(
+    context: wiring.AgentContext, config_before: LoadedConfig | None
+) -> Sequence[str]:
+    if config_before is None:
+        return ()
+    addresses_before = {asset.address for asset in config_before.config.portfolio.listed_tokens}
+    return [address for address in context.token_addresses if address not in addresses_before]
+
+
+def _added_contracts(
+    context: wiring.AgentContext, snapshot: Snapshot, added_tokens: Sequence[str]
+) -> tuple[Sequence[ContractDocument], Sequence[setup.Implementation]]:
+    """Return the contracts of the added tokens, their pools and their proxy implementations, and
+    these implementations. Raises Refused for an address without code.
+    """
+    all_contracts, all_implementations, no_code_verdicts = setup.list_contracts(context, snapshot)
+    implementations = [
+        implementation
+        for implementation in all_implementations
+        if implementation[0] in added_tokens
+    ]
+    added_pools = [
+        pool for pool in context.pools if not {pool.token0, pool.token1}.isdisjoint(added_tokens)
+    ]
+    added_addresses = {
+        *added_tokens,
+        *(pool.contract for pool in added_pools),
+        *(address for _, address, _ in implementations),
+    }
+    setup.require_code(
+        [verdict for address, verdict in no_code_verdicts if address in added_addresses]
+    )
+    contracts = [contract for contract in all_contracts if contract["address"] in added_addresses]
+    return contracts, implementations
+
+
+def _with_pinned_pools(
+    context: wiring.AgentContext, contracts: Sequence[ContractDocument]
+) -> wiring.AgentContext:
+    """Return the context whose reference prices count the pools among the new contracts."""
+    new_hashes = [
+        CodeHash(contract["address"], contract["code_hash"])
+        for contract in contracts
+        if contract["state"] == "new"
+    ]
+    trusted_code = (*(context.reference.twap_pools or ()), *new_hashes)
+    return replace(context, reference=replace(context.reference, twap_pools=trusted_code))
+
+
 def _require_prices(
-    context: wiring.AgentContext, current_prices: ReferencePrices, tokens: list[str]
+    context: wiring.AgentContext, current_prices: ReferencePrices, tokens: Sequence[str]
 ) -> None:
     unpriced_tokens = [token for token in current_prices.unpriced if token.token in tokens]
     if unpriced_tokens:
@@ -186,6 +192,33 @@ def _price_note(
         f"{token_details.label} is priced by {reference_price.source.value}: {reference_price.detail}{pools_text}; now {coin_price}"
         f" {numeraire.label}"
     )
+
+
+def _screening_notes(
+    context: wiring.AgentContext, step: StepInput, added_tokens: Sequence[str]
+) -> list[str]:
+    """Return lines on the screening of the added tokens and their pools. Raises Refused for a token
+    that fails it.
+    """
+    notes = []
+    added_labels = {context.portfolio.token(token).label for token in added_tokens}
+    for label, screened_token in screen_tokens(context, step):
+        if label not in added_labels:
+            continue
+        if not screened_token.finding.is_tradable:
+            finding_text = f"{label}: {screened_token.why}"
+            verdict = Verdict("token_screen", finding_text, "transfers the exact amount", False)
+            raise Refused(
+                f"{label} is not added: {screened_token.why}",
+                (verdict,),
+                screened_token.finding.remedy,
+            )
+        notes.append(f"{label} was screened: {screened_token.why}")
+        notes += [
+            f"{label} in pool {failed_pool.pool}: {failed_pool.why}"
+            for failed_pool in screened_token.failed_pools
+        ]
+    return notes
 
 
 def _liquidity_text(
