@@ -17,10 +17,12 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Verdict
 from tests.cases.test_bad_tokens import turned_bad
-from tests.cases.test_editing import Bot
-from tests.support.agents import again, yes
+from tests.cases.test_editing import TARGETS, Bot
+from tests.differential.test_venue_kinds import add_pool
+from tests.support.agents import again, agent_config, yes
 from tests.support.stores import pins
 from tests.support.text import mentions
+from tests.support.venues import Venue, Venues
 
 
 def link(chain: LocalChain, **more: str) -> ConfigChanges:
@@ -109,3 +111,18 @@ def test_the_refusal_of_a_new_token_without_code_reads_no_text(
 
     monkeypatch.setattr(setup, "Verdict", reworded)
     assert mentions(bot.refused(new_link, pins_new=True).message, "hold no code: an address without code")
+
+
+def test_a_new_token_shows_the_depth_of_its_v4_pools(venues: Venues, tmp_path: Path) -> None:
+    chain = venues.chain
+    bot = Bot(chain, tmp_path)
+    for pair in (("LINK", "WETH"), ("LINK", "USDC"), ("WETH", "USDC")):
+        add_pool(venues, Venue.V4, pair, 1_000_000, (500, 10))
+    v4 = {"kind": "uniswap_v4", "factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [[500, 10]]}
+    agent_config(chain, tmp_path, {"execution.router": "rebalancer", "venues.+": [v4]}, TARGETS)
+    rows = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), answer=False).new_tokens.contracts
+    (manager,) = [row for row in rows if row["address"] == venues.manager.address]
+    within_two_percent = 1_000_000 * ((1 - 1.02**-0.5) + (1 - 0.98**0.5))
+    depth = f"V4 0.05 %: {within_two_percent:.0f} USDC"
+    assert set(manager["liquidity"].split("; ")) == {f"LINK/WETH {depth}", f"LINK/USDC {depth}"}
+    assert all(" V4 " not in row["liquidity"] for row in rows if row is not manager)

@@ -275,7 +275,9 @@ class RehearsalDocument(TypedDict):
 
 
 class ContractDocument(TypedDict):
-    """A contract with its code hash; in an edit also with the liquidity, empty unless it is a pool."""
+    """A contract with its code hash; in an edit also with the liquidity of the new tokens' pools in
+    it, empty if it has none.
+    """
 
     role: str
     address: Address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.app.agent import Agent
+from agent.app.describe import pool_names
 from agent.app.start import setup
 from agent.app.start.checks import screen_tokens
 from agent.chain.rpc import Transport
@@ -38,9 +40,9 @@ if TYPE_CHECKING:
 class NewTokens:
     """Tokens that an edit adds.
 
-    `notes` has lines on price and screening of each token, `contracts` their contracts and pools as
-    in `trimtab trust`, with the pools' `liquidity`. `implementations` has (token, implementation,
-    code hash) of each proxy.
+    `notes` has lines on price and screening of each token, `contracts` their contracts and those of
+    their pools as in `trimtab trust`, with the `liquidity` of these pools. `implementations` has
+    (token, implementation, code hash) of each proxy.
     """
 
     notes: tuple[str, ...] = ()
@@ -79,14 +81,11 @@ def inspect_new_tokens(
         for token in added_tokens
     ]
     notes += _screening_notes(context, step, added_tokens)
-    pools_by_address = {pool.address: pool for pool in step.snapshot.pools}
+    liquidity_by_contract = _liquidity_by_contract(
+        step.snapshot, step.portfolio, current_prices, added_tokens
+    )
     documents_with_liquidity = tuple(
-        contract
-        | {
-            "liquidity": _liquidity_text(
-                context, current_prices, pools_by_address.get(contract["address"])
-            )
-        }
+        contract | {"liquidity": liquidity_by_contract.get(contract["address"], "")}
         for contract in contracts
     )
     return context, NewTokens(tuple(notes), documents_with_liquidity, tuple(implementations))
@@ -221,20 +220,35 @@ def _screening_notes(
     return notes
 
 
-def _liquidity_text(
-    context: wiring.AgentContext, current_prices: ReferencePrices, pool: Pool | None
-) -> str:
-    """Return the depth of both sides of the pool as text: in the numeraire, or in both tokens if a
-    price is missing; empty without a pool.
+def _liquidity_by_contract(
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    current_prices: ReferencePrices,
+    added_tokens: Sequence[str],
+) -> dict[str, str]:
+    """Return the depth of the added tokens' pools as text, by contract. A contract that holds many
+    pools, as Uniswap V4's PoolManager does, has the name of each before its depth.
     """
-    if pool is None:
-        return ""
-    numeraire = context.portfolio.numeraire
+    label_by_pool = pool_names(snapshot, portfolio)
+    texts_by_contract = defaultdict(list)
+    for pool in snapshot.pools:
+        if {pool.token0, pool.token1}.isdisjoint(added_tokens):
+            continue
+        depth_text = _depth_text(portfolio, current_prices, pool)
+        if pool.address != pool.contract:
+            depth_text = f"{label_by_pool[pool.address]}: {depth_text}"
+        texts_by_contract[pool.contract].append(depth_text)
+    return {address: "; ".join(texts) for address, texts in texts_by_contract.items()}
+
+
+def _depth_text(portfolio: Portfolio, current_prices: ReferencePrices, pool: Pool) -> str:
+    """Return the depth of both sides of the pool as text: in the numeraire, or in both tokens if a
+    price is missing.
+    """
+    numeraire = portfolio.numeraire
     pool_tokens = (pool.token0, pool.token1)
     if any(token not in current_prices.reference_by_token for token in pool_tokens):
-        token_depths = [
-            (context.portfolio.token(token), pool.depth(token)) for token in pool_tokens
-        ]
+        token_depths = [(portfolio.token(token), pool.depth(token)) for token in pool_tokens]
         return " and ".join(
             f"{decimal_text(depth_raw, token.decimals)} {token.label}"
             for token, depth_raw in token_depths
