@@ -84,7 +84,7 @@ class QuotedVenue(Protocol):
         """Return the call by which the factory names the leg's pool, of this tier."""
 
     def confirms_pool(self, leg: Leg, tier: int, address_int: int) -> bool:
-        """Return whether the answer to find_call confirms the leg's pool."""
+        """Return whether the answer to pool_lookup_call confirms the leg's pool."""
 
     def quote_call(self, leg: Leg, amount_in_raw: int, tier: int) -> ContractCall:
         """Return the call of the quote. Raises NoSecondQuote if the contracts cannot quote the
@@ -354,13 +354,13 @@ class ContractQuoter:
         return venue.decode_quote(quote_words)
 
     def _ask(
-        self, find_call: ContractCall, quote_call: ContractCall, block_hash: str
+        self, pool_lookup_call: ContractCall, quote_call: ContractCall, block_hash: str
     ) -> tuple[int, Sequence[int]]:
         """Return the factory's pool and the words of the quote, by one request."""
         from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
         from agent.chain.providers.one_block import BlockProvider
 
-        calls = find_call, quote_call
+        calls = pool_lookup_call, quote_call
         answer_sizes = tuple(32 * len(abi["outputs"]) for _, abi, _ in calls)
         w3 = open_web3(BlockProvider(self._transport, block_hash, answer_sizes))
         with w3.batch_requests() as batch:

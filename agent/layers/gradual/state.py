@@ -149,8 +149,8 @@ class GradualState(LayerState):
 
 @dataclass(frozen=True, slots=True)
 class GradualResult(LayerResult):
-    """Part of a decision: the slice that is due, `due_slice` (None: none), why the execution
-    `end_reason` (empty: it did not), and the execution that `new_execution` with this decision
+    """Part of a decision: `due_slice` is the slice that is due (None: none), `end_reason` why the
+    execution ended (empty: it did not), `new_execution` the one that begins with this decision
     (None: none).
     """
 

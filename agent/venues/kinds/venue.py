@@ -115,7 +115,7 @@ class AmmVenue(ABC):
         """Return the call by which the factory names the leg's pool, of this tier."""
 
     def confirms_pool(self, leg: Leg, tier: int, address_int: int) -> bool:
-        """Return whether the answer to find_call confirms the leg's pool."""
+        """Return whether the answer to pool_lookup_call confirms the leg's pool."""
         return address_int == int(leg.pool, 16)
 
     @abstractmethod
