@@ -187,7 +187,7 @@ def sdk_core(read: Read, network: Network) -> Iterator[Found]:
         "factory": fields["v3CoreFactoryAddress"],
         "router": fields.get("swapRouter02Address", router),
         # The shared deployment has the first Quoter here, all others QuoterV2.
-        "quoter" if shared else "quoter_v2": fields["quoterAddress"],
+        "quoter_v1" if shared else "quoter": fields["quoterAddress"],
         "position_manager": fields["nonfungiblePositionManagerAddress"],
     }
     v4 = {
@@ -224,7 +224,7 @@ def smart_order_router(read: Read, network: Network) -> Iterator[Found]:
     if f"ChainId.{name}].quoterAddress" in text:
         addresses = read_package("@uniswap/sdk-core", "dist/cjs/src/addresses.js")
         yield (
-            "venues.uniswap_v3.quoter_v2",
+            "venues.uniswap_v3.quoter",
             values(block(addresses, f"const {name}_ADDRESSES = "))["quoterAddress"],
             file,
         )
@@ -236,7 +236,7 @@ def smart_order_router(read: Read, network: Network) -> Iterator[Found]:
         )[0]
         only(rf"ChainId\.{name},", shared)
         yield (
-            "venues.uniswap_v3.quoter_v2",
+            "venues.uniswap_v3.quoter",
             only(r"constructSameAddressMap\('(0x\w+)'\)", text),
             file,
         )
@@ -320,7 +320,7 @@ def dex_lib(read: Read, network: Network) -> Iterator[Found]:
     text, file = config("uniswap-v3", "UniswapV3")
     fields = values(text)
     yield "venues.uniswap_v3.factory", fields["factory"], file
-    yield "venues.uniswap_v3.quoter_v2", fields["quoter"], file
+    yield "venues.uniswap_v3.quoter", fields["quoter"], file
     yield "venues.uniswap_v3.init_code_hash", fields["initHash"], file
     yield "venues.uniswap_v3.fee_tiers", fees(read(file), "SUPPORTED_FEES"), file
     if "UniswapV3Router.SwapRouter02" in text:
@@ -340,7 +340,7 @@ def dex_lib(read: Read, network: Network) -> Iterator[Found]:
         for field, theirs in {
             "factory": "factory",
             "deployer": "deployer",
-            "quoter_v2": "quoter",
+            "quoter": "quoter",
             "init_code_hash": "initHash",
         }.items():
             yield f"venues.pancake_v3.{field}", fields[theirs], file
@@ -349,7 +349,7 @@ def dex_lib(read: Read, network: Network) -> Iterator[Found]:
         text, file = config("uniswap-v3", SLIPSTREAM[chain_id])
         fields = values(text)
         yield "venues.slipstream.factory", fields["factory"], file
-        yield "venues.slipstream.quoter_v2", fields["quoter"], file
+        yield "venues.slipstream.quoter", fields["quoter"], file
         yield "venues.slipstream.router", fields["router"], file
         yield (
             "venues.slipstream.tick_spacings",
@@ -422,7 +422,7 @@ def pancake_router(read: Read, network: Network) -> Iterator[Found]:
         file = "dist/evm/constants/exchange.d.ts"
         yield "venues.pancake_v3.router", readonly(read(file), "SMART_ROUTER_ADDRESSES"), file
         file = "dist/evm/constants/v3.d.ts"
-        yield "venues.pancake_v3.quoter_v2", readonly(read(file), "V3_QUOTER_ADDRESSES"), file
+        yield "venues.pancake_v3.quoter", readonly(read(file), "V3_QUOTER_ADDRESSES"), file
         file = "dist/chunk-545EKHJP.mjs"
         routers = block(read(file), "var V2_ROUTER_ADDRESS = ")
         yield (

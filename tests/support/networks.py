@@ -93,8 +93,8 @@ class StandIn(LocalChain):
             V3_FACTORY_ARTIFACT: v3.factory,
             POSITION_MANAGER_ARTIFACT: v3.position_manager,
             SWAP_ROUTER_02_ARTIFACT: v3.router,
-            f"{LENSES}/QuoterV2.sol/QuoterV2.json": v3.quoter_v2,
-            f"{LENSES}/Quoter.sol/Quoter.json": v3.quoter,
+            f"{LENSES}/QuoterV2.sol/QuoterV2.json": v3.quoter,
+            f"{LENSES}/Quoter.sol/Quoter.json": v3.quoter_v1,
         }
         for path, place in protocol.items():
             if artifact is npm_artifact(path):

@@ -42,7 +42,7 @@ DISPUTED = {
     ): "one package names Aerodrome's second factory; ours is the first, whose quoter and router are certain",
     ("base", "venues.slipstream.router"): "the package names another router; ours is in README.md of aerodrome-finance/slipstream, 7844368",
     ("optimism", "venues.slipstream.router"): "as on Base; ours is in README.md of velodrome-finance/slipstream, 193a6b8",
-    ("unichain", "venues.uniswap_v3.quoter_v2"): "the packages of Uniswap name another contract than Uniswap's documentation",
+    ("unichain", "venues.uniswap_v3.quoter"): "the packages of Uniswap name another contract than Uniswap's documentation",
     ("arbitrum", "tokens.0xFd086bC7CD5C481DCC9C85ebE478A1C0b69FCbb9.symbol"): "USDT became USDT0 at the same address",
     ("polygon", "tokens.0x0d500B1d8E8eF31E21C99d1Db9A6444d3ADf1270.symbol"): "WMATIC became WPOL at the same address",
     ("bnb", "tokens.0xbb4CdB9CBd36B01bD1cBaEBF2De08d9173bc095c.symbol"): "PancakeSwap shows it as the native coin",

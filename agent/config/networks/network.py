@@ -34,11 +34,12 @@ class VenueDeployment:
     """Contracts of a venue. None: the venue has no such contract, or its address is not certain.
 
     `router` is SwapRouter02 of Uniswap V3, SmartRouter of PancakeSwap V3, SwapRouter of Slipstream,
-    and Universal Router 2.0 of Uniswap V4. `quoter` is the first Quoter of V3, and V4Quoter.
-    `fee_pips` is the fee of all pools, `fee_tiers` those of pools, in millionths; Slipstream's
-    pools differ by `tick_spacings`, and their fees change. Pool addresses derive from `deployer`,
-    None if that is the factory, and `init_code_hash`, the keccak of a pool's creation code.
-    `needs_rebalancer` is True if SwapRouter02 of the chain is older than the venue.
+    and Universal Router 2.0 of Uniswap V4. `quoter` is QuoterV2, or V4Quoter; `quoter_v1` is the
+    first Quoter of V3. `fee_pips` is the fee of all pools, `fee_tiers` those of pools, in
+    millionths; Slipstream's pools differ by `tick_spacings`, and their fees change. Pool addresses
+    derive from `deployer`, None if that is the factory, and `init_code_hash`, the keccak of a
+    pool's creation code. `needs_rebalancer` is True if SwapRouter02 of the chain is older than the
+    venue.
     """
 
     kind: VenueKind
@@ -47,7 +48,7 @@ class VenueDeployment:
     deployer: str | None = None
     router: str | None = None
     quoter: str | None = None
-    quoter_v2: str | None = None
+    quoter_v1: str | None = None
     position_manager: str | None = None
     pool_manager: str | None = None
     state_view: str | None = None

@@ -79,8 +79,8 @@ def _venue_tables(venue: VenueDeployment) -> list[dict[str, Any]]:
     factory = venue.factory or venue.pool_manager
     value_by_key: dict[str, Any] = {
         "router": venue.router,
-        "quoter": venue.quoter_v2 if venue.pool_manager is None else venue.quoter,
-        "quoter_v1": venue.quoter,
+        "quoter": venue.quoter,
+        "quoter_v1": venue.quoter_v1,
         "position_manager": venue.position_manager,
         "deployer": venue.deployer,
         "pool_implementation": None,
