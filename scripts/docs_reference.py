@@ -28,7 +28,7 @@ from agent import errors
 from agent.amm.venue_kinds import VenueKind
 from agent.app.start.capital import minimum_capitals
 from agent.cli.main import app
-from agent.config.networks import NETWORKS
+from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER
 from agent.config.networks.network import Network
 from agent.config.schema import Config
 from agent.config.tables import fields
@@ -422,12 +422,12 @@ def network_page(network: Network) -> str:
         if network.data_fee_kind is not DataFeeKind.PLAIN
         else ""
     )
-    is_url = network.private_endpoint_or_reason.startswith("https://")
-    sending = (
-        f"a private endpoint, `{network.private_endpoint_or_reason}`"
-        if is_url
-        else network.private_endpoint_or_reason
-    )
+    if network.private_endpoint is not None:
+        sending = f"a private endpoint, `{network.private_endpoint}`"
+    elif network.is_sequenced:
+        sending = ORDERED_BY_SEQUENCER
+    else:
+        sending = "public mempool; no free private endpoint is known"
     lines = [
         f"# {network.title}",
         "",

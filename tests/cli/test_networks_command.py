@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.config.load import load_config
-from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER, Network
+from agent.config.networks import NETWORKS, Network
 from agent.model import DataFeeKind
 from agent.signing.terms import tip_range_wei
 from tests.cli.tools import Said, blocks
@@ -52,12 +52,12 @@ def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, mon
         assert any("depeg" in warning for warning in said.json["warnings"]) == (not network.feeds)
         written = load_config(config).config
         assert (written.chain.finality_tag, written.limits.depeg is None) == (network.finality, not network.feeds)
-        assert network.private_endpoint_or_reason in config.read_text() or not network.private_endpoint_or_reason.startswith("https://")
+        assert network.private_endpoint is None or network.private_endpoint in config.read_text()
         assert run("doctor").code == 0
         assert run("trust", "--yes").code == 0
         checked = run("doctor")
         assert (checked.code, set(states(checked).values()) <= {"ok", "warn"}) == (0, True), checked.out
-        assert states(checked)["submission"] == ("ok" if network.private_endpoint_or_reason == ORDERED_BY_SEQUENCER else "warn")
+        assert states(checked)["submission"] == ("ok" if network.is_sequenced else "warn")
         planned = run("plan")
         assert (planned.code, planned.json["outcome"]) == (0, "planned"), planned.why
         assert len(planned.json["legs"]) > 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from eth_utils import to_checksum_address
 
-from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER, PUBLIC_MEMPOOL, Network
+from agent.config.networks import NETWORKS, Network
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.venues import VenueTable
 from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, DataFeeKind
@@ -30,7 +30,8 @@ CHOICES = {
     "native_top_up": "as gas_per_day",
     "fees": "estimates; docs/networks.md has the source and date of each, or says that it is assumed",
     "venues.uniswap_v2.needs_rebalancer": "SwapRouter02 there is of 2021 to 2023, Uniswap V2 of 2024 (Uniswap/universal-router #334)",
-    "private_endpoint_or_reason": "no package names endpoints that relay a transaction unseen",
+    "private_endpoint": "no package names endpoints that relay a transaction unseen",
+    "is_sequenced": "no package says who sees a transaction before its block",
 }
 """Values that no package publishes, with the reason. Of tokens, is_hub and priced_as are choices too: which tokens routes pass
 through, and which coin's feed prices a token that has none of its own. No package has heartbeats or thresholds of feeds; nor have we.
@@ -166,11 +167,8 @@ def test_a_network_holds_together(network: Network) -> None:
     assert network.tokens[0].is_hub
     assert {token.priced_as for token in network.tokens} - {None} == set(network.feeds)
     assert {token.decimals for token in network.tokens} <= {6, 8, 18}
-    assert network.private_endpoint_or_reason.startswith("https://") or network.private_endpoint_or_reason in {
-        ORDERED_BY_SEQUENCER,
-        PUBLIC_MEMPOOL,
-    }
-    assert (network.private_endpoint_or_reason == ORDERED_BY_SEQUENCER) == (network.data_fee_kind is not DataFeeKind.PLAIN)
+    assert network.private_endpoint is None or (network.private_endpoint.startswith("https://") and not network.is_sequenced)
+    assert network.is_sequenced == (network.data_fee_kind is not DataFeeKind.PLAIN)
     assert {**OP_STACK_CHAINS, **ARBITRUM_CHAINS, **PLAIN_CHAINS}[network.chain_id].startswith(network.title)
     assert len({venue.kind for venue in network.venues}) == len(network.venues)
 

@@ -6,7 +6,6 @@ from agent.config.networks.bnb import BNB
 from agent.config.networks.ethereum import ETHEREUM
 from agent.config.networks.network import (
     ORDERED_BY_SEQUENCER,
-    PUBLIC_MEMPOOL,
     Network,
     NetworkToken,
     TypicalFees,
@@ -49,7 +48,6 @@ __all__ = [
     "ETHEREUM",
     "NETWORKS",
     "ORDERED_BY_SEQUENCER",
-    "PUBLIC_MEMPOOL",
     "Network",
     "NetworkToken",
     "TypicalFees",

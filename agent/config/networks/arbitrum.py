@@ -4,7 +4,6 @@ from fractions import Fraction
 
 from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
-    ORDERED_BY_SEQUENCER,
     Network,
     NetworkToken,
     TypicalFees,
@@ -30,7 +29,7 @@ ARBITRUM = Network(
         data_fee_wei=1_500_000_000_000,
         native_usd=Fraction(3_000),
     ),
-    private_endpoint_or_reason=ORDERED_BY_SEQUENCER,
+    is_sequenced=True,
     explorer="https://arbiscan.io",
     sequencer_feed="0xFdB631F5EE196F0ed6FAa767959853A9F217697D",
     feeds={

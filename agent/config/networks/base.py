@@ -7,7 +7,6 @@ from fractions import Fraction
 
 from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
-    ORDERED_BY_SEQUENCER,
     Network,
     NetworkToken,
     TypicalFees,
@@ -34,7 +33,7 @@ BASE = Network(
         data_fee_wei=340_000_000_000,
         native_usd=Fraction(3_000),
     ),
-    private_endpoint_or_reason=ORDERED_BY_SEQUENCER,
+    is_sequenced=True,
     explorer="https://basescan.org",
     sequencer_feed="0xBCF85224fc0756B9Fa45aA7892530B47e10b6433",
     feeds={

@@ -30,7 +30,7 @@ BNB = Network(
         priority_fee_wei=50_000_000,
         native_usd=Fraction(1_000),
     ),
-    private_endpoint_or_reason="https://bscrpc.pancakeswap.finance",
+    private_endpoint="https://bscrpc.pancakeswap.finance",
     explorer="https://bscscan.com",
     feeds={
         "BNB": "0x0567F2323251f0Aab15c8dFb1967E4e8A7D42aeE",

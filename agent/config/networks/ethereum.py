@@ -29,7 +29,7 @@ ETHEREUM = Network(
         priority_fee_wei=50_000_000,
         native_usd=Fraction(3_000),
     ),
-    private_endpoint_or_reason="https://rpc.flashbots.net/fast",
+    private_endpoint="https://rpc.flashbots.net/fast",
     explorer="https://etherscan.io",
     feeds={
         "ETH": "0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419",

@@ -12,7 +12,6 @@ from agent.model.rollups import DataFeeKind, data_fee_kind
 
 ORDERED_BY_SEQUENCER = "the sequencer orders; there is no public mempool"
 """Submission on a chain whose transactions only its sequencer sees before their block."""
-PUBLIC_MEMPOOL = "public mempool; no free private endpoint is known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,9 @@ class Network:
     `block_ms` is the time between blocks, in milliseconds. A transaction is final once its block is
     at or below the block of tag `finality`. `gas_per_day`, `native_floor` and `native_top_up` are
     the limits of a new config in native coin, for some hundred swaps. `fees` are estimates.
-    `private_endpoint_or_reason` is the URL of a private endpoint, or why there is none. `feeds` are
-    Chainlink's USD proxies by coin; `sequencer_feed` is its uptime feed.
+    `private_endpoint` is the URL of a free one, None if none is known. `is_sequenced` is True if
+    only the sequencer sees transactions before their block. `feeds` are Chainlink's USD proxies by
+    coin; `sequencer_feed` is its uptime feed.
     """
 
     name: str
@@ -96,7 +96,8 @@ class Network:
     native_floor: str
     native_top_up: str
     fees: TypicalFees
-    private_endpoint_or_reason: str
+    private_endpoint: str | None = None
+    is_sequenced: bool = False
     explorer: str
     sequencer_feed: str | None = None
     feeds: Mapping[str, str]

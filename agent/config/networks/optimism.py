@@ -6,7 +6,6 @@ from fractions import Fraction
 
 from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
-    ORDERED_BY_SEQUENCER,
     Network,
     NetworkToken,
     TypicalFees,
@@ -32,7 +31,7 @@ OPTIMISM = Network(
         data_fee_wei=500_000_000_000,
         native_usd=Fraction(3_000),
     ),
-    private_endpoint_or_reason=ORDERED_BY_SEQUENCER,
+    is_sequenced=True,
     explorer="https://optimistic.etherscan.io",
     sequencer_feed="0x371EAD81c9102C9BF4874A9075FFFf170F2Ee389",
     feeds={

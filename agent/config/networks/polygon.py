@@ -6,7 +6,6 @@ from fractions import Fraction
 
 from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
-    PUBLIC_MEMPOOL,
     Network,
     NetworkToken,
     TypicalFees,
@@ -31,7 +30,6 @@ POLYGON = Network(
         priority_fee_wei=30_000_000_000,
         native_usd=Fraction(1, 4),
     ),
-    private_endpoint_or_reason=PUBLIC_MEMPOOL,
     explorer="https://polygonscan.com",
     feeds={
         "MATIC": "0xAB594600376Ec9fD91F8e885dADF0CE036862dE0",

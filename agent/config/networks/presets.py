@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.amm import POOL_KINDS
-from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER, Network, VenueDeployment
+from agent.config.networks import NETWORKS, Network, VenueDeployment
 from agent.model.rollups import UNSUPPORTED_CHAINS, unsupported_chain_reason
 
 SWAP_ROUTER_02 = "swap_router_02"
@@ -147,11 +147,7 @@ def starting_deviation_bps(feeds: Iterable[str | None], numeraire_feed: str | No
     return max(known_thresholds_bps, default=0) + numeraire_threshold_bps + DEVIATION_MARGIN_BPS
 
 
-SEQUENCED_CHAINS = {
-    network.chain_id
-    for network in NETWORKS
-    if network.private_endpoint_or_reason == ORDERED_BY_SEQUENCER
-}
+SEQUENCED_CHAINS = {network.chain_id for network in NETWORKS if network.is_sequenced}
 """Ids of chains whose transactions only the sequencer sees before their block."""
 SEQUENCER_FEEDS = {
     network.chain_id: network.sequencer_feed

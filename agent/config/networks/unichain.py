@@ -7,7 +7,6 @@ from fractions import Fraction
 
 from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
-    ORDERED_BY_SEQUENCER,
     Network,
     NetworkToken,
     TypicalFees,
@@ -33,7 +32,7 @@ UNICHAIN = Network(
         data_fee_wei=500_000_000_000,
         native_usd=Fraction(3_000),
     ),
-    private_endpoint_or_reason=ORDERED_BY_SEQUENCER,
+    is_sequenced=True,
     explorer="https://uniscan.xyz",
     feeds={},
     tokens=(

@@ -321,10 +321,12 @@ def _submission_comment(preset: Preset) -> str:
     """Return the comment on where transactions go: a known private endpoint, and what empty
     means.
     """
-    submission = "" if preset.network is None else preset.network.private_endpoint_or_reason
-    if submission.startswith("https://"):
-        return f', such as "{submission}"; empty: public mempool'
-    return f"; empty: {ORDERED_BY_SEQUENCER if submission == ORDERED_BY_SEQUENCER else 'public mempool'}"
+    network = preset.network
+    if network is not None and network.is_sequenced:
+        return f"; empty: {ORDERED_BY_SEQUENCER}"
+    if network is not None and network.private_endpoint is not None:
+        return f', such as "{network.private_endpoint}"; empty: public mempool'
+    return "; empty: public mempool"
 
 
 def _sequencer_lines(preset: Preset) -> str:
