@@ -71,7 +71,7 @@ def values_of(network: Network) -> dict[str, str]:
     for token in network.tokens:
         found |= {f"tokens.{token.address}.{name}": getattr(token, name) for name in ("symbol", "decimals")}
     for venue in network.venues:
-        filled = {field.name: value for field in fields(venue) if (value := getattr(venue, field.name)) not in {None, ()}}
+        filled = {field.name: value for field in fields(venue) if (value := getattr(venue, field.name)) not in {None, False, ()}}
         found |= {f"venues.{venue.kind}.{name}": value for name, value in filled.items() if name not in {"kind", "name"}}
     return {key: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in found.items()}
 

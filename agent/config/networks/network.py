@@ -56,7 +56,7 @@ class VenueDeployment:
     fee_pips: int | None = None
     fee_tiers: tuple[int, ...] = ()
     tick_spacings: tuple[int, ...] = ()
-    needs_rebalancer: bool | None = None
+    needs_rebalancer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
