@@ -11,7 +11,6 @@ from agent.layers import planning as layer_planning
 from agent.layers import sales
 from agent.layers.policy import decide_without_swaps
 from agent.model import (
-    PORTFOLIO_SUBJECT,
     AdjustFutures,
     BlockedExit,
     Halt,
@@ -653,12 +652,9 @@ def _blocked_purchase_reason(portfolio: Portfolio, orders: OrderStates, order: L
     """Return why the order's purchase is blocked: an exit order keeps its token out of the market
     and would sell it again. Empty otherwise.
     """
-    order_states = orders.states
     if order.token_out == portfolio.numeraire.address:
         return ""
-    exit_order = conditional_orders.fired_exit_order(
-        order_states, PORTFOLIO_SUBJECT
-    ) or conditional_orders.fired_exit_order(order_states, order.token_out)
+    exit_order = conditional_orders.fired_exit_order(orders.states, order.token_out)
     if exit_order is None:
         return ""
     return (

@@ -12,7 +12,6 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import (
-    PORTFOLIO_SUBJECT,
     AssetDrift,
     CashAccount,
     CashFlows,
@@ -420,9 +419,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             if cash_state is not None and cash_state.account.token == token
             else 0
         )
-        exit_order = conditional_orders.fired_exit_order(
-            step.history.orders.states, token
-        ) or conditional_orders.fired_exit_order(step.history.orders.states, PORTFOLIO_SUBJECT)
+        exit_order = conditional_orders.fired_exit_order(step.history.orders.states, token)
         claimed_raw = sum(claim.payment.raw for claim in claims)
         reserve_left_raw = (
             asset.reserve_raw - excluded_increases_raw.get(token, 0) - claimed_raw - unused_cash_raw

@@ -27,7 +27,7 @@ from agent.model import (
 )
 from agent.policy import failures, native_coin
 from agent.policy.drift import drifts_if_known, investable_total
-from agent.policy.orders.conditional import fired_exit_order, order_subject
+from agent.policy.orders.conditional import fired_exit_of, order_subject
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, format_time, largest_remainder
 
@@ -276,7 +276,7 @@ def format_blocked_exit(
 
 def disarm_command(portfolio: Portfolio, orders: OrderStates, blocked_exit: BlockedExit) -> str:
     """Return the command that cancels an exit order."""
-    sells_portfolio = fired_exit_order(orders.states, PORTFOLIO_SUBJECT) is not None
+    sells_portfolio = fired_exit_of(orders.states, PORTFOLIO_SUBJECT) is not None
     return (
         "cancel the order: trimtab orders disarm"
         f" {PORTFOLIO_SUBJECT if sells_portfolio else order_subject(portfolio, blocked_exit.token)}"

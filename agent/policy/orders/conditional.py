@@ -487,14 +487,19 @@ def unconfirmed_orders(step: StepInput) -> tuple[ConditionalOrder, ...]:
 
 
 def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
-    """Return the exit order that keeps `token` out of the portfolio: a triggered exit of the token
-    or of the portfolio; None otherwise.
+    """Return the exit order that keeps `token` out of the portfolio: a triggered exit of the
+    portfolio, else of the token; None otherwise.
     """
+    return fired_exit_of(orders, PORTFOLIO_SUBJECT) or fired_exit_of(orders, token)
+
+
+def fired_exit_of(orders: Sequence[ConditionalOrder], subject: str) -> ConditionalOrder | None:
+    """Return the triggered exit of the subject, a token or PORTFOLIO_SUBJECT; None otherwise."""
     return next(
         (
             order
             for order in orders
-            if order.token == token and order.is_exit and order.stage in EXITED_STAGES
+            if order.token == subject and order.is_exit and order.stage in EXITED_STAGES
         ),
         None,
     )
@@ -552,10 +557,7 @@ def _orders_of_token(
     order_by_kind = {
         order.kind: order for order in step.history.orders.states if order.token == token
     }
-    is_exited = any(
-        fired_exit_order(step.history.orders.states, exit_subject)
-        for exit_subject in (token, PORTFOLIO_SUBJECT)
-    )
+    is_exited = fired_exit_order(step.history.orders.states, token) is not None
     entry: ConditionalOrder | None = None
     orders: list[ConditionalOrder] = []
     for kind in sorted({*terms_by_kind, *order_by_kind}, key=RANK_OF_KIND.__getitem__):

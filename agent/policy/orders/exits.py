@@ -73,7 +73,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
     exited_tokens = [
         asset.token.address
         for asset in assets
-        if _exit_order(order_states, asset.token.address) is not None
+        if fired_exit_order(order_states, asset.token.address) is not None
     ]
     prices = reference_prices(step).price_by_token
     drifts = drifts_if_known(step, prices)
@@ -325,10 +325,6 @@ def _is_leaving(
     return any(order.token in (drift.token, PORTFOLIO_SUBJECT) for order in fired_orders)
 
 
-def _exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
-    return fired_exit_order(orders, PORTFOLIO_SUBJECT) or fired_exit_order(orders, token)
-
-
 def _kept_target_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
     """Return the target that an asset keeps: at most its current share, rounded down, so that none
     is bought.
@@ -424,7 +420,7 @@ def _fired_text(portfolio: Portfolio, order: ConditionalOrder) -> str:
 
 
 def _exited_text(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
-    order = _exit_order(orders.states, token)
+    order = fired_exit_order(orders.states, token)
     if order is None:
         return ""
     arm_argument = (
