@@ -373,7 +373,7 @@ def simulate(
         while run.evaluate_next_bar():
             if progress is not None:
                 progress(run.world.bar + 1, run.world.table.bar_count)
-        simulation_result = run.result()
+        simulation_result = run.finish()
         if not funding:
             return simulation_result
         funding_summary, notes = funding_of_holdings(run.world, funding)
@@ -512,8 +512,8 @@ class SimulationRun:
             if limiting_rule:
                 _add_count(self._hold_counts, limiting_rule)
 
-    def result(self) -> SimulationResult:
-        """Return the result so far, up to the last bar of the table."""
+    def finish(self) -> SimulationResult:
+        """End the run at the last bar of the table, and return its result."""
         world = self.world
         spec = self.world.spec
         numeraire = self.world.numeraire

@@ -77,7 +77,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
     with open_run(wanted, hourly(BTC=[100.0, 100, 100, 100, 100]), made) as going:
         while going.evaluate_next_bar():
             pass
-        found = going.result()
+        found = going.finish()
         store = going.context.store
         assert [(flow.kind, flow.delta_raw) for flow in store.balances.transfers()] == [
             (ExternalTransferKind.DEPOSIT, 4_000 * COIN),

@@ -68,7 +68,7 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
         after = world.pools[stood.address]
         assert isinstance(after, V3Pool)
         assert after.sqrt_price_x96 < stood.sqrt_price_x96  # WBTC was sold
-        result = going.result()
+        result = going.finish()
     (done,) = result.rebalances
     # 16.67 WBTC at 42 are 700 WETH beside 500: close to 100 are sold at 0.3 %.
     assert float(done.turnover) / COIN == pytest.approx(100, rel=0.01)
@@ -191,7 +191,7 @@ def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
             pass
         assert going.outcome is not None
         assert isinstance(going.outcome.decision, Halt)
-        assert going.result().halted_bar_count == 9 - 4
+        assert going.finish().halted_bar_count == 9 - 4
 
 
 def test_the_sample_that_is_shipped_can_be_read_and_names_its_licence() -> None:

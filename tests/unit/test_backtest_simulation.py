@@ -130,7 +130,7 @@ def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is
         with open_run(wanted, random_table(8, 20), made) as going:
             while going.evaluate_next_bar():
                 pass
-            assert len(going.result().rebalances) >= 2
+            assert len(going.finish().rebalances) >= 2
             store = going.context.store
             return [store.steps.input_json(line.id) or "" for line in store.steps.newest(200)]
 
@@ -215,7 +215,7 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
         assert store.journal.open_intents() == ()
         stands = {stand.token: stand.raw for stand in store.ledger.balances(world.block_number)}
         assert {token: stands[token] for token in world.wallet.balances} == world.wallet.balances
-        found = going.result()
+        found = going.finish()
         costs = found.fees + found.impact + found.gas
         assert float(store.budgets.history(world.now_s()).budgets.loss_total) == pytest.approx(float(costs), rel=1e-9, abs=1e6)
         assert found.final_value == world.value(world.wallet.balances) - found.gas

@@ -59,7 +59,7 @@ def simulated_history(seed: int) -> tuple[SimulationResult, History, dict[str, f
     with open_run(spec, table, settings) as run:
         while run.evaluate_next_bar():
             pass
-        result = run.result()
+        result = run.finish()
         entries = run.context.store.ledger.entries()
     symbols = {asset.token.address: asset.token.symbol for asset in spec.portfolio.assets}
     lines = [journal_line(entry, table, symbols) for entry in entries]
