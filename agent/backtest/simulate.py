@@ -342,15 +342,6 @@ Progress = Callable[[int, int], None]
 """Called with the numbers of finished bars and of all bars."""
 MAX_TEXT_LENGTH = 200
 VERSIONED_LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
-__all__ = [
-    "Progress",
-    "SimulationResult",
-    "SimulationRun",
-    "open_run",
-    "parameter_texts",
-    "simulate",
-    "spec_digest",
-]
 
 
 def simulate(
@@ -368,7 +359,7 @@ def simulate(
     received. Raises ConfigError for symbols missing from the table, and errors of a step other than
     refusals and network errors.
     """
-    with open_run(spec, table, settings, futures) as run:
+    with SimulationRun(spec, table, settings, futures) as run:
         require_prices(funding, table.symbols, run.world.table.times_s)
         while run.evaluate_next_bar():
             if progress is not None:
@@ -671,16 +662,6 @@ class SimulationRun:
         )
 
 
-def open_run(
-    spec: BacktestSpec,
-    table: PriceTable,
-    settings: SimulationSettings,
-    futures: FuturesSetup | None = None,
-) -> SimulationRun:
-    """Open a simulation to run bar by bar."""
-    return SimulationRun(spec, table, settings, futures)
-
-
 def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]:
     """Return the market parameters as short texts, long series as their hash."""
     named_texts = []
@@ -770,7 +751,7 @@ def _add_count(counts: dict[str, int], reason: str, count: int = 1) -> None:
 
 
 def _swap_costs(transaction_costs: Sequence[TransactionCost]) -> tuple[TransactionCost, ...]:
-    """Return the costs of the swaps, each with the gas of the approvals before it."""
+    """Return the costs of the swaps, each with the gas of the transactions since the swap before it."""
     rebalances = []
     gas_value = Fraction(0)
     for cost in transaction_costs:

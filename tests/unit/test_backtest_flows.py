@@ -14,7 +14,7 @@ pytest.importorskip("polars")
 
 from agent.backtest.report.series import growth_series
 from agent.backtest.settings import OwnerTransfer, apply_transfer, parse_owner_transfer
-from agent.backtest.simulate import open_run
+from agent.backtest.simulate import SimulationRun
 from agent.errors import ConfigError
 from agent.model import ExternalTransferKind, Threshold
 from tests.support.backtests import COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
@@ -74,7 +74,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
     wanted = halves()
     wanted = replace(wanted, limits=replace(wanted.limits, balance_jump_bps=200, daily_loss_bps=100, slippage_bps=30))
     made = replace(DEEP, flows=(at(1, 4_000), at(3, -6_000)), looks_at_all=True)
-    with open_run(wanted, hourly(BTC=[100.0, 100, 100, 100, 100]), made) as going:
+    with SimulationRun(wanted, hourly(BTC=[100.0, 100, 100, 100, 100]), made) as going:
         while going.evaluate_next_bar():
             pass
         found = going.finish()

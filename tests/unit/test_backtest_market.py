@@ -20,7 +20,7 @@ from agent.amm.v3.pool import V3Pool
 from agent.app.research.backtests import sample_files
 from agent.backtest.data import read_gas_prices, read_table
 from agent.backtest.settings import BacktestSpec, SimulatedTokens, make_spec
-from agent.backtest.simulate import open_run
+from agent.backtest.simulate import SimulationRun
 from agent.backtest.world import arbitrage_pool, read_pool
 from agent.errors import ConfigError
 from agent.model import Halt
@@ -59,7 +59,7 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
     wanted = pair()
     table = hourly(WBTC=[RATIO, RATIO, RATIO * 1.4, RATIO * 1.4])
     made = replace(DEEP, recorded_pools=(real_pool(wanted),), start_value=Fraction(1_000), looks_at_all=True)
-    with open_run(wanted, table, made) as going:
+    with SimulationRun(wanted, table, made) as going:
         while going.evaluate_next_bar() and going.world.bar < 2:
             pass
         world = going.world
@@ -184,7 +184,7 @@ def test_one_that_has_prices_again_is_traded_again() -> None:
 
 def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
     table = hourly(BTC=[100.0] * 9, USD=[1.0, 1, *[NONE] * 7])
-    with open_run(
+    with SimulationRun(
         make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, replace(DEEP, stale_asset_mode="leave", looks_at_all=True)
     ) as going:
         while going.evaluate_next_bar():

@@ -19,7 +19,7 @@ from agent.amm.v2 import get_amount_out
 from agent.backtest import context
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import WALLET, OwnerTransfer, SimulationSettings, make_spec
-from agent.backtest.simulate import open_run
+from agent.backtest.simulate import SimulationRun
 from agent.errors import ConfigError
 from agent.execution import settlement
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, IntentKind, Rebalance, StepInput, Threshold, Trigger
@@ -127,7 +127,7 @@ def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is
     made = replace(DEEP, gas_price_wei=10**10, latency_bars=1, flows=(OwnerTransfer(START_S + 9 * HOUR_S, Fraction(-2_000)),))
 
     def steps() -> list[str]:
-        with open_run(wanted, random_table(8, 20), made) as going:
+        with SimulationRun(wanted, random_table(8, 20), made) as going:
             while going.evaluate_next_bar():
                 pass
             assert len(going.finish().rebalances) >= 2
@@ -175,7 +175,7 @@ def test_the_future_changes_nothing_in_the_past() -> None:
 
 
 def test_stored_steps_decide_anew_what_they_decided() -> None:
-    with open_run(halves(), hourly(BTC=CROSSING), replace(DEEP, looks_at_all=True)) as going:
+    with SimulationRun(halves(), hourly(BTC=CROSSING), replace(DEEP, looks_at_all=True)) as going:
         while going.evaluate_next_bar():
             pass
         store = going.context.store
@@ -200,7 +200,7 @@ def test_stored_steps_decide_anew_what_they_decided() -> None:
 def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(seed: int, gas_gwei: int, depth: int, pool: str) -> None:
     wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
     made = SimulationSettings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)
-    with open_run(wanted, random_table(seed, 8, volatility=0.1), made) as going:
+    with SimulationRun(wanted, random_table(seed, 8, volatility=0.1), made) as going:
         world, store = going.world, going.context.store
         before = dict(world.wallet.balances)
         while going.evaluate_next_bar():
@@ -227,7 +227,7 @@ def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
     at_once, later = simulated(table), simulated(table, latency_bars=2)
     assert [one.bar for one in at_once.rebalances] == [2]
     assert later.rebalances[0].bar == 4
-    with open_run(halves(), table, replace(DEEP, latency_bars=2)) as going:
+    with SimulationRun(halves(), table, replace(DEEP, latency_bars=2)) as going:
         while going.evaluate_next_bar():
             if going.outcome is not None and going.outcome.transactions:
                 break

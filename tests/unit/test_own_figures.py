@@ -18,7 +18,7 @@ from agent.backtest.report.sections import BacktestAnalysis
 from agent.backtest.report.series import backtest_document, growth_series, performance, risk_metrics
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import OwnerTransfer, make_spec
-from agent.backtest.simulate import open_run
+from agent.backtest.simulate import SimulationRun
 from agent.model import Entry, EntryKind, Every, HybridTrigger, Threshold, Trigger
 from tests.support import own_figures
 from tests.support.backtests import DAY_S, DEEP, START_S, WALKING, walks
@@ -56,7 +56,7 @@ def simulated_history(seed: int) -> tuple[SimulationResult, History, dict[str, f
     flows = tuple(OwnerTransfer(START_S + DAY_S * bar, Fraction(amount)) for bar, amounts in transfers.items() for amount in amounts)
     settings = replace(DEEP, depth=Fraction(10 ** chance.randint(5, 8)), flows=flows)
     spec = make_spec(WALKING, chance.choice(TRIGGERS), "USD", interval_s=DAY_S)
-    with open_run(spec, table, settings) as run:
+    with SimulationRun(spec, table, settings) as run:
         while run.evaluate_next_bar():
             pass
         result = run.finish()

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from agent.backtest.data import PriceTable, forward_fill, prices_in_numeraire
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings
-from agent.backtest.simulate import open_run, simulate
+from agent.backtest.simulate import SimulationRun, simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.tune.grid import PolicyChoice, StopLevel
 from agent.backtest.tune.kernel_rule import is_rule_supported, kernel_rule, with_owner_risk
@@ -721,7 +721,7 @@ def _step_run_s(job: TuneJob, run_number: int) -> float:
         job.backtest, job.choices[run_number], job.allocator_schedule, job.table.interval_s
     )
     started_s = time.perf_counter()
-    with open_run(spec, job.table, job.settings) as simulation_run:
+    with SimulationRun(spec, job.table, job.settings) as simulation_run:
         while simulation_run.evaluate_next_bar():
             elapsed_s = time.perf_counter() - started_s
             if elapsed_s > SAMPLE_S:
