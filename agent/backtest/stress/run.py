@@ -158,11 +158,8 @@ class StressResult:
     config_hash: str
     data_hash: str
     versions: tuple[tuple[str, str], ...]
-
-    @property
-    def start_value(self) -> float:
-        """Value at the start of every path, in coins of the numeraire."""
-        return float(Fraction(dict(self.parameter_texts)["start_value"]))
+    start_value: Fraction
+    """Value at the start of every path, in coins of the numeraire."""
 
 
 def estimate_s(spec: StressSpec, backtest: BacktestSpec, settings: SimulationSettings) -> float:
@@ -256,6 +253,7 @@ def run_stress_test(
         config_hash=sha256(f"{spec_digest(backtest, settings)}\n{spec!r}".encode()).hexdigest(),
         data_hash=table.digest,
         versions=(*calm_results[0].versions, ("numba", version("numba"))),
+        start_value=settings.start_value,
     )
 
 
@@ -411,7 +409,9 @@ def stress_document(stress_result: StressResult) -> dict[str, Any]:
                 "name": case.name,
                 "engine": case.engine,
                 "paths": len(case.path_metrics),
-                **outcome_distributions(case.metric_values("loss"), stress_result.start_value),
+                **outcome_distributions(
+                    case.metric_values("loss"), float(stress_result.start_value)
+                ),
                 **measure_statistics(case),
                 "rebalances": sum(metrics.rebalance_count for metrics in case.path_metrics),
                 "halted_bars": sum(
@@ -463,7 +463,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
         (method_text, shortfall_text, *_kernel_note(stress_result)),
         tuple(_distribution_figure(simulated_cases, measure) for measure in ("loss", "turnover")),
         (
-            _outcome_table(simulated_cases, stress_result.start_value),
+            _outcome_table(simulated_cases, float(stress_result.start_value)),
             *(
                 _quantile_table(simulated_cases, measure)
                 for measure in MEASURES
@@ -486,7 +486,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
         stressed_texts,
         (_loss_figure(stressed_cases),),
         (
-            _outcome_table(stressed_cases, stress_result.start_value),
+            _outcome_table(stressed_cases, float(stress_result.start_value)),
             _step_table(stressed_cases),
             *(_quantile_table(stressed_cases, measure) for measure in MEASURES[:3]),
         ),
