@@ -325,7 +325,7 @@ class SimulatedChain:
         data_fee_wei = 0 if world.data_fee is None else _data_fee_wei(world.data_fee, tx, effects)
         cost_wei = gas_units * gas_price_wei + data_fee_wei
         wallet.native_wei -= cost_wei
-        world.transaction_costs.append(self._transaction_cost(tx, effects, cost_wei))
+        world.record_cost(self._transaction_cost(tx, effects, cost_wei))
         return Receipt(
             tx_hash,
             int(effects is not None),
@@ -344,7 +344,6 @@ class SimulatedChain:
         world = self._world
         prices = world.prices
         gas_value = gas_cost_wei * prices[world.spec.portfolio.wrapped_native]
-        world.gas_paid += gas_value
         is_swap = tx.to == ROUTER
         if not isinstance(effects, TransactionEffects):
             zero_value = Fraction(0)

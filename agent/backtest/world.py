@@ -380,6 +380,11 @@ class SimulatedWorld:
                 )
             )
 
+    def record_cost(self, cost: TransactionCost) -> None:
+        """Record the cost of a transaction at this bar; its gas counts as paid."""
+        self.transaction_costs.append(cost)
+        self.gas_paid += cost.gas
+
     def next_transfer_bar(self) -> int:
         """Return the bar of the owner's next transfer; the number of bars if there is none."""
         return self.pending_transfers[0][0] if self.pending_transfers else self.table.bar_count
