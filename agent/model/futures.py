@@ -556,13 +556,13 @@ class MarketGrowthInputs:
 
 @dataclass(frozen=True, slots=True)
 class FuturesPlan(LayerPlan):
-    """Actions of one step in sending order, first those on the account, then the orders, with the
-    reason. `trigger` names their cause (empty: none, or the owner). `is_reducing` is true if every
-    action only deposits or makes a position smaller; cost, turnover and cooldown do not block such
-    a plan. `refusal_texts` are orders that were cut or skipped, with the reason. `hedges` are the
-    hedges after the first order. `set_goals` are the sizes, by market, at which a set of orders to
-    the targets ends, whose cost is judged as a whole; `completes_set` is true for orders that only
-    reduce, or lead to the goals of an earlier plan.
+    """Actions of one step in sending order, first those on the account, then the orders, last the
+    changes of resting stops, with the reason. `trigger` names their cause (empty: none, or the
+    owner). `is_reducing` is true if every action only deposits or makes a position smaller; cost,
+    turnover and cooldown do not block such a plan. `refusal_texts` are orders that were cut or
+    skipped, with the reason. `hedges` are the hedges after the first order. `set_goals` are the
+    sizes, by market, at which a set of orders to the targets ends, whose cost is judged as a whole;
+    `completes_set` is true for orders that only reduce, or lead to the goals of an earlier plan.
     """
 
     orders: tuple[PerpOrder, ...] = ()
@@ -595,7 +595,9 @@ class FuturesPlan(LayerPlan):
 
     @property
     def exit_name(self) -> str:
-        """Market of the first reduction, MARGIN_PLACE for a deposit; empty for any other plan."""
+        """Market of the first reduction, MARGIN_PLACE for a deposit, trigger and market for resting
+        stops; empty for any other plan.
+        """
         if not self.is_reducing:
             return ""
         if self.account_actions:
