@@ -15,6 +15,7 @@ from agent.layers.liquidity.policy.book import (
 from agent.model import (
     Collect,
     LpAction,
+    LpPosition,
     LpV2Position,
     LpV3Position,
     Provide,
@@ -43,7 +44,7 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
     """Return the minimum amounts of an action, given the book. A collect has none, because it pays
     earned fees at any price.
     """
-    reference_price = book.prices[action.token0] / book.prices[action.token1]
+    reference_price = book.reference_price(action)
     limits = book.step.limits
     deviation_band_bps = max_pool_deviation_bps(limits)
     if deviation_band_bps is None:
@@ -53,18 +54,9 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
         )
     match action:
         case Withdraw():
-            position = next(
-                (
-                    candidate
-                    for _, candidate in book.position_states
-                    if candidate.name == action.name
-                ),
-                None,
-            )
+            position = _position_of(book, action)
             if not isinstance(position, LpV2Position | LpV3Position):
-                raise Refused(
-                    f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION
-                )
+                raise _unknown_position(action)
             return slippage.withdrawal_minimums(
                 position, action.liquidity, reference_price, deviation_band_bps
             )
@@ -85,9 +77,17 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
 
 def _position_ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
     """Return the tick range of the position that grows, which overrides the action's."""
-    position = next(
-        (candidate for _, candidate in book.position_states if candidate.name == action.name), None
-    )
+    position = _position_of(book, action)
     if not isinstance(position, LpV3Position):
-        raise Refused(f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION)
+        raise _unknown_position(action)
     return position.tick_lower, position.tick_upper
+
+
+def _position_of(book: PositionBook, action: LpAction) -> LpPosition | None:
+    return next(
+        (position for _, position in book.position_states if position.name == action.name), None
+    )
+
+
+def _unknown_position(action: LpAction) -> Refused:
+    return Refused(f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION)
