@@ -170,7 +170,7 @@ class ControlRecord:
     state: ControlState
     code: str
     reason: str
-    result_pairs: ControlArguments
+    result_pairs: tuple[tuple[str, str], ...]
     changed_s: int
 
 
@@ -201,7 +201,7 @@ class ShownPlan:
 
     kind: ControlKind
     arguments: ControlArguments
-    binding_texts: ControlArguments
+    binding_texts: tuple[tuple[str, str], ...]
     amounts: tuple[tuple[str, int, int], ...]
     shown_at_s: int = 0
     shown_json: str = ""

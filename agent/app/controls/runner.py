@@ -26,7 +26,6 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     AgentCycle,
     Control,
-    ControlArguments,
     ControlCode,
     ControlKind,
     ControlState,
@@ -66,7 +65,7 @@ class ControlResult:
     outcome: str
     reason: str
     transactions: Sequence[Intent] = ()
-    notes: ControlArguments = ()
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 class PlanCheck:
@@ -224,7 +223,7 @@ class ControlRunner:
         """Return the end of a control that was begun. A withdrawal names its own request: an open one
         is resumed, never requested again.
         """
-        notes: ControlArguments = ()
+        notes: tuple[tuple[str, str], ...] = ()
         if control is not None and control.kind is ControlKind.WITHDRAW:
             request = self._withdrawal_of(control)
             if request is not None:

@@ -334,7 +334,7 @@ def shown_step(
     kind: ControlKind,
     outcome: StepOutcome,
     arguments: ControlArguments = (),
-    exact_parts: ControlArguments = (),
+    exact_parts: tuple[tuple[str, str], ...] = (),
 ) -> ShownPlan:
     """Return the binding parts of one step's plan."""
     return ShownPlan(
@@ -414,7 +414,7 @@ def shown_holdings(arguments: ControlArguments, holdings_change: HoldingsChange)
     return ShownPlan(ControlKind.HOLDINGS, arguments, exact_parts, amounts)
 
 
-def _exact_parts(outcome: StepOutcome) -> ControlArguments:
+def _exact_parts(outcome: StepOutcome) -> tuple[tuple[str, str], ...]:
     """Return the parts of a step that may not change: kind of decision, exit, limit order, and
     changes of a delegate.
     """
