@@ -53,11 +53,11 @@ def risk_at_costs(
     risk: TrackingRisk,
     tokens: Sequence[str],
     target_shares: Sequence[float],
-    numeraire: int,
+    numeraire_index: int,
     costs: Mapping[int, TradingCost],
 ) -> TrackingRisk:
     """Return the risk with the widths of the tokens in `costs`, by index, and with each volatility
-    scaled to its token's horizon, over a year. `numeraire` is an index too.
+    scaled to its token's horizon, over a year.
 
     Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) is a volatility σᵢ·√Hᵢ and a correlation ρᵢⱼ·√(min/max).
     """
@@ -71,7 +71,7 @@ def risk_at_costs(
     rules = token_rules(
         target_shares,
         [[entry / COVARIANCE_UNIT for entry in row] for row in covariance(reduced, tokens)],
-        numeraire,
+        numeraire_index,
         costs,
         float(aversion(risk)),
     )
@@ -129,7 +129,7 @@ def trading_costs(
     both directions, or of the one that there is, and the tax on the next unit sold.
     """
     tokens = [drift.token for drift in drifts]
-    numeraire = tokens.index(portfolio.numeraire.address)
+    numeraire_index = tokens.index(portfolio.numeraire.address)
     total_value = sum((drift.value for drift in drifts), Fraction(0))
     if not total_value:
         return {}
@@ -140,9 +140,11 @@ def trading_costs(
     cost_by_index = {}
     for index in range(len(tokens)):
         pair_costs = [
-            costs[pair] for pair in ((index, numeraire), (numeraire, index)) if pair in costs
+            costs[pair]
+            for pair in ((index, numeraire_index), (numeraire_index, index))
+            if pair in costs
         ]
-        if index == numeraire or not pair_costs:
+        if index == numeraire_index or not pair_costs:
             continue
         cost_by_index[index] = TradingCost(
             float(sum(pair_costs, Fraction(0)) / len(pair_costs)),
