@@ -33,10 +33,12 @@ def settings_hash(settings: AllocatorConfig, assets: Sequence[Asset]) -> str:
         if asset.token.address in settings.fixed_tokens
     }
     tokens = sorted(asset.token.address for asset in assets)
-    settings_json = codec.dumps(settings)
+    settings_fields = codec.to_jsonable(settings)
     if settings.max_change_bps is None:  # choices stored before this setting stay valid
-        settings_json = settings_json.replace('"max_change_bps":null,', "")
-    hashed_text = settings_json + repr(tokens) + repr(sorted(fixed_bps_by_token.items()))
+        del settings_fields["max_change_bps"]
+    hashed_text = (
+        codec.dumps(settings_fields) + repr(tokens) + repr(sorted(fixed_bps_by_token.items()))
+    )
     return hashlib.sha256(hashed_text.encode()).hexdigest()[:16]
 
 
