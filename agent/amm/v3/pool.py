@@ -283,7 +283,7 @@ class V3Pool(V3State):
         """See Pool: from the current price to the bound or to the end of the known ticks."""
         if self.sqrt_price_x96 <= 0:
             return None
-        zero_for_one = token_in == self.token0
+        zero_for_one = is_zero_for_one(self, token_in)
         start_sqrt_price = self.sqrt_price_x96 / 2**96
         start_sqrt_price = start_sqrt_price if zero_for_one else 1 / start_sqrt_price
         impact_share = min(impact_bps, BPS - 1) / BPS
