@@ -131,8 +131,8 @@ class SimulatedReader:
         """Return the snapshot unchanged: all ticks are known."""
         return snapshot
 
-    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """Return the preceding blocks, at the prices of the same bar (ports.Reader). Feed rounds
+    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
+        """Return the preceding block_count, at the prices of the same bar (ports.Reader). Feed rounds
         are never later than their block, which would invalidate them.
         """
         world = self._world
@@ -144,7 +144,7 @@ class SimulatedReader:
                 head.timestamp_s - (head.number - block_number),
                 head.base_fee_wei,
             )
-            for block_number in range(head.number - 1, head.number - 1 - blocks, -1)
+            for block_number in range(head.number - 1, head.number - 1 - block_count, -1)
         )
         pools = tuple(world.pools.values())
         return tuple(
@@ -438,7 +438,9 @@ class NoValuations(ValuationStore):
 
 
 class NoPrices(PriceStore):
-    """Discards prices, for policies without triggers and allocators that read them."""
+    """Holds no prices, for policies without triggers and allocators that read them. A cycle records
+    none where has_cycle_prices is true.
+    """
 
     def has_cycle_prices(self, numeraire: str, at_s: int) -> bool:
         """See PriceStore."""

@@ -434,9 +434,9 @@ class PaperReader:
             positions=(),
         )
 
-    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return self._reader.past_prices(head, blocks)
+        return self._reader.past_prices(head, block_count)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader. A plan on these ticks is also executed on more ticks of a later

@@ -1,5 +1,5 @@
-"""Ports of the engine as Protocols: clock, reader and evidence here, transactions and futures
-venues in `execution`.
+"""Ports of the engine as Protocols: clock, reader and evidence here, transactions in
+`execution`, futures venues in `perpetuals`.
 """
 
 from __future__ import annotations

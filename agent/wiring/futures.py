@@ -382,9 +382,9 @@ class OrderVenueReader:
         self._venue.wait_for_budget()
         return self._venue.read(self._reader.snapshot())
 
-    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return self._reader.past_prices(head, blocks)
+        return self._reader.past_prices(head, block_count)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""

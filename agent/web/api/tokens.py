@@ -93,8 +93,8 @@ class TokenFile:
         self._tokens: tuple[ApiToken, ...] = ()
 
     def tokens(self) -> tuple[ApiToken, ...]:
-        """Return all entries, oldest first. Raises ConfigError if others may write the file, and
-        OperatorNeeded if it is damaged.
+        """Return all entries, oldest first. Raises ConfigError if others may read or write the
+        file, and OperatorNeeded if it is damaged.
         """
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
