@@ -9,7 +9,9 @@ from typing import Any
 
 from web3.contract.contract import Contract
 
+from agent.amm.lp.positions import sqrt_price_x96
 from agent.amm.v2 import get_amount_out
+from agent.amm.v3.pool import SPACING_BY_FEE_PIPS
 from agent.amm.venue_kinds import VenueKind
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain.config import (
@@ -30,14 +32,12 @@ from agent.localchain.contracts import (
 from agent.localchain.nodes import BLOCK_GAS, LocalNode, call_data, read_views
 from agent.localchain.perpetuals import LocalPerps
 from agent.localchain.world import (
-    TICK_SPACINGS,
     WALLET_INDEX,
     LiquidityRange,
     LocalWorld,
     TokenKind,
     position_amounts,
     range_ticks,
-    sqrt_price_x96,
     v2_input_to_reach,
     v2_pool_name,
     v3_pool_name,
@@ -357,7 +357,7 @@ class LocalChain(LocalContracts):
             self.addresses.position_manager, npm_artifact(POSITION_MANAGER_ARTIFACT)
         )
         price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
-        tick_spacing = TICK_SPACINGS[pool.fee_pips]
+        tick_spacing = SPACING_BY_FEE_PIPS[pool.fee_pips]
         mint_calls = []
         range_end_ticks = set()
         for liquidity_range in ranges:

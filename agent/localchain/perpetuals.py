@@ -13,6 +13,7 @@ from eth_utils.address import to_checksum_address
 from web3.contract.contract import Contract
 from web3.utils.address import get_create_address
 
+from agent.amm.lp.positions import sqrt_price_x96
 from agent.artifacts import PERPS_MANIFEST, Artifact, npm_artifact
 from agent.config.writing.futures_template import (
     FUTURES_PROFILES,
@@ -21,7 +22,7 @@ from agent.config.writing.futures_template import (
     futures_text,
 )
 from agent.localchain.contracts import FAR_FUTURE_S, LocalContracts
-from agent.localchain.world import LiquidityRange, range_ticks, sqrt_price_x96
+from agent.localchain.world import LiquidityRange, range_ticks
 from agent.units import NATIVE, UINT256_MAX, Token
 from agent.venues.kinds import uniswap_v3
 

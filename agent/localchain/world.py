@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
-from math import floor, isqrt, log, sqrt
+from math import floor, log, sqrt
 
+from agent.amm.v3.math import MAX_TICK
 from agent.units import BPS, PIPS
 
 
@@ -160,11 +161,6 @@ DEFAULT_WORLD = LocalWorld(
 wallet of 10,000 USD at its targets."""
 
 
-MAX_TICK = 887_272
-TICK_SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}
-"""feeAmountTickSpacing of the Uniswap V3 factory; governance later added the tier of 100 pips."""
-
-
 @dataclass(frozen=True, slots=True)
 class PositionAmounts:
     """A range of ticks and the base units of both tokens to provide in it."""
@@ -173,13 +169,6 @@ class PositionAmounts:
     tick_upper: int
     amount0_raw: int
     amount1_raw: int
-
-
-def sqrt_price_x96(price: Fraction) -> int:
-    """Return floor(sqrt(price) · 2^96), as a V3 pool stores it; `price` is in token1 base units per
-    token0 base unit.
-    """
-    return isqrt((price.numerator << 192) // price.denominator)
 
 
 def full_range(tick_spacing: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from agent.amm.lp.positions import sqrt_price_x96
 from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.settlement import realised_legs
@@ -21,7 +22,7 @@ from agent.guards.sandwich import plan_worst_case
 from agent.localchain import LocalChain, LocalPool
 from agent.localchain.chain import SWAP_ROUTER_02_ARTIFACT, V2_PAIR_ARTIFACT
 from agent.localchain.nodes import AnvilNode
-from agent.localchain.world import sqrt_price_x96, v2_input_to_reach
+from agent.localchain.world import v2_input_to_reach
 from agent.model import IntentKind, LegPlace, Plan
 from agent.units import BPS, PIPS
 from tests.support.agents import ROOMY, USD, agent_on, explained, fund, lost, purse, yes

@@ -25,6 +25,7 @@ from web3.contract.contract import ContractFunction
 from web3.utils import abi as abis
 
 from agent.amm.v2_pool import V2Pool
+from agent.amm.v3.math import MAX_TICK
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.artifacts import npm_artifact
@@ -35,7 +36,6 @@ from agent.chain.second_quote import QuotedVenue
 from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_tester, run_anvil
 from agent.localchain.chain import V2_PAIR_ARTIFACT, V3_POOL_ARTIFACT
 from agent.localchain.nodes import CHAIN_ID, AnvilNode, LocalNode, TesterNode, read_views
-from agent.localchain.world import MAX_TICK
 from agent.model import Pool
 from agent.store import opening
 

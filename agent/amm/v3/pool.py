@@ -58,7 +58,7 @@ A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below
 """
 DEPTH_BPS = 200
 """Depth counts the pool's amounts within this distance of its price."""
-_SPACING_BY_FEE_PIPS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
+SPACING_BY_FEE_PIPS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 """Tick spacing by fee, as enabled in the factory. Other fees get the spacing of 0.3 %."""
 UNBOUNDED_AMOUNT = 2**127
 """Bound for trades that restore a price, larger than any pool takes."""
@@ -104,7 +104,7 @@ class V3Pool(V3State):
         """See Pool: the liquidity spans every tick, and the reserves are virtual."""
         sqrt_x96 = isqrt(floor_int(price * Q192))
         liquidity = isqrt(reserves[0] * reserves[1])
-        spacing = _SPACING_BY_FEE_PIPS.get(fee_pips, 60)
+        spacing = SPACING_BY_FEE_PIPS.get(fee_pips, 60)
         edge_tick = MAX_TICK // spacing * spacing
         end_ticks = (TickLiquidity(-edge_tick, liquidity), TickLiquidity(edge_tick, -liquidity))
         price_state = spacing, sqrt_x96, get_tick_at_sqrt_ratio(sqrt_x96), liquidity
