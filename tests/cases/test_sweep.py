@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from eth_utils.address import to_checksum_address
 
+from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money import transfers
 from agent.config.loaded import LoadedConfig
@@ -92,6 +93,56 @@ def test_profit_beyond_the_amount_is_paid_once_an_interval(anvil_chain: LocalCha
         end_interval(chain, agent)
         assert look(agent).kind is OutcomeKind.DONE
         assert 549 < swept_usd(chain) - first_usd <= 550, "5,500 of WETH rose by a tenth"
+
+
+def test_a_new_book_sweeps_its_own_profit(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    loaded = begin_sweeping(chain, tmp_path)
+    with again(chain, loaded) as agent:
+        move_weth(chain, Fraction(11, 10))
+        end_interval(chain, agent)
+        assert look(agent).kind is OutcomeKind.DONE
+    first_usd = swept_usd(chain)
+    api.open_new_book(loaded.path, "a new year")
+    with again(chain, loaded) as agent:
+        end_interval(chain, agent)
+        assert look(agent).kind is OutcomeKind.HOLD
+        assert swept_usd(chain) == first_usd, "the new book has no profit yet"
+        move_weth(chain, Fraction(11, 10))
+        end_interval(chain, agent)
+        assert look(agent).kind is OutcomeKind.DONE
+        assert 349 < swept_usd(chain) - first_usd <= 350, "of 550 profit 200 stay"
+
+
+def test_a_book_in_another_numeraire_is_not_swept(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    loaded = begin_sweeping(chain, tmp_path)
+    changed = trusted(
+        chain,
+        tmp_path,
+        {
+            **SWEEPING,
+            "portfolio.numeraire": "WETH",
+            "limits.min_trade": "0.01",
+            "sweep": {**SWEEP, "above": "0.1", "least": "0.02"},
+        },
+        TARGETS,
+    )
+    with again(chain, changed) as agent:
+        end_interval(chain, agent)
+        waiting = look(agent)
+        assert waiting.kind is OutcomeKind.HOLD, waiting.reason
+        assert "trimtab books open" in waiting.reason
+        assert chain.balance("WETH", COLD) == 0
+    api.open_new_book(loaded.path, "in WETH")
+    with again(chain, changed) as agent:
+        for _ in range(2):
+            assert look(agent).kind is OutcomeKind.HOLD, "the second look finds no profit, and an interval begins"
+        move_weth(chain, Fraction(1, 2))
+        end_interval(chain, agent)
+        paid = look(agent)
+        assert paid.kind is OutcomeKind.DONE, paid.reason
+        assert chain.balance("WETH", COLD) > 0
 
 
 @pytest.mark.parametrize(

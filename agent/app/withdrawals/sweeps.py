@@ -131,7 +131,10 @@ def _payment(
     numeraire = step.portfolio.numeraire
     _require_known_profit(step)
     withdrawal_run.require_no_open_withdrawal(step, (numeraire.address,))
-    beyond_raw = _profit_raw(context.store, step) - settings.kept_raw - _swept_raw(requests)
+    valuations = _book_valuations(context.store, step)
+    profit_raw = _profit_raw(context.store, step, valuations)
+    swept_raw = _swept_raw(requests, numeraire.address, valuations[0].chain_s)
+    beyond_raw = profit_raw - settings.kept_raw - swept_raw
     if beyond_raw < settings.min_payment_raw:
         return None
     payment_raw = min(beyond_raw, max_payout_raw(step, numeraire.address))
@@ -155,15 +158,32 @@ def _require_known_profit(step: StepInput) -> None:
         raise Refused(reason)
 
 
-def _profit_raw(store: Store, step: StepInput) -> int:
-    """Return the profit since the ledger began, as `trimtab pnl` shows it, base units of the
-    numeraire, rounded down: the lower of those at the newest valuation and at the newest that is
-    CONFIRMATION_S old. Raises Refused if the ledger cannot value the newest balances.
+def _book_valuations(store: Store, step: StepInput) -> tuple[Valuation, ...]:
+    """Return the valuations of the current book, the newest that of the step. Raises Refused if the
+    ledger cannot value the newest balances, or counted in another numeraire.
     """
     valuations = current_valuations(store, step)
-    head = step.snapshot.head
-    if not valuations or valuations[-1].block != head.number:
+    if not valuations or valuations[-1].block != step.snapshot.head.number:
         raise Refused("the ledger cannot value the newest balances yet")
+    numeraire = step.portfolio.numeraire
+    if not all(_is_in_numeraire(valuation, numeraire.address) for valuation in valuations):
+        raise Refused(
+            f"the ledger began before {numeraire.label} was the numeraire; trimtab books open begins"
+            " a new one"
+        )
+    return valuations
+
+
+def _is_in_numeraire(valuation: Valuation, numeraire: str) -> bool:
+    return any(holding.token == numeraire and holding.price == 1 for holding in valuation.holdings)
+
+
+def _profit_raw(store: Store, step: StepInput, valuations: Sequence[Valuation]) -> int:
+    """Return the profit since the current book began, as `trimtab pnl` shows it, base units of the
+    numeraire, rounded down: the lower of those at the newest valuation and at the newest that is
+    CONFIRMATION_S old.
+    """
+    head = step.snapshot.head
     confirmed_times_s = [valuations[0].chain_s]
     confirmed_times_s += [
         valuation.chain_s
@@ -192,15 +212,19 @@ def _profit_until(
     return 0 if result is None else floor_int(result.profit)
 
 
-def _swept_raw(requests: Iterable[OwnerRequest]) -> int:
-    """Return what sweeps have paid or are paying, base units of the numeraire."""
+def _swept_raw(requests: Iterable[OwnerRequest], numeraire: str, opened_s: int) -> int:
+    """Return what sweeps requested after `opened_s` have paid or are paying, base units of the
+    numeraire.
+    """
     return sum(
         payment.raw
         for request in requests
         if request.kind is RequestKind.WITHDRAW
         and request.control_id.startswith(f"{SWEEP}:")
         and request.state is not RequestState.RELEASED
+        and request.asked_s > opened_s
         for payment in request.payments
+        if payment.token == numeraire
     )
 
 
