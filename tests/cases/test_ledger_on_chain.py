@@ -223,7 +223,11 @@ def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: Life) -> No
     assert not found["sound"]
     assert len(found["differing"]) == 2
     assert any("entries" in what for what in found["misstated"]), "the sums that looks go by are proved from the entries"
-    assert api.check_books(life.loaded.path, rebuild=True)["rebuilt"]
+    assert found["unbalanced"]
+    rebuilt = api.check_books(life.loaded.path, rebuild=True)
+    assert rebuilt["rebuilt"]
+    assert rebuilt["sound"]
+    assert {**rebuilt, "rebuilt": False, "differing": [], "misstated": []} == api.check_books(life.loaded.path)
     life.step()
 
 

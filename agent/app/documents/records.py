@@ -771,7 +771,8 @@ class LedgerChainDocument(TypedDict):
 
 class LedgerCheckDocument(TypedDict):
     """Check of a ledger: ids of entries that do not balance, ids of transactions whose entries differ
-    from their receipts, and stored sums that are not those of the entries (`misstated`).
+    from their receipts, and stored sums that are not those of the entries (`misstated`). After a
+    rebuild `unbalanced`, `missing_lots` and `sound` are those of the rewritten ledger.
     """
 
     book: BookDocument | None

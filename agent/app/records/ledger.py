@@ -345,12 +345,13 @@ def _profit_document(
 
 def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocument:
     """Check that every entry balances and matches its transaction, and that the sums match the
-    entries; with `rebuild` rewrite differing entries and all sums.
+    entries; with `rebuild` rewrite differing entries and all sums, and return whether the rewritten
+    ledger is sound.
     """
-    with open_ledger_data(config) as ledger:
+    with open_ledger_data(config) as stored_ledger:
+        ledger = stored_ledger
         store_ledger = ledger.store.ledger
         step = ledger.newest_step
-        unbalanced_ids = [entry.id for entry in ledger.entries if unbalanced_tokens(entry)]
         audited_entries = [] if step is None else audit_entries(ledger.store, step)
         differing_entries = [
             audited_entry for audited_entry in audited_entries if audited_entry.differs
@@ -364,6 +365,8 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
                 ]
             )
             store_ledger.rebuild_sums()
+            ledger = replace(ledger, entries=store_ledger.entries(), lot_runs={})
+        unbalanced_ids = [entry.id for entry in ledger.entries if unbalanced_tokens(entry)]
         unmatched_raw = ledger.lot_run(numeraire_only=True).lots.unmatched_raw_by_token()
         current_book = store_ledger.current_book()
         return {
