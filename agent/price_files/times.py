@@ -48,7 +48,7 @@ _NAMED_ZONE = re.compile(
 _SHORT_YEAR = re.compile(r"(?:\d{1,2}[-/.]\d{1,2}|\d{1,2}[ -][A-Za-z]{3})[-/. ]\d\d\b(?!\d)")
 _CLOCK_ALONE = re.compile(_CLOCK, re.ASCII)
 _SPREADSHEET_DAYS = (32_874, 73_050)
-"""2090 is day 73,050 of a spreadsheet, 1990 day 32,874."""
+"""1990-01-01 to 2099-12-31 as days of a spreadsheet."""
 
 
 @dataclass(frozen=True, slots=True)

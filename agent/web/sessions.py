@@ -44,8 +44,10 @@ tables alone.
 
 @dataclass(slots=True)
 class PlanReview:
-    """A request and its plan. `document` is None until the plan is made, `backtest` until an edit
-    is backtested; a request `on_paper` is for the paper run.
+    """A request and its plan. `plan_document` is None until the plan is made, `backtest` until an
+    edit is backtested. `is_dropped` is True once newer requests have displaced it from its session:
+    a plan or backtest that has not begun is not made any more. A request `on_paper` is for the paper
+    run.
     """
 
     kind: str

@@ -234,7 +234,7 @@ def newest_pnl(ledger: LedgerData, period_kinds: Sequence[str]) -> dict[str, Pro
 SERIES_SPAN_DAYS = (1, 7, 30, 365)
 """Days before the newest valuation of which a series shows more than of the time before them."""
 MAX_SPAN_POINTS = 80
-"""Most points of a series in each of these spans, and of the whole time."""
+"""Most points that each of these spans, and the whole time, adds to a series."""
 
 
 def value_series(ledger: LedgerData) -> ValueSeriesDocument:

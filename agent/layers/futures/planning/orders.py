@@ -78,10 +78,11 @@ def plan_futures(  # noqa: PLR0913
     depositable balance in base units of the collateral token, `approved_deposit_raw` the deposit
     approved in this step. `goal_sizes` are the final sizes of the cycle's reduction,
     `waiting_markets` the markets whose orders failed. No position is opened before `opens_from_s`,
-    after an emergency. A step either reduces or opens, so freed margin is not used again in the
-    same plan. While a held market has no fresh index, or is not named in the config, no position is
-    opened, no margin is deposited, and only the other markets are reduced. Unnamed markets are
-    reduced too in an emergency, and for a limit that the other positions alone cannot meet.
+    after an emergency. A plan that reduces to a limit opens nothing; one with orders to the targets
+    may do both, within the margin that was free before the reductions. While a held market has no
+    fresh index, or is not named in the config, no position is opened, no margin is deposited, and
+    only the other markets are reduced. Unnamed markets are reduced too in an emergency, and for a
+    limit that the other positions alone cannot meet.
     """
     reason_by_stale_market = stale_index_reasons(account, policy, now_s)
     reason_by_skipped_market = {**unnamed_market_reasons(account), **reason_by_stale_market}
