@@ -55,7 +55,7 @@ from agent.model import (
     PerpOrder,
     PerpOrderKind,
 )
-from agent.units import BPS, Price, ceil_int, floor_int, sign_of
+from agent.units import BPS, Price, ceil_int, sign_of
 
 BELOW_MINIMUM_REASON = "the order is below the venue's minimum"
 NO_SKIP_REASONS: Mapping[str, str] = {}
@@ -92,19 +92,20 @@ def plan_futures(  # noqa: PLR0913
             policy,
             emergency_size_by_market,
             "liquidation",
+            "liquidation is near; close positions before it",
             is_emergency=True,
             skip_reason_by_market=reason_by_stale_market,
         )
     if unfinished_size_by_market := unfinished_sizes(account, goal_sizes):
-        plan = reducing_plan(
+        return reducing_plan(
             account,
             policy,
             unfinished_size_by_market,
             FuturesTrigger.LEVERAGE.value,
+            "reduce every position by the same share",
             is_emergency=False,
             skip_reason_by_market=reason_by_stale_market,
         )
-        return replace(plan, reason="reduce every position by the same share")
     triggers = due_triggers(account, policy, spot_value)
     if not triggers:
         return FuturesPlan((), "", "all futures weights and limits are kept")
@@ -128,6 +129,7 @@ def plan_futures(  # noqa: PLR0913
                 policy,
                 size_by_market,
                 trigger_name,
+                f"{trigger_name} is above its limit; reduce positions",
                 is_emergency=False,
                 skip_reason_by_market=reason_by_skipped_market,
             )
@@ -135,23 +137,27 @@ def plan_futures(  # noqa: PLR0913
     if triggers[0] is FuturesTrigger.POSITION:
         trim_size_by_market = position_trims(account, policy)
         trigger_name = triggers[0].value
-        trim_plan = reducing_plan(
+        return reducing_plan(
             account,
             policy,
             trim_size_by_market,
             trigger_name,
+            f"{trigger_name} is above its limit; trim the position",
             is_emergency=False,
             skip_reason_by_market=reason_by_skipped_market,
         )
-        return replace(trim_plan, reason=f"{trigger_name} is above its limit; trim the position")
     if reason_by_skipped_market:
         return FuturesPlan((), "", f"no order: {next(iter(reason_by_skipped_market.values()))}")
     if triggers[0] is FuturesTrigger.FUNDING:
         trim_size_by_market = funding_trims(account, policy)
-        trim_plan = reducing_plan(
-            account, policy, trim_size_by_market, triggers[0].value, is_emergency=False
+        return reducing_plan(
+            account,
+            policy,
+            trim_size_by_market,
+            triggers[0].value,
+            DRIFT_REASONS[triggers[0]],
+            is_emergency=False,
         )
-        return replace(trim_plan, reason=DRIFT_REASONS[triggers[0]])
     return _target_plan(
         account, policy, spot_value, triggers[0], now_s, opens_from_s, waiting_markets
     )
@@ -239,6 +245,7 @@ def reducing_plan(
     policy: FuturesPolicy,
     size_by_market: dict[str, int],
     trigger: str,
+    reason: str,
     *,
     is_emergency: bool,
     skip_reason_by_market: Mapping[str, str] = NO_SKIP_REASONS,
@@ -264,9 +271,6 @@ def reducing_plan(
             orders.append(
                 market_order(market, tradable_size_raw, slippage_bps, is_reduce_only=True)
             )
-    reason = f"{trigger} is above its limit; reduce positions"
-    if is_emergency:
-        reason = "liquidation is near; close positions before it"
     return FuturesPlan(
         tuple(orders),
         trigger,
@@ -639,9 +643,11 @@ def untradable_reason(
     account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
 ) -> str:
     """Return why no order of this size is possible; empty if one is."""
+    if why := paused_reason(market):
+        return why
     if _is_below_minimum(account, market, size_raw, slippage_bps):
-        return paused_reason(market) or f"{market.symbol}: {BELOW_MINIMUM_REASON}"
-    return paused_reason(market)
+        return f"{market.symbol}: {BELOW_MINIMUM_REASON}"
+    return ""
 
 
 def smaller_orders(
@@ -679,8 +685,7 @@ def cut_reductions(
     cut_orders = []
     for order in orders:
         market = account.market(order.market)
-        lot_count = floor_int(abs(order.size_raw) * share / market.lot_raw)
-        size_raw = lot_count * market.lot_raw if order.size_raw > 0 else -lot_count * market.lot_raw
+        size_raw = scaled_size_raw(market, order.size_raw, share)
         if size_raw and not _is_below_minimum(account, market, size_raw, limits.slippage_bps):
             cut_orders.append(
                 market_order(market, size_raw, limits.slippage_bps, is_reduce_only=True)

@@ -127,6 +127,7 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
             policy,
             size_by_market,
             trigger="",
+            reason=reason,
             is_emergency=False,
             skip_reason_by_market=reason_by_stale_market,
         )
@@ -140,7 +141,7 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
                 None,
             )
         decision = AdjustFutures(reason, is_reducing=True, by_owner=True)
-        return owner_proposal(step, decision, replace(plan, reason=reason), account)
+        return owner_proposal(step, decision, plan, account)
 
     return propose
 
