@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from agent.amm.lp.positions import (
     Amounts,
-    credit_fees,
-    growth_inside_x128,
-    principal,
     uncollected_fees,
+    v2_burn,
     v2_protocol_mint,
+    with_credited_fees,
 )
 from agent.model import (
     LpTarget,
@@ -29,9 +28,9 @@ def after_withdrawal(
     """Return the position after a burn of LP tokens, or after decreaseLiquidity and a full
     collect.
     """
-    principal_raws = principal(position, liquidity)
     if isinstance(position, LpV2Position):
-        paid_out_raw = (-principal_raws[0], -principal_raws[1])
+        amount0, amount1 = v2_burn(position, liquidity)
+        paid_out_raw = (-amount0, -amount1)
         return _settled_pair(position, position.liquidity - liquidity, -liquidity, paid_out_raw)
     collected_position = after_collect(position)
     return replace(
@@ -46,22 +45,13 @@ def after_collect(position: LpV3Position) -> LpV3Position:
     from both.
     """
     paid_fees = uncollected_fees(position)
-    owed = position.owed
-    core_owed = position.core_owed
-    inside_last = position.inside_last_x128
-    core_inside_last = position.core_inside_last_x128
-    if position.liquidity > 0:
-        growth_now = growth_inside_x128(position)
-        owed = credit_fees(owed, growth_now, inside_last, position.liquidity)
-        inside_last = growth_now
-        core_owed = credit_fees(core_owed, growth_now, core_inside_last, position.core_liquidity)
-        core_inside_last = growth_now
+    credited_position = with_credited_fees(position)
+    owed = credited_position.owed
+    core_owed = credited_position.core_owed
     return replace(
-        position,
+        credited_position,
         owed=(owed[0] - paid_fees[0], owed[1] - paid_fees[1]),
         core_owed=(core_owed[0] - paid_fees[0], core_owed[1] - paid_fees[1]),
-        inside_last_x128=inside_last,
-        core_inside_last_x128=core_inside_last,
     )
 
 
@@ -73,23 +63,7 @@ def after_provision(
     """
     if isinstance(position, LpV2Position):
         return _settled_pair(position, position.liquidity + liquidity, liquidity, amounts)
-    credited_position = position
-    if position.liquidity > 0:
-        growth_now = growth_inside_x128(position)
-        credited_position = replace(
-            position,
-            owed=credit_fees(
-                position.owed, growth_now, position.inside_last_x128, position.liquidity
-            ),
-            core_owed=credit_fees(
-                position.core_owed,
-                growth_now,
-                position.core_inside_last_x128,
-                position.core_liquidity,
-            ),
-            inside_last_x128=growth_now,
-            core_inside_last_x128=growth_now,
-        )
+    credited_position = with_credited_fees(position)
     return replace(
         credited_position,
         liquidity=credited_position.liquidity + liquidity,
@@ -98,7 +72,7 @@ def after_provision(
 
 
 def new_position(
-    target: LpTarget, tick_state: TickState, ticks: Amounts, liquidity: int
+    target: LpTarget, tick_state: TickState, ticks: tuple[int, int], liquidity: int
 ) -> LpV3Position:
     """Return a new position in the target's pool, without fees and without a token id."""
     zero_amounts = (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from math import isqrt
 
@@ -51,15 +52,28 @@ def uncollected_fees(position: LpPosition) -> Amounts:
     """
     if not isinstance(position, LpV3Position):
         return 0, 0
-    owed = position.owed
-    core_owed = position.core_owed
-    if position.liquidity > 0:  # collect updates the position only then
-        growth_now = growth_inside_x128(position)
-        owed = credit_fees(owed, growth_now, position.inside_last_x128, position.liquidity)
-        core_owed = credit_fees(
-            core_owed, growth_now, position.core_inside_last_x128, position.core_liquidity
-        )
+    credited_position = with_credited_fees(position)
+    owed = credited_position.owed
+    core_owed = credited_position.core_owed
     return min(owed[0], core_owed[0]), min(owed[1], core_owed[1])
+
+
+def with_credited_fees(position: LpV3Position) -> LpV3Position:
+    """Return the position with the fees since its last update owed by manager and pool; unchanged
+    without liquidity, since the manager updates it only then.
+    """
+    if position.liquidity <= 0:
+        return position
+    growth_now = growth_inside_x128(position)
+    return replace(
+        position,
+        owed=_credit_fees(position.owed, growth_now, position.inside_last_x128, position.liquidity),
+        core_owed=_credit_fees(
+            position.core_owed, growth_now, position.core_inside_last_x128, position.core_liquidity
+        ),
+        inside_last_x128=growth_now,
+        core_inside_last_x128=growth_now,
+    )
 
 
 def redeemable_amounts(position: LpPosition) -> Amounts:
@@ -227,7 +241,7 @@ def _range_amounts(position: LpV3Position, at_sqrt_price_x96: int, liquidity: in
     )
 
 
-def credit_fees(
+def _credit_fees(
     owed: Amounts, inside_x128: Amounts, inside_last_x128: Amounts, liquidity: int
 ) -> Amounts:
     """Return the fees owed after the growth since `inside_last_x128` (Position.update), in uint128
