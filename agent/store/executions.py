@@ -22,7 +22,7 @@ from agent.model import Intent, IntentKind, LimitOrder, Purchase, PurchaseProgre
 from agent.store import database
 from agent.store.database import Database, all_rows, insert_rows
 from agent.store.tables import ExecutionAttemptRow, ExecutionRow, IntentRow
-from agent.store.transitions import NONCE_USED_STATES
+from agent.store.transitions import NONCE_USED_STATE_NAMES
 from agent.units import NATIVE
 
 T = TypeVar("T")
@@ -31,7 +31,6 @@ ORDER = "order"
 PURCHASE = "purchase"
 """Kinds of executions; a layer adds its own."""
 OPEN = "open"
-_NONCE_USED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +297,7 @@ def read_attempts(db: Connection, row: ExecutionRow) -> ExecutionAttempts:
         return ExecutionAttempts((), ())
     select_mined = (
         select(IntentRow)
-        .where(IntentRow.step_id.in_(step_ids), IntentRow.state.in_(_NONCE_USED_STATE_NAMES))
+        .where(IntentRow.step_id.in_(step_ids), IntentRow.state.in_(NONCE_USED_STATE_NAMES))
         .order_by(IntentRow.seq)
     )
     mined_intents = [

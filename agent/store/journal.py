@@ -54,8 +54,11 @@ from agent.store.database import (
 )
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
+    ENDED_IN_BLOCK_STATE_NAMES,
     ENDED_IN_BLOCK_STATES,
+    NONCE_USED_STATE_NAMES,
     NONCE_USED_STATES,
+    OPEN_STATE_NAMES,
     OPEN_STATES,
     RULE_BY_EVENT,
     TransitionFacts,
@@ -68,15 +71,12 @@ ADOPTION_SEQ_KEY = "adopted_after"
 """Key of the newest intent's number at that adoption."""
 MAX_PRUNED = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
-_OPEN_STATE_NAMES = tuple(state.value for state in OPEN_STATES)
-_NONCE_USED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
 REFUSED_OUTCOME = "refused"
 """Outcome of a step whose plan was refused."""
 MAX_SEQ = 2**63 - 1
 """The largest SQLite integer; no row has it as number."""
 PROPOSAL_KEY_PREFIX = "proposal:"
 """Prefix of the key of a proposed intent in the facts table."""
-_ENDED_IN_BLOCK_NAMES = tuple(state.value for state in ENDED_IN_BLOCK_STATES)
 
 
 @dataclass(slots=True)
@@ -263,7 +263,7 @@ class IntentStore:
             open_rows = all_rows(
                 db,
                 select(IntentRow).where(
-                    IntentRow.nonce == tx.nonce, IntentRow.state.in_(_OPEN_STATE_NAMES)
+                    IntentRow.nonce == tx.nonce, IntentRow.state.in_(OPEN_STATE_NAMES)
                 ),
                 IntentRow,
             )
@@ -622,7 +622,7 @@ def _expected_nonce(db: Connection) -> int | None:
 
 
 _select_intents = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
-_select_open = cache(lambda: _select_intents().where(IntentRow.state.in_(_OPEN_STATE_NAMES)))
+_select_open = cache(lambda: _select_intents().where(IntentRow.state.in_(OPEN_STATE_NAMES)))
 _select_at_nonce = cache(lambda: _select_intents().where(IntentRow.nonce == bindparam("nonce")))
 _select_of_step = cache(lambda: _select_intents().where(IntentRow.step_id == bindparam("step_id")))
 _select_succeeded = cache(
@@ -641,7 +641,7 @@ _select_newest = cache(
 )
 _select_ended_in_block = cache(
     lambda: _select_newest().where(
-        IntentRow.state.in_(_ENDED_IN_BLOCK_NAMES),
+        IntentRow.state.in_(ENDED_IN_BLOCK_STATE_NAMES),
         IntentRow.seq > database.fact_number_expression(ADOPTION_SEQ_KEY),
         _is_on_chain(),
     )
@@ -671,7 +671,7 @@ def _select_nonces() -> Select[*tuple[Any, ...]]:
     """
     is_later = IntentRow.seq + 0 > database.fact_number_expression(ADOPTION_SEQ_KEY)
     conditions = (
-        func.coalesce(IntentRow.state, "").in_(_NONCE_USED_STATE_NAMES),
+        func.coalesce(IntentRow.state, "").in_(NONCE_USED_STATE_NAMES),
         is_later,
         _is_on_chain(),
     )
@@ -703,7 +703,7 @@ def _select_unbooked() -> Select[Any]:
     oldest first.
     """
     conditions = (
-        IntentRow.state.in_(_NONCE_USED_STATE_NAMES),
+        IntentRow.state.in_(NONCE_USED_STATE_NAMES),
         ~exists().where(BudgetUseRow.intent_id == IntentRow.id),
     )
     return _select_intents().where(

@@ -54,7 +54,7 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.tables import BudgetUseRow, IntentRow, PayoutAddressRow, RequestRow, StepRow
-from agent.store.transitions import NONCE_USED_STATES
+from agent.store.transitions import NONCE_USED_STATE_NAMES
 from agent.units import NATIVE
 
 FETCH_SIZE = 20
@@ -63,7 +63,6 @@ RESUMED_SEQ_KEY = "resumed_after"
 """Key of the newest intent's number when the owner last resumed; failures up to it do not count."""
 FAILURE_STOP_KEY = "failures_stop"
 """Key that is set while consecutive failures stop rebalances."""
-_NONCE_USED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
 _TRADE_KINDS = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value, IntentKind.FUTURES.value)
 """Kinds of intents that trade."""
 _EXIT_KINDS = (
@@ -267,7 +266,7 @@ def _rows_since_success(
     ).yield_per(FETCH_SIZE)
     for row in cast("Iterable[IntentRow]", newest_intents):
         if (
-            row.state not in _NONCE_USED_STATE_NAMES
+            row.state not in NONCE_USED_STATE_NAMES
             or row.kind == IntentKind.CANCEL.value
             or any(layer.is_resting(row) for layer in stores.LAYERS)
         ):

@@ -19,16 +19,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from agent.store.transitions import OPEN_STATES
+from agent.store.transitions import OPEN_STATE_NAMES
 
 ROW_NUMBER_TYPE = BigInteger().with_variant(Integer, "sqlite")
 """Type of row numbers: SQLite generates them only in columns declared INTEGER."""
 
-_IS_OPEN = (
-    "state IN ("
-    + ", ".join(f"'{state}'" for state in sorted(state.value for state in OPEN_STATES))
-    + ")"
-)
+_IS_OPEN = "state IN (" + ", ".join(f"'{state}'" for state in sorted(OPEN_STATE_NAMES)) + ")"
 
 
 IS_UNFINISHED = "state IN ('queued', 'taken')"

@@ -41,7 +41,7 @@ from agent.store.tables import (
     StrategyBookingRow,
     StrategyRow,
 )
-from agent.store.transitions import NONCE_USED_STATES, OPEN_STATES
+from agent.store.transitions import NONCE_USED_STATE_NAMES, OPEN_STATE_NAMES
 
 STRATEGIES_VERSION = "strategies_version"
 """Key of the version of the accounts, which each write raises."""
@@ -60,8 +60,6 @@ _DELETED_ROWS = 500
 """Rows that one statement deletes: databases limit its parameters."""
 _FOLDED_SOURCE = "folded flows"
 _FOLDABLE_PREFIXES = ("flow ", "aside ", _FOLDED_SOURCE)
-_CONSUMED_STATES = tuple(state.value for state in NONCE_USED_STATES)
-_OPEN_STATES = tuple(state.value for state in OPEN_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,7 @@ def _parse_booking(booking_json: str) -> StrategyBooking:
 def _record_opening(db: Connection) -> None:
     """Record that the opening balances contain all earlier transactions."""
     first_open_seq = db.scalar(
-        select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN_STATES))
+        select(func.min(IntentRow.seq)).where(IntentRow.state.in_(OPEN_STATE_NAMES))
     )
     newest_settled_seq = (
         max_value(db, IntentRow.seq) if first_open_seq is None else first_open_seq - 1
@@ -328,7 +326,7 @@ def _select_mined_intents() -> Select[Any]:
     """Select mined intents with a sequence number above `after`."""
     conditions = (
         IntentRow.seq > bindparam("after"),
-        IntentRow.state.in_(_CONSUMED_STATES),
+        IntentRow.state.in_(NONCE_USED_STATE_NAMES),
         IntentRow.receipt_json.is_not(None),
     )
     return select(IntentRow).where(*conditions).order_by(IntentRow.seq)

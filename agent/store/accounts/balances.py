@@ -43,7 +43,7 @@ from agent.store.tables import (
     IntentRow,
     OpeningBalanceRow,
 )
-from agent.store.transitions import NONCE_USED_STATES, OPEN_STATES
+from agent.store.transitions import NONCE_USED_STATE_NAMES, OPEN_STATE_NAMES
 
 DAY_S = 86_400
 PRIOR_DAY_FAILED = "day_asked_s"
@@ -103,8 +103,6 @@ MAX_ID = 2**63 - 1
 """The largest SQLite integer; no transfer has it as id."""
 MAX_OPEN_TRANSFERS = 50
 """Number of newest open transfers in a step, plus as many that halt and as many losses."""
-_CONSUMED_STATE_NAMES = frozenset(state.value for state in NONCE_USED_STATES)
-_OPEN_STATE_NAMES = frozenset(state.value for state in OPEN_STATES)
 _ACCEPTED_KIND_NAMES = tuple(kind.value for kind in ACCEPTED_KINDS)
 INCREASE_KINDS = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
 DECREASE_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
@@ -155,7 +153,7 @@ def _expected_balances(
     unsettled_nonces = (
         row.nonce
         for row in stored_balances.intent_rows
-        if row.state in _OPEN_STATE_NAMES and row.state not in _CONSUMED_STATE_NAMES
+        if row.state in OPEN_STATE_NAMES and row.state not in NONCE_USED_STATE_NAMES
     )
     transfers = newest_transfers(db, MAX_RECENT_TRANSFERS)
     if len(transfers) == MAX_RECENT_TRANSFERS:
@@ -394,7 +392,7 @@ def lost_value(db: Connection, chain_now_s: int) -> LostValue:
 
 
 def _own_changes(row: IntentRow, wallet: str, wrapped_native: str) -> list[OwnBalanceChange]:
-    if row.state not in _CONSUMED_STATE_NAMES:
+    if row.state not in NONCE_USED_STATE_NAMES:
         return []
     intent: Intent = database.intent_from_row(row)
     return [
@@ -541,7 +539,7 @@ class BalanceStore:
         new_openings = dict(kept_openings)
         for row in stored_balances.intent_rows:
             if (
-                row.state in _OPEN_STATE_NAMES
+                row.state in OPEN_STATE_NAMES
                 or block_by_nonce[row.nonce] > head_block - FOLD_DEPTH_BLOCKS
             ):
                 break

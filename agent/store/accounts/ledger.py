@@ -56,10 +56,12 @@ from agent.store.tables import (
     OpeningBalanceRow,
     RunningBalanceRow,
 )
-from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES, OPEN_STATES
+from agent.store.transitions import (
+    ENDED_IN_BLOCK_STATE_NAMES,
+    NONCE_USED_STATE_NAMES,
+    OPEN_STATE_NAMES,
+)
 from agent.units import NATIVE, Token
-
-_CONSUMED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
 
 
 def ledger_balances(
@@ -286,7 +288,7 @@ def _select_unentered_intents() -> Select[Any]:
     has_no_entry = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(
         IntentRow.seq > ledger_sums.settled_seq_expression(),
-        IntentRow.state.in_(_CONSUMED_STATE_NAMES),
+        IntentRow.state.in_(NONCE_USED_STATE_NAMES),
         has_no_entry,
     )
 
@@ -311,10 +313,7 @@ list one late.
 """
 LEDGER_TOKENS = "book_tokens"
 """Key of the LedgerTokens as JSON."""
-_OPEN_STATE_NAMES, _ENDED_STATE_NAMES = (
-    tuple(state.value for state in states) for states in (OPEN_STATES, ENDED_IN_BLOCK_STATES)
-)
-_UNSETTLED_STATE_NAMES = (*_OPEN_STATE_NAMES, *_ENDED_STATE_NAMES)
+_UNSETTLED_STATE_NAMES = (*OPEN_STATE_NAMES, *ENDED_IN_BLOCK_STATE_NAMES)
 PlacedToken = tuple[str, str]
 """(place, token): place "" is the wallet, any other the name of a liquidity position."""
 
@@ -362,7 +361,10 @@ class LedgerStore:
             if (opened_after_seq := _opening_intent_seq(db, self.db.store_kind)) is None:
                 return ()
             intent_rows = all_rows(
-                db, _select_intents_since(_ENDED_STATE_NAMES), IntentRow, after_seq=opened_after_seq
+                db,
+                _select_intents_since(ENDED_IN_BLOCK_STATE_NAMES),
+                IntentRow,
+                after_seq=opened_after_seq,
             )
             intents = [
                 database.intent_from_row(row) for row in intent_rows if row.receipt_json is not None
@@ -405,7 +407,7 @@ class LedgerStore:
             if (
                 book is None
                 or row is None
-                or row.state not in _ENDED_STATE_NAMES
+                or row.state not in ENDED_IN_BLOCK_STATE_NAMES
                 or first_row(db, select_entry(), EntryRow, intent_id=intent.id) is not None
             ):
                 return False
@@ -473,7 +475,7 @@ class LedgerStore:
             if (
                 not new_places
                 or db.scalar(
-                    select(IntentRow.id).where(IntentRow.state.in_(_OPEN_STATE_NAMES)).limit(1)
+                    select(IntentRow.id).where(IntentRow.state.in_(OPEN_STATE_NAMES)).limit(1)
                 )
                 is not None
             ):
@@ -653,7 +655,9 @@ def _opening_intent_seq(db: Connection, book_kind: str) -> int | None:
 
 
 def _intents_without_entry(db: Connection, book_kind: str) -> tuple[Intent, ...]:
-    intent_rows = all_rows(db, _select_without_entry(_ENDED_STATE_NAMES), IntentRow, after_seq=0)
+    intent_rows = all_rows(
+        db, _select_without_entry(ENDED_IN_BLOCK_STATE_NAMES), IntentRow, after_seq=0
+    )
     mined_rows = [row for row in intent_rows if row.receipt_json is not None]
     if not mined_rows or (opened_after_seq := _opening_intent_seq(db, book_kind)) is None:
         return ()

@@ -55,7 +55,11 @@ from agent.store.tables import (
     RunningBalanceRow,
     ValuationRow,
 )
-from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES, OPEN_STATES
+from agent.store.transitions import (
+    ENDED_IN_BLOCK_STATE_NAMES,
+    NONCE_USED_STATE_NAMES,
+    OPEN_STATE_NAMES,
+)
 from agent.units import ceil_int
 
 
@@ -108,10 +112,6 @@ LOSS_TOTAL = "loss_total"
 it."""
 ENTRIES_VERSION = "entries_turn"
 """Key of the number of writes of entries and transfers."""
-_OPEN_STATE_NAMES, _CONSUMED_STATE_NAMES, _ENDED_STATE_NAMES = (
-    tuple(state.value for state in states)
-    for states in (OPEN_STATES, NONCE_USED_STATES, ENDED_IN_BLOCK_STATES)
-)
 
 
 def is_current_book() -> ColumnElement[bool]:
@@ -343,16 +343,16 @@ def _select_first_unsettled() -> Select[Any]:
     """Select the first unsettled intent above the bound `settled_seq`. An intent up to the bound
     `opened_after` needs no entry.
     """
-    is_unbooked = IntentRow.state.in_(_CONSUMED_STATE_NAMES) & ~exists().where(
+    is_unbooked = IntentRow.state.in_(NONCE_USED_STATE_NAMES) & ~exists().where(
         BudgetUseRow.intent_id == IntentRow.id
     )
     is_unentered = (
-        IntentRow.state.in_(_ENDED_STATE_NAMES)
+        IntentRow.state.in_(ENDED_IN_BLOCK_STATE_NAMES)
         & IntentRow.receipt_json.is_not(None)
         & (IntentRow.seq > bindparam("opened_after"))
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
-    is_unsettled = or_(IntentRow.state.in_(_OPEN_STATE_NAMES), is_unbooked, is_unentered)
+    is_unsettled = or_(IntentRow.state.in_(OPEN_STATE_NAMES), is_unbooked, is_unentered)
     return (
         select(IntentRow.seq)
         .where(IntentRow.seq > bindparam("settled_seq"), is_unsettled)

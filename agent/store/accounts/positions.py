@@ -53,7 +53,7 @@ from agent.store.tables import (
     IntentRow,
     PositionChangeRow,
 )
-from agent.store.transitions import OPEN_STATES
+from agent.store.transitions import OPEN_STATE_NAMES
 from agent.units import NATIVE
 
 UNDECIDED = "undecided"
@@ -194,9 +194,8 @@ def _require_settled(db: Connection, name: str) -> None:
 
 @cache
 def _select_open_actions() -> Select[Any]:
-    open_states = [state.value for state in OPEN_STATES]
     return select(IntentRow).where(
-        IntentRow.kind == IntentKind.LIQUIDITY.value, IntentRow.state.in_(open_states)
+        IntentRow.kind == IntentKind.LIQUIDITY.value, IntentRow.state.in_(OPEN_STATE_NAMES)
     )
 
 
@@ -360,7 +359,7 @@ def _payout_amounts(
     payouts_raw = []
     last_payout_seq = after_seq
     for row in all_rows(db, _select_payouts_after(), IntentRow, after_seq=after_seq):
-        if row.state in {state.value for state in OPEN_STATES}:
+        if row.state in OPEN_STATE_NAMES:
             break
         last_payout_seq = row.seq
         if row.state == IntentState.FINAL.value:
