@@ -1,4 +1,4 @@
-"""Rows of the budgets: sums, and the newest success of a kind."""
+"""Rows of the budgets: sums, the newest success of a kind, and the loss of an intent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, bindparam, select
 
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.store.tables import BudgetUseRow, ExternalTransactionRow
@@ -43,3 +43,8 @@ def _select_newest_successes(kinds: tuple[str, ...]) -> Select[Any]:
     return select(
         *(select_newest.where(BudgetUseRow.kind == kind).scalar_subquery() for kind in kinds)
     )
+
+
+select_booked_loss = cache(
+    lambda: select(BudgetUseRow.loss).where(BudgetUseRow.intent_id == bindparam("intent_id"))
+)

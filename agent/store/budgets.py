@@ -33,7 +33,20 @@ from agent.model import (
 )
 from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums
-from agent.store.budget_rows import newest_successes, parse_fraction, turnover_sum
+from agent.store.accounts.failure_streaks import (
+    FAILURE_STOP_KEY,
+    RESUMED_SEQ_KEY,
+    exit_failures,
+    failure_streak,
+    record_failure_stop,
+)
+from agent.store.accounts.intent_plans import grant_of_intent, plan_of_intent
+from agent.store.budget_rows import (
+    newest_successes,
+    parse_fraction,
+    select_booked_loss,
+    turnover_sum,
+)
 from agent.store.database import (
     UNTRIGGERED_SWAP,
     Database,
@@ -46,16 +59,6 @@ from agent.store.database import (
 )
 from agent.store.executions import open_executions, read_purchase
 from agent.store.prices import PRICE_FAULT
-from agent.store.requests import (
-    FAILURE_STOP_KEY,
-    RESUMED_SEQ_KEY,
-    exit_failures,
-    failure_streak,
-    grant_of_intent,
-    plan_of_intent,
-    record_failure_stop,
-    select_booked_loss,
-)
 from agent.store.tables import (
     BudgetUseRow,
     EntryRow,

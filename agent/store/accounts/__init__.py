@@ -1,1 +1,1 @@
-"""Accounts of the store: the double-entry ledger and the wallet's balances."""
+"""Accounts of the store: the ledger, the wallet's balances, counts of days, streaks of failures."""
