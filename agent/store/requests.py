@@ -48,7 +48,9 @@ from agent.units import NATIVE
 
 @dataclass(frozen=True, slots=True)
 class RequestStore:
-    """Requests and payout addresses; each method is a transaction of its own."""
+    """Requests and payout addresses; each method is a transaction of its own, but
+    `end_paid_withdrawals` reads first, and again in its write.
+    """
 
     db: Database
 
@@ -90,10 +92,11 @@ class RequestStore:
             )
             return replace(request, id=request_number)
 
-    def newest(self, limit: int = 100, open_only: bool = False) -> tuple[OwnerRequest, ...]:
-        """Return the newest requests, oldest first."""
+    def newest(self, limit: int | None = 100, open_only: bool = False) -> tuple[OwnerRequest, ...]:
+        """Return the newest requests (limit None: all), oldest first."""
         with self.db.read("read the requests") as db:
-            request_rows = all_rows(db, _select_newest_requests(open_only), RequestRow, limit=limit)
+            query = _select_newest_requests(open_only).limit(limit)
+            request_rows = all_rows(db, query, RequestRow)
             return tuple(_request_from_row(row) for row in reversed(request_rows))
 
     def is_open(self, request_number: int) -> bool:
@@ -107,47 +110,29 @@ class RequestStore:
         not exist.
         """
         with self.db.write("write where a withdrawal goes") as db:
-            request = replace(
-                _request_from_row(_request_row(db, request_number)), to=payout_address
-            )
-            db.execute(
-                _update_request(), {"row_seq": request_number, "request_json": codec.dumps(request)}
-            )
+            request = _request_from_row(_request_row(db, request_number))
+            _write_terms(db, replace(request, to=payout_address))
 
     def record_progress(self, request_number: int, progress: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
         with self.db.write("write a part of a withdrawal") as db:
-            request = replace(
-                _request_from_row(_request_row(db, request_number)), progress=progress
-            )
-            db.execute(
-                _update_request(), {"row_seq": request_number, "request_json": codec.dumps(request)}
-            )
+            request = _request_from_row(_request_row(db, request_number))
+            _write_terms(db, replace(request, progress=progress))
 
     def end(self, request_number: int, state: RequestState, now_s: int) -> None:
         """End a request: DONE, or RELEASED. Raises ConfigError if it does not exist."""
         with self.db.write("write the end of a request") as db:
             _request_row(db, request_number)
-            db.execute(
-                _update_request(),
-                {"row_seq": request_number, "state": state.value, "ended_s": now_s},
-            )
+            _end_request(db, request_number, state, now_s)
 
     def end_paid_withdrawals(self, now_s: int) -> None:
-        """End the open withdrawals whose payments are all final."""
+        """End the open withdrawals whose payments are all final, in one transaction."""
         with self.db.read("read the requests") as db:
-            withdrawal_rows = all_rows(db, _select_open_withdrawals(), RequestRow)
-            final_payouts = {
-                (payout.request_id, payout.token, payout.raw)
-                for intent, payout in (_payouts(db) if withdrawal_rows else ())
-                if intent.succeeded and intent.state is IntentState.FINAL
-            }
-        for request in map(_request_from_row, withdrawal_rows):
-            if all(
-                (request.id, *_token_and_amount(payment)) in final_payouts
-                for payment in request.payments
-            ):
-                self.end(request.id, RequestState.DONE, now_s)
+            if not _paid_withdrawals(db):
+                return
+        with self.db.write("write the end of a request") as db:
+            for request in _paid_withdrawals(db):
+                _end_request(db, request.id, RequestState.DONE, now_s)
 
     def active_stop(self) -> OwnerRequest | None:
         """Return the active stop: open, or done and not resumed."""
@@ -202,9 +187,8 @@ def unpaid_payments(
 
 def release_withdrawals(db: Connection, now_s: int) -> None:
     """Release open withdrawals, because an unknown transaction of the wallet may have paid them."""
-    release_bind_values = {"state": RequestState.RELEASED.value, "ended_s": now_s}
     for row in all_rows(db, _select_open_withdrawals(), RequestRow):
-        db.execute(_update_request(), {"row_seq": row.seq, **release_bind_values})
+        _end_request(db, row.seq, RequestState.RELEASED, now_s)
 
 
 def active_stop(db: Connection) -> OwnerRequest | None:
@@ -233,6 +217,26 @@ def stop_reason(request_rows: Iterable[RequestRow]) -> str:
         "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts"
         " trading"
     )
+
+
+def _paid_withdrawals(db: Connection) -> list[OwnerRequest]:
+    """Return the open withdrawals whose payments are all final."""
+    withdrawal_rows = all_rows(db, _select_open_withdrawals(), RequestRow)
+    if not withdrawal_rows:
+        return []
+    final_payouts = {
+        (payout.request_id, payout.token, payout.raw)
+        for intent, payout in _payouts(db)
+        if intent.succeeded and intent.state is IntentState.FINAL
+    }
+    return [
+        request
+        for request in map(_request_from_row, withdrawal_rows)
+        if all(
+            (request.id, *_token_and_amount(payment)) in final_payouts
+            for payment in request.payments
+        )
+    ]
 
 
 def _token_and_amount(payment: Payment) -> tuple[str, int]:
@@ -274,6 +278,16 @@ def _request_row(db: Connection, request_number: int) -> RequestRow:
     return row
 
 
+def _write_terms(db: Connection, request: OwnerRequest) -> None:
+    db.execute(_update_request(), {"row_seq": request.id, "request_json": codec.dumps(request)})
+
+
+def _end_request(db: Connection, request_number: int, state: RequestState, now_s: int) -> None:
+    db.execute(
+        _update_request(), {"row_seq": request_number, "state": state.value, "ended_s": now_s}
+    )
+
+
 _update_request = cache(lambda: update(RequestRow).where(RequestRow.seq == bindparam("row_seq")))
 _select_newest_stop = cache(
     lambda: (
@@ -287,7 +301,7 @@ _select_newest_stop = cache(
 
 @cache
 def _select_newest_requests(open_only: bool) -> Select[Any]:
-    query = select(RequestRow).order_by(RequestRow.seq.desc()).limit(bindparam("limit"))
+    query = select(RequestRow).order_by(RequestRow.seq.desc())
     return query.where(RequestRow.state == RequestState.OPEN.value) if open_only else query
 
 

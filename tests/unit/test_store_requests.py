@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from agent.errors import ConfigError
 from agent.model import Intent, IntentKind, IntentState, Payment, Payout, PendingPayment, RequestKind, RequestState, WithdrawalProgress
 from agent.store import Store
+from agent.store.database import Database
 from agent.units import NATIVE
 from tests.support.text import raises_code
 from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
@@ -55,6 +58,7 @@ def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) ->
     assert [one.state for one in (first, second, third)] == [RequestState.OPEN] * 3
     assert (first.payments, first.to, first.sells_everything, first.asked_s) == (PAYMENTS, None, False, START_S)
     assert store.requests.newest(2) == (second, third)
+    assert store.requests.newest(None) == (first, second, third)
     store.requests.end(second.id, RequestState.DONE, START_S + 3)
     assert store.requests.newest(2, open_only=True) == (first, third)
     assert [store.requests.is_open(number) for number in (first.id, second.id, third.id + 1)] == [True, False, False]
@@ -115,6 +119,24 @@ def test_a_withdrawal_ends_once_all_its_payments_are_final(store: Store) -> None
     store.journal.advance(paying[1].id, IntentState.FINAL, START_S)
     store.requests.end_paid_withdrawals(START_S)
     assert [(one.id, one.state) for one in store.requests.newest()] == [(number, RequestState.DONE), (other, RequestState.OPEN)]
+
+
+def test_withdrawals_paid_at_once_end_in_one_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for nonce in range(2):
+        paying = sent(store, nonce, Payout(USDC, OTHER, 500, 10**9, withdrawal(store, PAYMENTS[:1])))
+        mined(store, paying)
+        store.journal.advance(paying.id, IntentState.FINAL, START_S)
+    actions: list[str] = []
+    write = type(store.db).write
+
+    def listed_write(db: Database, action: str, keeps_cache: bool = False) -> AbstractContextManager[Connection]:
+        actions.append(action)
+        return write(db, action, keeps_cache)
+
+    monkeypatch.setattr(type(store.db), "write", listed_write)
+    store.requests.end_paid_withdrawals(START_S)
+    assert [one.state for one in store.requests.newest()] == [RequestState.DONE] * 2
+    assert actions == ["write the end of a request"]
 
 
 def test_the_payouts_of_a_request_are_listed_failed_ones_included_and_no_other_transaction(store: Store) -> None:

@@ -37,8 +37,6 @@ from agent.wiring import AgentContext
 
 SWEEP = "sweep"
 """Begins the `control_id` of a sweep's request, and the name of its schedule in the store."""
-ALL_REQUESTS = 1_000_000
-"""More than there are, since all of them count."""
 CONFIRMATION_S = 1_800
 """Age of the valuation at which profit must have been as high already: prices of a few blocks are not
 swept.
@@ -90,7 +88,7 @@ def _pay_profit(
     """Pay the profit of an interval, or go on with its payment; return None if there is nothing to
     pay. Raises Refused if it has to wait.
     """
-    requests = context.store.requests.newest(ALL_REQUESTS)
+    requests = context.store.requests.newest(limit=None)
     request = next((request for request in requests if request.control_id == sweep_id), None)
     if request is None:
         payment = _payment(context, settings, requests)
