@@ -17,7 +17,7 @@ from agent.execution.approvals import cancel_and_revoke
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.layers.futures.policy.needs import needs_prompt_look
-from agent.model import AgentCycle, Execution, ExecutionStyle, StepInput
+from agent.model import AgentCycle, Execution, ExecutionState, ExecutionStyle, StepInput
 from agent.policy.orders.conditional import expiry_reason
 from agent.ports import Clock
 from agent.store.files.locks import LockHeld
@@ -34,7 +34,9 @@ def run_policy_cycle(
 ) -> StepOutcome:
     """Run one cycle: fill open limit orders whose price is reached, otherwise follow the policy."""
     open_orders = tuple(
-        order for order in context.store.executions.limit_orders() if order.state == "open"
+        order
+        for order in context.store.executions.limit_orders()
+        if order.state is ExecutionState.OPEN
     )
     outcome = engine.run_cycle(context.readers, AgentCycle(open_orders), context.store, transactor)
     if open_orders and transactor is not None:
@@ -46,12 +48,12 @@ def close_ended_orders(context: wiring.AgentContext, step_input: StepInput) -> N
     """Close limit orders that are filled or have expired in chain time; they stay closed (T14)."""
     now_s = step_input.snapshot.head.timestamp_s
     for order in context.store.executions.limit_orders():
-        if order.state == "filled":
+        if order.state is ExecutionState.FILLED:
             context.store.executions.end(order.id, order.state, order.why, now_s)
-        elif order.state == "open" and (
+        elif order.state is ExecutionState.OPEN and (
             why := expiry_reason(step_input.snapshot, step_input.execution, order)
         ):
-            context.store.executions.end(order.id, "expired", why, now_s)
+            context.store.executions.end(order.id, ExecutionState.EXPIRED, why, now_s)
 
 
 def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome) -> StepOutcome:

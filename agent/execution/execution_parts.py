@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.execution.step_context import StepOutcome
-from agent.model import StepInput
+from agent.model import ExecutionState, StepInput
 from agent.policy.cash_flows.purchases import decide_part
 from agent.policy.drift import compute_drifts
 from agent.policy.step_faults import decision_faults
@@ -17,7 +17,7 @@ def end_purchase(store: Store, outcome: StepOutcome) -> None:
     end_reason = outcome.decision_result.purchase_result.end_reason
     if active_purchase is not None and end_reason:
         chain_s = outcome.step_input.snapshot.head.timestamp_s
-        store.executions.end(active_purchase.id, "ended", end_reason, chain_s)
+        store.executions.end(active_purchase.id, ExecutionState.ENDED, end_reason, chain_s)
 
 
 def end_finished_purchase(store: Store, step: StepInput) -> None:
@@ -31,7 +31,9 @@ def end_finished_purchase(store: Store, step: StepInput) -> None:
     part_decision = decide_part(step, compute_drifts(step, references.price_by_token))
     if part_decision is not None and part_decision[1].end_reason:
         chain_s = step.snapshot.head.timestamp_s
-        store.executions.end(active_purchase.id, "ended", part_decision[1].end_reason, chain_s)
+        store.executions.end(
+            active_purchase.id, ExecutionState.ENDED, part_decision[1].end_reason, chain_s
+        )
 
 
 def record_part_begin(store: Store, outcome: StepOutcome) -> None:

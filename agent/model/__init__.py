@@ -158,6 +158,7 @@ from agent.model.plan import NATIVE_VENUE as NATIVE_VENUE
 from agent.model.plan import AssetDrift as AssetDrift
 from agent.model.plan import Decision as Decision
 from agent.model.plan import Evidence as Evidence
+from agent.model.plan import ExecutionState as ExecutionState
 from agent.model.plan import Goal as Goal
 from agent.model.plan import GoalWeight as GoalWeight
 from agent.model.plan import Halt as Halt

@@ -429,14 +429,25 @@ class Evidence:
     screened_tokens: tuple[ScreenedToken, ...] | None = None
 
 
+class ExecutionState(StrEnum):
+    """State of an execution in several steps: a purchase, a limit order, or one of a layer."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+    FILLED = "filled"
+    """Of a limit order only."""
+    EXPIRED = "expired"
+    """Of a limit order only."""
+
+
 @dataclass(frozen=True, slots=True)
 class LimitOrder:
     """A manual limit order: sell `amount_in_raw` base units of `token_in` for `token_out` at
     `price` or better.
 
     `price` is base units of `token_out` per base unit of `token_in`, fees and impact included. The
-    order expires at chain time `until_s`. `state` is "open", "filled", "cancelled" or "expired",
-    with the reason in `why`; `note` describes the order.
+    order expires at chain time `until_s`. `why` is the reason of its state; `note` describes it.
     """
 
     id: str
@@ -446,6 +457,6 @@ class LimitOrder:
     price: Fraction
     until_s: int
     begun_s: int
-    state: str = "open"
+    state: ExecutionState = ExecutionState.OPEN
     why: str = ""
     note: str = ""

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
-from agent.model import Intent, IntentKind, LimitOrder, Purchase, PurchaseProgress
+from agent.model import ExecutionState, Intent, IntentKind, LimitOrder, Purchase, PurchaseProgress
 from agent.store import database
 from agent.store.database import Database, all_rows, insert_rows
 from agent.store.tables import ExecutionAttemptRow, ExecutionRow, IntentRow
@@ -30,18 +30,15 @@ P_co = TypeVar("P_co", covariant=True)
 ORDER = "order"
 PURCHASE = "purchase"
 """Kinds of executions; a layer adds its own."""
-OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredExecution(Generic[P_co]):
-    """An execution and its progress; `state` is "open", "ended" or "cancelled", with the reason in
-    `why`; `seq` counts all executions.
-    """
+    """An execution and its progress; `why` is the reason of its state, `seq` counts all executions."""
 
     seq: int
     progress: P_co
-    state: str
+    state: ExecutionState
     why: str
 
 
@@ -141,7 +138,11 @@ class ExecutionStore:
             for row in open_executions(db):
                 if row.kind != ORDER:
                     end_execution(
-                        db, row, "ended", f"a {terms.kind.value} goes first", terms.began_s
+                        db,
+                        row,
+                        ExecutionState.ENDED,
+                        f"a {terms.kind.value} goes first",
+                        terms.began_s,
                     )
             return add_execution(db, PURCHASE, terms.began_s, codec.dumps(terms))
 
@@ -152,7 +153,7 @@ class ExecutionStore:
         with self.db.write("record an attempt") as db:
             add_attempt(db, execution_id, part_number, step_id, at_s)
 
-    def end(self, execution_id: str, state: str, why: str, chain_s: int) -> bool:
+    def end(self, execution_id: str, state: ExecutionState, why: str, chain_s: int) -> bool:
         """End an execution; return False if none with this id is open."""
         with self.db.write("record the end of an execution") as db:
             execution_rows = [row for row in open_executions(db) if row.id == execution_id]
@@ -172,7 +173,10 @@ class ExecutionStore:
         with self.db.read("read the purchases") as db:
             return tuple(
                 StoredExecution(
-                    row.seq, _purchase_from_row(db, row, wallet, wrapped_native), row.state, row.why
+                    row.seq,
+                    _purchase_from_row(db, row, wallet, wrapped_native),
+                    ExecutionState(row.state),
+                    row.why,
                 )
                 for row in newest_executions(db, PURCHASE, limit)
             )
@@ -221,9 +225,13 @@ def _purchase_from_row(
 
 
 def _order_from_row(db: Connection, row: ExecutionRow) -> LimitOrder:
-    order = replace(load_terms(LimitOrder, row), id=row.id, state=row.state, why=row.why)
+    order = replace(
+        load_terms(LimitOrder, row), id=row.id, state=ExecutionState(row.state), why=row.why
+    )
     swaps = read_attempts(db, row).successful_swaps
-    return replace(order, state="filled", why=f"by {swaps[-1].tx_hash}") if swaps else order
+    if not swaps:
+        return order
+    return replace(order, state=ExecutionState.FILLED, why=f"by {swaps[-1].tx_hash}")
 
 
 def open_executions(db: Connection, execution_kind: str | None = None) -> list[ExecutionRow]:
@@ -244,16 +252,17 @@ def add_execution(db: Connection, execution_kind: str, began_s: int, terms_json:
     """Add an open execution with its terms as JSON; return its id."""
     execution_id = uuid.uuid4().hex[:12]
     row = {"id": execution_id, "kind": execution_kind, "begun_s": began_s, "terms_json": terms_json}
-    insert_rows(db, ExecutionRow, [row | {"state": OPEN, "why": ""}])
+    insert_rows(db, ExecutionRow, [row | {"state": ExecutionState.OPEN.value, "why": ""}])
     return execution_id
 
 
 def end_execution(
-    db: Connection, row: ExecutionRow, state: str, why: str, at_s: int | None
+    db: Connection, row: ExecutionRow, state: ExecutionState, why: str, at_s: int | None
 ) -> None:
     """End an execution at this chain time."""
     db.execute(
-        _update_execution(), {"row_seq": row.seq, "state": state, "why": why, "ended_s": at_s}
+        _update_execution(),
+        {"row_seq": row.seq, "state": state.value, "why": why, "ended_s": at_s},
     )
 
 
@@ -323,7 +332,11 @@ def _value_at(raw_by_token: Mapping[str, int], prices: Mapping[str, Fraction]) -
 
 
 _select_open = cache(
-    lambda: select(ExecutionRow).where(ExecutionRow.state == OPEN).order_by(ExecutionRow.seq)
+    lambda: (
+        select(ExecutionRow)
+        .where(ExecutionRow.state == ExecutionState.OPEN.value)
+        .order_by(ExecutionRow.seq)
+    )
 )
 _update_execution = cache(
     lambda: update(ExecutionRow).where(ExecutionRow.seq == bindparam("row_seq"))

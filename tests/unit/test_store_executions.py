@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Refused
-from agent.model import IntentState, LimitOrder, Purchase, PurchaseKind, PurchaseProgress
+from agent.model import ExecutionState, IntentState, LimitOrder, Purchase, PurchaseKind, PurchaseProgress
 from agent.store import Store
 from tests.support.builders import OWNER
 from tests.support.text import raises_code
@@ -103,9 +103,9 @@ def test_a_purchase_ends_the_one_before_it_and_no_limit_order(store: Store) -> N
 
 def test_an_end_is_recorded_once_and_of_the_execution_that_it_names_alone(store: Store) -> None:
     first, second = (store.executions.add_limit_order(limit_order(number)) for number in (1, 2))
-    assert not store.executions.end("nothing", "cancelled", "by its owner", 1_200)
-    assert store.executions.end(first.id, "cancelled", "by its owner", 1_200)
-    assert not store.executions.end(first.id, "ended", "again", 1_201)
+    assert not store.executions.end("nothing", ExecutionState.CANCELLED, "by its owner", 1_200)
+    assert store.executions.end(first.id, ExecutionState.CANCELLED, "by its owner", 1_200)
+    assert not store.executions.end(first.id, ExecutionState.ENDED, "again", 1_201)
     assert [(order.state, order.why) for order in store.executions.limit_orders()] == [("cancelled", "by its owner"), ("open", "")]
     assert store.executions.limit_orders(limit=1) == (second,)
     assert store.budgets.history(2_000).cash_flows.purchase is None

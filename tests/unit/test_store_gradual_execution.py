@@ -15,7 +15,7 @@ from agent.layers.gradual.policy import TARGETS_CHANGED_REASON, slice_wait_s
 from agent.layers.gradual.records import record_executions
 from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.layers.gradual.store import GradualExecutionStore
-from agent.model import Destination, Goal, GoalWeight, IntentKind, IntentState, LimitOrder, Receipt, Transfer, UnsignedTx
+from agent.model import Destination, ExecutionState, Goal, GoalWeight, IntentKind, IntentState, LimitOrder, Receipt, Transfer, UnsignedTx
 from agent.policy.decide import decide
 from agent.ports import Grant
 from agent.store import Store, open_store
@@ -76,8 +76,8 @@ def test_a_campaign_is_read_back_as_it_was_written_and_there_is_one_at_a_time(st
     assert under(store) == ExecutionProgress(made, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, SliceDraw(1, 2))
     with raises_code(OperatorNeeded, "execution_open"):
         store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
-    assert store.executions.end(made, "ended", "done in 0 rounds", 3_000)
-    assert not store.executions.end(made, "ended", "again", 3_001)
+    assert store.executions.end(made, ExecutionState.ENDED, "done in 0 rounds", 3_000)
+    assert not store.executions.end(made, ExecutionState.ENDED, "again", 3_001)
     assert (store.budgets.history(2_000).layer(GradualState).progress, store.budgets.history(2_000).layer(GradualState).ended_s) == (
         None,
         3_000,
@@ -148,7 +148,7 @@ def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(st
     store.executions.begin_attempt(first.id, 1, "s1", 1_100)
     swap(store, "s1", 0, 10**18, 2_000 * 10**6)
     assert [order.state for order in store.executions.limit_orders()] == ["filled", "open"]
-    assert store.executions.end(second.id, "cancelled", "by its owner", 1_200)
+    assert store.executions.end(second.id, ExecutionState.CANCELLED, "by its owner", 1_200)
     assert [order.state for order in store.executions.limit_orders()] == ["filled", "cancelled"]
     with raises_code(Refused, "execution_ended"):
         store.executions.begin_attempt(second.id, 1, "s2", 1_300)
@@ -170,7 +170,7 @@ def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_t
     lost = under(store).lost_value
     assert lost > 10 * 10**6
     assert store.budgets.history(2_000).layer(GradualState).carryover is None, "while it is under way it counts itself"
-    store.executions.end(made, "ended", TARGETS_CHANGED_REASON, 3_000)
+    store.executions.end(made, ExecutionState.ENDED, TARGETS_CHANGED_REASON, 3_000)
     assert store.budgets.history(3_000).layer(GradualState).carryover == BudgetCarryover(
         5_600, CAMPAIGN.value_to_move, lost, CAMPAIGN.arrival_prices
     )
@@ -183,7 +183,7 @@ def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_t
         carryover=store.budgets.history(3_000).layer(GradualState).carryover,
     )
     other = store.layer_repository(GradualExecutionStore).begin(second)
-    store.executions.end(other, "cancelled", "by its owner", 3_200)
+    store.executions.end(other, ExecutionState.CANCELLED, "by its owner", 3_200)
     assert store.budgets.history(3_300).layer(GradualState).carryover == BudgetCarryover(5_600, CAMPAIGN.value_to_move * 2, lost, ()), (
         "the sum goes on, the prices do not"
     )
@@ -211,5 +211,5 @@ def test_records__execution_that_ended_is_closed_with_its_reason(store: Store) -
 @pytest.mark.parametrize(("chain_now_s", "is_carried"), [(CAMPAIGN.expires_s - 1, True), (CAMPAIGN.expires_s, False)])
 def test_carried_budget__ends_with_the_time_of_its_first_execution(store: Store, chain_now_s: int, is_carried: bool) -> None:
     execution_id = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
-    store.executions.end(execution_id, "ended", TARGETS_CHANGED_REASON, 3_000)
+    store.executions.end(execution_id, ExecutionState.ENDED, TARGETS_CHANGED_REASON, 3_000)
     assert (store.budgets.history(chain_now_s).layer(GradualState).carryover is not None) is is_carried

@@ -15,7 +15,7 @@ from agent.app.documents import (
     fill,
     one_of,
 )
-from agent.model import PurchaseProgress, StepInput
+from agent.model import ExecutionState, PurchaseProgress, StepInput
 from agent.policy.decision import DecisionResult
 from agent.store.executions import StoredExecution
 from agent.units import utc_text
@@ -58,9 +58,8 @@ class GradualExecutionDocument(TypedDict):
 
 def gradual_execution_document(stored_execution: StoredExecution[Any]) -> GradualExecutionDocument:
     """Return the document of an execution."""
-    next_time = (
-        utc_text(stored_execution.progress.next_s) if stored_execution.state == "open" else None
-    )
+    is_open = stored_execution.state is ExecutionState.OPEN
+    next_time = utc_text(stored_execution.progress.next_s) if is_open else None
     return fill(GradualExecutionDocument, stored_execution, next=next_time)
 
 

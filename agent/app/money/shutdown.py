@@ -36,6 +36,7 @@ from agent.guards import table
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.model import (
+    ExecutionState,
     FuturesReading,
     Holding,
     Intent,
@@ -372,7 +373,7 @@ class _Shutdown:
             executions = self._context.store.executions
             now_s = step.snapshot.head.timestamp_s
             for execution_id in executions.open_execution_ids():
-                executions.end(execution_id, "cancelled", "the bot was stopped", now_s)
+                executions.end(execution_id, ExecutionState.CANCELLED, "the bot was stopped", now_s)
 
     def _sell(self) -> None:
         """Sell everything. Raises Refused with the reason for any remainder."""

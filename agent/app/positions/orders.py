@@ -28,6 +28,7 @@ from agent.layers.futures.policy.exposure import margin_result
 from agent.model import (
     PORTFOLIO_SUBJECT,
     ConditionalOrder,
+    ExecutionState,
     LimitOrder,
     OrderKind,
     OrderStage,
@@ -74,7 +75,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
             **limit_prices(limit_order, step),
         }
         for limit_order in agent.context.store.executions.limit_orders()
-        if limit_order.state == "open"
+        if limit_order.state is ExecutionState.OPEN
     ]
     return {**standing_document, "limit_orders": limit_orders}
 
@@ -540,7 +541,7 @@ def swap_at_limit(
             for limit_order in context.store.executions.limit_orders()
             if limit_order.id == order.id
         )
-    ).state == "open" and request.wait:
+    ).state is ExecutionState.OPEN and request.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_INTERVAL_S)
         with session.open_transactor() as transactor:

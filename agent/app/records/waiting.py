@@ -14,9 +14,7 @@ from agent.app.documents.plans import LimitOrderDocument
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.layers import documents as layer_documents
-from agent.model import (
-    LimitOrder,
-)
+from agent.model import ExecutionState, LimitOrder
 from agent.store.executions import StoredExecution
 from agent.units import (
     ceil_int,
@@ -56,7 +54,9 @@ def cancel_order_or_execution(config: Path | str, order_id: str) -> CancelledOrd
     Raises ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        if not store.executions.end(order_id, "cancelled", "by its owner", int(time.time())):
+        if not store.executions.end(
+            order_id, ExecutionState.CANCELLED, "by its owner", int(time.time())
+        ):
             raise ConfigError(
                 f"--cancel: {order_id!r} is neither an open limit order nor a running gradual"
                 " execution",

@@ -8,7 +8,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.layers.gradual.policy import MILLION
 from agent.layers.gradual.state import GradualResult, GradualState, SliceDraw
 from agent.layers.gradual.store import GradualExecutionStore
-from agent.model import ExecutionStyle, StepInput
+from agent.model import ExecutionState, ExecutionStyle, StepInput
 from agent.store.store import Store
 
 RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
@@ -39,7 +39,10 @@ def record_executions(store: Store, outcome: StepOutcome) -> None:
     execution_store = store.layer_repository(GradualExecutionStore)
     if gradual_result.end_reason and progress is not None:
         store.executions.end(
-            progress.id, "ended", gradual_result.end_reason, step.snapshot.head.timestamp_s
+            progress.id,
+            ExecutionState.ENDED,
+            gradual_result.end_reason,
+            step.snapshot.head.timestamp_s,
         )
     if gradual_result.new_execution is not None and outcome.kind is OutcomeKind.HOLD:
         execution_store.begin(gradual_result.new_execution)

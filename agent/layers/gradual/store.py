@@ -22,10 +22,10 @@ from agent.layers.gradual.state import (
     GradualState,
     SliceDraw,
 )
+from agent.model import ExecutionState
 from agent.store import database
 from agent.store.database import Database, first_row
 from agent.store.executions import (
-    OPEN,
     PURCHASE,
     StoredExecution,
     add_attempt,
@@ -100,7 +100,10 @@ class GradualExecutionStore:
         with self.db.read("read the executions") as db:
             return tuple(
                 StoredExecution(
-                    row.seq, _progress(db, row, wallet, wrapped_native), row.state, row.why
+                    row.seq,
+                    _progress(db, row, wallet, wrapped_native),
+                    ExecutionState(row.state),
+                    row.why,
                 )
                 for row in newest_executions(db, GRADUAL, limit)
             )
@@ -110,8 +113,10 @@ def read_state(db: Connection, wallet: str, wrapped_native: str, chain_now_s: in
     """Return the open execution, the end and carryover of the last one, and the stored draw."""
     execution_rows: Sequence[Any] = db.execute(_select_state()).all()
     draw_text = execution_rows[0].draw
-    open_row = next((row for row in execution_rows if row.state == OPEN), None)
-    ended_row = next((row for row in execution_rows if row.state not in (OPEN, None)), None)
+    open_row = next((row for row in execution_rows if row.state == ExecutionState.OPEN), None)
+    ended_row = next(
+        (row for row in execution_rows if row.state not in (ExecutionState.OPEN, None)), None
+    )
     return GradualState(
         progress=None if open_row is None else _progress(db, open_row, wallet, wrapped_native),
         ended_s=None if ended_row is None else ended_row.ended_s,
@@ -191,10 +196,11 @@ def _select_state() -> Select[Any]:
     ended.
     """
     last_ended_seq = select(func.max(ExecutionRow.seq)).where(
-        ExecutionRow.kind == GRADUAL, ExecutionRow.state != OPEN
+        ExecutionRow.kind == GRADUAL, ExecutionRow.state != ExecutionState.OPEN.value
     )
     is_open_or_last = or_(
-        ExecutionRow.state == OPEN, ExecutionRow.seq == last_ended_seq.scalar_subquery()
+        ExecutionRow.state == ExecutionState.OPEN.value,
+        ExecutionRow.seq == last_ended_seq.scalar_subquery(),
     )
     gradual_rows = select(ExecutionRow).where(ExecutionRow.kind == GRADUAL, is_open_or_last)
     return database.select_with_facts(gradual_rows, draw=SLICE_DRAW).order_by("seq")
