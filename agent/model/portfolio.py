@@ -288,6 +288,17 @@ class Portfolio:
         """
         return self.wrapped_native if address == NATIVE else address
 
+    def asset(self, address: str) -> Asset:
+        """Return the asset of the token at `address`. Raises KeyError for other tokens."""
+        asset = self.find_asset(address)
+        if asset is None:
+            raise KeyError(address)
+        return asset
+
+    def find_asset(self, address: str) -> Asset | None:
+        """Return the asset of the token at `address`; None for other tokens."""
+        return next((asset for asset in self.assets if asset.token.address == address), None)
+
     def token(self, address: str) -> Token:
         """Return the asset, hub, numeraire or native coin at `address`. Raises KeyError for other
         tokens.

@@ -407,11 +407,7 @@ def shortfall_raw(
     """Return the base units of a claim on `token` that the plan's prediction leaves uncovered; 0 or
     less if it covers them.
     """
-    asset = next(
-        portfolio_asset
-        for portfolio_asset in portfolio.assets
-        if portfolio_asset.token.address == token
-    )
+    asset = portfolio.asset(token)
     balance_after_raw = dict(plan.holdings_after)[token]
     if asset.includes_native:
         balance_after_raw += (
@@ -421,16 +417,13 @@ def shortfall_raw(
 
 
 def _require_raised(
-    snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, token: str
+    snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, token_address: str
 ) -> None:
     """Raise Refused unless the plan's prediction covers the claim."""
-    asset = next(
-        portfolio_asset
-        for portfolio_asset in portfolio.assets
-        if portfolio_asset.token.address == token
-    )
-    if (short_raw := shortfall_raw(snapshot, portfolio, limits, plan, token)) > 0:
-        amount_text = f"{decimal_text(short_raw, asset.token.decimals)} {asset.token.label}"
+    short_raw = shortfall_raw(snapshot, portfolio, limits, plan, token_address)
+    if short_raw > 0:
+        token = portfolio.token(token_address)
+        amount_text = f"{decimal_text(short_raw, token.decimals)} {token.label}"
         reasons_text = (
             "; ".join(
                 f"{skipped_item.subject}: {skipped_item.why}" for skipped_item in plan.skipped

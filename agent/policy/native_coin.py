@@ -81,10 +81,7 @@ def wrapped_asset(portfolio: Portfolio) -> Asset | None:
     """Return the asset whose token is the wrapped native coin, even if the native coin itself does
     not count.
     """
-    return next(
-        (asset for asset in portfolio.assets if asset.token.address == portfolio.wrapped_native),
-        None,
-    )
+    return portfolio.find_asset(portfolio.wrapped_native)
 
 
 def has_native_asset(portfolio: Portfolio) -> bool:

@@ -326,9 +326,7 @@ def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | Non
     amount exceeds the value of all free holdings.
     """
     token = agent.portfolio.numeraire if symbol is None else agent.token(symbol, "--in")
-    asset = next(
-        (asset for asset in step.portfolio.assets if asset.token.address == token.address), None
-    )
+    asset = step.portfolio.find_asset(token.address)
     if asset is None:
         raise ConfigError(
             f"--in: {token.label} is not an asset of the portfolio",

@@ -141,10 +141,8 @@ def _payment(
             f"limits.payout_per_day leaves {decimal_text(payment_raw, numeraire.decimals)}"
             f" {numeraire.label} of the last 24 h"
         )
-    asset = next(
-        asset for asset in step.portfolio.assets if asset.token.address == numeraire.address
-    )
-    return Payment(numeraire.address, payment_raw, asset.includes_native)
+    includes_native = step.portfolio.asset(numeraire.address).includes_native
+    return Payment(numeraire.address, payment_raw, includes_native)
 
 
 def _require_known_profit(step: StepInput) -> None:

@@ -49,9 +49,7 @@ def reserve_unused_cash(
         for flow in balance_changes.unrecorded_changes(step, expected_balances)
         if flow.token == token
     )
-    reserve_raw = next(
-        asset.reserve_raw for asset in portfolio.assets if asset.token.address == token
-    )
+    reserve_raw = portfolio.asset(token).reserve_raw
     account = cash_memory.account
     if account is None or account.token != token:
         taken_raw = min(limit_raw, max(0, (balance_raw or 0) - reserve_raw))

@@ -171,14 +171,7 @@ def shortfall_raw(
     """Return the base units by which an asset's balance is below its reserve and claims; 0 if it
     covers them.
     """
-    asset = next(
-        (
-            portfolio_asset
-            for portfolio_asset in portfolio.assets
-            if portfolio_asset.token.address == token
-        ),
-        None,
-    )
+    asset = portfolio.find_asset(token)
     if asset is None:
         return 0
     return max(

@@ -388,9 +388,7 @@ def spendable_collateral_raw(
     certain.
     """
     read_balances_raw = {holding.raw for holding in snapshot.holdings if holding.token == token}
-    asset = next(
-        (candidate for candidate in portfolio.assets if candidate.token.address == token), None
-    )
+    asset = portfolio.find_asset(token)
     if asset is None or len(read_balances_raw) != 1:
         return 0
     if any(quarantined.address == token for quarantined in snapshot.unreadable_items):
