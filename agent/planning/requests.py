@@ -90,7 +90,9 @@ def raise_money_proposer(token: str) -> Proposer:
         )
         plan = planner.plan(step, decision)
         parts_done = transfers.parts_done(step, token)
-        is_short = shortfall_raw(step.snapshot, step.portfolio, step.limits, plan, token) > 0
+        is_short = (
+            uncovered_after_plan_raw(step.snapshot, step.portfolio, step.limits, plan, token) > 0
+        )
         if step.limits.first_purchase_s is not None and (
             is_short or not partial_plans.fits_daily_loss(step, plan)
         ):
@@ -102,7 +104,7 @@ def raise_money_proposer(token: str) -> Proposer:
             short_before_raw = transfers.shortfall_raw(
                 step.portfolio, step.limits, native_coin.held_balances(step), token
             )
-            short_after_raw = shortfall_raw(
+            short_after_raw = uncovered_after_plan_raw(
                 step.snapshot, step.portfolio, step.limits, partial_plan, token
             )
             if short_after_raw < short_before_raw and (is_short or short_after_raw > 0):
@@ -401,7 +403,7 @@ def _owner_proposal(step: StepInput, decision: Decision, plan: Plan | None) -> P
     )
 
 
-def shortfall_raw(
+def uncovered_after_plan_raw(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, token: str
 ) -> int:
     """Return the base units of a claim on `token` that the plan's prediction leaves uncovered; 0 or
@@ -420,7 +422,7 @@ def _require_raised(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, token_address: str
 ) -> None:
     """Raise Refused unless the plan's prediction covers the claim."""
-    short_raw = shortfall_raw(snapshot, portfolio, limits, plan, token_address)
+    short_raw = uncovered_after_plan_raw(snapshot, portfolio, limits, plan, token_address)
     if short_raw > 0:
         token = portfolio.token(token_address)
         amount_text = f"{decimal_text(short_raw, token.decimals)} {token.label}"

@@ -459,7 +459,9 @@ def _planned_shortfall_raw(sale: StepOutcome, token: str) -> int:
     if sale.plan is None:
         return 0
     step = sale.step_input
-    return requests.shortfall_raw(step.snapshot, step.portfolio, step.limits, sale.plan, token)
+    return requests.uncovered_after_plan_raw(
+        step.snapshot, step.portfolio, step.limits, sale.plan, token
+    )
 
 
 def _shortfall_raw(step: StepInput, token: str) -> int:
