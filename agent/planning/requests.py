@@ -270,9 +270,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
             return sale_or_block
         blocked_exits.append(sale_or_block)
     if step is not original_step:
-        compute_drifts(
-            original_step, reference_prices(original_step).price_by_token
-        )  # raises if a price is missing
+        _require_priced(original_step)
     if layer_refusal is not None:
         raise layer_refusal
     if halt_decision is not None:
@@ -284,6 +282,11 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
     ]
     reason = "; ".join([SOLD_OUT_TEXT, *kept_asset_notes, *quarantine_notes])
     return _owner_proposal(step, Hold(reason), None)
+
+
+def _require_priced(step: StepInput) -> None:
+    """Raise Refused if an asset has no price."""
+    compute_drifts(step, reference_prices(step).price_by_token)
 
 
 def _quarantine_notes(step: StepInput) -> list[str]:
@@ -303,6 +306,10 @@ def sell_out_proposer(token: str) -> Proposer:
     """
 
     def propose(step: StepInput) -> Proposal:
+        restored_step = cash_limit.restore_excluded_amounts(step)
+        return replace(propose_sale(restored_step), changed_step=restored_step)
+
+    def propose_sale(step: StepInput) -> Proposal:
         label = step.portfolio.token(token).label
         decision_result = decide(step)
         drifts = decision_result.drifts
@@ -326,10 +333,7 @@ def sell_out_proposer(token: str) -> Proposer:
             step, Hold(f"no more {label} can be sold: {blocked_reasons[0]}"), None
         )
 
-    return lambda step: replace(
-        propose(restored_step := cash_limit.restore_excluded_amounts(step)),
-        changed_step=restored_step,
-    )
+    return propose
 
 
 def _sell_out_token(
