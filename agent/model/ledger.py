@@ -462,11 +462,11 @@ class CashAccount:
 
 @dataclass(frozen=True, slots=True)
 class CashMemory:
-    """The stored account of portfolio.use_cash (None: not opened), and the numeraire's changes
-    since it was stored: external transfers, and the amounts of final payouts. `newest_transfer_id`,
-    `newest_intent_seq` and `counted_tx_hashes` are the newest items contained in `changes` and
-    `payouts_raw`; they are stored with the account once it includes them. `version` is the number
-    of the account's writes.
+    """The stored account of portfolio.use_cash (None: not opened, or that of another numeraire), and
+    the numeraire's changes since it was stored: external transfers, and the amounts of final
+    payouts. `newest_transfer_id`, `newest_intent_seq` and `counted_tx_hashes` are the newest items
+    contained in `changes` and `payouts_raw`; they are stored with the account once it includes
+    them. `version` is the number of the account's writes.
     """
 
     account: CashAccount | None

@@ -51,7 +51,7 @@ def reserve_unused_cash(
     )
     reserve_raw = portfolio.asset(token).reserve_raw
     account = cash_memory.account
-    if account is None or account.token != token:
+    if account is None:
         taken_raw = min(limit_raw, max(0, (balance_raw or 0) - reserve_raw))
         account = CashAccount(
             token,
@@ -249,7 +249,7 @@ def exclude_unexplained_increases(step: StepInput) -> StepInput:
     if step.exclusions.raw_by_token:
         return exclude_amounts(step, dict(step.exclusions.raw_by_token), ABOVE_MAX_LIVE_VALUE)
     max_value = step.limits.max_live_value
-    increases_raw = sum_unexplained_deposits(step.portfolio, step.history.cash_flows)
+    increases_raw = unexplained_increases(step.portfolio, step.history.cash_flows)
     if max_value is None or not any(increases_raw.values()):
         return step
     prices = reference_prices(step).price_by_token
@@ -346,9 +346,10 @@ def append_exclusions(exclusions: Exclusions, reason: str) -> str:
     return reason
 
 
-def sum_unexplained_deposits(portfolio: Portfolio, cash_flows: CashFlows) -> dict[str, int]:
-    """Return the unexplained increase of each asset in base units; native coin counts as its
-    wrapped token if that is an asset.
+def unexplained_increases(portfolio: Portfolio, cash_flows: CashFlows) -> dict[str, int]:
+    """Return the unexplained increase of each asset in base units, less the numeraire that
+    portfolio.use_cash leaves alone already; native coin counts as its wrapped token if that is an
+    asset.
     """
     return _increases_of_assets(portfolio, cash_flows, cash_flows.unexplained_increases_raw)
 
@@ -363,9 +364,7 @@ def _increases_of_assets(
             NATIVE, 0
         )
     if (cash := cash_flows.cash) is not None and (numeraire := cash.account.token) in increases_raw:
-        increases_raw[numeraire] = max(
-            0, increases_raw[numeraire] - cash.unused_raw
-        )  # left alone already
+        increases_raw[numeraire] = max(0, increases_raw[numeraire] - cash.unused_raw)
     return increases_raw
 
 

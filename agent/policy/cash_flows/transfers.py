@@ -34,7 +34,7 @@ from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.policy.cash_flows.cash_limit import (
     increases_after_sales,
     restore_excluded_amounts,
-    sum_unexplained_deposits,
+    unexplained_increases,
 )
 from agent.policy.drift import (
     compute_drifts,
@@ -623,7 +623,7 @@ def investable_deposits(
     increases_raw = increases_after_sales(
         native_coin.held_balances(restored_step),
         restored_step.portfolio,
-        sum_unexplained_deposits(restored_step.portfolio, restored_step.history.cash_flows),
+        unexplained_increases(restored_step.portfolio, restored_step.history.cash_flows),
         prices,
     )
     increases_value = sum(
