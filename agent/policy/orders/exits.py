@@ -387,13 +387,12 @@ def _min_target_value(
     """Return the minimum value of a target, in numeraire base units; below it the portfolio counts
     as too small.
     """
-    native_price = prices.get(portfolio.wrapped_native)
-    if native_price is None:
-        gas_value = Fraction(0)
-    else:
-        gas_value = minimum.leg_gas_value(snapshot, native_price) * minimum.GAS_MULTIPLE
     if limits.min_trade is None:
         return Fraction(0)
+    native_price = prices.get(portfolio.wrapped_native)
+    if native_price is None:
+        return limits.min_trade
+    gas_value = minimum.leg_gas_value(snapshot, native_price) * minimum.GAS_MULTIPLE
     return max(limits.min_trade, gas_value)
 
 
@@ -406,33 +405,33 @@ def _reference_price(references: ReferencePrices, token: str) -> Price | None:
 def _fired_text(portfolio: Portfolio, order: ConditionalOrder) -> str:
     numeraire_label = portfolio.numeraire.label
     sold_text = "everything" if order.token == PORTFOLIO_SUBJECT else "all of it"
-    if order.token == PORTFOLIO_SUBJECT:
-        arm_argument = "portfolio"
-    else:
-        arm_argument = order_subject(portfolio, order.token)
     fired_price_text = format_order_price(portfolio, order.token, order.event_price)
     trigger_price_text = format_order_price(portfolio, order.token, trigger_price(order))
     message = f"{order_name(portfolio, order)} at {trigger_price_text} fired at {fired_price_text} ({format_time(order.since_s)})"
     return (
         f"{message}: {sold_text} is sold for {numeraire_label} and stays out of the "
-        f"market until trimtab orders arm {arm_argument}"
+        f"market until trimtab orders arm {_arm_argument(portfolio, order)}"
     )
+
+
+def _arm_argument(portfolio: Portfolio, order: ConditionalOrder) -> str:
+    """Return the argument of `trimtab orders arm` for an order."""
+    if order.token == PORTFOLIO_SUBJECT:
+        return "portfolio"
+    return order_subject(portfolio, order.token)
 
 
 def _exited_text(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
     order = fired_exit_order(orders.states, token)
     if order is None:
         return ""
-    arm_argument = (
-        "portfolio" if order.token == PORTFOLIO_SUBJECT else order_subject(portfolio, token)
-    )
     exited_text = (
         f"{order_subject(portfolio, token)} has been out since {format_time(order.since_s)}:"
         f" {order_name(portfolio, order)}"
     )
     return (
         f"{exited_text} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; trimtab orders"
-        f" arm {arm_argument} readmits it"
+        f" arm {_arm_argument(portfolio, order)} readmits it"
     )
 
 
