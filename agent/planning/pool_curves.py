@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from agent.floats import FloatArray, IndexArray
 from agent.model import Pool
 from agent.units import PIPS, floor_int
+
+if TYPE_CHECKING:
+    from agent.planning.solver.dual import DualSolution
 
 BAND_WIDTH = 1e-6
 """Width of the band just below the reference into which all better rates are compressed: a
@@ -431,6 +434,18 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
     )
 
 
+@dataclass(slots=True)
+class SolutionCache:
+    """Dual solutions of the same curves; the same problems recur within a plan."""
+
+    exact: dict[Hashable, DualSolution] = field(default_factory=dict)
+    """By program, required bound and the solution that it starts from."""
+    tightest: dict[Hashable, DualSolution] = field(default_factory=dict)
+    """The solution with the lowest bound, by program."""
+    last_by_size: dict[int, DualSolution] = field(default_factory=dict)
+    """The last solution by its number of multipliers, from which the next solve starts."""
+
+
 @dataclass(frozen=True, slots=True)
 class CurveStack:
     """Curves of several pools, one padded row each, so that all are evaluated at once.
@@ -447,10 +462,7 @@ class CurveStack:
     rates: FloatArray
     row_offsets: IndexArray
     flat_cells: FloatArray
-    solutions: dict[Hashable, Any] = field(default_factory=dict, compare=False)
-    """Cache of dual solutions by problem; the same problems recur within a plan. By a number of
-    multipliers it has the last solution with so many, from which the next solve starts.
-    """
+    solutions: SolutionCache = field(default_factory=SolutionCache, compare=False)
 
     def __len__(self) -> int:
         return len(self.fee_factor)

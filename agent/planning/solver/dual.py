@@ -197,20 +197,21 @@ def solve_dual(
         required_bound,
         None if earlier_solution is None else earlier_solution.multipliers.tobytes(),
     )
-    solution: DualSolution | None = stack.solutions.get(solution_key)
+    solution = stack.solutions.exact.get(solution_key)
     if solution is None:
         # any dual value bounds all flows: one below the required value need not be improved
-        tightest_solution: DualSolution | None = stack.solutions.get(program_key)
+        tightest_solution = stack.solutions.tightest.get(program_key)
         if tightest_solution is not None and tightest_solution.bound < required_bound:
             return tightest_solution
         unknown_count = len(program.low)
         start_solution = tightest_solution or earlier_solution
         if start_solution is None or len(start_solution.multipliers) != unknown_count:
-            start_solution = stack.solutions.get(unknown_count)
+            start_solution = stack.solutions.last_by_size.get(unknown_count)
         solution = _newton_solution(program, stack, start_solution, required_bound)
-        stack.solutions[solution_key] = stack.solutions[unknown_count] = solution
+        stack.solutions.exact[solution_key] = solution
+        stack.solutions.last_by_size[unknown_count] = solution
         if tightest_solution is None or solution.bound < tightest_solution.bound:
-            stack.solutions[program_key] = solution
+            stack.solutions.tightest[program_key] = solution
     return solution
 
 
