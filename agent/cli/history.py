@@ -11,6 +11,7 @@ import typer
 from agent import app as api
 from agent.cli.display.several import PortfolioAnswer, answer_for_each
 from agent.cli.display.terminal import (
+    READING_CHAIN_TEXT,
     Document,
     ask,
     emit,
@@ -210,7 +211,7 @@ def reconcile(
         if not ask("Resend lost transactions and cancel late ones?"):
             emit(pending_document, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, show_spinner("Reading the chain") as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         document = api.reconcile(agent, send=send, progress=spinner.update)
     emit(
         document,
@@ -362,7 +363,7 @@ def adopt(
         if not ask("Continue from the chain's current nonce?"):
             emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
             raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, show_spinner("Reading the chain"):
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT):
         document = {"nonce": agent.resync_nonce(nothing_lost=nothing_lost)}
     emit(
         document,

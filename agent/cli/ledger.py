@@ -21,6 +21,7 @@ from agent.cli.display.tables import (
     table,
 )
 from agent.cli.display.terminal import (
+    READING_CHAIN_TEXT,
     Document,
     emit,
     note,
@@ -75,7 +76,7 @@ def pnl(
     """
     config_or_paper = paper_or_live(config, paper)
     if now:
-        with show_spinner("Reading the chain"), api.open_agent(config_or_paper) as agent:
+        with show_spinner(READING_CHAIN_TEXT), api.open_agent(config_or_paper) as agent:
             api.refresh_ledger(agent)
     document = mark_paper(api.pnl(config_or_paper, period, benchmark, limit), paper)
     emit(document, as_json, lambda: show_pnl(out, document))
@@ -130,7 +131,7 @@ def check(
     document = api.check_books(config, rebuild)
     document["chain"] = None
     if not offline:
-        with show_spinner("Reading the chain"), api.open_agent(config) as agent:
+        with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
             document["chain"] = chain_comparison = api.compare_with_chain(agent)
         document["sound"] = document["sound"] and not chain_comparison["disagreement"]
     emit(document, as_json, lambda: show_check(document))

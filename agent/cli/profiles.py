@@ -383,7 +383,7 @@ def edit(
         )
 
     is_answerable = yes or is_interactive()
-    with show_spinner("Reading the chain") as spinner:
+    with show_spinner(READING_CHAIN_TEXT) as spinner:
 
         def confirm_report(report: EditReport, agent: Agent) -> bool:
             if yes:
