@@ -109,8 +109,8 @@ class ExecutionAttempts:
         )
 
     def sold_raw_by_token(self, wallet: str, wrapped_native: str) -> tuple[tuple[str, int], ...]:
-        """Return the base units by token that the wallet sold; native coin counts as its wrapped
-        token.
+        """Return the base units by token that the wallet sold, gas included; native coin counts as
+        its wrapped token.
         """
         net_sold_raw: dict[str, int] = {}
         for intent in self._trading_step_intents:

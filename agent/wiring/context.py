@@ -536,7 +536,7 @@ def reopen_context(context: AgentContext, loaded_config: LoadedConfig) -> AgentC
         includes_untrusted_pools=False,
     )
     if context.recorder is not None:
-        context.recorder.config_digest = loaded_config.digest
+        context.recorder.config_hash = loaded_config.digest
     return replace(
         new_context,
         recorder=context.recorder,

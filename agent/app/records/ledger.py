@@ -772,7 +772,7 @@ class _LotDocuments:
         }
 
     def money_text(self, value: Value) -> str:
-        return value_text(value, self._ledger.numeraire.decimals)
+        return _money_text(self._ledger, value)
 
     def _price_text(self, price: Price, token: str) -> str:
         return price_text(

@@ -61,7 +61,7 @@ class TokenScreen:
     def _read_tests(
         self, step: StepInput, moves: tuple[TokenMove, ...], block_ref: object
     ) -> Iterator[TokenTests]:
-        """Yield the tests of each token, read with one request. Raises Retryable."""
+        """Yield the tests of each token, usually read with one request. Raises Retryable."""
         snapshot = step.snapshot
         tokens = list(dict.fromkeys(move.token for move in moves))
         if not tokens:

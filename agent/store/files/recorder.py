@@ -20,7 +20,7 @@ from agent.model import Plan, StepInput, StepRequest
 from agent.store.database import StepRecord
 
 FORMAT = "trimtab step"
-"""Value of `format` in every file."""
+"""Value of `format` in every recorded step."""
 _FILE_NAME = re.compile(r"step-([0-9]{8,15})-[0-9a-f]{12}\.json")
 _DRAFT_NAME = re.compile(r"\.step-[0-9]{8,15}-[0-9a-f]{12}\.json\.[0-9a-f]{12}\.draft")
 _STALE_DRAFT_S = 3_600
@@ -77,7 +77,7 @@ class StepRecorder:
     ) -> None:
         """Create the folder if it does not exist. Raises ConfigError if it cannot be written."""
         self.folder = folder
-        self.config_digest = config_hash
+        self.config_hash = config_hash
         self._store_kind = store_kind
         self._limits = limits
         self.report_failure: Callable[[str], None] = lambda _: None
@@ -112,7 +112,7 @@ class StepRecorder:
         return RecordedStep(
             format=FORMAT,
             version=version("trimtab"),
-            config_hash=self.config_digest,
+            config_hash=self.config_hash,
             store_kind=self._store_kind,
             step_id=summary.id,
             now_s=summary.now_s,
