@@ -69,7 +69,7 @@ def history(
     without secrets.
     """
     from agent.app import config_versions
-    from agent.cli import ledger, profiles
+    from agent.cli import ledger
     from agent.cli.display import plan_tables
 
     def ask_for_steps(path: Path) -> PortfolioAnswer:
@@ -90,9 +90,9 @@ def history(
     def ask_for_configs(path: Path) -> PortfolioAnswer:
         if version is not None:
             config_version = config_versions.show_version(paper_or_live(path, paper), version)
-            return PortfolioAnswer(config_version, lambda: profiles.show_version(config_version))
+            return PortfolioAnswer(config_version, lambda: _show_version(config_version))
         versions = config_versions.list_versions(paper_or_live(path, paper), limit)
-        return PortfolioAnswer(versions, lambda: profiles.show_versions(versions))
+        return PortfolioAnswer(versions, lambda: _show_versions(versions))
 
     shows_configs = configs or version is not None
     answer_for_each(config, as_json, ask_for_configs if shows_configs else ask_for_steps)
@@ -370,3 +370,33 @@ def adopt(
         as_json,
         lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."),
     )
+
+
+def _show_versions(document: Document) -> None:
+    """Print one line for each version."""
+    from agent.cli.display import tables
+
+    table = tables.table("Versions of the config", ("no.", "time", "how", "digest"))
+    for version in document["configs"]:
+        current_note = " (current)" if version["digest"] == document["present"] else ""
+        table.add_row(
+            str(version["number"]),
+            version["time"],
+            version["how"],
+            version["digest"][:16] + current_note,
+        )
+    out.print(table)
+    if document["confirmed"] not in (None, document["present"]):
+        say("The current config is not confirmed: trimtab edit --confirm")
+
+
+def _show_version(document: Document) -> None:
+    """Print the changes of a version, then its text."""
+    say(f"Version {document['number']} ({document['how']}), {document['digest']}")
+    if document["before"] is not None:
+        say(f"Changed since version {document['before']}:")
+        for line in document["changes"] or ["only comments or secrets"]:
+            say(f"  {line}")
+    say("")
+    for line in (document["text"] or "text not stored").splitlines():
+        say(line)

@@ -545,33 +545,3 @@ def _show_state(console: Console, document: Document) -> None:
     elif console is out:
         hint = " Add --yes, or run it in a terminal." if document["state"] == "planned" else ""
         say(f"Nothing was written.{hint}")
-
-
-def show_versions(document: Document) -> None:
-    """Print one line for each version."""
-    from agent.cli.display import tables
-
-    table = tables.table("Versions of the config", ("no.", "time", "how", "digest"))
-    for version in document["configs"]:
-        current_note = " (current)" if version["digest"] == document["present"] else ""
-        table.add_row(
-            str(version["number"]),
-            version["time"],
-            version["how"],
-            version["digest"][:16] + current_note,
-        )
-    out.print(table)
-    if document["confirmed"] not in (None, document["present"]):
-        say("The current config is not confirmed: trimtab edit --confirm")
-
-
-def show_version(document: Document) -> None:
-    """Print the changes of a version, then its text."""
-    say(f"Version {document['number']} ({document['how']}), {document['digest']}")
-    if document["before"] is not None:
-        say(f"Changed since version {document['before']}:")
-        for line in document["changes"] or ["only comments or secrets"]:
-            say(f"  {line}")
-    say("")
-    for line in (document["text"] or "text not stored").splitlines():
-        say(line)
