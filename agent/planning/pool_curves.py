@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ from agent.floats import FloatArray, IndexArray
 from agent.model import Pool
 from agent.units import PIPS, floor_int
 
-if TYPE_CHECKING:
-    from agent.planning.solver.dual import DualSolution
+T = TypeVar("T")
 
 BAND_WIDTH = 1e-6
 """Width of the band just below the reference into which all better rates are compressed: a
@@ -435,14 +434,14 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
 
 
 @dataclass(slots=True)
-class SolutionCache:
-    """Dual solutions of the same curves; the same problems recur within a plan."""
+class SolutionCache(Generic[T]):
+    """Dual solutions `T` of the same curves; the same problems recur within a plan."""
 
-    exact: dict[Hashable, DualSolution] = field(default_factory=dict)
+    exact: dict[Hashable, T] = field(default_factory=dict)
     """By program, required bound and the solution that it starts from."""
-    tightest: dict[Hashable, DualSolution] = field(default_factory=dict)
+    tightest: dict[Hashable, T] = field(default_factory=dict)
     """The solution with the lowest bound, by program."""
-    last_by_size: dict[int, DualSolution] = field(default_factory=dict)
+    last_by_size: dict[int, T] = field(default_factory=dict)
     """The last solution by its number of multipliers, from which the next solve starts."""
 
 
@@ -462,7 +461,7 @@ class CurveStack:
     rates: FloatArray
     row_offsets: IndexArray
     flat_cells: FloatArray
-    solutions: SolutionCache = field(default_factory=SolutionCache, compare=False)
+    solutions: SolutionCache[Any] = field(default_factory=SolutionCache, compare=False)
 
     def __len__(self) -> int:
         return len(self.fee_factor)

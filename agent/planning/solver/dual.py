@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agent.floats import FloatArray, IndexArray, dot, fsum_array, matvec
-from agent.planning.pool_curves import CurveStack
+from agent.planning.pool_curves import CurveStack, SolutionCache
 from agent.planning.solver.box import box_minimum
 
 MAX_STEPS = 60
@@ -197,21 +197,22 @@ def solve_dual(
         required_bound,
         None if earlier_solution is None else earlier_solution.multipliers.tobytes(),
     )
-    solution = stack.solutions.exact.get(solution_key)
+    solutions: SolutionCache[DualSolution] = stack.solutions
+    solution = solutions.exact.get(solution_key)
     if solution is None:
         # any dual value bounds all flows: one below the required value need not be improved
-        tightest_solution = stack.solutions.tightest.get(program_key)
+        tightest_solution = solutions.tightest.get(program_key)
         if tightest_solution is not None and tightest_solution.bound < required_bound:
             return tightest_solution
         unknown_count = len(program.low)
         start_solution = tightest_solution or earlier_solution
         if start_solution is None or len(start_solution.multipliers) != unknown_count:
-            start_solution = stack.solutions.last_by_size.get(unknown_count)
+            start_solution = solutions.last_by_size.get(unknown_count)
         solution = _newton_solution(program, stack, start_solution, required_bound)
-        stack.solutions.exact[solution_key] = solution
-        stack.solutions.last_by_size[unknown_count] = solution
+        solutions.exact[solution_key] = solution
+        solutions.last_by_size[unknown_count] = solution
         if tightest_solution is None or solution.bound < tightest_solution.bound:
-            stack.solutions.tightest[program_key] = solution
+            solutions.tightest[program_key] = solution
     return solution
 
 
