@@ -27,17 +27,13 @@ def test_the_metrics_are_those_that_are_registered_with_their_labels() -> None:
 def test_the_events_are_those_that_are_logged() -> None:
     logged: set[str] = set()
     app = ROOT / "agent" / "app"
-    logging = [app / "service.py", app / "records" / "cycle_report.py"]
+    fleet = ROOT / "agent" / "fleet"
+    logging = [app / "service.py", app / "records" / "cycle_report.py", fleet / "members.py", fleet / "run.py"]
+    log_calls = {
+        f"{log}.{level}" for log in ("log", "self.log", "self._log", "service.log", "Log()") for level in ("info", "warning", "error")
+    }
     for node in (node for path in logging for node in ast.walk(ast.parse(path.read_text()))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-            "log.info",
-            "log.error",
-            "log.warning",
-            "self.log.info",
-            "self.log.warning",
-            "self.log.error",
-            "log_event",
-        ):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {*log_calls, "log_event"}:
             logged |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
         if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
             logged.add(node.elts[0].value)
