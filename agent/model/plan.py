@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, StrEnum, auto
+from enum import Enum, StrEnum
 from fractions import Fraction
 
 from agent.errors import Verdict
@@ -282,34 +282,17 @@ class PlanCost:
         return self.fees + self.impact + self.skew + self.gas + self.approval_gas + self.funding
 
 
-class Obstacle(Enum):
-    """What keeps a token off target, as far as later decisions depend on it."""
-
-    OTHER = auto()
-    MIN_TRADE = auto()
-    """Only limits.min_trade: the trade is possible, but too small."""
-    PLAN_COST = auto()
-    """Only limits.plan_cost: the trade is possible, but too dear."""
-    COST_AMONG_OTHERS = auto()
-    """Costs, with something else beside them."""
-    LOCKED = auto()
-    """The excess is in positions or margin, which swaps cannot spend."""
-    BELOW_FLOOR = auto()
-    """Every pool that trades it pays less than the floor set by the reference price."""
-
-
 @dataclass(frozen=True, slots=True)
 class SkippedItem:
     """A trade or token that the plan skips, and the reason, such as impact bound, dust or no route.
 
-    `names_costs` says that the reason compares the costs of the cheapest route with what
-    limits.plan_cost allows.
+    `limiting_rule` names the cost or size limit if the trade is possible but not worthwhile, and is
+    "locked" if the excess is in positions or margin; empty otherwise.
     """
 
     subject: str
     why: str
-    obstacle: Obstacle = Obstacle.OTHER
-    names_costs: bool = False
+    limiting_rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from agent.planning.solver.search import COARSE_UNIT_PHRASE
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.units import BPS, PIPS, Value, decimal_text, floor_int, value_text
 
+ALLOWED_PHRASE = "plan_cost allows"
 """Phrase of every reason that compares a cost with its limit."""
 
 
@@ -83,7 +84,7 @@ def cost_reason(
         for cost_name, cost_value in named_costs
         if float(amount_text(cost_value)) > 0
     )
-    return f"plan_cost allows {amount_text(allowed_cost)}; {costs_text}"
+    return f"{ALLOWED_PHRASE} {amount_text(allowed_cost)}; {costs_text}"
 
 
 def cheapest_route(

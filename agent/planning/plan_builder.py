@@ -16,7 +16,6 @@ from agent.layers import questions
 from agent.model import (
     Leg,
     Limits,
-    Obstacle,
     Plan,
     Portfolio,
     Rebalance,
@@ -42,10 +41,17 @@ from agent.planning.solver.utility import PlanObjective
 from agent.reference.floors import UNBOUNDED_BPS
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
+PLAN_COST_LIMIT = "limits.plan_cost"
+MIN_TRADE_LIMIT = "limits.min_trade"
+LOCKED_EXCESS = "locked"
+"""Cause of a drift whose excess is in liquidity positions or margin, which swaps cannot spend."""
 SAME_DEVIATION = 0.999
 """Fraction of a token's deviation above which its deviation without the turnover limit counts as
 equal.
 """
+BELOW_FLOOR_PHRASE = "pays less than the floor set by the reference price"
+UNUSED_PHRASE = "no pool of it is used"
+TOO_COSTLY_PHRASE = "trading it would cost more than"
 UnlimitedResult = tuple[PoolGraph, FixedPoint]
 """Result of the iteration without the turnover limit."""
 MIN_REPORTED = float(UNNAMED_FRACTION)
@@ -172,7 +178,7 @@ def skipped_items(
             place_names = (layer.place_name(step) for layer in questions.LAYERS)
             places_text = " or ".join(place_name for place_name in place_names if place_name)
             why = f"{_money_text(step.portfolio, deviation_value)} above its target are in {places_text}, which swaps cannot spend"
-            skips.append(SkippedItem(node.label, why, Obstacle.LOCKED))
+            skips.append(SkippedItem(node.label, why, LOCKED_EXCESS))
             continue
         opposite_deviations = shortfalls if is_excess else excesses
         counterparts = tuple(
@@ -194,9 +200,10 @@ def skipped_items(
             binding_limit_name,
             *explaining_result,
         )
-        why, obstacle = _off_target_reason(step.limits, objective, total, remainder)
-        cost_text = ""
-        is_costly = obstacle in (Obstacle.PLAN_COST, Obstacle.COST_AMONG_OTHERS)
+        why, limiting_rule = _off_target_reason(step.limits, objective, total, remainder)
+        is_costly = limiting_rule == PLAN_COST_LIMIT or (
+            not binding_limit_name and why.startswith((UNUSED_PHRASE, TOO_COSTLY_PHRASE))
+        )
         if is_costly and node.address != step.portfolio.numeraire.address:
             counterpart_addresses = [problem.nodes[index].address for index in counterparts]
             cost_text = cost_reason(
@@ -207,8 +214,9 @@ def skipped_items(
                 is_excess,
                 counterpart_addresses,
             )
-        message = f"{_money_text(step.portfolio, deviation_value)} off target: {cost_text or why}"
-        skips.append(SkippedItem(node.label, message, obstacle, names_costs=bool(cost_text)))
+            why = cost_text or why
+        message = f"{_money_text(step.portfolio, deviation_value)} off target: {why}"
+        skips.append(SkippedItem(node.label, message, limiting_rule))
     return skips
 
 
@@ -248,13 +256,15 @@ def _is_locked(objective: PlanObjective, token_index: int, total: float) -> bool
 
 def _off_target_reason(
     limits: Limits, objective: PlanObjective, total: float, remainder: _Remainder
-) -> tuple[str, Obstacle]:
-    """Return why a token stays off target, in words and as an obstacle."""
+) -> tuple[str, str]:
+    """Return why a token stays off target, and the limit of cost or size, or LOCKED_EXCESS, if
+    that alone keeps it there.
+    """
     unmoved_tokens = remainder.fixed_point.unmoved_tokens
     nodes = remainder.graph.problem.nodes
     if remainder.value < nodes[remainder.token_index].price:
         label = nodes[remainder.token_index].label
-        return f"{COARSE_UNIT_PHRASE} {label} is worth more than the drift", Obstacle.MIN_TRADE
+        return f"{COARSE_UNIT_PHRASE} {label} is worth more than the drift", MIN_TRADE_LIMIT
     if remainder.token_index in unmoved_tokens:
         return _unmoved_reason(limits, remainder)
     locked_tokens = {index for index in range(len(nodes)) if _is_locked(objective, index, total)}
@@ -263,18 +273,15 @@ def _off_target_reason(
     ):
         why = f"{' and '.join(nodes[index].label for index in remainder.counterparts)} cannot be traded against it"
         if not remainder.is_excess and locked_tokens.issuperset(remainder.counterparts):
-            return why, Obstacle.LOCKED
+            return why, LOCKED_EXCESS
         are_dust = all(
             unmoved_tokens.get(index) == BELOW_MIN_TRADE for index in remainder.counterparts
         )
-        return (
-            why,
-            Obstacle.MIN_TRADE if are_dust and not remainder.turnover_binds else Obstacle.OTHER,
-        )
+        return why, MIN_TRADE_LIMIT if are_dust and not remainder.turnover_binds else ""
     return _market_reason(remainder, weighs_risk=objective.risk is not None)
 
 
-def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, Obstacle]:
+def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     """Return why a token is not moved at all; bounds may leave only a small amount of a large
     remainder.
     """
@@ -282,21 +289,18 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, Obstacl
     min_trade = limits.min_trade
     is_dust = why == BELOW_MIN_TRADE and not remainder.turnover_binds
     if min_trade is None or not remainder.value >= min_trade:
-        return why, Obstacle.MIN_TRADE if is_dust else Obstacle.OTHER
+        return why, MIN_TRADE_LIMIT if is_dust else ""
     if remainder.turnover_binds:
-        return (
-            f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}",
-            Obstacle.OTHER,
-        )
+        return f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}", ""
     if GAS_EXCEEDS_SAVING in remainder.fixed_point.dropped_pools.values():
         why = f"the amount that gas and the pools' bounds allow is {BELOW_MIN_TRADE}"
-        return why, Obstacle.PLAN_COST if is_dust else Obstacle.OTHER
-    return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", Obstacle.OTHER
+        return why, PLAN_COST_LIMIT if is_dust else ""
+    return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", ""
 
 
-def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, Obstacle]:
-    """Return why the market does not bring a token to its goal: no route, impact bound, turnover
-    limit, cost.
+def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
+    """Return why the market does not bring a token to its goal (no route, impact bound, turnover
+    limit, cost), and the limit that alone keeps it off.
     """
     graph = remainder.graph
     fixed_point = remainder.fixed_point
@@ -317,28 +321,19 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, Obsta
             for pool, source in shut_directions
         ):
             plan_cost_text = f"limits.plan_cost of {graph.problem.plan_cost_bps} bps"
-            return f"with its gas {pools_text} costs more than {plan_cost_text}", Obstacle.PLAN_COST
+            return f"with its gas {pools_text} costs more than {plan_cost_text}", PLAN_COST_LIMIT
         if shut_directions:
-            return (
-                f"{pools_text} pays less than the floor set by the reference price",
-                Obstacle.BELOW_FLOOR,
-            )
-        return "no usable pool trades it", Obstacle.OTHER
+            return f"{pools_text} {BELOW_FLOOR_PHRASE}", ""
+        return "no usable pool trades it", ""
     if not _is_connected(
         graph, remainder.token_index, remainder.is_excess, frozenset(remainder.counterparts)
     ):
-        return (
-            "no route of usable pools connects it to a token off target on the other side",
-            Obstacle.OTHER,
-        )
+        return "no route of usable pools connects it to a token off target on the other side", ""
     drop_reasons = {fixed_point.dropped_pools.get(edge.pool_address, "") for edge in useful_edges}
     if "" not in drop_reasons:
         return _dropped_reason(remainder, drop_reasons)
     if remainder.turnover_limit_name:
-        return (
-            f"{remainder.turnover_limit_name} allows no more; the cheapest trades go first",
-            Obstacle.OTHER,
-        )
+        return f"{remainder.turnover_limit_name} allows no more; the cheapest trades go first", ""
     if fixed_point.approval_binds:
         wrapped_native = graph.problem.wrapped_native
         if (
@@ -346,12 +341,12 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, Obsta
             and wrapped_native.native_counts
             and wrapped_native.approved_raw is None
         ):
-            return "the rest of the native coin is kept for gas", Obstacle.OTHER
-        return "this step has not approved more", Obstacle.OTHER
+            return "the rest of the native coin is kept for gas", ""
+        return "this step has not approved more", ""
     return _bounds_reason(remainder, useful_edges, weighs_risk)
 
 
-def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str, Obstacle]:
+def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str, str]:
     """Return why every pool of a token was dropped."""
     plan_cost_bps = remainder.graph.problem.plan_cost_bps
     is_costly = all(reason.startswith(COSTLY_REASONS) for reason in drop_reasons)
@@ -366,15 +361,13 @@ def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str,
     reasons_text = "; ".join(
         gas_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(drop_reasons)
     )
-    obstacle = Obstacle.PLAN_COST if is_costly else Obstacle.COST_AMONG_OTHERS
-    if remainder.turnover_limit_name:
-        obstacle = Obstacle.OTHER
-    return f"no pool of it is used: {reasons_text}", obstacle
+    limit_name = PLAN_COST_LIMIT if is_costly and not remainder.turnover_limit_name else ""
+    return f"{UNUSED_PHRASE}: {reasons_text}", limit_name
 
 
 def _bounds_reason(
     remainder: _Remainder, useful_edges: Sequence[PoolEdge], weighs_risk: bool
-) -> tuple[str, Obstacle]:
+) -> tuple[str, str]:
     """Return why the used pools accept no more of a token: their bounds, their ticks, or
     the cost.
     """
@@ -403,16 +396,16 @@ def _bounds_reason(
         )
     elif problem.plan_cost_bps is not None:
         reasons.append(
-            f"{elsewhere_text}trading it would cost more than limits.plan_cost of {problem.plan_cost_bps} bps"
+            f"{elsewhere_text}{TOO_COSTLY_PHRASE} limits.plan_cost of {problem.plan_cost_bps} bps"
         )
     why = "; ".join(reasons) or "the usable pools accept no more"
     if problem.plan_cost_bps is None or full_pools or weighs_risk:
-        return why, Obstacle.OTHER
+        return why, ""
     fees_pips = [problem.pools[edge.pool_address].fee_pips for edge in useful_edges]
     # If the fee is lower, the cost comes from pools off the reference.
     if all(fee_pips * BPS >= problem.plan_cost_bps * PIPS for fee_pips in fees_pips):
-        return why, Obstacle.PLAN_COST
-    return why, Obstacle.COST_AMONG_OTHERS
+        return why, PLAN_COST_LIMIT
+    return why, ""
 
 
 def _shortfalls_and_excesses(

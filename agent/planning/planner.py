@@ -12,7 +12,6 @@ from agent.errors import ErrorCode, Refused
 from agent.model import (
     Goal,
     Leg,
-    Obstacle,
     Plan,
     Portfolio,
     Rebalance,
@@ -23,7 +22,14 @@ from agent.model import (
     Verdict,
 )
 from agent.planning.cost_reasons import coarse_tokens
-from agent.planning.plan_builder import assemble_plan, gap_bps, skipped_items
+from agent.planning.plan_builder import (
+    LOCKED_EXCESS,
+    MIN_TRADE_LIMIT,
+    PLAN_COST_LIMIT,
+    assemble_plan,
+    gap_bps,
+    skipped_items,
+)
 from agent.planning.problem import PoolGraph, Problem, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import (
@@ -46,11 +52,6 @@ from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.policy.risk import tracking_cost
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, PIPS, Value
-
-PLAN_COST_LIMIT = "limits.plan_cost"
-MIN_TRADE_LIMIT = "limits.min_trade"
-LOCKED_EXCESS = "locked"
-"""Cause of a drift whose excess is in liquidity positions or margin, which swaps cannot spend."""
 
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
 
@@ -245,7 +246,7 @@ GAS_MULTIPLE = Fraction(5, 4)
 class NothingPlanned(Refused):
     """No move is possible or worth its cost within the limits.
 
-    `limiting_rule` is the only obstacle: the name of a limit of cost or size, or LOCKED_EXCESS. The
+    `limiting_rule` is the only obstacle: the name of a limit of cost or size, or LOCKED. The
     decision is then a hold instead of a refusal. It is empty for any other obstacle. `drift_value`
     is the value that would have to move, in numeraire base units, `off_target_items` the assets off
     target with their reasons.
@@ -695,32 +696,29 @@ def _nothing_planned(
 
 
 def _hold_cause(problem: Problem, skips: Sequence[SkippedItem], drift_value: float) -> str:
-    """Return the limit of cost or size that alone blocks every asset off target, or LOCKED_EXCESS if there
+    """Return the limit of cost or size that alone blocks every asset off target, or LOCKED if there
     is no other excess to sell; empty if anything else does.
     """
-    obstacle_by_label = {skipped_item.subject: skipped_item.obstacle for skipped_item in skips}
-    obstacle_by_node = {
-        node: obstacle_by_label[node.label]
-        for node in problem.assets
-        if node.label in obstacle_by_label
+    rule_by_label = {skipped_item.subject: skipped_item.limiting_rule for skipped_item in skips}
+    rule_by_node = {
+        node: rule_by_label[node.label] for node in problem.assets if node.label in rule_by_label
     }
     costly_candidates = [
         node.address
-        for node, obstacle in obstacle_by_node.items()
-        if obstacle not in (Obstacle.MIN_TRADE, Obstacle.LOCKED)
+        for node, limiting_rule in rule_by_node.items()
+        if limiting_rule not in (MIN_TRADE_LIMIT, LOCKED_EXCESS)
     ]
     if costly_candidates and _is_too_costly(
         problem, costly_candidates, Fraction(round(drift_value))
     ):
         return PLAN_COST_LIMIT
-    obstacles = set(obstacle_by_node.values())
-    if not obstacles or not obstacles.issubset(
-        {Obstacle.LOCKED, Obstacle.PLAN_COST, Obstacle.MIN_TRADE}
-    ):
+    if not rule_by_node or not all(rule_by_node.values()):
         return ""
-    if Obstacle.LOCKED in obstacles:
+    if LOCKED_EXCESS in rule_by_node.values():
         return LOCKED_EXCESS
-    return PLAN_COST_LIMIT if Obstacle.PLAN_COST in obstacles else MIN_TRADE_LIMIT
+    if PLAN_COST_LIMIT in rule_by_node.values():
+        return PLAN_COST_LIMIT
+    return MIN_TRADE_LIMIT
 
 
 def _is_too_costly(problem: Problem, tokens_off_target: Sequence[str], drift_value: Value) -> bool:

@@ -20,7 +20,6 @@ from agent.model import (
     LimitOrder,
     Limits,
     NoTradeZone,
-    Obstacle,
     OrderStates,
     Plan,
     Portfolio,
@@ -33,9 +32,15 @@ from agent.model import (
     TopUp,
 )
 from agent.planning import gas_refill, partial_plans, planner
+from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.effect import EFFECT_RULE, little_effect_reason
 from agent.planning.limit_swaps import plan_limit_swap
-from agent.planning.planner import LOCKED_EXCESS, MIN_TRADE_LIMIT, PLAN_COST_LIMIT
+from agent.planning.plan_builder import (
+    BELOW_FLOOR_PHRASE,
+    LOCKED_EXCESS,
+    MIN_TRADE_LIMIT,
+    PLAN_COST_LIMIT,
+)
 from agent.planning.purchases import plan_purchase
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import minimum, quarantine
@@ -325,7 +330,7 @@ def _plan_exit_among(
         cost_reasons = (
             skipped_item.why
             for skipped_item in no_plan.off_target_items
-            if skipped_item.subject == label and skipped_item.names_costs
+            if skipped_item.subject == label and ALLOWED_PHRASE in skipped_item.why
         )
         return BlockedExit(token, next(cost_reasons, no_plan.message), blocked_exits.REMEDY)
     if token in _sold_tokens(step.portfolio, plan):
@@ -472,7 +477,7 @@ def _is_fired_below_floor(
         if drift.is_outside_band
     }
     return any(
-        item.subject in fired_labels and item.obstacle is Obstacle.BELOW_FLOOR
+        item.subject in fired_labels and BELOW_FLOOR_PHRASE in item.why
         for item in no_plan.off_target_items
     )
 
@@ -541,7 +546,11 @@ def _not_worth_reason(
 ) -> str:
     if no_plan.limiting_rule == LOCKED_EXCESS:
         return no_plan.message
-    cost_items = [item for item in no_plan.off_target_items if item.names_costs]
+    cost_items = [
+        skipped_item
+        for skipped_item in no_plan.off_target_items
+        if ALLOWED_PHRASE in skipped_item.why
+    ]
     if cost_items:
         why = "; ".join(f"{skipped_item.subject} {skipped_item.why}" for skipped_item in cost_items)
         return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"

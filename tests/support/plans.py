@@ -33,6 +33,7 @@ from agent.model import (
     TokenFinding,
     Verdict,
 )
+from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.planner import plan
 from agent.reference import reference_prices
 from agent.reference.floors import fair_floor, min_out
@@ -163,7 +164,7 @@ NEAR_BPS = 1
 """Distance from its destination at which a token needs a reason."""
 REASONS = (
     "limits.", "no usable pool", "no route", "the ticks read", "less than", "cannot be traded against it", "accept no more", "hold no more",
-    "its gas", "floor", "plan_cost allows",
+    "its gas", "floor", ALLOWED_PHRASE,
 )  # fmt: skip
 """Words that name a bound."""
 

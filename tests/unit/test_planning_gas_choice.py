@@ -9,7 +9,7 @@ from itertools import combinations
 import pytest
 
 from agent.errors import Refused
-from agent.model import Obstacle, Plan, Pool, StepInput
+from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import plan
 from agent.reference import reference_prices
 from agent.units import BPS, Value
@@ -73,4 +73,4 @@ def test_what_gas_leaves_below_min_trade_is_a_matter_of_its_cost() -> None:
     step = with_limits(any_problem_with_gas(51), min_trade=Fraction(100 * 10**6))
     (usdc,) = [item for item in plan(step, rebalance_to_targets(step)).skipped if item.subject == "USDC"]
     assert usdc.why == "1893.1 USDC off target: the amount that gas and the pools' bounds allow is less than limits.min_trade"
-    assert usdc.obstacle is Obstacle.PLAN_COST
+    assert usdc.limiting_rule == "limits.plan_cost"

@@ -37,7 +37,7 @@ from agent.model import (
     decision_name,
 )
 from agent.planning import proposals, requests
-from agent.planning.planner import PLAN_COST_LIMIT
+from agent.planning.plan_builder import PLAN_COST_LIMIT
 from agent.planning.proposals import Proposer
 from agent.store.files import recorder
 from agent.store.files.recorder import RecordedStep

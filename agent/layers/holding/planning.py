@@ -10,8 +10,9 @@ from agent.layers.holding.policy import (
     hold_ends_s_by_token,
     tokens_sold_early,
 )
-from agent.model import Obstacle, Plan, Rebalance, SkippedItem, StepInput
+from agent.model import Plan, Rebalance, SkippedItem, StepInput
 from agent.planning import planner
+from agent.planning.plan_builder import LOCKED_EXCESS
 from agent.units import Value
 
 
@@ -46,7 +47,7 @@ def without_held_sales(
             ),
             error.verdicts,
             "wait until then, or lower holding.hours",
-            planner.LOCKED_EXCESS,
+            LOCKED_EXCESS,
             error.drift_value,
             error.off_target_items,
         ) from None
@@ -59,7 +60,7 @@ def without_held_sales(
         if skipped_item.subject not in held_text_by_label
     ]
     held_items = [
-        SkippedItem(label, sentence, Obstacle.LOCKED)
+        SkippedItem(label, sentence, LOCKED_EXCESS)
         for label, sentence in held_text_by_label.items()
     ]
     return replace(plan, skipped=(*unaffected_items, *held_items))
