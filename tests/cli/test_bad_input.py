@@ -92,7 +92,8 @@ def test_an_address_given_twice_or_mistyped_is_named(desk: Desk) -> None:
 def test_a_missing_or_unreadable_config_says_what_to_do(desk: Desk, tmp_path: Path) -> None:
     error = desk.ask("status", "--config", str(tmp_path / "none.toml"), want=2)["error"]
     assert "trimtab init" in error["remedy"]
-    assert desk.run("status", "--config", str(tmp_path)).code == 2
+    (tmp_path / "empty").mkdir()
+    assert "no *.toml file" in desk.ask("status", "--config", str(tmp_path / "empty"), want=2)["error"]["message"]
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     assert "be read" in desk.ask("status", "--config", str(tmp_path / "binary.toml"), want=2)["error"]["message"]
 
