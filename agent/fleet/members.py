@@ -153,7 +153,8 @@ class FleetMember:
         )
 
     def queue(self) -> None:
-        """Note that its look waits for a read of its chain."""
+        """Note that its look waits for a thread, perhaps for a read of its chain before."""
+        self._watchdog.beat("queued")
         self._change_state(self._state, MemberState.QUEUED)
 
     def give_up_hung_look(self) -> bool:
@@ -182,9 +183,9 @@ class FleetMember:
         """Look once, if no other thread has begun it, and set the time of the next look. A failure
         never leaves the portfolio.
         """
-        self._watchdog.watch_this_thread()
         if not self._change_state(MemberState.QUEUED, MemberState.LOOKING):
             return
+        self._watchdog.watch_this_thread()
         next_state = MemberState.WAITING
         try:
             next_state = self._look_or_back_off()
