@@ -101,7 +101,8 @@ def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain:
 def test_the_refusal_of_a_new_token_without_code_reads_no_text(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    chain = anvil_chain
+    bot = Bot(chain, tmp_path)
     chain.node.rpc("anvil_setStorageAt", chain.tokens["LINK"].address, IMPLEMENTATION_SLOTS[0], "0x" + "00" * 12 + "13" * 20)
     new_link = link(chain, feed=chain.feed_addresses["LINK"])
     assert "implementation of LINK at 0x1313" in bot.refused(new_link, pins_new=True).message

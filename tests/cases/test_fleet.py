@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from agent import app as api
 from agent.app.agent import open_agent
 from agent.app.money import shutdown
@@ -119,11 +121,17 @@ def has_looked(count: int, fleet: Fleet) -> bool:
     return fleet.look_count >= count
 
 
-def test_of_two_configs_of_one_wallet_only_one_acts(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_of_two_configs_of_one_wallet_only_one_acts(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
-    paths = [add_portfolio(chain, tmp_path, name, 5, TOO_MUCH_WETH) for name in ("first", "second")]
-    with running(chain, paths) as fleet:
-        fleet.until(lambda fleet: fleet.results and len(fleet.failures) == 1)
+    box = Box()
+    alerts = {"alerts": {"targets": [{"name": "hook", "url_env": "HOOK"}]}}
+    with webhook(box) as hook:
+        monkeypatch.setenv("HOOK", hook)
+        paths = [add_portfolio(chain, tmp_path, name, 5, TOO_MUCH_WETH, alerts) for name in ("first", "second")]
+        with running(chain, paths) as fleet:
+            fleet.until(lambda fleet: fleet.results and len(fleet.failures) == 1)
+            box.until(1)
+    assert any("The run has ended" in text for text in box.texts), "the owner hears of the one that cannot be opened"
     (served,) = fleet.results
     assert fleet.failures == [f"wallet.address: {wallet_of(5, chain)} is served by the portfolio {served}"]
 
