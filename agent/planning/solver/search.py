@@ -24,6 +24,8 @@ from agent.planning.solver.dual import DualSolution, PoolResponses
 
 MANY_POOLS = 6
 """Number of used pools above which those that are not worth their cost are dropped in one solve."""
+MAX_QUICK_GAP = 1e-4
+"""Gap per unit traded, to the bound with charges, above which the quick search is not enough."""
 MAX_READDED_POOLS = 3
 """Maximum number of dropped pools added again where many pools are in use."""
 MANY_COSTLY_POOLS = 6
@@ -121,48 +123,66 @@ class PoolSelector:
     def best_selection(
         self, curve_rows: IndexArray, earlier_solution: DualSolution | None = None
     ) -> PoolSelection:
-        """Return the best flows found over these rows. Drop the pool whose removal costs less than
-        its gas, and repeat. Then keep dropping the weakest pool while the contribution of the
-        remaining pools, before gas, could still beat the best: two pools that are not worth their
-        gas together may each be worth it alone. If legs share an edge, the weakest pool depends on
-        whether its other legs would be dropped too; both ways are tried. Where swaps lose whole
-        units, a third way first drops the pools that add legs to another, which would itself be
-        dropped for them. Finally retry the dropped pools.
+        """Return the best flows found over these rows.
+
+        With few pools they are dropped one after another. With many, first those that a solve with
+        charges does not use, all at once; one after another only where the result stays more than
+        MAX_QUICK_GAP below the bound of that solve. Finally retry the dropped pools.
         """
         full_selection = self._select(curve_rows, earlier_solution)
         charged_curves = self.graph.real_after_charges
         if not charged_curves.charges.any():
             return self._prune(full_selection, charges_one_leg=False)
-        if len(full_selection.flows) > MANY_POOLS:
-            charged_curve_stack, charged_rows = charged_curves.rows(
-                np.array([], dtype=np.intp), curve_rows
+        if len(full_selection.flows) <= MANY_POOLS:
+            return self._with_more_pools(curve_rows, self._best_after_drops(full_selection))
+        charged_curve_stack, charged_rows = charged_curves.rows(
+            np.array([], dtype=np.intp), curve_rows
+        )
+        charged_solution = self.solve_flows(charged_curve_stack, full_selection.solution)
+        quick_selection = self._prune(
+            self._select(charged_rows[charged_solution.amount_in > 0], charged_solution), False
+        )
+        best_found = self._with_more_pools(curve_rows, quick_selection, MAX_READDED_POOLS)
+        traded = math.fsum(flow.amount_in for flow in best_found.flows)
+        if charged_solution.bound - best_found.net_utility > MAX_QUICK_GAP * traded:
+            best_found = _better_selection(
+                best_found,
+                self._with_more_pools(curve_rows, self._best_after_drops(full_selection)),
             )
-            charged_solution = self.solve_flows(charged_curve_stack, full_selection.solution)
-            best_found = self._prune(
-                self._select(charged_rows[charged_solution.amount_in > 0], charged_solution), False
+        return self._with_idle_rows(curve_rows, best_found)
+
+    def _best_after_drops(self, full_selection: PoolSelection) -> PoolSelection:
+        """Drop the pool whose removal costs less than its gas, and repeat. Then keep dropping the
+        weakest pool while the contribution of the remaining pools, before gas, could still beat the
+        best: two pools that are not worth their gas together may each be worth it alone. If legs
+        share an edge, the weakest pool depends on whether its other legs would be dropped too; both
+        ways are tried. Where swaps lose whole units, a third way first drops the pools that add
+        legs to another, which would itself be dropped for them.
+        """
+        best_found = self._drop_weakest(full_selection, charges_one_leg=False)
+        if any(count > 1 for count in full_selection.leg_counts.values()):
+            best_found = _better_selection(
+                best_found, self._drop_weakest(full_selection, charges_one_leg=True)
             )
-        else:
-            best_found = self._drop_weakest(full_selection, charges_one_leg=False)
-            if any(count > 1 for count in full_selection.leg_counts.values()):
+            if any(edge.curves.rounding_loss for edge in self.graph.pool_edges):
+                reduced_selection = self._without_costly_chains(full_selection)
                 best_found = _better_selection(
-                    best_found, self._drop_weakest(full_selection, charges_one_leg=True)
+                    best_found, self._drop_weakest(reduced_selection, charges_one_leg=False)
                 )
-                if any(edge.curves.rounding_loss for edge in self.graph.pool_edges):
-                    reduced_selection = self._without_costly_chains(full_selection)
-                    best_found = _better_selection(
-                        best_found, self._drop_weakest(reduced_selection, charges_one_leg=False)
-                    )
-        improved_selection: PoolSelection | None = best_found
-        has_many_pools = len(full_selection.flows) > MANY_POOLS
+        return best_found
+
+    def _with_more_pools(
+        self, curve_rows: IndexArray, selection: PoolSelection, max_added: int | None = None
+    ) -> PoolSelection:
+        """Return the selection with dropped pools added again, one by one while that improves it."""
         added_count = 0
-        while improved_selection is not None and not (
-            has_many_pools and added_count == MAX_READDED_POOLS
-        ):
-            best_found = improved_selection
-            improved_selection = self._with_one_more(curve_rows, improved_selection)
+        while added_count != max_added:
+            improved_selection = self._with_one_more(curve_rows, selection)
+            if improved_selection is None:
+                break
+            selection = improved_selection
             added_count += 1
-        best_found = improved_selection or best_found
-        return self._with_idle_rows(curve_rows, best_found) if has_many_pools else best_found
+        return selection
 
     def pruned_selection(
         self, curve_rows: IndexArray, earlier_solution: DualSolution | None = None
