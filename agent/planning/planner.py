@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -235,10 +235,8 @@ MAX_TIGHTENINGS = 6
 """Maximum number of times that a zone's bound on a swap's unit cost is tightened."""
 MAX_TIGHTENING_FACTOR = Fraction(19, 20)
 """Largest factor by which one tightening multiplies the bound: each lowers it by at least 5 %."""
-RISK_FACTORS = (Fraction(4, 5), Fraction(1, 2))
-"""Factors on the risk of a zone with which it is planned again where limits.plan_cost binds: a
-lower price of risk trades only what costs less for each unit of risk.
-"""
+MAX_RISK_TRIALS = 6
+"""Number of lower prices of risk with which a zone is planned again where limits.plan_cost binds."""
 GAS_MULTIPLE = Fraction(5, 4)
 """Multiple of the gas that has to fit within limits.plan_cost; the margin is for impact."""
 
@@ -522,16 +520,34 @@ def _best_where_plan_cost_binds(
     unit's cost tightened, with pools dropped instead, and as for less risk. Each is better than the
     others for some pools.
     """
-    objective = search.objective
-    searches = [replace(search, max_tightenings=0)]
-    searches += [
-        replace(search, objective=objective.with_risk_factor(factor)) for factor in RISK_FACTORS
-    ]
-    results = [tightened_result]
-    for other_search in searches:
-        with suppress(Refused):
-            results.append(_result_within_plan_cost(other_search, unmoved_tokens))
-    return max(results, key=lambda result: result.utility(objective))
+    results = [tightened_result, *_results_for_less_risk(search, unmoved_tokens)]
+    with suppress(Refused):
+        results.append(
+            _result_within_plan_cost(replace(search, max_tightenings=0), unmoved_tokens)
+        )
+    return max(results, key=lambda result: result.utility(search.objective))
+
+
+def _results_for_less_risk(
+    search: _PlanSearch, unmoved_tokens: Mapping[int, str]
+) -> Iterator[_CostLimitedResult]:
+    """Yield results for a lower price of risk, which trades only what costs less for each unit of
+    risk: halved until plan_cost no longer binds, then bisected.
+    """
+    within, beyond = Fraction(0), Fraction(1)
+    for _ in range(MAX_RISK_TRIALS):
+        factor = (within + beyond) / 2
+        objective = search.objective.with_risk_factor(factor)
+        try:
+            result = _result_within_plan_cost(replace(search, objective=objective), unmoved_tokens)
+        except Refused:  # nothing is worth its cost
+            within = factor
+            continue
+        yield result
+        if result.is_cost_bound:
+            beyond = factor
+        else:
+            within = factor
 
 
 def _result_within_plan_cost(
