@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent import guards
@@ -133,6 +133,20 @@ def test_set__share_below_the_venues_minimum_opens_none() -> None:
     assert plan_futures(small, policy, RICH, NOW_S).orders == ()
 
 
+def test_set__openings_beside_a_paused_position_keep_the_net_exposure_within_its_band() -> None:
+    """ETH cannot be closed; closing the short of SOL that offsets it would leave the net exposure 2,594 of a band of 2,000."""
+    targets = (FuturesTarget("ETH", 0), FuturesTarget("BTC", -5_000), FuturesTarget("SOL", 5_000))
+    before = with_market(book(20_000, ETH=1_297, SOL=-7_280), "ETH", is_paused=True)
+    plan = plan_futures(before, replace(TWO, targets=targets), RICH, NOW_S)
+    exposure = net_exposure(filled(before, plan), TWO)
+    assert {order.market for order in plan.orders} == {"BTC", "SOL"}
+    assert exposure.band * 19 / 20 < abs(exposure.notional) <= exposure.band + 30 * E18, "and a lot of BTC"
+    assert plan.refusal_texts[-1] == "BTC, SOL is cut: with what is held the net exposure would leave its band"
+
+
+@example([0, -1, 1], [1_297, -1, -364], [True, False, False], 2_000)
+@example([0, 1, -1], [-1_297, 1, 364], [True, False, False], 2_000)
+@example([1, 0, -1], [364, -20_000, 0], [False, True, False], 10_000)
 @given(
     st.lists(st.integers(-50, 50), min_size=3, max_size=3),
     st.lists(st.integers(-8_000, 8_000), min_size=3, max_size=3),

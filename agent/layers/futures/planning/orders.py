@@ -593,7 +593,7 @@ def _balanced_openings(
         for order in orders
     ]
     return [order for order in kept_orders if order.size_raw], [
-        _balance_note(account, wanted_sizes, possible_sizes, size_by_market)
+        _balance_note(account, wanted_sizes, possible_sizes, size_by_market, share)
     ]
 
 
@@ -602,13 +602,18 @@ def _balance_note(
     wanted_sizes: Mapping[str, int],
     possible_sizes: Mapping[str, int],
     size_by_market: Mapping[str, int],
+    share: Fraction,
 ) -> str:
-    """Return which openings are cut or left out, because of which others."""
+    """Return which openings are cut or left out, because of which others or of what is held."""
     share_by_market = {
         market_id: Fraction(possible_sizes.get(market_id, 0), size_raw)
         for market_id, size_raw in wanted_sizes.items()
     }
     smallest_share = min(share_by_market.values())
+    if share < smallest_share:
+        symbols = ", ".join(account.market(market_id).symbol for market_id in wanted_sizes)
+        change = "cut" if any(size_by_market.values()) else "not opened"
+        return f"{symbols} is {change}: with what is held the net exposure would leave its band"
     causes, cut_markets = (
         ", ".join(
             account.market(market_id).symbol

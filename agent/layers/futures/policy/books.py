@@ -5,7 +5,7 @@ judged as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -68,24 +68,40 @@ def common_share(
     A long and a short offset each other, so one of them alone is a bet that nobody wants. If the
     legs are possible to different shares, and the net exposure would be wrong by more than its
     band, all are cut to the smallest of the shares. Legs of one side, and legs that lower the net
-    exposure, need no other.
+    exposure, need no other. What is held already counts too: openings that would take the net
+    exposure beyond target and band are cut to what stays within.
     """
     share_by_market = {
         market: Fraction(possible_sizes.get(market, 0), size_raw)
         for market, size_raw in wanted_sizes.items()
     }
     largest_share = max(share_by_market.values(), default=Fraction(0))
-    missing_net = _notional(account, wanted_sizes) * largest_share
+    wanted_net = _notional(account, wanted_sizes)
     possible_net = _notional(account, possible_sizes)
-    missing_net -= possible_net
-    if abs(missing_net) <= _band_notional(account, policy):
+    missing_net = wanted_net * largest_share - possible_net
+    net_notional = margin.net_notional_raw(without_hedges(account, policy))
+    band = _band_notional(account, policy)
+    target_notional = net_exposure(account, policy).target_notional
+    largest_net = max(Fraction(abs(net_notional)), abs(target_notional) + band)
+    is_beyond = abs(net_notional + possible_net) > largest_net + _lots_notional(
+        account, wanted_sizes
+    )
+    if abs(missing_net) <= band and not is_beyond:
         return Fraction(1)
     if all(size_raw * missing_net >= 0 for size_raw in possible_sizes.values()):
         return Fraction(1)
-    net_notional = margin.net_notional_raw(without_hedges(account, policy))
     if abs(net_notional + possible_net) <= abs(net_notional):
         return Fraction(1)
-    return min(share_by_market.values())
+    smallest_share = min(share_by_market.values())
+    if abs(net_notional + wanted_net * smallest_share) <= largest_net:
+        return smallest_share
+    signed_room = largest_net - net_notional * (1 if wanted_net > 0 else -1)
+    return signed_room / abs(wanted_net)
+
+
+def _lots_notional(account: MarginAccount, markets: Iterable[str]) -> Fraction:
+    """Return the notional of one lot of each market, which orders may miss a size by."""
+    return _notional(account, {market: account.market(market).lot_raw for market in markets})
 
 
 def _notional(account: MarginAccount, size_by_market: Mapping[str, int]) -> Fraction:
