@@ -205,7 +205,7 @@ def loss_document(
     own_policy = None if policy.trade_side else loss_policy(portfolio, market, own)
     other_policies = [loss_policy(portfolio, market, choice) for choice in others]
     simulated = [loss_policy for loss_policy in (own_policy, *other_policies) if loss_policy]
-    losses = simulate_losses(market, simulated)
+    losses = simulate_losses(market, tuple(simulated))
     own_loss = None if own_policy is None else losses[0]
     wild_loss = None if own_policy is None else _wild_year_loss(portfolio, market, own)
     other_losses = dict(zip(others, losses[-len(others) :], strict=True))
@@ -229,10 +229,12 @@ def _wild_year_loss(
     portfolio: LossPortfolio, market: LossMarket, choice: ComparedPolicy
 ) -> SimulatedLoss | None:
     """Return the loss of a policy in a year in which prices move as much more as in 2021."""
-    covariance = [[entry * WILD_YEAR_FACTOR**2 for entry in row] for row in market.covariance]
+    covariance = tuple(
+        tuple(entry * WILD_YEAR_FACTOR**2 for entry in row) for row in market.covariance
+    )
     wild_market = replace(market, covariance=covariance)
     policy = loss_policy(portfolio, wild_market, choice)
-    return None if policy is None else simulate_losses(wild_market, [policy])[0]
+    return None if policy is None else simulate_losses(wild_market, (policy,))[0]
 
 
 def gas_warning(portfolio: LossPortfolio, own_policy: LossPolicy | None) -> str:

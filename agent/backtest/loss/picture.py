@@ -56,7 +56,7 @@ def loss_curve(portfolio: LossPortfolio, policy: Policy) -> LossCurve:
         if marked_policy is not None and not (choice is own and policy.trade_side):
             marked.setdefault(choice.name, marked_policy)
     widened = [_widened(rule, factor) for factor in WIDTH_FACTORS]
-    losses = simulate_losses(market, [*widened, *marked.values()])
+    losses = simulate_losses(market, (*widened, *marked.values()))
     mark_losses = losses[len(widened) :]
     return LossCurve(
         tuple(zip(WIDTH_FACTORS, losses, strict=False)),
@@ -73,9 +73,9 @@ def _widened(rule: LossPolicy, factor: float) -> LossPolicy:
     """
     return replace(
         rule,
-        triggers=[trigger * factor for trigger in rule.triggers],
-        edges=[edge * factor for edge in rule.edges],
-        risk=[[entry / factor for entry in row] for row in rule.risk or ()],
+        triggers=tuple(trigger * factor for trigger in rule.triggers),
+        edges=tuple(edge * factor for edge in rule.edges),
+        risk=tuple(tuple(entry / factor for entry in row) for row in rule.risk or ()),
     )
 
 

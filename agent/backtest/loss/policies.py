@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.backtest.loss.simulation import LossMarket, LossPolicy
+from agent.backtest.loss.simulation import FloatMatrix, LossMarket, LossPolicy
 from agent.model import (
     Destination,
     Every,
@@ -147,17 +147,17 @@ def loss_market(portfolio: LossPortfolio, trigger: Trigger) -> LossMarket:
         return configured_correlations.get(frozenset((first.token, second.token)), class_bps) / BPS
 
     return LossMarket(
-        targets=[asset.target_bps / BPS for asset in assets],
-        covariance=[
-            [
+        targets=tuple(asset.target_bps / BPS for asset in assets),
+        covariance=tuple(
+            tuple(
                 volatilities[i] * volatilities[j] * correlation(first, second)
                 for j, second in enumerate(assets)
-            ]
+            )
             for i, first in enumerate(assets)
-        ],
-        unit_costs=[asset.unit_cost for asset in assets],
+        ),
+        unit_costs=tuple(asset.unit_cost for asset in assets),
         leg_cost=portfolio.leg_share,
-        impacts=[float(portfolio.value / asset.depth) for asset in assets],
+        impacts=tuple(float(portfolio.value / asset.depth) for asset in assets),
         min_trade=float(portfolio.min_trade / portfolio.value),
         max_plan_cost=UNLIMITED_COST
         if portfolio.plan_cost_bps is None
@@ -199,35 +199,38 @@ def _tracking_policy(market: LossMarket, cooldown_years: float) -> LossPolicy:
         market.risk_aversion,
     )
     horizons = [rules[index].horizon_years or 1.0 for index in range(count)]
-    risk = [
-        [market.risk_aversion * reduced[i][j] * min(horizons[i], horizons[j]) for j in range(count)]
+    risk = tuple(
+        tuple(
+            market.risk_aversion * reduced[i][j] * min(horizons[i], horizons[j])
+            for j in range(count)
+        )
         for i in range(count)
-    ]
+    )
     return LossPolicy(
-        [*(rules[index].trigger for index in range(count)), math.inf],
-        [rules[index].edge for index in range(count)],
+        (*(rules[index].trigger for index in range(count)), math.inf),
+        tuple(rules[index].edge for index in range(count)),
         interval_years=cooldown_years,
         risk=risk,
     )
 
 
-def _reduced(covariance: Sequence[Sequence[float]]) -> list[list[float]]:
+def _reduced(covariance: FloatMatrix) -> FloatMatrix:
     """Return a covariance with the correlations of the tracking rule."""
-    return [
-        [entry if i == j else entry * CORRELATION_SHARE for j, entry in enumerate(row)]
+    return tuple(
+        tuple(entry if i == j else entry * CORRELATION_SHARE for j, entry in enumerate(row))
         for i, row in enumerate(covariance)
-    ]
+    )
 
 
 def _zone_policy(market: LossMarket, aversion_years: float, cooldown_years: float) -> LossPolicy:
     """Return a zone: the edge is where a unit saves its cost over the horizon, the trigger where a
     swap saves its gas too. `aversion_years` is λ times the horizon.
     """
-    risk = [[aversion_years * entry for entry in row] for row in market.covariance]
+    risk = tuple(tuple(aversion_years * entry for entry in row) for row in market.covariance)
     edges = [unit_cost / risk[i][i] for i, unit_cost in enumerate(market.unit_costs)]
     gas_widths = [math.sqrt(2 * market.leg_cost / risk[i][i]) for i in range(len(edges))]
     triggers = [edge + width for edge, width in zip(edges, gas_widths, strict=True)]
-    return LossPolicy([*triggers, math.inf], edges, interval_years=cooldown_years, risk=risk)
+    return LossPolicy((*triggers, math.inf), tuple(edges), interval_years=cooldown_years, risk=risk)
 
 
 def _band_policy(
@@ -242,8 +245,8 @@ def _band_policy(
         widths[-1] = math.inf  # what the swaps of the tokens leave of it is no drift
     keeps_band = choice.destination is Destination.BAND
     return LossPolicy(
-        widths,
-        widths[:-1] if keeps_band else [0.0] * len(portfolio.assets),
+        tuple(widths),
+        tuple(widths[:-1]) if keeps_band else (0.0,) * len(portfolio.assets),
         traded_share=0.5 if choice.destination is Destination.HALFWAY else 1.0,
         interval_years=interval_years,
         has_schedule=has_schedule,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from agent.floats import FloatArray
 from agent.policy.triggers.tracking_rule import TrackingLoss
 
 Indices = NDArray[np.intp]
+FloatMatrix = tuple[tuple[float, ...], ...]
 CHECKS_PER_YEAR = 8_760
 """Checks of a running agent: one an hour."""
 PATHS = 96
@@ -48,10 +50,10 @@ class LossMarket:
     of a plan by bands, share of its turnover.
     """
 
-    targets: Sequence[float]
-    covariance: Sequence[Sequence[float]]
-    unit_costs: Sequence[float]
-    impacts: Sequence[float]
+    targets: tuple[float, ...]
+    covariance: FloatMatrix
+    unit_costs: tuple[float, ...]
+    impacts: tuple[float, ...]
     leg_cost: float
     min_trade: float
     max_plan_cost: float
@@ -66,12 +68,12 @@ class LossPolicy:
     time between two trades; with `has_schedule` that between two reviews, at which alone it acts.
     """
 
-    triggers: Sequence[float]
-    edges: Sequence[float]
+    triggers: tuple[float, ...]
+    edges: tuple[float, ...]
     traded_share: float = 1.0
     interval_years: float = 0.0
     has_schedule: bool = False
-    risk: Sequence[Sequence[float]] | None = None
+    risk: FloatMatrix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,14 @@ class SimulatedLoss(TrackingLoss):
     trades: float
 
 
-def simulate_losses(market: LossMarket, policies: Sequence[LossPolicy]) -> list[SimulatedLoss]:
+MAX_KEPT_RESULTS = 64
+"""Number of results that are kept: set-up asks again for the same market with each answer."""
+
+
+@lru_cache(maxsize=MAX_KEPT_RESULTS)
+def simulate_losses(
+    market: LossMarket, policies: tuple[LossPolicy, ...]
+) -> tuple[SimulatedLoss, ...]:
     """Return the loss of each policy, on the same random numbers."""
     book = _PolicyBook(market, policies)
     token_count = len(market.targets)
@@ -127,12 +136,12 @@ def simulate_losses(market: LossMarket, policies: Sequence[LossPolicy]) -> list[
     counted_bars = (BARS - SETTLING_BARS) * PATHS
     years = counted_bars * book.bar_years
     drifts = market.risk_aversion / 2 * tracking_variance / 2 / counted_bars
-    return [
+    return tuple(
         SimulatedLoss(float(yearly_costs), float(drift), float(yearly_trades))
         for yearly_costs, drift, yearly_trades in zip(
             costs / years, drifts, trades / years, strict=True
         )
-    ]
+    )
 
 
 def _variance(drifts: FloatArray, covariance_root: FloatArray) -> FloatArray:
