@@ -71,7 +71,8 @@ fmt: $(READY)
 # Tests that take long: many looks in a row, random portfolios on a chain, an upgrade killed at every statement, a run killed around each
 # write of a control, controls beside a run, a besieged futures book, an approval of an agent key killed at each moment. Of
 # random searches and of cases that repeat one another the long part, and each property on twenty times as many examples, new ones each time.
-# Last, tests that sign, store, plan and send, without the shortcuts that spare the suite what libraries repeat.
+# Then tests that sign, store, plan and send, without the shortcuts that spare the suite what libraries repeat. Last, tests of the store on
+# PostgreSQL in place of a file.
 PLAIN_TESTS := $(wildcard tests/unit/test_signer*.py tests/unit/test_store*.py tests/unit/test_execution*.py) \
   tests/unit/test_signing_shortcuts.py tests/differential/test_sender.py tests/differential/test_second_quote.py \
   tests/cases/test_rebalance.py tests/cases/test_rebalance_atomic.py tests/cases/test_approvals.py tests/cases/test_key_services.py \
@@ -80,6 +81,7 @@ slow: $(READY)
 	$(BIN)/pytest -n $(JOBS) -m slow
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) --timeout 1800 -m "hypothesis and not slow"
 	TRIMTAB_TEST_SHORTCUTS=off $(BIN)/pytest -n $(JOBS) $(PLAIN_TESTS)
+	$(BIN)/pytest -p tests.support.stores_on_postgresql $(wildcard tests/unit/test_store*.py)
 
 # API and dashboard at length: schemathesis calls every operation with hundreds of valid and invalid parameters; in Chromium login, controls
 # on the local chain, set-up, by keyboard; the demo in the browser.

@@ -62,6 +62,7 @@ def write_all(upgrade: list[str]) -> None:
         "local",
         "analysis",
         "cluster",
+        "fleet",
         "dashboard",
         "mcp",
         "telegram",
@@ -81,7 +82,7 @@ def write_all(upgrade: list[str]) -> None:
     write_lock(
         "requirements-serve.lock",
         "pyproject.toml",
-        *extra_options("dashboard", "telegram"),
+        *extra_options("dashboard", "fleet", "telegram"),
         *common_options,
     )
     write_lock(

@@ -97,6 +97,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.run_report import run_health as run_health
     from agent.app.records.step_history import explain as explain
     from agent.app.records.step_history import history as history
+    from agent.app.records.store_copy import copy_store as copy_store
     from agent.app.records.waiting import cancel_order_or_execution as cancel_order_or_execution
     from agent.app.records.waiting import limit_price_text as limit_price_text
     from agent.app.records.waiting import order_document as order_document

@@ -33,8 +33,9 @@ FUNDING_DAYS = 7
 
 def require_store(config: ConfigSource) -> str:
     """Return the store's file. Raises ConfigError if the config is invalid or has no store yet."""
-    store_path = wiring.store_file(load_config(config))
-    if not store_path.exists():
+    loaded_config = load_config(config)
+    store_path = wiring.store_file(loaded_config)
+    if not wiring.has_store(loaded_config):
         raise ConfigError(
             f"store: {store_path} does not exist",
             "trimtab trust creates it, and so does the first step of trimtab run",
@@ -56,7 +57,7 @@ def change_marker(config: ConfigSource) -> str:
     loaded_config = load_config(config)
     change_words = list[str]()
     for book_config in (loaded_config, replace(loaded_config, is_paper=True)):
-        if book_config.is_paper and not wiring.store_file(book_config).is_file():
+        if book_config.is_paper and not wiring.has_store(book_config):
             continue
         with wiring.open_store_offline(book_config) as (store, kill_switch):
             for summary in store.steps.newest(1):
@@ -76,7 +77,7 @@ def stored_documents(config: ConfigSource) -> Documents:
         "settings": _document_or_error(lambda: settings_document(loaded_config)),
     }
     paper_loaded_config = replace(loaded_config, is_paper=True)
-    if wiring.store_file(paper_loaded_config).is_file():
+    if wiring.has_store(paper_loaded_config):
         documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper_loaded_config)})
     try:
         with open_ledger_data(loaded_config) as ledger_data:

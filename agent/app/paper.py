@@ -22,7 +22,7 @@ from agent.paper import chain
 from agent.paper.order_venue import PaperHyperliquid
 from agent.ports import Clock
 from agent.units import parse_raw
-from agent.wiring.futures import live_store_file
+from agent.wiring.stores import live_rows_of
 
 NATIVE_DECIMALS = 18
 VALUE_DECIMALS = 18
@@ -56,7 +56,7 @@ def paper_config(config: ConfigSource) -> LoadedConfig:
     store.
     """
     loaded_config = replace(load_config(config), is_paper=True)
-    if not wiring.store_file(loaded_config).is_file():
+    if not wiring.has_store(loaded_config):
         raise ConfigError("there are no paper books yet", "trimtab paper starts them")
     return loaded_config
 
@@ -95,7 +95,7 @@ def open_paper(
                     f" {agent.portfolio.numeraire.label}=500",
                 )
             store.balances.record_prior_day((), wallet.nonce)  # this wallet has no history
-            store.paper.copy_prices(live_store_file(loaded_config))
+            store.paper.copy_prices(live_rows_of(loaded_config))
             store.paper.begin(wallet)
         elif start.is_set:
             raise ConfigError(

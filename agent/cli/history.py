@@ -285,7 +285,7 @@ def _transactions_table(document: Document) -> Any:
 
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
-db_group = command_group(Heading.TROUBLE, 80, "db", "The store: back up, restore, check.")
+db_group = command_group(Heading.TROUBLE, 80, "db", "The store: back up, restore, check, copy.")
 
 
 @db_group.command()
@@ -339,6 +339,25 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         f" chain {document['chain_id']}{copy_note}."
     )
     emit(document, as_json, lambda: say(check_text))
+
+
+@db_group.command()
+def copy(
+    url: Annotated[str, typer.Argument(help="The database to copy into, such as store.url.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Copies the store into another database, from SQLite to PostgreSQL or back, and compares every
+    row. Stop the run first; the config stays as it is.
+    """
+    document = api.copy_store(config, url)
+
+    def show() -> None:
+        say(f"Copied and compared {sum(document['rows'].values()):,} rows.")
+        say(f"Next: {document['next']}.")
+        say(f"Each machine needs the secret: {document['secret']}")
+
+    emit(document, as_json, show)
 
 
 @command(Heading.TROUBLE, 60)

@@ -122,7 +122,8 @@ class StoreTable(ConfigTable):
     """Where the store is (docs/journal.md)."""
 
     url: str
-    """Database, such as "sqlite:///trimtab.db", a path beside the config file."""
+    """Database, such as "sqlite:///trimtab.db", a path beside the config file, or
+    "postgresql+psycopg://USER@HOST/DATABASE" (docs/many-wallets.md)."""
 
 
 TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]

@@ -522,9 +522,7 @@ def _best_where_plan_cost_binds(
     """
     results = [tightened_result, *_results_for_less_risk(search, unmoved_tokens)]
     with suppress(Refused):
-        results.append(
-            _result_within_plan_cost(replace(search, max_tightenings=0), unmoved_tokens)
-        )
+        results.append(_result_within_plan_cost(replace(search, max_tightenings=0), unmoved_tokens))
     return max(results, key=lambda result: result.utility(search.objective))
 
 
@@ -534,7 +532,8 @@ def _results_for_less_risk(
     """Yield results for a lower price of risk, which trades only what costs less for each unit of
     risk: halved until plan_cost no longer binds, then bisected.
     """
-    within, beyond = Fraction(0), Fraction(1)
+    within = Fraction(0)
+    beyond = Fraction(1)
     for _ in range(MAX_RISK_TRIALS):
         factor = (within + beyond) / 2
         objective = search.objective.with_risk_factor(factor)

@@ -33,6 +33,12 @@ from agent.model import (
 )
 from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums
+from agent.store.accounts.budget_rows import (
+    newest_successes,
+    parse_fraction,
+    select_booked_loss,
+    turnover_sum,
+)
 from agent.store.accounts.failure_streaks import (
     FAILURE_STOP_KEY,
     RESUMED_SEQ_KEY,
@@ -41,12 +47,6 @@ from agent.store.accounts.failure_streaks import (
     record_failure_stop,
 )
 from agent.store.accounts.intent_plans import grant_of_intent, plan_of_intent
-from agent.store.budget_rows import (
-    newest_successes,
-    parse_fraction,
-    select_booked_loss,
-    turnover_sum,
-)
 from agent.store.database import (
     UNTRIGGERED_SWAP,
     Database,

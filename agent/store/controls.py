@@ -38,6 +38,8 @@ from agent.store.database import (
 )
 from agent.store.tables import IS_UNFINISHED, ControlLogRow, ControlRow, ShownPlanRow
 
+MAX_ROWS = 2**31 - 1
+"""A limit that both databases take for none."""
 MAX_QUEUED = 100
 """Largest number of queued controls."""
 MAX_SHOWN_PLANS = 200
@@ -134,7 +136,7 @@ class ControlStore:
         """Return the controls that were taken and not finished, oldest first."""
         with self.db.read("read the controls") as db:
             control_rows = all_rows(
-                db, _select_in_state(), ControlRow, state=ControlState.TAKEN.value, limit=-1
+                db, _select_in_state(), ControlRow, state=ControlState.TAKEN.value, limit=MAX_ROWS
             )
             return tuple(NumberedControl(row.seq, _control_from_row(row)) for row in control_rows)
 

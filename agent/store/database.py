@@ -12,9 +12,10 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 from sqlalchemy import (
@@ -35,6 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute
 
 from agent import codec
@@ -59,12 +61,24 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
         ),
     ),
     (
-        ("locked", "busy"),
+        ("locked", "busy", "lock timeout"),
         "another program has locked the store; close it and run the command again",
     ),
     (
         ("malformed", "not a database", "corrupt", "disk i/o error"),
         "keep the file, restore a backup, compare it with the chain",
+    ),
+    (
+        ("in a read-only transaction",),
+        "store.url names a standby of PostgreSQL; name its primary",
+    ),
+    (
+        ("unsupported startup parameter",),
+        "store.url names PgBouncer or another pooler, which cannot keep sessions; name PostgreSQL itself",
+    ),
+    (
+        ("password authentication", "pg_hba.conf", 'role "', 'database "'),
+        "correct user, password and database in store.url",
     ),
     (
         ("readonly", "read-only", "permission denied", "unable to open"),
@@ -117,12 +131,25 @@ def database_errors(action: str) -> Iterator[None]:
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         # SQLAlchemy's message repeats the statement with all parameters
         driver_error = error.orig if isinstance(error, DBAPIError) else error
+        error_text = " ".join(str(driver_error).split())
+        if any(name in error_text for name in _TAKEN_PLACES):
+            raise OperatorNeeded(
+                f"store: cannot {action}: another process serves this wallet ({error_text})",
+                "let only one of them run; trimtab status names what is open",
+                code=ErrorCode.LOCK,
+            ) from error
         error_type = PassingFault if _may_pass(driver_error) else OperatorNeeded
         raise error_type(
-            f"store: cannot {action}: {driver_error}",
-            remedy(str(driver_error)),
-            code=ErrorCode.STORE,
+            f"store: cannot {action}: {error_text}", remedy(error_text), code=ErrorCode.STORE
         ) from error
+
+
+_TAKEN_PLACES = (
+    *("one_open_cycle", "one_open_intent_per_nonce", "one_open_cancel_per_intent"),
+    *("UNIQUE constraint failed: cycles.state", "UNIQUE constraint failed: intents.nonce"),
+    "UNIQUE constraint failed: intents.replaces",
+)
+"""What the databases say of the indexes that let one process at a time act for a wallet."""
 
 
 def _may_pass(error: BaseException | None) -> bool:
@@ -131,7 +158,36 @@ def _may_pass(error: BaseException | None) -> bool:
         return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in (
             _PASSING_SQLITE_ERRORS
         )
-    return isinstance(error, OSError)
+    if error is not None and hasattr(error, "sqlstate"):
+        return may_server_fault_pass(error.sqlstate, str(error))
+    return isinstance(error, (OSError, PoolTimeout))
+
+
+_PASSING_CLASSES = ("08", "53", "57", "58")
+"""Classes of SQLSTATE (PostgreSQL documentation, appendix A) of a lost connection, too little disk,
+memory or connections, the end by an operator or a time-out, and a fault of the server's system.
+"""
+_PASSING_STATES = frozenset({"25006", "40001", "40P01", "55P03"})
+"""A standby that is not the primary yet, a conflict of two transactions, a deadlock, a lock that came
+too late.
+"""
+_DATABASE_DROPPED = "57P04"
+_REFUSED_CONNECTIONS = (
+    *("password authentication", "no password supplied", "pg_hba.conf", "does not exist"),
+    *("unsupported startup parameter", "not permitted to log in", "certificate", "is not known"),
+)
+"""What a server says of a connection that it will refuse again; such errors have no SQLSTATE."""
+
+
+def may_server_fault_pass(sqlstate: str | None, error_text: str) -> bool:
+    """Return whether an error of PostgreSQL passes by itself. One without a SQLSTATE is of the
+    connection: it passes unless the server refused it.
+    """
+    if sqlstate is None:
+        return not any(phrase in error_text for phrase in _REFUSED_CONNECTIONS)
+    if sqlstate == _DATABASE_DROPPED:
+        return False
+    return sqlstate in _PASSING_STATES or sqlstate.startswith(_PASSING_CLASSES)
 
 
 WRITE_FLAG = "trimtab_write"
@@ -166,18 +222,25 @@ class Database:
     transaction before its own. So a look that sends nothing costs one commit, and nothing leaves
     before what led to it is on disk. Reads do not see the queue, unless they `flush` it first.
 
+    `secret_place` is the path beside which the secret of the seals is; None without seals.
     `wrapped_native` is the address of the wrapped native coin; only its Withdrawal events count as
     unwrapping. `store_kind` is the kind of the ledger, live or paper; a store whose newest book has
     the other kind opens a new book at the chain's balances.
     """
 
     def __init__(
-        self, engine: Engine, wallet: str, wrapped_native: str = "", book_kind: str = LIVE
+        self,
+        engine: Engine,
+        wallet: str,
+        wrapped_native: str = "",
+        store_kind: str = LIVE,
+        secret_place: Path | None = None,
     ) -> None:
         self.engine = engine
         self.wallet = wallet
         self.wrapped_native = wrapped_native
-        self.store_kind = book_kind
+        self.store_kind = store_kind
+        self.secret_place = secret_place
         self._is_queueing = False
         self._queue: list[LaterWrite] = []
         self._queue_lock = threading.Lock()
@@ -192,8 +255,18 @@ class Database:
     @contextmanager
     def read(self, action: str) -> Iterator[Connection]:
         """Yield a connection in a read transaction; error messages contain `action`."""
-        with database_errors(action), self.engine.connect() as db, db.begin():
+        with database_errors(action), self.read_transaction() as db:
             yield db
+
+    @contextmanager
+    def read_transaction(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction that sees one state of the store."""
+        with self.engine.connect() as db, db.begin():
+            yield db
+
+    def write_transaction(self) -> AbstractContextManager[Connection]:
+        """Return a connection in a transaction that excludes other writers of the store."""
+        return write_transaction(self.engine)
 
     @contextmanager
     def write(
@@ -208,7 +281,7 @@ class Database:
         with (
             self._taken_queue(joins_queue) as queued_writes,
             database_errors(action),
-            write_transaction(self.engine) as db,
+            self.write_transaction() as db,
         ):
             for queued_write in queued_writes:
                 queued_write(db)
@@ -418,7 +491,8 @@ def upsert_statement(
     )
     statement = _dialect_insert(model, dialect)
     return statement.on_conflict_do_update(
-        index_elements=key_columns,
+        # on PostgreSQL each key begins with the wallet (store/postgresql/schema.py)
+        index_elements=key_columns if dialect == "sqlite" else ["wallet", *key_columns],
         set_={name: statement.excluded[name] for name in sorted(columns - {*key_columns})},
     )
 

@@ -587,9 +587,7 @@ def _adopted_nonce_and_seq(db: Connection) -> tuple[int, int] | None:
 
 
 def _intent_row(db: Connection, intent_id: str) -> IntentRow:
-    row = first_row(
-        db, select(IntentRow).where(IntentRow.id == intent_id).with_for_update(), IntentRow
-    )
+    row = first_row(db, select(IntentRow).where(IntentRow.id == intent_id), IntentRow)
     if row is None:
         raise KeyError(intent_id)
     return row

@@ -34,7 +34,7 @@ from agent.store.database import (
 )
 from agent.store.files import backup
 from agent.store.files.locks import make_private, require_trusted_writers
-from agent.store.migrations.schema import create_tables
+from agent.store.migrations.schema import create_tables, creating_statements
 from agent.store.store import Store
 
 REVISIONS = ("0001",)
@@ -58,11 +58,13 @@ def open_store(
     store_kind: str = LIVE,
     *,
     checks_and_migrates: bool = True,
+    secret_place: Path | None = None,
 ) -> Store:
     """Open the store at `url` (SQLAlchemy form), migrated to the current version; create it if it
     does not exist.
 
-    `wrapped_native` is the address of the chain's wrapped native coin, `store_kind` the kind of
+    `secret_place` is the path beside which the secret of a store on PostgreSQL is; that of a file
+    is beside the file. `wrapped_native` is the address of the chain's wrapped native coin, `store_kind` the kind of
     data: "live" or "paper". Without `checks_and_migrates` the pages of the file are checked only as
     they are read, and an older store is refused, since a program of its version may be running.
     Raises ConfigError for an invalid address, OperatorNeeded if the store belongs to another wallet
@@ -72,24 +74,52 @@ def open_store(
     database_url = _parse_url(url)
     path = sqlite_path(url)
     with _disk_room_named(path), database_errors("open the store"):
-        if path is not None:
-            _create_private_file(path)
+        if path is None:
+            from agent.store.postgresql import session  # loaded only for PostgreSQL
+
+            engine = session.server_engine(database_url)
+            if secret_place is None:
+                raise ValueError("a store on PostgreSQL needs a place for its secret")
+            with engine.connect() as db:
+                session.require_fit_server(db)
+            _prepare_tables(engine, None, migrates=checks_and_migrates)
+            key = session.store_key(chain_id, wallet, store_kind)
+            database = session.ServerDatabase(
+                engine, wallet, wrapped_native, store_kind, secret_place, key
+            )
+            store = _bound_store(database, chain_id)
+            session.require_same_secret(database)
+            return store
+        _create_private_file(path)
         engine = _make_engine(database_url)
         try:
-            version = _checked_version(engine, path if checks_and_migrates else None)
-            if version is not None and version != REVISIONS[-1] and not checks_and_migrates:
-                raise OperatorNeeded(
-                    f"store: version {version} is older than that of this program, {REVISIONS[-1]}",
-                    "start trimtab run of this version, which migrates the store",
-                    code=ErrorCode.STORE_VERSION,
-                )
-            if version != REVISIONS[-1]:
-                _migrate(engine)
-            store = Store(Database(engine, wallet, wrapped_native, store_kind))
-            store.bind_owner(chain_id)
+            _prepare_tables(
+                engine, path if checks_and_migrates else None, migrates=checks_and_migrates
+            )
+            return _bound_store(
+                Database(engine, wallet, wrapped_native, store_kind, path), chain_id
+            )
         except BaseException:
             engine.dispose()
             raise
+
+
+def _prepare_tables(engine: Engine, checked_path: Path | None, *, migrates: bool) -> None:
+    """Create the tables of a new store, or migrate those of an older one if it may."""
+    version = _checked_version(engine, checked_path)
+    if version is not None and version != REVISIONS[-1] and not migrates:
+        raise OperatorNeeded(
+            f"store: version {version} is older than that of this program, {REVISIONS[-1]}",
+            "start trimtab run of this version, which migrates the store",
+            code=ErrorCode.STORE_VERSION,
+        )
+    if version != REVISIONS[-1]:
+        _migrate(engine)
+
+
+def _bound_store(store_database: Database, chain_id: int) -> Store:
+    store = Store(store_database)
+    store.bind_owner(chain_id)
     return store
 
 
@@ -102,9 +132,7 @@ def open_memory_store(
     )
     with closing(engine.raw_connection()) as connection:
         connection.driver_connection.deserialize(_empty_image())  # type: ignore[union-attr]  # sqlite3's connection
-    store = Store(MemoryDatabase(engine, wallet, wrapped_native, store_kind))
-    store.bind_owner(chain_id)
-    return store
+    return _bound_store(MemoryDatabase(engine, wallet, wrapped_native, store_kind), chain_id)
 
 
 @cache
@@ -112,7 +140,7 @@ def _empty_image() -> bytes:
     """Return the image of an empty store; cached, because a search opens thousands."""
     engine = _make_engine(make_url("sqlite://"), poolclass=StaticPool)
     with engine.begin() as db:
-        create_tables(db, REVISIONS[-1])
+        create_tables(db, REVISIONS[-1], creating_statements())
     with closing(engine.raw_connection()) as connection:
         image: bytes = connection.driver_connection.serialize()  # type: ignore[union-attr]  # sqlite3's connection
     engine.dispose()
@@ -278,11 +306,17 @@ def _migrate(engine: Engine) -> None:
         path = Path(str(engine.url.database))
         backup_path = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
         backup.backup(path, backup_path, force=True)
+    statements = creating_statements()
     with write_transaction(engine) as connection:
+        if engine.dialect.name != "sqlite":
+            from agent.store.postgresql import schema, session  # loaded only for PostgreSQL
+
+            session.lock_tables(connection)
+            statements = schema.creating_statements()
         if _read_version(connection) != old_version:  # another process has migrated it
             return
         if old_version is None:
-            create_tables(connection, REVISIONS[-1])
+            create_tables(connection, REVISIONS[-1], statements)
         else:
             _run_migrations(connection)
 

@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, bindparam, select
@@ -97,13 +96,13 @@ def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> S
 
 
 def _seal_key(database: Database, *, create: bool = False) -> bytes | None:
-    """Return the secret beside the file, which `create` makes if it is missing; None for a
-    database in memory, which no other process writes.
+    """Return the secret of the store, which `create` makes if it is missing; None for a database in
+    memory, which no other process writes.
     """
-    if not (file_name := database.engine.url.database):
+    if (place := database.secret_place) is None:
         return None
     try:
-        secret = ensure_secret(Path(file_name)) if create else find_secret(Path(file_name))
+        secret = ensure_secret(place) if create else find_secret(place)
     except TrimtabError:
         secret = None
     return secret or _PROCESS_KEY

@@ -371,6 +371,8 @@ def _select_confirmed_digest() -> Select[Any]:
     return newest_digest_query.where(ConfigRow.origin != UNCONFIRMED)
 
 
+RowReader = Callable[[type[Base]], list[dict[str, object]]]
+"""Function that returns the rows of a table of another store; empty without that store."""
 PAPER_WALLET_KEY = "paper"
 """Key of the paper wallet as JSON."""
 
@@ -414,16 +416,12 @@ class PaperStore:
                 )
             database.write_facts(db, {PAPER_WALLET_KEY: codec.dumps(wallet)})
 
-    def copy_pins(self, live_store_path: Path) -> None:
-        """Replace the pins with those of the live store at `live_store_path`; without that store
-        remove them.
-        """
-        models_and_rows = [
-            (model, _rows_of_store(live_store_path, model)) for model in (PinRow, ImplementationRow)
-        ]
+    def copy_pins(self, live_rows_of: RowReader) -> None:
+        """Replace the pins with those of the live store; without that store remove them."""
+        models_and_rows = [(model, live_rows_of(model)) for model in (PinRow, ImplementationRow)]
         market_facts = {
             str(row["key"]): row["value"]
-            for row in _rows_of_store(live_store_path, FactRow)
+            for row in live_rows_of(FactRow)
             if str(row["key"]).startswith(MARKETS_KEY_PREFIX)
         }
         with self.db.write("copy the pins") as db:
@@ -432,15 +430,15 @@ class PaperStore:
                 db.execute(delete(model))
                 insert_rows(db, model, pin_rows)
 
-    def copy_prices(self, live_store_path: Path) -> None:
+    def copy_prices(self, live_rows_of: RowReader) -> None:
         """Copy the live store's recorded prices, for weights and triggers that need history."""
-        price_rows = _rows_of_store(live_store_path, PriceRow)
+        price_rows = live_rows_of(PriceRow)
         with self.db.write("copy prices") as db:
             insert_new_rows(db, PriceRow, price_rows)
 
 
-def _rows_of_store(store_path: Path, model: type[Base]) -> list[dict[str, object]]:
-    """Return the rows of a table of another store; empty if the store or the table does not
+def rows_of_file(store_path: Path, model: type[Base]) -> list[dict[str, object]]:
+    """Return the rows of a table of another store's file; empty if the file or the table does not
     exist.
     """
     if not store_path.is_file():

@@ -41,6 +41,9 @@ REPORT_AGE_S = 1.0
 """Age at which the report of the run is read again when its health is asked for."""
 REPORT_WAIT_S = 10.0
 
+SERVER_READ_S = 5
+"""Seconds between two reads of a store on PostgreSQL, whose changes no file shows."""
+
 
 class CacheProcess(Enum):
     """Process of a call, which waits for the earlier calls of that process alone."""
@@ -355,6 +358,8 @@ class DocumentCache:
                 file_stamps.append((file_stat.st_mtime_ns, file_stat.st_size))
             except OSError:
                 file_stamps.append(None)
+        if not self.store_path.exists():  # on PostgreSQL, where no file changes
+            file_stamps.append(int(time.monotonic() / SERVER_READ_S))
         return tuple(file_stamps)
 
 

@@ -9,13 +9,12 @@ from agent.wiring.context import (
     open_block_reader,
     open_context,
     open_endpoint_pool,
-    open_store_offline,
     open_transport,
     open_transports,
     reopen_context,
-    store_file,
 )
 from agent.wiring.futures import listed_market_numbers
+from agent.wiring.stores import has_store, open_store_offline, store_file
 from agent.wiring.transactor import (
     AgentApprover,
     WalletSession,
@@ -33,6 +32,7 @@ __all__ = [
     "SystemClock",
     "WalletSession",
     "endpoint_attempts",
+    "has_store",
     "listed_market_numbers",
     "lock_arguments",
     "open_block_reader",

@@ -80,9 +80,8 @@ from agent.policy import quarantine
 from agent.policy.decide import is_exit_due
 from agent.ports import Clock, MonotonicClock, SigningKey
 from agent.signing import keys
-from agent.store.files.pause import KillSwitch, pause_file
+from agent.store.files.pause import KillSwitch
 from agent.store.files.recorder import RecorderLimits, StepRecorder
-from agent.store.opening import open_store
 from agent.store.store import Store
 from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import discover_pools, require_router_factories
@@ -102,6 +101,7 @@ from agent.wiring.futures import (
     require_venue_decimals,
     venue_client,
 )
+from agent.wiring.stores import open_store_offline
 from agent.wiring.tax import TaxRunCache
 
 if TYPE_CHECKING:
@@ -395,40 +395,6 @@ def amm_venues(config: Config) -> list[AmmVenue]:
         )
         for table in config.venues
     ]
-
-
-def store_file(loaded_config: LoadedConfig) -> Path:
-    """Return the path of the store's SQLite file; the pause file and local locks are beside it."""
-    store_url = loaded_config.store_url
-    if not store_url.startswith("sqlite:///"):
-        raise ConfigError(
-            f"store.url: {store_url.split(':')[0]} stores are not supported yet",
-            "use sqlite:///trimtab.db",
-        )
-    return Path(store_url.removeprefix("sqlite:///"))
-
-
-@contextmanager
-def open_store_offline(
-    loaded_config: LoadedConfig, *, checks_and_migrates: bool = True
-) -> Iterator[tuple[Store, KillSwitch]]:
-    """Open the store and the kill switch without connecting to a chain; without
-    `checks_and_migrates` faster, as `open_store` says.
-    """
-    chain_table = loaded_config.config.chain
-    store_kind = "paper" if loaded_config.is_paper else "live"
-    store = open_store(
-        loaded_config.store_url,
-        chain_table.chain_id,
-        loaded_config.config.wallet.address,
-        chain_table.wrapped_native,
-        store_kind,
-        checks_and_migrates=checks_and_migrates,
-    )
-    try:
-        yield store, KillSwitch(pause_file(store_file(loaded_config)), store.pause_switch)
-    finally:
-        store.close()
 
 
 def open_transports(config: Config) -> tuple[Transport, ...]:

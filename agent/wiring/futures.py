@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from agent.backtest.router import RouterAddresses
 from agent.chain.endpoints import EndpointPool
@@ -48,6 +47,7 @@ from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.perpetual_protocol import PerpetualProtocol, PerpetualProtocolAddresses
+from agent.wiring.stores import live_rows_of
 
 PAPER_FOLDER = "paper"
 """Folder of paper steps below record.dir."""
@@ -68,12 +68,7 @@ def prepare_paper_store(loaded_config: LoadedConfig, store: Store) -> None:
             "paper: only SwapRouter02 is simulated",
             'set execution.router = "swap_router_02" in a copy of the config',
         )
-    store.paper.copy_pins(live_store_file(loaded_config))
-
-
-def live_store_file(loaded_config: LoadedConfig) -> Path:
-    """Return the path of the live store's file, which paper trading only reads."""
-    return Path(loaded_config.live_store_url.removeprefix("sqlite:///"))
+    store.paper.copy_pins(live_rows_of(loaded_config))
 
 
 def paper_chain(

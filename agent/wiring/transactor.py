@@ -61,7 +61,7 @@ from agent.venues.hyperliquid.venue import (
     post_approval,
     require_fresh_agent,
 )
-from agent.wiring.context import AgentContext, pool_makers, store_file
+from agent.wiring.context import AgentContext, pool_makers
 from agent.wiring.futures import (
     VENUE_TIMEOUT_S,
     build_agent_key,
@@ -69,6 +69,7 @@ from agent.wiring.futures import (
     futures_rules,
     missing_agent_key_reason,
 )
+from agent.wiring.stores import store_file
 
 
 def signing_rules(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from agent.model import Holding, PaperWallet
 from agent.store import open_store
 from agent.store.files import backup
 from agent.store.opening import REVISIONS
-from agent.store.store import Store
+from agent.store.store import Store, rows_of_file
 from agent.wiring import store_file
 from agent.wiring.transactor import lock_arguments
 from tests.support import builders
@@ -66,12 +67,12 @@ def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(t
     live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
     live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
     paper.trust.pin({builders.address("stranger"): HASH}, 1)
-    paper.paper.copy_pins(tmp_path / "trimtab.db")
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
     assert (pins(paper), paper.trust.implementations()) == (pins(live), live.trust.implementations())
     unpin(live, TOKEN)
-    paper.paper.copy_pins(tmp_path / "trimtab.db")
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
     assert paper.trust.pins() == {}
-    paper.paper.copy_pins(tmp_path / "missing.db")
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "missing.db"))
     assert paper.trust.implementations() == {}
     assert not (tmp_path / "missing.db").exists()
     live.close()
@@ -88,7 +89,7 @@ def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Pat
         raw.execute("DROP TABLE implementations")
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
         raw.commit()
-    paper.paper.copy_pins(tmp_path / "trimtab.db")
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
     assert paper.trust.pins() == {TOKEN: HASH}
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
         assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
@@ -101,7 +102,7 @@ def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_pa
         raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
         raw.commit()
     for _ in range(2):
-        paper.paper.copy_prices(tmp_path / "trimtab.db")
+        paper.paper.copy_prices(partial(rows_of_file, tmp_path / "trimtab.db"))
         assert paper.prices.has_cycle_prices(builders.OWNER, 3_600)
     live.close()
     paper.close()

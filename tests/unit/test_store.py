@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from agent.errors import ConfigError, OperatorNeeded, PassingFault
 from agent.model import IntentEvent, IntentKind, IntentState, RunReport, Transfer
 from agent.store import Store, database, open_store, opening
-from agent.store.migrations.schema import creating_statements
+from agent.store.postgresql.schema import creating_statements as server_statements
 from agent.store.tables import Base, FactRow, PriceRow
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
@@ -72,16 +72,17 @@ def test_the_code_knows_exactly_the_versions_it_ships() -> None:
 
 
 def test_the_models_can_be_built_on_postgresql() -> None:
-    text = "".join(creating_statements("postgresql"))
+    text = "".join(server_statements())
     assert "BIGSERIAL" in text
-    assert "TRIGGER" not in text
-    assert "WHERE replaces IS NULL AND state IN" in text
+    assert "UNIQUE INDEX one_open_intent_per_nonce ON intents (wallet, nonce) WHERE replaces IS NULL AND state IN" in text
+    assert text.count("CREATE POLICY") == len(Base.metadata.tables)
 
 
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])
 def test_rows_that_are_there_are_written_over_or_left_on_both_databases(dialect: Dialect) -> None:
     over = str(database.upsert_statement(FactRow, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
-    assert "ON CONFLICT (key) DO UPDATE SET value = excluded.value" in over.replace('"', "")
+    key = "key" if dialect.name == "sqlite" else "wallet, key"
+    assert f"ON CONFLICT ({key}) DO UPDATE SET value = excluded.value" in over.replace('"', "")
     assert "ON CONFLICT DO NOTHING" in str(database.insert_new_statement(PriceRow, dialect.name).compile(dialect=dialect))
 
 

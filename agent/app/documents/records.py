@@ -843,6 +843,14 @@ class BackupDocument(TypedDict):
     bytes: int
 
 
+class StoreCopyDocument(TypedDict):
+    """`rows` has the number of rows by table, `secret` the file that goes to each machine."""
+
+    rows: dict[str, int]
+    secret: str
+    next: str
+
+
 class RestoreDocument(TypedDict):
     """`kept` is the file to which the replaced store was moved; None if there was none."""
 

@@ -212,7 +212,7 @@ def set_orders(
             )
         loaded_config = load_config(path)
         write_config(path, config_text)
-        if wiring.store_file(loaded_config).exists():
+        if wiring.has_store(loaded_config):
             with wiring.open_store_offline(loaded_config) as (store, _):
                 if config_versions.unconfirmed_changes(loaded_config, store.configs) is None:
                     is_first = store.configs.confirmed_digest() is None

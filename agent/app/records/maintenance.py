@@ -28,7 +28,7 @@ from agent.model import Intent, IntentState, PerpOrder, Verdict
 from agent.ports.perpetuals import futures_grant
 from agent.store.files import backup
 from agent.store.files.locks import service_lock, wallet_lock
-from agent.store.opening import REVISIONS
+from agent.store.opening import REVISIONS, sqlite_path
 from agent.store.transitions import OPEN_STATES
 
 if TYPE_CHECKING:
@@ -204,8 +204,9 @@ def backup_store(config: Path | str, backup_path: Path, force: bool = False) -> 
     """Make a consistent copy of the store, which may be in use. Raises ConfigError if the file
     exists, unless `force`.
     """
-    store_path = wiring.store_file(load_config(config))
-    _require_store(store_path)
+    loaded_config = load_config(config)
+    require_store(loaded_config)
+    store_path = _require_file(loaded_config)
     return {"backup": str(backup_path), "bytes": backup.backup(store_path, backup_path, force)}
 
 
@@ -216,8 +217,8 @@ def restore_store(config: Path | str, backup_path: Path, force: bool = False) ->
     loaded_config = load_config(config)
     chain = loaded_config.config.chain
     wallet = loaded_config.config.wallet.address
-    store_path = wiring.store_file(loaded_config)
-    with _exclusive_locks(loaded_config):
+    store_path = _require_file(loaded_config)
+    with exclusive_locks(loaded_config):
         earlier_store_path = backup.restore(
             backup_path, store_path, wallet, chain.chain_id, REVISIONS, force
         )
@@ -230,8 +231,9 @@ def restore_store(config: Path | str, backup_path: Path, force: bool = False) ->
 
 def check_store(config: Path | str) -> StoreCheckDocument:
     """Check every page of the store and its consistency. Raises OperatorNeeded if it is damaged."""
-    store_path = wiring.store_file(load_config(config))
-    _require_store(store_path)
+    loaded_config = load_config(config)
+    require_store(loaded_config)
+    store_path = _require_file(loaded_config)
     store_file_info = backup.inspect_store_file(store_path)
     return {
         "store": str(store_path),
@@ -245,7 +247,7 @@ def check_store(config: Path | str) -> StoreCheckDocument:
 
 
 @contextmanager
-def _exclusive_locks(loaded_config: LoadedConfig) -> Iterator[None]:
+def exclusive_locks(loaded_config: LoadedConfig) -> Iterator[None]:
     """Exclude other processes of the wallet, including runs, while the file is replaced."""
     with (
         service_lock(*wiring.lock_arguments(loaded_config)),
@@ -254,9 +256,21 @@ def _exclusive_locks(loaded_config: LoadedConfig) -> Iterator[None]:
         yield
 
 
-def _require_store(store_path: Path) -> None:
-    if not store_path.is_file():
+def require_store(loaded_config: LoadedConfig) -> None:
+    """Raise ConfigError if the store of a config has not been created."""
+    if not wiring.has_store(loaded_config):
         raise ConfigError(
-            f"store.url: there is no store at {store_path}",
+            f"store.url: there is no store at {wiring.store_file(loaded_config)}",
             "the first command that needs a store creates it",
         )
+
+
+def _require_file(loaded_config: LoadedConfig) -> Path:
+    """Return the store's file. Raises ConfigError if it is on PostgreSQL."""
+    if sqlite_path(loaded_config.store_url) is None:
+        raise ConfigError(
+            "store.url: the store is on PostgreSQL, which is backed up, restored and checked as a whole",
+            "use pg_dump and pg_restore, or copy this wallet's store: trimtab db copy"
+            " sqlite:///copy.db",
+        )
+    return wiring.store_file(loaded_config)

@@ -164,7 +164,7 @@ def newest_report(config: ConfigSource) -> RunReport | None:
     store or a report. Raises the error if the config or the store cannot be read.
     """
     loaded_config = load_config(config)
-    if not wiring.store_file(loaded_config).exists():
+    if not wiring.has_store(loaded_config):
         return None
     with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, switch):
         report = store.run_reports.newest()

@@ -230,7 +230,7 @@ def _bar_s(data_table: DataTable, file_closes: ClosingPrices, column_index: int)
 
 def _recorded_closes(loaded_config: LoadedConfig) -> PriceTable | None:
     """Return the daily closes that the store has; None without any."""
-    if not wiring.store_file(loaded_config).exists():
+    if not wiring.has_store(loaded_config):
         return None
     symbols_by_address = {
         token.address: token.symbol for token in loaded_config.config.portfolio.listed_tokens

@@ -200,7 +200,7 @@ def import_profile(
     except ConfigError as error:
         opened_transports = ()
         chain_error = error.message
-    if not chain_error or wiring.store_file(loaded_config).exists():
+    if not chain_error or wiring.has_store(loaded_config):
         try:
             report = editing.edit(
                 loaded_config.path,
@@ -211,7 +211,7 @@ def import_profile(
             )
             return {**import_document, "editing": report}
         except Retryable as error:
-            if wiring.store_file(loaded_config).exists():
+            if wiring.has_store(loaded_config):
                 raise
             chain_error = error.message
     warning = f"the chain cannot be read, so the transition is unknown: {chain_error}"

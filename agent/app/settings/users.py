@@ -157,7 +157,7 @@ def _end_access(config: ConfigSource, name: str, origin: ControlOrigin, reason: 
     from agent.store.controls import ControlStateChange
 
     loaded_config = load_config(config)
-    if not wiring.store_file(loaded_config).is_file():
+    if not wiring.has_store(loaded_config):
         return
     with wiring.open_store_offline(loaded_config) as (store, _):
         if name not in {user.name for user in _open_users(config).users()}:

@@ -21,7 +21,7 @@ from agent.model import (
 )
 from agent.ports import Grant
 from agent.ports.perpetuals import futures_grant
-from agent.store.budget_rows import turnover_sum
+from agent.store.accounts.budget_rows import turnover_sum
 from agent.store.database import decode_json, decompress_text
 from agent.store.tables import BudgetUseRow, IntentRow
 

@@ -10,7 +10,7 @@ from sqlalchemy import Select, bindparam, select
 
 from agent.model import IntentKind
 from agent.store.accounts.balances import parse_changes
-from agent.store.budget_rows import parse_fraction
+from agent.store.accounts.budget_rows import parse_fraction
 from agent.store.database import Database, all_rows
 from agent.store.tables import ExternalTransactionRow, MovementRow
 

@@ -15,8 +15,8 @@ from agent.layers import stores
 from agent.model import ExitFailures, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.policy import failures
 from agent.store import database
+from agent.store.accounts.budget_rows import select_booked_loss
 from agent.store.accounts.intent_plans import grant_of_intent, plan_of_intent
-from agent.store.budget_rows import select_booked_loss
 from agent.store.database import UNTRIGGERED_SWAP, all_rows, decode_json
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow
 from agent.store.transitions import NONCE_USED_STATE_NAMES

@@ -1,0 +1,83 @@
+"""Copying a store into another database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent import wiring
+from agent.app.records.maintenance import exclusive_locks, require_store
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.errors import Refused
+from agent.store.files.secret import ensure_secret, find_secret, secret_path
+from agent.store.files.users import users_path
+from agent.store.postgresql.copying import copy_rows
+
+if TYPE_CHECKING:
+    from agent.app.documents.records import StoreCopyDocument
+
+
+def copy_store(config: Path | str, target_url: str) -> StoreCopyDocument:
+    """Copy the live store into the database at `target_url`, a file of SQLite or PostgreSQL, with
+    its secret and its users. No process may serve the wallet. The config stays as it is.
+
+    Raises Refused if the target has a store of this wallet, or another secret lies beside it.
+    """
+    loaded_config = load_config(config)
+    require_store(loaded_config)
+    target_config = with_store_url(loaded_config, target_url)
+    with exclusive_locks(loaded_config):
+        source_place = wiring.store_file(loaded_config)
+        target_place = wiring.store_file(target_config)
+        if source_place == target_place:
+            raise Refused(
+                "the target is the store itself", remedy="name another database, or another file"
+            )
+        _copy_beside(source_place, target_place)
+        with (
+            wiring.open_store_offline(loaded_config) as (source, _),
+            wiring.open_store_offline(target_config) as (target, _),
+        ):
+            row_counts = copy_rows(source.db, target.db)
+    return {
+        "rows": row_counts,
+        "secret": str(secret_path(target_place)),
+        "next": "write the target into store.url; keep the old store, and let nothing use it",
+    }
+
+
+def with_store_url(loaded_config: LoadedConfig, url: str) -> LoadedConfig:
+    """Return the config with another store."""
+    store_table = loaded_config.config.store.model_copy(update={"url": url})
+    config = loaded_config.config.model_copy(update={"store": store_table})
+    return replace(loaded_config, config=config)
+
+
+def _copy_beside(source_place: Path, target_place: Path) -> None:
+    """Copy the secret that seals rows, and the users of the dashboard."""
+    source_secret = ensure_secret(source_place)
+    target_secret = find_secret(target_place)
+    if target_secret is not None and target_secret != source_secret:
+        raise Refused(
+            f"{secret_path(target_place)} is the secret of another store",
+            remedy="move it away; without it that store's rows do not count",
+        )
+    for source_file, target_file in (
+        (secret_path(source_place), secret_path(target_place)),
+        (users_path(source_place), users_path(target_place)),
+    ):
+        if source_file.is_file() and not target_file.exists():
+            _copy_private(source_file, target_file)
+
+
+def _copy_private(source_file: Path, target_file: Path) -> None:
+    descriptor = os.open(target_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with source_file.open("rb") as source, closing(os.fdopen(descriptor, "wb")) as target:
+        shutil.copyfileobj(source, target)
+        target.flush()
+        os.fsync(target.fileno())

@@ -1,0 +1,1 @@
+"""Stores of many wallets in one database of PostgreSQL."""

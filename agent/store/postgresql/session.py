@@ -1,0 +1,293 @@
+"""Transactions of one wallet's store in a database of PostgreSQL.
+
+Each names the key of its store, by which row security shows it the rows of that store alone. Writes of
+one store exclude one another by an advisory lock, as those of a file of SQLite do; reads see one state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, TrimtabError
+from agent.store.database import (
+    LIVE,
+    Database,
+    LaterWrite,
+    database_errors,
+    delete_facts,
+    find_fact,
+    write_facts,
+)
+from agent.store.files.secret import ensure_secret, find_secret, secret_path
+from agent.store.postgresql.schema import WALLET_SETTING
+from agent.store.tables import FactRow
+
+DRIVER = "postgresql+psycopg"
+LOCK_TIMEOUT_MS = 5_000
+STATEMENT_TIMEOUT_MS = 60_000
+CONNECT_TIMEOUT_S = 10
+POOL_SIZE = 4
+MAX_CONNECTIONS = 20
+SETTLING_S = 10.0
+"""How long the outcome of a commit is asked for whose answer was lost."""
+SETTLING_PAUSE_S = 0.2
+MIGRATION_LOCK = zlib.crc32(b"trimtab migration")
+"""Advisory lock of the process that creates or migrates the tables."""
+SECRET_CHECK_KEY = "secret"  # noqa: S105
+"""Key of the check by which a machine knows whether it has the store's secret."""
+WRITER_KEY_PREFIX = "writer:"
+"""Prefix of the key of the mark that the last write of an open store left."""
+_SESSION_SETTING = "trimtab.session"
+_OPTIONS = " ".join(
+    f"-c {setting}"
+    for setting in (
+        f"{_SESSION_SETTING}=1",
+        f"lock_timeout={LOCK_TIMEOUT_MS}",
+        f"statement_timeout={STATEMENT_TIMEOUT_MS}",
+        "idle_in_transaction_session_timeout=120000",
+        "synchronous_commit=on",
+    )
+)
+CONNECT_ARGUMENTS = {
+    "options": _OPTIONS,
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "application_name": "trimtab",
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+_engines: dict[str, Engine] = {}
+_engines_lock = Lock()
+
+
+def server_engine(database_url: URL) -> Engine:
+    """Return the engine of a database, one for all portfolios of the process. Raises ConfigError for
+    another driver than psycopg, or without it.
+    """
+    if database_url.drivername not in (DRIVER, "postgresql"):
+        raise ConfigError(
+            f"store.url: the driver {database_url.drivername!r} is not supported",
+            f"write {DRIVER}://USER@HOST/DATABASE",
+        )
+    database_url = database_url.set(drivername=DRIVER)
+    address = database_url.render_as_string(hide_password=False)
+    with _engines_lock:
+        if address not in _engines:
+            _engines[address] = _new_engine(database_url)
+        return _engines[address]
+
+
+def _new_engine(database_url: URL) -> Engine:
+    try:
+        return create_engine(
+            database_url,
+            connect_args=CONNECT_ARGUMENTS,
+            pool_pre_ping=True,
+            pool_size=POOL_SIZE,
+            max_overflow=MAX_CONNECTIONS - POOL_SIZE,
+        )
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "store.url: the driver of PostgreSQL is not installed",
+            "install trimtab with the extra fleet: pip install 'trimtab[fleet]'",
+        ) from None
+
+
+def require_fit_server(db: Connection) -> None:
+    """Raise OperatorNeeded if rows of other wallets could be seen, or the session's settings are
+    lost: a superuser is exempt from row security, and a pooler gives each transaction another session.
+    """
+    row = db.execute(_SELECT_SESSION, {"setting": _SESSION_SETTING}).one()
+    if row.session != "1":
+        raise OperatorNeeded(
+            "store.url: a pooler such as PgBouncer in transaction mode is between this process and"
+            " PostgreSQL, and does not keep the session",
+            "name PostgreSQL itself",
+            code=ErrorCode.STORE,
+        )
+    if row.is_exempt:
+        raise OperatorNeeded(
+            f"store.url: the role {row.rolname} is a superuser or bypasses row security, so it would"
+            " see the rows of every wallet",
+            "create a role for trimtab: CREATE ROLE trimtab LOGIN; GRANT CREATE ON SCHEMA public TO"
+            " trimtab",
+            code=ErrorCode.STORE,
+        )
+
+
+def lock_tables(db: Connection) -> None:
+    """Exclude other processes that create or migrate the tables, until the end of the transaction."""
+    db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+
+
+def store_key(chain_id: int, wallet: str, store_kind: str) -> str:
+    """Return the key of a wallet's store: chain and address, after the kind of data unless live."""
+    key = f"{chain_id}:{wallet.lower()}"
+    return key if store_kind == LIVE else f"{store_kind}:{key}"
+
+
+def is_known_wallet(url: str, chain_id: int, wallet: str, store_kind: str) -> bool:
+    """Return whether a wallet has a store in a database."""
+    with (
+        database_errors("look for the store"),
+        server_engine(make_url(url)).connect() as db,
+        db.begin(),
+    ):
+        if not db.dialect.has_table(db, FactRow.__tablename__):
+            return False
+        db.execute(_ENTER, {"key": store_key(chain_id, wallet, store_kind)})
+        return find_fact(db, "wallet") is not None
+
+
+def require_same_secret(database: Database) -> None:
+    """Raise OperatorNeeded if this machine does not have the secret that seals rows of the store,
+    because every machine would take the rows of the others for those of an intruder. The first one
+    creates it.
+    """
+    place = database.secret_place
+    if place is None:
+        return
+    with database.read("check the secret") as db:
+        known_check = find_fact(db, SECRET_CHECK_KEY)
+    secret = find_secret(place) if known_check else ensure_secret(place)
+    if secret is None or known_check not in (None, _secret_check(secret)):
+        state = "missing" if secret is None else "of another store"
+        raise OperatorNeeded(
+            f"store: the secret {secret_path(place)} is {state}",
+            "copy it from a machine that uses this store",
+            code=ErrorCode.FILE,
+        )
+    if known_check is None:
+        with database.write("write the check of the secret") as db:
+            write_facts(db, {SECRET_CHECK_KEY: _secret_check(secret)})
+
+
+def _secret_check(secret: bytes) -> str:
+    return hmac.new(secret, b"trimtab store", hashlib.sha256).hexdigest()
+
+
+class ServerDatabase(Database):
+    """Transactions on the store of one wallet, `key`, in a database of many."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        wallet: str,
+        wrapped_native: str,
+        store_kind: str,
+        secret_place: Path,
+        key: str,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(engine, wallet, wrapped_native, store_kind, secret_place)
+        self.key = key
+        self._sleep = sleep
+        self._write_count = 0
+        self._unsettled: tuple[str, int] | None = None
+        self._writer_key = WRITER_KEY_PREFIX + secrets.token_hex(8)
+        self._has_written = False
+
+    def close(self) -> None:
+        """Flush the queue; the engine serves other portfolios too."""
+        self.flush()
+        if self._has_written:
+            with suppress(TrimtabError), self.write("remove the mark of its writes") as db:
+                delete_facts(db, self._writer_key)
+
+    def flush(self) -> None:
+        """Write the queue as `Database.flush`, without what a commit of unknown outcome has written."""
+        if self._unsettled is not None:
+            mark, write_count = self._unsettled
+            was_committed = self._was_committed(mark)
+            if was_committed is None:
+                raise PassingFault(
+                    "store: the outcome of an earlier write is unknown: the database does not answer",
+                    "nothing is sent until it answers",
+                    code=ErrorCode.STORE,
+                )
+            self._unsettled = None
+            if was_committed:
+                with self._queue_lock:
+                    self._queue = self._queue[write_count:]
+        super().flush()
+
+    @contextmanager
+    def _taken_queue(self, is_taken: bool) -> Iterator[Sequence[LaterWrite]]:
+        with super()._taken_queue(is_taken) as queued_writes:
+            self._write_count = len(queued_writes)
+            yield queued_writes
+
+    @contextmanager
+    def read_transaction(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction that sees one state of the store, and cannot write."""
+        with self.engine.connect() as db, db.begin():
+            db.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            db.execute(_ENTER, {"key": self.key})
+            yield db
+
+    @contextmanager
+    def write_transaction(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction that excludes other writers of the store. It leaves a
+        mark of its own, so that if the answer to its commit is lost, the store says whether it was
+        made.
+        """
+        mark = secrets.token_hex(8)
+        with self.engine.connect() as db:
+            transaction = db.begin()
+            try:
+                db.execute(_ENTER_TO_WRITE, {"key": self.key})
+                write_facts(db, {self._writer_key: mark})
+                yield db
+            except BaseException:
+                transaction.rollback()
+                raise
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                was_committed = self._was_committed(mark)
+                if was_committed is None:
+                    self._unsettled = (mark, self._write_count)
+                if not was_committed:
+                    raise
+        self._has_written = True
+
+    def _was_committed(self, mark: str) -> bool | None:
+        """Return whether the transaction that left a mark was committed; None if the server does not
+        tell in SETTLING_S. The lock waits for a session that is still at it.
+        """
+        waited_s = 0.0
+        while True:
+            try:
+                with self.engine.connect() as db, db.begin():
+                    db.execute(_ENTER_TO_WRITE, {"key": self.key})
+                    return find_fact(db, self._writer_key) == mark
+            except DBAPIError:
+                if waited_s >= SETTLING_S:
+                    return None
+            self._sleep(SETTLING_PAUSE_S)
+            waited_s += SETTLING_PAUSE_S
+
+
+_SELECT_SESSION = text(
+    "SELECT current_setting(:setting, true) AS session, rolname,"
+    " rolsuper OR rolbypassrls AS is_exempt FROM pg_roles WHERE rolname = current_user"
+)
+_ENTER = text(f"SELECT set_config('{WALLET_SETTING}', :key, true)")
+_ENTER_TO_WRITE = text(
+    f"SELECT set_config('{WALLET_SETTING}', :key, true),"
+    " pg_advisory_xact_lock(hashtextextended(:key, 0))"
+)

@@ -1,0 +1,86 @@
+"""Where the store of a config is, and its opening without a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import select
+
+from agent.config.loaded import LoadedConfig, sqlite_file
+from agent.store.files.pause import KillSwitch, pause_file
+from agent.store.opening import open_store, sqlite_path
+from agent.store.store import RowReader, Store, rows_of_file
+from agent.store.tables import Base
+
+
+def store_file(loaded_config: LoadedConfig) -> Path:
+    """Return the path of the store's SQLite file; the secret, the pause file and local locks are
+    beside it. With a store on PostgreSQL they are beside a path next to the config at which no file
+    is, such as trimtab.store for trimtab.toml.
+    """
+    store_path = sqlite_file(loaded_config.store_url, loaded_config.path.parent)
+    if store_path is not None:
+        return store_path
+    suffix = ".paper.store" if loaded_config.is_paper else ".store"
+    return loaded_config.path.with_suffix(suffix)
+
+
+def has_store(loaded_config: LoadedConfig) -> bool:
+    """Return whether the store of this config has been created."""
+    if sqlite_path(loaded_config.store_url) is not None:
+        return store_file(loaded_config).is_file()
+    from agent.store.postgresql.session import is_known_wallet  # loaded only for PostgreSQL
+
+    chain_id = loaded_config.config.chain.chain_id
+    wallet = loaded_config.config.wallet.address
+    return is_known_wallet(loaded_config.store_url, chain_id, wallet, store_kind(loaded_config))
+
+
+def store_kind(loaded_config: LoadedConfig) -> str:
+    """Return the kind of data of the config's store, live or paper."""
+    return "paper" if loaded_config.is_paper else "live"
+
+
+@contextmanager
+def open_store_offline(
+    loaded_config: LoadedConfig, *, checks_and_migrates: bool = True
+) -> Iterator[tuple[Store, KillSwitch]]:
+    """Open the store and the kill switch without connecting to a chain; without
+    `checks_and_migrates` faster, as `open_store` says.
+    """
+    chain_table = loaded_config.config.chain
+    store = open_store(
+        loaded_config.store_url,
+        chain_table.chain_id,
+        loaded_config.config.wallet.address,
+        chain_table.wrapped_native,
+        store_kind(loaded_config),
+        checks_and_migrates=checks_and_migrates,
+        secret_place=store_file(loaded_config),
+    )
+    try:
+        yield store, KillSwitch(pause_file(store_file(loaded_config)), store.pause_switch)
+    finally:
+        store.close()
+
+
+def live_rows_of(loaded_config: LoadedConfig) -> RowReader:
+    """Return the reader of the live store's rows, which paper trading only reads."""
+    live_config = replace(loaded_config, is_paper=False)
+    if sqlite_path(live_config.store_url) is not None:
+        return partial(rows_of_file, store_file(live_config))
+    if not has_store(live_config):
+        return lambda _: []
+
+    def rows_of(model: type[Base]) -> list[dict[str, object]]:
+        with (
+            open_store_offline(live_config) as (live_store, _),
+            live_store.db.read("copy rows") as db,
+        ):
+            return [dict(row) for row in db.execute(select(model.__table__)).mappings()]
+
+    return rows_of

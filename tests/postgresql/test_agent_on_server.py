@@ -1,0 +1,113 @@
+"""The whole agent with its store on PostgreSQL: from trust to a rebalance, and a store moved there and back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from agent import app, wiring
+from agent.app.records.store_copy import with_store_url
+from agent.config.load import load_config
+from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.store.files.secret import secret_path
+from agent.store.postgresql.session import WRITER_KEY_PREFIX
+from agent.store.tables import Base
+from tests.support.agents import ROOMY, again, fund, trusted, yes
+from tests.support.postgresql import Server
+
+HELD = {"WETH": 50_000, "WBTC": 10_000, "USDC": 30_000}
+
+
+def rows(config: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of a store, by table, in one order whatever the database."""
+    loaded = load_config(config)
+    with wiring.open_store_offline(loaded) as (store, _), store.db.read("compare") as db:
+        found = {table.name: sorted((tuple(row) for row in db.execute(select(table))), key=repr) for table in Base.metadata.sorted_tables}
+    return found | {"meta": [row for row in found["meta"] if not str(row[0]).startswith(WRITER_KEY_PREFIX)]}
+
+
+def outcomes(chain: LocalChain, config: Path, count: int = 1) -> Sequence[OutcomeKind]:
+    with again(chain, load_config(config)) as agent:
+        return [agent.rebalance(send=True, confirm=yes).kind for _ in range(count)]
+
+
+def test_from_trust_to_history_on_the_server(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+    loaded = trusted(anvil_chain, tmp_path, {**ROOMY, "store.url": url})
+    fund(anvil_chain, HELD)
+    assert outcomes(anvil_chain, loaded.path, 2) == [OutcomeKind.DONE, OutcomeKind.HOLD]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["trimtab.store.lock", "trimtab.store.secret", "trimtab.toml"]
+    history = app.history(loaded, 9)
+    assert [step["outcome"] for step in history["steps"]] == ["hold", "done", "approved", "approved"]
+    assert app.pause(loaded.path, "to look")["paused"]
+    with again(anvil_chain, load_config(loaded.path)) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is not OutcomeKind.DONE
+    assert not app.resume(loaded.path)["paused"]
+    for refused in (lambda: app.backup_store(loaded.path, tmp_path / "b.db"), lambda: app.check_store(loaded.path)):
+        with pytest.raises(ConfigError, match="PostgreSQL"):
+            refused()
+
+
+def test_a_store_moves_to_the_server_and_back_row_by_row(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+    loaded = trusted(anvil_chain, tmp_path, ROOMY)
+    config = loaded.path
+    fund(anvil_chain, HELD)
+    assert outcomes(anvil_chain, config) == [OutcomeKind.DONE]
+    in_file = rows(config)
+    assert sum(map(len, in_file.values())) > 30
+    copied = app.copy_store(config, url)
+    assert copied["rows"] == {name: len(found) for name, found in in_file.items()}
+    config.write_text(config.read_text().replace("sqlite:///trimtab.db", url))
+    on_server = rows(config)
+    check = [row for row in on_server["meta"] if row[0] == "secret"]
+    assert on_server == {**in_file, "meta": sorted([*in_file["meta"], *check], key=repr)}
+    anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"] * Fraction(13, 10)})
+    assert outcomes(anvil_chain, config) == [OutcomeKind.DONE]
+    moved = rows(config)
+    assert len(moved["steps"]) > len(in_file["steps"])
+
+    app.copy_store(config, "sqlite:///again.db")
+    config.write_text(config.read_text().replace(url, "sqlite:///again.db"))
+    assert rows(config) == moved
+    with sqlite3.connect(tmp_path / "again.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert outcomes(anvil_chain, config) == [OutcomeKind.HOLD]
+
+
+def test_nothing_is_copied_over_a_store_or_beside_another_secret(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+    loaded = trusted(anvil_chain, tmp_path, ROOMY)
+    (tmp_path / "trimtab.store.secret").write_text("cd" * 32)
+    (tmp_path / "trimtab.store.secret").chmod(0o600)
+    with pytest.raises(Refused, match="another store"):
+        app.copy_store(loaded.path, url)
+    (tmp_path / "trimtab.store.secret").unlink()
+    app.copy_store(loaded.path, url)
+    with pytest.raises(Refused, match="already"):
+        app.copy_store(loaded.path, url)
+    with pytest.raises(Refused, match="the store itself"):
+        app.copy_store(loaded.path, "sqlite:///trimtab.db")
+
+
+def test_a_row_that_reads_otherwise_ends_the_copy_and_nothing_is_there(
+    anvil_chain: LocalChain, tmp_path: Path, url: str, server: Server
+) -> None:
+    loaded = trusted(anvil_chain, tmp_path, ROOMY)
+    target = with_store_url(loaded, url)
+    with wiring.open_store_offline(target) as (store, _), store.db.write("falsify") as db:
+        db.exec_driver_sql(
+            "CREATE FUNCTION falsify() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.code_hash := '0x'; RETURN NEW; END $$"
+        )
+        db.exec_driver_sql("CREATE TRIGGER falsify BEFORE INSERT ON pins FOR EACH ROW EXECUTE FUNCTION falsify()")
+        db.exec_driver_sql("DELETE FROM meta")
+    secret_path(wiring.store_file(target)).unlink()
+    with pytest.raises(OperatorNeeded, match="reads otherwise"):
+        app.copy_store(loaded.path, url)
+    with wiring.open_store_offline(target) as (store, _):
+        assert store.trust.pins() == {}

@@ -1,0 +1,200 @@
+"""Faults of the server at every statement: each passes by itself, and what was to be written is there once, or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from itertools import count
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, PoolProxiedConnection, event, text
+
+from agent.errors import OperatorNeeded, PassingFault
+from agent.model import IntentKind
+from agent.store import Store
+from agent.store.database import may_server_fault_pass
+from agent.store.postgresql import session
+from tests.support.postgresql import ROLE, Opener, Server
+from tests.support.transactions import START_S, grant, tx
+
+
+def cut(server: Server) -> None:
+    """End every session of trimtab, as an operator or a fail-over does."""
+    server.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'")
+
+
+def before_statement(store: Store, number: int, happens: Callable[[], object]) -> None:
+    """Let something happen once, before the statement of that number from now on."""
+    seen = count()
+
+    def check(*_: object) -> None:
+        if next(seen) == number:
+            happens()
+
+    event.listen(store.db.engine, "before_cursor_execute", check)
+
+
+def add(store: Store, note: str = "i", nonce: int = 7) -> None:
+    store.journal.add_intent("s", IntentKind.SWAP, tx(nonce), grant(), note, START_S, None)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_session_ended_before_any_statement_leaves_nothing_half_done(opened: Opener, server: Server, number: int) -> None:
+    store = opened()
+    store.steps.begin("s", START_S, "{}")
+    before_statement(store, number, lambda: cut(server))
+    try:
+        add(store)
+    except PassingFault as fault:
+        assert not store.journal.intents(), fault
+        add(store)
+    [intent] = store.journal.intents()
+    assert [change.new_state for change in store.journal.transitions(intent.id)] == [intent.state]
+
+
+def lost_answer(store: Store, monkeypatch: pytest.MonkeyPatch, *, is_made: bool, then: Callable[[], object] = lambda: None) -> None:
+    """The connection breaks at the next commit, after the server has made it or before."""
+    commit = store.db.engine.dialect.do_commit
+
+    def broken(connection: PoolProxiedConnection) -> None:
+        monkeypatch.setattr(store.db.engine.dialect, "do_commit", commit)
+        if is_made:
+            commit(connection)
+        connection.dbapi_connection.close()
+        then()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(store.db.engine.dialect, "do_commit", broken)
+
+
+def test_a_commit_whose_answer_is_lost_counts_as_made_if_the_server_says_so(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened()
+    store.steps.begin("s", START_S, "{}")
+    lost_answer(store, monkeypatch, is_made=True)
+    add(store)
+    assert len(store.journal.intents()) == 1
+
+
+def test_a_commit_that_was_never_made_is_a_fault_that_passes(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened()
+    store.steps.begin("s", START_S, "{}")
+    lost_answer(store, monkeypatch, is_made=False)
+    with pytest.raises(PassingFault):
+        add(store)
+    assert not store.journal.intents()
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_queue_whose_commit_nobody_answers_is_written_once(
+    opened: Opener, server: Server, monkeypatch: pytest.MonkeyPatch, is_made: bool
+) -> None:
+    """The server is away when the answer is lost; once it is back it says what was made, and the rest is written."""
+    store = opened()
+    monkeypatch.setattr(session, "SETTLING_S", 0.5)
+    with store.db.queueing():
+        store.steps.begin("s", START_S, "{}")
+        store.steps.end("s", "hold", "first", None, "hold")
+    lost_answer(store, monkeypatch, is_made=is_made, then=lambda: server.control("stop", "-m", "immediate"))
+    with pytest.raises(PassingFault):
+        store.db.flush()
+    with pytest.raises(PassingFault):
+        store.steps.newest(9)
+    server.control("start")
+    store.pause_switch.pause("a write of another kind", START_S)
+    assert [(summary.id, summary.reason) for summary in store.steps.newest(9)] == [("s", "first")]
+    assert store.pause_switch.read().paused
+
+
+def test_a_restart_of_the_server_passes(opened: Opener, server: Server) -> None:
+    store = opened()
+    store.steps.begin("s", START_S, "{}")
+    server.control("restart", "-m", "fast")
+    add(store)
+    assert len(store.journal.intents()) == 1
+
+
+def test_a_server_that_is_away_passes_and_is_named(opened: Opener, server: Server) -> None:
+    store = opened()
+    server.control("stop", "-m", "fast")
+    try:
+        with pytest.raises(PassingFault, match="store: cannot read"):
+            store.pause_switch.read()
+    finally:
+        server.control("start")
+    assert not store.pause_switch.read().paused
+
+
+def test_a_standby_by_mistake_is_named_and_passes(opened: Opener, server: Server, url: str) -> None:
+    """After a fail-over the name of the primary may lead to a standby for a while."""
+    store = opened()
+    name = re.findall(r"/(store\d+)", url)[0]
+    server.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    cut(server)
+    with pytest.raises(PassingFault, match="read-only") as fault:
+        store.steps.begin("s", START_S, "{}")
+    assert "standby" in fault.value.remedy
+    server.run(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    cut(server)
+    store.steps.begin("s", START_S, "{}")
+
+
+@contextmanager
+def held(store: Store):
+    """Another process writes to the wallet's store, and does not end."""
+    with store.db.write_transaction() as db:
+        yield db
+
+
+def test_writers_of_a_wallet_wait_for_one_another_and_others_do_not(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = opened(), opened(), opened("0x" + "11" * 20)
+
+    def hurry(db: Connection, *_: object) -> None:
+        db.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
+
+    event.listen(first.db.engine, "begin", hurry)
+    with held(first):
+        third.pause_switch.pause("of another wallet", START_S)
+        with pytest.raises(PassingFault, match="lock timeout") as fault:
+            second.pause_switch.pause("late", START_S)
+    assert "another program has locked the store" in fault.value.remedy
+    second.pause_switch.pause("now", START_S)
+    assert first.pause_switch.read().reason == "now"
+
+
+def test_reads_of_one_transaction_see_one_state(opened: Opener) -> None:
+    store, other = opened(), opened()
+    with store.db.read("read twice") as db:
+        before = db.execute(text("SELECT count(*) FROM pauses")).scalar()
+        other.pause_switch.pause("meanwhile", START_S)
+        assert db.execute(text("SELECT count(*) FROM pauses")).scalar() == before
+        with pytest.raises(Exception, match="read-only"):
+            db.execute(text("DELETE FROM pins"))
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "words", "passes"),
+    [
+        *(
+            (state, "", True)
+            for state in ("08006", "53100", "53300", "57P01", "57P03", "57014", "58030", "25006", "40001", "40P01", "55P03")
+        ),
+        *((state, "", False) for state in ("28P01", "3D000", "42501", "42P01", "22P02", "23505", "XX001", "57P04")),
+        (None, "connection refused", True),
+        (None, "server closed the connection unexpectedly", True),
+        (None, 'FATAL: password authentication failed for user "trimtab"', False),
+        (None, 'FATAL: unsupported startup parameter in options: "lock_timeout"', False),
+    ],
+)
+def test_what_passes_is_told_by_sqlstate(sqlstate: str | None, words: str, passes: bool) -> None:
+    assert may_server_fault_pass(sqlstate, words) is passes
+
+
+def test_a_damaged_table_is_the_operators(opened: Opener) -> None:
+    store = opened()
+    with store.db.write("drop") as db:
+        db.execute(text("ALTER TABLE pins RENAME TO lost"))
+    with pytest.raises(OperatorNeeded) as fault:
+        store.trust.pins()
+    assert not isinstance(fault.value, PassingFault)

@@ -1,0 +1,113 @@
+"""A server of PostgreSQL for tests: of Debian's package, as an ordinary user, on a socket in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.store import Store
+
+Opener = Callable[..., Store]
+"""Opens the store of a wallet in the test's database."""
+ROLE = "trimtab"
+OPERATOR = "operator"
+START_S = 30
+FAST = ("fsync=off", "full_page_writes=off", "max_connections=200", "shared_buffers=32MB")
+"""Tests kill processes, not the machine: what is written need not reach the disk."""
+
+
+def programs() -> Path | None:
+    """The folder of the newest server's programs; None without one."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if versions:
+        return versions[-1].parent
+    found = shutil.which("postgres")
+    return None if found is None else Path(found).resolve().parent
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server, and how to reach it."""
+
+    folder: Path
+    programs: Path
+
+    def url(self, database: str = "store", role: str = ROLE) -> str:
+        return f"postgresql+psycopg://{role}@/{database}?host={self.folder}"
+
+    def run(self, sql: str, database: str = "postgres") -> str:
+        """What the operator's statement prints."""
+        command = [
+            str(self.programs / "psql"),
+            "-h",
+            str(self.folder),
+            "-U",
+            OPERATOR,
+            "-qAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            sql,
+            database,
+        ]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def new_database(self, name: str) -> str:
+        """The URL of a new database that belongs to the role of trimtab."""
+        self.run(f"CREATE DATABASE {name} OWNER {ROLE}")
+        return self.url(name)
+
+    def control(self, action: str, *options: str) -> None:
+        """Start, stop or restart the server."""
+        command = [str(self.programs / "pg_ctl"), "-D", str(self.folder / "data"), "-w", "-t", str(START_S), "-l", str(self.folder / "log")]
+        settings = " ".join(f"-c {setting}" for setting in FAST)
+        subprocess.run(
+            [*command, "-o", f"-k {self.folder} -c listen_addresses= {settings}", *options, action],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **_as_ordinary_user(self.folder),
+        )
+
+
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """A server with the role of trimtab, stopped and removed at the end."""
+    found = programs()
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("PostgreSQL is missing: apt-get install postgresql")
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as name:  # a socket's path is short
+        server = Server(Path(name), found)
+        user = _as_ordinary_user(server.folder)
+        if user:
+            shutil.chown(name, user["user"])
+        command = [str(found / "initdb"), "-D", f"{name}/data", "-A", "trust", "-U", OPERATOR, "--no-sync", "--locale=C.UTF-8"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **user)
+        server.control("start")
+        try:
+            server.run(f"CREATE ROLE {ROLE} LOGIN")
+            yield server
+        finally:
+            server.control("stop", "-m", "immediate")
+
+
+def _as_ordinary_user(folder: Path) -> dict[str, object]:
+    """Arguments of a process that is not root's, which PostgreSQL refuses."""
+    if os.geteuid() != 0:
+        return {}
+    return {
+        "user": "nobody",
+        "group": "nogroup",
+        "extra_groups": [],
+        "cwd": str(folder),
+        "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+    }

@@ -1,0 +1,88 @@
+"""A pytest plugin: each store that a test opens in a file lies on PostgreSQL instead, in one database, under a key of that file.
+
+.venv/bin/python -m pytest -p tests.support.stores_on_postgresql tests/unit/test_store*.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from sqlalchemy import NullPool, create_engine
+
+from agent.store import opening
+from agent.store.postgresql import session
+from agent.store.store import Store
+from tests.support.postgresql import Server, running_server
+
+OF_FILES = {
+    *("test_store_copies", "test_store_damage", "test_store_interrupted_upgrade", "test_store_opened_twice", "test_store_without_room"),
+    "test_store_transitions",
+}
+"""Modules that copy, damage, lock or fill the file itself, or keep the store in memory."""
+OF_A_FILE = {
+    "test_a_damaged_draw_needs_the_operator",
+    "test_a_damaged_page_asks_for_the_operator",
+    "test_a_database_of_another_program_is_left_alone",
+    "test_a_database_password_is_not_repeated_in_errors",
+    "test_a_file_that_is_no_database_asks_for_the_operator",
+    "test_a_full_disk_loses_nothing_and_asks_for_the_operator",
+    "test_a_ledger_that_says_something_else_is_named_with_both_figures",
+    "test_a_pause_works_on_a_full_disk",
+    "test_a_queue_outlives_a_locked_store",
+    "test_a_queue_outlives_an_interrupt",
+    "test_a_queue_that_cannot_be_written_raises_once_and_is_dropped",
+    "test_a_report_that_fails_leaves_the_look_to_the_next_write",
+    "test_a_store_of_a_program_of_unknown_version_is_not_opened_and_left_as_it_is",
+    "test_a_store_that_others_could_read_is_closed_to_them",
+    "test_alembic_sees_no_difference_between_a_store_and_the_models",
+    "test_an_address_that_cannot_hold_a_journal_is_a_config_error",
+    "test_an_interrupted_migration_leaves_nothing_behind",
+    "test_damaged_memory_of_reviews_is_for_the_operator_and_never_taken_for_none",
+    "test_every_commit_is_on_disk_before_it_returns",
+    "test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years",
+    "test_files_are_readable_by_their_owner_only",
+    "test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file",
+    "test_no_file_of_the_store_holds_signed_bytes",
+    "test_outside_a_look_nothing_is_queued",
+    "test_paper_keeps_books_of_its_own_and_going_live_opens_new_ones_at_the_balances",
+    "test_the_database_itself_refuses_two_open_intents_on_one_nonce",
+    "test_transitions_are_only_ever_added",
+    "test_what_is_queued_is_on_disk_after",
+}
+"""Tests of other modules that do so, or that read by sqlite3 what they check."""
+
+_open_in_file = opening.open_store
+_resources = ExitStack()
+_server: list[Server] = []
+
+
+def _open_on_server(url: str, chain_id: int, wallet: str, wrapped_native: str = "", store_kind: str = "live", **options: object) -> Store:
+    if not url.startswith("sqlite:///") or ":memory:" in url:
+        return _open_in_file(url, chain_id, wallet, wrapped_native, store_kind, **options)
+    if not _server:
+        _server.append(_resources.enter_context(running_server()))
+        _server[0].new_database("store")
+    path = Path(url.removeprefix("sqlite:///")).resolve()
+    key = hashlib.sha256(f"{os.getpid()} {path}".encode()).hexdigest()[:40]
+    options = {"secret_place": path, **options}
+    engine = create_engine(_server[0].url(), connect_args=session.CONNECT_ARGUMENTS, poolclass=NullPool)  # tests listen to theirs
+    with patch.object(session, "store_key", lambda *_: key), patch.object(session, "server_engine", lambda _: engine):
+        return _open_in_file(_server[0].url(), chain_id, wallet, wrapped_native, store_kind, **options)
+
+
+opening.open_store = _open_on_server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in OF_FILES or getattr(item, "originalname", "") in OF_A_FILE:
+            item.add_marker(pytest.mark.skip(reason="of the file itself"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _resources.close()
