@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -251,6 +251,17 @@ class Database:
             self.flush()
         finally:
             self.engine.dispose()
+
+    def serving(self) -> AbstractContextManager[object]:
+        """Return a context in which no other machine serves the wallet: a file is on one machine."""
+        return nullcontext()
+
+    def acting(self) -> AbstractContextManager[object]:
+        """Return a context in which no other machine acts for the wallet, as `serving`."""
+        return nullcontext()
+
+    def require_held(self) -> None:
+        """Raise LockHeld if another machine has taken over the wallet since `acting` began."""
 
     @contextmanager
     def read(self, action: str) -> Iterator[Connection]:

@@ -163,6 +163,7 @@ class WalletSession:
             patience_s=wait_s,
             sleep=context.clock.sleep,
             report_holder=self.report_progress,
+            further_lock=context.store.db.acting,
         ):
             yield
 
@@ -339,7 +340,7 @@ def open_service_session(
     """Hold the wallet's service lock, so that no second run starts; the session takes the wallet's
     lock for each action. Raises LockHeld at once if another run holds the service lock.
     """
-    with service_lock(*lock_arguments(context.loaded_config)):
+    with service_lock(*lock_arguments(context.loaded_config)), context.store.db.serving():
         yield open_wallet_session(
             context, confirm, report_progress, asks_passphrase=asks_passphrase
         )

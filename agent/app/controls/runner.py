@@ -5,7 +5,7 @@ functions, guards and journal of its command.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -117,11 +117,11 @@ class ControlRunner:
         for the duration and does nothing if it is held.
         """
         self._has_offered = False
-        lock_locations = wiring.lock_arguments(self._agent.context.loaded_config)
-        with (
-            suppress(LockHeld),
-            nullcontext() if holds_service_lock else service_lock(*lock_locations),
-        ):
+        context = self._agent.context
+        with suppress(LockHeld), ExitStack() as locks:
+            if not holds_service_lock:
+                locks.enter_context(service_lock(*wiring.lock_arguments(context.loaded_config)))
+                locks.enter_context(context.store.db.serving())
             self._secret = self._read_secret()
             self._end_interrupted()
             try:

@@ -42,6 +42,8 @@ def copy_store(config: Path | str, target_url: str) -> StoreCopyDocument:
         with (
             wiring.open_store_offline(loaded_config) as (source, _),
             wiring.open_store_offline(target_config) as (target, _),
+            source.db.serving(),
+            source.db.acting(),
         ):
             row_counts = copy_rows(source.db, target.db)
     return {

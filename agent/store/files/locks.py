@@ -12,7 +12,7 @@ import pwd
 import shlex
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from platformdirs import user_state_path
@@ -73,7 +73,7 @@ def wallet_lock(
 
 
 @contextmanager
-def wait_for_lock(
+def wait_for_lock(  # noqa: PLR0913
     wallet_lock_file: Path,
     chain_id: int,
     wallet: str,
@@ -82,9 +82,10 @@ def wait_for_lock(
     patience_s: float,
     sleep: Callable[[float], None],
     report_holder: Callable[[str], None],
+    further_lock: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[None]:
-    """Hold the lock like `wallet_lock`, but wait up to `patience_s` for another process, which
-    `report_holder` reports.
+    """Hold the lock like `wallet_lock`, and `further_lock`, but wait up to `patience_s` for another
+    process, which `report_holder` reports.
 
     Raises LockHeld after that time.
     """
@@ -92,9 +93,12 @@ def wait_for_lock(
     with ExitStack() as locks:
         while True:
             try:
-                locks.enter_context(
-                    wallet_lock(wallet_lock_file, chain_id, wallet, store_lock_file)
-                )
+                with ExitStack() as taken:
+                    taken.enter_context(
+                        wallet_lock(wallet_lock_file, chain_id, wallet, store_lock_file)
+                    )
+                    taken.enter_context(further_lock())
+                    locks.enter_context(taken.pop_all())
                 break
             except LockHeld as error:
                 if waited_s >= patience_s:

@@ -56,6 +56,10 @@ class PauseSwitch:
             if not paused:
                 budgets.mark_resumed(db)
 
+    def require_held(self) -> None:
+        """Raise LockHeld if another machine has taken over the wallet."""
+        self.db.require_held()
+
     def read(self) -> PauseSwitchState:
         """Return the state of the pause switch. A copy is paused until it is adopted, even after
         `resume` (T8).
@@ -106,6 +110,7 @@ class KillSwitch:
         try:
             file_exists = _file_exists(self.file)
             store_pause = self._store.read()
+            self._store.require_held()
         except (OSError, TrimtabError) as error:
             return KillSwitchState(None, f"the kill switch cannot be read: {error}")
         if file_exists:

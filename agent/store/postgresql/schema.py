@@ -43,6 +43,15 @@ END $$
 """
 """A transaction that names no wallet fails, instead of finding no rows."""
 
+_CREATE_PROCESSES = """
+CREATE TABLE processes (
+  backend integer PRIMARY KEY,
+  name text NOT NULL,
+  began timestamptz NOT NULL,
+  beat timestamptz NOT NULL
+)
+"""
+"""The processes that hold locks, by the session that holds them, with their last sign of life."""
 _REFUSE_CHANGE = """
 CREATE FUNCTION trimtab_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -63,6 +72,7 @@ def creating_statements() -> tuple[str, ...]:
     statements.append(_CREATE_CURRENT_WALLET)
     tables_by_wallet = metadata_by_wallet()
     tables_by_wallet.create_all(engine, checkfirst=False)
+    statements.append(_CREATE_PROCESSES)
     statements.append(_REFUSE_CHANGE)
     for table_name in tables_by_wallet.tables:
         statements += _row_security(table_name)

@@ -29,7 +29,9 @@ from agent.store.database import (
     find_fact,
     write_facts,
 )
+from agent.store.files.locks import LockHeld
 from agent.store.files.secret import ensure_secret, find_secret, secret_path
+from agent.store.postgresql.fencing import held_lock, lock_session
 from agent.store.postgresql.schema import WALLET_SETTING
 from agent.store.tables import FactRow
 
@@ -46,6 +48,8 @@ MIGRATION_LOCK = zlib.crc32(b"trimtab migration")
 """Advisory lock of the process that creates or migrates the tables."""
 SECRET_CHECK_KEY = "secret"  # noqa: S105
 """Key of the check by which a machine knows whether it has the store's secret."""
+EPOCH_KEY = "epoch"
+"""Key of the mark of the session that acts for the wallet, or acted last."""
 WRITER_KEY_PREFIX = "writer:"
 """Prefix of the key of the mark that the last write of an open store left."""
 _SESSION_SETTING = "trimtab.session"
@@ -198,6 +202,42 @@ class ServerDatabase(Database):
         self._unsettled: tuple[str, int] | None = None
         self._writer_key = WRITER_KEY_PREFIX + secrets.token_hex(8)
         self._has_written = False
+        self._epoch_mark: str | None = None
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Hold the lock of the run that serves the wallet. Raises LockHeld if another process has
+        it.
+        """
+        with held_lock(lock_session(self.engine), f"serve {self.key}"):
+            yield
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Hold the lock of the process that acts for the wallet, and begin an epoch: writes of an
+        earlier one are refused. Raises LockHeld if another process has it.
+        """
+        with held_lock(lock_session(self.engine), f"act {self.key}") as mark:
+            self._begin_epoch(mark)
+            try:
+                yield
+            finally:
+                self._epoch_mark = None
+
+    def _begin_epoch(self, mark: str) -> None:
+        """Write the mark of the session that acts, unless it was the last one to act."""
+        with self.read("read the epoch") as db:
+            epoch_mark = find_fact(db, EPOCH_KEY)
+        if epoch_mark != mark:
+            with self.write("begin an epoch") as db:
+                write_facts(db, {EPOCH_KEY: mark})
+        self._epoch_mark = mark
+
+    def require_held(self) -> None:
+        """Raise LockHeld if the lock of `acting` was lost."""
+        mark = self._epoch_mark
+        if mark is not None and not lock_session(self.engine).holds(mark):
+            raise _taken_over_error()
 
     def close(self) -> None:
         """Flush the queue; the engine serves other portfolios too."""
@@ -248,6 +288,8 @@ class ServerDatabase(Database):
             transaction = db.begin()
             try:
                 db.execute(_ENTER_TO_WRITE, {"key": self.key})
+                if self._epoch_mark not in (None, find_fact(db, EPOCH_KEY)):
+                    raise _taken_over_error()
                 write_facts(db, {self._writer_key: mark})
                 yield db
             except BaseException:
@@ -280,6 +322,15 @@ class ServerDatabase(Database):
                     return None
             self._sleep(SETTLING_PAUSE_S)
             waited_s += SETTLING_PAUSE_S
+
+
+def _taken_over_error() -> LockHeld:
+    return LockHeld(
+        "another process has taken over this wallet: this one was cut off from the database, or stood"
+        " still",
+        "nothing is sent; the next look starts from what the store says",
+        code=ErrorCode.LOCK,
+    )
 
 
 _SELECT_SESSION = text(

@@ -1,0 +1,165 @@
+"""One process acts for a wallet, on whatever machine: others wait, a gone one is replaced, and a late one writes and sends nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.errors import PassingFault
+from agent.model import IntentKind
+from agent.store import Store
+from agent.store.files.locks import LockHeld
+from agent.store.files.pause import KillSwitch
+from agent.store.postgresql import fencing
+from tests.postgresql.test_server_faults import cut
+from tests.support.postgresql import Opener, Server
+from tests.support.text import raises_code
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
+
+OTHER_MACHINE = """
+import sys, time
+from pathlib import Path
+from agent.store import open_store
+from agent.store.postgresql import fencing
+fencing.BEAT_S = 0.2
+url, chain, wallet, place = sys.argv[1:]
+store = open_store(url, int(chain), wallet, secret_place=Path(place))
+with store.db.serving(), store.db.acting():
+    print("acting", flush=True)
+    for line in sys.stdin:
+        try:
+            store.db.require_held()
+            store.pause_switch.pause(line.strip(), 1_700_000_000)
+            print("written", flush=True)
+        except Exception as error:
+            print(type(error).__name__, str(error)[:60], flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _sooner(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Signs of life and leases are a tenth of their usual length; sessions end with the test."""
+    monkeypatch.setattr(fencing, "BEAT_S", 0.2)
+    monkeypatch.setattr(fencing, "LEASE_S", 1.5)
+    yield
+    for session in fencing._sessions.values():
+        session.close()
+    fencing._sessions.clear()
+
+
+@contextmanager
+def other_machine(url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that acts for the wallet."""
+    command = [sys.executable, "-c", OTHER_MACHINE, url, str(CHAIN_ID), WALLET, str(tmp_path / "trimtab.store")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    try:
+        assert said(process) == "acting"
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def told(process: subprocess.Popen[str], line: str) -> str:
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    return said(process)
+
+
+def acting_soon(store: Store, wait_s: float) -> float:
+    """Take the wallet's lock as soon as it is free; return how long that took."""
+    began_s = time.monotonic()
+    while True:
+        try:
+            with store.db.acting():
+                return time.monotonic() - began_s
+        except LockHeld:
+            assert time.monotonic() - began_s < wait_s
+            time.sleep(0.1)
+
+
+def test_a_wallet_that_another_machine_serves_is_left_to_it(opened: Opener, url: str, tmp_path: Path) -> None:
+    store = opened()
+    with other_machine(url, tmp_path) as process:
+        for lock in (store.db.serving, store.db.acting):
+            with raises_code(LockHeld, "lock", f"process {process.pid}", "has the lock"), lock():
+                pass
+        time.sleep(3)
+        with pytest.raises(LockHeld), store.db.acting():
+            pass
+        with opened("0x" + "11" * 20).db.acting():
+            pass
+        assert told(process, "alive") == "written"
+
+
+def test_a_killed_process_is_replaced_at_once(opened: Opener, url: str, tmp_path: Path) -> None:
+    store = opened()
+    with other_machine(url, tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        assert acting_soon(store, 5) < 5
+
+
+@pytest.mark.parametrize("wakes_after_s", [0, 3])
+def test_a_stopped_process_is_replaced_and_writes_nothing_when_it_wakes(
+    opened: Opener, url: str, tmp_path: Path, wakes_after_s: float
+) -> None:
+    store = opened()
+    with other_machine(url, tmp_path) as process:
+        assert told(process, "before") == "written"
+        os.kill(process.pid, signal.SIGSTOP)
+        assert 1 < acting_soon(store, 10) < 10
+        time.sleep(wakes_after_s)
+        os.kill(process.pid, signal.SIGCONT)
+        assert told(process, "late").startswith("LockHeld")
+        assert store.pause_switch.read().reason == "before"
+
+
+def test_a_process_that_lost_its_lock_neither_sends_nor_writes(opened: Opener, server: Server, tmp_path: Path) -> None:
+    """Its session was ended; another has taken over before it notices."""
+    first, second = opened(), opened()
+    first.steps.begin("s", START_S, "{}")
+    switch = KillSwitch(tmp_path / "paused", first.pause_switch)
+    with first.db.acting():
+        assert switch.is_paused() is False
+        cut(server)
+        own = fencing._sessions.pop(id(first.db.engine))
+        with second.db.acting():
+            fencing._sessions[id(first.db.engine)] = own
+            assert switch.is_paused() is None, "what counts as paused: nothing is sent"
+            assert "taken over" in switch.read().reason
+            with pytest.raises((LockHeld, PassingFault)):
+                first.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "late", START_S, None)
+            with pytest.raises(LockHeld, match="taken over"):
+                first.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "late", START_S, None)
+            second.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "mine", START_S, None)
+    assert [intent.note for intent in second.journal.intents()] == ["mine"]
+
+
+def test_a_process_that_acts_again_writes_no_epoch_anew(opened: Opener) -> None:
+    """So a look that holds costs no further commit."""
+    store = opened()
+    with store.db.acting():
+        pass
+    commits: list[int] = []
+    from sqlalchemy import event
+
+    event.listen(store.db.engine, "commit", lambda _: commits.append(1))
+    before = len(commits)
+    with store.db.acting():
+        pass
+    assert len(commits) - before <= 1, "that of a read"
