@@ -148,6 +148,42 @@ class FleetStyle:
     offers: bool
     as_json: bool
     log_format: LogFormat | None
+    group_name: str | None = None
+    """Group of the workers that share the portfolios; None if this process runs them all."""
+
+
+@command(Heading.TRADE, 25)
+def worker(
+    config: ConfigPaths = None,
+    every: Annotated[
+        str, typer.Option("--every", help="Interval between cycles, such as 10m.")
+    ] = "10m",
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    log_format: LogFormatOption = None,
+    offer: Annotated[
+        bool,
+        typer.Option("--offer", help="As run --offer: offer each plan, send it once confirmed."),
+    ] = False,
+    group: Annotated[
+        str, typer.Option("--group", help="Name of the workers that share the portfolios.")
+    ] = "workers",
+) -> None:
+    """Runs its part of the portfolios of a folder, as run does, beside workers on other machines.
+
+    The stores are on PostgreSQL (extra fleet). Each portfolio is served by one worker; a worker that
+    is killed or cut off is replaced within 20 seconds, and one that joins gets its part. SIGTERM
+    ends it at safe points, and the others take over.
+    """
+    from agent.fleet.configs import find_configs
+
+    if (offer and (yes or not send)) or (send and not (yes or offer)):
+        raise ConfigError(
+            "a worker asks nobody", "with --send add --yes, or --offer to confirm at the dashboard"
+        )
+    style = FleetStyle(send, offer, as_json, log_format, group)
+    run_portfolios(find_configs(config), every, style)
 
 
 def run_portfolios(config_paths: Sequence[Path], every: str, style: FleetStyle) -> None:
@@ -181,7 +217,12 @@ def run_portfolios(config_paths: Sequence[Path], every: str, style: FleetStyle) 
     redactor = Redactor()
     configure((style.log_format or LogFormat.TEXT).value, redactor)
     clock = api.StoppableClock()
-    options = FleetOptions(every, style.sends, style.offers)
+    share = None
+    if style.group_name is not None:
+        from agent.fleet.sharing import join_workers
+
+        share = join_workers(config_paths, style.group_name)
+    options = FleetOptions(every, style.sends, style.offers, share)
     with clock.listening():
         run_fleet(config_paths, options, redactor, show_result, clock)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from secrets import SystemRandom
+from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.app import alert_channels, alerting
@@ -32,14 +33,18 @@ from agent.app.service import (
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
-from agent.errors import PassingFault, Retryable, TrimtabError
+from agent.errors import ErrorCode, PassingFault, Retryable, TrimtabError
 from agent.execution.step_context import StepOutcome
 from agent.fleet.chains import FleetChain, SharedConnections
 from agent.model import Alert, AlertKind
 from agent.observe.logs import Log, Redactor
 from agent.observe.watch import SystemdNotifier, Watchdog
+from agent.store.files.locks import LockHeld
 from agent.store.files.pause import pause_file
 from agent.units import format_duration
+
+if TYPE_CHECKING:
+    from agent.fleet.sharing import FleetShare
 
 FIRST_BACK_OFF_S = 60
 LONGEST_BACK_OFF_S = 3_600
@@ -48,6 +53,10 @@ double. Other failures pass, and are tried again as a run does.
 """
 USUAL_HANG_S = 600
 """Silence of a look that counts as a hang until the config with service.hang_after is loaded."""
+STANDBY_CHECK_S = 2.0
+"""Seconds between two looks whether the worker that serves a portfolio has left it."""
+RELEASE_S = 10.0
+"""Seconds in which a portfolio that was left to other workers is not taken back."""
 OWNER_CHECK_S = 60
 """Seconds between two looks whether the owner has resumed a stopped portfolio."""
 WAIT_CHECK_S = 10
@@ -66,9 +75,16 @@ class MemberState(Enum):
     BACKING_OFF = "backing off"
     HUNG = "hung"
     STOPPED = "stopped"
+    STANDING_BY = "standing by"
+    """Another worker serves it."""
 
 
-IDLE_STATES = (MemberState.WAITING, MemberState.BACKING_OFF, MemberState.STOPPED)
+IDLE_STATES = (
+    MemberState.WAITING,
+    MemberState.BACKING_OFF,
+    MemberState.STOPPED,
+    MemberState.STANDING_BY,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +96,8 @@ class FleetOptions:
     every: str
     sends: bool = False
     offers: bool = False
+    share: FleetShare | None = None
+    """The part of the portfolios that this worker may serve; None if the process serves all."""
 
 
 class FleetMember:
@@ -173,6 +191,16 @@ class FleetMember:
                 service.alert_notifier.queue_unrecorded(HUNG_ALERT, int(time.time()))
         return True
 
+    @property
+    def is_served(self) -> bool:
+        """Whether this process serves it now, or is about to."""
+        is_busy = self._state in (MemberState.QUEUED, MemberState.LOOKING, MemberState.HUNG)
+        return self.agent is not None or is_busy
+
+    def begin_release(self) -> bool:
+        """Note that it is left to other workers, which `release` does; False if it is looked at."""
+        return self._change_state(MemberState.WAITING, MemberState.QUEUED)
+
     def request_stop(self) -> None:
         """Let the current look end at a safe point, and begin no other."""
         self._clock.request_stop()
@@ -193,6 +221,14 @@ class FleetMember:
             self.has_looked = True
             if not self._change_state(MemberState.LOOKING, next_state):
                 self._return_from_hang()
+
+    def release(self) -> None:
+        """Close it, so that another worker may serve it."""
+        self._log.info("left to another worker")
+        with suppress(Exception):
+            self.close()
+        self.due_s = time.monotonic() + RELEASE_S
+        self._change_state(MemberState.QUEUED, MemberState.STANDING_BY)
 
     def close(self) -> None:
         """Report the end, and close store and connections."""
@@ -220,6 +256,13 @@ class FleetMember:
             return self._look_now()
         except StopRequested:
             return MemberState.WAITING
+        except LockHeld as error:
+            if self._options.share is None:
+                return self._back_off(error)
+            with suppress(Exception):
+                self.close()
+            self.due_s = time.monotonic() + STANDBY_CHECK_S
+            return MemberState.STANDING_BY
         except Exception as error:
             return self._back_off(error)
 
@@ -228,6 +271,8 @@ class FleetMember:
             self._open()
         if self._run is None or self._service is None or self.agent is None:
             return self._wait_for_owner()
+        if self._options.share is not None:
+            self.agent.context.store.db.require_held()
         result = self._run.cycle()
         if result is None:
             self._service.stopped_by = "trimtab stop"
@@ -261,6 +306,9 @@ class FleetMember:
         self._redactor.add(secrets_of(loaded_config))
         self._watchdog.max_silence_s = loaded_config.config.service.hang_after
         self._watch_store(loaded_config)
+        share = self._options.share
+        if share is not None and share.is_served_elsewhere(loaded_config):
+            raise LockHeld("another worker serves this portfolio", code=ErrorCode.WALLET_SERVED)
         with ExitStack() as resources:
             resources.enter_context(self._connections.serving(loaded_config.config, self.name))
             self.chain = self._connections.chain(loaded_config.config)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.app.service import StoppableClock, StopRequested
 from agent.errors import EXIT_HUNG
@@ -18,6 +19,9 @@ from agent.observe.logs import Log, Redactor
 from agent.observe.watch import SystemdNotifier
 from agent.ports import Clock
 from agent.wiring import SystemClock
+
+if TYPE_CHECKING:
+    from agent.fleet.sharing import FleetShare
 
 TICK_S = 0.25
 """Seconds between two checks of who is due."""
@@ -37,9 +41,15 @@ class FleetRun:
     the end of the process.
     """
 
-    def __init__(self, members: Sequence[FleetMember], clock: StoppableClock) -> None:
+    def __init__(
+        self,
+        members: Sequence[FleetMember],
+        clock: StoppableClock,
+        share: FleetShare | None = None,
+    ) -> None:
         self.members = members
         self._clock = clock
+        self._share = share
         self._log = Log()
         self._systemd_notifier = SystemdNotifier()
         self._began_s = time.monotonic()
@@ -56,6 +66,7 @@ class FleetRun:
         try:
             while any(member.state is not MemberState.STOPPED for member in self.members):
                 self._give_up_hung_looks()
+                self._release_excess()
                 self._begin_due_looks()
                 self._report_status()
                 self._clock.sleep(TICK_S)
@@ -64,15 +75,34 @@ class FleetRun:
         finally:
             self._end()
 
+    def _free_places(self) -> int:
+        """Return how many more portfolios this process may serve; negative if it serves too many."""
+        if self._share is None:
+            return len(self.members)
+        return self._share.largest_count() - sum(member.is_served for member in self.members)
+
+    def _release_excess(self) -> None:
+        """Leave to other workers what is beyond the share of this one."""
+        excess = -self._free_places()
+        for member in self.members:
+            if excess > 0 and member.agent is not None and member.begin_release():
+                excess -= 1
+                _in_thread(member.release)
+
     def _begin_due_looks(self) -> None:
         now_s = time.monotonic()
         checks_files = now_s - self._files_checked_s >= FILE_CHECK_S
         if checks_files:
             self._files_checked_s = now_s
         due_by_chain: dict[FleetChain, list[FleetMember]] = {}
+        free_places = self._free_places()
         for member in self.members:
             if not member.is_due(now_s, checks_files=checks_files):
                 continue
+            if self._share is not None and not member.is_served:
+                if free_places <= 0:
+                    continue
+                free_places -= 1
             member.queue()
             shares_read = member.agent is not None and now_s >= member.due_s
             if shares_read and member.chain is not None and member.chain.can_share:
@@ -118,6 +148,8 @@ class FleetRun:
         hung = self._names(MemberState.HUNG)
         stopped = self._names(MemberState.STOPPED)
         running_count = len(self.members) - len(backing_off) - len(hung) - len(stopped)
+        if self._share is not None:
+            running_count = sum(member.is_served for member in self.members)
         status_text = f"{running_count} of {len(self.members)} portfolios run"
         for label, names in (("backing off", backing_off), ("hung", hung), ("stopped", stopped)):
             if names:
@@ -195,4 +227,4 @@ def run_fleet(
         for config_path, (name, slug) in zip(config_paths, names_and_slugs, strict=True)
     ]
     Log().info("fleet started", portfolios=len(members), every=options.every)
-    FleetRun(members, clock).run()
+    FleetRun(members, clock, options.share).run()

@@ -38,6 +38,7 @@ class LockSession:
         self._connection: Connection | None = None
         self._backend = 0
         self._mark = ""
+        self._group_name = ""
         self._ending = threading.Event()
 
     def take(self, name: str) -> str:
@@ -85,6 +86,27 @@ class LockSession:
                 self._drop()
                 return False
 
+    def is_held_elsewhere(self, name: str) -> bool:
+        """Return whether another process that lives has a lock. Raises PassingFault."""
+        with self._mutex, database_errors(f"look for the lock {name}"):
+            holder = self._open().execute(_HOLDER, {"name": name, "lease": LEASE_S}).first()
+            return holder is not None and holder.backend != self._backend and not holder.is_gone
+
+    def join(self, group_name: str) -> None:
+        """Make this process one of those that share the wallets of a group. Raises PassingFault."""
+        with self._mutex, database_errors("join the workers"):
+            self._group_name = group_name
+            self._drop()
+            self._open()
+
+    def group_size(self) -> int:
+        """Return the number of processes of the group that live, this one included. Raises
+        PassingFault.
+        """
+        with self._mutex, database_errors("count the workers"):
+            values = {"group_name": self._group_name, "lease": LEASE_S}
+            return max(1, int(self._open().execute(_COUNT_GROUP, values).scalar() or 0))
+
     def close(self) -> None:
         """End the session and with it all locks."""
         self._ending.set()
@@ -106,7 +128,9 @@ class LockSession:
         self._backend = int(connection.execute(_BACKEND).scalar() or 0)
         name = f"{socket.gethostname()} process {os.getpid()} {secrets.token_hex(2)}"
         connection.execute(_CLEAN)
-        connection.execute(_BEGIN, {"backend": self._backend, "name": name})
+        connection.execute(
+            _BEGIN, {"backend": self._backend, "name": name, "group_name": self._group_name}
+        )
         self._connection = connection
         self._mark = secrets.token_hex(8)
         threading.Thread(
@@ -162,10 +186,14 @@ _CLEAN = text(
     "DELETE FROM processes WHERE backend NOT IN (SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL)"
 )
 _BEGIN = text(
-    "INSERT INTO processes (backend, name, began, beat)"
-    " VALUES (:backend, :name, clock_timestamp(), clock_timestamp())"
+    "INSERT INTO processes (backend, name, group_name, beat)"
+    " VALUES (:backend, :name, :group_name, clock_timestamp())"
     " ON CONFLICT (backend) DO UPDATE"
-    " SET name = excluded.name, began = excluded.began, beat = excluded.beat"
+    " SET name = excluded.name, group_name = excluded.group_name, beat = excluded.beat"
+)
+_COUNT_GROUP = text(
+    "SELECT count(*) FROM processes JOIN pg_stat_activity ON pg_stat_activity.pid = backend"
+    " WHERE group_name = :group_name AND clock_timestamp() - beat <= make_interval(secs => :lease)"
 )
 _BEAT = text("UPDATE processes SET beat = clock_timestamp() WHERE backend = :backend")
 _FORGET = text("DELETE FROM processes WHERE backend = :backend")

@@ -47,11 +47,13 @@ _CREATE_PROCESSES = """
 CREATE TABLE processes (
   backend integer PRIMARY KEY,
   name text NOT NULL,
-  began timestamptz NOT NULL,
+  group_name text NOT NULL,
   beat timestamptz NOT NULL
 )
 """
-"""The processes that hold locks, by the session that holds them, with their last sign of life."""
+"""The processes that hold locks, by the session that holds them, with their last sign of life; those
+of one group share its wallets.
+"""
 _REFUSE_CHANGE = """
 CREATE FUNCTION trimtab_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

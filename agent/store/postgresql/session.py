@@ -38,6 +38,10 @@ from agent.store.tables import FactRow
 DRIVER = "postgresql+psycopg"
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 60_000
+IDLE_TIMEOUT_MS = 10_000
+"""Time after which the server ends the session of a process that stands still in a transaction, whose
+locks others wait for.
+"""
 CONNECT_TIMEOUT_S = 10
 POOL_SIZE = 4
 MAX_CONNECTIONS = 20
@@ -59,7 +63,7 @@ _OPTIONS = " ".join(
         f"{_SESSION_SETTING}=1",
         f"lock_timeout={LOCK_TIMEOUT_MS}",
         f"statement_timeout={STATEMENT_TIMEOUT_MS}",
-        "idle_in_transaction_session_timeout=120000",
+        f"idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}",
         "synchronous_commit=on",
     )
 )
@@ -181,6 +185,11 @@ def _secret_check(secret: bytes) -> str:
     return hmac.new(secret, b"trimtab store", hashlib.sha256).hexdigest()
 
 
+def serving_lock_name(key: str) -> str:
+    """Return the name of the lock of the run that serves a wallet's store."""
+    return f"serve {key}"
+
+
 class ServerDatabase(Database):
     """Transactions on the store of one wallet, `key`, in a database of many."""
 
@@ -203,14 +212,21 @@ class ServerDatabase(Database):
         self._writer_key = WRITER_KEY_PREFIX + secrets.token_hex(8)
         self._has_written = False
         self._epoch_mark: str | None = None
+        self._serving_mark: str | None = None
 
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Hold the lock of the run that serves the wallet. Raises LockHeld if another process has
         it.
         """
-        with held_lock(lock_session(self.engine), f"serve {self.key}"):
+        session = lock_session(self.engine)
+        lock_name = serving_lock_name(self.key)
+        self._serving_mark = session.take(lock_name)
+        try:
             yield
+        finally:
+            session.release(lock_name, self._serving_mark)
+            self._serving_mark = None
 
     @contextmanager
     def acting(self) -> Iterator[None]:
@@ -234,10 +250,14 @@ class ServerDatabase(Database):
         self._epoch_mark = mark
 
     def require_held(self) -> None:
-        """Raise LockHeld if the lock of `acting` was lost."""
-        mark = self._epoch_mark
-        if mark is not None and not lock_session(self.engine).holds(mark):
+        """Raise LockHeld if the lock of `acting` was lost, or that of `serving` and another process
+        has taken it.
+        """
+        session = lock_session(self.engine)
+        if self._epoch_mark is not None and not session.holds(self._epoch_mark):
             raise _taken_over_error()
+        if self._serving_mark is not None and not session.holds(self._serving_mark):
+            self._serving_mark = session.take(serving_lock_name(self.key))
 
     def close(self) -> None:
         """Flush the queue; the engine serves other portfolios too."""

@@ -1,0 +1,140 @@
+"""Workers on several machines: each portfolio is served by one, a gone one is replaced, and nothing is sent twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from agent import wiring
+from agent.config.load import load_config
+from agent.localchain import LocalChain
+from agent.model import IntentKind, IntentState
+from agent.store.transitions import OPEN_STATES
+from tests.support.fleets import add_portfolio, wallet_of
+from tests.support.postgresql import Server
+
+ACCOUNTS = {"one": 4, "two": 5, "three": 6, "four": 7}
+BALANCED = {"WETH": 5_000, "USDC": 5_000}
+TOO_MUCH_WETH = {"WETH": 8_000, "USDC": 2_000}
+TAKEN_OVER_S = 20.0
+PROGRAM = str(Path(sys.executable).with_name("trimtab"))
+
+
+def folder_of(chain: LocalChain, tmp_path: Path, url: str, usd: Mapping[str, int]) -> Path:
+    """The configs of four portfolios in one folder, whose stores are in one database."""
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    for name, account in ACCOUNTS.items():
+        path = add_portfolio(chain, tmp_path, name, account, usd, {"store.url": url})
+        path.rename(folder / path.name)
+        (path.with_name("trimtab.store.secret")).rename(folder / f"{name}.store.secret")
+    return folder
+
+
+@contextmanager
+def worker(folder: Path, log: Path, every: str = "1s") -> Iterator[subprocess.Popen[bytes]]:
+    """A worker on another machine, as far as it can tell: a process with a state folder and copies of the configs of its own."""
+    machine = log.with_suffix("")
+    shutil.copytree(folder, machine)
+    command = [PROGRAM, "worker", "--config", str(machine), "--every", every, "--send", "--yes", "--json"]
+    environment = os.environ | {"XDG_STATE_HOME": str(log.parent / f"{log.stem}-state")}
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=Path(__file__).parents[2])
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+            process.wait(60)
+
+
+def served(url: str) -> dict[int, int]:
+    """The number of wallets that each process serves, by its session."""
+    address = url.replace("postgresql+psycopg", "postgresql")
+    with psycopg.connect(address) as db:
+        found = db.execute(
+            "SELECT held.pid, count(*) FROM pg_locks held JOIN processes ON backend = held.pid"
+            " WHERE locktype = 'advisory' AND granted AND group_name <> '' GROUP BY held.pid"
+        ).fetchall()
+    return dict(found)
+
+
+def until(is_met: object, within_s: float) -> float:
+    """Wait until a condition holds; return how long it took."""
+    began_s = time.monotonic()
+    while not is_met():  # type: ignore[operator]
+        assert time.monotonic() - began_s < within_s, "too late"
+        time.sleep(0.1)
+    return time.monotonic() - began_s
+
+
+def states(folder: Path) -> Sequence[list[IntentState]]:
+    found = []
+    for name in ACCOUNTS:
+        with wiring.open_store_offline(load_config(folder / f"{name}.toml")) as (store, _):
+            found.append([intent.state for intent in store.journal.intents()])
+    return found
+
+
+@pytest.mark.slow
+def test_two_workers_share_the_portfolios_and_the_rest_is_taken_over(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+    folder = folder_of(anvil_chain, tmp_path, url, BALANCED)
+    with worker(folder, tmp_path / "first.log") as first:
+        until(lambda: list(served(url).values()) == [4], 60)
+        with worker(folder, tmp_path / "second.log"):
+            until(lambda: sorted(served(url).values()) == [2, 2], 60)
+            first.send_signal(signal.SIGKILL)
+            assert until(lambda: list(served(url).values()) == [4], TAKEN_OVER_S) < TAKEN_OVER_S
+            with worker(folder, tmp_path / "third.log") as third:
+                until(lambda: sorted(served(url).values()) == [2, 2], 60)
+                third.terminate()
+                until(lambda: list(served(url).values()) == [4], TAKEN_OVER_S)
+
+
+@pytest.mark.slow
+def test_a_worker_that_stands_still_is_replaced_and_sends_nothing_twice(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+    """All four need a rebalance; the first worker stands still in the middle of it and goes on once the second has acted."""
+    folder = folder_of(anvil_chain, tmp_path, url, TOO_MUCH_WETH)
+    nonces = {name: anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain)) for name, account in ACCOUNTS.items()}  # type: ignore[arg-type]
+    with worker(folder, tmp_path / "first.log") as first:
+        until(lambda: any(states(folder)), 60)
+        os.kill(first.pid, signal.SIGSTOP)
+        with worker(folder, tmp_path / "second.log"):
+            until(lambda: list(served(url).values()).count(4) == 1, 60)
+            until(lambda: all(IntentState.FINAL in found and not OPEN_STATES & {*found} for found in states(folder)), 60)
+            os.kill(first.pid, signal.SIGCONT)
+            time.sleep(6)
+            until(lambda: sorted(served(url).values()) == [2, 2], 60)
+    for name, account in ACCOUNTS.items():
+        after = anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain))  # type: ignore[arg-type]
+        with wiring.open_store_offline(load_config(folder / f"{name}.toml")) as (store, _):
+            mined = [intent for intent in store.journal.intents() if intent.state is IntentState.FINAL]
+        assert after - nonces[name] == len(mined), name
+        assert sum(intent.kind is IntentKind.SWAP for intent in mined) == 1, name
+
+
+def test_stores_in_files_are_no_stores_of_workers(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    add_portfolio(anvil_chain, tmp_path, "one", 5, BALANCED)
+    command = [PROGRAM, "worker", "--config", str(tmp_path / "one")]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert said.returncode == 2
+    assert "trimtab db copy" in said.stderr
+
+
+def test_a_run_outlives_a_restart_of_the_database(anvil_chain: LocalChain, tmp_path: Path, url: str, server: Server) -> None:
+    folder = folder_of(anvil_chain, tmp_path, url, BALANCED)
+    with worker(folder, tmp_path / "first.log") as first:
+        until(lambda: list(served(url).values()) == [4], 60)
+        server.control("restart", "-m", "fast")
+        until(lambda: list(served(url).values()) == [4], 60)
+        assert first.poll() is None
