@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from agent.errors import PassingFault
 from agent.model import IntentKind
@@ -19,7 +20,6 @@ from agent.store import Store
 from agent.store.files.locks import LockHeld
 from agent.store.files.pause import KillSwitch
 from agent.store.postgresql import fencing
-from tests.postgresql.test_server_faults import cut
 from tests.support.postgresql import Opener, Server
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
@@ -136,7 +136,7 @@ def test_a_process_that_lost_its_lock_neither_sends_nor_writes(opened: Opener, s
     switch = KillSwitch(tmp_path / "paused", first.pause_switch)
     with first.db.acting():
         assert switch.is_paused() is False
-        cut(server)
+        server.end_sessions()
         own = fencing._sessions.pop(id(first.db.engine))
         with second.db.acting():
             fencing._sessions[id(first.db.engine)] = own
@@ -156,8 +156,6 @@ def test_a_process_that_acts_again_writes_no_epoch_anew(opened: Opener) -> None:
     with store.db.acting():
         pass
     commits: list[int] = []
-    from sqlalchemy import event
-
     event.listen(store.db.engine, "commit", lambda _: commits.append(1))
     before = len(commits)
     with store.db.acting():

@@ -16,13 +16,8 @@ from agent.model import IntentKind
 from agent.store import Store
 from agent.store.database import may_server_fault_pass
 from agent.store.postgresql import session
-from tests.support.postgresql import ROLE, Opener, Server
+from tests.support.postgresql import Opener, Server
 from tests.support.transactions import START_S, grant, tx
-
-
-def cut(server: Server) -> None:
-    """End every session of trimtab, as an operator or a fail-over does."""
-    server.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'")
 
 
 def before_statement(store: Store, number: int, happens: Callable[[], object]) -> None:
@@ -44,7 +39,7 @@ def add(store: Store, note: str = "i", nonce: int = 7) -> None:
 def test_a_session_ended_before_any_statement_leaves_nothing_half_done(opened: Opener, server: Server, number: int) -> None:
     store = opened()
     store.steps.begin("s", START_S, "{}")
-    before_statement(store, number, lambda: cut(server))
+    before_statement(store, number, server.end_sessions)
     try:
         add(store)
     except PassingFault as fault:
@@ -131,12 +126,12 @@ def test_a_standby_by_mistake_is_named_and_passes(opened: Opener, server: Server
     store = opened()
     name = re.findall(r"/(store\d+)", url)[0]
     server.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    cut(server)
+    server.end_sessions()
     with pytest.raises(PassingFault, match="read-only") as fault:
         store.steps.begin("s", START_S, "{}")
     assert "standby" in fault.value.remedy
     server.run(f"ALTER DATABASE {name} RESET default_transaction_read_only")
-    cut(server)
+    server.end_sessions()
     store.steps.begin("s", START_S, "{}")
 
 

@@ -60,6 +60,10 @@ class Server:
         ]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
+    def end_sessions(self) -> None:
+        """End every session of trimtab, as an operator or a fail-over does."""
+        self.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'")
+
     def new_database(self, name: str) -> str:
         """The URL of a new database that belongs to the role of trimtab."""
         self.run(f"CREATE DATABASE {name} OWNER {ROLE}")
