@@ -21,7 +21,7 @@ from agent.config.limits import (
     require_weights_within_max,
 )
 from agent.config.liquidity import require_usable_liquidity
-from agent.config.loaded import USUAL_STORE, ConfigSource, LoadedConfig, sqlite_file
+from agent.config.loaded import SERVER_PREFIX, USUAL_STORE, ConfigSource, LoadedConfig, store_place
 from agent.config.orders import require_strategy_orders
 from agent.config.pace import require_valid_pace
 from agent.config.redaction import SQLITE_PREFIX
@@ -197,7 +197,8 @@ def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:
         raise error from None
     try:
         store_url = read_toml(config_text)["store"]["url"]
-        store_file = sqlite_file(store_url, config_file.parent)
+        is_known_kind = store_url.startswith((SQLITE_PREFIX, SERVER_PREFIX))
+        store_file = store_place(store_url, config_file) if is_known_kind else None
     except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError):
         store_file = None
     if store_file is None:
@@ -211,6 +212,9 @@ def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:
 
 def _likely_store(config_text: str, config_file: Path) -> Path:
     """Return the store's file by the only URL in the text that names one, else the usual file."""
-    store_urls = set(re.findall(rf"""["']({SQLITE_PREFIX}[^"'\n]+)""", config_text))
-    store_file = sqlite_file(store_urls.pop(), config_file.parent) if len(store_urls) == 1 else None
-    return store_file or config_file.parent / USUAL_STORE
+    store_urls = set(
+        re.findall(rf"""["']((?:{SQLITE_PREFIX}|{SERVER_PREFIX})[^"'\n]+)""", config_text)
+    )
+    if len(store_urls) != 1:
+        return config_file.parent / USUAL_STORE
+    return store_place(store_urls.pop(), config_file)

@@ -14,6 +14,8 @@ from agent.errors import ConfigError
 
 USUAL_STORE = "trimtab.db"
 """Store file of configs by trimtab init, beside the config."""
+SERVER_PREFIX = "postgresql"
+"""Beginning of the URLs of stores on PostgreSQL."""
 PAPER_FILE = "paper.db"
 """Store file of paper trading beside USUAL_STORE; beside another, such as mine.db, it is
 mine.paper.db, so that each of several portfolios in a folder has its own.
@@ -92,3 +94,14 @@ def sqlite_file(url: str, folder: Path) -> Path | None:
         return None
     store_file = Path(url.removeprefix(SQLITE_PREFIX))
     return store_file if store_file.is_absolute() else (folder / store_file).resolve()
+
+
+def store_place(url: str, config_path: Path, *, is_paper: bool = False) -> Path:
+    """Return the path beside which the local files of a store are: its secret, pause file and locks.
+    It is the file of SQLite; for PostgreSQL a path next to the config at which no file is, such as
+    trimtab.store for trimtab.toml.
+    """
+    store_file = sqlite_file(url, config_path.parent)
+    if store_file is not None:
+        return store_file
+    return config_path.with_suffix(".paper.store" if is_paper else ".store")

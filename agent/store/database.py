@@ -260,6 +260,12 @@ class Database:
         """Return a context in which no other machine acts for the wallet, as `serving`."""
         return nullcontext()
 
+    def is_served(self) -> bool | None:
+        """Return whether a run serves the wallet, on any machine; None where files of this machine
+        say so.
+        """
+        return None
+
     def require_held(self) -> None:
         """Raise LockHeld if another machine has taken over the wallet since `acting` began."""
 

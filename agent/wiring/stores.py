@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from agent.config.loaded import LoadedConfig, sqlite_file
+from agent.config.loaded import LoadedConfig, store_place
 from agent.store.files.pause import KillSwitch, pause_file
 from agent.store.opening import open_store, sqlite_path
 from agent.store.store import RowReader, Store, rows_of_file
@@ -18,15 +18,8 @@ from agent.store.tables import Base
 
 
 def store_file(loaded_config: LoadedConfig) -> Path:
-    """Return the path of the store's SQLite file; the secret, the pause file and local locks are
-    beside it. With a store on PostgreSQL they are beside a path next to the config at which no file
-    is, such as trimtab.store for trimtab.toml.
-    """
-    store_path = sqlite_file(loaded_config.store_url, loaded_config.path.parent)
-    if store_path is not None:
-        return store_path
-    suffix = ".paper.store" if loaded_config.is_paper else ".store"
-    return loaded_config.path.with_suffix(suffix)
+    """Return the path of the store's SQLite file, or for PostgreSQL the place of its local files."""
+    return store_place(loaded_config.store_url, loaded_config.path, is_paper=loaded_config.is_paper)
 
 
 def has_store(loaded_config: LoadedConfig) -> bool:

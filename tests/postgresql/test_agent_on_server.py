@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from fractions import Fraction
@@ -111,3 +112,37 @@ def test_a_row_that_reads_otherwise_ends_the_copy_and_nothing_is_there(
         app.copy_store(loaded.path, url)
     with wiring.open_store_offline(target) as (store, _):
         assert store.trust.pins() == {}
+
+
+def test_a_pause_reaches_the_database_or_at_least_this_machine(anvil_chain: LocalChain, tmp_path: Path, url: str, server: Server) -> None:
+    """With the database away, or a config that cannot be read, the pause file counts on this machine."""
+    loaded = trusted(anvil_chain, tmp_path, {**ROOMY, "store.url": url})
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path, other)
+    assert app.pause(loaded.path, "look")["reason"] == "look"
+    with again(anvil_chain, load_config(other / "trimtab.toml")) as agent:
+        assert agent.context.kill_switch.is_paused() is True
+    app.resume(loaded.path)
+    server.control("stop", "-m", "fast")
+    try:
+        assert str(tmp_path / "trimtab.store.paused") in app.pause(loaded.path, "look")["reason"]
+    finally:
+        server.control("start")
+    with again(anvil_chain, load_config(loaded.path)) as agent:
+        assert agent.context.kill_switch.is_paused() is True
+    (tmp_path / "trimtab.store.paused").unlink()
+    sound = loaded.path.read_text()
+    loaded.path.write_text(sound.replace("[wallet]", "[wallet]\nnonsense = 1"))
+    assert str(tmp_path / "trimtab.store.paused") in app.pause(loaded.path, "look")["reason"]
+    loaded.path.write_text(sound.replace("[wallet]", "[wallet"))
+    with pytest.raises(ConfigError) as refused:
+        app.pause(loaded.path, "look")
+    assert f"touch {tmp_path / 'trimtab.store.paused'}" in refused.value.remedy
+
+
+def test_controls_are_said_to_be_taken_wherever_the_run_is(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+    loaded = trusted(anvil_chain, tmp_path, {**ROOMY, "store.url": url})
+    assert not app.list_controls(loaded)["served"]
+    with wiring.open_store_offline(loaded) as (store, _), store.db.serving():
+        assert store.db.is_served()
+        assert not list(tmp_path.glob("*.service.pid"))

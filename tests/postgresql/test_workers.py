@@ -18,7 +18,7 @@ import pytest
 from agent import wiring
 from agent.config.load import load_config
 from agent.localchain import LocalChain
-from agent.model import IntentKind, IntentState
+from agent.model import Intent, IntentKind, IntentState
 from agent.store.transitions import OPEN_STATES
 from tests.support.fleets import add_portfolio, wallet_of
 from tests.support.postgresql import Server
@@ -78,12 +78,18 @@ def until(is_met: object, within_s: float) -> float:
     return time.monotonic() - began_s
 
 
-def states(folder: Path) -> Sequence[list[IntentState]]:
+def intents(folder: Path) -> Sequence[Sequence[Intent]]:
+    """The transactions of each portfolio."""
     found = []
     for name in ACCOUNTS:
         with wiring.open_store_offline(load_config(folder / f"{name}.toml")) as (store, _):
-            found.append([intent.state for intent in store.journal.intents()])
+            found.append(store.journal.intents())
     return found
+
+
+def has_swapped(found: Sequence[Intent]) -> bool:
+    is_open = any(intent.state in OPEN_STATES for intent in found)
+    return not is_open and any(intent.kind is IntentKind.SWAP and intent.state is IntentState.FINAL for intent in found)
 
 
 @pytest.mark.slow
@@ -107,18 +113,17 @@ def test_a_worker_that_stands_still_is_replaced_and_sends_nothing_twice(anvil_ch
     folder = folder_of(anvil_chain, tmp_path, url, TOO_MUCH_WETH)
     nonces = {name: anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain)) for name, account in ACCOUNTS.items()}  # type: ignore[arg-type]
     with worker(folder, tmp_path / "first.log") as first:
-        until(lambda: any(states(folder)), 60)
+        until(lambda: any(intents(folder)), 60)
         os.kill(first.pid, signal.SIGSTOP)
         with worker(folder, tmp_path / "second.log"):
             until(lambda: list(served(url).values()).count(4) == 1, 60)
-            until(lambda: all(IntentState.FINAL in found and not OPEN_STATES & {*found} for found in states(folder)), 60)
+            until(lambda: all(map(has_swapped, intents(folder))), 60)
             os.kill(first.pid, signal.SIGCONT)
             time.sleep(6)
             until(lambda: sorted(served(url).values()) == [2, 2], 60)
-    for name, account in ACCOUNTS.items():
+    for (name, account), found in zip(ACCOUNTS.items(), intents(folder), strict=True):
         after = anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain))  # type: ignore[arg-type]
-        with wiring.open_store_offline(load_config(folder / f"{name}.toml")) as (store, _):
-            mined = [intent for intent in store.journal.intents() if intent.state is IntentState.FINAL]
+        mined = [intent for intent in found if intent.state is IntentState.FINAL]
         assert after - nonces[name] == len(mined), name
         assert sum(intent.kind is IntentKind.SWAP for intent in mined) == 1, name
 

@@ -29,7 +29,7 @@ from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.tables.fields import parse_address
 from agent.config.writing.edits import parse_changes
-from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
+from agent.errors import ConfigError, ErrorCode, PassingFault, Refused, TrimtabError
 from agent.model import (
     Control,
     ControlArguments,
@@ -46,6 +46,7 @@ from agent.store import Store
 from agent.store.files.locks import service_lock_path
 from agent.store.files.secret import ensure_secret, find_secret
 from agent.store.files.users import UserEventKind
+from agent.store.opening import sqlite_path
 from agent.units import parse_raw
 
 MAX_LIFETIME_S = 900
@@ -253,6 +254,9 @@ def link_key(config: ConfigSource) -> bytes:
 
 def is_served(loaded_config: LoadedConfig) -> bool:
     """Return whether a run serves the wallet, and so takes controls."""
+    if sqlite_path(loaded_config.store_url) is None:
+        with suppress(PassingFault), wiring.open_store_offline(loaded_config) as (store, _):
+            return bool(store.db.is_served())
     *_, lock_location = wiring.lock_arguments(loaded_config)
     with suppress(OSError, ValueError):
         pid = int(service_lock_path(lock_location).with_suffix(".pid").read_text())

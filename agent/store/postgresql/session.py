@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
@@ -168,17 +168,21 @@ def require_same_secret(database: Database) -> None:
         return
     with database.read("check the secret") as db:
         known_check = find_fact(db, SECRET_CHECK_KEY)
-    secret = find_secret(place) if known_check else ensure_secret(place)
-    if secret is None or known_check not in (None, _secret_check(secret)):
+    if known_check is None:
+        own_check = _secret_check(ensure_secret(place))
+        with database.write("write the check of the secret") as db:
+            known_check = find_fact(db, SECRET_CHECK_KEY)  # another machine may have been first
+            if known_check is None:
+                write_facts(db, {SECRET_CHECK_KEY: own_check})
+                return
+    secret = find_secret(place)
+    if secret is None or known_check != _secret_check(secret):
         state = "missing" if secret is None else "of another store"
         raise OperatorNeeded(
             f"store: the secret {secret_path(place)} is {state}",
             "copy it from a machine that uses this store",
             code=ErrorCode.FILE,
         )
-    if known_check is None:
-        with database.write("write the check of the secret") as db:
-            write_facts(db, {SECRET_CHECK_KEY: _secret_check(secret)})
 
 
 def _secret_check(secret: bytes) -> str:
@@ -207,6 +211,7 @@ class ServerDatabase(Database):
         super().__init__(engine, wallet, wrapped_native, store_kind, secret_place)
         self.key = key
         self._sleep = sleep
+        self._writing = RLock()
         self._write_count = 0
         self._unsettled: tuple[str, int] | None = None
         self._writer_key = WRITER_KEY_PREFIX + secrets.token_hex(8)
@@ -248,6 +253,12 @@ class ServerDatabase(Database):
             with self.write("begin an epoch") as db:
                 write_facts(db, {EPOCH_KEY: mark})
         self._epoch_mark = mark
+
+    def is_served(self) -> bool:
+        """Return whether a run or a worker serves the wallet, on any machine. Raises PassingFault."""
+        is_ours = self._serving_mark is not None
+        session = lock_session(self.engine)
+        return is_ours or session.is_held_elsewhere(serving_lock_name(self.key))
 
     def require_held(self) -> None:
         """Raise LockHeld if the lock of `acting` was lost, or that of `serving` and another process
@@ -304,7 +315,7 @@ class ServerDatabase(Database):
         made.
         """
         mark = secrets.token_hex(8)
-        with self.engine.connect() as db:
+        with self._writing, self.engine.connect() as db:  # one mark at a time
             transaction = db.begin()
             try:
                 db.execute(_ENTER_TO_WRITE, {"key": self.key})
