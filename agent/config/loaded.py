@@ -16,6 +16,8 @@ USUAL_STORE = "trimtab.db"
 """Store file of configs by trimtab init, beside the config."""
 SERVER_PREFIX = "postgresql"
 """Beginning of the URLs of stores on PostgreSQL."""
+SERVER_PLACE_SUFFIX = ".store"
+"""Suffix of the path beside which the local files of a store on PostgreSQL are."""
 PAPER_FILE = "paper.db"
 """Store file of paper trading beside USUAL_STORE; beside another, such as mine.db, it is
 mine.paper.db, so that each of several portfolios in a folder has its own.
@@ -104,4 +106,11 @@ def store_place(url: str, config_path: Path, *, is_paper: bool = False) -> Path:
     store_file = sqlite_file(url, config_path.parent)
     if store_file is not None:
         return store_file
-    return config_path.with_suffix(".paper.store" if is_paper else ".store")
+    return config_path.with_suffix(
+        f".paper{SERVER_PLACE_SUFFIX}" if is_paper else SERVER_PLACE_SUFFIX
+    )
+
+
+def is_place_of_server(place: Path) -> bool:
+    """Return whether a path by `store_place` is that of a store on PostgreSQL."""
+    return place.suffix == SERVER_PLACE_SUFFIX and not place.exists()

@@ -75,10 +75,17 @@ class MemberState(Enum):
     BACKING_OFF = "backing off"
     HUNG = "hung"
     STOPPED = "stopped"
+    RELEASING = "releasing"
     STANDING_BY = "standing by"
     """Another worker serves it."""
 
 
+BUSY_STATES = (
+    MemberState.QUEUED,
+    MemberState.LOOKING,
+    MemberState.HUNG,
+    MemberState.RELEASING,
+)
 IDLE_STATES = (
     MemberState.WAITING,
     MemberState.BACKING_OFF,
@@ -119,6 +126,8 @@ class FleetMember:
         self.due_s = time.monotonic()
         """Time of the next look, by the monotonic clock."""
         self.has_looked = False
+        self.is_beyond_share = False
+        """Whether it was taken because no other worker served it."""
         self.chain: FleetChain | None = None
         self.agent: Agent | None = None
         self._state = MemberState.WAITING
@@ -194,12 +203,11 @@ class FleetMember:
     @property
     def is_served(self) -> bool:
         """Whether this process serves it now, or is about to."""
-        is_busy = self._state in (MemberState.QUEUED, MemberState.LOOKING, MemberState.HUNG)
-        return self.agent is not None or is_busy
+        return self.agent is not None or self._state in BUSY_STATES
 
     def begin_release(self) -> bool:
         """Note that it is left to other workers, which `release` does; False if it is looked at."""
-        return self._change_state(MemberState.WAITING, MemberState.QUEUED)
+        return self._change_state(MemberState.WAITING, MemberState.RELEASING)
 
     def request_stop(self) -> None:
         """Let the current look end at a safe point, and begin no other."""
@@ -228,7 +236,8 @@ class FleetMember:
         with suppress(Exception):
             self.close()
         self.due_s = time.monotonic() + RELEASE_S
-        self._change_state(MemberState.QUEUED, MemberState.STANDING_BY)
+        self.is_beyond_share = False
+        self._change_state(MemberState.RELEASING, MemberState.STANDING_BY)
 
     def close(self) -> None:
         """Report the end, and close store and connections."""
@@ -307,7 +316,7 @@ class FleetMember:
         self._watchdog.max_silence_s = loaded_config.config.service.hang_after
         self._watch_store(loaded_config)
         share = self._options.share
-        if share is not None and share.is_served_elsewhere(loaded_config):
+        if share is not None and share.is_served_elsewhere(self.config_path):
             raise LockHeld("another worker serves this portfolio", code=ErrorCode.WALLET_SERVED)
         with ExitStack() as resources:
             resources.enter_context(self._connections.serving(loaded_config.config, self.name))

@@ -66,7 +66,8 @@ class FleetRun:
         try:
             while any(member.state is not MemberState.STOPPED for member in self.members):
                 self._give_up_hung_looks()
-                self._release_excess()
+                if self._share is not None:
+                    self._release_excess(self._share)
                 self._begin_due_looks()
                 self._report_status()
                 self._clock.sleep(TICK_S)
@@ -75,19 +76,30 @@ class FleetRun:
         finally:
             self._end()
 
-    def _free_places(self) -> int:
-        """Return how many more portfolios this process may serve; negative if it serves too many."""
-        if self._share is None:
-            return len(self.members)
-        return self._share.largest_count() - sum(member.is_served for member in self.members)
+    def _free_places(self, share: FleetShare) -> int:
+        """Return how many more portfolios this worker may serve; negative if it serves too many."""
+        served_count = sum(
+            member.is_served and not member.is_beyond_share for member in self.members
+        )
+        return share.largest_count() - served_count
 
-    def _release_excess(self) -> None:
+    def _release_excess(self, share: FleetShare) -> None:
         """Leave to other workers what is beyond the share of this one."""
-        excess = -self._free_places()
+        excess = -self._free_places(share)
         for member in self.members:
-            if excess > 0 and member.agent is not None and member.begin_release():
+            is_counted = member.agent is not None and not member.is_beyond_share
+            if excess > 0 and is_counted and member.begin_release():
                 excess -= 1
                 _in_thread(member.release)
+
+    def _may_take(self, member: FleetMember, share: FleetShare) -> bool:
+        """Return whether this worker may begin to serve a portfolio: it has a free place, or nobody
+        has served it for some time.
+        """
+        if self._free_places(share) > 0:
+            return True
+        member.is_beyond_share = share.is_orphaned(member.config_path)
+        return member.is_beyond_share
 
     def _begin_due_looks(self) -> None:
         now_s = time.monotonic()
@@ -95,14 +107,12 @@ class FleetRun:
         if checks_files:
             self._files_checked_s = now_s
         due_by_chain: dict[FleetChain, list[FleetMember]] = {}
-        free_places = self._free_places()
         for member in self.members:
             if not member.is_due(now_s, checks_files=checks_files):
                 continue
-            if self._share is not None and not member.is_served:
-                if free_places <= 0:
-                    continue
-                free_places -= 1
+            share = self._share
+            if share is not None and not member.is_served and not self._may_take(member, share):
+                continue
             member.queue()
             shares_read = member.agent is not None and now_s >= member.due_s
             if shares_read and member.chain is not None and member.chain.can_share:
@@ -166,7 +176,7 @@ class FleetRun:
         return [
             member
             for member in self.members
-            if member.state in (MemberState.QUEUED, MemberState.LOOKING)
+            if member.state in (MemberState.QUEUED, MemberState.LOOKING, MemberState.RELEASING)
         ]
 
     def _end(self) -> None:
@@ -174,6 +184,11 @@ class FleetRun:
         self._systemd_notifier.stopping()
         for member in self.members:
             member.request_stop()
+        if self._share is not None:
+            self._share.leave()
+            for member in self.members:
+                if member.agent is not None and member.begin_release():
+                    _in_thread(member.release)
         while self._busy_members():
             self._give_up_hung_looks()
             self._begin_impatient_looks(time.monotonic())

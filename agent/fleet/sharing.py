@@ -4,53 +4,78 @@ over what a worker that is gone has left.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import make_url
 
 from agent.config.load import load_config
-from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, TrimtabError
+from agent.observe.logs import Log
 from agent.store.database import LIVE
 from agent.store.opening import sqlite_path
 from agent.store.postgresql.fencing import LockSession, lock_session
 from agent.store.postgresql.session import server_engine, serving_lock_name, store_key
 
 SHARE_CHECK_S = 2.0
-"""Seconds between two checks how many workers live."""
+"""Seconds between two looks at the database: how many workers live, and what nobody serves."""
+ORPHANED_S = 20.0
+"""Time after which a portfolio that nobody serves is taken beyond the share: a worker that lives may
+lack its config or its key.
+"""
 
 
 class FleetShare:
-    """The part of the portfolios that this worker may serve: all, divided by the workers that
-    live.
+    """The part of the portfolios that this worker may serve: all, divided by the workers that live,
+    and those that none of them serves. A thread looks at the database, so that one that does not
+    answer holds up no look; what was known last then counts.
+
+    `lock_names` are the locks of the portfolios by the path of their config.
     """
 
-    def __init__(self, session: LockSession, portfolio_count: int) -> None:
+    def __init__(
+        self, session: LockSession, lock_names: Mapping[Path, str], portfolio_count: int
+    ) -> None:
         self._session = session
+        self._lock_names = lock_names
         self._portfolio_count = portfolio_count
-        self._checked_s = -SHARE_CHECK_S
         self._share = 0
+        self._free_since_s: dict[str, float] = {}
+        self._ending = threading.Event()
+        threading.Thread(target=self._watch, daemon=True, name="trimtab share").start()
 
     def largest_count(self) -> int:
-        """Return the number of portfolios that this worker may serve now. While the database does
-        not answer, the last one counts: what it serves waits for the database by itself.
-        """
-        now_s = time.monotonic()
-        if now_s - self._checked_s >= SHARE_CHECK_S:
-            self._checked_s = now_s
-            try:
-                self._share = -(-self._portfolio_count // self._session.group_size())
-            except TrimtabError:
-                return self._share
+        """Return the number of portfolios that this worker may serve now."""
         return self._share
 
-    def is_served_elsewhere(self, loaded_config: LoadedConfig) -> bool:
-        """Return whether another process serves the wallet of a config. Raises PassingFault."""
-        config = loaded_config.config
-        key = store_key(config.chain.chain_id, config.wallet.address, LIVE)
-        return self._session.is_held_elsewhere(serving_lock_name(key))
+    def is_orphaned(self, config_path: Path) -> bool:
+        """Return whether nobody has served a portfolio for some time."""
+        free_since_s = self._free_since_s.get(self._lock_names.get(config_path, ""))
+        return free_since_s is not None and time.monotonic() - free_since_s >= ORPHANED_S
+
+    def is_served_elsewhere(self, config_path: Path) -> bool:
+        """Return whether another process serves a portfolio. Raises PassingFault."""
+        lock_name = self._lock_names.get(config_path)
+        return lock_name is not None and self._session.is_held_elsewhere(lock_name)
+
+    def leave(self) -> None:
+        """Leave the workers, so that the others serve more."""
+        self._ending.set()
+        with suppress(TrimtabError):
+            self._session.join("")
+
+    def _watch(self) -> None:
+        while not self._ending.is_set():
+            with suppress(TrimtabError):
+                self._share = -(-self._portfolio_count // self._session.group_size())
+                free_names = self._session.free_of(sorted(set(self._lock_names.values())))
+                now_s = time.monotonic()
+                known_s = self._free_since_s
+                self._free_since_s = {name: known_s.get(name, now_s) for name in free_names}
+            self._ending.wait(SHARE_CHECK_S)
 
 
 def join_workers(config_paths: Sequence[Path], group_name: str) -> FleetShare:
@@ -58,11 +83,14 @@ def join_workers(config_paths: Sequence[Path], group_name: str) -> FleetShare:
     ConfigError for a store in a file, or in another database than the first.
     """
     url = ""
+    lock_names = {}
     for config_path in config_paths:
         try:
-            store_url = load_config(config_path).store_url
-        except TrimtabError:
-            continue  # its portfolio tells its owner, and waits
+            loaded_config = load_config(config_path)
+            store_url = loaded_config.store_url
+        except TrimtabError as error:  # its portfolio tells its owner, and waits
+            Log().warning("not readable", config=str(config_path), message=error.message)
+            continue
         if sqlite_path(store_url) is not None:
             raise ConfigError(
                 f"{config_path}: store.url: workers share stores on PostgreSQL",
@@ -74,8 +102,11 @@ def join_workers(config_paths: Sequence[Path], group_name: str) -> FleetShare:
                 "name one database in all configs of the folder",
             )
         url = store_url
+        config = loaded_config.config
+        key = store_key(config.chain.chain_id, config.wallet.address, LIVE)
+        lock_names[config_path] = serving_lock_name(key)
     if not url:
         raise ConfigError("no config of the folder can be read", "correct one of them")
     session = lock_session(server_engine(make_url(url)))
     session.join(group_name)
-    return FleetShare(session, len(config_paths))
+    return FleetShare(session, lock_names, len(config_paths))

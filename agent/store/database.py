@@ -167,9 +167,9 @@ _PASSING_CLASSES = ("08", "53", "57", "58")
 """Classes of SQLSTATE (PostgreSQL documentation, appendix A) of a lost connection, too little disk,
 memory or connections, the end by an operator or a time-out, and a fault of the server's system.
 """
-_PASSING_STATES = frozenset({"25006", "40001", "40P01", "55P03"})
-"""A standby that is not the primary yet, a conflict of two transactions, a deadlock, a lock that came
-too late.
+_PASSING_STATES = frozenset({"25006", "25P03", "25P04", "40001", "40P01", "55P03"})
+"""A standby that is not the primary yet, a transaction that stood still or took too long, a conflict
+of two transactions, a deadlock, a lock that came too late.
 """
 _DATABASE_DROPPED = "57P04"
 _REFUSED_CONNECTIONS = (
@@ -251,6 +251,13 @@ class Database:
             self.flush()
         finally:
             self.engine.dispose()
+
+    @property
+    def write_patience_s(self) -> float:
+        """How long a write that must not fail is repeated; 0 for a file, which other machines do not
+        share.
+        """
+        return 0.0
 
     def serving(self) -> AbstractContextManager[object]:
         """Return a context in which no other machine serves the wallet: a file is on one machine."""

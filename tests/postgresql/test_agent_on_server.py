@@ -14,14 +14,16 @@ from sqlalchemy import select
 from agent import app, wiring
 from agent.app.records.store_copy import with_store_url
 from agent.config.load import load_config
-from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.store.files.secret import secret_path
+from agent.store.postgresql.copying import OWN_FACTS
 from agent.store.postgresql.session import WRITER_KEY_PREFIX
 from agent.store.tables import Base
 from tests.support.agents import ROOMY, again, fund, trusted, yes
 from tests.support.postgresql import Server
+from tests.support.text import raises_code
 
 HELD = {"WETH": 50_000, "WBTC": 10_000, "USDC": 30_000}
 
@@ -31,7 +33,8 @@ def rows(config: Path) -> dict[str, list[tuple[object, ...]]]:
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _), store.db.read("compare") as db:
         found = {table.name: sorted((tuple(row) for row in db.execute(select(table))), key=repr) for table in Base.metadata.sorted_tables}
-    return found | {"meta": [row for row in found["meta"] if not str(row[0]).startswith(WRITER_KEY_PREFIX)]}
+    is_copied = [row for row in found["meta"] if row[0] not in OWN_FACTS and not str(row[0]).startswith(WRITER_KEY_PREFIX)]
+    return found | {"meta": is_copied}
 
 
 def outcomes(chain: LocalChain, config: Path, count: int = 1) -> Sequence[OutcomeKind]:
@@ -66,8 +69,11 @@ def test_a_store_moves_to_the_server_and_back_row_by_row(anvil_chain: LocalChain
     assert copied["rows"] == {name: len(found) for name, found in in_file.items()}
     config.write_text(config.read_text().replace("sqlite:///trimtab.db", url))
     on_server = rows(config)
-    check = [row for row in on_server["meta"] if row[0] == "secret"]
-    assert on_server == {**in_file, "meta": sorted([*in_file["meta"], *check], key=repr)}
+    assert on_server == in_file
+    old = with_store_url(load_config(config), "sqlite:///trimtab.db")
+    with wiring.open_store_offline(old) as (store, switch):
+        assert switch.is_paused() is True, "the old store sends nothing until it is adopted"
+        assert "moved to another database" in store.pause_switch.read().reason
     anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"] * Fraction(13, 10)})
     assert outcomes(anvil_chain, config) == [OutcomeKind.DONE]
     moved = rows(config)
@@ -89,9 +95,17 @@ def test_nothing_is_copied_over_a_store_or_beside_another_secret(anvil_chain: Lo
     with pytest.raises(Refused, match="another store"):
         app.copy_store(loaded.path, url)
     (tmp_path / "trimtab.store.secret").unlink()
+    (tmp_path / "trimtab.db.paused").touch()
     app.copy_store(loaded.path, url)
+    assert (tmp_path / "trimtab.store.paused").is_file(), "a pause by file is one of the new store too"
+    with pytest.raises(Refused, match="a copy itself"):
+        app.copy_store(loaded.path, url)
+    with wiring.open_store_offline(loaded) as (store, _):
+        store.adopt_copy()
     with pytest.raises(Refused, match="already"):
         app.copy_store(loaded.path, url)
+    with wiring.open_store_offline(loaded) as (store, _):
+        assert not store.pause_switch.read().paused, "what failed leaves the source as it was"
     with pytest.raises(Refused, match="the store itself"):
         app.copy_store(loaded.path, "sqlite:///trimtab.db")
 
@@ -125,7 +139,8 @@ def test_a_pause_reaches_the_database_or_at_least_this_machine(anvil_chain: Loca
     app.resume(loaded.path)
     server.control("stop", "-m", "fast")
     try:
-        assert str(tmp_path / "trimtab.store.paused") in app.pause(loaded.path, "look")["reason"]
+        with raises_code(PassingFault, "pause", "on this machine alone", str(tmp_path / "trimtab.store.paused")):
+            app.pause(loaded.path, "look")
     finally:
         server.control("start")
     with again(anvil_chain, load_config(loaded.path)) as agent:
@@ -133,7 +148,8 @@ def test_a_pause_reaches_the_database_or_at_least_this_machine(anvil_chain: Loca
     (tmp_path / "trimtab.store.paused").unlink()
     sound = loaded.path.read_text()
     loaded.path.write_text(sound.replace("[wallet]", "[wallet]\nnonsense = 1"))
-    assert str(tmp_path / "trimtab.store.paused") in app.pause(loaded.path, "look")["reason"]
+    with raises_code(PassingFault, "pause", "on this machine alone", str(tmp_path / "trimtab.store.paused")):
+        app.pause(loaded.path, "look")
     loaded.path.write_text(sound.replace("[wallet]", "[wallet"))
     with pytest.raises(ConfigError) as refused:
         app.pause(loaded.path, "look")

@@ -161,3 +161,50 @@ def test_a_process_that_acts_again_writes_no_epoch_anew(opened: Opener) -> None:
     with store.db.acting():
         pass
     assert len(commits) - before <= 1, "that of a read"
+
+
+def test_what_a_replaced_run_has_queued_is_not_written(opened: Opener, server: Server) -> None:
+    """It served, was cut off, and another has served since: its queue holds what it saw before."""
+    first, second = opened(), opened()
+    with first.db.serving():
+        with first.db.queueing():
+            first.steps.begin("s", START_S, "{}")
+            first.steps.end("s", "hold", "old news", None, "hold")
+        server.end_sessions()
+        own = fencing._sessions.pop(id(first.db.engine))
+        with second.db.serving():
+            fencing._sessions[id(first.db.engine)] = own
+            with pytest.raises(LockHeld):
+                first.db.require_held()
+            with pytest.raises(LockHeld, match="taken over"):
+                first.db.flush()
+        first.db.close()
+    assert second.steps.newest(9) == ()
+
+
+def test_a_run_whose_lock_fell_takes_it_again_if_nobody_else_did(opened: Opener, server: Server) -> None:
+    store = opened()
+    with store.db.serving():
+        server.end_sessions()
+        store.db.require_held()
+        store.pause_switch.pause("goes on", START_S)
+        assert store.db.is_served()
+
+
+def test_two_parts_of_a_process_do_not_act_at_once(opened: Opener) -> None:
+    first, second = opened(), opened()
+    with first.db.acting(), pytest.raises(LockHeld, match="another part of this process"), second.db.acting():
+        pass
+    with second.db.acting():
+        pass
+
+
+def test_a_pause_waits_for_a_writer_that_stands_still(opened: Opener, tmp_path: Path) -> None:
+    """The server ends such a session; the pause is in the database then, not in a file of this machine alone."""
+    first, second = opened(), opened()
+    switch = KillSwitch(tmp_path / "paused", second.pause_switch)
+    with pytest.raises(PassingFault, match="idle-in-transaction"), first.db.write("stand still") as db:
+        db.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '6s'")
+        switch.pause("at once", START_S)
+        db.exec_driver_sql("SELECT 1")
+    assert first.pause_switch.read().reason == "at once"

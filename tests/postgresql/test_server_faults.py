@@ -173,7 +173,7 @@ def test_reads_of_one_transaction_see_one_state(opened: Opener) -> None:
     [
         *(
             (state, "", True)
-            for state in ("08006", "53100", "53300", "57P01", "57P03", "57014", "58030", "25006", "40001", "40P01", "55P03")
+            for state in ("08006", "53100", "53300", "57P01", "57P03", "57014", "58030", "25P03", "25006", "40001", "40P01", "55P03")
         ),
         *((state, "", False) for state in ("28P01", "3D000", "42501", "42P01", "22P02", "23505", "XX001", "57P04")),
         (None, "connection refused", True),

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.config.load import load_config, store_file_unchecked
-from agent.config.loaded import ConfigSource, LoadedConfig
+from agent.config.loaded import ConfigSource, LoadedConfig, is_place_of_server
 from agent.errors import Refused, TrimtabError
 from agent.model import (
     RequestState,
 )
 from agent.policy.cash_flows.buy_back import shortest_buy_back
-from agent.store.files.pause import KillSwitch, pause_file
+from agent.store.files.pause import KillSwitch, pause_file, paused_here_alone_error
 from agent.units import format_duration
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 def pause_by_file(config: ConfigSource, error: TrimtabError) -> Path:
     """Create the pause file beside a store that cannot be opened, or whose config is invalid, and
-    return its path. Raises `error` if the file cannot be created either.
+    return its path. Raises `error` if the file cannot be created either, PassingFault after it was
+    if the store is on PostgreSQL, where other machines do not see it.
     """
     if isinstance(config, LoadedConfig):
         pause_path = pause_file(wiring.store_file(config))
@@ -39,6 +40,8 @@ def pause_by_file(config: ConfigSource, error: TrimtabError) -> Path:
             os.utime(pause_path)
     except OSError:
         raise error from None
+    if is_place_of_server(pause_path.with_suffix("")):
+        raise paused_here_alone_error(pause_path, error) from error
     return pause_path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from agent.app.records.maintenance import exclusive_locks, require_store
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
+from agent.store.files.pause import pause_file
 from agent.store.files.secret import ensure_secret, find_secret, secret_path
 from agent.store.files.users import users_path
 from agent.store.postgresql.copying import copy_rows
@@ -45,11 +47,11 @@ def copy_store(config: Path | str, target_url: str) -> StoreCopyDocument:
             source.db.serving(),
             source.db.acting(),
         ):
-            row_counts = copy_rows(source.db, target.db)
+            row_counts = copy_rows(source.db, target.db, int(time.time()))
     return {
         "rows": row_counts,
         "secret": str(secret_path(target_place)),
-        "next": "write the target into store.url; keep the old store, and let nothing use it",
+        "next": "write the target into store.url; the old store sends nothing until trimtab adopt",
     }
 
 
@@ -61,7 +63,7 @@ def with_store_url(loaded_config: LoadedConfig, url: str) -> LoadedConfig:
 
 
 def _copy_beside(source_place: Path, target_place: Path) -> None:
-    """Copy the secret that seals rows, and the users of the dashboard."""
+    """Copy the secret that seals rows, the users of the dashboard, and a pause."""
     source_secret = ensure_secret(source_place)
     target_secret = find_secret(target_place)
     if target_secret is not None and target_secret != source_secret:
@@ -72,6 +74,7 @@ def _copy_beside(source_place: Path, target_place: Path) -> None:
     for source_file, target_file in (
         (secret_path(source_place), secret_path(target_place)),
         (users_path(source_place), users_path(target_place)),
+        (pause_file(source_place), pause_file(target_place)),
     ):
         if source_file.is_file() and not target_file.exists():
             _copy_private(source_file, target_file)

@@ -5,6 +5,7 @@ counts as paused (T14).
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,8 @@ from agent.store import budgets, database
 from agent.store.database import Database, first_row, insert_rows
 from agent.store.files.backup import COPY_KEY
 from agent.store.tables import PauseRow
+
+RETRY_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,25 @@ class PauseSwitch:
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
         """Turn the pause switch on; a hard pause stays hard until `resume`."""
         self._set_switch(True, reason, now_s, hard)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes on other machines read this switch, and no file of this one."""
+        return self.db.write_patience_s > 0
+
+    def pause_patiently(self, reason: str, now_s: int, hard: bool = False) -> None:
+        """Turn the pause switch on; repeat that for a while if the database does not take it."""
+        waited_s = 0.0
+        while True:
+            began_s = time.monotonic()
+            try:
+                self.pause(reason, now_s, hard)
+                return
+            except PassingFault:
+                if waited_s >= self.db.write_patience_s:
+                    raise
+            time.sleep(RETRY_PAUSE_S)
+            waited_s += time.monotonic() - began_s
 
     def resume(self, reason: str, now_s: int) -> None:
         """Turn the pause switch off; consecutive reverts count from now on."""
@@ -153,8 +175,10 @@ class KillSwitch:
         except OSError as error:
             failure_texts.append(str(error))
         try:
-            self._store.pause(reason, now_s, hard)
+            self._store.pause_patiently(reason, now_s, hard)
         except TrimtabError as error:
+            if self._store.is_shared:
+                raise paused_here_alone_error(self.file, error) from error
             failure_texts.append(error.message)
             if hard and len(failure_texts) == 1:
                 raise PassingFault(
@@ -182,6 +206,15 @@ class KillSwitch:
                 "remove it; nothing is sent while it exists",
                 code=ErrorCode.PAUSE,
             ) from error
+
+
+def paused_here_alone_error(pause_file_path: Path, error: TrimtabError) -> PassingFault:
+    """Return the error of a pause that the shared database did not take."""
+    return PassingFault(
+        f"paused on this machine alone, by {pause_file_path}: {error.message}",
+        "other machines go on: pause again once the database answers, or stop their workers",
+        code=ErrorCode.PAUSE,
+    )
 
 
 def _file_exists(file: Path) -> bool:

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, select, text
+import zlib
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    Select,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+)
 
 from agent.errors import ErrorCode, OperatorNeeded, Refused
-from agent.store.database import Database
+from agent.store.database import Database, delete_facts, find_fact, write_facts
+from agent.store.files.backup import COPY_KEY, STORE_KIND_KEY
+from agent.store.migrations.schema import APPEND_ONLY_TABLES
+from agent.store.postgresql.session import (
+    EPOCH_KEY,
+    SECRET_CHECK_KEY,
+    SERVING_KEY,
+    WRITER_KEY_PREFIX,
+)
 from agent.store.tables import Base, FactRow
+from agent.units import utc_text
 
 ROWS_AT_ONCE = 1_000
+COPY_LOCK = zlib.crc32(b"trimtab copy")
+"""Advisory lock of the process that copies a store into the database."""
+OWN_FACTS = (COPY_KEY, SECRET_CHECK_KEY, EPOCH_KEY, SERVING_KEY)
+"""Facts about one database, which are not copied."""
+OWNER_FACTS = ("chain_id", "wallet", STORE_KIND_KEY)
+"""Facts of a new store."""
 
 
-def copy_rows(source: Database, target: Database) -> dict[str, int]:
+def copy_rows(source: Database, target: Database, now_s: int) -> dict[str, int]:
     """Copy every row of a store into a new one of the same wallet, in one transaction; return the
-    number of rows by table.
+    number of rows by table. The source is marked as a copy before, so that it sends nothing.
 
     The caller excludes everyone who writes to the source. Raises Refused if the target has rows
-    other than its owner, OperatorNeeded if a row reads otherwise after it was written; nothing is
-    then copied.
+    other than its owner, or the source is an unadopted copy itself; OperatorNeeded if a row reads
+    otherwise after it was written. Nothing is then copied, and the source is as it was.
     """
+    with source.read("look at the store") as db:
+        if find_fact(db, COPY_KEY) is not None:
+            raise Refused("the store is a copy itself", remedy="trimtab adopt, then copy it")
+    with source.write("mark the store as moved") as db:
+        write_facts(db, {COPY_KEY: f"moved to another database at {utc_text(now_s)}"})
+    try:
+        return _copy_all(source, target)
+    except BaseException:
+        with source.write("take the mark back") as db:
+            delete_facts(db, COPY_KEY)
+        raise
+
+
+def _copy_all(source: Database, target: Database) -> dict[str, int]:
     counts: dict[str, int] = {}
     with source.read("copy the store") as source_db, target.write("copy the store") as target_db:
+        if target_db.dialect.name != "sqlite":
+            target_db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": COPY_LOCK})
         for table in Base.metadata.sorted_tables:
             _empty(target_db, table)
             counts[table.name] = _copy_table(source_db, target_db, table)
@@ -29,11 +73,20 @@ def copy_rows(source: Database, target: Database) -> dict[str, int]:
     return counts
 
 
+def _rows_to_copy(table: Table) -> Select[Any]:
+    """Return the select of what is copied: all rows but facts about one database."""
+    query = select(table).order_by(*table.primary_key.columns)
+    if table.name != FactRow.__tablename__:
+        return query
+    is_of_writer = FactRow.key.startswith(WRITER_KEY_PREFIX)
+    return query.where(FactRow.key.not_in(OWN_FACTS), ~is_of_writer)
+
+
 def _empty(target_db: Connection, table: Table) -> None:
     """Remove the facts of a new store's owner, which the copy brings; refuse any other row."""
     if table.name == FactRow.__tablename__:
-        target_db.execute(delete(table))
-    elif target_db.execute(select(func.count()).select_from(table)).scalar():
+        target_db.execute(delete(table).where(FactRow.key.in_(OWNER_FACTS)))
+    if target_db.execute(_rows_to_copy(table).limit(1)).first() is not None:
         raise Refused(
             f"the target has a store of this wallet already, with rows in {table.name}",
             remedy="copy into a database where this wallet has no store",
@@ -42,7 +95,7 @@ def _empty(target_db: Connection, table: Table) -> None:
 
 def _copy_table(source_db: Connection, target_db: Connection, table: Table) -> int:
     row_count = 0
-    rows = source_db.execute(select(table).order_by(*table.primary_key.columns))
+    rows = source_db.execute(_rows_to_copy(table))
     for part in rows.mappings().partitions(ROWS_AT_ONCE):
         target_db.execute(insert(table), [dict(row) for row in part])
         row_count += len(part)
@@ -50,21 +103,17 @@ def _copy_table(source_db: Connection, target_db: Connection, table: Table) -> i
 
 
 def _require_same_rows(source_db: Connection, target_db: Connection, table: Table) -> None:
-    query = select(table).order_by(*table.primary_key.columns)
-    source_rows = source_db.execute(query).mappings()
-    target_rows = target_db.execute(query).mappings()
-    while True:
-        source_part = [_comparable(row) for row in source_rows.fetchmany(ROWS_AT_ONCE)]
-        target_part = [_comparable(row) for row in target_rows.fetchmany(ROWS_AT_ONCE)]
-        # databases order texts differently
-        if sorted(source_part, key=repr) != sorted(target_part, key=repr):
-            raise OperatorNeeded(
-                f"store: a row of {table.name} reads otherwise than it was written",
-                "keep the source; report this with the versions of both databases",
-                code=ErrorCode.DAMAGED,
-            )
-        if not source_part:
-            return
+    source_rows = source_db.execute(_rows_to_copy(table)).mappings()
+    target_rows = target_db.execute(_rows_to_copy(table)).mappings()
+    # databases order texts differently
+    source_part = sorted(map(_comparable, source_rows), key=repr)
+    target_part = sorted(map(_comparable, target_rows), key=repr)
+    if source_part != target_part:
+        raise OperatorNeeded(
+            f"store: a row of {table.name} reads otherwise than it was written",
+            "keep the source; report this with the versions of both databases",
+            code=ErrorCode.DAMAGED,
+        )
 
 
 def _comparable(row: RowMapping) -> tuple[object, ...]:
@@ -72,19 +121,23 @@ def _comparable(row: RowMapping) -> tuple[object, ...]:
 
 
 def _advance_row_numbers(target_db: Connection, table: Table) -> None:
-    """Let PostgreSQL number new rows after those that were copied with their numbers."""
+    """Let PostgreSQL number new rows after those that were copied with their numbers. Tables that
+    only grow are numbered by their seals.
+    """
     column = table.autoincrement_column
-    if column is None or target_db.dialect.name == "sqlite":
+    is_numbered = column is not None and table.name not in APPEND_ONLY_TABLES
+    if column is None or not is_numbered or target_db.dialect.name == "sqlite":
         return
     newest = target_db.execute(select(func.max(column))).scalar() or 0
-    sequence = target_db.execute(
-        text("SELECT pg_get_serial_sequence(:table, :column)"),
-        {"table": table.name, "column": column.name},
-    ).scalar()
-    target_db.execute(
-        text(
-            "SELECT setval(CAST(:sequence AS regclass), GREATEST(:newest,"
-            " nextval(CAST(:sequence AS regclass))))"
-        ),
-        {"sequence": sequence, "newest": newest},
-    )
+    names = {"table": table.name, "column": column.name}
+    sequence = target_db.execute(_SEQUENCE, names).scalar()
+    # no other wallet takes a number meanwhile
+    target_db.exec_driver_sql(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE")
+    target_db.execute(_ADVANCE, {"sequence": sequence, "newest": newest})
+
+
+_SEQUENCE = text("SELECT pg_get_serial_sequence(:table, :column)")
+_ADVANCE = text(
+    "SELECT setval(CAST(:sequence AS regclass), :newest)"
+    " WHERE :newest > coalesce(pg_sequence_last_value(CAST(:sequence AS regclass)), 0)"
+)

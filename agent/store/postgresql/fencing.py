@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
 
@@ -39,6 +39,7 @@ class LockSession:
         self._backend = 0
         self._mark = ""
         self._group_name = ""
+        self._held: set[str] = set()
         self._ending = threading.Event()
 
     def take(self, name: str) -> str:
@@ -47,6 +48,12 @@ class LockSession:
         """
         with self._mutex, database_errors(f"take the lock {name}"):
             connection = self._open()
+            if name in self._held:  # PostgreSQL would give it to this session once more
+                raise LockHeld(
+                    f"another part of this process has the lock {name}",
+                    "wait until it is done",
+                    code=ErrorCode.LOCK,
+                )
             if not connection.execute(_TAKE, {"name": name}).scalar():
                 holder = connection.execute(_HOLDER, {"name": name, "lease": LEASE_S}).first()
                 if holder is not None and holder.is_gone:
@@ -59,6 +66,7 @@ class LockSession:
                         f" {LEASE_S:.0f} s",
                         code=ErrorCode.LOCK,
                     )
+            self._held.add(name)
             return self._mark
 
     def _retaken(self, connection: Connection, name: str) -> bool:
@@ -73,6 +81,7 @@ class LockSession:
         """Release a lock of the session with that mark, if it still lives."""
         with self._mutex, suppress(SQLAlchemyError):
             if self._connection is not None and self._mark == mark:
+                self._held.discard(name)
                 self._connection.execute(_RELEASE, {"name": name})
 
     def holds(self, mark: str) -> bool:
@@ -92,12 +101,20 @@ class LockSession:
             holder = self._open().execute(_HOLDER, {"name": name, "lease": LEASE_S}).first()
             return holder is not None and holder.backend != self._backend and not holder.is_gone
 
+    def free_of(self, names: Sequence[str]) -> set[str]:
+        """Return those locks that nobody has. Raises PassingFault."""
+        with self._mutex, database_errors("look for free locks"):
+            rows = self._open().execute(_FREE, {"names": list(names)})
+            return {row.name for row in rows}
+
     def join(self, group_name: str) -> None:
-        """Make this process one of those that share the wallets of a group. Raises PassingFault."""
+        """Make this process one of those that share the wallets of a group; with an empty name of
+        none. Raises PassingFault.
+        """
         with self._mutex, database_errors("join the workers"):
             self._group_name = group_name
-            self._drop()
-            self._open()
+            connection = self._open()
+            connection.execute(_JOIN, {"backend": self._backend, "group_name": group_name})
 
     def group_size(self) -> int:
         """Return the number of processes of the group that live, this one included. Raises
@@ -143,6 +160,7 @@ class LockSession:
             with suppress(SQLAlchemyError):
                 self._connection.close()
         self._connection = None
+        self._held.clear()
 
     def _beat(self, mark: str) -> None:
         """Give signs of life until the session ends."""
@@ -194,6 +212,13 @@ _BEGIN = text(
 _COUNT_GROUP = text(
     "SELECT count(*) FROM processes JOIN pg_stat_activity ON pg_stat_activity.pid = backend"
     " WHERE group_name = :group_name AND clock_timestamp() - beat <= make_interval(secs => :lease)"
+)
+_JOIN = text("UPDATE processes SET group_name = :group_name WHERE backend = :backend")
+_FREE = text(
+    "SELECT name FROM unnest(CAST(:names AS text[])) AS name WHERE NOT EXISTS (SELECT FROM pg_locks"
+    " WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(name, 1))"
 )
 _BEAT = text("UPDATE processes SET beat = clock_timestamp() WHERE backend = :backend")
 _FORGET = text("DELETE FROM processes WHERE backend = :backend")

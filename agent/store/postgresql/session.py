@@ -52,6 +52,12 @@ MIGRATION_LOCK = zlib.crc32(b"trimtab migration")
 """Advisory lock of the process that creates or migrates the tables."""
 SECRET_CHECK_KEY = "secret"  # noqa: S105
 """Key of the check by which a machine knows whether it has the store's secret."""
+SERVING_KEY = "server"
+"""Key of the mark of the session that serves the wallet, or served it last."""
+PAUSE_PATIENCE_S = 20.0
+"""How long a pause is repeated that the database does not take: longer than a transaction may stand
+still.
+"""
 EPOCH_KEY = "epoch"
 """Key of the mark of the session that acts for the wallet, or acted last."""
 WRITER_KEY_PREFIX = "writer:"
@@ -74,6 +80,7 @@ CONNECT_ARGUMENTS = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
 }
 _engines: dict[str, Engine] = {}
 _engines_lock = Lock()
@@ -219,6 +226,11 @@ class ServerDatabase(Database):
         self._epoch_mark: str | None = None
         self._serving_mark: str | None = None
 
+    @property
+    def write_patience_s(self) -> float:
+        """How long a write that must not fail is repeated."""
+        return PAUSE_PATIENCE_S
+
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Hold the lock of the run that serves the wallet. Raises LockHeld if another process has
@@ -226,11 +238,14 @@ class ServerDatabase(Database):
         """
         session = lock_session(self.engine)
         lock_name = serving_lock_name(self.key)
-        self._serving_mark = session.take(lock_name)
+        mark = session.take(lock_name)
         try:
+            with self.write("begin to serve") as db:
+                write_facts(db, {SERVING_KEY: mark})
+            self._serving_mark = mark
             yield
         finally:
-            session.release(lock_name, self._serving_mark)
+            session.release(lock_name, self._serving_mark or mark)
             self._serving_mark = None
 
     @contextmanager
@@ -268,7 +283,10 @@ class ServerDatabase(Database):
         if self._epoch_mark is not None and not session.holds(self._epoch_mark):
             raise _taken_over_error()
         if self._serving_mark is not None and not session.holds(self._serving_mark):
-            self._serving_mark = session.take(serving_lock_name(self.key))
+            new_mark = session.take(serving_lock_name(self.key))
+            with self.write("go on serving") as db:  # refused if another has served meanwhile
+                write_facts(db, {SERVING_KEY: new_mark})
+            self._serving_mark = new_mark
 
     def close(self) -> None:
         """Flush the queue; the engine serves other portfolios too."""
@@ -283,11 +301,7 @@ class ServerDatabase(Database):
             mark, write_count = self._unsettled
             was_committed = self._was_committed(mark)
             if was_committed is None:
-                raise PassingFault(
-                    "store: the outcome of an earlier write is unknown: the database does not answer",
-                    "nothing is sent until it answers",
-                    code=ErrorCode.STORE,
-                )
+                raise _unsettled_error()
             self._unsettled = None
             if was_committed:
                 with self._queue_lock:
@@ -319,8 +333,9 @@ class ServerDatabase(Database):
             transaction = db.begin()
             try:
                 db.execute(_ENTER_TO_WRITE, {"key": self.key})
-                if self._epoch_mark not in (None, find_fact(db, EPOCH_KEY)):
-                    raise _taken_over_error()
+                if self._unsettled is not None:
+                    raise _unsettled_error()
+                self._require_own_marks(db)
                 write_facts(db, {self._writer_key: mark})
                 yield db
             except BaseException:
@@ -338,21 +353,34 @@ class ServerDatabase(Database):
                     raise
         self._has_written = True
 
+    def _require_own_marks(self, db: Connection) -> None:
+        """Raise LockHeld if another process has begun to act for the wallet, or to serve it."""
+        for own_mark, key in ((self._epoch_mark, EPOCH_KEY), (self._serving_mark, SERVING_KEY)):
+            if own_mark not in (None, find_fact(db, key)):
+                raise _taken_over_error()
+
     def _was_committed(self, mark: str) -> bool | None:
         """Return whether the transaction that left a mark was committed; None if the server does not
         tell in SETTLING_S. The lock waits for a session that is still at it.
         """
-        waited_s = 0.0
+        end_s = time.monotonic() + SETTLING_S
         while True:
             try:
                 with self.engine.connect() as db, db.begin():
                     db.execute(_ENTER_TO_WRITE, {"key": self.key})
                     return find_fact(db, self._writer_key) == mark
             except DBAPIError:
-                if waited_s >= SETTLING_S:
+                if time.monotonic() >= end_s:
                     return None
             self._sleep(SETTLING_PAUSE_S)
-            waited_s += SETTLING_PAUSE_S
+
+
+def _unsettled_error() -> PassingFault:
+    return PassingFault(
+        "store: the outcome of an earlier write is unknown: the database does not answer",
+        "nothing is sent until it answers",
+        code=ErrorCode.STORE,
+    )
 
 
 def _taken_over_error() -> LockHeld:
