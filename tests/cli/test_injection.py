@@ -60,6 +60,8 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("db", "backup"): ("backup.db",),
     ("db", "restore"): ("backup.db",),
     ("db", "check"): (),
+    ("db", "copy"): ("sqlite:///copied.db",),
+    ("worker",): (),
     ("token", "add"): ("reader", "--scope", "read"),
     ("token", "list"): (),
     ("token", "revoke"): ("reader",),
@@ -110,7 +112,7 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("request",): ("rebalance",),
 }
 """What each command is run with; where that is too little it says so, and nothing else."""
-LAST = (("pause",), ("resume",), ("db", "restore"), ("adopt",))
+LAST = (("db", "copy"), ("pause",), ("resume",), ("db", "restore"), ("adopt",))
 
 
 def planted(desk: Desk, folder: Path) -> LocalChain:
