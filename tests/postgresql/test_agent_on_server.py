@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import requests
 from sqlalchemy import select
 
 from agent import app, wiring
@@ -162,3 +168,30 @@ def test_controls_are_said_to_be_taken_wherever_the_run_is(anvil_chain: LocalCha
     with wiring.open_store_offline(loaded) as (store, _), store.db.serving():
         assert store.db.is_served()
         assert not list(tmp_path.glob("*.service.pid"))
+
+
+@pytest.mark.slow
+def test_the_dashboard_shows_a_look_that_no_file_tells_of(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+    """Within seconds, as its store is read again and again."""
+    loaded = trusted(anvil_chain, tmp_path, {**ROOMY, "store.url": url, "chain.rpc": [{"url": anvil_chain.url, "operator": "local"}]})
+    fund(anvil_chain, HELD)
+    assert outcomes(anvil_chain, loaded.path) == [OutcomeKind.DONE]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("trimtab")), "serve", "--config", str(loaded.path), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            newest = ""
+            for count in (1, 2):
+                expected = app.history(loaded, 1)["steps"][0]["step"]
+                deadline_s = time.monotonic() + 60
+                while expected not in newest:
+                    assert process.poll() is None
+                    assert time.monotonic() < deadline_s, f"look {count} is not shown"
+                    time.sleep(0.5)
+                    with contextlib.suppress(OSError):
+                        newest = requests.get(f"http://127.0.0.1:{port}/history", timeout=30).text
+                outcomes(anvil_chain, loaded.path)
+        finally:
+            process.terminate()

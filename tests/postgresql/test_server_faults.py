@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,11 +14,11 @@ from sqlalchemy import Connection, PoolProxiedConnection, event, text
 
 from agent.errors import OperatorNeeded, PassingFault
 from agent.model import IntentKind
-from agent.store import Store
+from agent.store import Store, open_store
 from agent.store.database import may_server_fault_pass
 from agent.store.postgresql import session
-from tests.support.postgresql import Opener, Server
-from tests.support.transactions import START_S, grant, tx
+from tests.support.postgresql import Opener, Server, running_server, standby_of
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
 
 
 def before_statement(store: Store, number: int, happens: Callable[[], object]) -> None:
@@ -193,3 +194,25 @@ def test_a_damaged_table_is_the_operators(opened: Opener) -> None:
     with pytest.raises(OperatorNeeded) as fault:
         store.trust.pins()
     assert not isinstance(fault.value, PassingFault)
+
+
+@pytest.mark.slow
+def test_a_fail_over_to_a_standby_loses_nothing(tmp_path: Path) -> None:
+    """The URL names both; the primary is gone in the middle of a write, and its standby is promoted."""
+    with running_server() as primary:
+        primary.new_database("store")
+        with standby_of(primary) as standby:
+            url = f"{primary.url()}&host={standby.folder}&target_session_attrs=read-write"
+            store = open_store(url, CHAIN_ID, WALLET, secret_place=tmp_path / "trimtab.store")
+            store.steps.begin("s", START_S, "{}")
+            before_statement(store, 4, lambda: primary.control("stop", "-m", "immediate"))
+            with pytest.raises(PassingFault):
+                add(store)
+            with pytest.raises(PassingFault):
+                store.pause_switch.read()
+            standby.control("promote")
+            assert [summary.id for summary in store.steps.newest(9)] == ["s"]
+            with store.db.serving(), store.db.acting():
+                add(store)
+            assert len(store.journal.intents()) == 1
+            store.close()

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,25 @@ class Server:
 
 
 @contextmanager
+def standby_of(primary: Server) -> Iterator[Server]:
+    """A standby that has each commit before the primary answers it."""
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as name:
+        server = Server(Path(name), primary.programs)
+        user = _as_ordinary_user(server.folder)
+        if user:
+            shutil.chown(name, str(user["user"]))
+        command = [str(primary.programs / "pg_basebackup"), "-h", str(primary.folder), "-U", OPERATOR, "-D", f"{name}/data", "-R"]
+        subprocess.run([*command, "-X", "stream", "--checkpoint=fast"], check=True, stdout=subprocess.DEVNULL, **user)  # type: ignore[call-overload]
+        server.control("start")
+        primary.run("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.run("SELECT pg_reload_conf()")
+        try:
+            yield server
+        finally:
+            server.control("stop", "-m", "immediate")
+
+
+@contextmanager
 def running_server() -> Iterator[Server]:
     """A server with the role of trimtab, stopped and removed at the end."""
     found = programs()
@@ -101,7 +120,8 @@ def running_server() -> Iterator[Server]:
             server.run(f"CREATE ROLE {ROLE} LOGIN")
             yield server
         finally:
-            server.control("stop", "-m", "immediate")
+            with suppress(subprocess.CalledProcessError):  # a test has stopped it
+                server.control("stop", "-m", "immediate")
 
 
 def _as_ordinary_user(folder: Path) -> dict[str, object]:

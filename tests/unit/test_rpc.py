@@ -141,7 +141,7 @@ def test_a_connection_that_breaks_off_is_worth_another_try() -> None:
 
 def test_a_server_that_does_not_speak_tls_may_pass() -> None:
     with serve(body(b"[]")) as server:
-        provider = EndpointProvider(server.url.replace("http:", "https:"), "alpha", 1.0, attempts=1)
+        provider = EndpointProvider(server.url.replace("http:", "https:"), "alpha", 30.0, attempts=1)
         with pytest.raises(Retryable, match="cannot be reached"):
             provider.call("eth_chainId", [])
 
