@@ -140,9 +140,10 @@ def test_a_connection_that_breaks_off_is_worth_another_try() -> None:
 
 
 def test_a_server_that_does_not_speak_tls_may_pass() -> None:
+    """It answers to a line that it cannot read, or waits for the end of one: the greeting has a line's end by chance."""
     with serve(body(b"[]")) as server:
-        provider = EndpointProvider(server.url.replace("http:", "https:"), "alpha", 30.0, attempts=1)
-        with pytest.raises(Retryable, match="cannot be reached"):
+        provider = EndpointProvider(server.url.replace("http:", "https:"), "alpha", 1.0, attempts=1)
+        with pytest.raises(Retryable, match=r"cannot be reached|did not answer"):
             provider.call("eth_chainId", [])
 
 
