@@ -22,6 +22,10 @@ from agent.store.tables import PauseRow
 RETRY_PAUSE_S = 0.5
 
 
+class SharedPauseFault(PassingFault):
+    """A database that other machines share did not take a pause."""
+
+
 @dataclass(frozen=True, slots=True)
 class PauseSwitchState:
     """State of the pause switch, with time and reason; `at_s` is None if it was never used.
@@ -42,27 +46,20 @@ class PauseSwitch:
     db: Database
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turn the pause switch on; a hard pause stays hard until `resume`."""
-        self._set_switch(True, reason, now_s, hard)
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether processes on other machines read this switch, and no file of this one."""
-        return self.db.write_patience_s > 0
-
-    def pause_patiently(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turn the pause switch on; repeat that for a while if the database does not take it."""
-        waited_s = 0.0
+        """Turn the pause switch on; a hard pause stays hard until `resume`. On a database that other
+        machines share it is repeated for a while. Raises SharedPauseFault if it is not taken there.
+        """
+        end_s = time.monotonic() + self.db.write_patience_s
         while True:
-            began_s = time.monotonic()
             try:
-                self.pause(reason, now_s, hard)
+                self._set_switch(True, reason, now_s, hard)
                 return
-            except PassingFault:
-                if waited_s >= self.db.write_patience_s:
+            except TrimtabError as error:
+                if not self.db.write_patience_s:
                     raise
+                if not isinstance(error, PassingFault) or time.monotonic() >= end_s:
+                    raise SharedPauseFault(error.message, error.remedy, code=error.code) from error
             time.sleep(RETRY_PAUSE_S)
-            waited_s += time.monotonic() - began_s
 
     def resume(self, reason: str, now_s: int) -> None:
         """Turn the pause switch off; consecutive reverts count from now on."""
@@ -175,10 +172,12 @@ class KillSwitch:
         except OSError as error:
             failure_texts.append(str(error))
         try:
-            self._store.pause_patiently(reason, now_s, hard)
-        except TrimtabError as error:
-            if self._store.is_shared:
+            self._store.pause(reason, now_s, hard)
+        except SharedPauseFault as error:
+            if not failure_texts:
                 raise paused_here_alone_error(self.file, error) from error
+            failure_texts.append(error.message)
+        except TrimtabError as error:
             failure_texts.append(error.message)
             if hard and len(failure_texts) == 1:
                 raise PassingFault(
