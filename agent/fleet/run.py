@@ -96,10 +96,9 @@ class FleetRun:
         """Return whether this worker may begin to serve a portfolio: it has a free place, or nobody
         has served it for some time.
         """
-        if self._free_places(share) > 0:
-            return True
-        member.is_beyond_share = share.is_orphaned(member.config_path)
-        return member.is_beyond_share
+        has_place = self._free_places(share) > 0
+        member.is_beyond_share = not has_place and share.is_orphaned(member.config_path)
+        return has_place or member.is_beyond_share
 
     def _begin_due_looks(self) -> None:
         now_s = time.monotonic()
