@@ -153,10 +153,10 @@ def test_writers_of_a_wallet_wait_for_one_another_and_others_do_not(opened: Open
     with held(first):
         third.pause_switch.pause("of another wallet", START_S)
         with pytest.raises(PassingFault, match="lock timeout") as fault:
-            second.pause_switch.pause("late", START_S)
+            second.trust.pin({"0xaa": "0xbb"}, START_S)
     assert "another program has locked the store" in fault.value.remedy
-    second.pause_switch.pause("now", START_S)
-    assert first.pause_switch.read().reason == "now"
+    second.trust.pin({"0xaa": "0xcc"}, START_S)
+    assert first.trust.pins() == {"0xaa": "0xcc"}
 
 
 def test_reads_of_one_transaction_see_one_state(opened: Opener) -> None:
