@@ -1,4 +1,4 @@
-"""Stores of many wallets in one database: each sees its own rows alone, whoever asks, and logs only grow."""
+"""Stores of many wallets in one database: each sees its own rows alone, and logs only grow."""
 
 from __future__ import annotations
 

@@ -14,14 +14,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from agent import wiring
 from agent.config.load import load_config
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
+from agent.signing.keys import TestAccountKey, load_key
+from agent.store.postgresql import fencing, session
 from agent.store.transitions import OPEN_STATES
 from tests.support.fleets import add_portfolio, wallet_of
 from tests.support.postgresql import Server
+from tests.support.transactions import CHAIN_ID
 
 ACCOUNTS = {"one": 4, "two": 5, "three": 6, "four": 7}
 BALANCED = {"WETH": 5_000, "USDC": 5_000}
@@ -60,13 +64,16 @@ def worker(folder: Path, log: Path, every: str = "1s") -> Iterator[subprocess.Po
 
 def served(url: str) -> dict[int, int]:
     """The number of wallets that each process serves, by its session."""
-    address = url.replace("postgresql+psycopg", "postgresql")
-    with psycopg.connect(address) as db:
-        found = db.execute(
-            "SELECT held.pid, count(*) FROM pg_locks held JOIN processes ON backend = held.pid"
-            " WHERE locktype = 'advisory' AND granted AND group_name <> '' GROUP BY held.pid"
+    wallets = [load_key(TestAccountKey(account), CHAIN_ID, ask=None).address for account in ACCOUNTS.values()]
+    names = [session.serving_lock_name(session.store_key(CHAIN_ID, wallet, "live")) for wallet in wallets]
+    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as db:
+        rows = db.execute(
+            "SELECT pid, count(*) FROM pg_locks, unnest(%s::text[]) AS name"
+            " WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+            " AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(name, 1) GROUP BY pid",
+            (names,),
         ).fetchall()
-    return dict(found)
+    return dict(rows)
 
 
 def until(is_met: object, within_s: float) -> float:
@@ -128,12 +135,31 @@ def test_a_worker_that_stands_still_is_replaced_and_sends_nothing_twice(anvil_ch
         assert sum(intent.kind is IntentKind.SWAP for intent in mined) == 1, name
 
 
+@pytest.mark.slow
+def test_a_stopped_worker_is_replaced_and_portfolios_that_a_living_one_leaves_are_taken(
+    anvil_chain: LocalChain, tmp_path: Path, url: str
+) -> None:
+    """Within 20 s of a stop; and beside a worker of the group that serves nothing, some time after nobody has."""
+    folder = folder_of(anvil_chain, tmp_path, url, BALANCED)
+    with worker(folder, tmp_path / "first.log") as first, worker(folder, tmp_path / "second.log") as second:
+        until(lambda: sorted(served(url).values()) == [2, 2], 60)
+        os.kill(first.pid, signal.SIGSTOP)
+        assert until(lambda: 4 in served(url).values(), 60) < TAKEN_OVER_S
+        os.kill(first.pid, signal.SIGKILL)
+        idle = fencing.LockSession(session.server_engine(make_url(url)))
+        idle.join("workers")
+        until(lambda: list(served(url).values()) == [2], 30)
+        until(lambda: list(served(url).values()) == [4], 60)
+        idle.close()
+        assert second.poll() is None
+
+
 def test_stores_in_files_are_no_stores_of_workers(anvil_chain: LocalChain, tmp_path: Path) -> None:
     add_portfolio(anvil_chain, tmp_path, "one", 5, BALANCED)
     command = [PROGRAM, "worker", "--config", str(tmp_path / "one")]
-    said = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
-    assert said.returncode == 2
-    assert "trimtab db copy" in said.stderr
+    refused = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert refused.returncode == 2
+    assert "trimtab db copy" in refused.stderr
 
 
 def test_a_run_outlives_a_restart_of_the_database(anvil_chain: LocalChain, tmp_path: Path, url: str, server: Server) -> None:
