@@ -25,7 +25,7 @@ from agent.model import (
 from agent.policy.cash_flows.balance_changes import token_label
 from agent.reference import reference_prices
 from agent.store.accounts.balances import BalanceStore
-from agent.store.budgets import BudgetStore
+from agent.store.accounts.budgets import BudgetStore
 from agent.units import NATIVE, Price
 
 UNKNOWN_DAY_REMEDY = (

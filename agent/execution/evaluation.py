@@ -38,7 +38,7 @@ from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
 from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_take_direct_route
 from agent.ports import Approval, Composer, EvidenceSource
-from agent.store.budgets import BudgetStore
+from agent.store.accounts.budgets import BudgetStore
 
 MAX_INEFFECTIVE_APPROVALS = 2
 """Mined approvals without effect after which a token counts as refusing them."""

@@ -29,7 +29,7 @@ from agent.model import (
 from agent.policy.cash_flows import balance_changes
 from agent.reference import reference_prices
 from agent.store.accounts.balances import BalanceStore
-from agent.store.budgets import BudgetStore
+from agent.store.accounts.budgets import BudgetStore
 from agent.store.journal import IntentStore, StepStore
 from agent.store.store import Store
 from agent.units import NATIVE

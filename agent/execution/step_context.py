@@ -33,7 +33,7 @@ from agent.policy.triggers import price_confirmation
 from agent.ports import Clock, Composer, EvidenceSource, Executor, Reader
 from agent.reference import depegged_tokens, reference_prices
 from agent.store.accounts.balances import BalanceStore
-from agent.store.budgets import BudgetStore
+from agent.store.accounts.budgets import BudgetStore
 from agent.store.journal import IntentStore
 from agent.store.orders import OrderStore
 

@@ -40,7 +40,7 @@ from agent.ports import (
     Simulation,
 )
 from agent.signing.terms import tip_range_wei
-from agent.store.budgets import BudgetStore
+from agent.store.accounts.budgets import BudgetStore
 from agent.store.journal import IntentStore
 
 

@@ -38,8 +38,8 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant
-from agent.store import budgets, database, requests, seals
-from agent.store.accounts import balances, day_counts, ledger_sums, positions
+from agent.store import database, requests, seals
+from agent.store.accounts import balances, budgets, day_counts, ledger_sums, positions
 from agent.store.accounts.day_counts import CountedEvent
 from agent.store.database import (
     Database,

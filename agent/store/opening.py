@@ -36,6 +36,7 @@ from agent.store.files import backup
 from agent.store.files.locks import make_private, require_trusted_writers
 from agent.store.migrations.schema import create_tables, creating_statements
 from agent.store.store import Store
+from agent.store.users import UserStore
 
 REVISIONS = ("0001",)
 """Store versions that can be read or migrated, oldest first; migrations/versions has a script for
@@ -77,12 +78,9 @@ def open_store(
         if path is None:
             from agent.store.postgresql import session  # loaded only for PostgreSQL
 
-            engine = session.server_engine(database_url)
             if secret_place is None:
                 raise ValueError("a store on PostgreSQL needs a place for its secret")
-            with engine.connect() as db:
-                session.require_fit_server(db)
-            _prepare_tables(engine, None, migrates=checks_and_migrates)
+            engine = _open_server(database_url, migrates=checks_and_migrates)
             key = session.store_key(chain_id, wallet, store_kind)
             database = session.ServerDatabase(
                 engine, wallet, wrapped_native, store_kind, secret_place, key
@@ -102,6 +100,27 @@ def open_store(
         except BaseException:
             engine.dispose()
             raise
+
+
+def open_server_users(url: str, key: str) -> UserStore:
+    """Open the users of the store `key` in the database of PostgreSQL at `url`; its tables are
+    created if they do not exist.
+    """
+    from agent.store.postgresql.users import ServerUsers  # loaded only for PostgreSQL
+
+    with database_errors("open the users"):
+        return UserStore(ServerUsers(_open_server(_parse_url(url), migrates=False), key))
+
+
+def _open_server(database_url: URL, *, migrates: bool) -> Engine:
+    """Return the engine of a database of PostgreSQL that is fit for stores and has their tables."""
+    from agent.store.postgresql import session  # loaded only for PostgreSQL
+
+    engine = session.server_engine(database_url)
+    with engine.connect() as db:
+        session.require_fit_server(db)
+    _prepare_tables(engine, None, migrates=migrates)
+    return engine
 
 
 def _prepare_tables(engine: Engine, checked_path: Path | None, *, migrates: bool) -> None:

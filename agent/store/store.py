@@ -19,12 +19,12 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import PaperWallet, Verdict
 from agent.store import database
 from agent.store.accounts.balances import BalanceStore
+from agent.store.accounts.budgets import BudgetStore
 from agent.store.accounts.day_counts import DayCountStore
 from agent.store.accounts.ledger import LedgerStore
 from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.accounts.positions import CashStore, PositionStore
 from agent.store.alerts import AlertStore
-from agent.store.budgets import BudgetStore
 from agent.store.controls import ControlStore, TelegramBotStore
 from agent.store.cycles import CycleStore
 from agent.store.database import (

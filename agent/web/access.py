@@ -12,14 +12,13 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
-from agent.errors import TrimtabError
+from agent.errors import PassingFault, TrimtabError
 from agent.hosts import parse_origin
 from agent.web import app_modules
 from agent.web.api.gate import API_PREFIX, PROBE_PATHS, refusal_response
@@ -27,6 +26,9 @@ from agent.web.pages import CONTROL_PAGE, PAGES
 from agent.web.reach import PROXY_HEADER, Reach, forwarded_address, plain_address
 from agent.web.reading import AppProcess
 from agent.web.sessions import Session
+
+if TYPE_CHECKING:
+    from agent.app.settings.user_places import UsersPlace
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -49,6 +51,8 @@ LOGIN_NICENESS = 15
 no cycle of the agent.
 """
 POLL_S = 2.0
+SERVER_POLL_S = 10.0
+"""Seconds between two reads of the users of a database, for which a removed user can still look."""
 MAX_FORM_BYTES = 16_384
 MAX_FIELDS = 100
 FORM_TIMEOUT_S = 8.0
@@ -87,7 +91,7 @@ class Access:
     def __init__(
         self,
         reach: Reach,
-        users_file: Path | None = None,
+        users_place: UsersPlace | None = None,
         clock_s: Callable[[], float] = time.monotonic,
         *,
         users: Mapping[int, tuple[str, bool]] | None = None,
@@ -97,9 +101,9 @@ class Access:
         self.reach = reach
         self.login_required = bool(users)
         self._users = users or {}
-        self._users_file = users_file
+        self._given_users_place = users_place
         self._clock_s = clock_s
-        self._users_file_stamp: object = None
+        self._users_stamp: object = None
         self._sessions: dict[bytes, Session] = {}
         self._login_process = AppProcess(LOGIN_NICENESS)
         self._login_check_count = 0
@@ -107,28 +111,34 @@ class Access:
         self.link_key = link_key
 
     @property
-    def users_file(self) -> str:
-        """The file of users."""
-        return str(self._users_file)
+    def users_place(self) -> UsersPlace:
+        """Where the users are. Raises ValueError for a dashboard that has none."""
+        if self._given_users_place is None:
+            raise ValueError("this dashboard has no place for users")
+        return self._given_users_place
 
     async def watch(self) -> None:
-        """Follow the file of users until cancelled."""
+        """Follow the users until cancelled."""
         while True:
             await self.refresh()
             await asyncio.sleep(POLL_S)
 
     async def refresh(self) -> None:
-        """Read the users if their file has changed. End the sessions of users who were removed or
-        whose role changed, and all sessions if the file cannot be read.
+        """Read the users if their file has changed, or those of a database after SERVER_POLL_S. End
+        the sessions of users who were removed or whose role changed, and all sessions if the users
+        cannot be read. While a database does not answer they stay: each control asks it again.
         """
-        if (file_stamp := self._read_file_stamp()) == self._users_file_stamp:
+        stamp = self._read_stamp()
+        if stamp == self._users_stamp:
             return
         try:
-            users = await self._login_process.call(app_modules.users.known_users, self.users_file)
+            users = await self._login_process.call(app_modules.users.known_users, self.users_place)
+        except PassingFault:
+            return
         except TrimtabError:
             self.set_users({})
         else:
-            self._users_file_stamp = file_stamp
+            self._users_stamp = stamp
             self.set_users(users)
 
     def set_users(self, users: Mapping[int, tuple[str, bool]]) -> None:
@@ -149,7 +159,7 @@ class Access:
         self._login_check_count += 1
         try:
             login_result = await self._login_process.call(
-                app_modules.users.login, self.users_file, name, password, code, address
+                app_modules.users.login, self.users_place, name, password, code, address
             )
         finally:
             self._login_check_count -= 1
@@ -203,7 +213,7 @@ class Access:
     async def record_event(self, kind: str, user_name: str, address: str, detail: str = "") -> None:
         """Append an event to the audit log."""
         await self._login_process.call(
-            app_modules.users.record_event, self.users_file, kind, user_name, address, detail
+            app_modules.users.record_event, self.users_place, kind, user_name, address, detail
         )
 
     def login_form_token(self, nonce: str) -> str:
@@ -218,12 +228,18 @@ class Access:
         if (session := self._sessions.pop(session_key, None)) is not None:
             session.is_ended = True
 
-    def _read_file_stamp(self) -> object:
+    def _read_stamp(self) -> object:
+        """Return a value that changes when the users are to be read again."""
+        place = self._given_users_place
+        if place is None:
+            return None
+        if place.file is None:
+            return int(self._clock_s() / SERVER_POLL_S)
         try:
-            file_stat = self._users_file.stat() if self._users_file is not None else None
+            file_stat = place.file.stat()
         except OSError:
             return None
-        return file_stat and (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)
+        return (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)
 
 
 class AccessMiddleware:

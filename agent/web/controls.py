@@ -255,7 +255,7 @@ class ControlPages:
             await self._cache.call(
                 CacheProcess.CONTROLS,
                 queue.submit_for_user,
-                self._access.users_file,
+                self._access.users_place,
                 session.user_id,
                 submission,
                 request.scope["address"],

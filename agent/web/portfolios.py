@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.requests import Request
@@ -43,6 +43,9 @@ from agent.web.reach import Reach
 from agent.web.reading import AppProcess, Documents
 from agent.web.sessions import Session
 
+if TYPE_CHECKING:
+    from agent.app.settings.user_places import UsersPlace
+
 PORTFOLIO_PREFIX = "/p/"
 OPEN_RETRY_S = 10.0
 """Interval between two attempts to open a portfolio."""
@@ -62,13 +65,13 @@ HIDDEN_ERROR = "It cannot be read now. Log in to another portfolio to see why."
 
 @dataclass(frozen=True, slots=True)
 class PortfolioStartData:
-    """Data of a portfolio, read before it is served: the files of store and users, names and roles
+    """Data of a portfolio, read before it is served: the places of store and users, names and roles
     of the users by id, the key that signs links, and, if several portfolios are served, the network
     and wallet.
     """
 
     store_path: Path
-    users_file: Path
+    users_place: UsersPlace
     users: Mapping[int, tuple[str, bool]]
     link_key: bytes
     identity: Mapping[str, str] = field(default_factory=dict)
@@ -79,12 +82,12 @@ async def read_portfolio(config: Path, process: AppProcess) -> PortfolioStartDat
     cannot be read.
     """
     store_path = await process.call(app_modules.dashboard.require_store, str(config))
-    users_file = await process.call(app_modules.users.users_file, str(config))
-    users = await process.call(app_modules.users.known_users, users_file)
+    users_place = await process.call(app_modules.users.users_place, str(config))
+    users = await process.call(app_modules.users.known_users, users_place)
     link_key = b""  # links lead to the login, which needs users
     if users:
         link_key = await process.call(app_modules.queue.link_key, str(config))
-    return PortfolioStartData(Path(store_path), Path(users_file), users, link_key)
+    return PortfolioStartData(Path(store_path), users_place, users, link_key)
 
 
 def require_users(users: Mapping[int, object], host: str, *, is_exposed: bool) -> None:
@@ -178,7 +181,7 @@ class ServedPortfolio:
             return
         access = Access(
             self.reach,
-            portfolio_start.users_file,
+            portfolio_start.users_place,
             users=portfolio_start.users,
             link_key=portfolio_start.link_key,
         )

@@ -72,7 +72,7 @@ def serve_dashboard(
         reach = replace(reach, banner=banner)
         access = Access(
             reach,
-            portfolio_start.users_file,
+            portfolio_start.users_place,
             users=portfolio_start.users,
             link_key=portfolio_start.link_key,
         )

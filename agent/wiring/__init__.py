@@ -14,7 +14,14 @@ from agent.wiring.context import (
     reopen_context,
 )
 from agent.wiring.futures import listed_market_numbers
-from agent.wiring.stores import has_store, open_store_offline, store_file
+from agent.wiring.stores import (
+    has_store,
+    is_in_file,
+    open_store_offline,
+    open_users,
+    server_key,
+    store_file,
+)
 from agent.wiring.transactor import (
     AgentApprover,
     WalletSession,
@@ -33,6 +40,7 @@ __all__ = [
     "WalletSession",
     "endpoint_attempts",
     "has_store",
+    "is_in_file",
     "listed_market_numbers",
     "lock_arguments",
     "open_block_reader",
@@ -43,8 +51,10 @@ __all__ = [
     "open_transactor",
     "open_transport",
     "open_transports",
+    "open_users",
     "open_wallet_session",
     "reopen_context",
+    "server_key",
     "signing_rules",
     "store_file",
     "submission_settings",

@@ -12,9 +12,11 @@ from sqlalchemy import select
 
 from agent.config.loaded import LoadedConfig, store_place
 from agent.store.files.pause import KillSwitch, pause_file
-from agent.store.opening import open_store, sqlite_path
+from agent.store.files.users import open_user_file, users_path
+from agent.store.opening import open_server_users, open_store, sqlite_path
 from agent.store.store import RowReader, Store, rows_of_file
 from agent.store.tables import Base
+from agent.store.users import UserStore
 
 
 def store_file(loaded_config: LoadedConfig) -> Path:
@@ -22,20 +24,38 @@ def store_file(loaded_config: LoadedConfig) -> Path:
     return store_place(loaded_config.store_url, loaded_config.path, is_paper=loaded_config.is_paper)
 
 
+def is_in_file(loaded_config: LoadedConfig) -> bool:
+    """Return whether the store of this config is a file of SQLite."""
+    return sqlite_path(loaded_config.store_url) is not None
+
+
 def has_store(loaded_config: LoadedConfig) -> bool:
     """Return whether the store of this config has been created."""
-    if sqlite_path(loaded_config.store_url) is not None:
+    if is_in_file(loaded_config):
         return store_file(loaded_config).is_file()
     from agent.store.postgresql.session import is_known_wallet  # loaded only for PostgreSQL
 
-    chain_id = loaded_config.config.chain.chain_id
-    wallet = loaded_config.config.wallet.address
-    return is_known_wallet(loaded_config.store_url, chain_id, wallet, store_kind(loaded_config))
+    return is_known_wallet(loaded_config.store_url, server_key(loaded_config))
+
+
+def server_key(loaded_config: LoadedConfig) -> str:
+    """Return the key of the config's store in a database of PostgreSQL."""
+    from agent.store.postgresql.session import store_key  # loaded only for PostgreSQL
+
+    config = loaded_config.config
+    return store_key(config.chain.chain_id, config.wallet.address, store_kind(loaded_config))
 
 
 def store_kind(loaded_config: LoadedConfig) -> str:
     """Return the kind of data of the config's store, live or paper."""
     return "paper" if loaded_config.is_paper else "live"
+
+
+def open_users(loaded_config: LoadedConfig) -> UserStore:
+    """Return the users of the dashboard of this config."""
+    if is_in_file(loaded_config):
+        return open_user_file(users_path(store_file(loaded_config)))
+    return open_server_users(loaded_config.store_url, server_key(loaded_config))
 
 
 @contextmanager
@@ -64,7 +84,7 @@ def open_store_offline(
 def live_rows_of(loaded_config: LoadedConfig) -> RowReader:
     """Return the reader of the live store's rows, which paper trading only reads."""
     live_config = replace(loaded_config, is_paper=False)
-    if sqlite_path(live_config.store_url) is not None:
+    if is_in_file(live_config):
         return partial(rows_of_file, store_file(live_config))
     if not has_store(live_config):
         return lambda _: []

@@ -21,7 +21,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 
 from agent.config.load import load_config
 from agent.store import open_store
-from agent.store.files.users import UserStore
+from agent.store.files.users import open_user_file
 from agent.web.reach import PublicOptions
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context, violations
 from tests.browser.test_dashboard_page import dashboard
@@ -324,7 +324,7 @@ def test_beyond_this_machine_a_login_by_tls(tmp_path: Path, certificate: PublicO
         said, _ = refused.communicate(timeout=60)
         assert refused.returncode == 2, said
         assert '"--host' in said, said
-    UserStore(tmp_path / "mine.db.users").add("ann", HASH, "A" * 32, False, 1)
+    open_user_file(tmp_path / "mine.db.users").add("ann", HASH, "A" * 32, False, 1)
     process = start(*options, *tls)
     try:
         address = first_document(process)["url"]

@@ -20,7 +20,7 @@ from agent.model import Control, ControlKind, ControlOrigin, ControlSubmission
 from agent.signing import keys
 from agent.store.files.locks import wallet_lock
 from agent.store.files.secret import ensure_secret
-from agent.store.files.users import UserStore
+from agent.store.files.users import open_user_file
 from agent.wiring import transactor
 from tests.cli.test_sending import nonce
 from tests.cli.tools import SECRET, Desk, blocks, forked
@@ -176,7 +176,7 @@ def test_a_single_step_says_outside_a_terminal_which_block_it_waits_for(desk: De
 
 def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) -> None:
     users = desk.config.with_name("users")
-    UserStore(users).add("ann", "hash", "A" * 32, False, 1)
+    open_user_file(users).add("ann", "hash", "A" * 32, False, 1)
 
     def ask(kind: str, *arguments: tuple[str, str]) -> str:
         request = ControlSubmission(ControlKind(kind), arguments, "ann", ControlOrigin.DASHBOARD)
@@ -200,7 +200,7 @@ def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) 
     assert {**store_bytes(desk), "trimtab.db-wal": b""} == {**live, "trimtab.db-wal": b""}, "the live store was written"
     with pytest.raises(Refused, match="no paper run goes on"):
         ask("stop")
-    assert [(event.kind.value, event.detail) for event in UserStore(users).events(2)] == [
+    assert [(event.kind.value, event.detail) for event in open_user_file(users).events(2)] == [
         ("control_refused", "paper stop paper"),
         ("control", "paper stop"),
     ]

@@ -30,7 +30,7 @@ from agent.observe.push import NEWEST_ALERTS_ANCHOR
 from agent.store import Store, open_store
 from agent.store.files.locks import service_lock
 from agent.store.files.secret import ensure_secret
-from agent.store.files.users import UserStore
+from agent.store.files.users import open_user_file
 from agent.web import app_modules
 from agent.web import controls as web_controls
 from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, form_arguments
@@ -93,7 +93,7 @@ def review(site: Site, cookie: str, kind: str, document: dict[str, Any] | None, 
 
 
 def last_event(site: Site) -> tuple[str, str, str]:
-    event = UserStore(site.file).events(1)[0]
+    event = open_user_file(site.file).events(1)[0]
     return event.kind.value, event.user, event.detail
 
 

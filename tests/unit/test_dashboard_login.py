@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.settings.user_places import UsersPlace
 from agent.units import format_duration
 
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp", "segno"))) and not os.environ.get("CI"):
@@ -32,7 +33,8 @@ from agent.app.settings.users import _client_network
 from agent.cli.display.terminal import out
 from agent.cli.serve import serve
 from agent.errors import ConfigError, TrimtabError
-from agent.store.files.users import FAILURES_BEFORE_LOCK, FIRST_LOCK_S, UserStore
+from agent.store.files.users import open_user_file
+from agent.store.users import FAILURES_BEFORE_LOCK, FIRST_LOCK_S
 from agent.web.access import LOGIN_NICENESS, MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, AccessMiddleware
 from agent.web.pages import PAGES
 from agent.web.portfolios import PortfolioStartData
@@ -121,7 +123,7 @@ def test_login_with_a_code_opens_the_pages_and_logout_ends_it_on_the_server(site
     assert site.ask("/", Cookie=cookie)[0] == 303  # a kept cookie is worth nothing
     until_end(lazy)
     lazy.close()
-    kinds = [event.kind.value for event in UserStore(site.file).events(2)]
+    kinds = [event.kind.value for event in open_user_file(site.file).events(2)]
     assert kinds == ["logout", "login"]
 
 
@@ -244,7 +246,7 @@ def test_brute_force_a_lock_out_is_told_and_logged(site: Site) -> None:
     assert 0 < int(headers["retry-after"]) <= FIRST_LOCK_S
     assert f"Try again in {format_duration(int(headers['retry-after']))}" in body.decode()
     assert site.log_in("cleo")[0] == 429  # the right password and code too
-    events = [event for event in UserStore(site.file).events(20) if event.user == "cleo"]
+    events = [event for event in open_user_file(site.file).events(20) if event.user == "cleo"]
     assert [event.kind.value for event in events[:2]] == ["locked", "login_failed"]
     assert events[0].address == "127.0.0.1"
 
@@ -278,18 +280,18 @@ def test_a_stream_ends_with_its_session(site: Site) -> None:
 
 
 def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: Path) -> None:
-    store = UserStore(tmp_path / "a.users")
+    store = open_user_file(tmp_path / "a.users")
     store.add("ann", HASH, "A" * 32, False, 1)
 
     async def scene() -> None:
-        access = Access(Reach(), tmp_path / "a.users")
+        access = Access(Reach(), UsersPlace(tmp_path / "a.users"))
         await access.refresh()
         session = access.find_session(chosen := access.begin_session(1), touch=True)
         assert access.login_required
         assert session is not None
         assert access.may_view(session)
         with closing(sqlite3.connect(tmp_path / "a.users")) as db, db:
-            db.execute("UPDATE user SET read_only = 1")  # the same user, with another role
+            db.execute("UPDATE users SET read_only = 1")  # the same user, with another role
         await access.refresh()
         assert access.find_session(chosen, touch=True) is None
         assert not access.may_view(session)
@@ -364,7 +366,7 @@ def test_a_proxy_is_the_only_way_in_and_says_who_asks(tmp_path: Path) -> None:
         assert site.post("/login", fields, nonce, **{**through, **origin})[0] == 403  # the token of another cookie
         token = re.findall(rb'name="csrf" value="([^"]+)"', site.ask("/login", Cookie=nonce, **through)[2])[0]
         assert site.post("/login", {**fields, "csrf": token.decode()}, nonce, **{**through, **origin})[0] == 401
-        assert UserStore(site.file).events(1)[0].address == "203.0.113.5"
+        assert open_user_file(site.file).events(1)[0].address == "203.0.113.5"
 
 
 @pytest.mark.parametrize(
@@ -493,7 +495,7 @@ def test_slow_readers_hold_up_no_login(site: Site) -> None:
 
 
 def test_users_are_listed_by_name_with_their_role(tmp_path: Path) -> None:
-    store = UserStore(tmp_path / "a.users")
+    store = open_user_file(tmp_path / "a.users")
     store.add("bob", HASH, "A" * 32, True, 1)
     store.add("ann", HASH, "A" * 32, False, 2)
     assert [(user.name, user.read_only, user.created_s) for user in store.users()] == [("ann", False, 2), ("bob", True, 1)]

@@ -26,7 +26,7 @@ from agent.config.load import load_config
 from agent.config.writing.copies import copy_text
 from agent.errors import ConfigError
 from agent.store import open_store
-from agent.store.files.users import UserStore
+from agent.store.files.users import open_user_file
 from agent.web import access, new_portfolios, portfolios
 from agent.web.access import Access
 from agent.web.portfolios import PortfoliosApp, SharedSettings
@@ -57,8 +57,7 @@ class Folder(Shelf):
         agents.config(folder)
         super().__init__(folder, ("mine", "gone"), users)
         if users:
-            file = self.opened.users_file
-            UserStore(Path(file)).add("eve", HASH, "A" * 32, True, 1)
+            open_user_file(self.opened.users_place.file).add("eve", HASH, "A" * 32, True, 1)
             until(lambda: 2 in self.opened._users)
 
     @property
@@ -125,7 +124,7 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     following = unescape(folder.ask(headers["location"], Cookie=cookie)[2].decode())
     assert f"trimtab paper --config {written} --value 1000" in following
     assert f"trimtab wallet import --keystore {folder.folder}/variant/wallet.json" in following
-    events = UserStore(Path(folder.opened.users_file)).events(1)
+    events = open_user_file(folder.opened.users_place.file).events(1)
     assert [(event.kind, event.user, event.detail) for event in events] == [("control", "ann", "copy variant")]
     assert "trimtab trust" in folder.ask("/", Cookie=cookie)[2].decode()
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
@@ -335,7 +334,7 @@ def test_the_command_lists_a_folder_with_one_config_and_adds_a_copy(tmp_path: Pa
 
     loaded, secret = load_config(agents.config(tmp_path)), pyotp.random_base32()
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
-    UserStore(tmp_path / "mine.db.users").add("ann", HASH, secret, False, 1)
+    open_user_file(tmp_path / "mine.db.users").add("ann", HASH, secret, False, 1)
     process = start("serve", "--port", "0", "--json", "--config", str(tmp_path))
     try:
         said = first_document(process)

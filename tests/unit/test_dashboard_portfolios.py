@@ -22,6 +22,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 
 from agent import artifacts
 from agent.app.controls.queue import list_controls
+from agent.app.settings.user_places import UsersPlace
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.figures import format_figure
@@ -29,7 +30,7 @@ from agent.fleet.configs import find_configs, portfolio_names
 from agent.model import OrderKind, RunReport
 from agent.observe.health import process_identity
 from agent.store import open_store
-from agent.store.files.users import UserStore
+from agent.store.files.users import open_user_file
 from agent.web import app_modules, portfolios
 from agent.web.access import Access
 from agent.web.api.tokens import TokenFile, TokenScope
@@ -55,9 +56,9 @@ class Shelf(Served):
         self.parts = create_portfolios(configs, portfolio_names(configs), Reach(port=1))
         for number, one in enumerate(self.parts[:-1]):
             store = folder / f"{number}.db"
-            access = Access(one.reach, store.with_name(f"{store.name}.users"))
+            access = Access(one.reach, UsersPlace(store.with_name(f"{store.name}.users")))
             if number < users:
-                UserStore(store.with_name(f"{store.name}.users")).add("ann", HASH, "A" * 32, False, 1)
+                open_user_file(store.with_name(f"{store.name}.users")).add("ann", HASH, "A" * 32, False, 1)
                 access.set_users({1: ("ann", False)})
             board = StillBoard(str(one.config), store)
             board.documents = documents()
@@ -424,7 +425,7 @@ def test_the_command_serves_what_can_be_read_and_a_control_reaches_its_own_portf
     loaded = load_config(other)
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
     for store in ("mine.db", "other.db"):
-        UserStore(tmp_path / f"{store}.users").add("ann", HASH, secret, False, 1)
+        open_user_file(tmp_path / f"{store}.users").add("ann", HASH, secret, False, 1)
     named = [word for path in (mine, other, tmp_path / "none.toml") for word in ("--config", str(path))]
     process = start("serve", "--port", "0", "--json", *named)
     try:

@@ -16,7 +16,7 @@ from agent.layers.futures.state import FuturesState
 from agent.model import Intent, IntentKind, IntentState, NavPerShare, Plan, Transfer
 from agent.model.futures import UNREAD_ACCOUNT, FuturesGrant, Hedge, MarginDeposit, OrderCancel, PerpOrder, PerpOrderKind, StopOrder
 from agent.store import Store, open_store
-from agent.store.budgets import MAX_REVIEWS
+from agent.store.accounts.budgets import MAX_REVIEWS
 from agent.units import NATIVE
 from tests.support.movements import Movement, movements
 from tests.support.text import raises_code

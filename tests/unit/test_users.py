@@ -8,14 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
 from agent import wiring
 from agent.app.settings import users
+from agent.app.settings.user_places import UsersPlace
 from agent.app.start.wallet import PasswordSource
 from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import AlertDevice, Control, ControlKind, ControlOrigin, ControlState
-from agent.store.files.users import (
+from agent.store.files.users import open_user_file
+from agent.store.users import (
     FAILURE_MEMORY_S,
     FAILURES_BEFORE_LOCK,
     FIRST_LOCK_S,
@@ -23,6 +26,7 @@ from agent.store.files.users import (
     MAX_EVENTS,
     UserEvent,
     UserEventKind,
+    UserEventRow,
     UserStore,
 )
 from tests.support import agents
@@ -59,52 +63,58 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> str:
+def place(tmp_path: Path) -> UsersPlace:
     """A file with the user `ann`."""
     path = tmp_path / "trimtab.db.users"
-    UserStore(path).add("ann", HASH, SECRET, False, START_S)
-    return str(path)
+    open_user_file(path).add("ann", HASH, SECRET, False, START_S)
+    return UsersPlace(path)
 
 
-def kinds(file: str) -> list[str]:
+@pytest.fixture
+def store(place: UsersPlace) -> UserStore:
+    assert place.file is not None
+    return open_user_file(place.file)
+
+
+def kinds(store: UserStore) -> list[str]:
     """Kinds of the events, oldest first."""
-    return [event.kind.value for event in reversed(UserStore(Path(file)).events(1_000))]
+    return [event.kind.value for event in reversed(store.events(1_000))]
 
 
-def test_a_login_needs_name_password_and_code(file: str, clock: Clock) -> None:
+def test_a_login_needs_name_password_and_code(place: UsersPlace, clock: Clock, store: UserStore) -> None:
     right = ("ann", PASSWORD, clock.code)
     for wrong in (("bob", *right[1:]), ("ann", "wrong horse", right[2]), (*right[:2], "000000"), (*right[:2], ""), ("", "", "")):
-        assert users.login(file, *wrong, HERE) == {"user": None, "locked_s": 0}
+        assert users.login(place, *wrong, HERE) == {"user": None, "locked_s": 0}
         clock.now_s += FAILURE_MEMORY_S
         right = ("ann", PASSWORD, clock.code)
-    assert users.login(file, *right, HERE) == {"user": 1, "locked_s": 0}
-    assert kinds(file) == ["user_added", *["login_failed"] * 5, "login"]
+    assert users.login(place, *right, HERE) == {"user": 1, "locked_s": 0}
+    assert kinds(store) == ["user_added", *["login_failed"] * 5, "login"]
 
 
-def test_a_code_is_accepted_once_and_never_an_earlier_one(file: str, clock: Clock) -> None:
+def test_a_code_is_accepted_once_and_never_an_earlier_one(place: UsersPlace, clock: Clock) -> None:
     earlier, code = str(pyotp.TOTP(SECRET).at(clock.now_s - 30)), clock.code
-    assert users.login(file, "ann", PASSWORD, code, HERE)["user"] == 1
+    assert users.login(place, "ann", PASSWORD, code, HERE)["user"] == 1
     for replayed in (code, earlier):
-        assert users.login(file, "ann", PASSWORD, replayed, HERE)["user"] is None
+        assert users.login(place, "ann", PASSWORD, replayed, HERE)["user"] is None
     clock.now_s += 30
-    assert users.login(file, "ann", PASSWORD, code, HERE)["user"] is None  # still in its window
-    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] == 1
+    assert users.login(place, "ann", PASSWORD, code, HERE)["user"] is None  # still in its window
+    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["user"] == 1
 
 
-def test_a_code_of_another_minute_is_refused(file: str, clock: Clock) -> None:
+def test_a_code_of_another_minute_is_refused(place: UsersPlace, clock: Clock) -> None:
     for shift_s, wanted in ((-90, None), (90, None), (-30, 1), (30, 1)):
-        assert users.login(file, "ann", PASSWORD, str(pyotp.TOTP(SECRET).at(clock.now_s + shift_s)), HERE)["user"] == wanted
+        assert users.login(place, "ann", PASSWORD, str(pyotp.TOTP(SECRET).at(clock.now_s + shift_s)), HERE)["user"] == wanted
 
 
-def test_guesses_lock_a_name_out_and_each_further_one_for_longer(file: str, clock: Clock) -> None:
+def test_guesses_lock_a_name_out_and_each_further_one_for_longer(place: UsersPlace, clock: Clock, store: UserStore) -> None:
     def guess(number: int) -> int:
-        return int(users.login(file, "ann", PASSWORD, "000000", f"192.0.2.{number}")["locked_s"])
+        return int(users.login(place, "ann", PASSWORD, "000000", f"192.0.2.{number}")["locked_s"])
 
     assert [guess(number) for number in range(FAILURES_BEFORE_LOCK["name"])] == [0] * (FAILURES_BEFORE_LOCK["name"] - 1) + [FIRST_LOCK_S]
-    before = kinds(file)
+    before = kinds(store)
     assert guess(50) == FIRST_LOCK_S  # whatever the address, and uncounted
-    assert users.login(file, "ann", PASSWORD, clock.code, HERE) == {"user": None, "locked_s": FIRST_LOCK_S}
-    assert kinds(file) == before
+    assert users.login(place, "ann", PASSWORD, clock.code, HERE) == {"user": None, "locked_s": FIRST_LOCK_S}
+    assert kinds(store) == before
     assert before[-2:] == ["login_failed", "locked"]
     locks = []
     for number in range(6):
@@ -112,89 +122,84 @@ def test_guesses_lock_a_name_out_and_each_further_one_for_longer(file: str, cloc
         locks.append(guess(60 + number))
     assert locks == [120, 240, 480, LONGEST_LOCK_S, LONGEST_LOCK_S, LONGEST_LOCK_S]
     clock.now_s += LONGEST_LOCK_S
-    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] == 1
+    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["user"] == 1
     assert guess(70) == 0  # the count began anew
 
 
-def test_guesses_lock_an_address_out_whatever_the_names(file: str, clock: Clock) -> None:
-    store = UserStore(Path(file))
+def test_guesses_lock_an_address_out_whatever_the_names(place: UsersPlace, clock: Clock, store: UserStore) -> None:
     for number in range(FAILURES_BEFORE_LOCK["address"]):
         assert store.count_attempt(f"name{number}", HERE, clock.now_s) == 0
-    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["locked_s"] == FIRST_LOCK_S
-    assert users.login(file, "ann", PASSWORD, clock.code, "192.0.2.8")["user"] == 1
+    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["locked_s"] == FIRST_LOCK_S
+    assert users.login(place, "ann", PASSWORD, clock.code, "192.0.2.8")["user"] == 1
 
 
-def test_attempts_at_the_same_time_share_no_guess(file: str) -> None:
+def test_attempts_at_the_same_time_share_no_guess(store: UserStore) -> None:
     """Each counts before it is checked: a sixth attempt is refused while five are being checked."""
-    store = UserStore(Path(file))
     assert [store.count_attempt("ann", f"192.0.2.{n}", START_S) for n in range(6)] == [0] * 5 + [FIRST_LOCK_S]
 
 
-def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(file: str, clock: Clock) -> None:
-    store = UserStore(Path(file))
+def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(place: UsersPlace, clock: Clock, store: UserStore) -> None:
     for number in range(FAILURES_BEFORE_LOCK["address"] - 2):
         store.count_attempt(f"name{number}", HERE, clock.now_s)
-    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] == 1
+    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["user"] == 1
     assert store.count_attempt("b", HERE, clock.now_s) == 0
     assert store.count_attempt("c", HERE, clock.now_s) == 0
     assert store.count_attempt("d", HERE, clock.now_s) == FIRST_LOCK_S
 
 
-def test_addresses_of_one_ipv6_network_count_together(file: str, clock: Clock) -> None:
+def test_addresses_of_one_ipv6_network_count_together(place: UsersPlace, clock: Clock, store: UserStore) -> None:
     for number in range(FAILURES_BEFORE_LOCK["address"]):
-        UserStore(Path(file)).count_attempt(f"n{number}", users._client_network(f"2001:db8::{number:x}"), clock.now_s)
-    assert users.login(file, "ann", PASSWORD, clock.code, "2001:db8::ffff")["locked_s"] == FIRST_LOCK_S
+        store.count_attempt(f"n{number}", users._client_network(f"2001:db8::{number:x}"), clock.now_s)
+    assert users.login(place, "ann", PASSWORD, clock.code, "2001:db8::ffff")["locked_s"] == FIRST_LOCK_S
     assert users._client_network("::1") == "::1"
     assert users._client_network("::ffff:192.0.2.1") == "192.0.2.1"
 
 
 def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "a.users"
-    UserStore(path).add("ann", argon2.PasswordHasher().hash(PASSWORD), SECRET, False, START_S)
+    open_user_file(path).add("ann", argon2.PasswordHasher().hash(PASSWORD), SECRET, False, START_S)
 
     def seconds(name: str) -> float:
         began = time.process_time()
-        users.login(str(path), name, "wrong", "000000", HERE)
+        users.login(UsersPlace(path), name, "wrong", "000000", HERE)
         return time.process_time() - began
 
     known, unknown = seconds("ann"), seconds("bob")
     assert 0.4 < unknown / known < 2.5
 
 
-def test_a_name_that_no_user_has_is_not_logged(file: str, clock: Clock) -> None:
-    users.login(file, PASSWORD, "ann", clock.code, HERE)
-    newest = UserStore(Path(file)).events(1)[0]
+def test_a_name_that_no_user_has_is_not_logged(place: UsersPlace, clock: Clock, store: UserStore, tmp_path: Path) -> None:
+    users.login(place, PASSWORD, "ann", clock.code, HERE)
+    newest = store.events(1)[0]
     assert (newest.kind, newest.user, newest.address) == (UserEventKind.FAILED, "", HERE)
-    assert PASSWORD.encode() not in Path(file).read_bytes()
+    assert PASSWORD.encode() not in (tmp_path / "trimtab.db.users").read_bytes()
 
 
-def test_the_file_is_the_owners_alone_and_another_is_refused(file: str, clock: Clock) -> None:
-    path = Path(file)
+def test_the_file_is_the_owners_alone_and_another_is_refused(place: UsersPlace, clock: Clock, tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.db.users"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert PASSWORD not in path.read_bytes().decode("latin-1")
     path.chmod(0o640)
     with pytest.raises(ConfigError):
-        users.known_users(file)
+        users.known_users(place)
 
 
-def test_a_removed_user_cannot_log_in_and_its_id_never_returns(file: str, clock: Clock) -> None:
-    store = UserStore(Path(file))
+def test_a_removed_user_cannot_log_in_and_its_id_never_returns(place: UsersPlace, clock: Clock, store: UserStore) -> None:
     assert store.remove("ann", START_S)
     assert not store.remove("ann", START_S)
-    assert users.known_users(file) == {}
-    assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] is None
+    assert users.known_users(place) == {}
+    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["user"] is None
     store.add("ann", HASH, SECRET, True, START_S)
-    assert users.known_users(file) == {2: ("ann", True)}
+    assert users.known_users(place) == {2: ("ann", True)}
     with pytest.raises(ConfigError):
         store.add("ann", HASH, SECRET, True, START_S)
 
 
-def test_the_log_is_bounded_and_failures_push_out_no_control(file: str) -> None:
-    store = UserStore(Path(file))
+def test_the_log_is_bounded_and_failures_push_out_no_control(store: UserStore) -> None:
     store.record(UserEvent(START_S, UserEventKind.CONTROL, "ann", HERE, "stop"))
-    with store._transaction("fill") as db:
-        rows = ((START_S, "login_failed", "", HERE, "") for _ in range(MAX_EVENTS))
-        db.executemany("INSERT INTO event (at_s, kind, user, address, detail) VALUES (?, ?, ?, ?, ?)", rows)
+    with store.database.transaction("fill") as db:
+        row = {"at_s": START_S, "kind": "login_failed", "user_name": "", "address": HERE, "detail": ""}
+        db.execute(insert(UserEventRow), [row] * MAX_EVENTS)
     store.log_failed_login("x", HERE, "password", START_S)
     found = [event.kind for event in store.events(2 * MAX_EVENTS)]
     assert found.count(UserEventKind.FAILED) == MAX_EVENTS
@@ -206,15 +211,15 @@ def test_a_damaged_file_admits_no_one(tmp_path: Path, clock: Clock) -> None:
     path.write_bytes(b"no database, and more than a hundred bytes of it" * 9)
     path.chmod(0o600)
     with pytest.raises(OperatorNeeded):
-        users.known_users(str(path))
+        users.known_users(UsersPlace(path))
     with pytest.raises(OperatorNeeded):
-        users.login(str(path), "ann", PASSWORD, clock.code, HERE)
+        users.login(UsersPlace(path), "ann", PASSWORD, clock.code, HERE)
 
 
 def test_a_missing_file_has_no_users_and_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "a.users"
-    store = UserStore(path)
-    assert users.known_users(str(path)) == {}
+    store = open_user_file(path)
+    assert users.known_users(UsersPlace(path)) == {}
     assert store.events(9) == ()
     assert not store.remove("ann", START_S)
     assert store.remaining_lock_s("ann", START_S) == 0
@@ -244,9 +249,9 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     made = users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=True)
     codes = pyotp.parse_uri(made["otpauth"])
     assert (codes.secret, codes.name, codes.issuer, len(made["secret"])) == (made["secret"], "ann", "trimtab", 32)
-    file = users.users_file(config)
-    assert file == str(tmp_path / "mine.db.users")
-    assert users.login(file, "ann", PASSWORD, codes.now(), HERE)["user"] == 1
+    place = users.users_place(config)
+    assert place == UsersPlace(tmp_path / "mine.db.users")
+    assert users.login(place, "ann", PASSWORD, codes.now(), HERE)["user"] == 1
     with pytest.raises(ConfigError):
         users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=False)
     (row,) = users.list_users(config)["users"]
@@ -268,7 +273,7 @@ def test_what_a_removed_user_or_a_revoked_token_has_queued_is_refused(
     tmp_path: Path, origin: ControlOrigin, end: Callable[[Path, str], object], reason: str
 ) -> None:
     config = agents.config(tmp_path)
-    UserStore(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
+    open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
     requests = [("ann", origin), ("bob", origin), ("ann", ControlOrigin.CLI)]
     with wiring.open_store_offline(load_config(config)) as (store, _):
         for number, (name, origin) in enumerate(requests):
@@ -281,7 +286,7 @@ def test_what_a_removed_user_or_a_revoked_token_has_queued_is_refused(
 
 def test_a_removed_user_gets_no_more_alerts(tmp_path: Path) -> None:
     config = agents.config(tmp_path)
-    UserStore(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
+    open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
     devices = [AlertDevice(f"https://web.push.apple.com/{name}", "", "", "/alerts", name, START_S) for name in ("ann", "bob")]
     with wiring.open_store_offline(load_config(config)) as (store, _):
         for device in devices:
@@ -292,7 +297,7 @@ def test_a_removed_user_gets_no_more_alerts(tmp_path: Path) -> None:
 
 def test_the_devices_of_a_revoked_token_get_no_more_alerts_unless_a_user_has_its_name(tmp_path: Path) -> None:
     config = agents.config(tmp_path)
-    UserStore(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
+    open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
     devices = [AlertDevice(f"https://web.push.apple.com/{name}", "", "", "/alerts", name, START_S) for name in ("ann", "ci")]
     with wiring.open_store_offline(load_config(config)) as (store, _):
         for device in devices:

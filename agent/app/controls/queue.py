@@ -24,6 +24,7 @@ from agent.app.documents.owner import (
 from agent.app.paper import paper_config
 from agent.app.records.kill_switch import pause_by_file
 from agent.app.settings.devices import devices_document
+from agent.app.settings.user_places import UsersPlace
 from agent.app.settings.users import known_users, record_event
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
@@ -45,8 +46,8 @@ from agent.model.controls import canonical_json
 from agent.store import Store
 from agent.store.files.locks import service_lock_path
 from agent.store.files.secret import ensure_secret, find_secret
-from agent.store.files.users import UserEventKind
 from agent.store.opening import sqlite_path
+from agent.store.users import UserEventKind
 from agent.units import parse_raw
 
 MAX_LIFETIME_S = 900
@@ -451,7 +452,7 @@ _ARGUMENT_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, ControlArguments]
 
 def submit_for_user(
     config: str,
-    users_file: str,
+    users_place: UsersPlace,
     user_id: int,
     submission: ControlSubmission,
     client_address: str,
@@ -463,12 +464,12 @@ def submit_for_user(
 
     Nothing but a pause is queued without its entry in the audit log.
     """
-    user_name, read_only = known_users(users_file).get(user_id, ("", True))
+    user_name, read_only = known_users(users_place).get(user_id, ("", True))
 
     def log_event(event: UserEventKind, detail: str) -> None:
         event_words = ("paper" if on_paper else "", submission.kind.value, detail)
         record_event(
-            users_file, event.value, user_name, client_address, " ".join(filter(None, event_words))
+            users_place, event.value, user_name, client_address, " ".join(filter(None, event_words))
         )
 
     if read_only:

@@ -17,8 +17,7 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
 from agent.store.files.pause import pause_file
 from agent.store.files.secret import ensure_secret, find_secret, secret_path
-from agent.store.files.users import users_path
-from agent.store.postgresql.copying import copy_rows
+from agent.store.postgresql.copying import copy_rows, copy_users
 
 if TYPE_CHECKING:
     from agent.app.documents.records import StoreCopyDocument
@@ -48,6 +47,7 @@ def copy_store(config: Path | str, target_url: str) -> StoreCopyDocument:
             source.db.acting(),
         ):
             row_counts = copy_rows(source.db, target.db, int(time.time()))
+        copy_users(wiring.open_users(loaded_config), wiring.open_users(target_config))
     return {
         "rows": row_counts,
         "secret": str(secret_path(target_place)),
@@ -63,7 +63,7 @@ def with_store_url(loaded_config: LoadedConfig, url: str) -> LoadedConfig:
 
 
 def _copy_beside(source_place: Path, target_place: Path) -> None:
-    """Copy the secret that seals rows, the users of the dashboard, and a pause."""
+    """Copy the secret that seals rows, and a pause."""
     source_secret = ensure_secret(source_place)
     target_secret = find_secret(target_place)
     if target_secret is not None and target_secret != source_secret:
@@ -73,7 +73,6 @@ def _copy_beside(source_place: Path, target_place: Path) -> None:
         )
     for source_file, target_file in (
         (secret_path(source_place), secret_path(target_place)),
-        (users_path(source_place), users_path(target_place)),
         (pause_file(source_place), pause_file(target_place)),
     ):
         if source_file.is_file() and not target_file.exists():

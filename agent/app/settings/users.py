@@ -9,19 +9,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from agent.accounting.export import format_utc
+from agent.app.settings.user_places import UsersPlace
 from agent.errors import ConfigError, ErrorCode
 from agent.model import ControlCode, ControlOrigin, ControlState
-from agent.store.files.users import (
-    DashboardUser,
-    UserEvent,
-    UserEventKind,
-    UserStore,
-    users_path,
-)
+from agent.store.files.users import open_user_file, users_path
+from agent.store.users import DashboardUser, UserEvent, UserEventKind, UserStore
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import (
@@ -173,17 +168,20 @@ def _end_access(config: ConfigSource, name: str, origin: ControlOrigin, reason: 
         store.controls.finish(refusals, _now_s())
 
 
-def users_file(config: ConfigSource) -> str:
-    """Return the path of the file of users, which exists once a user has been added."""
+def users_place(config: ConfigSource) -> UsersPlace:
+    """Return where the users are. A file of users exists once one has been added."""
     from agent import wiring
     from agent.config.load import load_config
 
-    return str(users_path(wiring.store_file(load_config(config))))
+    loaded_config = load_config(config)
+    if wiring.is_in_file(loaded_config):
+        return UsersPlace(users_path(wiring.store_file(loaded_config)))
+    return UsersPlace(None, loaded_config.store_url, wiring.server_key(loaded_config))
 
 
-def known_users(file: str) -> dict[int, tuple[str, bool]]:
+def known_users(place: UsersPlace) -> dict[int, tuple[str, bool]]:
     """Return (name, read-only) of each user by its id."""
-    return {user.id: (user.name, user.read_only) for user in UserStore(Path(file)).users()}
+    return {user.id: (user.name, user.read_only) for user in _user_store(place).users()}
 
 
 class LoginCheck(TypedDict):
@@ -193,7 +191,7 @@ class LoginCheck(TypedDict):
     locked_s: int
 
 
-def login(file: str, name: str, password: str, code: str, address: str) -> LoginCheck:
+def login(place: UsersPlace, name: str, password: str, code: str, address: str) -> LoginCheck:
     """Check a login.
 
     Each attempt counts before it is checked, an unknown name takes as long as a wrong password, and
@@ -201,7 +199,7 @@ def login(file: str, name: str, password: str, code: str, address: str) -> Login
     """
     import argon2
 
-    user_store = UserStore(Path(file))
+    user_store = _user_store(place)
     now_s = _now_s()
     client_network = _client_network(address)
     if locked_s := user_store.count_attempt(name, client_network, now_s):
@@ -228,10 +226,10 @@ def login(file: str, name: str, password: str, code: str, address: str) -> Login
     }
 
 
-def record_event(file: str, event_kind: str, user: str, address: str, detail: str) -> None:
+def record_event(place: UsersPlace, event_kind: str, user: str, address: str, detail: str) -> None:
     """Append an event to the audit log."""
     event = UserEvent(_now_s(), UserEventKind(event_kind), user, _client_network(address), detail)
-    UserStore(Path(file)).record(event)
+    _user_store(place).record(event)
 
 
 def _code_period(user: DashboardUser, code: str, now_s: int) -> int:
@@ -261,7 +259,18 @@ def _client_network(address: str) -> str:
 
 
 def _open_users(config: ConfigSource) -> UserStore:
-    return UserStore(Path(users_file(config)))
+    from agent import wiring
+    from agent.config.load import load_config
+
+    return wiring.open_users(load_config(config))
+
+
+def _user_store(place: UsersPlace) -> UserStore:
+    if place.file is not None:
+        return open_user_file(place.file)
+    from agent.store.opening import open_server_users
+
+    return open_server_users(place.url, place.key)
 
 
 def _now_s() -> int:

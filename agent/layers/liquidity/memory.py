@@ -6,8 +6,8 @@ from agent.chain.pools.own_positions import find_unsolicited_positions
 from agent.chain.rpc import Transport
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import StepInput
+from agent.store.accounts.budgets import BudgetStore
 from agent.store.accounts.positions import PositionStore
-from agent.store.budgets import BudgetStore
 
 
 def record_unknown_positions(

@@ -1,1 +1,3 @@
-"""Accounts of the store: the ledger, the wallet's balances, counts of days, streaks of failures."""
+"""Accounts of the store: the ledger, the wallet's balances, budgets, counts of days,
+streaks of failures.
+"""

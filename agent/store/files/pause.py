@@ -14,7 +14,8 @@ from pathlib import Path
 from sqlalchemy import select
 
 from agent.errors import ErrorCode, PassingFault, TrimtabError
-from agent.store import budgets, database
+from agent.store import database
+from agent.store.accounts import budgets
 from agent.store.database import Database, first_row, insert_rows
 from agent.store.files.backup import COPY_KEY
 from agent.store.tables import PauseRow

@@ -28,6 +28,7 @@ from agent.store.postgresql.session import (
     WRITER_KEY_PREFIX,
 )
 from agent.store.tables import Base, FactRow
+from agent.store.users import UserStore, UserTables
 from agent.units import utc_text
 
 ROWS_AT_ONCE = 1_000
@@ -71,6 +72,26 @@ def _copy_all(source: Database, target: Database) -> dict[str, int]:
             _require_same_rows(source_db, target_db, table)
             _advance_row_numbers(target_db, table)
     return counts
+
+
+def copy_users(source: UserStore, target: UserStore) -> None:
+    """Copy users, failed logins and audit log into a target that has none of them; leave one that
+    has as it is.
+    """
+    if _is_without_users(source) or not _is_without_users(target):
+        return
+    with (
+        source.database.read("copy the users") as source_db,
+        target.database.transaction("copy the users") as target_db,
+    ):
+        for table in UserTables.metadata.sorted_tables:
+            _copy_table(source_db, target_db, table)
+            _require_same_rows(source_db, target_db, table)
+            _advance_row_numbers(target_db, table)
+
+
+def _is_without_users(users: UserStore) -> bool:
+    return not users.users() and not users.events(1)
 
 
 def _rows_to_copy(table: Table) -> Select[Any]:

@@ -24,6 +24,7 @@ from sqlalchemy.engine.mock import MockConnection
 
 from agent.store.migrations.schema import APPEND_ONLY_TABLES, VERSION_TABLE
 from agent.store.tables import Base
+from agent.store.users import UserTables
 
 WALLET_COLUMN = "wallet"
 WALLET_SETTING = "trimtab.wallet"
@@ -86,7 +87,7 @@ def creating_statements() -> tuple[str, ...]:
 def metadata_by_wallet() -> MetaData:
     """Return the models' tables with the column `wallet` in every key, index and reference."""
     by_wallet = MetaData()
-    for table in Base.metadata.sorted_tables:
+    for table in (*Base.metadata.sorted_tables, *UserTables.metadata.sorted_tables):
         _add_table(by_wallet, table)
     return by_wallet
 

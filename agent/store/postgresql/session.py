@@ -152,8 +152,8 @@ def store_key(chain_id: int, wallet: str, store_kind: str) -> str:
     return key if store_kind == LIVE else f"{store_kind}:{key}"
 
 
-def is_known_wallet(url: str, chain_id: int, wallet: str, store_kind: str) -> bool:
-    """Return whether a wallet has a store in a database."""
+def is_known_wallet(url: str, key: str) -> bool:
+    """Return whether the wallet of a key has a store in a database."""
     with (
         database_errors("look for the store"),
         server_engine(make_url(url)).connect() as db,
@@ -161,7 +161,7 @@ def is_known_wallet(url: str, chain_id: int, wallet: str, store_kind: str) -> bo
     ):
         if not db.dialect.has_table(db, FactRow.__tablename__):
             return False
-        db.execute(_ENTER, {"key": store_key(chain_id, wallet, store_kind)})
+        db.execute(_ENTER, {"key": key})
         return find_fact(db, "wallet") is not None
 
 
