@@ -14,7 +14,7 @@ DEMO := .venv/.demo
 SERVICE := .venv/.service
 READY := .venv/.ready
 
-.PHONY: demo test check setup service cover slow web plans faults faults-futures kills fuzz mutants golden fmt installs wheel lock docs pictures clean
+.PHONY: demo test check setup service cover scenes slow web plans faults faults-futures kills fuzz mutants golden fmt installs wheel lock docs pictures clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -56,12 +56,16 @@ cover: $(READY)
 	failed=; scratch=; measured="-p tests.support.coverage --covered $(COVERAGE)"; \
 	$(BIN)/python -c 'import slipcover' 2>/dev/null || { measured=; echo "Coverage is not measured: slipcover has no wheel here."; }; \
 	if [ -n "$(IN_MEMORY)" ] && scratch=$$(mktemp -d -p $(IN_MEMORY) trimtab.XXXXXX); then export TMPDIR=$$scratch; trap 'rm -rf "$$scratch"' EXIT INT TERM; fi; \
-	$(BIN)/python -m pytest $$measured -n $(WAITING_JOBS) --dist worksteal --ignore=tests/test_architecture.py || failed="$$failed tests"; \
+	$(BIN)/python -m pytest $$measured -n $(WAITING_JOBS) --dist worksteal -m 'not slow and not scene' --ignore=tests/test_architecture.py || failed="$$failed tests"; \
 	if [ -n "$$measured" ]; then \
 	  $(BIN)/python scripts/covered.py $(COVERAGE) --least 92 || failed="$$failed coverage"; \
 	  $(BIN)/python scripts/covered.py $(COVERAGE) --least 96 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
 	fi; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
+
+# The tests that take longer than a second or so (tests/scenes.txt), mostly whole scenes on a chain or at the command line.
+scenes: $(READY)
+	$(BIN)/python -m pytest -n $(WAITING_JOBS) --dist worksteal -m 'scene and not slow'
 
 # Formats, and applies the safe fixes of the linter; what is left is named by check.
 fmt: $(READY)

@@ -38,6 +38,9 @@ atexit.register(gc.freeze)  # what lives at the end goes with the process: takin
 os.environ.setdefault("ECC_BACKEND_CLASS", "eth_keys.backends.NativeECCBackend")  # else each signature looks for coincurve once more
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
 
+SCENES = Path(__file__).with_name("scenes.txt")
+"""The tests that take long, one in a line (scripts/scene_tests.py)."""
+
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
 settings.register_profile("long", settings.get_profile("dev"), max_examples=1_000, print_blob=True)
@@ -70,6 +73,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     named = [(config.invocation_params.dir / name.partition("::")[0]).resolve() for name in config.args]
     if any(folder.is_relative_to(path) or path.is_relative_to(folder) for path in named):
         pytest.exit(REMEDY, returncode=1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what takes long as a scene, which `make test` leaves to `make scenes`."""
+    scenes = set(SCENES.read_text(encoding="utf-8").splitlines())
+    for item in items:
+        if item.nodeid in scenes:
+            item.add_marker("scene")
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)

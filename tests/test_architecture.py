@@ -447,3 +447,15 @@ def reads_environment(syntax_nodes: Iterable[ast.AST]) -> bool:
         or (isinstance(node, ast.ImportFrom) and any(alias.name in names for alias in node.names))
         for node in syntax_nodes
     )
+
+
+def test_each_scene_of_the_list_is_a_test() -> None:
+    listed = (ROOT / "tests/scenes.txt").read_text().splitlines()[1:]
+    names_by_file: dict[str, set[str]] = {}
+    for line in listed:
+        file, _, name = line.partition("::")
+        names_by_file.setdefault(file, set()).add(name.partition("[")[0])
+    assert names_by_file
+    for file, names in names_by_file.items():
+        defined = {node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)}
+        assert names <= defined, f"{file}: gone {sorted(names - defined)}; scripts/scene_tests.py writes the list anew"
