@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from agent.app.cycles import Confirm
     from agent.cli.display.tables import FigureTable
     from agent.execution.step_context import StepOutcome
+    from agent.fleet.metrics import FleetMetrics
     from agent.observe.logs import LogStyle
 
 
@@ -68,6 +69,15 @@ class LogFormat(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics-file",
+        help="Write the metrics of several portfolios into this file, for Prometheus' node exporter.",
+    ),
+]
 
 
 LogFormatOption = Annotated[
@@ -96,6 +106,7 @@ def run(
             help="Offer each plan to dashboard, API and phone, and send it once confirmed there.",
         ),
     ] = False,
+    metrics_file: MetricsFile = None,
 ) -> None:
     """Runs a step every 10 minutes (--every) until stopped. Retries transient errors; stops when an
     operator is needed.
@@ -121,8 +132,14 @@ def run(
                 "several portfolios run without --once, --record and questions",
                 "with --send add --yes, or --offer to confirm each plan at the dashboard",
             )
-        run_portfolios(config_paths, every, FleetStyle(send, offer, as_json, log_format))
+        style = FleetStyle(send, offer, as_json, log_format, metrics_file=metrics_file)
+        run_portfolios(config_paths, every, style)
         return
+    if metrics_file is not None:
+        raise ConfigError(
+            "--metrics-file is for several portfolios",
+            "the metrics of one are at /metrics of trimtab serve",
+        )
     if send and not offer:
         require_answerable(yes)
     clock = api.StoppableClock()
@@ -150,6 +167,7 @@ class FleetStyle:
     log_format: LogFormat | None
     group_name: str | None = None
     """Group of the workers that share the portfolios; None if this process runs them all."""
+    metrics_file: Path | None = None
 
 
 @command(Heading.TRADE, 25)
@@ -169,6 +187,7 @@ def worker(
     group: Annotated[
         str, typer.Option("--group", help="Name of the workers that share the portfolios.")
     ] = "workers",
+    metrics_file: MetricsFile = None,
 ) -> None:
     """Runs its part of the portfolios of a folder, as run does, beside workers on other machines.
 
@@ -182,7 +201,7 @@ def worker(
         raise ConfigError(
             "a worker asks nobody", "with --send add --yes, or --offer to confirm at the dashboard"
         )
-    style = FleetStyle(send, offer, as_json, log_format, group)
+    style = FleetStyle(send, offer, as_json, log_format, group, metrics_file)
     run_portfolios(find_configs(config), every, style)
 
 
@@ -222,9 +241,23 @@ def run_portfolios(config_paths: Sequence[Path], every: str, style: FleetStyle) 
         from agent.fleet.sharing import join_workers
 
         share = join_workers(config_paths, style.group_name)
-    options = FleetOptions(every, style.sends, style.offers, share)
+    metrics = None
+    if style.metrics_file is not None:
+        metrics = _fleet_metrics(style.metrics_file)
+    options = FleetOptions(every, style.sends, style.offers, share, metrics)
     with clock.listening():
         run_fleet(config_paths, options, redactor, show_result, clock)
+
+
+def _fleet_metrics(metrics_file: Path) -> FleetMetrics:
+    try:
+        from agent.fleet.metrics import FleetMetrics
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "--metrics-file: prometheus-client is not installed",
+            "install trimtab with the extra fleet: pip install 'trimtab[fleet]'",
+        ) from None
+    return FleetMetrics(metrics_file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from agent.app.agent import Agent, open_agent, run_interval_s
 from agent.app.config_versions import confirm_without_asking
 from agent.app.controls.runner import ControlRunner
 from agent.app.cycles import JITTER, AgentRun, Confirm, never_confirm, retry_pause_s
-from agent.app.records.cycle_report import error_fields
+from agent.app.records.cycle_report import cycle_outcome, error_fields
 from agent.app.service import (
     FAULT_ALERT_AFTER_S,
     RunEventHandler,
@@ -44,7 +44,10 @@ from agent.store.files.pause import pause_file
 from agent.units import format_duration
 
 if TYPE_CHECKING:
+    from agent.fleet.metrics import FleetMetrics
     from agent.fleet.sharing import FleetShare
+    from agent.model import RunReport
+    from agent.observe.health import RunHealth
 
 FIRST_BACK_OFF_S = 60
 LONGEST_BACK_OFF_S = 3_600
@@ -105,6 +108,8 @@ class FleetOptions:
     offers: bool = False
     share: FleetShare | None = None
     """The part of the portfolios that this worker may serve; None if the process serves all."""
+    metrics: FleetMetrics | None = None
+    """Where looks are counted; None if nothing is."""
 
 
 class FleetMember:
@@ -205,6 +210,14 @@ class FleetMember:
         """Whether this process serves it now, or is about to."""
         return self.agent is not None or self._state in BUSY_STATES
 
+    @property
+    def run_figures(self) -> tuple[RunReport, RunHealth] | None:
+        """The report of its newest run and its health; None while this process does not serve it."""
+        service = self._service
+        if service is None or self._state is MemberState.STANDING_BY:
+            return None
+        return service.recorder.report, service.recorder.health()
+
     def begin_release(self) -> bool:
         """Note that it is left to other workers, which `release` does; False if it is looked at."""
         return self._change_state(MemberState.WAITING, MemberState.RELEASING)
@@ -282,12 +295,17 @@ class FleetMember:
             return self._wait_for_owner()
         if self._options.share is not None:
             self.agent.context.store.db.require_held()
+        began_s = time.monotonic()
+        late_s = began_s - self.due_s
         result = self._run.cycle()
         if result is None:
             self._service.stopped_by = "trimtab stop"
             self.close()
             return self._wait_for_owner()
         self._service.on_cycle(result)
+        if self._options.metrics is not None:
+            duration_s = time.monotonic() - began_s
+            self._options.metrics.on_look(cycle_outcome(result), duration_s, late_s)
         if self._controls is not None and self._controls.has_offer:
             self._service.on_offer()
         self._run.flush_store()

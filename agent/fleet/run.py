@@ -21,6 +21,7 @@ from agent.ports import Clock
 from agent.wiring import SystemClock
 
 if TYPE_CHECKING:
+    from agent.fleet.metrics import FleetMetrics
     from agent.fleet.sharing import FleetShare
 
 TICK_S = 0.25
@@ -46,10 +47,12 @@ class FleetRun:
         members: Sequence[FleetMember],
         clock: StoppableClock,
         share: FleetShare | None = None,
+        metrics: FleetMetrics | None = None,
     ) -> None:
         self.members = members
         self._clock = clock
         self._share = share
+        self._metrics = metrics
         self._log = Log()
         self._systemd_notifier = SystemdNotifier()
         self._began_s = time.monotonic()
@@ -70,6 +73,8 @@ class FleetRun:
                     self._release_excess(self._share)
                 self._begin_due_looks()
                 self._report_status()
+                if self._metrics is not None:
+                    self._metrics.write_if_due(self.members)
                 self._clock.sleep(TICK_S)
         except StopRequested:
             self._log.info("stopping", looks=len(self._busy_members()))
@@ -241,4 +246,4 @@ def run_fleet(
         for config_path, (name, slug) in zip(config_paths, names_and_slugs, strict=True)
     ]
     Log().info("fleet started", portfolios=len(members), every=options.every)
-    FleetRun(members, clock, options.share).run()
+    FleetRun(members, clock, options.share, options.metrics).run()

@@ -13,6 +13,7 @@ from agent import app as api
 from agent.app.agent import open_agent
 from agent.app.money import shutdown
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.fleet.metrics import FleetMetrics
 from agent.localchain import LocalChain
 from tests.support.alert_receivers import Box, webhook
 from tests.support.endpoints import passing_on, serve
@@ -119,6 +120,27 @@ def test_a_round_of_six_holding_portfolios_takes_two_requests(anvil_chain: Local
 
 def has_looked(count: int, fleet: Fleet) -> bool:
     return fleet.look_count >= count
+
+
+def test_the_file_of_metrics_counts_looks_and_names_the_one_that_cannot_be_opened(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.fleet.metrics.WRITE_S", 0.2)
+    paths = [add_portfolio(anvil_chain, tmp_path, name, account, BALANCED) for account, name in enumerate(("a", "b", "c"), 4)]
+    paths[2].write_text("no config")
+    file = tmp_path / "trimtab.prom"
+
+    def is_counted(fleet: Fleet) -> bool:
+        text = file.read_text()
+        return 'trimtab_fleet_portfolios{state="backing off"} 1.0' in text and 'trimtab_fleet_looks_total{outcome="hold"} 2.0' in text
+
+    with running(anvil_chain, paths, sends=False, metrics=FleetMetrics(file)) as fleet:
+        fleet.until(is_counted)
+    lines = file.read_text().splitlines()
+    assert [line for line in lines if line.startswith("trimtab_healthy{")] == [
+        'trimtab_healthy{portfolio="a"} 1.0',
+        'trimtab_healthy{portfolio="b"} 1.0',
+    ]
 
 
 def test_of_two_configs_of_one_wallet_only_one_acts(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

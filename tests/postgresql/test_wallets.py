@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -141,3 +144,17 @@ def test_an_address_that_cannot_be_used_is_refused_without_its_password(server: 
     told = f"{refused.value.message} {refused.value.remedy}"
     assert words in told
     assert "hunter2" not in told
+
+
+def test_the_database_of_the_compose_file_is_one_that_stores_may_use(server: Server, tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent.parent / "deploy" / "database.sh"
+    variables = {
+        "PATH": f"{server.programs}:{os.environ['PATH']}",
+        "PGHOST": str(server.folder),
+        "POSTGRES_USER": OPERATOR,
+        "AGENT_PASSWORD": "it's a secret",
+    }
+    subprocess.run(["sh", str(script)], env=variables, check=True)
+    with closing(open_store(server.url("books", "agent"), CHAIN_ID, WALLET, secret_place=tmp_path / "trimtab.store")) as store:
+        assert store.cycles.find_open_cycle() is None
+    assert server.run("SELECT rolpassword IS NOT NULL FROM pg_authid WHERE rolname = 'agent'") == "t"

@@ -20,6 +20,7 @@ from agent.config.load import load_config
 from agent.errors import TrimtabError
 from agent.execution.step_context import StepOutcome
 from agent.fleet.members import FleetOptions
+from agent.fleet.metrics import FleetMetrics
 from agent.fleet.run import run_fleet
 from agent.localchain import LocalChain
 from agent.observe.logs import Redactor, configure
@@ -97,12 +98,20 @@ class Fleet:
 
 
 @contextmanager
-def running(chain: LocalChain, paths: Sequence[Path], every: str = "1h", *, sends: bool = True, offers: bool = False) -> Iterator[Fleet]:
+def running(
+    chain: LocalChain,
+    paths: Sequence[Path],
+    every: str = "1h",
+    *,
+    sends: bool = True,
+    offers: bool = False,
+    metrics: FleetMetrics | None = None,
+) -> Iterator[Fleet]:
     """Run the portfolios until the end of the context, which waits for their looks."""
     fleet = Fleet(StoppableClock(), io.StringIO())
     redactor = Redactor()
     configure("json", redactor, fleet.log)
-    options = FleetOptions(every, sends, offers)
+    options = FleetOptions(every, sends, offers, metrics=metrics)
     done: list[BaseException | None] = []
 
     def run() -> None:

@@ -28,9 +28,9 @@ from agent.errors import TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.chain import FEED_DECIMALS
+from agent.observe.metrics import metrics_text
 from agent.observe.watch import Watchdog
 from agent.units import NATIVE
-from agent.web.probes import metrics_text
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
 from tests.support.worlds import DATA
 

@@ -26,6 +26,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.fleet.configs import portfolio_names
 from agent.model import RunFigures, RunReport
 from agent.observe.health import MAX_MISSED_CYCLES, judge_health, process_identity
+from agent.observe.metrics import CYCLE_OUTCOMES, metrics_text
 from agent.store.files.users import open_user_file
 from agent.web import document_cache
 from agent.web.access import Access
@@ -35,7 +36,6 @@ from agent.web.api.tokens import TokenFile
 from agent.web.app_modules import dashboard, run_report
 from agent.web.document_cache import CacheProcess, DocumentCache, SeenReport
 from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios
-from agent.web.probes import CYCLE_OUTCOMES, metrics_text
 from agent.web.reach import Reach
 from tests.support.api import Client
 from tests.support.dashboards import MARKUP, Served, StillBoard, documents, figures, until

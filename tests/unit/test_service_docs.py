@@ -6,10 +6,13 @@ import ast
 import re
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from agent import errors
+from agent.fleet.metrics import FleetMetrics
 from agent.model import RunFigures, RunReport
 from agent.observe.health import judge_health
-from agent.web.probes import metric_families
+from agent.observe.metrics import metric_families
 from tests.test_docs import rows
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,11 +27,24 @@ def test_the_metrics_are_those_that_are_registered_with_their_labels() -> None:
     assert listed == {sample.name: tuple(sample.labels) for sample in samples}
 
 
+def test_the_metrics_of_many_wallets_are_those_of_the_file_with_their_labels(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "many-wallets.md").read_text(encoding="utf-8")
+    listed = {cells[0].strip("`"): set(re.findall(r"`(\w+)`", cells[1])) for cells in rows(page) if cells[0].startswith("`trimtab_")}
+    metrics = FleetMetrics(tmp_path / "trimtab.prom")
+    metrics.on_look("hold", 0.1, 0.0)
+    metrics.write_if_due([])
+    written: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families((tmp_path / "trimtab.prom").read_text()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        written[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert listed == written
+
+
 def test_the_events_are_those_that_are_logged() -> None:
     logged: set[str] = set()
     app = ROOT / "agent" / "app"
     fleet = ROOT / "agent" / "fleet"
-    logging = [app / "service.py", app / "records" / "cycle_report.py", fleet / "members.py", fleet / "run.py"]
+    logging = [app / "service.py", app / "records" / "cycle_report.py", fleet / "members.py", fleet / "metrics.py", fleet / "run.py"]
     log_calls = {
         f"{log}.{level}" for log in ("log", "self.log", "self._log", "service.log", "Log()") for level in ("info", "warning", "error")
     }

@@ -21,6 +21,7 @@ from agent.errors import EXIT_USAGE
 ROOT = Path(__file__).parent.parent.parent
 CONTAINER = ROOT / "deploy" / "Containerfile"
 COMPOSE = ROOT / "deploy" / "compose.yaml"
+FLEET = ROOT / "deploy" / "fleet.yaml"
 
 
 def require_command(words: list[str]) -> None:
@@ -93,6 +94,26 @@ def test_each_service_of_the_compose_file_is_confined_and_only_the_run_gets_keys
         assert service["volumes"] == ["./books:/data"]
         assert service["restart"] == "on-failure:5"
     assert "{env.TRIMTAB_PROXY_SECRET}" in (ROOT / "deploy" / "Caddyfile").read_text()
+
+
+def test_each_service_of_many_wallets_is_confined_and_none_gets_keys() -> None:
+    services = yaml.safe_load(FLEET.read_text())["services"]
+    assert set(services) == {"database", "worker-1", "worker-2", "serve", "node-exporter"}
+    files_of_metrics = set()
+    for name in ("worker-1", "worker-2", "serve"):
+        service = services[name]
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["env_file"] == ["endpoints.env", "agent.env"]
+        words = shlex.split(re.sub(r"\$\{\w+:-\}", "", service["command"]))
+        assert words[:3] == [name.partition("-")[0], "--config", "/data"]
+        require_command(words)
+        if words[0] == "worker":
+            files_of_metrics.add(words[words.index("--metrics-file") + 1])
+            assert "./metrics:/metrics" in service["volumes"]
+    assert len(files_of_metrics) == 2, "each worker writes a file of its own"
+    assert services["database"]["ports"] == ["127.0.0.1:5432:5432"], "no other machine reaches it"
 
 
 @pytest.mark.slow
