@@ -34,14 +34,14 @@ from agent.store.database import (
 )
 from agent.store.files import backup
 from agent.store.files.locks import make_private, require_trusted_writers
-from agent.store.migrations.schema import create_tables, creating_statements
+from agent.store.migrations.schema import (
+    OLDEST_READER,
+    REVISIONS,
+    create_tables,
+    creating_statements,
+)
 from agent.store.store import Store
 from agent.store.users import UserStore
-
-REVISIONS = ("0001",)
-"""Store versions that can be read or migrated, oldest first; migrations/versions has a script for
-each.
-"""
 
 MIGRATIONS_FOLDER = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5_000
@@ -78,9 +78,9 @@ def open_store(
         if path is None:
             from agent.store.postgresql import session  # loaded only for PostgreSQL
 
+            engine = _open_server(database_url, migrates=checks_and_migrates)
             if secret_place is None:
                 raise ValueError("a store on PostgreSQL needs a place for its secret")
-            engine = _open_server(database_url, migrates=checks_and_migrates)
             key = session.store_key(chain_id, wallet, store_kind)
             database = session.ServerDatabase(
                 engine, wallet, wrapped_native, store_kind, secret_place, key
@@ -305,6 +305,8 @@ def _read_version(connection: Connection) -> str | None:
             code=ErrorCode.NOT_A_STORE,
         )
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if version not in REVISIONS and _may_use_newer(connection, str(version)):
+        return REVISIONS[-1]
     if version not in REVISIONS:
         raise OperatorNeeded(
             f"store: has version {version}, which this trimtab does not know; its own version is"
@@ -313,6 +315,15 @@ def _read_version(connection: Connection) -> str | None:
             code=ErrorCode.STORE_VERSION,
         )
     return str(version)
+
+
+def _may_use_newer(connection: Connection, version: str) -> bool:
+    """Return whether a newer version of the store has only added to what this one knows."""
+    if connection.dialect.name == "sqlite" or version < REVISIONS[-1]:
+        return False
+    from agent.store.postgresql import versions  # loaded only for PostgreSQL
+
+    return REVISIONS[-1] >= versions.oldest_reader(connection)
 
 
 def _migrate(engine: Engine) -> None:
@@ -328,10 +339,16 @@ def _migrate(engine: Engine) -> None:
     statements = creating_statements()
     with write_transaction(engine) as connection:
         if engine.dialect.name != "sqlite":
-            from agent.store.postgresql import schema, session  # loaded only for PostgreSQL
+            from agent.store.postgresql import (  # loaded only for PostgreSQL
+                schema,
+                session,
+                versions,
+            )
 
             session.lock_tables(connection)
             statements = schema.creating_statements()
+            if old_version is not None:
+                versions.raise_oldest_reader(connection, OLDEST_READER, REVISIONS)
         if _read_version(connection) != old_version:  # another process has migrated it
             return
         if old_version is None:

@@ -15,7 +15,7 @@ from agent import codec
 from agent.model import IntentState, StepInput
 from agent.store import open_store
 from agent.store.files.backup import inspect_store_file
-from agent.store.opening import REVISIONS
+from agent.store.migrations.schema import REVISIONS
 from agent.store.tables import Base
 from tests.cli.tools import Desk
 from tests.support.stores import install_later_version

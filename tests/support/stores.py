@@ -21,7 +21,7 @@ from agent.localchain import LocalChain
 from agent.model import Allocation, StepInput
 from agent.store import Store, open_store, opening
 from agent.store.files.recorder import RecorderLimits, StepRecorder
-from agent.store.opening import REVISIONS
+from agent.store.migrations.schema import REVISIONS
 from agent.store.tables import AllocationRow, PinRow
 from tests.support import builders
 

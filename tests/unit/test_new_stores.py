@@ -18,7 +18,7 @@ import agent.store
 from agent.store import open_memory_store, open_store
 from agent.store.database import Database
 from agent.store.files.backup import inspect_store_file
-from agent.store.opening import REVISIONS
+from agent.store.migrations.schema import REVISIONS
 from agent.store.store import Store
 from tests.support.transactions import CHAIN_ID, WALLET
 

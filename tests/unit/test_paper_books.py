@@ -17,7 +17,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Holding, PaperWallet
 from agent.store import open_store
 from agent.store.files import backup
-from agent.store.opening import REVISIONS
+from agent.store.migrations.schema import REVISIONS
 from agent.store.store import Store, rows_of_file
 from agent.wiring import store_file
 from agent.wiring.transactor import lock_arguments

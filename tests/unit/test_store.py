@@ -22,6 +22,7 @@ from agent.model import IntentEvent, IntentKind, IntentState, RunReport, Transfe
 from agent.store import Store, database, open_store, opening
 from agent.store.postgresql.schema import creating_statements as server_statements
 from agent.store.tables import Base, FactRow, PriceRow
+from agent.store.users import UserTables
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
 
@@ -75,7 +76,7 @@ def test_the_models_can_be_built_on_postgresql() -> None:
     text = "".join(server_statements())
     assert "BIGSERIAL" in text
     assert "UNIQUE INDEX one_open_intent_per_nonce ON intents (wallet, nonce) WHERE replaces IS NULL AND state IN" in text
-    assert text.count("CREATE POLICY") == len(Base.metadata.tables)
+    assert text.count("CREATE POLICY") == len(Base.metadata.tables) + len(UserTables.metadata.tables)
 
 
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])

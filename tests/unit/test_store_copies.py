@@ -15,7 +15,7 @@ from agent.model import IntentKind
 from agent.store import Store, open_store
 from agent.store.files.backup import backup, inspect_store_file, restore
 from agent.store.files.pause import KillSwitch, pause_file
-from agent.store.opening import REVISIONS
+from agent.store.migrations.schema import REVISIONS
 from tests.support.stores import install_later_version
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx

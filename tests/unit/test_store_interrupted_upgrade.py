@@ -15,7 +15,7 @@ from agent.errors import OperatorNeeded
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.backup import inspect_store_file
-from agent.store.opening import REVISIONS
+from agent.store.migrations.schema import REVISIONS
 from tests.support.stores import install_later_version
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, tx
 

@@ -28,7 +28,8 @@ from agent.model import Intent, IntentState, PerpOrder, Verdict
 from agent.ports.perpetuals import futures_grant
 from agent.store.files import backup
 from agent.store.files.locks import service_lock, wallet_lock
-from agent.store.opening import REVISIONS, sqlite_path
+from agent.store.migrations.schema import REVISIONS
+from agent.store.opening import sqlite_path
 from agent.store.transitions import OPEN_STATES
 
 if TYPE_CHECKING:

@@ -21,6 +21,15 @@ from sqlalchemy.engine.mock import MockConnection
 
 from agent.store.tables import Base, ControlLogRow, TransitionRow
 
+REVISIONS = ("0001",)
+"""Store versions that can be read or migrated, oldest first; migrations/versions has a script for
+each.
+"""
+OLDEST_READER = "0001"
+"""The oldest version whose programs may go on with a store of this version in a database of many
+machines. A version that only adds tables and columns leaves it; one that takes something away, which
+a version before it no longer needs, raises it.
+"""
 VERSION_TABLE = Table(
     "alembic_version",
     MetaData(),

@@ -23,6 +23,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from agent.errors import ErrorCode
 from agent.store.database import database_errors
 from agent.store.files.locks import LockHeld
+from agent.store.migrations.schema import REVISIONS
+from agent.store.postgresql.versions import mark_process
 
 BEAT_S = 3.0
 LEASE_S = 15.0
@@ -148,6 +150,7 @@ class LockSession:
         connection.execute(
             _BEGIN, {"backend": self._backend, "name": name, "group_name": self._group_name}
         )
+        mark_process(connection, REVISIONS[-1])
         self._connection = connection
         self._mark = secrets.token_hex(8)
         threading.Thread(

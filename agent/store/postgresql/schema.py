@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine.mock import MockConnection
 
-from agent.store.migrations.schema import APPEND_ONLY_TABLES, VERSION_TABLE
+from agent.store.migrations.schema import APPEND_ONLY_TABLES, OLDEST_READER, VERSION_TABLE
 from agent.store.tables import Base
 from agent.store.users import UserTables
 
@@ -55,6 +55,11 @@ CREATE TABLE processes (
 """The processes that hold locks, by the session that holds them, with their last sign of life; those
 of one group share its wallets.
 """
+_CREATE_READERS = (
+    "CREATE TABLE readers (oldest text NOT NULL)",
+    f"INSERT INTO readers VALUES ('{OLDEST_READER}')",  # noqa: S608  a constant
+)
+"""The oldest version whose programs may use the tables (store/postgresql/versions.py)."""
 _REFUSE_CHANGE = """
 CREATE FUNCTION trimtab_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -76,6 +81,7 @@ def creating_statements() -> tuple[str, ...]:
     tables_by_wallet = metadata_by_wallet()
     tables_by_wallet.create_all(engine, checkfirst=False)
     statements.append(_CREATE_PROCESSES)
+    statements += _CREATE_READERS
     statements.append(_REFUSE_CHANGE)
     for table_name in tables_by_wallet.tables:
         statements += _row_security(table_name)
