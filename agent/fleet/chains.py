@@ -14,6 +14,7 @@ from agent.config.schema import Config
 from agent.config.tables.chain import RpcTable
 from agent.errors import ConfigError, TrimtabError
 from agent.ports import Clock
+from agent.wiring.call_budgets import CallBudgets
 
 if TYPE_CHECKING:
     from agent.chain.snapshot import ChainReader
@@ -88,8 +89,9 @@ def _updated_reader(context: wiring.AgentContext) -> ChainReader | None:
 class SharedConnections:
     """Connections to the endpoints of many configs, each opened once."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, call_budgets: CallBudgets | None = None) -> None:
         self.clock = clock
+        self._call_budgets = call_budgets or CallBudgets()
         self._transport_by_endpoint: dict[tuple[object, ...], Transport] = {}
         self._chain_by_endpoints: dict[tuple[object, ...], FleetChain] = {}
         self._server_by_wallet: dict[tuple[object, str], str] = {}
@@ -137,10 +139,12 @@ class SharedConnections:
     def _transport(self, rpc_table: RpcTable, attempts: int) -> Transport:
         endpoint_key = (*_endpoint_key(rpc_table), attempts)
         if endpoint_key not in self._transport_by_endpoint:
-            transport = wiring.open_transport(rpc_table, attempts)
+            call_budget = self._call_budgets.budget(rpc_table)
+            transport = wiring.open_transport(rpc_table, attempts, call_budget)
             self._transport_by_endpoint[endpoint_key] = transport
         return self._transport_by_endpoint[endpoint_key]
 
 
 def _endpoint_key(rpc_table: RpcTable) -> tuple[object, ...]:
-    return rpc_table.read_url(), rpc_table.operator, rpc_table.timeout
+    rate = rpc_table.calls_per_second
+    return rpc_table.read_url(), rpc_table.operator, rpc_table.timeout, rate

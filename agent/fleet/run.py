@@ -19,6 +19,7 @@ from agent.observe.logs import Log, Redactor
 from agent.observe.watch import SystemdNotifier
 from agent.ports import Clock
 from agent.wiring import SystemClock
+from agent.wiring.call_budgets import CallBudgets
 
 if TYPE_CHECKING:
     from agent.fleet.metrics import FleetMetrics
@@ -231,7 +232,8 @@ def run_fleet(
     the secrets of each config; portfolios take the time from `machine_clock`, by default the
     system's. Raises ConfigError for an invalid interval.
     """
-    connections = SharedConnections(machine_clock or SystemClock())
+    call_budgets = CallBudgets(None if options.share is None else options.share.engine)
+    connections = SharedConnections(machine_clock or SystemClock(), call_budgets)
     names_and_slugs = portfolio_names(config_paths)
     names = [name for name, _ in names_and_slugs]
     members = [

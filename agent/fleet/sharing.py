@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy import make_url
+from sqlalchemy import Engine, make_url
 
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.observe.logs import Log
 from agent.store.database import LIVE
 from agent.store.opening import sqlite_path
-from agent.store.postgresql.fencing import LockSession, lock_session
+from agent.store.postgresql.fencing import lock_session
 from agent.store.postgresql.session import server_engine, serving_lock_name, store_key
 
 SHARE_CHECK_S = 2.0
@@ -33,13 +33,15 @@ class FleetShare:
     and those that none of them serves. A thread looks at the database, so that one that does not
     answer holds up no look; what was known last then counts.
 
-    `lock_names` are the locks of the portfolios by the path of their config.
+    `engine` is that of the database, `lock_names` are the locks of the portfolios by the path of
+    their config.
     """
 
     def __init__(
-        self, session: LockSession, lock_names: Mapping[Path, str], portfolio_count: int
+        self, engine: Engine, lock_names: Mapping[Path, str], portfolio_count: int
     ) -> None:
-        self._session = session
+        self.engine = engine
+        self._session = lock_session(engine)
         self._lock_names = lock_names
         self._portfolio_count = portfolio_count
         self._share = 0
@@ -107,6 +109,6 @@ def join_workers(config_paths: Sequence[Path], group_name: str) -> FleetShare:
         lock_names[config_path] = serving_lock_name(key)
     if not url:
         raise ConfigError("no config of the folder can be read", "correct one of them")
-    session = lock_session(server_engine(make_url(url)))
-    session.join(group_name)
-    return FleetShare(session, lock_names, len(config_paths))
+    engine = server_engine(make_url(url))
+    lock_session(engine).join(group_name)
+    return FleetShare(engine, lock_names, len(config_paths))

@@ -89,6 +89,7 @@ from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.kinds import VENUE_KINDS
 from agent.venues.kinds.venue import NO_HOOKS, AmmVenue
+from agent.wiring.call_budgets import CallBudgets
 from agent.wiring.futures import (
     PAPER_FOLDER,
     OrderVenueReader,
@@ -106,6 +107,7 @@ from agent.wiring.tax import TaxRunCache
 
 if TYPE_CHECKING:
     from agent.chain.providers.block_reading import BlockReader
+    from agent.chain.providers.call_budgets import CallBudget
 
 UNBOUNDED_IMPACT_BPS = 1_000
 """Price impact for which ticks are read if the impact limit is off."""
@@ -400,7 +402,11 @@ def amm_venues(config: Config) -> list[AmmVenue]:
 def open_transports(config: Config) -> tuple[Transport, ...]:
     """Open one transport per endpoint of the config."""
     attempts = endpoint_attempts(config)
-    return tuple(open_transport(endpoint, attempts) for endpoint in config.chain.rpc)
+    budgets = CallBudgets()
+    return tuple(
+        open_transport(endpoint, attempts, budgets.budget(endpoint))
+        for endpoint in config.chain.rpc
+    )
 
 
 def endpoint_attempts(config: Config) -> int:
@@ -408,13 +414,19 @@ def endpoint_attempts(config: Config) -> int:
     return 3 if len(config.chain.rpc) == 1 else 2
 
 
-def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
-    """Open the transport of one endpoint. Raises ConfigError if its variable is not set."""
+def open_transport(
+    endpoint: RpcTable, attempts: int = 1, call_budget: CallBudget | None = None
+) -> Transport:
+    """Open the transport of one endpoint, with the call budget of its operator, if it has one.
+    Raises ConfigError if its variable is not set.
+    """
     from agent.chain.providers.endpoint import EndpointProvider  # web3 is loaded to connect only
 
-    return EndpointProvider(
+    provider = EndpointProvider(
         endpoint.read_url(), endpoint.operator, float(endpoint.timeout), attempts=attempts
     )
+    provider.call_budget = call_budget
+    return provider
 
 
 def open_endpoint_pool(

@@ -30,6 +30,7 @@ from agent.chain.providers.batches import (
     BatchRefused,
     smaller_batch,
 )
+from agent.chain.providers.call_budgets import CallBudget, waiting_time_s
 from agent.chain.providers.checked import CheckedProvider
 from agent.chain.providers.secrets import secret_parts
 from agent.chain.providers.sessions import open_session, read_body
@@ -106,10 +107,13 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         self._retrying = Retrying(
             stop=stop_rule, wait=_pause_s, retry=retry_rule, sleep=sleep, reraise=True
         )
+        self._sleep = sleep
         self._wall_clock = wall_clock
         self.request_counter = itertools.count(1)
         self.operator = operator
         self.request_count = 0
+        self.call_budget: CallBudget | None = None
+        """The call budget of the operator; None without a limit."""
         self.max_batch: int | None = None
         """Largest number of calls in a request that the endpoint accepts; None: no limit is known."""
 
@@ -153,6 +157,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             for request_id, (method, params) in zip(request_ids, calls, strict=True)
         ]
         request_body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
+        self._await_turn(calls)
         self.request_count += 1
         status, answer_body, retry_after = self._post(request_body)
         if status == requests.codes.ok:
@@ -161,6 +166,14 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             parsed_body = self._read_refusal(status, answer_body, retry_after, len(batch))
         self._raise_if_whole_refused(parsed_body, len(batch))
         return self._match_ids(parsed_body, request_ids)
+
+    def _await_turn(self, calls: Sequence[RpcCall]) -> None:
+        """Wait for the turn of a request. What sends a transaction takes its turn and does not wait."""
+        if self.call_budget is None:
+            return
+        wait_s = waiting_time_s(self.call_budget.take(len(calls)))
+        if wait_s > 0 and all(is_read(method) for method, _ in calls):
+            self._sleep(wait_s)
 
     def _post(self, request_body: bytes) -> tuple[int, bytes, str | None]:
         """Return the HTTP status, the body, and the header Retry-After of the answer. Errors are raised

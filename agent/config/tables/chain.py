@@ -33,6 +33,10 @@ class RpcTable(VariableTable):
     """Variable with its address."""
     timeout: Duration = 10
     """Longest time of one request, 1s to 60s."""
+    calls_per_second: int | None = Field(default=None, ge=1, le=100_000)
+    """Most calls a second to this operator, of all portfolios of the process, and of all workers at a
+    database (docs/endpoints.md); unlimited if omitted.
+    """
 
     @model_validator(mode="after")
     def _check_url_and_timeout(self) -> RpcTable:

@@ -55,6 +55,13 @@ CREATE TABLE processes (
 """The processes that hold locks, by the session that holds them, with their last sign of life; those
 of one group share its wallets.
 """
+_CREATE_CALL_BUDGETS = """
+CREATE TABLE call_budgets (
+  operator text PRIMARY KEY,
+  free timestamptz NOT NULL
+)
+"""
+"""When the last turn that was taken of an operator's calls ends (store/postgresql/call_budgets.py)."""
 _CREATE_READERS = (
     "CREATE TABLE readers (oldest text NOT NULL)",
     f"INSERT INTO readers VALUES ('{OLDEST_READER}')",  # noqa: S608  a constant
@@ -81,6 +88,7 @@ def creating_statements() -> tuple[str, ...]:
     tables_by_wallet = metadata_by_wallet()
     tables_by_wallet.create_all(engine, checkfirst=False)
     statements.append(_CREATE_PROCESSES)
+    statements.append(_CREATE_CALL_BUDGETS)
     statements += _CREATE_READERS
     statements.append(_REFUSE_CHANGE)
     for table_name in tables_by_wallet.tables:
