@@ -18,6 +18,7 @@ from agent.model import IntentKind
 from agent.store import Store, open_store
 from agent.store.postgresql import session
 from agent.store.tables import Base, IntentRow
+from agent.store.users import UserTables
 from tests.support.postgresql import OPERATOR, Opener, Server
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, tx
@@ -66,7 +67,7 @@ def test_every_table_is_kept_by_wallet_and_a_superuser_is_refused(opened: Opener
     opened()
     database = url.partition("/store")[2].partition("?")[0]
     forced = server.run("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relrowsecurity AND relforcerowsecurity", f"store{database}")
-    assert int(forced) == len(Base.metadata.tables)
+    assert int(forced) == len(Base.metadata.tables) + len(UserTables.metadata.tables)
     with raises_code(OperatorNeeded, "store", "superuser", OPERATOR):
         open_store(url.replace("trimtab@", f"{OPERATOR}@"), CHAIN_ID, WALLET, secret_place=tmp_path / "x.store")
 
