@@ -330,26 +330,32 @@ def _agreed_answer(
 def _find_by_nonce(
     transport: Transport, owner: str, nonce: int, since_block: int, head_block: int
 ) -> TxAtNonce | None:
-    # Invariant: the nonce is unused after block `low_block`, used after block `high_block`.
-    low_block = max(0, since_block - 1)
+    def is_used_at(block_number: int) -> bool:
+        answer = transport.call("eth_getTransactionCount", [owner, hex(block_number)])
+        return parse_quantity(answer, "nonce") > nonce
+
+    if not is_used_at(head_block):
+        return None
     high_block = head_block
-
-    def nonce_at(block_number: int) -> int:
-        return parse_quantity(
-            transport.call("eth_getTransactionCount", [owner, hex(block_number)]), "nonce"
-        )
-
-    if nonce_at(high_block) <= nonce:
+    low_block = max(0, since_block - 1)
+    recent_block = head_block - RECENT_BLOCKS
+    step = 1
+    # backwards in growing steps: nodes keep the newest states alone
+    while high_block > low_block:
+        earlier_block = max(low_block, high_block - step)
+        if earlier_block < recent_block < high_block:
+            earlier_block = recent_block
+        if not is_used_at(earlier_block):
+            low_block = earlier_block
+            break
+        high_block = earlier_block
+        step *= 2
+    else:
         return None
-    if low_block < high_block - RECENT_BLOCKS and nonce_at(high_block - RECENT_BLOCKS) <= nonce:
-        low_block = (
-            high_block - RECENT_BLOCKS
-        )  # nodes without archive state can answer from here on
-    elif low_block < high_block and nonce_at(low_block) > nonce:
-        return None
+    # the nonce is unused after block `low_block`, used after block `high_block`
     while high_block - low_block > 1:
         middle_block = (low_block + high_block) // 2
-        if nonce_at(middle_block) > nonce:
+        if is_used_at(middle_block):
             high_block = middle_block
         else:
             low_block = middle_block

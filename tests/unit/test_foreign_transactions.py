@@ -45,7 +45,7 @@ FOUND = TxAtNonce(HASH, MINED_AT, ROUTER, 5, "0x1234")
 
 
 @pytest.mark.parametrize("since", [0, 1, MINED_AT - 1, MINED_AT])
-@pytest.mark.parametrize("head", [MINED_AT, MINED_AT + 1, HEAD])
+@pytest.mark.parametrize("head", [MINED_AT, MINED_AT + 1, MINED_AT + 120, MINED_AT + 121, HEAD])
 def test_the_wallets_transaction_is_found_by_its_nonce_wherever_it_is(since: int, head: int) -> None:
     assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, NONCE, since, head) == FOUND
 
@@ -55,19 +55,21 @@ def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> No
     assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, nonce, since, head) is None
 
 
-def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states() -> None:
+@pytest.mark.parametrize(("kept", "age"), [(127, 100), (120, 119), (63, 31), (7, 3), (1, 0)])
+@pytest.mark.parametrize("since", [0, 10])
+def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states(kept: int, age: int, since: int) -> None:
     """A proposal may have waited for its signers for longer than a node remembers."""
-    mined_at = HEAD - 100
+    mined_at = HEAD - age
 
     def pruned(params: list[Any]) -> str:
-        if int(params[1], 16) < HEAD - 127:
+        if int(params[1], 16) < HEAD - kept:
             raise Retryable("missing trie node")
         return hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE)
 
     nodes = [chain(name, mined_at) for name in ("a", "b")]
     for node in nodes:
         node.answers["eth_getTransactionCount"] = pruned
-    assert find_tx_by_nonce(panel(*nodes), WALLET, NONCE, 10, HEAD) == TxAtNonce(HASH, mined_at, ROUTER, 5, "0x1234")
+    assert find_tx_by_nonce(panel(*nodes), WALLET, NONCE, since, HEAD) == TxAtNonce(HASH, mined_at, ROUTER, 5, "0x1234")
 
 
 def test_one_that_lies_about_the_transaction_is_outvoted_and_two_that_differ_decide_nothing() -> None:
