@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
-from contextlib import contextmanager
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -216,3 +221,54 @@ def test_a_fail_over_to_a_standby_loses_nothing(tmp_path: Path) -> None:
                 add(store)
             assert len(store.journal.intents()) == 1
             store.close()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk of its own, of 128 MB."""
+    with tempfile.TemporaryDirectory(prefix="disk", dir="/tmp") as name:
+        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m,mode=0777", "tmpfs", name], capture_output=True, check=False)
+        if mount.returncode != 0:
+            pytest.skip("a disk of its own needs the right to mount one")
+        try:
+            yield Path(name)
+        finally:
+            subprocess.run(["umount", name], check=True)
+
+
+def test_a_full_disk_of_the_server_passes_and_what_was_written_before_is_there(small_disk: Path, tmp_path: Path) -> None:
+    with running_server(small_disk) as server:
+        url = server.new_database("small")
+        with closing(open_store(url, CHAIN_ID, WALLET, secret_place=tmp_path / "trimtab.store")) as store:
+            written = 0
+            filler = small_disk / "filler"
+            fill(filler)
+            with pytest.raises(PassingFault):
+                for number in range(20_000):
+                    store.steps.begin(f"s{number}", START_S, json.dumps(secrets.token_hex(20_000)))
+                    written = number + 1
+            filler.unlink()
+            start_again(server)
+            store.steps.begin("afterwards", START_S, "{}")
+            newest = [summary.id for summary in store.steps.newest(written + 5)]
+            assert newest == ["afterwards", *(f"s{number}" for number in reversed(range(written)))]
+
+
+def start_again(server: Server) -> None:
+    """Start the server if the full disk has ended it."""
+    deadline_s = time.monotonic() + 60
+    while True:
+        try:
+            server.run("SELECT 1")
+            return
+        except subprocess.CalledProcessError:
+            assert time.monotonic() < deadline_s
+            with suppress(subprocess.CalledProcessError):
+                server.control("start")
+
+
+def fill(file: Path) -> None:
+    """Write into a file until its disk is full."""
+    with suppress(OSError), file.open("wb", buffering=0) as full:
+        while True:
+            full.write(b"x" * 65_536)

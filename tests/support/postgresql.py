@@ -101,14 +101,14 @@ def standby_of(primary: Server) -> Iterator[Server]:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """A server with the role of trimtab, stopped and removed at the end."""
+def running_server(parent: Path = Path("/tmp")) -> Iterator[Server]:
+    """A server with the role of trimtab in a folder below `parent`, stopped and removed at the end."""
     found = programs()
     if found is None:
         if os.environ.get("CI"):
             pytest.fail("PostgreSQL is missing: apt-get install postgresql")
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as name:  # a socket's path is short
+    with tempfile.TemporaryDirectory(prefix="pg", dir=parent) as name:
         server = Server(Path(name), found)
         user = _as_ordinary_user(server.folder)
         if user:
