@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -28,7 +29,7 @@ from agent.web.reading import AppProcess
 from agent.web.sessions import Session
 
 if TYPE_CHECKING:
-    from agent.app.settings.user_places import UsersPlace
+    from agent.ports.users import UsersPlace
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -233,10 +234,10 @@ class Access:
         place = self._given_users_place
         if place is None:
             return None
-        if place.file is None:
+        if not place.file:
             return int(self._clock_s() / SERVER_POLL_S)
         try:
-            file_stat = place.file.stat()
+            file_stat = Path(place.file).stat()
         except OSError:
             return None
         return (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)

@@ -44,7 +44,7 @@ from agent.web.reading import AppProcess, Documents
 from agent.web.sessions import Session
 
 if TYPE_CHECKING:
-    from agent.app.settings.user_places import UsersPlace
+    from agent.ports.users import UsersPlace
 
 PORTFOLIO_PREFIX = "/p/"
 OPEN_RETRY_S = 10.0

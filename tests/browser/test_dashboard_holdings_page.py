@@ -18,10 +18,10 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent import wiring
 from agent.app.agent import Agent
 from agent.app.controls.runner import ControlRunner
-from agent.app.settings.user_places import UsersPlace
 from agent.config.loaded import LoadedConfig
 from agent.layers.strategies.store import StrategyStore
 from agent.localchain import LocalChain
+from agent.ports.users import UsersPlace
 from agent.store.files.users import open_user_file
 from agent.web.access import Access
 from agent.web.reach import Reach
@@ -49,7 +49,7 @@ def at_the_page(
     users = loaded.path.with_name("trimtab.db.users")
     for name in ("ann", "eve"):
         open_user_file(users).add(name, HASH, "A" * 32, name == "eve", 1)
-    access = Access(Reach(port=1), UsersPlace(users))
+    access = Access(Reach(port=1), UsersPlace(str(users)))
     access.set_users({1: ("ann", False), 2: ("eve", True)})
     board = HereBoard(str(loaded.path), wiring.store_file(loaded))
     with again(chain, loaded, clock=SystemClock()) as agent, Served(access, board) as served:

@@ -17,6 +17,7 @@ from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused
 from agent.model import Control, ControlKind, ControlOrigin, ControlSubmission
+from agent.ports.users import UsersPlace
 from agent.signing import keys
 from agent.store.files.locks import wallet_lock
 from agent.store.files.secret import ensure_secret
@@ -180,7 +181,7 @@ def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) 
 
     def ask(kind: str, *arguments: tuple[str, str]) -> str:
         request = ControlSubmission(ControlKind(kind), arguments, "ann", ControlOrigin.DASHBOARD)
-        return submit_for_user(str(desk.config), str(users), 1, request, "::1", on_paper=True)
+        return submit_for_user(str(desk.config), UsersPlace(str(users)), 1, request, "::1", on_paper=True)
 
     desk.ask("history")
     live, run = store_bytes(desk), forked(desk, "paper", "--value", "5000", "--every", "1h", "--json")

@@ -12,8 +12,8 @@ from sqlalchemy import select
 
 from agent import app
 from agent.app.settings import users
-from agent.app.settings.user_places import UsersPlace
 from agent.errors import ConfigError, PassingFault
+from agent.ports.users import UsersPlace
 from agent.store.opening import open_server_users
 from agent.store.postgresql.session import store_key
 from agent.store.users import FAILURES_BEFORE_LOCK, FIRST_LOCK_S, DashboardUser, UserEvent, UserEventKind, UserRow, UserStore
@@ -21,7 +21,7 @@ from agent.web.access import SERVER_POLL_S, Access
 from agent.web.reach import Reach
 from tests.support import agents
 from tests.support.postgresql import Server
-from tests.support.transactions import CHAIN_ID, OTHER, WALLET
+from tests.support.transactions import CHAIN_ID, OTHER
 
 argon2 = pytest.importorskip("argon2")
 pyotp = pytest.importorskip("pyotp")
@@ -31,21 +31,30 @@ PASSWORD = "correct horse battery"
 HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 ADDRESS = "192.0.2.7"
 START_S = 1_800_000_000
-KEY = store_key(CHAIN_ID, WALLET, "live")
+FILE_URL = "sqlite:///mine.db"
 
 
 @pytest.fixture
-def place(url: str) -> UsersPlace:
+def config(tmp_path: Path, url: str) -> Path:
+    """A config whose store is on the server."""
+    config = agents.config(tmp_path)
+    config.write_text(config.read_text().replace(FILE_URL, url))
+    return config
+
+
+@pytest.fixture
+def store(config: Path) -> UserStore:
     """The users of a wallet: `ann`, and `eve`, who is read-only."""
-    place = UsersPlace(None, url, KEY)
+    store = users._open_users(config)
     for name in ("eve", "ann"):
-        open_server_users(url, KEY).add(name, HASH, SECRET, name == "eve", START_S)
-    return place
+        store.add(name, HASH, SECRET, name == "eve", START_S)
+    return store
 
 
 @pytest.fixture
-def store(place: UsersPlace) -> UserStore:
-    return open_server_users(place.url, place.key)
+def place(config: Path, store: UserStore) -> UsersPlace:
+    del store
+    return users.users_place(config)
 
 
 @pytest.fixture
@@ -102,10 +111,9 @@ def test_the_number_of_a_removed_user_does_not_return(store: UserStore) -> None:
         store.add("ann", HASH, SECRET, False, START_S)
 
 
-def test_users_of_one_wallet_are_no_users_of_another(place: UsersPlace) -> None:
-    other_place = place._replace(key=store_key(CHAIN_ID, OTHER, "live"))
-    other_store = open_server_users(other_place.url, other_place.key)
-    assert users.known_users(other_place) == {}
+def test_users_of_one_wallet_are_no_users_of_another(url: str, place: UsersPlace) -> None:
+    other_store = open_server_users(url, store_key(CHAIN_ID, OTHER, "live"))
+    assert other_store.users() == ()
     assert not other_store.remove("ann", START_S)
     assert other_store.events(9) == ()
     with other_store.database.read("read the rows of all") as db:
@@ -114,9 +122,10 @@ def test_users_of_one_wallet_are_no_users_of_another(place: UsersPlace) -> None:
     assert len(users.known_users(place)) == 2
 
 
-def test_the_address_of_the_database_is_in_no_text_of_a_place(url: str) -> None:
-    place = UsersPlace(None, "postgresql+psycopg://trimtab:pass-word@host/store", KEY)
-    assert "pass-word" not in f"{place} {place!r}"
+def test_the_process_that_serves_pages_is_not_told_the_address_of_the_database(config: Path, url: str) -> None:
+    place = users.users_place(config)
+    assert place == UsersPlace("", str(config))
+    assert url not in str(place)
 
 
 def test_a_removed_user_is_logged_out_within_a_poll(place: UsersPlace, store: UserStore) -> None:
@@ -174,10 +183,9 @@ def test_users_move_with_the_store_to_the_server_and_back(tmp_path: Path, url: s
     file_users.remove("ann", START_S)
     file_users.count_attempt("bob", ADDRESS, START_S)
     moved = (file_users.users(), file_users.events(9))
-    old_address = "sqlite:///mine.db"
     app.copy_store(config, url)
-    assert old_address in config.read_text()
-    config.write_text(config.read_text().replace(old_address, url))
+    assert FILE_URL in config.read_text()
+    config.write_text(config.read_text().replace(FILE_URL, url))
     server_users = users._open_users(config)
     assert (server_users.users(), server_users.events(9)) == moved
     server_users.add("cleo", HASH, SECRET, True, START_S)

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import argon2
 import pyotp
 
-from agent.app.settings.user_places import UsersPlace
+from agent.ports.users import UsersPlace
 from agent.store.files.users import open_user_file
 from agent.web.access import Access
 from agent.web.reach import PublicOptions, Reach
@@ -49,7 +49,7 @@ class Site(Served):
         self.secrets = {name: pyotp.random_base32() for name in NAMES}
         for name in NAMES:
             open_user_file(file).add(name, HASH, self.secrets[name], name == "eve", 1)
-        self.access = Access(reach or Reach(port=1), UsersPlace(file), self.now)
+        self.access = Access(reach or Reach(port=1), UsersPlace(str(file)), self.now)
         self.access.set_users({number + 1: (name, name == "eve") for number, name in enumerate(NAMES)})
         board = StillBoard(config, Path("none.db"))
         board.documents = documents()

@@ -23,11 +23,11 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent.app.controls import queue
 from agent.app.controls.queue import list_controls
 from agent.app.documents.research import EditBacktestDocument
-from agent.app.settings.user_places import UsersPlace
 from agent.config.load import load_config
 from agent.errors import Refused
 from agent.model import ControlKind, ControlOrigin, ControlSubmission, ShownPlan
 from agent.observe.push import NEWEST_ALERTS_ANCHOR
+from agent.ports.users import UsersPlace
 from agent.store import Store, open_store
 from agent.store.files.locks import service_lock
 from agent.store.files.secret import ensure_secret
@@ -208,7 +208,7 @@ def test_a_user_who_lost_the_role_is_refused_whatever_the_page_knows(site: Site,
     resume = ControlSubmission(ControlKind.RESUME, (), "ann", ControlOrigin.DASHBOARD)
     for user in (READ_ONLY, 99):
         with pytest.raises(Refused) as refused:
-            queue.submit_for_user(str(config), UsersPlace(site.file), user, resume, "192.0.2.1")
+            queue.submit_for_user(str(config), UsersPlace(str(site.file)), user, resume, "192.0.2.1")
         assert refused.value.code == "access"
         assert last_event(site)[0] == "control_refused"
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.settings.user_places import UsersPlace
+from agent.ports.users import UsersPlace
 from agent.units import format_duration
 
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp", "segno"))) and not os.environ.get("CI"):
@@ -284,7 +284,7 @@ def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: 
     store.add("ann", HASH, "A" * 32, False, 1)
 
     async def scene() -> None:
-        access = Access(Reach(), UsersPlace(tmp_path / "a.users"))
+        access = Access(Reach(), UsersPlace(str(tmp_path / "a.users")))
         await access.refresh()
         session = access.find_session(chosen := access.begin_session(1), touch=True)
         assert access.login_required

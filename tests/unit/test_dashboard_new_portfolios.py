@@ -57,7 +57,7 @@ class Folder(Shelf):
         agents.config(folder)
         super().__init__(folder, ("mine", "gone"), users)
         if users:
-            open_user_file(self.opened.users_place.file).add("eve", HASH, "A" * 32, True, 1)
+            open_user_file(Path(self.opened.users_place.file)).add("eve", HASH, "A" * 32, True, 1)
             until(lambda: 2 in self.opened._users)
 
     @property
@@ -124,7 +124,7 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     following = unescape(folder.ask(headers["location"], Cookie=cookie)[2].decode())
     assert f"trimtab paper --config {written} --value 1000" in following
     assert f"trimtab wallet import --keystore {folder.folder}/variant/wallet.json" in following
-    events = open_user_file(folder.opened.users_place.file).events(1)
+    events = open_user_file(Path(folder.opened.users_place.file)).events(1)
     assert [(event.kind, event.user, event.detail) for event in events] == [("control", "ann", "copy variant")]
     assert "trimtab trust" in folder.ask("/", Cookie=cookie)[2].decode()
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()

@@ -22,13 +22,13 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 
 from agent import artifacts
 from agent.app.controls.queue import list_controls
-from agent.app.settings.user_places import UsersPlace
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.figures import format_figure
 from agent.fleet.configs import find_configs, portfolio_names
 from agent.model import OrderKind, RunReport
 from agent.observe.health import process_identity
+from agent.ports.users import UsersPlace
 from agent.store import open_store
 from agent.store.files.users import open_user_file
 from agent.web import app_modules, portfolios
@@ -56,7 +56,7 @@ class Shelf(Served):
         self.parts = create_portfolios(configs, portfolio_names(configs), Reach(port=1))
         for number, one in enumerate(self.parts[:-1]):
             store = folder / f"{number}.db"
-            access = Access(one.reach, UsersPlace(store.with_name(f"{store.name}.users")))
+            access = Access(one.reach, UsersPlace(str(store.with_name(f"{store.name}.users"))))
             if number < users:
                 open_user_file(store.with_name(f"{store.name}.users")).add("ann", HASH, "A" * 32, False, 1)
                 access.set_users({1: ("ann", False)})

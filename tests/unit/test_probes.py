@@ -20,13 +20,13 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "prometheus_client"))) and not 
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent import codec
-from agent.app.settings.user_places import UsersPlace
 from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.fleet.configs import portfolio_names
 from agent.model import RunFigures, RunReport
 from agent.observe.health import MAX_MISSED_CYCLES, judge_health, process_identity
 from agent.observe.metrics import CYCLE_OUTCOMES, metrics_text
+from agent.ports.users import UsersPlace
 from agent.store.files.users import open_user_file
 from agent.web import document_cache
 from agent.web.access import Access
@@ -91,7 +91,7 @@ def with_users(folder: Path) -> Access:
     """A user of the dashboard."""
     file = folder / "trimtab.db.users"
     open_user_file(file).add("ann", HASH, "A" * 32, False, 1)
-    access = Access(Reach(port=1), UsersPlace(file))
+    access = Access(Reach(port=1), UsersPlace(str(file)))
     access.set_users({1: ("ann", False)})
     return access
 
@@ -338,7 +338,7 @@ def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: P
     for number, one in enumerate(parts):
         folder = tmp_path / str(number)
         folder.mkdir()
-        access = Access(one.reach, UsersPlace(folder / "trimtab.db.users"))
+        access = Access(one.reach, UsersPlace(str(folder / "trimtab.db.users")))
         access.set_users({1: ("ann", False)} if number else {})
         kept.append(ReportBoard(folder, report()))
         one.serve(kept[-1], access, {}, lambda: False)

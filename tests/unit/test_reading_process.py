@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.app.controls import queue
-from agent.app.settings.user_places import UsersPlace
 from agent.errors import OperatorNeeded, TrimtabError
+from agent.ports.users import UsersPlace
 from agent.web import app_modules
 from agent.web.reading import AppProcess, _call
 
@@ -59,7 +59,7 @@ def test_the_process_itself_names_the_file(tmp_path: Path) -> None:
     reading = AppProcess()
     try:
         with pytest.raises(TrimtabError, match=re.escape(str(folder))):
-            reading.submit(app_modules.users.known_users, UsersPlace(folder)).result()
+            reading.submit(app_modules.users.known_users, UsersPlace(str(folder))).result()
     finally:
         reading.stop()
 

@@ -12,11 +12,11 @@ from sqlalchemy import insert
 
 from agent import wiring
 from agent.app.settings import users
-from agent.app.settings.user_places import UsersPlace
 from agent.app.start.wallet import PasswordSource
 from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import AlertDevice, Control, ControlKind, ControlOrigin, ControlState
+from agent.ports.users import UsersPlace
 from agent.store.files.users import open_user_file
 from agent.store.users import (
     FAILURE_MEMORY_S,
@@ -67,13 +67,12 @@ def place(tmp_path: Path) -> UsersPlace:
     """A file with the user `ann`."""
     path = tmp_path / "trimtab.db.users"
     open_user_file(path).add("ann", HASH, SECRET, False, START_S)
-    return UsersPlace(path)
+    return UsersPlace(str(path))
 
 
 @pytest.fixture
 def store(place: UsersPlace) -> UserStore:
-    assert place.file is not None
-    return open_user_file(place.file)
+    return open_user_file(Path(place.file))
 
 
 def kinds(store: UserStore) -> list[str]:
@@ -161,7 +160,7 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock
 
     def seconds(name: str) -> float:
         began = time.process_time()
-        users.login(UsersPlace(path), name, "wrong", "000000", HERE)
+        users.login(UsersPlace(str(path)), name, "wrong", "000000", HERE)
         return time.process_time() - began
 
     known, unknown = seconds("ann"), seconds("bob")
@@ -211,15 +210,15 @@ def test_a_damaged_file_admits_no_one(tmp_path: Path, clock: Clock) -> None:
     path.write_bytes(b"no database, and more than a hundred bytes of it" * 9)
     path.chmod(0o600)
     with pytest.raises(OperatorNeeded):
-        users.known_users(UsersPlace(path))
+        users.known_users(UsersPlace(str(path)))
     with pytest.raises(OperatorNeeded):
-        users.login(UsersPlace(path), "ann", PASSWORD, clock.code, HERE)
+        users.login(UsersPlace(str(path)), "ann", PASSWORD, clock.code, HERE)
 
 
 def test_a_missing_file_has_no_users_and_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "a.users"
     store = open_user_file(path)
-    assert users.known_users(UsersPlace(path)) == {}
+    assert users.known_users(UsersPlace(str(path))) == {}
     assert store.events(9) == ()
     assert not store.remove("ann", START_S)
     assert store.remaining_lock_s("ann", START_S) == 0
@@ -250,7 +249,7 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     codes = pyotp.parse_uri(made["otpauth"])
     assert (codes.secret, codes.name, codes.issuer, len(made["secret"])) == (made["secret"], "ann", "trimtab", 32)
     place = users.users_place(config)
-    assert place == UsersPlace(tmp_path / "mine.db.users")
+    assert place == UsersPlace(str(tmp_path / "mine.db.users"))
     assert users.login(place, "ann", PASSWORD, codes.now(), HERE)["user"] == 1
     with pytest.raises(ConfigError):
         users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=False)

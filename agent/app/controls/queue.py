@@ -24,7 +24,6 @@ from agent.app.documents.owner import (
 from agent.app.paper import paper_config
 from agent.app.records.kill_switch import pause_by_file
 from agent.app.settings.devices import devices_document
-from agent.app.settings.user_places import UsersPlace
 from agent.app.settings.users import known_users, record_event
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
@@ -43,6 +42,7 @@ from agent.model import (
     ShownPlan,
 )
 from agent.model.controls import canonical_json
+from agent.ports.users import UsersPlace
 from agent.store import Store
 from agent.store.files.locks import service_lock_path
 from agent.store.files.secret import ensure_secret, find_secret

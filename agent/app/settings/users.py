@@ -9,12 +9,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from agent.accounting.export import format_utc
-from agent.app.settings.user_places import UsersPlace
 from agent.errors import ConfigError, ErrorCode
 from agent.model import ControlCode, ControlOrigin, ControlState
+from agent.ports.users import UsersPlace
 from agent.store.files.users import open_user_file, users_path
 from agent.store.users import DashboardUser, UserEvent, UserEventKind, UserStore
 
@@ -175,8 +176,8 @@ def users_place(config: ConfigSource) -> UsersPlace:
 
     loaded_config = load_config(config)
     if wiring.is_in_file(loaded_config):
-        return UsersPlace(users_path(wiring.store_file(loaded_config)))
-    return UsersPlace(None, loaded_config.store_url, wiring.server_key(loaded_config))
+        return UsersPlace(str(users_path(wiring.store_file(loaded_config))))
+    return UsersPlace("", str(loaded_config.path))
 
 
 def known_users(place: UsersPlace) -> dict[int, tuple[str, bool]]:
@@ -266,11 +267,7 @@ def _open_users(config: ConfigSource) -> UserStore:
 
 
 def _user_store(place: UsersPlace) -> UserStore:
-    if place.file is not None:
-        return open_user_file(place.file)
-    from agent.store.opening import open_server_users
-
-    return open_server_users(place.url, place.key)
+    return open_user_file(Path(place.file)) if place.file else _open_users(Path(place.config))
 
 
 def _now_s() -> int:
