@@ -104,6 +104,17 @@
     if (unfolded.has("more")) document.querySelector("#more:not(:popover-open)")?.showPopover();
   }
 
+  // Tab stays inside an open sheet. By itself it leaves one whose button a live update has replaced, and never comes back.
+  document.addEventListener("keydown", event => {
+    const sheet = document.querySelector(".sheet:popover-open");
+    if (event.key !== "Tab" || !sheet) return;
+    const fields = [...sheet.querySelectorAll("a[href], button, input, select, textarea, summary")].filter(field => !field.disabled && field.offsetParent);
+    const [last, next] = event.shiftKey ? [fields[0], fields.at(-1)] : [fields.at(-1), fields[0]];
+    if (sheet.contains(document.activeElement) && document.activeElement !== last) return;
+    event.preventDefault();
+    next.focus();
+  });
+
   function say(text) {
     const place = document.getElementById("connection");
     if (place.textContent !== text) place.textContent = text;
