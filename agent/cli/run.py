@@ -246,7 +246,7 @@ def run_portfolios(config_paths: Sequence[Path], every: str, style: FleetStyle) 
         metrics = _fleet_metrics(style.metrics_file)
     options = FleetOptions(every, style.sends, style.offers, share, metrics)
     with clock.listening():
-        run_fleet(config_paths, options, redactor, show_result, clock)
+        run_fleet(config_paths, options, redactor, show_result, clock, metrics=metrics)
 
 
 def _fleet_metrics(metrics_file: Path) -> FleetMetrics:

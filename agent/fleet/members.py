@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from secrets import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agent import wiring
 from agent.app import alert_channels, alerting
@@ -44,7 +44,6 @@ from agent.store.files.pause import pause_file
 from agent.units import format_duration
 
 if TYPE_CHECKING:
-    from agent.fleet.metrics import FleetMetrics
     from agent.fleet.sharing import FleetShare
     from agent.model import RunReport
     from agent.observe.health import RunHealth
@@ -97,6 +96,13 @@ IDLE_STATES = (
 )
 
 
+class LookCounter(Protocol):
+    """Counts the looks of all portfolios."""
+
+    def on_look(self, outcome: str, duration_s: float, late_s: float) -> None:
+        """Count a look that has ended; it began `late_s` after its time."""
+
+
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
     """Options of all portfolios. `offers` lets each plan wait for a confirmation at dashboard or
@@ -108,8 +114,8 @@ class FleetOptions:
     offers: bool = False
     share: FleetShare | None = None
     """The part of the portfolios that this worker may serve; None if the process serves all."""
-    metrics: FleetMetrics | None = None
-    """Where looks are counted; None if nothing is."""
+    look_counter: LookCounter | None = None
+    """Counts looks; None if nothing does."""
 
 
 class FleetMember:
@@ -303,9 +309,9 @@ class FleetMember:
             self.close()
             return self._wait_for_owner()
         self._service.on_cycle(result)
-        if self._options.metrics is not None:
+        if self._options.look_counter is not None:
             duration_s = time.monotonic() - began_s
-            self._options.metrics.on_look(cycle_outcome(result), duration_s, late_s)
+            self._options.look_counter.on_look(cycle_outcome(result), duration_s, late_s)
         if self._controls is not None and self._controls.has_offer:
             self._service.on_offer()
         self._run.flush_store()

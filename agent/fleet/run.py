@@ -227,10 +227,12 @@ def run_fleet(
     show_result: ShowResult,
     clock: StoppableClock,
     machine_clock: Clock | None = None,
+    *,
+    metrics: FleetMetrics | None = None,
 ) -> None:
     """Run the portfolios of these configs until `clock` stops. `redactor`, that of the log, learns
     the secrets of each config; portfolios take the time from `machine_clock`, by default the
-    system's. Raises ConfigError for an invalid interval.
+    system's; `metrics` is the file of figures, if one is written. Raises ConfigError for an invalid interval.
     """
     call_budgets = CallBudgets(None if options.share is None else options.share.engine)
     connections = SharedConnections(machine_clock or SystemClock(), call_budgets)
@@ -248,4 +250,4 @@ def run_fleet(
         for config_path, (name, slug) in zip(config_paths, names_and_slugs, strict=True)
     ]
     Log().info("fleet started", portfolios=len(members), every=options.every)
-    FleetRun(members, clock, options.share, options.metrics).run()
+    FleetRun(members, clock, options.share, metrics).run()

@@ -111,12 +111,12 @@ def running(
     fleet = Fleet(StoppableClock(), io.StringIO())
     redactor = Redactor()
     configure("json", redactor, fleet.log)
-    options = FleetOptions(every, sends, offers, metrics=metrics)
+    options = FleetOptions(every, sends, offers, look_counter=metrics)
     done: list[BaseException | None] = []
 
     def run() -> None:
         try:
-            run_fleet(paths, options, redactor, fleet.note, fleet.clock, chain.clock)
+            run_fleet(paths, options, redactor, fleet.note, fleet.clock, chain.clock, metrics=metrics)
             done.append(None)
         except BaseException as error:
             done.append(error)
