@@ -15,7 +15,9 @@ DASHBOARD = json.loads((Path(__file__).parent.parent.parent / "deploy" / "grafan
 
 
 def test_the_panels_of_grafana_ask_for_metrics_that_are_written(tmp_path: Path) -> None:
-    asked = {name for panel in DASHBOARD["panels"] for target in panel["targets"] for name in re.findall(r"trimtab_\w+", target["expr"])}
+    names_of_panels = {
+        name for panel in DASHBOARD["panels"] for target in panel["targets"] for name in re.findall(r"trimtab_\w+", target["expr"])
+    }
     figures = RunFigures(drifts_bps=(("WETH", 1),), endpoint_scores_ppm=(("a", 1),))
     report = RunReport("a", "", True, 600, 1, 1, transactions=(("swap final", 1),), figures=figures)
     of_run = {sample.name for family in metric_families(report, judge_health(report, 1), 1) for sample in family.samples}
@@ -23,8 +25,8 @@ def test_the_panels_of_grafana_ask_for_metrics_that_are_written(tmp_path: Path) 
     metrics.on_look("hold", 0.1, 0.0)
     metrics.write_if_due([])
     of_fleet = set(re.findall(r"^(trimtab_\w+)", (tmp_path / "trimtab.prom").read_text(), re.MULTILINE))
-    assert asked
-    assert asked <= of_run | of_fleet
+    assert names_of_panels
+    assert names_of_panels <= of_run | of_fleet
 
 
 def test_the_panels_of_grafana_do_not_overlap() -> None:
