@@ -17,7 +17,7 @@ RETRY_S = 30.0
 
 class SharedCallBudget:
     """The calls of an operator, whose turns the workers take from the database in small parts. A
-    database that does not answer holds up no call.
+    database that refuses holds up no call; one that hangs holds up one attempt in RETRY_S.
     """
 
     def __init__(self, engine: Engine, operator: str, calls_per_second: int) -> None:
