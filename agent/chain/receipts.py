@@ -16,6 +16,7 @@ from agent.chain.lens import abi_decode
 from agent.chain.perpetuals import with_perp_events
 from agent.chain.quorum import confirmed_value
 from agent.chain.rpc import (
+    CallFailed,
     Log,
     RpcFault,
     Transport,
@@ -338,27 +339,25 @@ def _find_by_nonce(
         return None
     high_block = head_block
     low_block = max(0, since_block - 1)
-    recent_block = head_block - RECENT_BLOCKS
-    step = 1
-    # backwards in growing steps: nodes keep the newest states alone
-    while high_block > low_block:
-        earlier_block = max(low_block, high_block - step)
-        if earlier_block < recent_block < high_block:
-            earlier_block = recent_block
-        if not is_used_at(earlier_block):
-            low_block = earlier_block
-            break
-        high_block = earlier_block
-        step *= 2
-    else:
-        return None
-    # the nonce is unused after block `low_block`, used after block `high_block`
+    missing_state: CallFailed | None = None
+    # the nonce is used after block `high_block`, unused or unknown after block `low_block`
     while high_block - low_block > 1:
         middle_block = (low_block + high_block) // 2
-        if is_used_at(middle_block):
+        try:
+            is_used = is_used_at(middle_block)
+        except CallFailed as error:  # most nodes keep the newest states alone
+            missing_state = error
+            low_block = middle_block
+            continue
+        if is_used:
             high_block = middle_block
         else:
+            missing_state = None
             low_block = middle_block
+    if missing_state is not None:
+        raise missing_state
+    if low_block < since_block and is_used_at(low_block):
+        return None
     block = transport.call("eth_getBlockByNumber", [hex(high_block), True])
     transactions = json_field(block, "transactions")
     if not isinstance(transactions, list):

@@ -17,6 +17,7 @@ from agent.chain.receipts import (
     find_safe_execution,
     find_tx_by_nonce,
 )
+from agent.chain.rpc import CallFailed, RpcFault
 from agent.errors import Retryable
 from tests.support.endpoints import Script
 from tests.support.signing import ROUTER, STRANGER, WALLET
@@ -55,7 +56,7 @@ def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> No
     assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, nonce, since, head) is None
 
 
-@pytest.mark.parametrize(("kept", "age"), [(127, 100), (120, 119), (63, 31), (7, 3), (1, 0)])
+@pytest.mark.parametrize(("kept", "age"), [(248, 153), (200, 150), (127, 100), (120, 119), (63, 31), (7, 3), (1, 0)])
 @pytest.mark.parametrize("since", [0, 10])
 def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states(kept: int, age: int, since: int) -> None:
     """A proposal may have waited for its signers for longer than a node remembers."""
@@ -63,13 +64,27 @@ def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states(kept: i
 
     def pruned(params: list[Any]) -> str:
         if int(params[1], 16) < HEAD - kept:
-            raise Retryable("missing trie node")
+            raise CallFailed("missing trie node", fault=RpcFault(-32000, "missing trie node"))
         return hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE)
 
     nodes = [chain(name, mined_at) for name in ("a", "b")]
     for node in nodes:
         node.answers["eth_getTransactionCount"] = pruned
     assert find_tx_by_nonce(panel(*nodes), WALLET, NONCE, since, HEAD) == TxAtNonce(HASH, mined_at, ROUTER, 5, "0x1234")
+
+
+def test_what_is_older_than_every_kept_state_is_unknown() -> None:
+    """The states from which on it is used are kept, the one before is not."""
+    node = chain("a", HEAD - 8)
+
+    def pruned(params: list[Any]) -> str:
+        if int(params[1], 16) < HEAD - 8:
+            raise CallFailed("missing trie node", fault=RpcFault(-32000, "missing trie node"))
+        return hex(NONCE + 1)
+
+    node.answers["eth_getTransactionCount"] = pruned
+    with pytest.raises(CallFailed, match="missing trie node"):
+        find_tx_by_nonce(panel(node, minimum=1), WALLET, NONCE, 0, HEAD)
 
 
 def test_one_that_lies_about_the_transaction_is_outvoted_and_two_that_differ_decide_nothing() -> None:
