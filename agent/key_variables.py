@@ -38,17 +38,19 @@ def holds_key(variable: str, key_variables: Sequence[str]) -> bool:
     return variable in key_variables or _PASSWORD_VARIABLE.fullmatch(variable) is not None
 
 
-def named_key_variables(config_part: Any, ending: str = "key_env") -> Iterator[str]:
-    """Yield the variables that a config names for keys: the texts of its keys with that ending."""
+def named_key_variables(
+    config_part: Any, endings: tuple[str, ...] = ("key_env", "signer_url_env")
+) -> Iterator[str]:
+    """Yield the variables that a config names for keys: the texts of its keys with these endings."""
     if isinstance(config_part, dict):
         for key, setting in config_part.items():
-            if key.endswith(ending) and isinstance(setting, str):
+            if key.endswith(endings) and isinstance(setting, str):
                 yield setting
             else:
-                yield from named_key_variables(setting, ending)
+                yield from named_key_variables(setting, endings)
     elif isinstance(config_part, list):
         for list_entry in config_part:
-            yield from named_key_variables(list_entry, ending)
+            yield from named_key_variables(list_entry, endings)
 
 
 def drop_key_variables(config_paths: Sequence[Path]) -> None:

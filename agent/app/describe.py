@@ -407,6 +407,8 @@ def _key_text(config: Config) -> str:
         return f"keyring entry {wallet.keyring}"
     if wallet.key_env is not None:
         return f"environment variable {wallet.key_env}"
+    if wallet.signer_url_env is not None:
+        return f"remote signer at the address in {wallet.signer_url_env}"
     if wallet.test_account is not None:
         return f"published test account {wallet.test_account}"
     return "typed at a prompt" if wallet.prompt else "none"

@@ -340,6 +340,8 @@ class FleetMember:
         self._watchdog.max_silence_s = loaded_config.config.service.hang_after
         self._watch_store(loaded_config)
         share = self._options.share
+        if share is not None and self._options.sends:
+            wiring.require_key_outside_environment(loaded_config)
         if share is not None and share.is_served_elsewhere(self.config_path):
             raise LockHeld("another worker serves this portfolio", code=ErrorCode.WALLET_SERVED)
         with ExitStack() as resources:

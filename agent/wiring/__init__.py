@@ -14,6 +14,7 @@ from agent.wiring.context import (
     reopen_context,
 )
 from agent.wiring.futures import listed_market_numbers
+from agent.wiring.signers import require_key_outside_environment, require_signer_has_key
 from agent.wiring.stores import (
     has_store,
     is_in_file,
@@ -54,6 +55,8 @@ __all__ = [
     "open_users",
     "open_wallet_session",
     "reopen_context",
+    "require_key_outside_environment",
+    "require_signer_has_key",
     "server_key",
     "signing_rules",
     "store_file",

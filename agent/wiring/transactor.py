@@ -21,7 +21,7 @@ from agent.chain.sender import QuorumSender
 from agent.config.loaded import LoadedConfig
 from agent.config.networks import typical_fees
 from agent.config.schema import Config
-from agent.config.secrets.key_sources import agent_key_source, key_source
+from agent.config.secrets.key_sources import agent_key_source
 from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import (
@@ -69,6 +69,7 @@ from agent.wiring.futures import (
     futures_rules,
     missing_agent_key_reason,
 )
+from agent.wiring.signers import wallet_key_source
 from agent.wiring.stores import store_file
 
 
@@ -372,7 +373,7 @@ def open_wallet_session(
     ask_passphrase = getpass.getpass if asks_passphrase and sys.stdin.isatty() else None
     if signs and config.wallet.mode != "propose":
         key = keys.load_key(
-            context.key_source or key_source(context.loaded_config),
+            context.key_source or wallet_key_source(context.loaded_config),
             config.chain.chain_id,
             ask=ask_passphrase,
             is_fork=config.chain.fork,
@@ -509,7 +510,7 @@ class AgentApprover:
         context = self._context
         ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
         chain_table = context.config.chain
-        wallet_source = context.key_source or key_source(context.loaded_config)
+        wallet_source = context.key_source or wallet_key_source(context.loaded_config)
         key = keys.load_key(
             wallet_source, chain_table.chain_id, ask=ask_passphrase, is_fork=chain_table.fork
         )

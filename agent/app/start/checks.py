@@ -513,6 +513,8 @@ def _key_check(loaded_config: LoadedConfig) -> CheckResult:
                 f"chmod 600 {keystore_path}",
             )
         return _keystore_check(loaded_config, keystore_path)
+    if loaded_config.config.wallet.signer_url_env is not None:
+        return _remote_signer_check(loaded_config)
     try:
         key_source(loaded_config)
         if loaded_config.config.wallet.keyring is not None:
@@ -524,6 +526,15 @@ def _key_check(loaded_config: LoadedConfig) -> CheckResult:
     except ConfigError as error:
         return CheckResult("key", WARN, error.message, error.remedy)
     return CheckResult("key", OK, "a key source is configured")
+
+
+def _remote_signer_check(loaded_config: LoadedConfig) -> CheckResult:
+    """Check whether the remote signer answers and signs for the wallet."""
+    try:
+        wiring.require_signer_has_key(loaded_config)
+    except TrimtabError as error:
+        return CheckResult("key", FAIL, error.message, error.remedy)
+    return CheckResult("key", OK, "the remote signer signs for the wallet")
 
 
 def _keystore_check(loaded_config: LoadedConfig, keystore_path: Path) -> CheckResult:

@@ -252,7 +252,7 @@ def _unit_text(service: str, loaded_config: LoadedConfig, every: str, options: U
     if service != "run":  # needs no key
         keystore_paths = [
             config_folder / keystore_name
-            for keystore_name in named_key_variables(loaded_config.toml_values, "keystore")
+            for keystore_name in named_key_variables(loaded_config.toml_values, ("keystore",))
         ]
         named_paths += keystore_paths
         service_lines += [f"InaccessiblePaths=-{keystore_path}" for keystore_path in keystore_paths]

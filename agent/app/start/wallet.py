@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from eth_account import Account
 
+from agent import wiring
 from agent.config.load import load_config
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_address, parse_keyring, parse_variable
@@ -167,7 +168,9 @@ def _config_address(config_path: Path, ask: Ask | None, verify: bool) -> KeyAddr
     loaded_config = load_config(config_path)
     configured_address = loaded_config.config.wallet.address
     chain = loaded_config.config.chain
-    if verify:
+    if verify and loaded_config.config.wallet.signer_url_env is not None:
+        wiring.require_signer_has_key(loaded_config)
+    elif verify:
         key_address = keys.load_key(
             key_source(loaded_config), chain.chain_id, ask=ask, is_fork=chain.fork
         ).address

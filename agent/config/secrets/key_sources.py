@@ -30,7 +30,7 @@ def key_source(loaded_config: LoadedConfig) -> keys.KeySource:
         return keys.KeyPrompt()
     raise ConfigError(
         "wallet: no key source, so nothing can be signed",
-        "set keystore, keyring, key_env or prompt = true",
+        "set keystore, keyring, key_env, signer_url_env or prompt = true",
     )
 
 

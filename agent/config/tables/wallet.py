@@ -27,6 +27,8 @@ class WalletTable(ConfigTable):
     """Entry of the key in the keyring of the operating system."""
     prompt: bool = False
     """The key is typed at a prompt."""
+    signer_url_env: Variable | None = None
+    """Variable with the URL of a remote signer, which holds the key and signs whole transactions."""
     test_account: int | None = Field(default=None, ge=0, le=9)
     """Number of a published test key, on local chains."""
     mode: Literal["sign", "propose"] = "sign"
@@ -43,7 +45,9 @@ class WalletTable(ConfigTable):
     @model_validator(mode="after")
     def _require_one_key_source(self) -> WalletTable:
         key_sources = [
-            key for key in ("keystore", "key_env", "keyring", "prompt") if getattr(self, key)
+            key
+            for key in ("keystore", "key_env", "keyring", "prompt", "signer_url_env")
+            if getattr(self, key)
         ]
         if self.test_account is not None:
             key_sources.append("test_account")

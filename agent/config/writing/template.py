@@ -97,7 +97,7 @@ max_lag_blocks = {_max_lag_blocks(preset)}                 # largest distance in
 
 [wallet]
 address = "{wallet}"               # enough for status and plan
-keystore = "wallet.json"           # from trimtab wallet create; or keyring = "trimtab/main", or key_env = "TRIMTAB_KEY", or prompt = true
+keystore = "wallet.json"           # from trimtab wallet create; or keyring, key_env, prompt, signer_url_env (docs/keys.md)
 # To keep no key here, and let the wallet's owner or the owners of a Safe sign elsewhere: mode = "propose" (docs/keys.md)
 payout_addresses = []              # allowed recipients of trimtab withdraw, after trimtab trust has confirmed them
 
