@@ -1,0 +1,118 @@
+"""Machines that know nothing of each other serve one wallet: two databases, and clocks that differ by an hour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.errors import OperatorNeeded, PassingFault, Retryable
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.model import IntentKind, IntentState
+from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
+from tests.support.postgresql import Server
+from tests.support.text import raises_code
+
+NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+HELD = {"WETH": 10_000}
+HOUR_S = 3_600
+
+
+class ShiftedClock:
+    """The chain's time, wrong by so many seconds."""
+
+    def __init__(self, chain: LocalChain, offset_s: int) -> None:
+        self._clock = chain.clock
+        self._offset_s = offset_s
+
+    def now_s(self) -> int:
+        return self._clock.now_s() + self._offset_s
+
+    def sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
+
+
+def cluster(chain: LocalChain, server: Server, folder: Path, database: str) -> LoadedConfig:
+    """A config whose store is in a database of its own."""
+    return trusted(chain, folder, {**NARROW, "store.url": server.new_database(database)}, TARGETS)
+
+
+def swap_count(chain: LocalChain, loaded: LoadedConfig) -> int:
+    with again(chain, load_config(loaded.path)) as agent:
+        intents = agent.context.store.journal.intents()
+    return sum(intent.kind is IntentKind.SWAP and intent.state is IntentState.FINAL for intent in intents)
+
+
+def test_a_cluster_that_has_sent_stops_by_name_once_another_has_too(
+    anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str
+) -> None:
+    """A new store takes the chain's nonce as its beginning; one that has sent knows that the next was not its own."""
+    chain = anvil_chain
+    fund(chain, HELD)
+    first = cluster(chain, server, tmp_path / "first", "first_cluster")
+    second = cluster(chain, server, tmp_path / "second", "second_cluster")
+    with again(chain, first) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+    with again(chain, second) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        chain.move_market({"WETH": 3_200})
+        chain.mine()
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+    chain.move_market({"WETH": 2_500})
+    chain.mine()
+    nonce = purse(chain).nonce
+    with again(chain, first) as agent:
+        for _ in range(2):
+            with raises_code(OperatorNeeded, "foreign_nonce", "was used by a transaction that is not in this store"):
+                agent.rebalance(send=True, confirm=yes)
+        assert purse(chain).nonce == nonce
+        agent.resync_nonce()
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+
+
+def test_a_cluster_that_acts_while_another_asks_is_not_followed_by_a_second_swap(
+    anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has planned and waits for its confirmation; the first rebalances meanwhile, on another machine."""
+    chain = anvil_chain
+    fund(chain, HELD)
+    first = cluster(chain, server, tmp_path / "first", "first_asked")
+    second = cluster(chain, server, tmp_path / "second", "second_asked")
+
+    def confirm(outcome: StepOutcome) -> bool:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "machine"))
+        with again(chain, first) as other:
+            assert other.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        return True
+
+    with again(chain, second) as agent:
+        with pytest.raises((OperatorNeeded, PassingFault, Retryable)):
+            agent.rebalance(send=True, confirm=confirm)
+        nonce = purse(chain).nonce
+        with raises_code(OperatorNeeded, "foreign_nonce"):
+            agent.rebalance(send=True, confirm=yes)
+        assert purse(chain).nonce == nonce
+    assert swap_count(chain, first) == 1
+    assert swap_count(chain, second) == 0
+
+
+@pytest.mark.parametrize("offset_s", [HOUR_S, -HOUR_S])
+def test_workers_whose_clocks_differ_by_an_hour_swap_once(
+    anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str, offset_s: int
+) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted(chain, tmp_path, {**NARROW, "store.url": url}, TARGETS)
+    for offset in (offset_s, 0, -offset_s, 0):
+        with again(chain, load_config(loaded.path), clock=ShiftedClock(chain, offset)) as agent:
+            try:
+                outcome = agent.rebalance(send=True, confirm=yes)
+            except (PassingFault, Retryable):
+                assert offset != 0
+                continue
+    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    assert swap_count(chain, loaded) == 1
