@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 from contextlib import ExitStack
 from functools import partial
@@ -12,9 +13,13 @@ import pytest
 from agent import app as api
 from agent.app.agent import open_agent
 from agent.app.money import shutdown
+from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.fleet.chains import SharedConnections
+from agent.fleet.members import FleetMember, FleetOptions
 from agent.fleet.metrics import FleetMetrics
 from agent.localchain import LocalChain
+from agent.observe.logs import Redactor, configure
 from tests.support.alert_receivers import Box, webhook
 from tests.support.endpoints import passing_on, serve
 from tests.support.fleets import Fleet, add_portfolio, edit, running, wallet_of
@@ -191,3 +196,51 @@ def test_an_endpoint_that_never_answers_delays_only_its_own_portfolio(anvil_chai
             fleet.until(lambda fleet: len(fleet.results.get("good", [])) >= 4)
     assert "silent" not in fleet.results
     assert "did not answer within 2 s" in fleet.failures[0]
+
+
+def test_a_signer_that_never_answers_delays_only_its_own_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Each config names its own signer in its own .env; the wallet behind the silent one sends nothing."""
+    chain = anvil_chain
+    remote = {"wallet.test_account": None, "wallet.signer_url_env": "TRIMTAB_SIGNER"}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        urls = {"good": chain.url, "silent": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        paths = [add_portfolio(chain, tmp_path, name, account, TOO_MUCH_WETH, remote) for account, name in enumerate(urls, 5)]
+        for path, url in zip(paths, urls.values(), strict=True):
+            variables = path.with_name(".env")
+            variables.write_text(f"TRIMTAB_SIGNER={url}\n")
+            variables.chmod(0o600)
+        nonce = chain.w3.eth.get_transaction_count(wallet_of(6, chain))  # type: ignore[arg-type]  # an address
+        with running(chain, paths, every="1s") as fleet:
+            fleet.until(lambda fleet: OutcomeKind.DONE in kinds(fleet.results.get("good", [])))
+            fleet.until(lambda fleet: len(fleet.results["good"]) >= 3)
+            fleet.until(lambda fleet: fleet.results.get("silent"))
+    (failure,) = fleet.results["silent"][:1]
+    assert isinstance(failure, Retryable)
+    assert failure.code == "key_service"
+    assert "did not answer within 10 s" in failure.message
+    assert chain.w3.eth.get_transaction_count(wallet_of(6, chain)) == nonce  # type: ignore[arg-type]  # an address
+
+
+class FakeShare:
+    """The part of one worker among several: all portfolios."""
+
+    def is_served_elsewhere(self, config_path: Path) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("sends", "is_refused"), [(True, True), (False, False)], ids=["with --send", "without"])
+def test_a_worker_leaves_out_a_portfolio_whose_key_is_in_its_environment(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sends: bool, is_refused: bool
+) -> None:
+    monkeypatch.setenv("CLIENT_KEY", "0x" + "42" * 32)
+    key = {"wallet.test_account": None, "wallet.key_env": "CLIENT_KEY"}
+    path = add_portfolio(anvil_chain, tmp_path, "client", 5, BALANCED, key)
+    log = io.StringIO()
+    configure("json", Redactor(), log)
+    options = FleetOptions("1h", sends, share=FakeShare())  # type: ignore[arg-type]  # a fake
+    member = FleetMember("client", path, options, SharedConnections(anvil_chain.clock), Redactor(), lambda *_: None)
+    member.queue()
+    member.look()
+    member.close()
+    configure(None)
+    assert ("a worker has no keys of wallets in its environment" in log.getvalue()) is is_refused
