@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from agent import wiring
-from agent.config.load import load_config
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
 from agent.signing.keys import TestAccountKey, load_key
 from agent.store.postgresql import fencing, session
-from agent.store.transitions import OPEN_STATES
 from tests.support.fleets import add_portfolio, wallet_of
 from tests.support.postgresql import Server
 from tests.support.transactions import CHAIN_ID
+from tests.support.workers import PROGRAM, has_swapped, journals, served_counts, until, worker
 
 ACCOUNTS = {"one": 4, "two": 5, "three": 6, "four": 7}
 BALANCED = {"WETH": 5_000, "USDC": 5_000}
 TOO_MUCH_WETH = {"WETH": 8_000, "USDC": 2_000}
 TAKEN_OVER_S = 20.0
-PROGRAM = str(Path(sys.executable).with_name("trimtab"))
 
 
 def folder_of(chain: LocalChain, tmp_path: Path, url: str, usd: Mapping[str, int]) -> Path:
@@ -45,58 +38,16 @@ def folder_of(chain: LocalChain, tmp_path: Path, url: str, usd: Mapping[str, int
     return folder
 
 
-@contextmanager
-def worker(folder: Path, log: Path, every: str = "1s") -> Iterator[subprocess.Popen[bytes]]:
-    """A worker on another machine, as far as it can tell: a process with a state folder and copies of the configs of its own."""
-    machine = log.with_suffix("")
-    shutil.copytree(folder, machine)
-    command = [PROGRAM, "worker", "--config", str(machine), "--every", every, "--send", "--yes", "--json"]
-    environment = os.environ | {"XDG_STATE_HOME": str(log.parent / f"{log.stem}-state")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=Path(__file__).parents[2])
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-            process.wait(60)
-
-
 def served(url: str) -> dict[int, int]:
-    """The number of wallets that each process serves, by its session."""
-    wallets = [load_key(TestAccountKey(account), CHAIN_ID, ask=None).address for account in ACCOUNTS.values()]
-    names = [session.serving_lock_name(session.store_key(CHAIN_ID, wallet, "live")) for wallet in wallets]
-    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as db:
-        rows = db.execute(
-            "SELECT pid, count(*) FROM pg_locks, unnest(%s::text[]) AS name"
-            " WHERE locktype = 'advisory' AND granted AND objsubid = 1"
-            " AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(name, 1) GROUP BY pid",
-            (names,),
-        ).fetchall()
-    return dict(rows)
+    return served_counts(url, [wallet_address(account) for account in ACCOUNTS.values()])
 
 
-def until(is_met: object, within_s: float) -> float:
-    """Wait until a condition holds; return how long it took."""
-    began_s = time.monotonic()
-    while not is_met():  # type: ignore[operator]
-        assert time.monotonic() - began_s < within_s, "too late"
-        time.sleep(0.1)
-    return time.monotonic() - began_s
+def wallet_address(account: int) -> str:
+    return load_key(TestAccountKey(account), CHAIN_ID, ask=None).address
 
 
 def intents(folder: Path) -> Sequence[Sequence[Intent]]:
-    """The transactions of each portfolio."""
-    found = []
-    for name in ACCOUNTS:
-        with wiring.open_store_offline(load_config(folder / f"{name}.toml")) as (store, _):
-            found.append(store.journal.intents())
-    return found
-
-
-def has_swapped(found: Sequence[Intent]) -> bool:
-    is_open = any(intent.state in OPEN_STATES for intent in found)
-    return not is_open and any(intent.kind is IntentKind.SWAP and intent.state is IntentState.FINAL for intent in found)
+    return journals(folder, list(ACCOUNTS))
 
 
 @pytest.mark.slow
