@@ -22,7 +22,7 @@ from agent.layers.futures.policy.targets import (
     target_gross_notional,
     unfinished_sizes,
 )
-from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit
+from agent.model.futures import FuturesLimits, FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit
 from tests.unit.test_futures_plan import NOW_S, RICH, ROUGH, book
 from tests.unit.test_margin_account import E18
 
@@ -187,9 +187,18 @@ def test_top_up__deposit_just_restores_the_limit(limits: object, deposit: int) -
     assert top_up_raw(book(4_000, 10 * E18), policy, RICH, 0) == deposit
 
 
-def test_top_up__hysteresis_and_the_unit_of_the_collateral_round_up() -> None:
+@pytest.mark.parametrize(
+    "limits",
+    [
+        PLAIN,
+        replace(PLAIN, max_leverage_bps=100_000, max_utilisation_bps=4_000),
+        replace(PLAIN, max_leverage_bps=100_000, stress_move_bps=2_000),
+    ],
+    ids=["leverage", "utilisation", "stress"],
+)
+def test_top_up__hysteresis_and_the_unit_of_the_collateral_round_up(limits: FuturesLimits) -> None:
     account = replace(book(4_000, 10 * E18), collateral_unit_raw=10**12)
-    assert top_up_raw(account, LONGS, RICH, 500) == 1_263_157_895
+    assert top_up_raw(account, replace(LONGS, limits=limits), RICH, 500) == 1_263_157_895
 
 
 @pytest.mark.parametrize(("less", "deposit"), [(0, 1_263_157_895), (1, 0)])
