@@ -13,8 +13,8 @@ from agent.execution import SubmissionEvent
 from agent.execution.submitter import Submitter
 from agent.layers.futures.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled_receipt
 from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
-from agent.model.futures import FuturesGrant, MarginAccount, OrderCancel, PerpOrderKind
-from agent.model.transactions import FIRST_VENUE_NONCE
+from agent.model.futures import FuturesAction, FuturesGrant, MarginAccount, OrderCancel, PerpOrderKind, StopOrder
+from agent.model.transactions import FIRST_VENUE_NONCE, PerpFill
 from agent.ports import Grant, PreparedTransaction
 from agent.ports.perpetuals import PerpActionDraft
 from tests.support.text import raises_code
@@ -34,9 +34,11 @@ class ScriptedVenue:
     posted: list[SignedTx] = field(default_factory=list)
     queries: int = 0
     until_s: int = 0
+    are_reductions: list[bool] = field(default_factory=list)
 
     def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         self.until_s = until_s
+        self.are_reductions.append(is_reduction)
         if self.agent is not None:
             raise self.agent
 
@@ -229,6 +231,106 @@ def test_cancel_of_a_resting_order__one_may_still_arrive__posts_no_second(world:
     assert "cancel an order that rests: stop" in cancel.note
 
 
+LIMIT = replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT))
+RESTS = replace(FILLED, is_open=True)
+
+
+@pytest.mark.parametrize(
+    ("action", "is_reduction"),
+    [
+        (BUY, False),
+        (replace(BUY, is_reduce_only=True), True),
+        (StopOrder("ETH", -1, 1, 1), True),
+        (OrderCancel("ETH", "0x01"), True),
+    ],
+    ids=["opening", "reduction", "stop", "cancel"],
+)
+def test_key__last_known_approval_is_enough_for_what_opens_nothing(world: Bench, action: FuturesAction, is_reduction: bool) -> None:
+    venue = ScriptedVenue([FILLED])
+    run(world, venue, futures=replace(BOUGHT, action=action))
+    assert venue.are_reductions == [is_reduction]
+
+
+@pytest.mark.parametrize(
+    ("paused", "may_send", "cancels"),
+    [(True, True, 1), (None, True, 1), (False, True, 0), (True, False, 0)],
+    ids=["on", "unknown", "off", "on, sending nothing"],
+)
+def test_kill_switch__cancels_orders_that_rest(world: Bench, paused: bool | None, may_send: bool, cancels: int) -> None:
+    venue = ScriptedVenue([RESTS])
+    assert run(world, venue, futures=LIMIT).is_resting
+    world.paused = paused
+    executor(world, venue).reconcile(may_send=may_send)
+    assert len(venue.posted) - 1 == cancels
+    assert venue.are_reductions[1:] == [True] * cancels
+
+
+def test_cancel_of_a_resting_order__refused_key_delays_nothing_else(world: Bench) -> None:
+    venue = ScriptedVenue([RESTS])
+    resting = run(world, venue, futures=LIMIT)
+    venue.agent = Refused("the key may not trade")
+    [after] = executor(world, venue).cancel_resting_orders({str(resting.tx_hash): "stop"})
+    assert after.is_resting
+    assert names(world).count("fate-unknown") == 1
+    assert len(venue.posted) == 1
+
+
+def test_resting_order__is_asked_for_once_and_lets_others_be_sent(world: Bench) -> None:
+    venue = ScriptedVenue([RESTS])
+    assert run(world, venue, futures=LIMIT).is_resting
+    assert venue.queries == 1
+    assert executor(world, venue).may_send()
+
+
+def test_resting_order__reduction_of_its_market_is_posted_beside_it(world: Bench) -> None:
+    venue = ScriptedVenue([RESTS])
+    assert run(world, venue, futures=LIMIT).is_resting
+    venue.outcomes = [FILLED]
+    sale = replace(BUY, size_raw=-BUY.size_raw, is_reduce_only=True)
+    assert run(world, venue, 1, replace(BOUGHT, action=sale)).state is S.FINAL
+
+
+def fill(number: int) -> PerpFill:
+    return PerpFill("", "", "ETH", 1, -1, 0, 0, str(number))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "fill_count", "moved"),
+    [
+        (replace(RESTS, fills=(fill(1), fill(2))), S.MINED, 2, 1),
+        (replace(RESTS, fills=(fill(1),)), S.MINED, 1, 0),
+        (RESTS, S.MINED, 1, 0),
+        (replace(FILLED, fills=()), S.MINED, 1, 0),
+        (replace(FILLED, fills=(fill(1),)), S.FINAL, 1, 2),
+    ],
+    ids=["another fill", "nothing new", "lacks a fill", "ended, lacks a fill", "ended"],
+)
+def test_resting_order__answer_without_a_known_fill_changes_nothing(
+    world: Bench, outcome: Receipt, state: IntentState, fill_count: int, moved: int
+) -> None:
+    assert run(world, ScriptedVenue([replace(RESTS, fills=(fill(1),))]), futures=LIMIT).is_resting
+    before = len(moves(world))
+    [after] = executor(world, ScriptedVenue([outcome])).reconcile()
+    assert after.receipt is not None
+    assert (after.state, len(after.receipt.fills), len(moves(world)) - before) == (state, fill_count, moved)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reply", "reason"),
+    [
+        (replace(FILLED, status=0, failure_reason="tickRejected"), "", "tickRejected"),
+        (replace(FILLED, status=0, failure_reason="tickRejected"), "no margin", "no margin"),
+        (OPEN, "no margin", "no margin"),
+        (FILLED, "no margin", ""),
+    ],
+    ids=["status alone", "answer and status", "answer alone", "filled all the same"],
+)
+def test_rejected_order__keeps_the_reason_of_its_answer_or_status(world: Bench, outcome: Receipt | None, reply: str, reason: str) -> None:
+    ended = run(world, ScriptedVenue([outcome], reply=reply))
+    assert ended.failure_reason == reason
+    assert (ended.state is S.REVERTED) is bool(reason)
+
+
 def test_a_venue_that_does_not_answer_leaves_the_order_open_and_is_told(world: Bench) -> None:
     venue = ScriptedVenue([DOWN], reply=DOWN)
     with raises_code(Retryable, ErrorCode.NOT_MINED):
@@ -302,6 +404,73 @@ def test_orders_of_one_action_are_all_dropped_if_trading_stops_or_their_time_end
     assert caught.value.verdicts[0].guard == guard
     assert venue.posted == []
     assert world.store.journal.open_intents() == ()
+
+
+class ChoosySigner(OneActionSigner):
+    """A signer that refuses the orders with these nonces."""
+
+    def __init__(self, world: Bench, *refused_numbers: int) -> None:
+        super().__init__(world.chain)
+        self.refused_nonces = [FIRST_VENUE_NONCE + number for number in refused_numbers]
+
+    def require_signable(self, unsigned: UnsignedTx, granted: Grant) -> str:
+        if unsigned.nonce in self.refused_nonces:
+            raise Refused("above its bound")
+        return super().require_signable(unsigned, granted)
+
+
+def run_together(world: Bench, venue: ScriptedVenue) -> Sequence[Intent]:
+    granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), layer_grant=BOUGHT)
+    prepared = [PreparedTransaction(order_tx(number), granted, "buy") for number in (0, 2, 4)]
+    return executor(world, venue).run_together("step", prepared)
+
+
+def states(world: Bench) -> list[IntentState]:
+    """States of all orders, oldest first."""
+    return [intent.state for intent in reversed(world.store.journal.intents())]
+
+
+def test_sent_together__companion_that_may_not_be_signed_is_left_out(world: Bench) -> None:
+    venue = ScriptedVenue([FILLED])
+    world.signer = ChoosySigner(world, 2)
+    assert [intent.state for intent in run_together(world, venue)] == [S.FINAL] * 2
+    assert states(world) == [S.FINAL, S.CANCELLED, S.FINAL]
+    assert venue.are_reductions == [True]
+
+
+def test_sent_together__none_is_posted_if_the_first_may_not_be_signed(world: Bench) -> None:
+    venue = ScriptedVenue([FILLED])
+    world.signer = ChoosySigner(world, 0)
+    with pytest.raises(Refused, match="above its bound"):
+        run_together(world, venue)
+    assert states(world) == [S.CANCELLED] * 3
+    assert venue.posted == []
+
+
+def test_sent_together__companion_dropped_before_a_stop_is_dropped_once(world: Bench) -> None:
+    venue = ScriptedVenue([FILLED])
+    world.signer = ChoosySigner(world, 2)
+    world.on_event = lambda event: stop(world) if event.name == "after:signed" else None
+    with pytest.raises(Refused, match="kill switch"):
+        run_together(world, venue)
+    assert states(world) == [S.CANCELLED] * 3
+
+
+def test_sent_together__one_without_an_outcome_is_queried_again(world: Bench) -> None:
+    world.signer = OneActionSigner(world.chain)
+    with raises_code(Retryable, ErrorCode.NOT_MINED):
+        run_together(world, ScriptedVenue([FILLED, FILLED, OPEN]))
+    assert states(world) == [S.FINAL, S.FINAL, S.BROADCAST]
+
+
+def test_sent_together__none_follows_an_order_without_an_outcome(world: Bench) -> None:
+    world.signer = OneActionSigner(world.chain)
+    with pytest.raises(Retryable):
+        run(world, ScriptedVenue([OPEN]), 9)
+    venue = ScriptedVenue([FILLED])
+    with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION):
+        run_together(world, venue)
+    assert venue.posted == []
 
 
 def test_an_order_that_the_signer_refuses_is_dropped(world: Bench) -> None:
