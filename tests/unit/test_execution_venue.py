@@ -229,6 +229,16 @@ def test_cancel_of_a_resting_order__one_may_still_arrive__posts_no_second(world:
     cancel, _ = world.store.journal.intents()
     assert cancel.state is S.BROADCAST
     assert "cancel an order that rests: stop" in cancel.note
+    sale = replace(BUY, size_raw=-BUY.size_raw, is_reduce_only=True)
+    assert run(world, ScriptedVenue([FILLED]), 1, replace(BOUGHT, action=sale)).state is S.FINAL, "a cancel changes no position"
+
+
+def test_cancel_of_a_resting_order__returns_the_order_that_has_ended(world: Bench) -> None:
+    venue = ScriptedVenue([RESTS])
+    resting = run(world, venue, futures=LIMIT)
+    venue.outcomes = [FILLED]
+    [after] = executor(world, venue).cancel_resting_orders({str(resting.tx_hash): "stop"})
+    assert (after.id, after.state) == (resting.id, S.FINAL)
 
 
 LIMIT = replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT))
