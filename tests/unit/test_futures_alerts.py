@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,16 +10,23 @@ import pytest
 
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents.futures import action_text, optional_futures_summary
-from agent.app.positions.futures_alerts import net_exposure_alerts
+from agent.app.positions.futures_alerts import (
+    account_alerts,
+    agent_key_alerts,
+    futures_alerts,
+    net_exposure_alerts,
+    stale_read_alerts,
+    unnamed_market_alerts,
+)
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.state import futures_policy, with_policy
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
-from agent.model import Alert, StepInput
-from agent.model.futures import MarginDeposit, PerpOrder, PerpOrderKind
+from agent.model import Alert, AlertKind, Snapshot, StepInput
+from agent.model.futures import FuturesReading, MarginDeposit, PerpOrder, PerpOrderKind, StaleRead, StaleReadKind
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
-from tests.support.builders import token
+from tests.support.builders import NOW_S, token
 from tests.unit.test_futures_step import EMPTY, OVER, book
 from tests.unit.test_futures_value import margined
 from tests.unit.test_margin_account import E18
@@ -142,3 +150,61 @@ def test_expected_funding_above_a_share_of_the_account_is_an_alert(daily_bps: in
             "Futures: at the newest rates the account pays 400 USD of funding in 24 h, 4 % of its value (futures.funding_horizon is"
             " off). See trimtab funding"
         ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_told"),
+    [
+        (OutcomeKind.HOLD, True),
+        (OutcomeKind.PLANNED, True),
+        (OutcomeKind.DECLINED, True),
+        (OutcomeKind.REFUSED, True),
+        (OutcomeKind.DONE, False),
+        (OutcomeKind.FAILED, False),
+    ],
+)
+def test_reduction__is_an_alert_while_it_is_not_sent(kind: OutcomeKind, is_told: bool) -> None:
+    assert [one.key for one in futures_alerts(outcome(margined(OVER), kind))] == (["futures:leverage"] if is_told else [])
+
+
+def reading(**fields: object) -> Snapshot:
+    return margined(EMPTY).snapshot.with_layer(FuturesReading(**fields))  # type: ignore[arg-type]  # field names, checked by the class
+
+
+HELD = book(10_000, E18)
+NAMED_KEYS = {
+    "calm": (account_alerts, {"account": HELD}, []),
+    "unknown": (account_alerts, {}, []),
+    "uncertain profit": (account_alerts, {"account": replace(HELD, unknown_row_kinds=("newKind",))}, [("futures:books", AlertKind.REVIEW)]),
+    "isolated": (account_alerts, {"account": replace(EMPTY, isolated_markets=("ETH",))}, [("futures:isolated", AlertKind.HALT)]),
+    "named": (unnamed_market_alerts, {"account": HELD}, []),
+    "unnamed": (unnamed_market_alerts, {"account": book(10_000, E18, is_configured=False)}, [("futures:unnamed", AlertKind.HALT)]),
+    "unnamed, empty": (unnamed_market_alerts, {"account": book(10_000, is_configured=False)}, []),
+    "all read": (stale_read_alerts, {"account": HELD}, []),
+    "old part": (
+        stale_read_alerts,
+        {"account": HELD, "stale_reads": (StaleRead(StaleReadKind.FEES, "HTTP 503"),)},
+        [("futures:stale", AlertKind.REVIEW)],
+    ),
+    "approved": (agent_key_alerts, {"account": HELD}, []),
+    "blocked": (
+        agent_key_alerts,
+        {"account": HELD, "blocked_reason": "no agent", "key_approval_expires_s": NOW_S},
+        [("futures:agent", AlertKind.HALT)],
+    ),
+    "ends soon": (agent_key_alerts, {"account": HELD, "key_approval_expires_s": NOW_S}, [("futures:agent_ends", AlertKind.HALT)]),
+}
+
+
+@pytest.mark.parametrize(("alerts_of", "fields", "keys"), NAMED_KEYS.values(), ids=NAMED_KEYS)
+def test_account__that_needs_a_look_is_an_alert(
+    alerts_of: Callable[[Snapshot], Iterator[Alert]], fields: dict[str, object], keys: list[tuple[str, AlertKind]]
+) -> None:
+    found = list(alerts_of(reading(**fields)))
+    assert [(one.key, one.kind) for one in found] == keys
+    assert all(one.is_lasting for one in found)
+
+
+def test_isolated_position__of_an_unnamed_market_is_unnamed_too() -> None:
+    held = replace(book(10_000, is_configured=False), isolated_markets=("ETH",))
+    assert [one.key for one in unnamed_market_alerts(reading(account=held))] == ["futures:unnamed"]

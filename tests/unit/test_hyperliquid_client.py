@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from decimal import Decimal
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,6 +23,7 @@ from agent.venues.hyperliquid.client import (
     MINUTE_S,
     ROWS_PER_PAGE,
     TEN_MINUTES_S,
+    HyperliquidAgent,
     HyperliquidClient,
 )
 from agent.venues.hyperliquid.orders import VenueOrderStage
@@ -405,6 +407,13 @@ def test_mode__record_stands_in_for_a_day() -> None:
     assert world.stale() == [StaleReadKind.MODE]
 
 
+def test_mode__of_shared_margin_is_recorded_as_none(world: World) -> None:
+    world.read()
+    with pytest.raises(OperatorNeeded):
+        world.read(FIVE_MINUTES_S, **{MODE: "unifiedAccount"})
+    assert world.mode_store.records == [("default", NOW_S), ("", NOW_S + FIVE_MINUTES_S)]
+
+
 @pytest.mark.parametrize("reads_again", [lambda client: client.read(), lambda client: client.require_own_mode()], ids=["look", "order"])
 def test_mode__of_shared_margin_is_not_kept_beside_a_fault(world: World, reads_again: Any) -> None:
     world.read()
@@ -445,6 +454,8 @@ def test_transfers__sum_of_full_pages_is_kept_and_no_row_counted_twice(world: Wo
     first_rows = [transfer(time_ms) for time_ms in (*range(1, ROWS_PER_PAGE), ROWS_PER_PAGE - 1)]
     last_rows = [transfer(ROWS_PER_PAGE - 1)] * 3
     assert world.read(**{TRANSFERS: Pages([first_rows, last_rows])}).collateral_raw == (ROWS_PER_PAGE + 1) * 10**6
+    starts_ms = [fields["startTime"] for fields in world.connection.fields if fields["type"] == TRANSFERS]
+    assert starts_ms == [0, ROWS_PER_PAGE - 1]
     later_rows = [*last_rows, transfer(ROWS_PER_PAGE)]
     world.connection.answers[TRANSFERS] = later_rows
     assert world.read(FIVE_MINUTES_S).collateral_raw == (ROWS_PER_PAGE + 2) * 10**6
@@ -529,3 +540,12 @@ def test_agents__are_read_anew_before_a_reduction_within_their_own_time(world: W
         assert world.client.agents_for_reduction().value == ()
     assert world.connection.calls == [("extraAgents", "side")] * 2
     assert world.connection.begun_count == 2
+
+
+@pytest.mark.parametrize(("until_ms", "is_approved"), [(99, True), (100, False)])
+def test_agent__must_be_approved_past_the_time_of_its_order(world: World, until_ms: int, is_approved: bool) -> None:
+    key = SimpleNamespace(address=OWNER)
+    agent = HyperliquidAgent("trimtab", OWNER.lower(), 100)
+    client = world.client.with_key(cast(Any, key))
+    with nullcontext() if is_approved else pytest.raises(OperatorNeeded, match="not an agent"):
+        assert client.require_agent(until_ms, [agent]) == agent

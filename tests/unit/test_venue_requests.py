@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
+from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.signing.futures import batch_action
 from agent.venues.hyperliquid import connection as connection_module
 from agent.venues.hyperliquid.budget import RESERVED_WEIGHT, WEIGHT_PER_MINUTE, WINDOW_S, RequestBudget, answer_weight, request_weight
@@ -17,6 +17,7 @@ from agent.venues.hyperliquid.connection import SIDE_READS_S, HyperliquidConnect
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import parse_refusals
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading
+from tests.support.text import raises_code
 from tests.support.transactions import ManualClock
 
 
@@ -265,3 +266,124 @@ def test_kept_value__is_read_again_if_the_clock_was_set_back() -> None:
     assert kept.read("fees", lambda: next(answers), 60).value == "first"
     now_s = 999
     assert kept.read("fees", lambda: next(answers), 60).value == "second"
+
+
+class FakePosts:
+    """The statuses of posts in turn, 200 for those after them; each answer is an empty object."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.count = 0
+
+    def __call__(self, _url: str, _body: object, _timeout_s: float) -> tuple[int, bytes]:
+        self.count += 1
+        return (self.statuses.pop(0) if self.statuses else 200), b"{}"
+
+
+def connected(
+    monkeypatch: pytest.MonkeyPatch, *statuses: int, left: int = WEIGHT_PER_MINUTE
+) -> tuple[HyperliquidConnection, FakePosts, ManualClock]:
+    clock = ManualClock()
+    budget = RequestBudget(clock)
+    if left < WEIGHT_PER_MINUTE:
+        budget.spend(WEIGHT_PER_MINUTE - left)
+    connection = HyperliquidConnection("http://127.0.0.1:1", is_mainnet=False, timeout_s=1, budget=budget)
+    posts = FakePosts(*statuses)
+    monkeypatch.setattr(connection, "_post", posts)
+    return connection, posts, clock
+
+
+@pytest.mark.parametrize(
+    ("statuses", "posts", "waited_s"),
+    [((), 1, 0), ((429,) * 6, 7, 61), ((429,) * 7, 7, 61), ((503,) * 2, 3, 3), ((503,) * 3, 3, 3), ((404,), 1, 0), ((201,), 1, 0)],
+    ids=["answered", "limited for a minute", "limited for longer", "down for seconds", "down for longer", "unknown", "no answer"],
+)
+def test_read__is_repeated_for_a_minute_or_some_seconds(
+    monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], posts: int, waited_s: int
+) -> None:
+    connection, made_posts, clock = connected(monkeypatch, *statuses)
+    began_s = clock.now_s()
+    with nullcontext() if posts == len(statuses) + 1 else pytest.raises(Retryable):
+        connection.info(type="allMids")
+    assert (made_posts.count, clock.now_s() - began_s) == (posts, waited_s)
+
+
+@pytest.mark.parametrize(("statuses", "left"), [((429,), WEIGHT_PER_MINUTE), ((503,), WEIGHT_PER_MINUTE), ((), 1)])
+def test_read__prompt_one_is_left_out_instead(monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], left: int) -> None:
+    connection, posts, clock = connected(monkeypatch, *statuses, left=left)
+    began_s = clock.now_s()
+    with connection.prompt_reads(), pytest.raises(Retryable):
+        connection.info(type="allMids")
+    assert (posts.count, clock.now_s() - began_s, connection.has_left_out_reads) == (len(statuses), 0, True)
+    connection.begin_side_reads()
+    assert not connection.has_left_out_reads
+
+
+@pytest.mark.parametrize(("left", "is_read"), [(2, True), (1, False)])
+def test_read__prompt_one_uses_the_last_of_the_budget(monkeypatch: pytest.MonkeyPatch, left: int, is_read: bool) -> None:
+    connection, posts, _ = connected(monkeypatch, left=left)
+    with connection.prompt_reads(), nullcontext() if is_read else pytest.raises(Retryable):
+        connection.info(type="allMids")
+    assert posts.count == is_read
+
+
+def test_side_reads__left_out_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, posts, _ = connected(monkeypatch, left=RESERVED_WEIGHT - 1)
+    connection.begin_side_reads()
+    with pytest.raises(Retryable, match="used up"):
+        connection.side_info(type="userFees")
+    assert (posts.count, connection.has_left_out_reads) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "posts", "waited_s"),
+    [((), 1, 0), ((429,) * 6, 7, 61), ((429,) * 7, 7, 61), ((503,), 1, 0), ((400,), 1, 0), ((302,), 1, 0)],
+)
+def test_action__same_bytes_are_posted_again_only_if_it_was_not_taken(
+    monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], posts: int, waited_s: int
+) -> None:
+    connection, made_posts, clock = connected(monkeypatch, *statuses)
+    began_s = clock.now_s()
+    with nullcontext() if posts == len(statuses) + 1 else raises_code(Retryable, ErrorCode.UNKNOWN_IF_SENT):
+        connection.exchange({"action": {}})
+    assert (made_posts.count, clock.now_s() - began_s) == (posts, waited_s)
+
+
+@pytest.mark.parametrize(("left", "waited_s"), [(600, 0), (599, WINDOW_S)])
+def test_look__waits_until_its_reads_and_the_reserve_fit(monkeypatch: pytest.MonkeyPatch, left: int, waited_s: int) -> None:
+    connection, _, clock = connected(monkeypatch, left=left)
+    began_s = clock.now_s()
+    connection.wait_for_look()
+    assert clock.now_s() - began_s == waited_s
+
+
+def test_budget__waits_for_as_many_requests_as_it_needs() -> None:
+    clock = ManualClock()
+    budget = RequestBudget(clock)
+    began_s = clock.now_s()
+    for weight in (100, 100, WEIGHT_PER_MINUTE - 200):
+        budget.spend(weight)
+        clock.sleep(1)
+    budget.wait_for(150)
+    assert clock.now_s() - began_s == WINDOW_S + 1
+
+
+def test_weight__many_cancels_count_like_orders() -> None:
+    assert request_weight("exchange", {"action": {"cancels": [{}] * 80}}) == 3
+
+
+def test_kept_value__forgotten_one_stands_in_as_of_another_basis() -> None:
+    _, reads, answer = fee_reads()
+    reads.read("fees", answer, 60)
+    reads.forget("fees")
+    answer.is_down = True
+    fees = reads.read("fees", answer, 60)
+    assert (fees.value, fees.is_of_basis) == (1, False)
+
+
+def test_kept_value__of_a_later_time_does_not_stand_in() -> None:
+    clock, reads, answer = fee_reads()
+    reads.read("fees", answer, 60)
+    clock.sleep(-1)
+    answer.is_down = True
+    assert reads.read("fees", answer, 60).value is None
