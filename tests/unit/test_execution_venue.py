@@ -457,7 +457,7 @@ def test_sent_together__none_is_posted_if_the_first_may_not_be_signed(world: Ben
     assert venue.posted == []
 
 
-def test_sent_together__companion_dropped_before_a_stop_is_dropped_once(world: Bench) -> None:
+def test_sent_together__companion_is_dropped_once_before_a_stop(world: Bench) -> None:
     venue = ScriptedVenue([FILLED])
     world.signer = ChoosySigner(world, 2)
     world.on_event = lambda event: stop(world) if event.name == "after:signed" else None

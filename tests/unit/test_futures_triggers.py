@@ -58,6 +58,14 @@ def test_utilisation__counts_unless_the_leverage_is_below_its_target(leverage_bp
     assert (FuturesTrigger.UTILISATION in fired_triggers(book(10_000, 10 * E18), policy, RICH)) is fires
 
 
+@pytest.mark.parametrize(("leverage_bps", "fires"), [(20_000, False), (0, True)])
+def test_drift__without_leverage_every_position_is_off_target(leverage_bps: int, fires: bool) -> None:
+    """10,000 each of ETH and BTC, at their weights of a half."""
+    policy = replace(LONGS, leverage_bps=leverage_bps)
+    account = changed(book(10_000, 5 * E18, 333 * LOT), "BTC", mark=Fraction(10_000_000, 333))
+    assert (FuturesTrigger.DRIFT in fired_triggers(account, policy, RICH)) is fires
+
+
 def test_utilisation__counts_below_the_target_where_no_stress_move_is_required() -> None:
     policy = replace(LONGS, limits=replace(PLAIN, max_utilisation_bps=1_000), leverage_bps=30_000)
     assert FuturesTrigger.UTILISATION in fired_triggers(book(10_000, 10 * E18), policy, RICH)

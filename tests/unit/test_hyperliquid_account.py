@@ -145,7 +145,7 @@ def test_position__has_the_cost_that_its_profit_leaves(size: int, value: int, pr
 
 @pytest.mark.parametrize("figure", ["accountValue", "totalNtlPos"])
 @pytest.mark.parametrize(("off_raw", "believed"), [(2, True), (-2, True), (3, False), (-3, False)])
-def test_account__figure_may_be_rounded_by_a_base_unit_and_one_of_each_position(figure: str, off_raw: int, believed: bool) -> None:
+def test_account__figure_may_be_rounded_by_two_base_units(figure: str, off_raw: int, believed: bool) -> None:
     answer = state(10_000, ETH=1)
     raw = int(answer["marginSummary"][figure]) * USD + off_raw
     summary = answer["marginSummary"] | {figure: f"{raw // USD}.{raw % USD:06d}"}

@@ -245,7 +245,7 @@ def test_read__what_moves_with_the_cash_is_read_again_once_it_changes(world: Wor
     assert world.connection.count(FEES) == 0
 
 
-def test_read__transfers_are_read_once_more_after_the_cash_has_changed(world: World) -> None:
+def test_read__transfers_are_read_twice_after_a_change_of_the_cash(world: World) -> None:
     counts = []
     for usd in (10_000, 10_000, 9_000, 9_000, 9_000):
         world.read(**{STATE: state(usd)})
@@ -328,7 +328,7 @@ def test_part_that_cannot_be_read__is_old_at_first_but_the_mode(name: str) -> No
 
 
 @pytest.mark.parametrize("name", [TRANSFERS, FUNDING])
-def test_part_that_follows_from_the_cash__is_not_old_while_the_cash_is_the_same(world: World, name: str) -> None:
+def test_part_of_the_cash__is_not_old_while_the_cash_is_the_same(world: World, name: str) -> None:
     world.read()
     world.read()
     world.connection.down = {name}
@@ -365,13 +365,13 @@ def test_market_that_cannot_be_read__matters_only_with_a_position(position: dict
     assert world.stale() == [StaleReadKind.MARKETS]
 
 
-def test_market_that_cannot_be_read__is_a_fault_if_no_other_is_configured(world: World) -> None:
+def test_market_that_cannot_be_read__alone_is_a_fault(world: World) -> None:
     with pytest.raises(Retryable, match="size decimals of ETH"):
         world.read(**{STATE: state(10_000, BTC=1), MARKETS: markets("ETH", "BTC", ETH=UNREADABLE)})
 
 
 @pytest.mark.parametrize(("coin", "is_read"), [("GONE", True), ("BTC", False)])
-def test_maintenance__cannot_be_checked_beside_a_market_without_a_listing(world: World, coin: str, is_read: bool) -> None:
+def test_maintenance__is_not_checked_beside_an_unlisted_market(world: World, coin: str, is_read: bool) -> None:
     answer = state(10_000, maintenance="9", **{coin: 1})
     if not is_read:
         with pytest.raises(Retryable, match="maintenance margin"):
@@ -427,7 +427,7 @@ def test_mode__of_shared_margin_is_not_kept_beside_a_fault(world: World, reads_a
 
 
 @pytest.mark.parametrize(("off_raw", "is_believed"), [(3, True), (2, False), (0, False), (-2, False), (-3, True)])
-def test_mode__that_cannot_be_read_is_doubted_beside_figures_of_shared_margin(world: World, off_raw: int, is_believed: bool) -> None:
+def test_mode__unread_is_doubted_beside_figures_of_shared_margin(world: World, off_raw: int, is_believed: bool) -> None:
     """200 are the margin of one coin at 10x; a base unit of each position and one more may be rounded."""
     figures = state(10_000, ETH=1)
     world.read(**{STATE: figures})
@@ -439,7 +439,7 @@ def test_mode__that_cannot_be_read_is_doubted_beside_figures_of_shared_margin(wo
         world.read()
 
 
-def test_mode__that_cannot_be_read_is_not_doubted_while_the_cash_is_the_same(world: World) -> None:
+def test_mode__unread_is_not_doubted_while_the_cash_is_the_same(world: World) -> None:
     world.read(**{STATE: state(200, ETH=1)})
     world.connection.down = {MODE}
     world.read(FIVE_MINUTES_S)
@@ -449,7 +449,7 @@ def test_mode__that_cannot_be_read_is_not_doubted_while_the_cash_is_the_same(wor
 # Rows of time ranges
 
 
-def test_transfers__sum_of_full_pages_is_kept_and_no_row_counted_twice(world: World) -> None:
+def test_transfers__sum_of_full_pages_counts_no_row_twice(world: World) -> None:
     """The last millisecond of a full page is read again, because its rows may continue."""
     first_rows = [transfer(time_ms) for time_ms in (*range(1, ROWS_PER_PAGE), ROWS_PER_PAGE - 1)]
     last_rows = [transfer(ROWS_PER_PAGE - 1)] * 3
@@ -534,7 +534,7 @@ def test_book__is_waited_for_only_if_it_may_be(world: World, may_wait: bool, kin
     assert world.connection.begun_count == 2 * begun_count
 
 
-def test_agents__are_read_anew_before_a_reduction_within_their_own_time(world: World) -> None:
+def test_agents__are_read_anew_before_a_reduction(world: World) -> None:
     world.connection.answers["extraAgents"] = []
     for _ in range(2):
         assert world.client.agents_for_reduction().value == ()

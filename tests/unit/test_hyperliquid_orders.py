@@ -167,6 +167,14 @@ def test_a_fill_that_is_listed_twice_counts_once() -> None:
     assert not state.is_final
 
 
+@pytest.mark.parametrize(("fee", "fee_raw"), [("0.0000001", 1), ("-0.0000001", 0), ("-0.000001", -1)])
+def test_fill__part_of_a_base_unit_of_its_fee_is_paid(fee: str, fee_raw: int) -> None:
+    record = parse_order_status(status("canceled"), "0x" + "ab" * 16)
+    assert record is not None
+    filled = order_state(record, [FILL | {"fee": fee}], 4)
+    assert (filled.fee_raw, filled.fills[0].fee_raw) == (fee_raw, fee_raw)
+
+
 @pytest.mark.parametrize("word", ["open", "canceled"])
 def test_a_partly_filled_order_whose_fills_are_not_all_listed_is_asked_again(word: str) -> None:
     record = parse_order_status(status(word), "0x" + "ab" * 16)

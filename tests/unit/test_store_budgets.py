@@ -13,6 +13,7 @@ from sqlalchemy import event
 
 from agent.errors import OperatorNeeded
 from agent.layers.futures.state import FuturesState
+from agent.layers.futures.store import reduced_market
 from agent.model import Intent, IntentKind, IntentState, NavPerShare, Plan, Transfer
 from agent.model.futures import UNREAD_ACCOUNT, FuturesGrant, Hedge, MarginDeposit, OrderCancel, PerpOrder, PerpOrderKind, StopOrder
 from agent.store import Store, open_store
@@ -95,6 +96,26 @@ def test_orders_that_rest_and_their_cancels_change_no_hedge_and_are_no_failures(
     history = store.budgets.history(START_S + 10)
     assert history.layer(FuturesState).hedges == (hedge,)
     assert history.failures.reverts_in_row == 0
+
+
+@pytest.mark.parametrize(
+    ("action", "market"),
+    [
+        (PerpOrder("ETH", -1, PerpOrderKind.MARKET, 1, True), "ETH"),
+        (PerpOrder("ETH", 1, PerpOrderKind.MARKET, 1, False), ""),
+        (MarginDeposit(1), ""),
+    ],
+    ids=["reduction", "opening", "deposit"],
+)
+def test_reduced_market__is_that_of_a_reduction(action: PerpOrder | MarginDeposit, market: str) -> None:
+    assert reduced_market(replace(grant(IntentKind.FUTURES), layer_grant=FuturesGrant(action, UNREAD_ACCOUNT))) == market
+
+
+@pytest.mark.parametrize(("is_emergency", "at_s"), [(True, START_S + 1), (False, None)])
+def test_last_emergency__is_no_other_reduction(store: Store, is_emergency: bool, at_s: int | None) -> None:
+    order = PerpOrder("ETH", -1, PerpOrderKind.MARKET, 1, is_reduce_only=True)
+    futures_ended(store, 1, FuturesGrant(order, UNREAD_ACCOUNT, is_emergency=is_emergency))
+    assert store.budgets.history(START_S + 9).layer(FuturesState).last_emergency_s == at_s
 
 
 def test_set_goals__are_those_of_the_newest_order_that_trades(store: Store) -> None:
