@@ -12,13 +12,20 @@ from hypothesis import strategies as st
 from agent import guards
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.planning.plans import plan_adjustment
-from agent.layers.futures.policy.books import completes_set, goals_after, net_exposure, orders_to_goals
+from agent.layers.futures.policy.books import (
+    common_share,
+    completes_set,
+    goals_after,
+    is_two_sided,
+    net_exposure,
+    orders_to_goals,
+)
 from agent.layers.futures.policy.targets import target_gross_notional
 from agent.layers.futures.state import FuturesProgress, FuturesState, planned_futures, with_policy
 from agent.margin import account as margin
-from agent.margin.state import largest_allowed_raw
+from agent.margin.state import largest_allowed_raw, margin_state, sizes_within_gross
 from agent.model import AdjustFutures, ExitFailures, Plan, StepInput
-from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
+from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, PerpOrder, PerpOrderKind
 from agent.policy.decide import current_drifts
 from tests.support.builders import NOW_S as STEP_S
 from tests.support.builders import with_history
@@ -175,6 +182,44 @@ def test_set__no_plan_opens_the_net_exposure_beyond_its_target(
     dust = target_gross_notional(before, policy) * 3 * policy.band_bps / 10 / 10_000
     most = max(abs(exposure.notional), abs(exposure.target_notional) + exposure.band)
     assert abs(exposure_after.notional) <= most + dust + 60 * E18, "lots of 30 dollars, and fees"
+
+
+WANTED = {"ETH": 5_000 * LOT, "BTC": -134 * LOT}
+"""10,000 bought and 4,020 sold."""
+
+
+@pytest.mark.parametrize(
+    ("eth", "btc", "hedge", "share"),
+    [
+        (5_000, -134, 0, 1),
+        (2_500, -67, 0, 1),
+        (2_500, -134, 0, Fraction(1, 2)),
+        (5_000, 0, 0, 0),
+        (5_000, 0, -200_000, 0),
+    ],
+    ids=["whole", "halves", "half of one", "one alone", "one alone beside a hedge"],
+)
+def test_share__is_that_of_the_smallest_leg(eth: int, btc: int, hedge: int, share: Fraction) -> None:
+    """The short of a hedge is no part of the net exposure that an opening may lower."""
+    policy = replace(TWO, hedges=(Hedge("SOL", "", hedge * LOT, 0, Fraction(0)),) if hedge else ())
+    assert common_share(book(SOL=hedge), policy, WANTED, {"ETH": eth * LOT, "BTC": btc * LOT}) == share
+
+
+def test_two_sided__reduction_is_no_side() -> None:
+    reduction = replace(buy("BTC", -1), is_reduce_only=True)
+    assert is_two_sided([buy("ETH", 1), buy("BTC", -1)])
+    assert not is_two_sided([buy("ETH", 1), reduction])
+
+
+@pytest.mark.parametrize(
+    ("held", "size", "most", "kept"), [(0, 1_000, 2_000, 1_000), (10_000, -1_000, 10_000, -1_000), (10_000, 1_000, 10_000, 0)]
+)
+def test_within_gross__order_that_does_not_raise_it_is_whole(held: int, size: int, most: int, kept: int) -> None:
+    assert sizes_within_gross(book(100_000, ETH=held), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": kept * LOT}
+
+
+def test_stress__account_without_positions_survives_it() -> None:
+    assert margin_state(replace(book(), collateral_raw=-E18), WIDE).survives_stress
 
 
 # The cost of a set

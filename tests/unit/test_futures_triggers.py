@@ -71,6 +71,18 @@ def test_utilisation__counts_below_the_target_where_no_stress_move_is_required()
     assert FuturesTrigger.UTILISATION in fired_triggers(book(10_000, 10 * E18), policy, RICH)
 
 
+@pytest.mark.parametrize(("collateral", "fires"), [(4_000, True), (10_000, False)])
+def test_leverage__stress_move_alone_fires_it(collateral: int, fires: bool) -> None:
+    policy = replace(LONGS, limits=replace(PLAIN, max_leverage_bps=100_000, stress_move_bps=2_000))
+    assert (FuturesTrigger.LEVERAGE in fired_triggers(book(collateral, 10 * E18), policy, RICH)) is fires
+
+
+@pytest.mark.parametrize(("max_utilisation_bps", "fires"), [(2_000, False), (1_999, True)])
+def test_utilisation__that_equals_its_limit_is_kept(max_utilisation_bps: int, fires: bool) -> None:
+    policy = replace(LONGS, limits=replace(PLAIN, max_utilisation_bps=max_utilisation_bps))
+    assert (FuturesTrigger.UTILISATION in fired_triggers(book(10_000, 10 * E18), policy, RICH)) is fires
+
+
 def test_spot_multiple__unknown_spot_value_breaches_nothing() -> None:
     policy = replace(LONGS, limits=replace(PLAIN, spot_multiple_bps=10_000))
     assert known_breaches(book(10_000, E18), policy, None) == []

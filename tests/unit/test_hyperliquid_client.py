@@ -207,6 +207,7 @@ def test_read__only_account_markets_and_a_first_mode_may_hold_it_up(world: World
     assert {name for name, kind in kinds.items() if kind == "side"} == {ORDERS, FEES, LEVERAGE, TRANSFERS, FUNDING}
     world.read(FIVE_MINUTES_S)
     assert (MODE, "side") in world.connection.calls
+    assert world.connection.begun_count == 2, "the time of a look's side reads begins with it"
 
 
 def test_read__prompt_one_waits_for_nothing(world: World) -> None:
@@ -230,7 +231,7 @@ def test_read__what_changes_rarely_is_read_again_at_its_age(world: World, name: 
 
 CASH = {
     "cash": state(9_999),
-    "a position": state(10_000, ETH=1),
+    "a position": state(12_000, ETH=1),
     "isolated margin": state() | {"marginSummary": {**state()["marginSummary"], "totalRawUsd": "10000.000001"}},
 }
 

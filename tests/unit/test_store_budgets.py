@@ -134,6 +134,22 @@ def test_set_goals__are_those_of_the_newest_order_that_trades(store: Store) -> N
         assert goals(nonce) == (("SOL", 3),)
 
 
+def test_set_goals__older_or_failed_order_that_rests_has_none(store: Store) -> None:
+    opening = PerpOrder("ETH", 5, PerpOrderKind.MARKET, 1, is_reduce_only=False)
+    rests = replace(opening, kind=PerpOrderKind.LIMIT)
+    for nonce, order, status in ((1, rests, 1), (2, opening, 1), (3, rests, 0), (4, opening, 0)):
+        futures_ended(store, nonce, FuturesGrant(order, UNREAD_ACCOUNT, set_goals=(("ETH", nonce),)), status)
+    assert store.budgets.history(START_S + 9).layer(FuturesState).set_goals == (("ETH", 2),)
+
+
+def test_hedges__failed_order_changes_none(store: Store) -> None:
+    hedge = Hedge("ETH", TOKEN_A, -5, START_S, Fraction(1))
+    short = PerpOrder("ETH", -5, PerpOrderKind.MARKET, 1, is_reduce_only=False)
+    futures_ended(store, 1, FuturesGrant(short, UNREAD_ACCOUNT, hedges=(hedge,)))
+    futures_ended(store, 2, FuturesGrant(short, UNREAD_ACCOUNT), status=0)
+    assert store.budgets.history(START_S + 9).layer(FuturesState).hedges == (hedge,)
+
+
 def test_a_new_store_has_an_empty_history(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET)
     found = store.budgets.history(START_S)
