@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, cast
 
 import pytest
 
+from agent.layers.futures.planning.plans import HEDGE_MARGIN, OPEN_HEDGE, plan_adjustment, without_refused_plan
 from agent.layers.futures.policy.needs import (
     RESTING_STOP,
     account_for_planning,
@@ -20,14 +22,15 @@ from agent.layers.futures.policy.needs import (
     waiting_triggers,
 )
 from agent.layers.futures.state import FuturesProgress, futures_policy, futures_progress, with_policy
-from agent.model import ExitFailures, Snapshot, StepInput
-from agent.model.futures import FuturesPolicy, FuturesReading, MarginAccount, RestingOrder
+from agent.model import AdjustFutures, ExitFailures, Plan, Snapshot, StepInput
+from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesReading, MarginAccount, RestingOrder
+from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts
 from agent.wiring.futures import OrderVenueReader
 from tests.support.builders import NOW_S, OWNER
 from tests.unit.test_futures_needs import in_usdc, policy
-from tests.unit.test_futures_step import EMPTY, LIMITS, OVER, POLICY, book, step_of
+from tests.unit.test_futures_step import EMPTY, LIMITS, OVER, POLICY, PUSHED, book, step_of
 from tests.unit.test_futures_unknowns import HALVES, two
 from tests.unit.test_margin_account import E18
 
@@ -181,3 +184,20 @@ def test_manual_trigger__waits_for_no_one_while_orders_are_blocked(blocked_reaso
 def test_blocked_orders__hold_nothing_without_futures() -> None:
     step = read_as(with_policy(step_of(EMPTY), None), account=EMPTY, blocked_reason="no agent")
     assert hold_blocked_futures(step) is step
+
+
+def test_stop__is_placed_although_the_budget_of_reductions_is_used_up() -> None:
+    step = step_of(replace(PUSHED, is_on_chain=False), STOPS, reduced_notional_24h=Fraction(10**12))
+    plan = plan_adjustment(step, AdjustFutures("", is_reducing=True), current_drifts(step))
+    assert isinstance(plan, Plan)
+    layer_plan = plan.layer(FuturesPlan)
+    assert (layer_plan.trigger, layer_plan.orders, len(layer_plan.resting_actions)) == (RESTING_STOP, (), 1)
+
+
+@pytest.mark.parametrize(("trigger", "is_held"), [(OPEN_HEDGE, True), (HEDGE_MARGIN, True), ("drift", False)])
+def test_refused_plan__of_a_hedge_is_left_out_once(trigger: str, is_held: bool) -> None:
+    """Without the hedge the asset is sold."""
+    plan = propose_rebalance(step_of(EMPTY)).plan
+    assert plan is not None
+    opening = AdjustFutures("", is_reducing=False)
+    assert (without_refused_plan(step_of(EMPTY), opening, plan.with_layer(FuturesPlan((), trigger)), "no") is not None) is is_held

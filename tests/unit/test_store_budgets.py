@@ -63,7 +63,7 @@ def ended(
     return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
 
 
-def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int = 1) -> None:
+def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int = 1, turnover: int = 0) -> None:
     tx_hash = f"0x{nonce:064x}"
     granted_whole = replace(grant(IntentKind.FUTURES), layer_grant=granted)
     intent = store.journal.add_intent("s", IntentKind.FUTURES, tx(nonce), granted_whole, "order", START_S, None)
@@ -71,7 +71,7 @@ def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int =
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}", status))
     intent = store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
-    store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S + nonce)
+    store.budgets.book_intent(intent, Fraction(turnover), Fraction(0), 0, START_S + nonce)
 
 
 def test_the_loss_since_the_unit_value_counts_approvals_and_leaves_futures_to_the_margin_account(store: Store) -> None:
@@ -132,6 +132,18 @@ def test_set_goals__are_those_of_the_newest_order_that_trades(store: Store) -> N
     for nonce, action in enumerate((StopOrder("BTC", -5, 1, 1), OrderCancel("SOL", "0x01"), MarginDeposit(1)), start=4):
         futures_ended(store, nonce, FuturesGrant(action, UNREAD_ACCOUNT))
         assert goals(nonce) == (("SOL", 3),)
+
+
+def test_day_of_futures__reductions_and_deposits_are_counted_apart(store: Store) -> None:
+    reduction = PerpOrder("ETH", -1, PerpOrderKind.MARKET, 1, is_reduce_only=True)
+    for nonce, granted, turnover in (
+        (1, FuturesGrant(reduction, UNREAD_ACCOUNT), 5),
+        (2, FuturesGrant(MarginDeposit(1), UNREAD_ACCOUNT), 7),
+        (3, FuturesGrant(reduction, UNREAD_ACCOUNT, is_emergency=True), 11),
+    ):
+        futures_ended(store, nonce, granted, turnover=turnover)
+    day = store.budgets.history(START_S + 9).layer(FuturesState)
+    assert (day.reduced_notional_24h, day.top_up_value_24h) == (5, 7)
 
 
 def test_set_goals__older_or_failed_order_that_rests_has_none(store: Store) -> None:

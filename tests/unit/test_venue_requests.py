@@ -274,10 +274,11 @@ class FakePosts:
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
         self.count = 0
+        self.answer = b"{}"
 
     def __call__(self, _url: str, _body: object, _timeout_s: float) -> tuple[int, bytes]:
         self.count += 1
-        return (self.statuses.pop(0) if self.statuses else 200), b"{}"
+        return (self.statuses.pop(0) if self.statuses else 200), self.answer
 
 
 def connected(
@@ -387,3 +388,26 @@ def test_kept_value__of_a_later_time_does_not_stand_in() -> None:
     clock.sleep(-1)
     answer.is_down = True
     assert reads.read("fees", answer, 60).value is None
+
+
+def test_budget__rows_of_an_answer_are_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, posts, _ = connected(monkeypatch)
+    posts.answer = b"[" + b",".join([b"{}"] * 40) + b"]"
+    connection.info(type="userFunding")
+    assert connection._budget is not None
+    assert connection._budget.left() == WEIGHT_PER_MINUTE - 20 - 2
+
+
+def test_kept_value__new_one_is_kept_from_its_own_time() -> None:
+    clock, reads, answer = fee_reads()
+    values = []
+    for pause_s in (60, 59, 1):
+        values.append(reads.read("fees", answer, 60).value)
+        clock.sleep(pause_s)
+    assert [*values, reads.read("fees", answer, 60).value] == [1, 2, 2, 3]
+
+
+def test_kept_value__of_an_earlier_process_is_read_again() -> None:
+    clock, reads, answer = fee_reads()
+    reads.restore("fees", 9, clock.now_s())
+    assert reads.read("fees", answer, 60).value == 1
