@@ -339,10 +339,11 @@ def test_limit_orders__only_openings_to_the_targets_rest(trigger: str, rests: bo
     assert order.kind.can_rest is rests
 
 
-def test_limit_orders__reduction_is_sent_at_once() -> None:
+@pytest.mark.parametrize("sale", [SELL, replace(SELL, is_reduce_only=False)], ids=["reduce-only", "any that reduces"])
+def test_limit_orders__reduction_is_sent_at_once(sale: PerpOrder) -> None:
     held = replace(book(10_000, 2 * E18), is_on_chain=False)
-    [order] = as_limit_orders(held, replace(POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [SELL])
-    assert order == SELL
+    [order] = as_limit_orders(held, replace(POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [sale])
+    assert order == sale
 
 
 def test_beside_resting__market_with_a_resting_order_gets_no_second_one() -> None:

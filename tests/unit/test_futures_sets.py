@@ -314,6 +314,15 @@ def test_cost__part_of_a_completing_order_is_judged_alone() -> None:
     assert isinstance(planned(step), str)
 
 
+def test_cost__reductions_to_a_limit_are_no_set() -> None:
+    plan = planned(cost_step(ETH=2_500, BTC=-50))
+    assert [name for name, _ in orders_of(plan)] == ["ETH", "BTC"]
+    assert isinstance(plan, Plan)
+    layer_plan = planned_futures(plan)
+    assert layer_plan is not None
+    assert (layer_plan.is_reducing, layer_plan.set_goals) == (True, ())
+
+
 def test_parts__long_and_short_are_divided_alike() -> None:
     step = cost_step(10_000).with_progress(FuturesProgress(order_divisors=(("BTC", 4),)))
     assert orders_of(planned(step)) == [("ETH", 150 * LOT), ("BTC", -6 * LOT)]
