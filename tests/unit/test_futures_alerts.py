@@ -205,6 +205,9 @@ def test_account__that_needs_a_look_is_an_alert(
     assert all(one.is_lasting for one in found)
 
 
-def test_isolated_position__of_an_unnamed_market_is_unnamed_too() -> None:
-    held = replace(book(10_000, is_configured=False), isolated_markets=("ETH",))
-    assert [one.key for one in unnamed_market_alerts(reading(account=held))] == ["futures:unnamed"]
+@pytest.mark.parametrize(("size_raw", "text"), [(E18, "1 ETH"), (-3 * E18 // 2, "-1.5 ETH"), (0, "ETH (isolated)")])
+def test_unnamed_position__is_shown_with_its_size(size_raw: int, text: str) -> None:
+    account = replace(book(10_000, size_raw, is_configured=False), isolated_markets=("ETH",))
+    (alert,) = unnamed_market_alerts(reading(account=account))
+    assert alert.key == "futures:unnamed"
+    assert f"does not name: {text}." in alert.text

@@ -38,6 +38,7 @@ from agent.model import (
     FuturesPlan,
     FuturesPolicy,
     FuturesReading,
+    MarginAccount,
     Portfolio,
     Snapshot,
     StepInput,
@@ -165,17 +166,22 @@ def unnamed_market_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     account = margin_account(snapshot)
     if account is None or not (reason_by_market := unnamed_market_reasons(account)):
         return
-    sizes_text = ", ".join(
-        f"{decimal_text(account.size_raw(market_name), market.size_decimals)} {market.symbol}"
-        for market_name in reason_by_market
-        for market in [account.market(market_name)]
-    )
+    sizes_text = ", ".join(_position_text(account, market_name) for market_name in reason_by_market)
     alert_text = (
         f"The futures account has positions that the config does not name: {sizes_text}. If you did not"
         " open them, end the delegate (trimtab delegate --end --send), then close them (trimtab"
         " deleverage --market SYMBOL --send). Nothing is opened or deposited until then"
     )
     yield Alert(AlertKind.HALT, "futures:unnamed", alert_text, True)
+
+
+def _position_text(account: MarginAccount, market_name: str) -> str:
+    """Return size and symbol of a position; the size of an isolated one is not read."""
+    market = account.market(market_name)
+    size_raw = account.size_raw(market_name)
+    if not size_raw:
+        return f"{market.symbol} (isolated)"
+    return f"{decimal_text(size_raw, market.size_decimals)} {market.symbol}"
 
 
 def account_alerts(snapshot: Snapshot) -> Iterator[Alert]:
