@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,14 @@ from agent.price_files.numbers import (
     parse_prices,
     require_clear_points,
 )
-from agent.price_files.table import FRAME_SUFFIXES, TEXT_SUFFIXES, Row, open_table
+from agent.price_files.table import (
+    FRAME_SUFFIXES,
+    TEXT_SUFFIXES,
+    CellTable,
+    Row,
+    open_table,
+    table_of_frame,
+)
 from agent.price_files.times import join_clocks, parse_times
 from agent.units import format_time, safe_label
 
@@ -99,19 +107,35 @@ def read_closes(path: Path, option: str = "--prices") -> ClosingPrices:
     for times that are repeated or unordered, for closes that are not positive numbers, for closes
     in several currencies, and for a folder that mixes bars with moments.
     """
-    prices = _read_folder(path, option) if path.is_dir() else _read_file(path, option)
+    if path.is_dir():
+        prices = _read_folder(path, option)
+    else:
+        prices = _read_table(open_table(path, option), path)
+    return _closes_in_one_currency(prices, path.name)
+
+
+def _closes_in_one_currency(prices: ClosingPrices, name: str) -> ClosingPrices:
     currencies = {
         currency: series.symbol
         for series in prices.series
         if (currency := currency_of_pair(series.symbol))
     }
     if len(currencies) > 1:
-        pairs_text = ", ".join(f"{symbol} in {name}" for name, symbol in sorted(currencies.items()))
+        pairs_text = ", ".join(
+            f"{symbol} in {currency}" for currency, symbol in sorted(currencies.items())
+        )
         raise ConfigError(
-            f"{path.name}: has closes in several currencies: {pairs_text}",
+            f"{name}: has closes in several currencies: {pairs_text}",
             "use pairs with one currency",
         )
     return prices
+
+
+def closes_of_frame(frame: Any, name: str) -> ClosingPrices:
+    """Read a frame of polars as a price file with its columns, as read_closes; `name` is what
+    messages call it. Raises ConfigError.
+    """
+    return _closes_in_one_currency(_read_table(table_of_frame(frame, name), Path(name)), name)
 
 
 def _read_folder(folder: Path, option: str) -> ClosingPrices:
@@ -128,7 +152,7 @@ def _read_folder(folder: Path, option: str) -> ClosingPrices:
             f"{option}: {folder}: no such file, but a folder without price files",
             "name a file of prices or a folder with some: .csv, .parquet or .json",
         )
-    files = [_read_file(path, option) for path in paths]
+    files = [_read_table(open_table(path, option), path) for path in paths]
     if len({prices.has_bar_starts for prices in files}) > 1:
         bar_name, moment_name = (
             next(prices.file_name for prices in files if prices.has_bar_starts is has_bar_starts)
@@ -175,8 +199,8 @@ def _read_folder(folder: Path, option: str) -> ClosingPrices:
     )
 
 
-def _read_file(path: Path, option: str) -> ClosingPrices:
-    layout, table = read_layout(open_table(path, option), path.name)
+def _read_table(file_cells: CellTable, path: Path) -> ClosingPrices:
+    layout, table = read_layout(file_cells, path.name)
     remarks = [
         FileRemark(1, f"line {number} above the header is not data: {line[:40]!r}")
         for number, line in enumerate(table.skipped_lines, 1)

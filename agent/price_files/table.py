@@ -119,8 +119,13 @@ def _open_frame(path: Path, option: str) -> CellTable:
     except (Exception, polars.exceptions.PanicException):
         reason = "is damaged" if path.suffix.lower() == ".feather" else unreadable_reason(path)
         raise ConfigError(f"{option}: {path.name} {reason}", "write CSV or Parquet") from None
+    return table_of_frame(frame, f"{option}: {path.name}")
+
+
+def table_of_frame(frame: Any, name: str) -> CellTable:
+    """Return the cells of a frame of polars. Raises ConfigError for an empty one."""
     if frame.height == 0:
-        raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
+        raise ConfigError(f"{name} is empty", FORMAT_HINT)
     return CellTable(tuple(frame.columns), frame.iter_rows())
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import sys
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from agent.app.research.backtests import sample_files
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
@@ -20,7 +23,7 @@ from tests.unit.test_remote_key import KeyService
 from tests.unit.test_signal_examples import view
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
-BLOCKS = {block.file_name.rpartition("_")[0]: block for block in python_blocks()}
+BLOCKS_BY_PAGE = {page: list(blocks) for page, blocks in groupby(python_blocks(), lambda block: block.file_name.rpartition("_")[0])}
 
 
 def run(block: PythonBlock, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, object], str]:
@@ -40,13 +43,12 @@ def configured(chain: LocalChain, folder: Path, changes: Changes | None = None) 
 
 def test_each_block_has_a_test_of_its_own() -> None:
     """A new block needs one below."""
-    assert len(BLOCKS) == len(python_blocks())
-    assert set(BLOCKS) == {"README", "keys", "signals"}
+    assert {page: len(blocks) for page, blocks in BLOCKS_BY_PAGE.items()} == {"README": 1, "keys": 1, "python": 4, "signals": 1}
 
 
 def test_the_block_of_readme_prints_a_decision_and_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configured(anvil_chain, tmp_path)
-    names, printed = run(BLOCKS["README"], tmp_path, monkeypatch)
+    names, printed = run(BLOCKS_BY_PAGE["README"][0], tmp_path, monkeypatch)
     assert printed.strip()
     assert names["outcome"].plan.legs  # type: ignore[attr-defined]  # what the block plans
 
@@ -60,16 +62,52 @@ def test_the_block_of_keys_signs_by_a_service(anvil_chain: LocalChain, tmp_path:
         sign=lambda Message, **_: {"Signature": service.sign(Message)}, get_public_key=lambda **_: {"PublicKey": service.public_key()}
     )
     monkeypatch.setitem(sys.modules, "boto3", SimpleNamespace(client=lambda _: kms))  # type: ignore[arg-type]  # it stands in for a module
-    run(BLOCKS["keys"], tmp_path, monkeypatch)
+    run(BLOCKS_BY_PAGE["keys"][0], tmp_path, monkeypatch)
     assert len(service.asked) == purse(anvil_chain).nonce - before.nonce > 0
     service.close()
 
 
 def test_the_block_of_signals_returns_whole_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names, _ = run(BLOCKS["signals"], tmp_path, monkeypatch)
+    names, _ = run(BLOCKS_BY_PAGE["signals"][0], tmp_path, monkeypatch)
     for closes, share in (([1.0] * 30 + [2.0], 0.6), ([2.0] * 30 + [1.0], 0.2), ([1.0] * 31, 0.2)):
         targets = names["targets"](view(WETH=closes))  # type: ignore[operator]  # what the block defines
         assert targets.spot == {"WETH": share, "USDC": pytest.approx(1 - share)}
+
+
+@pytest.fixture
+def folder_of_prices(tmp_path: Path) -> Path:
+    shutil.copy(sample_files()[0], tmp_path / "prices.csv")
+    return tmp_path
+
+
+def test_the_first_block_of_python_prints_a_result_and_writes_a_report(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = BLOCKS_BY_PAGE["python"][0]
+    _, printed = run(block, folder_of_prices, monkeypatch)
+    line = printed.splitlines()[0]
+    assert line.partition(" trades")[0] in block.source
+    assert (folder_of_prices / "report.html").stat().st_size > 100_000
+
+
+def test_the_second_block_of_python_compares_five_triggers(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, printed = run(BLOCKS_BY_PAGE["python"][1], folder_of_prices, monkeypatch)
+    assert [line.partition(":")[0] for line in printed.splitlines()] == [
+        "rule",
+        "band of a tenth",
+        "band of 5 points",
+        "weekly",
+        "weekly, if beyond a tenth",
+    ]
+
+
+def test_the_third_block_of_python_pays_gas(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, printed = run(BLOCKS_BY_PAGE["python"][2], folder_of_prices, monkeypatch)
+    assert float(printed) > 0
+
+
+def test_the_fourth_block_of_python_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(anvil_chain, tmp_path)
+    _, printed = run(BLOCKS_BY_PAGE["python"][3], tmp_path, monkeypatch)
+    assert printed.startswith("OutcomeKind.")
 
 
 @pytest.mark.slow

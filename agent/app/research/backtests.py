@@ -327,6 +327,19 @@ def backtest(
     spec = portfolio_options.spec(table, market_options.pool_pairs())
     settings = market_options.settings_for_table(spec, table)
     require_priced_gas(settings, spec, table)
+    return simulate_checked(spec, table, settings, progress, rate_series)
+
+
+def simulate_checked(
+    spec: BacktestSpec,
+    table: PriceTable,
+    settings: SimulationSettings,
+    progress: Progress | None = None,
+    rate_series: Sequence[FundingRateSeries] = (),
+) -> SimulationResult:
+    """Simulate a table; if closes are probably wrong, a note has the result without them. Raises
+    ConfigError.
+    """
     result = simulate(spec, table, settings, progress, rate_series)
     if not (suspects := suspect_closes(table, spec)):
         return result

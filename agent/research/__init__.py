@@ -1,0 +1,23 @@
+"""Research from Python: prices in, a result with frames and charts out.
+
+    from agent import research
+
+    result = research.backtest(prices, {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}, research.band(0.1))
+    print(result)
+    result.plot()
+
+`prices` is a frame of polars or pandas, or a file. docs/python.md has recipes.
+"""
+
+from __future__ import annotations
+
+from agent.research.backtests import backtest, compare
+from agent.research.results import Backtest, BacktestSummary
+from agent.research.triggers import band, every, tracking
+
+__all__ = ["Backtest", "BacktestSummary", "backtest", "band", "compare", "every", "tracking"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, for completion."""
+    return __all__

@@ -1,0 +1,108 @@
+"""Prices of a backtest: frames of polars and pandas, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.backtest.data import MIN_BARS, PriceTable, price_table, read_table, validate_prices
+from agent.errors import ConfigError
+from agent.price_files.frames import load_polars
+from agent.price_files.read import closes_of_frame
+
+Moment = str | date | datetime
+"""A time; UTC without a zone."""
+FRAME_NAME = "prices"
+
+
+def read_prices(prices: object) -> PriceTable:
+    """Return the closes of a frame of polars or pandas, or of a file, as a table.
+
+    A frame has a column of times, or an index of them, and either one column for each symbol or the
+    columns symbol and close. Raises ConfigError as for price files, with the change to make.
+    """
+    if isinstance(prices, PriceTable):
+        return prices
+    if isinstance(prices, str | Path):
+        return read_table(Path(prices))
+    return validate_prices(price_table(closes_of_frame(_polars_frame(prices), FRAME_NAME)))
+
+
+def _polars_frame(prices: object) -> Any:
+    polars = load_polars()
+    module_name = type(prices).__module__.partition(".")[0]
+    if isinstance(prices, polars.LazyFrame):
+        prices = prices.collect()
+    if isinstance(prices, polars.DataFrame):
+        return prices
+    if module_name == "pandas" and hasattr(prices, "columns"):
+        return _from_pandas(polars, prices)
+    raise ConfigError(
+        f"prices: {type(prices).__name__} is no frame",
+        "give a polars or pandas DataFrame, or the path of a file",
+    )
+
+
+def _from_pandas(polars: Any, frame: Any) -> Any:
+    """Return a frame of pandas, with its index of times as a column."""
+    if frame.index.dtype.kind == "M":
+        frame = frame.rename_axis("time").reset_index()
+    return polars.DataFrame(
+        {str(name): _column(polars, frame[name]) for name in frame.columns}, strict=False
+    )
+
+
+def _column(polars: Any, column: Any) -> Any:
+    if getattr(column.dtype, "tz", None) is not None:
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+    if column.dtype.kind == "M":
+        return polars.Series(column.to_numpy().astype("datetime64[us]"))
+    return polars.Series(column.tolist(), strict=False)
+
+
+def between(table: PriceTable, start: Moment | None, end: Moment | None) -> PriceTable:
+    """Return the bars from `start` to `end`, both included. Raises ConfigError for fewer than two."""
+    is_kept = np.full(table.bar_count, True)
+    if start is not None:
+        is_kept &= table.times_s >= time_s(start, "start")
+    if end is not None:
+        is_kept &= table.times_s <= time_s(end, "end")
+    if is_kept.sum() < MIN_BARS:
+        first, last = (_day(table.times_s[index]) for index in (0, -1))
+        raise ConfigError(
+            f"start, end: {int(is_kept.sum())} bars are left of prices from {first} to {last}",
+            "choose times within the prices",
+        )
+    return replace(table, times_s=table.times_s[is_kept], closes=table.closes[is_kept])
+
+
+def time_s(moment: Moment, name: str) -> int:
+    """Return a time in Unix seconds. Raises ConfigError naming the argument."""
+    try:
+        parsed = datetime.fromisoformat(moment if isinstance(moment, str) else moment.isoformat())
+    except ValueError:
+        raise ConfigError(
+            f"{name}: {moment!r} is no time", "write for example 2021-03-01"
+        ) from None
+    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+
+
+def _day(moment_s: int) -> str:
+    return f"{datetime.fromtimestamp(int(moment_s), UTC):%Y-%m-%d}"
+
+
+def times(times_s: Any) -> Any:
+    """Return Unix seconds as a column of polars with UTC times."""
+    polars = load_polars()
+    return polars.from_epoch(polars.Series("time", times_s), time_unit="s").dt.replace_time_zone(
+        "UTC"
+    )
+
+
+ProgressBar = Callable[[int, int], None]
+"""Called with the numbers of finished bars and of all bars."""

@@ -1,0 +1,236 @@
+"""Result of a backtest: figures, frames, charts and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from fractions import Fraction
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.backtest.report.backtest import backtest_page
+from agent.backtest.report.page import write_page
+from agent.backtest.report.series import drawdown_series, growth_series, simulation_performance
+from agent.backtest.result import RebalancingPremium, SimulationResult
+from agent.errors import ConfigError
+from agent.price_files.frames import load_polars
+from agent.research.prices import times
+
+CHART_WIDTH = 640
+CHART_HEIGHT = 160
+CHART_POINTS = 320
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestSummary:
+    """Figures of a backtest. Money in whole coins of the numeraire, returns and shares as fractions;
+    NaN where the run is too short. `total_return` is time-weighted, `cagr` its rate of a year,
+    `hold_…` that of buy and hold. `turnover` is the sum over trades of half the traded value by the
+    value of the portfolio.
+    """
+
+    start: datetime
+    end: datetime
+    numeraire: str
+    start_value: float
+    value: float
+    hold_value: float
+    total_return: float
+    hold_return: float
+    cagr: float
+    volatility: float
+    sharpe: float
+    max_drawdown: float
+    trades: int
+    turnover: float
+    fees: float
+    impact: float
+    gas: float
+
+    @property
+    def costs(self) -> float:
+        """Fees, impact and gas together."""
+        return self.fees + self.impact + self.gas
+
+
+class Backtest:
+    """A finished backtest.
+
+    >>> result.summary.cagr
+    >>> result.frame().tail()
+    >>> result.plot().show()
+    >>> result.report("report.html")
+    """
+
+    def __init__(self, simulation_result: SimulationResult) -> None:
+        self._result = simulation_result
+
+    def __repr__(self) -> str:
+        summary = self.summary
+        return (
+            f"Backtest({summary.start:%Y-%m-%d} to {summary.end:%Y-%m-%d}, {summary.total_return:+.2%}"
+            f" (held {summary.hold_return:+.2%}), {summary.trades} trades,"
+            f" {summary.value:,.2f} {summary.numeraire})"
+        )
+
+    def __dir__(self) -> list[str]:
+        """Return the public names, for completion."""
+        return [name for name in super().__dir__() if not name.startswith("_")]
+
+    @cached_property
+    def summary(self) -> BacktestSummary:
+        """The figures."""
+        result = self._result
+        metrics, _ = simulation_performance(result)
+        first, last = (datetime.fromtimestamp(int(result.times_s[index]), UTC) for index in (0, -1))
+        return BacktestSummary(
+            start=first,
+            end=last,
+            numeraire=result.numeraire,
+            start_value=self._coins(result.start_value),
+            value=self._coins(result.final_value),
+            hold_value=self._coins(result.hold_value),
+            total_return=result.twr,
+            hold_return=result.hold_twr,
+            cagr=metrics.cagr,
+            volatility=metrics.volatility,
+            sharpe=metrics.sharpe,
+            max_drawdown=metrics.max_drawdown,
+            trades=sum(rebalance.succeeded for rebalance in result.rebalances),
+            turnover=float(result.turnover_ratio),
+            fees=self._coins(result.fees),
+            impact=self._coins(result.impact),
+            gas=self._coins(result.gas),
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know of the prices and the run, such as gaps and probably wrong closes."""
+        return self._result.notes
+
+    @property
+    def attribution(self) -> RebalancingPremium | None:
+        """The growth beyond buy and hold by its sources, as log growth; None with futures."""
+        return self._result.premium
+
+    def frame(self) -> Any:
+        """Return a polars frame with a row for each bar: time, value, hold_value, drawdown."""
+        result = self._result
+        return load_polars().DataFrame(
+            {
+                "time": times(result.times_s),
+                "value": result.equity,
+                "hold_value": result.hold_equity,
+                "drawdown": drawdown_series(growth_series(result).unit_growth),
+            }
+        )
+
+    @property
+    def weights(self) -> Any:
+        """A polars frame with the time and the share of each symbol after each bar."""
+        result = self._result
+        columns = dict(zip(result.symbols, result.weights.T, strict=True))
+        return load_polars().DataFrame({"time": times(result.times_s), **columns})
+
+    @property
+    def trades(self) -> Any:
+        """A polars frame with a row for each rebalance: time, turnover, fees, impact and gas in the
+        numeraire, and whether it succeeded.
+        """
+        rebalances = self._result.rebalances
+        amounts = {
+            name: [self._coins(getattr(rebalance, name)) for rebalance in rebalances]
+            for name in ("turnover", "fees", "impact", "gas")
+        }
+        polars = load_polars()
+        return polars.DataFrame(
+            {
+                "time": times([rebalance.time_s for rebalance in rebalances]),
+                **{name: polars.Series(amounts[name], dtype=polars.Float64) for name in amounts},
+                "succeeded": polars.Series(
+                    [rebalance.succeeded for rebalance in rebalances], dtype=polars.Boolean
+                ),
+            }
+        )
+
+    def plot(self) -> Any:
+        """Return a plotly figure of the value against buy and hold, and the drawdown. Raises
+        ConfigError if plotly is not installed.
+        """
+        try:
+            from plotly import graph_objects
+            from plotly.subplots import make_subplots
+        except ImportError:
+            raise ConfigError(
+                "a chart needs the package plotly", "pip install 'trimtab[analysis]'"
+            ) from None
+        frame = self.frame()
+        figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.7, 0.3])
+        for row, column, name in (
+            (1, "value", "rebalanced"),
+            (1, "hold_value", "held"),
+            (2, "drawdown", "drawdown"),
+        ):
+            line = graph_objects.Scatter(x=frame["time"], y=frame[column], name=name, mode="lines")
+            figure.add_trace(line, row=row, col=1)
+        figure.update_yaxes(title_text=self._result.numeraire, row=1, col=1)
+        figure.update_yaxes(tickformat=".0%", row=2, col=1)
+        figure.update_layout(hovermode="x unified", margin={"t": 24, "r": 16})
+        return figure
+
+    def report(self, path: str | Path) -> Path:
+        """Write the whole report as one HTML file and return its path. Raises ConfigError if a
+        package is missing, OSError if the file cannot be written.
+        """
+        report_path = Path(path)
+        write_page(backtest_page(self._result), report_path)
+        return report_path
+
+    def _repr_html_(self) -> str:
+        """Return the figures and the chart of the value for a notebook."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(field.name.replace('_', ' '))}</th>"
+            f"<td style='text-align:right'>{escape(_text(getattr(self.summary, field.name)))}</td></tr>"
+            for field in fields(BacktestSummary)
+        )
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<div>{self._chart()}<table>{rows}</table>{notes}</div>"
+
+    def _chart(self) -> str:
+        """Return an SVG of the value (line) and of buy and hold (dashes)."""
+        result = self._result
+        picked = np.unique(np.linspace(0, len(result.equity) - 1, CHART_POINTS).astype(int))
+        series = (result.equity[picked], result.hold_equity[picked])
+        lowest = min(float(values.min()) for values in series)
+        height = max(max(float(values.max()) for values in series) - lowest, 1e-9)
+        lines = "".join(
+            f'<polyline fill="none" stroke="{colour}" stroke-dasharray="{dashes}" points="'
+            + " ".join(
+                f"{index * CHART_WIDTH / max(len(values) - 1, 1):.1f},"
+                f"{CHART_HEIGHT * (1 - (value - lowest) / height):.1f}"
+                for index, value in enumerate(values)
+            )
+            + '"/>'
+            for values, colour, dashes in zip(
+                series, ("#1f6feb", "#8b949e"), ("none", "4 3"), strict=True
+            )
+        )
+        return (
+            f'<svg viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT}" width="{CHART_WIDTH}" role="img"'
+            f' aria-label="Value of the portfolio and of buy and hold">{lines}</svg>'
+        )
+
+    def _coins(self, amount: Fraction | int) -> float:
+        return float(Fraction(amount) / 10**self._result.decimals)
+
+
+def _text(figure: object) -> str:
+    if isinstance(figure, datetime):
+        return f"{figure:%Y-%m-%d %H:%M}"
+    if isinstance(figure, float):
+        return f"{figure:,.4g}" if abs(figure) < 10 else f"{figure:,.2f}"
+    return str(figure)

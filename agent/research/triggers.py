@@ -1,0 +1,53 @@
+"""Triggers of a backtest: the same objects as those of a config's [policy] trigger."""
+
+from __future__ import annotations
+
+from agent.config.tables.fields import parse_duration_s
+from agent.errors import ConfigError
+from agent.model import Every, HybridTrigger, NoTradeZone, Threshold
+from agent.policy.triggers.bands import validate_band
+from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.units import BPS
+
+
+def band(relative: float | None = None, *, absolute: float | None = None) -> Threshold:
+    """Rebalance once a weight leaves its band, as shares: `relative` to its target, or `absolute`
+    in the portfolio; the narrower applies. Raises ConfigError.
+
+    >>> band(0.1)
+    Threshold(absolute_bps=None, relative_bps=1000)
+    """
+    threshold = Threshold(
+        absolute_bps=_bps(absolute, "absolute"), relative_bps=_bps(relative, "relative")
+    )
+    if threshold.absolute_bps is None and threshold.relative_bps is None:
+        raise ConfigError("band: no width", "write for example band(0.1), or band(absolute=0.05)")
+    validate_band(threshold, "band")
+    return threshold
+
+
+def every(interval: str, threshold: Threshold | None = None) -> Every | HybridTrigger:
+    """Rebalance at intervals such as "12h", "7d"; with `threshold`, only once a weight has left its
+    band by then. Raises ConfigError.
+
+    >>> every("7d")
+    Every(interval_s=604800)
+    """
+    schedule = Every(parse_duration_s(interval, "every"))
+    return schedule if threshold is None else HybridTrigger(threshold, schedule)
+
+
+def tracking(strictness: str = "normal") -> NoTradeZone:
+    """Rebalance where trading costs less than it saves in the long run, the default of `trimtab
+    init`: "relaxed", "normal" or "strict" (docs/triggers.md). Raises ConfigError.
+    """
+    return build_tracking(strictness)
+
+
+def _bps(share: float | None, name: str) -> int | None:
+    if share is None:
+        return None
+    bps = round(share * BPS)
+    if abs(bps - share * BPS) > 1e-6:
+        raise ConfigError(f"band: {name} {share} is finer than 0.0001", "round it")
+    return bps

@@ -1,0 +1,228 @@
+"""Backtests from Python: frames in, the command's own result out, errors that name the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pytest
+
+from agent import research
+from agent.app.research.backtests import MarketOptions, PortfolioOptions, sample_files
+from agent.app.research.backtests import backtest as backtest_by_options
+from agent.backtest.data import read_table
+from agent.backtest.report.series import backtest_document
+from agent.errors import ConfigError
+from agent.model import Every, HybridTrigger, NoTradeZone, Threshold
+from agent.research.prices import read_prices
+
+PRICES = sample_files()[0]
+TARGETS = {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}
+TIMES = [datetime(2024, 1, day, tzinfo=UTC) for day in range(1, 31)]
+BTC = [100.0 + day * (-1) ** day for day in range(30)]
+
+
+def wide() -> pl.DataFrame:
+    return pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH")
+
+
+def long() -> pl.DataFrame:
+    return wide().unpivot(index="time", variable_name="symbol", value_name="close")
+
+
+def pandas_frame() -> pd.DataFrame:
+    return pd.read_csv(PRICES)[["time", "BTC", "ETH"]]
+
+
+def pandas_by_index() -> pd.DataFrame:
+    frame = pandas_frame()
+    return frame.assign(time=pd.to_datetime(frame["time"])).set_index("time")
+
+
+def pandas_in_a_zone() -> pd.DataFrame:
+    frame = pandas_by_index()
+    frame.index = frame.index.tz_localize("UTC").tz_convert("Asia/Tokyo")
+    return frame
+
+
+def small(**columns: list[float]) -> pl.DataFrame:
+    return pl.DataFrame({"time": TIMES, **(columns or {"BTC": BTC})})
+
+
+@pytest.mark.parametrize(
+    "read",
+    [wide, lambda: wide().lazy(), long, pandas_frame, pandas_by_index, pandas_in_a_zone, lambda: PRICES, lambda: str(PRICES)],
+    ids=["polars", "lazy", "long", "pandas", "pandas index", "pandas zone", "path", "text"],
+)
+def test_prices_of_every_kind_are_read_as_the_file_is(read: Callable[[], object]) -> None:
+    table = read_prices(read())
+    expected = read_table(PRICES)
+    for symbol in ("BTC", "ETH"):
+        assert table.times_s.tolist() == expected.times_s.tolist()
+        column, expected_column = (of.closes[:, of.symbols.index(symbol)].tolist() for of in (table, expected))
+        assert column == expected_column
+
+
+def test_backtest_is_that_of_the_command() -> None:
+    options = PortfolioOptions(target="BTC=40,ETH=30,USD=30", band="10%rel")
+    expected = backtest_document(backtest_by_options(PRICES, MarketOptions(), options))
+    result = research.backtest(PRICES, TARGETS, research.band(0.1))
+    assert backtest_document(result._result) == expected
+
+
+def test_summary_frames_and_report_agree_with_each_other(tmp_path: Path) -> None:
+    result = research.backtest(wide(), TARGETS, research.band(0.1), flows={"2021-06-01": 500})
+    summary = result.summary
+    frame = result.frame()
+    assert frame.columns == ["time", "value", "hold_value", "drawdown"]
+    assert frame["time"][0] == summary.start == datetime(2021, 1, 1, tzinfo=UTC)
+    assert frame["value"][-1] == pytest.approx(summary.value)
+    assert frame["hold_value"][-1] == pytest.approx(summary.hold_value)
+    assert frame["drawdown"].min() == pytest.approx(summary.max_drawdown)
+    assert result.trades["succeeded"].sum() == summary.trades == len(result.trades)
+    assert result.trades["fees"].sum() == pytest.approx(summary.fees)
+    assert summary.costs == pytest.approx(summary.fees + summary.impact + summary.gas)
+    assert result.weights.columns == ["time", "BTC", "ETH", "USD"]
+    assert result.weights.drop("time").sum_horizontal().to_list() == pytest.approx([1.0] * len(frame))
+    report = result.report(tmp_path / "report.html")
+    assert f"{summary.trades}" in report.read_text(encoding="utf-8")
+    attribution = result.attribution
+    assert attribution is not None
+    parts = attribution.excess_growth + attribution.off_target - attribution.dispersion - attribution.costs
+    assert attribution.advantage == pytest.approx(parts)
+
+
+def test_result_is_shown_in_one_line_and_as_a_notebook_cell() -> None:
+    result = research.backtest(wide(), TARGETS, research.band(0.1))
+    assert repr(result).startswith("Backtest(2021-01-01 to 2021-12-31, +")
+    assert len(repr(result)) < 100
+    html = result._repr_html_()
+    assert html.count("<polyline") == 2
+    assert "<th style='text-align:left'>sharpe</th>" in html
+    assert [name for name in dir(result) if name.startswith("_")] == []
+    assert {"summary", "frame", "trades", "weights", "attribution", "plot", "report"} <= set(dir(result))
+
+
+def test_plot_has_value_holding_and_drawdown() -> None:
+    figure = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.band(0.01)).plot()
+    assert [trace.name for trace in figure.data] == ["rebalanced", "held", "drawdown"]
+    assert len(figure.data[0].y) == len(TIMES)
+
+
+def test_start_and_end_are_both_included() -> None:
+    result = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, start="2024-01-05", end=datetime(2024, 1, 9, tzinfo=UTC))
+    assert result.frame()["time"].to_list() == TIMES[4:9]
+
+
+def test_compare_gives_a_result_for_each_trigger() -> None:
+    targets = {"BTC": 0.5, "USD": 0.5}
+    results = research.compare(small(), targets, {"band": research.band(0.01), "weekly": research.every("7d")}, cost=0.003)
+    assert list(results) == ["band", "weekly"]
+    assert results["band"].summary.trades > results["weekly"].summary.trades > 0
+    alone = research.backtest(small(), targets, research.every("7d"), cost=0.003)
+    assert results["weekly"].summary == alone.summary
+
+
+def test_network_adds_its_gas_and_data_fee() -> None:
+    prices = small(ETH=BTC)
+    targets = {"ETH": 0.5, "USD": 0.5}
+    free = research.backtest(prices, targets, research.every("7d"))
+    assert free.summary.gas == 0
+    on_base = research.backtest(prices, targets, research.every("7d"), network="base").summary.gas
+    on_ethereum = research.backtest(prices, targets, research.every("7d"), network="ethereum").summary.gas
+    assert 0 < on_base < on_ethereum
+
+
+@pytest.mark.parametrize(
+    ("targets", "bps"),
+    [
+        ({"BTC": 1 / 3, "ETH": 1 / 3, "USD": 1 / 3}, [3334, 3333, 3333]),
+        ({"BTC": "0.4", "ETH": 0.3, "USD": 0.3}, [4000, 3000, 3000]),
+        ({"BTC": 0.00005, "ETH": 0.99995, "USD": 0}, [1, 9999, 0]),
+    ],
+)
+def test_targets_are_rounded_to_a_sum_of_one(targets: dict[str, Any], bps: list[int]) -> None:
+    result = research.backtest(wide(), targets, research.every("28d"))
+    shares = [share / 10_000 for share in bps]
+    assert result._result.targets[0].tolist() == pytest.approx(shares)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "expected"),
+    [
+        (research.band(0.1), Threshold(None, 1_000)),
+        (research.band(absolute=0.05), Threshold(500, None)),
+        (research.band(0.2, absolute=0.05), Threshold(500, 2_000)),
+        (research.every("7d"), Every(604_800)),
+        (research.every("1d", research.band(0.1)), HybridTrigger(Threshold(None, 1_000), Every(86_400))),
+    ],
+    ids=["relative", "absolute", "both", "schedule", "hybrid"],
+)
+def test_triggers_are_those_of_a_config(trigger: object, expected: object) -> None:
+    assert trigger == expected
+
+
+def test_the_tracking_rule_is_the_default() -> None:
+    assert isinstance(research.tracking("strict"), NoTradeZone)
+    targets = {"BTC": 0.5, "USD": 0.5}
+    assert research.backtest(small(), targets).summary == research.backtest(small(), targets, research.tracking()).summary
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"targets": {"BTC": 0.5, "USD": 0.4}}, "targets: the shares sum to 0.9"),
+        ({"targets": {"BTC": 1.5, "USD": -0.5}}, "targets: the shares sum to 1"),
+        ({"targets": {"BTC": "half", "USD": 0.5}}, "targets: 'half' is no number"),
+        ({"targets": {"BTC": float("nan"), "USD": 0.5}}, "targets: nan is no number"),
+        ({"targets": {"LINK": 0.5, "USD": 0.5}}, "targets: LINK has no prices"),
+        ({"targets": {"BTC": 1.0}, "trigger": None}, "targets: tracking trades against USD"),
+        ({"value": 0}, "value: 0 is not above zero"),
+        ({"cost": 0.6}, "cost: 60%"),
+        ({"cost": float("inf")}, "cost: inf is no number"),
+        ({"latency": -1}, "latency: -1"),
+        ({"network": "solana"}, "network: 'solana' is unknown"),
+        ({"network": "base"}, "network: the native coin has no price"),
+        ({"flows": {"2030-01-01": 5}}, "flows: 2030-01-01"),
+        ({"flows": {"soon": 5}}, "flows: 'soon' is no time"),
+        ({"start": "2025-01-01"}, "start, end: 0 bars are left of prices from 2024-01-01 to 2024-01-30"),
+        ({"destination": "nowhere"}, "destination: 'nowhere'"),
+        ({"prices": [1, 2]}, "prices: list is no frame"),
+        ({"prices": small().head(0)}, "prices is empty"),
+        ({"prices": small(BTC=[-1.0] * 30)}, "prices, row 1"),
+        ({"prices": "nowhere.csv"}, "prices: nowhere.csv: no such file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, Any], words: str) -> None:
+    usual = {"prices": small(), "targets": {"BTC": 0.5, "USD": 0.5}, "trigger": research.band(0.1)}
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(**(usual | arguments))
+    assert words in caught.value.message
+    assert "--" not in f"{caught.value.message} {caught.value.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (research.band, "band: no width"),
+        (lambda: research.band(0.00001), "finer than 0.0001"),
+        (lambda: research.band(-0.1), "band"),
+        (lambda: research.every("soon"), "every"),
+        (lambda: research.tracking("lazy"), "lazy"),
+    ],
+)
+def test_a_wrong_trigger_is_refused(make: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make()
+
+
+def test_a_probably_wrong_close_is_told() -> None:
+    closes = [*BTC[:14], BTC[14] * 100, *BTC[15:]]
+    result = research.backtest(small(BTC=closes), {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    assert "1 closes are probably wrong" in result.notes[0]
+    assert result.notes[0] in result._repr_html_()
