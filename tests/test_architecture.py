@@ -301,7 +301,7 @@ def test_a_pure_module_loads_no_web3() -> None:
     assert not loaded_by("import agent.planning.planner") & {"web3", "sqlalchemy", "requests"}
 
 
-NAME_FEATURES = {"app", "cli", "backtest", "web", "config", "localchain", "paper", "observe", "wiring"}
+NAME_FEATURES = {"app", "cli", "backtest", "research", "web", "config", "localchain", "paper", "observe", "wiring"}
 """Packages beside the core, which name features by nature: commands, pages, settings, back-tests."""
 
 

@@ -37,7 +37,7 @@ from agent.execution.submitter import SubmissionSettings, Submitter, max_tip_by_
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.inputs import assemble_input
-from agent.layers.signals.host import SignalHost
+from agent.layers.signals.host import SignalHost, SignalRunner
 from agent.layers.signals.memory import SignalReader
 from agent.layers.tax.state import TaxState
 from agent.model import (
@@ -473,13 +473,17 @@ class SimulationContext:
 
 
 @contextmanager
-def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
-    """Open a context with its own store, deleted afterwards, for a world that is at a bar."""
+def open_simulation(
+    world: SimulatedWorld, signals: SignalRunner | None = None
+) -> Iterator[SimulationContext]:
+    """Open a context with its own store, deleted afterwards, for a world that is at a bar. Signals
+    are answered by `signals`, or by processes of their own.
+    """
     store = simulation_store(world.spec.portfolio.wrapped_native, _needs_price_history(world.spec))
     signal_host = SignalHost()
     try:
         store.balances.record_prior_day((), 0)  # the address has no history before the run
-        yield _build_context(world, store, signal_host)
+        yield _build_context(world, store, signals or signal_host)
     finally:
         signal_host.close()
         store.close()
@@ -502,9 +506,7 @@ def _needs_price_history(spec: BacktestSpec) -> bool:
     return required_history_s(spec.policy, spec.split.triggers) > 0
 
 
-def _build_context(
-    world: SimulatedWorld, store: Store, signal_host: SignalHost
-) -> SimulationContext:
+def _build_context(world: SimulatedWorld, store: Store, signals: SignalRunner) -> SimulationContext:
     spec = world.spec
     execution = replace(spec.execution, deadline_s=tx_validity_s(spec, world.settings, world.table))
     has_hedge = world.venue is not None and world.venue.setup.policy.hedge_policy is not None
@@ -538,7 +540,7 @@ def _build_context(
             for token in sorted(world.excluded_tokens)
         ]
         tax_state = TaxState(tax_runs.tax_inputs(snapshot.head.timestamp_s))
-        state_readers = (SignalReader(signal_host), lambda _, __: tax_state)
+        state_readers = (SignalReader(signals), lambda _, __: tax_state)
         return assemble_input(
             input_without_memory,
             read_memory(input_without_memory, store, delisted_tokens, state_readers),

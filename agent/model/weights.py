@@ -59,8 +59,9 @@ class SignalTargets:
     futures: Mapping[str, float] | None = None
 
 
-Signal = Callable[[SignalView], SignalTargets]
-"""A pure function, named by an entry point of the group `trimtab.signals`."""
+Signal = Callable[[SignalView], SignalTargets | Mapping[str, float]]
+"""A pure function, named by an entry point of the group `trimtab.signals`. A mapping is of spot
+weights; what they leave of one is the numeraire's."""
 
 
 @dataclass(frozen=True, slots=True)

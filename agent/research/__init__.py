@@ -13,9 +13,20 @@ from __future__ import annotations
 
 from agent.research.backtests import backtest, compare
 from agent.research.results import Backtest, BacktestSummary
+from agent.research.signals import closes, signal
 from agent.research.triggers import band, every, tracking
 
-__all__ = ["Backtest", "BacktestSummary", "backtest", "band", "compare", "every", "tracking"]
+__all__ = [
+    "Backtest",
+    "BacktestSummary",
+    "backtest",
+    "band",
+    "closes",
+    "compare",
+    "every",
+    "signal",
+    "tracking",
+]
 
 
 def __dir__() -> list[str]:

@@ -18,10 +18,12 @@ from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSetti
 from agent.config.networks import NETWORKS
 from agent.config.tables.fields import parse_choice
 from agent.errors import ConfigError
-from agent.model import Destination, NoTradeZone, Trigger
+from agent.model import Destination, NoTradeZone, Signal, Trigger
 from agent.policy.triggers.validation import validate_policy
 from agent.research.prices import Moment, ProgressBar, between, read_prices, time_s
 from agent.research.results import Backtest
+from agent.research.signals import FunctionRunner, FunctionSignal
+from agent.research.signals import signal as signal_of
 from agent.research.triggers import tracking
 from agent.units import BPS, PIPS
 from agent.weights.asset_classes import is_cash
@@ -54,6 +56,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     targets: Mapping[str, Number],
     trigger: Trigger | None = None,
     *,
+    signal: Signal | FunctionSignal | None = None,
     value: Number = 10_000,
     cost: Number = USUAL_COST,
     network: str | None = None,
@@ -71,7 +74,9 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
 
     `prices` is a frame of polars or pandas, wide (a column of times and one for each symbol) or long
     (time, symbol, close), or the path of a file. `targets` are shares by symbol. `trigger` is
-    `band`, `every` or `tracking`, which is the default. `value` and `flows` (deposits above zero,
+    `band`, `every` or `tracking`, which is the default. `signal` is a function that chooses the
+    weights at each bar, or a `signal(…)` that says when; `targets` are the first ones then, of all
+    assets that it may choose. `value` and `flows` (deposits above zero,
     withdrawals below, by time) are in the numeraire, the first target without prices, or USD.
     `cost` is the fee of every pool as a share, `depth` one side of a pool. `network`, such as
     "base", adds its usual gas price and data fee, which `native` (ETH, WETH or the one named) pays.
@@ -96,7 +101,13 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
         )
         settings = _with_fees(settings, network)
         require_priced_gas(settings, spec, table)
-        return Backtest(simulate_checked(spec, table, settings, progress))
+        function_signal = _function_signal(signal)
+        if function_signal is None:
+            return Backtest(simulate_checked(spec, table, settings, progress))
+        allocator = function_signal.allocator(table.interval_s)
+        spec = replace(spec, portfolio=replace(spec.portfolio, allocator=allocator))
+        runner = FunctionRunner(function_signal.function)
+        return Backtest(simulate_checked(spec, table, settings, progress, signals=runner))
     except ConfigError as error:
         raise _by_argument(error) from None
 
@@ -149,6 +160,12 @@ def _spec(
     )
     validate_policy(spec.policy)
     return spec
+
+
+def _function_signal(signal: Signal | FunctionSignal | None) -> FunctionSignal | None:
+    if signal is None or isinstance(signal, FunctionSignal):
+        return signal
+    return signal_of(signal)
 
 
 def _numeraire(target_bps: Mapping[str, int], table: PriceTable) -> str:

@@ -84,18 +84,33 @@ def parse_view(view_document: Mapping[str, Any]) -> SignalView:
 def answer_view(entry_point: EntryPoint, view_line: str) -> dict[str, Any]:
     """Return the targets for one view as JSON, or the reason if there are none."""
     try:
-        targets = entry_point.load()(parse_view(json.loads(view_line)))
-        if not isinstance(targets, SignalTargets):
-            return {"why": f"it returned {type(targets).__name__}, not SignalTargets"}
-        return {"spot": _float_weights(targets.spot), "futures": _float_weights(targets.futures)}
+        view = parse_view(json.loads(view_line))
+        return targets_document(entry_point.load()(view), view)
     except Exception as error:  # any error in a signal means no new targets
         error_text = f"{type(error).__name__}: {error}".splitlines()[0][:MAX_REASON_LENGTH]
         return {"why": f"it raised {error_text}"}
 
 
-def _float_weights(weight_by_name: Mapping[str, Any] | None) -> dict[str, float] | None:
-    if weight_by_name is None:
-        return None
+def targets_document(returned: Any, view: SignalView) -> dict[str, Any]:
+    """Return what a signal has returned as JSON. Of a mapping, which is of spot weights, the numeraire
+    gets what they leave; for anything else than it or SignalTargets, the reason. Raises TypeError and
+    ValueError for weights that are no numbers.
+    """
+    if isinstance(returned, Mapping):
+        weights = _float_weights(returned)
+        rest = 1.0 - sum(weights.values())
+        if view.numeraire not in weights and view.numeraire in view.free and rest > 0:
+            weights[view.numeraire] = rest
+        return {"spot": weights, "futures": None}
+    if not isinstance(returned, SignalTargets):
+        return {"why": f"it returned {type(returned).__name__}, not SignalTargets"}
+    return {
+        "spot": None if returned.spot is None else _float_weights(returned.spot),
+        "futures": None if returned.futures is None else _float_weights(returned.futures),
+    }
+
+
+def _float_weights(weight_by_name: Mapping[str, Any]) -> dict[str, float]:
     for name, weight in weight_by_name.items():
         if isinstance(weight, bool | str) or not isinstance(name, str):
             raise TypeError(f"the weight of {name!r} is {type(weight).__name__}")

@@ -261,6 +261,29 @@ def test_a_signal_runs_by_the_name_of_its_entry_point(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
+    ("changes", "ppm_by_symbol", "why"),
+    [
+        ({"fixed_tokens": ()}, {"WETH": 250_000, "USDC": 750_000}, ""),
+        ({}, {}, "its spot weights sum to 0.25, not 1"),
+    ],
+    ids=["numeraire is free", "numeraire is fixed"],
+)
+def test_a_mapping_leaves_the_rest_to_a_numeraire_that_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    host: SignalHost,
+    changes: dict[str, object],
+    ppm_by_symbol: dict[str, int],
+    why: str,
+) -> None:
+    install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("SignalTargets({'WETH': 1.0})", "{'WETH': 0.25}"))
+    answer = run(host, asked(**changes))
+    assert answer.why == why
+    weighted = {address: ppm for address, ppm in answer.spot_ppm or () if ppm}
+    assert weighted == {token(symbol).address: ppm for symbol, ppm in ppm_by_symbol.items()}
+
+
+@pytest.mark.parametrize(
     ("body", "why"),
     [
         ("raise ValueError('no history')", "it raised ValueError: no history"),

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from agent.errors import ConfigError
 from agent.foreign_text import read_json
@@ -93,6 +93,13 @@ class _Worker:
 
 START_ALLOWANCE_S = 20
 """Time allowed for a process to start, in addition to the signal's timeout."""
+
+
+class SignalRunner(Protocol):
+    """Answers the signals that are due."""
+
+    def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
+        """Return the answer to each request, in order."""
 
 
 class SignalHost:

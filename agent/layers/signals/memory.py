@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.layers.signals.host import SignalHost
+from agent.layers.signals.host import SignalRunner
 from agent.layers.signals.policy import signal_requests
 from agent.layers.signals.state import SignalState
 from agent.model import StepInput, StepMemory
@@ -14,7 +14,7 @@ from agent.model import StepInput, StepMemory
 class SignalReader:
     """Reader of the signals' answers at a step."""
 
-    host: SignalHost
+    host: SignalRunner
 
     def __call__(self, step: StepInput, memory: StepMemory) -> SignalState:
         """Return the answers of the signals that are due."""

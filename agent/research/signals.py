@@ -1,0 +1,117 @@
+"""Functions as signals: weights from what was known at a bar, by the same steps as a signal of a
+config (docs/signals.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.backtest.settings import MAX_AGE_BARS
+from agent.config.tables.fields import parse_duration_s
+from agent.errors import ConfigError
+from agent.layers.signals.policy import checked_answer
+from agent.model import (
+    AllocationMethod,
+    AllocatorConfig,
+    InitialWeights,
+    Signal,
+    SignalAnswer,
+    SignalRequest,
+    SignalSettings,
+    SignalView,
+)
+from agent.price_files.frames import load_polars
+from agent.research.prices import times
+from agent.signals.worker import targets_document
+
+HOUR_S = 3_600
+DAY_S = 86_400
+SIGNAL_NAME = "function"
+USUAL_WINDOW = "90d"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSignal:
+    """A function that chooses the weights, when, and from how many seconds of prices."""
+
+    function: Signal
+    every_s: int
+    window_s: int
+
+    def allocator(self, interval_s: int) -> AllocatorConfig:
+        """Return the allocator of a portfolio whose bars are `interval_s` apart."""
+        every_s = max(self.every_s, interval_s)
+        return AllocatorConfig(
+            method=AllocationMethod.SIGNAL,
+            every_s=every_s,
+            window_s=self.window_s,
+            step_s=max(interval_s, HOUR_S),
+            min_returns=0,
+            max_age_s=(MAX_AGE_BARS + 1) * interval_s,
+            max_overdue_s=every_s + MAX_AGE_BARS * interval_s,
+            churn_bps=0,
+            initial_weights=InitialWeights.TARGETS,
+            fixed_tokens=(),
+            limits=(),
+            signal=SignalSettings(SIGNAL_NAME, timeout_s=1),
+        )
+
+
+def signal(function: Signal, *, every: str = "", window: str = USUAL_WINDOW) -> FunctionSignal:
+    """Let a function choose the weights `every` so often (at each bar without it), from the prices
+    of the last `window`. Raises ConfigError.
+
+    The function gets a view of what was known at the bar (agent.signals.SignalView) and returns
+    weights by symbol; what they leave of one is the numeraire's. It may return SignalTargets, too.
+
+    >>> research.signal(lambda view: {"BTC": 0.6}, every="7d")
+    """
+    if not callable(function):
+        raise ConfigError(
+            f"signal: {type(function).__name__} is no function",
+            'give a function such as lambda view: {"BTC": 0.6}',
+        )
+    every_s = parse_duration_s(every, "every") if every else 0
+    return FunctionSignal(function, every_s, parse_duration_s(window, "window"))
+
+
+class FunctionRunner:
+    """Answers a portfolio's signal by a function of this process. What the function raises ends the
+    backtest, and so does an answer that a live agent would refuse.
+    """
+
+    def __init__(self, function: Signal) -> None:
+        self._function = function
+
+    def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
+        """Return the answer to each request. Raises ConfigError for weights that are refused."""
+        return tuple(self._answer(request) for request in requests)
+
+    def _answer(self, request: SignalRequest) -> SignalAnswer:
+        if request.why:
+            return SignalAnswer(request.settings.name, request.owner, why=request.why)
+        returned = self._function(request.view)
+        try:
+            answer = checked_answer(request, targets_document(returned, request.view), SIGNAL_NAME)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"signal: {error}", "return weights by symbol") from None
+        if answer.why:
+            raise ConfigError(
+                f"signal: {answer.why}", "return weights of the targets' symbols that sum to 1"
+            )
+        return answer
+
+
+def closes(view: SignalView) -> Any:
+    """Return the prices of a view as a polars frame: time, and a column for each symbol; null where
+    one has no price.
+    """
+    polars = load_polars()
+    all_times_s = sorted({bar.at_s for bars in view.prices.values() for bar in bars})
+    columns = {}
+    for symbol, bars in view.prices.items():
+        close_by_time = {bar.at_s: bar.close for bar in bars}
+        columns[symbol] = [close_by_time.get(time_s) for time_s in all_times_s]
+    return polars.DataFrame({"time": times(all_times_s), **columns})

@@ -1,0 +1,139 @@
+"""A function as a signal of a backtest: what it sees, when it is asked, and which answers are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from agent import research
+from agent.errors import ConfigError
+from agent.signals import SignalTargets, SignalView
+
+DAYS = 16
+TIMES = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in range(DAYS)]
+BTC = [100.0 + 3 * day * (-1) ** day for day in range(DAYS)]
+ETH = [50.0 + day for day in range(DAYS)]
+PRICES = pl.DataFrame({"time": TIMES, "BTC": BTC, "ETH": ETH})
+TARGETS = {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}
+BAND = research.band(0.05)
+
+
+def momentum(view: SignalView) -> dict[str, float]:
+    bars = view.prices["BTC"]
+    return {"BTC": 0.6, "ETH": 0.1} if bars[-1].close > 100 else {"BTC": 0.1, "ETH": 0.2}
+
+
+class Recorder:
+    """Keeps the views that it is given."""
+
+    def __init__(self) -> None:
+        self.views: list[SignalView] = []
+
+    def __call__(self, view: SignalView) -> dict[str, float]:
+        self.views.append(view)
+        return {"BTC": 0.5, "ETH": 0.2}
+
+
+def day_of(moment_s: int) -> int:
+    return (datetime.fromtimestamp(moment_s, UTC) - TIMES[0]).days
+
+
+def test_view_has_the_closes_before_the_bar_and_the_weights_at_it() -> None:
+    recorder = Recorder()
+    research.backtest(PRICES, TARGETS, BAND, signal=research.signal(recorder, window="5d"))
+    for view in recorder.views:
+        day = day_of(view.now_s)
+        for symbol, closes in (("BTC", BTC), ("ETH", ETH)):
+            days = [day_of(bar.at_s) for bar in view.prices[symbol]]
+            assert days == list(range(max(0, day - 4), day))
+            assert [bar.close for bar in view.prices[symbol]] == pytest.approx([closes[earlier] for earlier in days])
+        assert set(view.weights) == set(view.free) == {"BTC", "ETH", "USD"}
+        assert sum(view.weights.values()) == pytest.approx(1)
+    assert [day_of(view.now_s) for view in recorder.views] == list(range(1, DAYS))
+
+
+@pytest.mark.parametrize("length", [5, 12])
+def test_later_prices_change_nothing_earlier(length: int) -> None:
+    whole = research.backtest(PRICES, TARGETS, BAND, signal=momentum)
+    start = research.backtest(PRICES.head(length), TARGETS, BAND, signal=momentum)
+    assert start.weights.equals(whole.weights.head(length))
+    assert start.frame()["value"].to_list() == whole.frame()["value"].head(length).to_list()
+
+
+@pytest.mark.parametrize(
+    ("returned", "weights"),
+    [
+        ({"BTC": 0.6}, [0.6, 0.0, 0.4]),
+        ({"BTC": 0.6, "ETH": 0.4}, [0.6, 0.4, 0.0]),
+        ({"BTC": 0.5, "USD": 0.5}, [0.5, 0.0, 0.5]),
+        ({}, [0.0, 0.0, 1.0]),
+        (SignalTargets(spot={"ETH": 0.25, "USD": 0.75}), [0.0, 0.25, 0.75]),
+    ],
+    ids=["rest in cash", "all named", "cash named", "nothing", "SignalTargets"],
+)
+def test_portfolio_holds_what_the_function_returns(returned: Any, weights: list[float]) -> None:
+    result = research.backtest(PRICES, TARGETS, BAND, signal=lambda view: returned)
+    assert result.weights.drop("time").row(1) == pytest.approx(weights, abs=1e-3)
+
+
+def test_function_is_asked_as_often_as_it_says() -> None:
+    recorder = Recorder()
+    research.backtest(PRICES, TARGETS, BAND, signal=research.signal(recorder, every="7d"))
+    assert [day_of(view.now_s) for view in recorder.views] == [1, 8, 15]
+
+
+def test_closes_of_a_view_are_a_frame() -> None:
+    frames: list[pl.DataFrame] = []
+
+    def keep(view: SignalView) -> dict[str, float]:
+        frames.append(research.closes(view))
+        return {"BTC": 0.5}
+
+    research.backtest(PRICES, TARGETS, BAND, signal=keep)
+    assert frames[-1].columns == ["time", "BTC", "ETH"]
+    assert frames[-1]["time"].to_list() == TIMES[: DAYS - 1]
+    assert frames[-1]["BTC"].to_list() == pytest.approx(BTC[: DAYS - 1])
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda view: {"BTC": 1.2}, "signal: the weight of BTC is 1.2, not from 0 to 1"),
+        (lambda view: {"BTC": 0.6, "ETH": 0.6}, "signal: its spot weights sum to 1.2, not 1"),
+        (lambda view: {"BTC": -0.2}, "signal:"),
+        (lambda view: {"LINK": 0.5}, "signal: 'LINK' is not an asset"),
+        (lambda view: {"BTC": float("nan")}, "signal:"),
+        (lambda view: {"BTC": "half"}, "signal: the weight of 'BTC' is str"),
+        (lambda view: 5, "signal: it returned int, not SignalTargets"),
+        (lambda view: None, "signal: it returned NoneType"),
+        (lambda view: SignalTargets(), "signal: it returned neither spot nor futures weights"),
+        (lambda view: SignalTargets(futures={"ETH": 0.5}), "signal: it returned futures weights"),
+    ],
+)
+def test_answer_that_a_live_agent_would_refuse_ends_the_backtest(function: Callable[[SignalView], Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, TARGETS, BAND, signal=function)
+    assert words in caught.value.message
+
+
+def test_error_of_the_function_is_its_own() -> None:
+    with pytest.raises(KeyError, match="LINK"):
+        research.backtest(PRICES, TARGETS, BAND, signal=lambda view: view.prices["LINK"])  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: research.signal(5), "signal: int is no function"),  # type: ignore[arg-type]
+        (lambda: research.signal(momentum, every="soon"), "every"),
+        (lambda: research.signal(momentum, window="ever"), "window"),
+        (lambda: research.backtest(PRICES, TARGETS, BAND, signal="trend"), "signal: str is no function"),  # type: ignore[arg-type]
+    ],
+)
+def test_wrong_signal_is_refused(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make()
