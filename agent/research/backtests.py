@@ -87,7 +87,12 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     try:
         table = between(read_prices(prices), start, end)
         spec = _spec(
-            table, targets, trigger, destination, numeraire, native or _native(network, table)
+            table,
+            targets,
+            trigger,
+            destination,
+            numeraire,
+            native or _native(network, targets, table),
         )
         settings = SimulationSettings(
             depth=_amount(depth, "depth"),
@@ -201,15 +206,20 @@ def _amount(number: Number, name: str) -> Fraction:
         raise ConfigError(f"{name}: {number!r} is no number", "write for example 0.3") from None
 
 
-def _native(network: str | None, table: PriceTable) -> str:
-    """Return the symbol of the prices that the network's native coin has."""
+def _native(network: str | None, targets: Mapping[str, Number], table: PriceTable) -> str:
+    """Return the symbol among the targets whose price pays the network's gas. Raises ConfigError if
+    there is none.
+    """
     if network is None:
         return ""
     symbol = _network(network).native_symbol
     for candidate in (symbol, f"W{symbol}"):
-        if candidate in table.symbols:
+        if candidate in targets and candidate in table.symbols:
             return candidate
-    return ""
+    raise ConfigError(
+        f"network: gas of {network} is paid in {symbol}, which is not a target with prices",
+        f'add a column {symbol} to the prices and "{symbol}": 0 to the targets',
+    )
 
 
 def _network(name: str) -> Any:
