@@ -253,10 +253,19 @@ def test_refusal__its_reason_repeats_the_key__is_redacted() -> None:
         ("maximum 40 requests", -32600, 0),
         ("maximum 39 requests", -32600, 39),
         ("limit of 10 requests per second", -32005, 0),
+        ("rate limit of 10 requests", -32005, 0),
+        ("error -5: batch too large", -32000, 20),
+        ("batch too large: 1.5 MB", -32000, 20),
+        ("answer exceeds the limit of 10 MB", -32000, 0),
     ],
 )
 def test_smaller_batch__message_of_a_provider__has_its_limit(message: str, code: int, size: int) -> None:
     assert smaller_batch(RpcFault(code, message), 40) == size
+
+
+@pytest.mark.parametrize(("call_count", "size"), [(1, 0), (2, 1), (3, 1)])
+def test_smaller_batch__no_number__is_half(call_count: int, size: int) -> None:
+    assert smaller_batch(RpcFault(-32000, "batch too large"), call_count) == size
 
 
 @given(st.text(max_size=60), st.integers(-40_000, 500), st.integers(0, 200))

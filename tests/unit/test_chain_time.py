@@ -111,13 +111,25 @@ def test_chain_time__machine_suspended__counts_the_lost_time(skew_s: int) -> Non
     assert chain_time.now_s() == START_S + 7_200 + max(0, skew_s)
 
 
-def test_chain_time__agreed_block_is_older_than_the_last__keeps_the_time() -> None:
-    machine = Machine(skew_s=-600)
+@pytest.mark.parametrize(("skew_s", "timestamp_s"), [(-600, 8), (-600, 5), (600, 8), (600, 5)])
+def test_chain_time__agreed_block_is_older_than_the_last__keeps_the_time(skew_s: int, timestamp_s: int) -> None:
+    machine = Machine()
     chain_time = machine.time()
     chain_time.record_agreed(START_S)
     machine.pass_s(20)
-    chain_time.record_agreed(START_S + 8)
+    machine.skew_s = skew_s
+    chain_time.record_agreed(START_S + timestamp_s)
     assert chain_time.now_s() == pytest.approx(START_S + 20, abs=0.1)
+
+
+def test_chain_time__fast_clock_put_right__is_right_from_the_next_block() -> None:
+    machine = Machine(skew_s=9)
+    chain_time = machine.time()
+    chain_time.record_agreed(START_S)
+    machine.pass_s(60)
+    machine.skew_s = 0
+    chain_time.record_agreed(START_S + 60)
+    assert chain_time.now_s() == START_S + 60
 
 
 def test_chain_time__block_dated_too_late__is_forgotten_within_a_day() -> None:

@@ -56,8 +56,9 @@ def test_the_minimum_is_read_from_the_words_of_each_node(wording: str) -> None:
         ("tip too low: needed 3 more, at least 8 wei", 8),
         ("gas price '218' is below configured minimum gas price '1140000000000'", None),
         ("tip too low, at least 0.5", None),
+        ("tip too low, minimum needed by nodes of this network is 77", 77),
     ],
-    ids=["hexadecimal", "gwei", "wei", "a sentence", "the last of two", "a price with the base fee", "no unit"],
+    ids=["hexadecimal", "gwei", "wei", "a sentence", "the last of two", "a price with the base fee", "no unit", "a long sentence"],
 )
 def test_a_minimum_has_a_unit_and_is_a_tip(message: str, wei: int | None) -> None:
     assert named_minimum_wei(message) == wei
@@ -76,6 +77,12 @@ def test_a_minimum_has_a_unit_and_is_a_tip(message: str, wei: int | None) -> Non
 )
 def test_what_another_field_lacks_is_no_demand_for_a_tip(message: str) -> None:
     assert not isinstance(refusal_of(message), TipRefused)
+
+
+def test_a_cap_of_the_priority_fee_is_a_tip() -> None:
+    refusal = refusal_of("transaction underpriced: priorityFeeCap 5, minimum needed 20000")
+    assert isinstance(refusal, TipRefused)
+    assert refusal.min_tip_wei == 20_000
 
 
 # --- The transaction that pays what was demanded.

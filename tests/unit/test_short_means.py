@@ -209,6 +209,12 @@ def test_observed_mean__seconds_per_liquidity_may_overflow() -> None:
     assert observed_mean(300, words((0, 300), (2**160 - 5, 2**64 - 5))) == observed_mean(300, words((0, 300)))
 
 
+def test_observed_mean__liquidity_is_at_most_a_pools() -> None:
+    mean = observed_mean(300, words((0, 300), (0, 1)))
+    assert mean is not None
+    assert mean.liquidity == 2**128 - 1
+
+
 @pytest.mark.parametrize(
     "answer",
     [
