@@ -83,9 +83,17 @@ def test_a_try_that_is_refused_is_asked_once_more_and_then_ends_the_step() -> No
         found(lambda count: answers.pop(0) if count else None)
 
 
-def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token() -> None:
+@pytest.mark.parametrize("code", [-32005, 429])
+def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token(code: int) -> None:
     with raises_code(Retryable, "rate_limit", "limit exceeded"):
-        found(lambda count: None if count else BUSY)
+        found(lambda count: None if count else RpcFault(code, "limit exceeded"))
+
+
+@pytest.mark.parametrize("answers", [[BUSY], [BROKEN, None, BUSY]], ids=["at first", "when repeated"])
+def test_a_node_beyond_its_limits_is_not_asked_again(answers: list[RpcFault | None]) -> None:
+    remaining = [*answers]
+    with raises_code(Retryable, "rate_limit", "limit exceeded"):
+        found(lambda count: remaining.pop(0) if count and remaining else None)
 
 
 def sale_into_an_empty_pool() -> tuple[StepInput, tuple[TokenMove, ...]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.artifacts import own_artifact
 from agent.chain.lens import PAGE_FORMAT, CallStatus, uint_word
 from agent.chain.rpc import RpcFault
 from agent.chain.screening.answers import (
@@ -15,13 +16,14 @@ from agent.chain.screening.answers import (
     TransferOutcome,
     TrialRecord,
     decode_record,
+    is_trial_answer,
     judge_trial,
     transfer_outcome,
 )
 from agent.chain.screening.calls import CallRole, SingleCall, approval_calls, single_calls
 from agent.chain.screening.findings import Controls, PoolTrial, TestedCall, TokenTests, approval_result, judge_token, read_controls
 from agent.chain.screening.moves import TokenMove
-from agent.chain.screening.traits import find_rebasing, judge_traits, transferred_raw
+from agent.chain.screening.traits import TRANSFER_TOPIC, find_rebasing, judge_traits, trait_items, transferred_raw
 from agent.errors import Retryable
 from agent.model import Allowance, FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
 from tests.support.builders import address, step_input, token, v2_pool
@@ -31,6 +33,7 @@ WETH, USDC = token("WETH"), token("USDC")
 POOL = v2_pool(WETH, USDC, 10, 50_000)
 MOVE = TokenMove(WETH.address, POOL, 1_000)
 ROUTER = address("router")
+SCREEN = own_artifact("TokenScreen").bytecode
 FAIR = TrialRecord(0, 1_000, 50_000, 1_000, 49_000, T.TRUE, 1_000, 0, T.TRUE, T.TRUE, 50_000, 0, 0)
 
 
@@ -104,6 +107,18 @@ def test_a_trial_is_judged_by_every_answer_and_every_balance(changes: dict[str, 
     assert judge_trial(replace(FAIR, **changes))[0] is finding  # type: ignore[arg-type]  # keywords are field names
 
 
+NODE_REVERTS = (
+    *("revert", "invalid opcode: INVALID", "out of gas", "OutOfGas", "MemoryOOG", "MemoryLimitOOG", "PrecompileOOG", "InvalidOperandOOG"),
+    *("invalid jump destination", "stack underflow (0 <=> 1)", "stack limit reached 1024 (1023)", "write protection"),
+    *("return data out of bounds", "gas uint64 overflow", "EVM error: CreateContractSizeLimit"),
+)
+
+
+def test_a_trial_ran_unless_it_had_too_little_gas() -> None:
+    assert [is_trial_answer("0x" + page(replace(FAIR, status=status)).hex()) for status in range(5)] == [True] * 4 + [False]
+    assert not is_trial_answer(RpcFault(3, "execution reverted"))
+
+
 def test_a_fee_is_named_in_basis_points_rounded_up() -> None:
     assert judge_trial(replace(FAIR, arrived_raw=990))[1] == "of 1000 base units 990 arrive when a pool transfers it, 100 bps less"
     assert "when it is forwarded, 30 bps" in judge_trial(replace(FAIR, forwarded_raw=997))[1]
@@ -131,6 +146,8 @@ def test_a_fee_is_named_in_basis_points_rounded_up() -> None:
         (RpcFault(-32000, "no", "0x08c379a0"), T.FAILED),
         (RpcFault(-32015, "VM execution error."), T.FAILED),
         (RpcFault(-32000, "EVM error MemoryOOG"), T.FAILED),
+        *((RpcFault(-32000, message), T.FAILED) for message in NODE_REVERTS),
+        ("0x" + (uint_word(0) + uint_word(1)).hex(), T.ODD),
         (RpcFault(-32000, "EVM error: database error: header not found"), None),
         (RpcFault(-32000, "header not found"), None),
         (RpcFault(-32000, "missing trie node", "0x"), None),
@@ -305,8 +322,34 @@ def test_a_token_that_rejects_a_transfer_of_zero_is_not_blamed_for_it() -> None:
     assert judged([trial()], calls, unlisted=T.FAILED) == ScreenedToken(WETH.address, F.CLEAN)
 
 
-def test_a_listed_pool_is_named() -> None:
-    assert judged([trial()], [UNPAID], T.FAILED, listed=(POOL.contract,)).detail == f"pool {POOL.contract} is on its blocklist"
+@pytest.mark.parametrize("by_wallet", [T.TRUE, T.FAILED, None])
+def test_a_listed_pool_is_named(by_wallet: TransferOutcome | None) -> None:
+    screened = judged([trial(NOT_LENT)], [UNPAID], T.FAILED, by_wallet, listed=(POOL.contract,))
+    assert screened.detail == f"pool {POOL.contract} is on its blocklist"
+    assert (screened.finding, screened.subject) == (F.BLOCKLISTED, POOL_SUBJECT)
+
+
+def test_a_token_that_two_pools_and_an_empty_wallet_cannot_send_is_paused() -> None:
+    screened = judged([trial(NOT_LENT)], [UNPAID], T.FAILED, None, others=(NOT_LENT,))
+    assert (screened.finding, screened.subject, screened.detail) == (F.PAUSED, ScreenSubject.TOKEN, "pools cannot send it")
+
+
+def test_a_wallet_that_cannot_send_is_named_with_its_only_pool() -> None:
+    screened = judged([trial()], [checked(POOL, CallRole.WALLET, T.FAILED)], by_wallet=T.FAILED)
+    assert (screened.subject, screened.detail) == (ScreenSubject.WALLET, "the wallet cannot send it")
+
+
+def test_a_pool_that_receives_from_no_one_is_named_and_not_the_router() -> None:
+    calls = [checked(POOL, CallRole.WALLET, T.FAILED), checked(POOL, CallRole.SPENDER, T.FAILED)]
+    screened = judged([trial(), trial(pool=OTHER_POOL)], calls)
+    assert screened.finding.is_tradable
+    assert [failed.pool for failed in screened.failed_pools] == [POOL.contract]
+
+
+def test_a_pool_that_makes_one_of_two_payments_is_left_out() -> None:
+    calls = [UNPAID, checked(POOL, CallRole.PAYEE, T.TRUE, WALLET)]
+    screened = judged([trial(), trial(pool=OTHER_POOL)], calls, T.FAILED)
+    assert screened.failed_pools == (FailedPool(POOL.contract, "the pool cannot send 1000 base units of it"),)
 
 
 @pytest.mark.parametrize("record", [NOT_LENT, replace(FAIR, transfer_outcome=T.FAILED)], ids=["no-loan", "no-transfer"])
@@ -324,6 +367,13 @@ def test_a_trap_in_one_of_two_pools_fails_although_each_transfer_works() -> None
     assert TokenTests(WETH.address, (trial(), trial(pool=OTHER_POOL)), (PAID,)).all_passed
     assert not TokenTests(WETH.address, (trial(), trial(trap, OTHER_POOL)), (PAID,)).all_passed
     assert not TokenTests(WETH.address, (trial(trap), trial(pool=OTHER_POOL)), (PAID,)).all_passed
+
+
+@pytest.mark.parametrize("role", [CallRole.PAYEE, CallRole.WALLET, CallRole.SPENDER])
+@pytest.mark.parametrize("outcome", [T.FAILED, T.FALSE, T.ODD])
+def test_each_transfer_must_work(role: CallRole, outcome: TransferOutcome) -> None:
+    assert TokenTests(WETH.address, (trial(),), (checked(POOL, role, T.SILENT),)).all_passed
+    assert not TokenTests(WETH.address, (trial(),), (checked(POOL, role, outcome),)).all_passed
 
 
 R, A = CallRole.RESET, CallRole.APPROVAL
@@ -370,9 +420,23 @@ def test_approvals_are_tested_up_to_the_amount_that_is_sold(allowed_raw: int | N
 
 def test_an_allowance_left_is_tested_before_its_token_is_bought() -> None:
     bought = [replace(MOVE, payee=ROUTER)]
-    left = replace(step_input().snapshot, allowances=(Allowance(WETH.address, ROUTER, 5),))
+    left = replace(step_input().snapshot, allowances=(Allowance(USDC.address, ROUTER, 0), Allowance(WETH.address, ROUTER, 5)))
     assert [call.role for call in approval_calls(left, bought, ROUTER, "latest")] == [R, A]
-    assert list(approval_calls(replace(left, allowances=()), bought, ROUTER, "latest")) == []
+    for allowances in ((), (Allowance(WETH.address, ROUTER, 0),)):
+        assert list(approval_calls(replace(left, allowances=allowances), bought, ROUTER, "latest")) == []
+
+
+def test_an_allowance_left_is_tested_up_to_the_largest_purchase() -> None:
+    bought = [replace(MOVE, raw=raw, payee=ROUTER) for raw in (400, 600, 500)]
+    left = replace(step_input().snapshot, allowances=(Allowance(WETH.address, ROUTER, 5),))
+    *_, approval = approval_calls(left, bought, ROUTER, "latest")
+    assert int(approval.rpc_call[1][0]["data"][-64:], 16) == 600
+
+
+def test_traits_are_asked_by_their_selectors() -> None:
+    items = trait_items(step_input().snapshot, WETH.address)
+    assert [item.calldata[:4].hex() for item in items] == ["f5eb42dc", "1da24f3e", "1bd39674", "556f0dc7"]
+    assert {item.target for item in items} == {WETH.address}
 
 
 def test_views_that_only_share_based_or_calling_tokens_have_are_named() -> None:
@@ -417,15 +481,22 @@ def test_single_calls_stay_within_the_balance_and_the_allowance() -> None:
 
 
 class Controlled:
-    """Answers every transfer with true and every view with a failure; keeps the amount of each transfer by its sender."""
+    """Answers every transfer with true, every trial as fair and every view with a failure; keeps the amount of each transfer by its
+    sender, and the amounts of the trials of each request.
+    """
 
     name = "controlled"
 
     def __init__(self) -> None:
         self.raw_by_sender: dict[str, int] = {}
+        self.lent_raw: list[list[int]] = []
 
     def batch(self, calls: list[tuple[str, list[dict[str, str]]]]) -> list[object]:
         views = bytes([PAGE_FORMAT]) + bytes([CallStatus.FAILED.value]) * 16  # paused(), and five for wallet, router and pool
+        trials = [call["data"].removeprefix(SCREEN) for _, (call, _) in calls if call["data"].startswith(SCREEN)]
+        if trials:
+            self.lent_raw.append([int.from_bytes(bytes.fromhex(loan)[106:122], "big") for loan in trials])
+            return ["0x" + page(FAIR).hex() for _ in trials]
         answers = []
         for _, (call, _) in calls:
             if "from" in call:
@@ -444,6 +515,37 @@ def test_controls__wallet_sends_no_more_than_it_holds_or_the_pool(held_raw: int,
     assert node.raw_by_sender[step.snapshot.owner] == tried_raw
     assert node.raw_by_sender[POOL.contract] == MOVE.raw
     assert controls.wallet_outcome is T.TRUE
+    assert not controls.is_paused
+    assert controls.listed_addresses == frozenset()
+    assert controls.other_results == ()
+
+
+def controls_of(node: Controlled, step: StepInput, *moves: TokenMove) -> Controls:
+    tests = TokenTests(WETH.address, tuple(PoolTrial(move, FAIR) for move in moves), ())
+    return read_controls(node, step.snapshot, tests, "latest")  # type: ignore[arg-type]  # only `batch` is used
+
+
+def test_controls__empty_wallet__has_no_outcome() -> None:
+    assert controls_of(Controlled(), held(0), replace(MOVE, spender=ROUTER)).wallet_outcome is None
+
+
+def test_controls__pool_pays_the_largest_of_its_payments() -> None:
+    node = Controlled()
+    payments = [replace(MOVE, raw=raw, payee=ROUTER) for raw in (700, 900, 800)]
+    controls_of(node, held(400), replace(MOVE, raw=5_000, spender=ROUTER), *payments)
+    assert node.raw_by_sender[POOL.contract] == 900
+
+
+def test_controls__every_other_pool_is_tried_with_a_hundredth() -> None:
+    node, step = Controlled(), held(400)
+    others = [v2_pool(WETH, USDC, 10, 50_000, name=f"other {number}") for number in range(21)]
+    tiny = replace(others[0], reserve0=99, reserve1=99)
+    step = replace(step, snapshot=replace(step.snapshot, pools=(POOL, tiny, *others[1:])))
+    controls = controls_of(node, step, replace(MOVE, spender=ROUTER))
+    assert len(controls.other_results) == 21
+    assert [len(loans) for loans in node.lent_raw] == [20, 1]
+    hundredth_raw = others[1].depth(WETH.address) // 100
+    assert sorted(raw for loans in node.lent_raw for raw in loans) == [1] + [hundredth_raw] * 20
 
 
 class Logs:
@@ -451,13 +553,16 @@ class Logs:
 
     name = "logs"
 
-    def __init__(self, received: list[int], sent: list[int]) -> None:
+    def __init__(self, received: list[int] | None, sent: list[int] | None) -> None:
         self.received, self.sent = received, sent
         self.filters: list[dict[str, object]] = []
 
     def batch(self, calls: list[tuple[str, list[dict[str, object]]]]) -> list[object]:
         self.filters = [params[0] for _, params in calls]
-        return [[{"topics": ["0x"] * 3, "data": "0x" + uint_word(raw).hex()} for raw in side] for side in (self.received, self.sent)]
+        return [
+            None if side is None else [{"topics": ["0x"] * 3, "data": "0x" + uint_word(raw).hex()} for raw in side]
+            for side in (self.received, self.sent)
+        ]
 
 
 def rebased(logs: Logs, now: int, earlier: int | None, number: int = 100) -> str:
@@ -469,6 +574,22 @@ def rebased(logs: Logs, now: int, earlier: int | None, number: int = 100) -> str
 
 def test_a_balance_that_transfers_explain_is_not_rebased() -> None:
     assert rebased(Logs([5, 7], [2]), now=110, earlier=100) == ""
+
+
+@pytest.mark.parametrize("logs", [Logs(None, [2]), Logs([5], None)], ids=["received", "sent"])
+def test_a_balance_whose_transfers_were_not_read_is_not_rebased(logs: Logs) -> None:
+    assert rebased(logs, now=110, earlier=100) == ""
+
+
+def test_a_balance_from_nothing_is_rebased() -> None:
+    assert "changed by 5 base units" in rebased(Logs([], []), now=5, earlier=0)
+
+
+def test_transfers_are_read_first_to_the_wallet_then_from_it() -> None:
+    logs = Logs([], [])
+    rebased(logs, now=110, earlier=100)
+    wallet_topic = "0x" + step_input().snapshot.owner[2:].lower().rjust(64, "0")
+    assert [span["topics"] for span in logs.filters] == [[TRANSFER_TOPIC, None, wallet_topic], [TRANSFER_TOPIC, wallet_topic]]
 
 
 @pytest.mark.parametrize(("now", "change"), [(111, 1), (109, -1)])
