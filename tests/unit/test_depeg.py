@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,22 @@ from hypothesis import strategies as st
 
 from agent.model import Halt, HaltCode, Hold, PriceSource, Rebalance, StepInput
 from agent.policy.decide import decide
-from agent.reference import depegged_tokens, reference_prices, source_conflict
+from agent.reference import (
+    depegged_tokens,
+    late_twap_tokens,
+    price_fault,
+    price_inputs,
+    reference_prices,
+    source_conflict,
+    source_deviations,
+)
 from agent.store import open_store
+from agent.units import BPS
 from tests.support.builders import NOW_S, address, history, step_input, token, v2_pool, v3_pool, with_feed, with_limits, without_feed
 from tests.support.plans import sell_weth, verdict
 from tests.support.text import mentions
 
-WETH, USDC, DAI = token("WETH"), token("USDC"), token("DAI")
+WETH, USDC, DAI, LINK = token("WETH"), token("USDC"), token("DAI"), token("LINK")
 CENT = 10**6
 """A hundredth of a dollar as a feed of eight decimals says it."""
 OFF_TARGET = {"WETH": 7_000, "USDC": 3_000}
@@ -97,6 +107,18 @@ def test_while_its_price_is_unknown_who_left_stays_away() -> None:
     assert off(without_feed(gone, "USDC")) == ()
 
 
+def test_of_those_who_left_only_the_tokens_asked_for_are_named() -> None:
+    step = step_input({"WETH": 4_000, "DAI": 3_000, "USDC": 3_000}, past=history(depegged_tokens=(USDC.address, DAI.address)))
+    unknown = without_feed(step, "DAI")
+    assert depegged_tokens(unknown, reference_prices(unknown), {DAI.address}) == (DAI.address,)
+
+
+def test_price_fault__lost_peg__is_named() -> None:
+    step = at(90)
+    assert mentions(price_fault(step, reference_prices(step), {USDC.address}), "USDC has lost its peg")
+    assert price_fault(step, reference_prices(step), {WETH.address}) == ""
+
+
 def test_with_the_limit_off_nothing_halts_and_nothing_is_remembered() -> None:
     step = with_limits(at(50, left=True), depeg_bps=None)
     assert off(step) == ()
@@ -130,6 +152,41 @@ def test_a_mean_that_is_off_its_feed_halts_by_name(price: int, halts: bool) -> N
     if halts:
         assert decision.codes == (HaltCode.ORACLE_DEVIATION,)
         assert mentions(decision.reason, "WETH", "limits.oracle_deviation", "150 bps")
+
+
+def test_deviation_of_a_mean_is_a_share_of_its_feed() -> None:
+    (off_by, token_address), *_ = sorted(source_deviations(price_inputs(mean_at(1_000))), reverse=True)
+    assert (float(off_by), token_address) == (pytest.approx(0.5, abs=1e-4), WETH.address)
+
+
+def falling(spot: int = 2_000, link_mean: Fraction | int = 1) -> StepInput:
+    """WETH has fallen to its feed of 2,000 and the mean lags at 2,100; LINK has a feed of 1 and this mean."""
+    pools = [
+        v2_pool(WETH, USDC, spot, depth=1_000 * spot),
+        replace(v3_pool(WETH, USDC, 2_000, twap_price=2_100, name="mean"), liquidity=0),
+        v3_pool(LINK, USDC, 1, twap_price=link_mean),
+    ]
+    kinds = (PriceSource.FEED, PriceSource.TWAP)
+    return step_input({"WETH": 6_000, "LINK": 1_000, "USDC": 3_000}, pools=pools, kinds=kinds, prices={"WETH": 2_000, "LINK": 1, "USDC": 1})
+
+
+@pytest.mark.parametrize(("limit_bps", "is_late"), [(149, False), (150, True), (151, True)])
+def test_late_mean__spot_at_the_limit_still_agrees_with_the_feed(limit_bps: int, is_late: bool) -> None:
+    assert (WETH.address in late_twap_tokens(price_inputs(falling(spot=2_030)), limit_bps)) is is_late
+
+
+def test_late_mean__holds_back_no_exit_but_a_rebalance() -> None:
+    step = falling()
+    assert "the mean of WETH" in source_conflict(step)
+    assert source_conflict(step, of_exit=True) == ""
+
+
+def test_late_mean__excuses_no_other_token() -> None:
+    step = falling(link_mean=Fraction(98, 100))
+    deviation = next(deviation for deviation, token_address in source_deviations(price_inputs(step)) if token_address == LINK.address)
+    at_limit, beyond = (with_limits(step, oracle_deviation_bps=deviation * BPS - less) for less in (0, Fraction(1, 10**9)))
+    assert source_conflict(at_limit, of_exit=True) == ""
+    assert "the mean of LINK" in source_conflict(beyond, of_exit=True)
 
 
 def test_one_source_alone_contradicts_nobody_and_the_limit_can_be_off() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import PriceSource, StepInput
+from agent.reference import dollar_pegs, reference_prices
 from agent.units import BPS
 from tests.support.builders import NOW_S, raw, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
@@ -155,6 +156,15 @@ def test_a_dollar_without_a_feed_is_priced_through_the_numeraire() -> None:
     pools = (step.snapshot.pools[0], v2_pool(DAI, USDC, Fraction(97, 100)))
     fallen = with_snapshot(step, pools=pools)
     assert verdict("depeg", fallen, sell_weth(fallen)).measured_text == "300 bps (DAI)"
+
+
+def test_a_dollar_priced_through_the_numeraire_falls_with_it() -> None:
+    step = step_input({"WETH": 4_000, "DAI": 2_000, "USDC": 4_000}, kinds=[FEED, SPOT])
+    assets = tuple(replace(a, feed=None) if a.token == DAI else a for a in step.portfolio.assets)
+    step = with_feed(replace(step, portfolio=replace(step.portfolio, assets=assets)), "USDC", answer=97 * DOLLAR // 100)
+    step = with_snapshot(step, pools=(step.snapshot.pools[0], v2_pool(DAI, USDC, 1)))
+    (peg,) = dollar_pegs(step, reference_prices(step), 200, {DAI.address})
+    assert peg.price_usd == Fraction(97, 100)
 
 
 def test_a_dollar_that_nothing_prices_in_dollars_refuses() -> None:

@@ -16,6 +16,7 @@ from agent.planning.partial_plans import worst_case_gas, worst_case_loss
 from agent.planning.problem import build_problem
 from agent.reference import deviation_loss, disagreement_loss, price_ranges, reference_prices
 from agent.reference.floors import fair_floor
+from agent.units import BPS, NATIVE
 from agent.venues.composer import leg_floors
 from tests.support.builders import raw, step_input, token, v3_pool, with_limits
 from tests.support.plans import Swap, evidence, plan_of, verdict
@@ -41,6 +42,26 @@ def test_a_token_has_the_lowest_and_the_highest_price_of_the_sources_that_agree(
     low, high = map(dollars, price_ranges(seen(mean=1_980))[WETH.address])
     assert (low, high) == (pytest.approx(1_980, rel=1e-4), FEED)
     assert price_ranges(seen())[USDC.address] == (1, 1)
+
+
+def test_the_range_includes_a_reference_price_that_is_neither_feed_nor_mean() -> None:
+    low, high = map(dollars, price_ranges(seen(kinds=(PriceSource.SPOT, PriceSource.TWAP)))[WETH.address])
+    assert (low, high) == (pytest.approx(FEED, rel=1e-4), pytest.approx(MEAN, rel=1e-4))
+
+
+def test_a_source_at_the_limit_agrees() -> None:
+    step = seen()
+    price = reference_prices(step).price_by_token[WETH.address]
+    high = price_ranges(step)[WETH.address][1]
+    for less, expected in ((0, high), (Fraction(1, 10**9), price)):
+        limited = with_limits(step, oracle_deviation_bps=(high / price - 1) * BPS - less)
+        assert price_ranges(limited)[WETH.address][1] == expected
+
+
+def test_native_coin_and_its_wrapped_token_lose_together() -> None:
+    bought = {USDC.address: 2_000 * 10**6}
+    together = disagreement_loss(seen(), {NATIVE: -(10**18), WETH.address: -(10**18), **bought})
+    assert together == disagreement_loss(seen(), {WETH.address: -2 * 10**18, **bought})
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,13 @@ def test_the_recorded_price_is_the_lower_median_of_the_blocks(now: int, earlier:
     assert found.price == usual * median
 
 
+def test_blocks_before_those_that_confirm_do_not_count() -> None:
+    step = confirming(2)
+    usual = reference_prices(step).reference_by_token[WETH.address].price
+    (recorded,) = confirmed_prices(step, before(step_input(), [Fraction(factor) for factor in (1, 1, 9, 9, 9)]), NOW_S)
+    assert recorded.price == usual
+
+
 def test_a_token_without_a_price_in_one_of_the_blocks_is_left_out() -> None:
     step = confirming(1)
     silent = replace(before(step, [Fraction(1)])[0], feeds=())

@@ -228,6 +228,15 @@ def test_hubs_and_wrapped_native_are_priced_too_and_their_lack_is_named() -> Non
     assert mentions(found.unpriced[0].why, "feed: DAI", "no feed", "spot: no", "liquidity")
 
 
+def test_a_hub_has_a_price_once_it_has_a_feed() -> None:
+    step = step_input(hubs=["DAI"], kinds=[FEED])
+    step = with_snapshot(step, feeds=(*step.snapshot.feeds, feed_round("DAI", 1)))
+    assert _found(step, DAI) is None
+    with_hub_feed = replace(step, portfolio=replace(step.portfolio, hub_feeds=((DAI.address, feed_address("DAI")),)))
+    assert with_hub_feed.snapshot is step.snapshot, "its prices are kept by their sources"
+    assert _found(with_hub_feed, DAI) is not None
+
+
 def test_an_unknown_wrapped_native_goes_by_its_address() -> None:
     step = step_input({"WBTC": 5_000, "USDC": 5_000}, kinds=[TWAP])
     assert [gap.label for gap in reference_prices(step).unpriced if gap.token == WETH.address] == [WETH.address]

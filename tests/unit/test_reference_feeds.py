@@ -61,7 +61,22 @@ def test_a_round_lower_than_one_of_an_earlier_block_is_no_price() -> None:
     same, higher = (past(step, 1, feed_round("WETH", 2_000, round_id=number)) for number in (7, 8))
     assert why(with_snapshot(step, past_prices=(same,))) == ""
     assert mentions(why(with_snapshot(step, past_prices=(higher,))), "round 8", "999", "round 7")
-    assert why(with_snapshot(step, past_prices=(past(step, 1, feed_round("USDC", 1, round_id=6)),))) == ""
+    assert mentions(why(with_snapshot(step, past_prices=(same, replace(higher, head=past(step, 2).head)))), "round 8", "998", "round 7")
+    for other in (feed_round("USDC", 1, round_id=6), feed_round("LINK", 1, round_id=8)):
+        assert why(with_snapshot(step, past_prices=(past(step, 1, other),))) == ""
+
+
+def test_rounds_of_a_later_block_are_no_past_of_an_earlier_one() -> None:
+    step = step_input(kinds=FEED)
+    later = past(step, 1, feed_round("WETH", 2_000, round_id=8))
+    then = past(step, 2, feed_round("WETH", 1_000, updated_at_s=NOW_S - 30), feed_round("USDC", 1, updated_at_s=NOW_S - 30))
+    inputs = price_inputs(with_snapshot(step, past_prices=(later, then)))
+    assert WETH.address in prices_from(inputs.at_block(then)).reference_by_token
+
+
+def test_the_age_of_a_price_is_that_of_the_older_of_its_two_rounds() -> None:
+    step = with_feed(with_feed(step_input(kinds=FEED), "WETH", updated_at_s=NOW_S - 100), "USDC", updated_at_s=NOW_S - 500)
+    assert "500 s old" in reference_prices(step).reference_by_token[WETH.address].detail
 
 
 def test_the_price_of_an_earlier_block_is_that_of_its_own_rounds_at_its_own_time() -> None:
@@ -104,6 +119,8 @@ def uptime(answer: int, since_s: int) -> FeedRound:
         (uptime(0, 400 * 86_400), ""),
         (uptime(0, GRACE_S - 1), "the sequencer has been up again for only 3599 s, reference.sequencer_grace is 3600 s"),
         (uptime(1, 10_000), "the sequencer has been down for 10000 s"),
+        (replace(uptime(0, GRACE_S - 1), updated_at_s=NOW_S - GRACE_S), "up again for only 3599 s"),
+        (replace(uptime(0, GRACE_S), updated_at_s=NOW_S - 1), ""),
         (uptime(0, -1), "dated 1 s after the block"),
         (uptime(2, 10_000), "returned 2"),
         (uptime(-1, 10_000), "returned -1"),
