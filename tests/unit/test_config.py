@@ -122,6 +122,48 @@ def test_a_mistake_is_named_with_its_remedy(old: str, new: str, words: tuple[str
         assert word in message, message
 
 
+ANY_MAX_WEIGHT = '# max_weight = { any = "60%" }'
+AT_THEIR_BOUNDS: dict[str, list[tuple[str, str]]] = {
+    "jump wait": [('balance_jump_wait = "24h"', 'balance_jump_wait = "30d"')],
+    "deposits": [('deposit_auto = "10%"', 'deposit_auto = "25%"')],
+    "deadline": [('deadline = "90s"', 'deadline = "30m"')],
+    "jitter": [('jitter = "10%"', 'jitter = "50%"')],
+    "maximum weight": [(ANY_MAX_WEIGHT, 'max_weight = { any = "100%" }')],
+    "numeraire has none": [
+        ('target = "50%"', 'target = "40%"'),
+        ('target = "50%"', 'target = "60%"'),
+        (ANY_MAX_WEIGHT, 'max_weight = { any = "40%" }'),
+    ],
+    "tip and signer": [('# min_tip = "1 gwei"', 'min_tip = "5 gwei"')],
+    "tip and price": [('# min_tip = "1 gwei"', 'min_tip = "1 gwei"'), ('gas_price = "60 gwei"', 'gas_price = "1 gwei"')],
+    "spot prices": [('kind = ["feed", "twap"]', 'allow_spot = true\nkind = ["spot"]')],
+}
+
+
+@pytest.mark.parametrize("changes", AT_THEIR_BOUNDS.values(), ids=AT_THEIR_BOUNDS)
+def test_a_value_at_its_bound_is_accepted(changes: list[tuple[str, str]]) -> None:
+    parse_config(text(*changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ([('deadline = "90s"', 'deadline = "1801s"')], "execution.deadline"),
+        ([('deadline = "90s"', 'deadline = "0s"')], "execution.deadline"),
+        ([('twap_window = "30m"', 'twap_window = "1799s"')], "reference.twap_window"),
+        ([('jitter = "10%"', 'jitter = "50.01%"')], "policy.jitter"),
+        ([(ANY_MAX_WEIGHT, 'max_weight = { any = "0%" }')], "limits.max_weight"),
+        ([('native_top_up = "0.1"', 'native_top_up = "0.05"')], "limits.native_top_up"),
+        ([('native_floor = "0.05"', 'native_floor = "off"')], "limits.native_top_up"),
+        ([('deposit_auto = "10%"', 'deposit_auto = "25.01%"')], "limits.deposit_auto"),
+        ([('# min_tip = "1 gwei"', 'min_tip = "5.1 gwei"')], "execution.min_tip"),
+        ([('# min_tip = "1 gwei"', 'min_tip = "1 gwei"'), ('gas_price = "60 gwei"', 'gas_price = "0.9 gwei"')], "execution.min_tip"),
+    ],
+)
+def test_a_value_beyond_its_bound_is_named(changes: list[tuple[str, str]], field: str) -> None:
+    assert field in error(*changes)
+
+
 def test_an_endpoint_url_never_shows_in_an_error() -> None:
     message = error(('url_env = "RPC_A"', 'url = "http://canary-secret"\nurl_env = "X"'))
     assert "canary" not in message

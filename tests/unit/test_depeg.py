@@ -113,6 +113,15 @@ def test_of_those_who_left_only_the_tokens_asked_for_are_named() -> None:
     assert depegged_tokens(unknown, reference_prices(unknown), {DAI.address}) == (DAI.address,)
 
 
+def test_a_dollar_that_is_not_back_refuses_beside_one_that_is_farther_off() -> None:
+    """DAI left and is 1.2 % off, beyond half of the limit; USDC never left and is 1.5 % off, within all of it."""
+    step = step_input({"WETH": 4_000, "DAI": 3_000, "USDC": 3_000}, past=history(depegged_tokens=(DAI.address,)))
+    step = with_feed(with_feed(step, "USDC", answer=round(98.5 * CENT)), "DAI", answer=round(98.8 * CENT))
+    judged = verdict("depeg", step, sell_weth(step))
+    assert not judged.passed
+    assert mentions(judged.measured_text, "DAI", "left its peg")
+
+
 def test_price_fault__lost_peg__is_named() -> None:
     step = at(90)
     assert mentions(price_fault(step, reference_prices(step), {USDC.address}), "USDC has lost its peg")

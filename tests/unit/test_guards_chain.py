@@ -7,9 +7,10 @@ from fractions import Fraction
 
 import pytest
 
-from agent.guards.safety import NO_CODE_HASH
+from agent.guards.safety import NO_CODE_HASH, moved_tokens
 from agent.guards.table import REMEDIES
-from agent.model import CodeHash, Holding, StepInput
+from agent.model import CodeHash, Holding, ScreenedToken, StepInput, TokenFinding
+from agent.units import NATIVE
 from tests.support.builders import ROUTER, address, history, raw, step_input, token, v2_pool, with_limits, with_snapshot
 from tests.support.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.text import mentions
@@ -125,10 +126,11 @@ def test_a_predicted_output_that_the_simulation_does_not_give_is_refused() -> No
     assert not verdict("prediction", step, with_leg(plan, 0, amount_out_raw=plan.legs[0].amount_out_raw + 1)).passed
 
 
-def test_a_predicted_balance_that_the_simulation_does_not_give_is_refused() -> None:
+@pytest.mark.parametrize("off_raw", [1, -1])
+def test_a_predicted_balance_that_the_simulation_does_not_give_is_refused(off_raw: int) -> None:
     step = step_input()
     plan = sell_weth(step)
-    after = tuple((at, amount + (at == USDC.address)) for at, amount in plan.holdings_after)
+    after = tuple((at, amount + off_raw * (at == USDC.address)) for at, amount in plan.holdings_after)
     found = verdict("prediction", step, replace(plan, holdings_after=after))
     assert (found.passed, "USDC ends" in found.measured_text) == (False, True)
 
@@ -211,6 +213,38 @@ def test_a_token_outside_the_portfolio_is_refused_though_its_code_is_pinned() ->
         code_hashes=(*step.snapshot.code_hashes, CodeHash(WETH.address, NEW_CODE)),
     )
     assert mentions(verdict("allowlist", no_hub, plan).measured_text, f"{WETH.address}", "token")
+    assert "not a token of the portfolio" not in verdict("allowlist", step, plan).measured_text
+
+
+def test_the_router_must_be_pinned_though_no_config_asks_for_it() -> None:
+    step = step_input()
+    step = replace(step, execution=replace(step.execution, pinned=()))
+    plan = sell_weth(step)
+    pins = tuple(pin for pin in evidence(step, plan).pinned_code_hashes if pin[0] != ROUTER)
+    assert mentions(
+        verdict("allowlist", step, plan, evidence(step, plan, pinned_code_hashes=pins)).measured_text, f"{ROUTER} is not pinned"
+    )
+
+
+def test_changed_code_of_a_token_in_quarantine_holds_no_plan_back() -> None:
+    step = step_input()
+    plan = sell_weth(step)
+    strict = replace(step, execution=replace(step.execution, pinned=(*step.execution.pinned, WBTC.address)))
+    left = ScreenedToken(WBTC.address, TokenFinding.CODE_CHANGED)
+    assert not verdict("allowlist", strict, plan).passed
+    apart = replace(strict, targets=replace(strict.targets, quarantined_tokens=(left,)))
+    assert verdict("allowlist", apart, plan).passed
+
+
+def test_a_plan_that_exchanges_no_token_needs_no_screen() -> None:
+    step = with_limits(step_input(), token_screen=True)
+    plan = sell_weth(step)
+    unwrap = with_leg(plan, 0, token_out=NATIVE)
+    assert moved_tokens(plan) == (WETH.address, USDC.address)
+    assert moved_tokens(unwrap) == ()
+    case_evidence = evidence(step, plan, screened_tokens=None)
+    assert not verdict("token_screen", step, plan, case_evidence).passed
+    assert verdict("token_screen", step, replace(plan, legs=()), case_evidence).passed
 
 
 @pytest.mark.parametrize(

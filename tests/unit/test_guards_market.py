@@ -99,6 +99,13 @@ def test_a_floor_of_nothing_or_above_the_output_is_refused(floor: int, says: str
     assert (found.passed, says in found.measured_text) == (False, True)
 
 
+def test_a_minimum_of_all_that_the_pool_pays_has_no_slippage() -> None:
+    step = with_limits(two_pools(), slippage_bps=0)
+    plan = sold(step, (0, 1))
+    found = verdict("slippage", step, with_leg(plan, 0, min_out_raw=plan.legs[0].amount_out_raw))
+    assert (found.passed, found.measured_text) == (True, "0 bps")
+
+
 def skewed(by: Fraction) -> StepInput:
     """The pool pays `by` of the reference price: skewed before the snapshot (T1)."""
     return step_input(pools=[v2_pool(WETH, USDC, 2_000 * by)])

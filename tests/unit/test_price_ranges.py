@@ -101,6 +101,17 @@ def test_planner_guard_and_signer_require_the_better_price_of_the_two() -> None:
     assert not verdict("fair_floor", step, missed).passed
 
 
+def test_a_purchase_requires_what_the_lower_price_gives() -> None:
+    step = seen(mean=1_980, spot=1_980)
+    spent = raw(2_000, USDC)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], USDC.address, spent)])
+    low = price_ranges(step)[WETH.address][0]
+    floor = fair_floor(spent, Fraction(1), low, plan.legs[0].fee_pips, step.limits.price_impact_bps or 0, step.limits.slippage_bps or 0)
+    enough, less = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
+    assert verdict("fair_floor", step, enough).passed
+    assert not verdict("fair_floor", step, less).passed
+
+
 @pytest.mark.parametrize(("spot", "passes"), [(MEAN, True), (FEED, False)])
 def test_a_pool_at_the_price_of_a_lagging_feed_costs_too_much_at_the_mean(spot: int, passes: bool) -> None:
     """The feed is 1 % behind: by it alone the pool at 2,000 costs only its fee."""
