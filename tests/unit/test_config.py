@@ -152,7 +152,7 @@ def test_a_value_at_its_bound_is_accepted(changes: list[tuple[str, str]]) -> Non
         ([('deadline = "90s"', 'deadline = "0s"')], "execution.deadline"),
         ([('twap_window = "30m"', 'twap_window = "1799s"')], "reference.twap_window"),
         ([('jitter = "10%"', 'jitter = "50.01%"')], "policy.jitter"),
-        ([(ANY_MAX_WEIGHT, 'max_weight = { any = "0%" }')], "limits.max_weight"),
+        ([(ANY_MAX_WEIGHT, 'max_weight = { any = "0%" }')], "0% for WETH is not above 0%"),
         ([('native_top_up = "0.1"', 'native_top_up = "0.05"')], "limits.native_top_up"),
         ([('native_floor = "0.05"', 'native_floor = "off"')], "limits.native_top_up"),
         ([('deposit_auto = "10%"', 'deposit_auto = "25.01%"')], "limits.deposit_auto"),

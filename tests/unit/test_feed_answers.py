@@ -63,6 +63,12 @@ def test_a_feed_without_bounds_is_read_without_them() -> None:
     assert (latest.min_answer, latest.max_answer) == (None, None)
 
 
+def test_bounds_below_zero_keep_their_sign() -> None:
+    latest = read(bounds=(int_word(-5), int_word(-1)))
+    assert latest is not None
+    assert (latest.min_answer, latest.max_answer) == (-5, -1)
+
+
 @pytest.mark.parametrize("bounds", [(CallStatus.UNREAD, int_word(9)), (int_word(1), CallStatus.UNREAD)])
 def test_a_feed_with_a_bound_that_ran_out_of_gas_is_not_read(bounds: tuple[LensAnswer, LensAnswer]) -> None:
     latest, unread = read_feed(FEED, answers(bounds=bounds))

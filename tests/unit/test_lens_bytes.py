@@ -124,6 +124,11 @@ def test_numbers_that_do_not_fit_are_malformed_and_failures_stay_failures() -> N
     assert answer_words(b"\0" * 64, 3) is CallStatus.MALFORMED
 
 
+@pytest.mark.parametrize(("impact_bps", "ticks"), [(0, 1), (1, 3), (100, 102), (200, 204), (5_000, 6_933)])
+def test_the_window_is_rounded_up_and_one_more(impact_bps: int, ticks: int) -> None:
+    assert window_ticks(impact_bps) == ticks
+
+
 @given(st.integers(0, 9_999))
 def test_the_window_reaches_as_far_as_the_impact_moves_the_price_either_way(impact_bps: int) -> None:
     ticks = window_ticks(impact_bps)
@@ -155,6 +160,8 @@ def test_an_item_that_failed_is_named_and_is_never_a_zero() -> None:
         (bytes(32), ""),
         (b"", ""),
         ((32).to_bytes(32, "big") + (99).to_bytes(32, "big") + b"WETH" + bytes(28), ""),
+        ((32).to_bytes(32, "big") + (32).to_bytes(32, "big") + b"W" * 32, "W" * 32),
+        ((32).to_bytes(32, "big") + (33).to_bytes(32, "big") + b"W" * 32, ""),
         ((64).to_bytes(32, "big") + (4).to_bytes(32, "big") + b"WETH" + bytes(28), ""),
         (CallStatus.FAILED, ""),
         (b"\xff\xfe" + bytes(30), "\ufffd\ufffd"),

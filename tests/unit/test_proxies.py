@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.lens import CallStatus
+from agent.chain import tokens
+from agent.chain.lens import CallItem, CallStatus, LensAnswer
 from agent.chain.rpc import RpcFault
 from agent.chain.tokens import (
     BEACON_SLOT,
     IMPLEMENTATION_SLOTS,
     UNREAD_ADDRESS,
     ProxyRef,
+    find_proxies,
     proxy_answers,
     proxy_call_names,
     proxy_calls,
@@ -62,3 +64,42 @@ def test_each_call_has_its_name_for_the_quorums_report() -> None:
 def test_nothing_that_a_node_says_is_anything_but_a_word_or_a_failure(told: object) -> None:
     (found,) = proxy_answers([told])
     assert found is CallStatus.FAILED or (isinstance(found, bytes) and len(found) == 32)
+
+
+class FakeStorage:
+    """Serves storage slots, and implementation() of some addresses."""
+
+    name = "storage"
+
+    def __init__(self, slots: dict[tuple[str, str], str], implementers: dict[str, str]) -> None:
+        self.slots, self.implementers = slots, implementers
+
+    def batch(self, calls: list[tuple[str, list[object]]]) -> list[object]:
+        return [word(self.slots.get((str(params[0]), str(params[1])), UNREAD_ADDRESS)) for _, params in calls]
+
+
+FIRST_SLOT, SECOND_SLOT, _ = IMPLEMENTATION_SLOTS
+
+
+@pytest.mark.parametrize(
+    ("slots", "implementers", "proxy"),
+    [
+        ({}, {}, None),
+        ({(TOKEN, FIRST_SLOT): PLACE}, {}, ProxyRef(TOKEN, FIRST_SLOT, None, PLACE)),
+        ({(TOKEN, FIRST_SLOT): PLACE, (TOKEN, SECOND_SLOT): OTHER}, {}, ProxyRef(TOKEN, FIRST_SLOT, None, PLACE)),
+        ({(TOKEN, FIRST_SLOT): PLACE}, {TOKEN: OTHER}, ProxyRef(TOKEN, FIRST_SLOT, None, PLACE)),
+        ({(TOKEN, BEACON_SLOT): BEACON}, {BEACON: PLACE, TOKEN: OTHER}, ProxyRef(TOKEN, BEACON_SLOT, BEACON, PLACE)),
+        ({(TOKEN, BEACON_SLOT): BEACON}, {}, ProxyRef(TOKEN, BEACON_SLOT, BEACON, UNREAD_ADDRESS)),
+        ({}, {TOKEN: PLACE}, ProxyRef(TOKEN, None, TOKEN, PLACE)),
+    ],
+    ids=["none", "slot", "two slots", "slot and implementation()", "beacon", "silent beacon", "EIP-897"],
+)
+def test_find_proxies__names_where_the_implementation_stands(
+    slots: dict[tuple[str, str], str], implementers: dict[str, str], proxy: ProxyRef | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(_: object, items: list[CallItem]) -> list[LensAnswer]:
+        return [bytes.fromhex(word(implementers[item.target])[2:]) if item.target in implementers else CallStatus.FAILED for item in items]
+
+    monkeypatch.setattr(tokens, "query_lens", answer)
+    proxies = find_proxies(FakeStorage(slots, implementers), [TOKEN])  # type: ignore[arg-type]  # only `batch` is used
+    assert proxies == (() if proxy is None else (proxy,))

@@ -345,6 +345,7 @@ def test_native_pool__another_lends_at_most_half_of_what_it_has() -> None:
 
 
 CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("place"), address("elsewhere")
+UNREAD = address("code that was not read")
 
 
 @pytest.mark.parametrize(
@@ -358,6 +359,8 @@ CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("pla
         (CODE, [ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
         (CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, OTHER)}, TokenFinding.IMPLEMENTATION_CHANGED),
         (CODE, [], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
+        (CODE, [PLACE, ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
+        (CODE, [UNREAD], {WETH: CODE}, {WETH: (UNREAD, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
         (CODE, [PLACE], {}, {WETH: (ELSEWHERE, CODE)}, None),
     ],
 )
@@ -371,6 +374,25 @@ def test_what_differs_from_the_pins_is_named(
     )
     found = tokens_with_changed_code(snapshot, [WETH, USDC], pins, backing)
     assert [one.finding for one in found] == ([] if finding is None else [finding])
+
+
+def test_code_that_was_not_read_has_not_changed() -> None:
+    snapshot = replace(whole().snapshot, code_hashes=(), implementations=())
+    assert tokens_with_changed_code(snapshot, [WETH], {WETH: CODE}, {}) == []
+
+
+def test_a_token_whose_balance_is_not_known_keeps_no_target() -> None:
+    step = shut(without_balance(step_input(THREE), "WBTC"), WBTC)
+    assert dict(step.targets.effective_bps).keys() == {WETH, USDC}
+
+
+def test_a_second_token_joins_the_first_in_quarantine() -> None:
+    once = shut(whole(), WBTC)
+    twice = shut(once, WETH)
+    assert [screened.token for screened in twice.targets.quarantined_tokens] == [WBTC, WETH]
+    target_bps_by_token = dict(twice.targets.effective_bps)
+    assert (target_bps_by_token[WBTC], target_bps_by_token[WETH]) == (0, 0)
+    assert sum(target_bps_by_token.values()) == BPS
 
 
 def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_its_proportions() -> None:

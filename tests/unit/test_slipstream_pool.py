@@ -49,6 +49,12 @@ def test_mean_tick__observations_of_just_one_window_suffice(observation_count: i
     assert _mean_tick(pool, answer, 0) == mean_tick
 
 
+@pytest.mark.parametrize(("tick_seconds", "mean_tick"), [(4_201, 7), (599, 0), (-599, 0), (-4_200, -7), (-4_201, -7)])
+def test_mean_tick__is_rounded_towards_zero(tick_seconds: int, mean_tick: int) -> None:
+    answer = b"".join(uint_word(word % 2**256) for word in (64, 192, 3, 0, 0, tick_seconds, 3, 0, 0, 0))
+    assert _mean_tick(dynamic(0), answer, 0) == mean_tick
+
+
 def test_a_plan_says_what_waiting_for_the_fee_would_save() -> None:
     def waits(pool: SlipstreamPool) -> tuple[list[str], Fraction]:
         step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 10_000, "USDC": 0}, pools=[pool])
