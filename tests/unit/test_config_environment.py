@@ -19,7 +19,7 @@ from agent.app.settings.new_portfolios import next_commands
 from agent.app.start.wallet import PasswordSource, new_password
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
-from agent.config.secrets.env_file import read_variables
+from agent.config.secrets.env_file import read_variables, referenced_env_variables
 from agent.config.secrets.key_sources import agent_key_source, key_source
 from agent.config.secrets.known import secrets_of
 from agent.config.tables.futures import HyperliquidTable
@@ -106,9 +106,17 @@ def test_a_line_that_is_no_assignment_is_named_by_its_number_and_not_repeated(tm
 def test_without_the_file_nothing_happens_and_what_is_no_text_is_named(tmp_path: Path) -> None:
     read_variables(tmp_path, ["RPC_A"])
     read_variables(tmp_path / "nowhere", ["RPC_A"])
+    file_in_place_of_a_folder = tmp_path / "file"
+    file_in_place_of_a_folder.touch()
+    read_variables(file_in_place_of_a_folder, ["RPC_A"])
     (tmp_path / ".env").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="be read"):
         read_variables(tmp_path, ["RPC_A"])
+
+
+def test_a_config_names_variables_by_keys_that_end_in_env() -> None:
+    table = {"url_env": "A", "rpc": [{"key_env": "B"}, {"env": "C"}], "x_env_y": "D", "n_env": 5, "deep": {"deeper": {"z_env": "E"}}}
+    assert list(referenced_env_variables(table)) == ["A", "B", "E"]
 
 
 def test_a_text_that_is_not_in_its_file_yet_takes_it_too(tmp_path: Path) -> None:
