@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from agent.chain.sender import TipRefused
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.execution.reconcile import MAX_GAS_MULTIPLE, RESERVED_BUMPS, TxReplacer
-from agent.model import IntentKind, IntentState
+from agent.execution import SubmissionEvent
+from agent.execution.reconcile import MAX_GAS_MULTIPLE, MAX_TIP_RAISES, RESERVED_BUMPS, TxReplacer
+from agent.model import IntentKind, IntentState, UnsignedTx
+from agent.ports import Grant
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
-from tests.support.transactions import GWEI, START_S, grant, killed_at, patient, require_dearer, states, tx, when_sent
+from tests.support.transactions import GWEI, START_S, Bench, Killed, grant, killed_at, patient, require_dearer, states, tx, when_sent
 
 S = IntentState
 
@@ -158,3 +163,121 @@ def test_a_bump_aims_no_higher_than_its_gas_money_allows(tmp_path: Path) -> None
     ended = made.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_gas_wei=first_wei), "swap")
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.FINAL)
     assert ended.tx.max_fee_wei == MAX_GAS_MULTIPLE * 10 * GWEI
+
+
+# --- One replacement by hand, of a transaction that waits at 10 gwei for 100,000 gas.
+
+
+EMERGENCY = replace(futures_grant(ESCAPE, is_emergency=True), deadline_s=START_S + 90, max_gas_wei=10**18)
+
+
+def replacer_of(setup: Bench, granted: Grant, unsigned: UnsignedTx | None = None) -> TxReplacer:
+    """Return the replacer of a setup whose process ended when it had sent this transaction."""
+
+    def die(event: SubmissionEvent) -> None:
+        if event.name == "after:send":
+            raise Killed
+
+    setup.on_event = die
+    setup.store.steps.begin("replaced", START_S, "{}")
+    with pytest.raises(Killed):
+        setup.executor().run("replaced", granted.kind, unsigned or tx(0), granted, "replaced")
+    setup.on_event = None
+    return TxReplacer(setup.executor()._submitter)
+
+
+@pytest.mark.parametrize(("emergency_wei", "usual_wei", "is_sent"), [(11_250, 10_000, True), (11_249, 100_000, False)])
+def test_the_ceiling_of_emergencies_bounds_their_cancel(tmp_path: Path, emergency_wei: int, usual_wei: int, is_sent: bool) -> None:
+    setup = patient(tmp_path, max_fee_wei=usual_wei * 10**6, emergency_gas_ceilings=(emergency_wei * 10**6, None))
+    replacer = replacer_of(setup, EMERGENCY)
+    with nullcontext() if is_sent else raises_code(Refused, "gas_price"):
+        replacer.cancel(setup.store.journal.intents()[0], "why")
+    assert len(setup.chain.sent) == 1 + is_sent
+
+
+@pytest.mark.parametrize(("late_s", "deadline_s"), [(0, START_S + 90), (89, START_S + 90), (91, START_S + 91)])
+def test_a_cancel_after_the_deadline_is_granted_until_now(tmp_path: Path, late_s: int, deadline_s: int) -> None:
+    setup = patient(tmp_path)
+    replacer = replacer_of(setup, grant())
+    setup.chain.timestamp_s = START_S + late_s
+    replacer.cancel(setup.store.journal.intents()[0], "why")
+    granted = setup.store.journal.grant(setup.store.journal.intents()[0].id)
+    assert (granted.now_s, granted.deadline_s) == (START_S + late_s, deadline_s)
+
+
+@pytest.mark.parametrize(
+    ("demanded_wei", "granted_wei", "kind"),
+    [
+        (GWEI, 10 * GWEI, IntentKind.CANCEL),
+        (GWEI + 1, 10 * GWEI, IntentKind.FUTURES),
+        (0, 45 * GWEI // 4, IntentKind.FUTURES),
+        (0, 45 * GWEI // 4 - 4, IntentKind.CANCEL),
+    ],
+    ids=["tip already paid", "a higher tip", "four times the granted gas", "more than that"],
+)
+def test_an_emergency_costs_its_ceiling_only_for_a_higher_tip(
+    tmp_path: Path, demanded_wei: int, granted_wei: int, kind: IntentKind
+) -> None:
+    setup = patient(tmp_path, emergency_gas_ceilings=(100 * GWEI, None))
+    replacer = replacer_of(setup, replace(EMERGENCY, max_gas_wei=100_000 * granted_wei // MAX_GAS_MULTIPLE))
+    if demanded_wei:
+        setup.store.budgets.mark_demanded_tip(demanded_wei, START_S)
+    replacer.bump_or_cancel(0)
+    assert setup.store.journal.intents()[0].kind is kind
+
+
+@pytest.mark.parametrize(("estimated", "is_sent"), [(66_667, True), (66_668, False)])
+def test_a_replacement_that_risks_no_more_passes_the_day(tmp_path: Path, estimated: int, is_sent: bool) -> None:
+    """A cancel of 80,000 gas at 9 gwei costs what its original of 90,000 gas at 8 gwei may cost."""
+    setup = patient(tmp_path, gas_per_day_wei=0)
+    replacer = replacer_of(setup, grant(), replace(tx(0, max_fee_wei=8 * GWEI), gas=90_000))
+    simulate = setup.chain.simulate
+    setup.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), gas=estimated)  # type: ignore[method-assign]
+    with nullcontext() if is_sent else raises_code(Refused, "gas_per_day"):
+        replacer.cancel(setup.store.journal.intents()[0], "why")
+    assert len(setup.chain.sent) == 1 + is_sent
+
+
+@pytest.mark.parametrize(("limit_gwei", "kind"), [(1_125_000, IntentKind.FUTURES), (1_124_999, IntentKind.CANCEL)])
+def test_an_emergency_has_a_day_of_gas_of_its_own(tmp_path: Path, limit_gwei: int, kind: IntentKind) -> None:
+    setup = patient(tmp_path, gas_per_day_wei=0, emergency_gas_ceilings=(100 * GWEI, limit_gwei * GWEI))
+    setup.chain.automine = True
+    usual = setup.run(0)
+    setup.store.budgets.book_intent(usual, Fraction(0), Fraction(0), 10**18, START_S)
+    setup.chain.automine = False
+    replacer_of(setup, EMERGENCY, tx(1)).bump_or_cancel(1)
+    assert setup.store.journal.intents()[0].kind is kind
+
+
+def test_nothing_is_cancelled_that_a_lagging_node_has_in_a_block(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    replacer = replacer_of(setup, grant())
+    setup.chain.mine()
+    setup.chain.nonces = lambda _owner: (0, 1)  # type: ignore[method-assign]
+    setup.chain.simulation = "STF"
+    assert replacer.bump_or_cancel(0) is None
+    assert states(setup) == [("swap", "mined")]
+
+
+def test_of_refused_tips_the_last_refusal_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replacer = replacer_of(patient(tmp_path), grant())
+    refusals = [TipRefused(str(number), (), number) for number in range(MAX_TIP_RAISES + 1)]
+    later = iter(refusals[1:])
+    monkeypatch.setattr(replacer, "bump_or_cancel", lambda _nonce: next(later))
+    with pytest.raises(TipRefused) as caught:
+        replacer.raise_tip(0, refusals[0])
+    assert caught.value is refusals[-1]
+
+
+def test_a_refused_replacement_is_tried_again_after_the_same_wait(tmp_path: Path) -> None:
+    setup = patient(tmp_path, bump_after_s=3)
+    replacer = replacer_of(setup, grant())
+    setup.paused = True
+    callback = replacer.replacement_callback(0)
+    tries_s = []
+    for waited_s in range(10):
+        events_before = len(setup.events)
+        callback(waited_s)
+        if len(setup.events) > events_before:
+            tries_s.append(waited_s)
+    assert tries_s == [3, 6, 9]
