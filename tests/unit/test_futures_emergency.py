@@ -13,6 +13,8 @@ import pytest
 from agent import guards
 from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused, Retryable
+from agent.guards.case import build_guard_case
+from agent.guards.safety import gas_price
 from agent.layers.futures.policy.plans import EMERGENCY_GAS_PRICE_MULTIPLE, emergency_gas_per_day_wei, emergency_gas_price_limit_wei
 from agent.layers.futures.policy.targets import emergency_sizes
 from agent.layers.futures.state import FuturesState, futures_policy, planned_futures, with_policy
@@ -137,6 +139,32 @@ def test_the_fee_ceiling_of_an_emergency_is_its_own() -> None:
     assert refusing(with_limits(at_gas(near, 60 * EMERGENCY_GAS_PRICE_MULTIPLE + 1), **dear)) == {"gas_price"}
     assert refusing(with_futures_limits(near, emergency_gas_price_wei=90 * GWEI)) == {"gas_price"}
     assert emergency_gas_price_limit_wei(POLICY.limits, replace(near.limits, gas_price_wei=None)) is None
+
+
+@pytest.mark.parametrize(("less_wei", "passes"), [(0, True), (1, False)])
+def test_an_emergency_may_use_all_its_limits_of_gas(less_wei: int, passes: bool) -> None:
+    step = at_gas(step_of(NEAR, emergency_gas_24h_wei=7), 100)
+    plan = propose_rebalance(step).plan
+    assert plan is not None
+    price_wei = step.snapshot.current_gas_price_wei
+    capped = with_futures_limits(step, emergency_gas_price_wei=price_wei)
+    worst_wei = build_guard_case(capped, plan, evidence(capped, plan)).worst_gas_wei()
+    step_by_guard = {
+        "gas_price": with_futures_limits(step, emergency_gas_price_wei=price_wei - less_wei),
+        "gas_per_day": with_futures_limits(capped, emergency_gas_per_day_wei=worst_wei + 7 - less_wei),
+        "native_floor": with_snapshot(capped, native_wei=worst_wei - less_wei),
+    }
+    for guard, limited in step_by_guard.items():
+        verdicts = guards.judge(limited, plan, evidence(limited, plan))
+        assert [one.passed for one in verdicts if one.guard == guard] == [passes], guard
+
+
+def test_an_emergency_without_a_price_limit_pays_any_price() -> None:
+    step = with_limits(at_gas(step_of(NEAR), 1), gas_price_wei=None)
+    plan = propose_rebalance(step).plan
+    assert plan is not None
+    measurement = gas_price(build_guard_case(step, plan, evidence(step, plan)), 0)
+    assert (measurement.passed, measurement.limit_text) == (True, "off")
 
 
 def test_the_gas_budget_of_an_emergency_is_its_own() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from agent.errors import Refused
 from agent.guards.case import GuardCase, build_guard_case
+from agent.guards.safety import moved_tokens
 from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.guards import slippage
 from agent.layers.liquidity.policy.adjustments import gas_unit_value
@@ -299,3 +300,19 @@ def test_value__is_both_amounts_at_their_prices() -> None:
     target = wanted(1_000)
     amounts = tuple({WETH.address: ETHER, USDC.address: 5 * USD}[token] for token in (target.token0, target.token1))
     assert opened.pair_value(target, (amounts[0], amounts[1])) == 2_005 * USD
+
+
+def test_moved_tokens__are_those_provided_and_not_those_withdrawn() -> None:
+    assert set(moved_tokens(providing()[1])) == {WETH.address, USDC.address}
+    assert moved_tokens(withdrawing()[1]) == ()
+
+
+@pytest.mark.parametrize(("more", "passes"), [(Fraction(0), True), (JUST, False)])
+def test_pool_min_value__counts_the_pool_that_is_provided_to(more: Fraction, passes: bool) -> None:
+    step, plan = providing()
+    assert plan.legs == ()
+    [action] = plan.layer_actions
+    [pool] = [pool for pool in step.snapshot.pools if pool.address == action.pool]
+    case = case_of(step, plan)[0]
+    depth = sum((pool.depth(token) * case.price(token) for token in (pool.token0, pool.token1)), Fraction(0))
+    assert verdict("pool_min_value", with_limits(step, pool_min_value=depth + more), plan).passed is passes

@@ -276,3 +276,23 @@ def test_a_conversion_leaves_the_floor(more_wei: int, ok: bool) -> None:
     wrapped = 5 * ETHER - FLOOR + more_wei
     wrap = leg(NATIVE, WETH, wrapped, wrapped, pool=WETH, venue="wrapped_native")
     assert verdict("balance", step, replace(plan, legs=(wrap,))).passed is ok
+
+
+@pytest.mark.parametrize(("more_wei", "ok"), [(0, True), (1, False)])
+def test_a_wrap_into_the_router_spends_the_asset(more_wei: int, ok: bool) -> None:
+    """Native coin would do, but all except one coin of the asset is its reserve."""
+    step = native_step(3 * ETHER + FLOOR, 2_000, 0, reserve_raw=3 * ETHER)
+    wrapped = ETHER + more_wei
+    wrap = leg(NATIVE, WETH, wrapped, wrapped, pool=WETH, venue="wrapped_native", sink=R)
+    sale = leg(WETH, USDC, wrapped, 1, pool=step.snapshot.pools[0].address, source=R)
+    assert verdict("balance", step, replace(planned(step), legs=(wrap, sale))).passed is ok
+
+
+@pytest.mark.parametrize("off_wei", [1, -1])
+def test_a_wrong_prediction_of_native_coin_is_refused(off_wei: int) -> None:
+    step = native_step(5 * ETHER, 0, 0)
+    plan = planned(step)
+    assert plan.native_after_wei is not None
+    wrong = replace(plan, native_after_wei=plan.native_after_wei + off_wei)
+    assert verdict("prediction", step, plan).passed
+    assert "native" in verdict("prediction", step, wrong).measured_text

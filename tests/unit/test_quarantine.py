@@ -249,6 +249,16 @@ def test_pools_that_fail_are_left_out_and_the_next_is_used(count: int) -> None:
     assert any(item.subject.endswith(pool) and FROZEN in item.why for item in proposal.plan.skipped for pool in excluded)
 
 
+def test_of_a_pool_its_contract_is_pinned_not_its_identifier() -> None:
+    step = with_pools()
+    _, _, pool, *_ = step.snapshot.pools
+    codes = tuple(CodeHash(MANAGER, code.hash) if code.address == pool.address else code for code in step.snapshot.code_hashes)
+    pinned = with_snapshot(step, code_hashes=codes)
+    plan = plan_of(pinned, [Swap(pool, WETH, 10**15)])
+    assert verdict("allowlist", pinned, plan).passed
+    assert f"code at {MANAGER} was not read" in verdict("allowlist", step, plan).measured_text
+
+
 def test_doctor_tests_each_pool_and_a_contract_once() -> None:
     step = with_pools()
     usdc_pools = [pool.address for pool in step.snapshot.pools if USDC in (pool.token0, pool.token1)]
