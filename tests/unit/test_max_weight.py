@@ -87,6 +87,35 @@ def test_what_strategies_want_together_counts_like_a_target() -> None:
     assert mentions(error('"61%"', tables(TREND, CARRY)), "strategies", "62%", "limits.max_weight", "61%")
 
 
+def test_what_strategies_want_together_is_rounded_up() -> None:
+    """60 % of 70.01 % and 40 % of half are 62.006 %."""
+    finer = tables(TREND | {"weights": '{ WETH = "70.01%", USDC = "29.99%" }'}, CARRY)
+    assert "strategies: 62.01% for WETH" in error('"62%"', finer)
+    parse_config(limited('"62.01%"', finer))
+
+
+def test_a_weight_above_the_cap_of_its_allocator_counts() -> None:
+    """It is the weight until the first choice."""
+    below = '{ kind = "equal", every = "7d", keep = "30d", churn = "1%", until_chosen = "targets", cap = "60%" }'
+    config = tables(TREND | {"allocator": below}, CARRY)
+    assert "strategies: 62% for WETH" in error('"61.99%"', config)
+    parse_config(limited('"62%"', config))
+
+
+def test_equal_parts_of_three_assets_are_rounded_up() -> None:
+    halves = [f'[[strategies]]\nname = "{name}"\nshare = "50%"\nfloor = "0%"\nallocator = "equal"\nhealth = "off"\n' for name in ("a", "b")]
+    three_assets = config_text("").replace("[portfolio.weights]", "")
+    by_band = three_assets.replace('kind = "tracking", strictness = "normal"', 'kind = "threshold", relative = "10%"')
+    config = "\n".join([by_band.replace("\n[policy]", '\n[policy]\ndestination = "target"'), *halves, '[split]\nrelative = "20%"\n'])
+    assert "strategies: 33.34% for WETH" in error('"33.33%"', config)
+    parse_config(limited('"33.34%"', config))
+
+
+def test_an_asset_that_keeps_its_target_is_no_choice_of_the_allocator() -> None:
+    parse_config(limited('{ any = "60%", USDC = "20%" }', config_text(RETURNS)))
+    assert "portfolio.assets.USDC.target: 20%" in error('{ any = "60%", USDC = "19.99%" }', config_text(RETURNS))
+
+
 def capped(most: Mapping[str, int], values: Mapping[str, int] | None = None, **changes: object) -> StepInput:
     """A step whose assets may be at most so many bps."""
     step = step_input(values=values or {"WETH": 5_000, "USDC": 5_000}, **changes)  # type: ignore[arg-type]  # keywords of step_input
