@@ -35,7 +35,7 @@ from agent.planning import proposals
 from agent.planning.requests import propose_selling_everything
 from agent.policy.decide import decide
 from agent.policy.quarantine import (
-    UNREADABLE_WAIT_S,
+    exclude_unpriced_assets,
     format_quarantine,
     quarantine_pools,
     quarantine_tokens,
@@ -44,7 +44,7 @@ from agent.policy.quarantine import (
     unreadable_since_s,
 )
 from agent.units import BPS
-from tests.support.builders import address, price_of, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.builders import address, price_of, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
 from tests.support.lp_worlds import planned, wanted, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.text import mentions, raises_code
@@ -208,6 +208,13 @@ def test_every_pool_of_a_failed_contract_is_left_out() -> None:
     assert quarantine_pools(screened_step, [failing(USDC, MANAGER)]) is screened_step, "nothing new"
     both = quarantine_pools(screened_step, [failing(WETH, MANAGER)])
     assert [item.address for item in both.snapshot.unreadable_items] == [address(name) for name in "abc"]
+
+
+def test_a_pool_that_failed_for_two_tokens_names_the_first() -> None:
+    step = with_pools()
+    pair = step.snapshot.pools[0]
+    [item] = quarantine_pools(step, [failing(WETH, pair.contract), failing(USDC, pair.contract)]).snapshot.unreadable_items
+    assert (item.address, item.why) == (pair.address, f"WETH: {FROZEN}")
 
 
 @dataclass
@@ -406,7 +413,7 @@ def test_a_second_token_joins_the_first_in_quarantine() -> None:
 
 
 def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_its_proportions() -> None:
-    step = silent_for(UNREADABLE_WAIT_S)
+    step = silent_for(3_600)
     found = quarantine_tokens(step, unreadable_assets(step))
     assert {a.token.symbol: a.target_bps for a in found.effective_assets} == {"WETH": 6_250, "USDC": 3_750}
     assert mentions(format_quarantine(found.portfolio, found.targets.quarantined_tokens), "WBTC", "quarantine", "1 h")
@@ -414,7 +421,7 @@ def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_it
 
 
 def test_before_the_hour_is_over_nothing_is_left_alone() -> None:
-    assert not unreadable_assets(silent_for(UNREADABLE_WAIT_S - 1))
+    assert not unreadable_assets(silent_for(3_599))
     assert unreadable_since_s(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
 
 
@@ -424,6 +431,47 @@ def test_the_numeraire_and_the_coin_that_pays_for_gas_are_never_left_alone() -> 
         step = replace(step, history=replace(step.history, unread_since_s_by_token=((token(symbol).address, 0),)))
         assert unreadable_since_s(step)
         assert not unreadable_assets(step)
+
+
+LINK = token("LINK").address
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_exits_go_on_without_an_asset_that_is_unpriced_or_unread(is_read: bool) -> None:
+    """Only one whose balance is not known is in quarantine, too."""
+    step = without_feed(whole(), "LINK") if is_read else without_balance(whole(), "LINK")
+    exits = exclude_unpriced_assets(step)
+    assert LINK not in [asset.token.address for asset in exits.portfolio.assets]
+    assert LINK in [hub.address for hub in exits.portfolio.hubs]
+    assert dict(exits.targets.effective_bps).keys() == {asset.token.address for asset in exits.portfolio.assets}
+    assert sum(dict(exits.targets.effective_bps).values()) == BPS
+    assert [screened.token for screened in exits.targets.quarantined_tokens] == ([] if is_read else [LINK])
+    assert mentions(exits.exclusions.exits_only_reason, "LINK", "no reference price" if is_read else "balance")
+
+
+def test_an_unread_asset_in_quarantine_is_there_once() -> None:
+    exits = exclude_unpriced_assets(without_balance(shut(whole(), LINK), "LINK"))
+    assert [screened.token for screened in exits.targets.quarantined_tokens] == [LINK]
+    assert "LINK" in exits.exclusions.exits_only_reason
+
+
+@pytest.mark.parametrize("symbol", ["USDC", "WETH"])
+def test_no_exit_goes_on_without_numeraire_or_wrapped_coin(symbol: str) -> None:
+    for step in (without_balance(step_input(), symbol), without_feed(step_input(), symbol)):
+        assert exclude_unpriced_assets(step) is step
+
+
+def test_no_exit_goes_on_without_a_token_of_liquidity() -> None:
+    step = without_balance(step_input(THREE), "WBTC")
+    assert exclude_unpriced_assets(step) is not step
+    target = replace(wanted(1_000), token0=WBTC)
+    provided = replace(step, portfolio=replace(step.portfolio, lp_targets=(target,)))
+    assert exclude_unpriced_assets(provided) is provided
+
+
+def test_no_exit_goes_on_where_nothing_left_has_a_target() -> None:
+    step = without_balance(step_input({"LINK": 10_000, "USDC": 0}), "LINK")
+    assert exclude_unpriced_assets(step) is step
 
 
 THREE = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
