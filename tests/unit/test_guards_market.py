@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.uniswap_v4 import DIRECTION_BITS, V4Pool
 from agent.guards.market import quote_source_text
 from agent.model import Evidence, Plan, SecondQuote, StepInput
 from agent.units import BPS
-from tests.support.builders import raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.builders import address, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.text import mentions
 
@@ -143,6 +145,20 @@ def test_the_fee_of_the_floor_is_the_pool_s_not_the_plan_s() -> None:
     plan = sold(step, (0, 1))
     lied = with_leg(plan, 0, fee_pips=500_000, min_out_raw=900 * 10**6)
     assert not verdict("fair_floor", step, lied).passed
+
+
+def test_the_fee_of_the_floor_is_that_of_the_swap_s_direction() -> None:
+    """The protocol takes 0.1 % of USDC and nothing of WETH."""
+    plain = v3_pool(WETH, USDC, 2_000, fee_pips=3000)
+    state = {field.name: getattr(plain, field.name) for field in fields(V3Pool)}
+    protocol_fee = 1_000 << (DIRECTION_BITS if plain.token1 == USDC.address else 0)
+    step = step_input(pools=[V4Pool(**state, manager=address("manager"), protocol_fee=protocol_fee)])
+    for sold_token, amount, fee_pips in ((WETH, 1, 3_000), (USDC, 2_000, 3_997)):
+        plan = plan_of(step, [Swap(step.snapshot.pools[0], sold_token.address, raw(amount, sold_token))])
+        bought = USDC if sold_token == WETH else WETH
+        fair = raw(2_000 if bought == USDC else 1, bought) * (1 - Fraction(fee_pips, 10**6) - Fraction(100, BPS)) * (1 - Fraction(30, BPS))
+        assert verdict("fair_floor", step, with_leg(plan, 0, min_out_raw=int(fair))).passed
+        assert not verdict("fair_floor", step, with_leg(plan, 0, min_out_raw=int(fair) - 1)).passed
 
 
 def test_pool_value_at_the_limit_passes_and_below_it_fails() -> None:

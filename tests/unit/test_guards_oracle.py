@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import PriceSource, StepInput
+from agent.model import BlockedExit, Goal, PriceSource, Rebalance, StepInput
 from agent.reference import dollar_pegs, reference_prices
 from agent.units import BPS
 from tests.support.builders import NOW_S, raw, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
@@ -63,6 +63,22 @@ def test_an_asset_that_the_plan_does_not_touch_is_compared_too() -> None:
 def test_an_asset_whose_spot_price_no_pool_tells_refuses() -> None:
     step = step_input({"WETH": 4_000, "LINK": 2_000, "USDC": 4_000}, pools=[v2_pool(WETH, USDC, 2_000)])
     assert mentions(verdict("oracle_deviation", step, sell_weth(step)).measured_text, "unknown", "spot", "LINK")
+
+
+def test_the_spot_of_what_an_exit_does_not_trade_holds_no_exit_back() -> None:
+    step = step_input({"WETH": 4_000, "LINK": 2_000, "USDC": 4_000}, pools=[v2_pool(WETH, USDC, 2_000)])
+    plan = sell_weth(step)
+    leaving = replace(plan, decision=Rebalance("a stop fired", Goal(()), is_exit=True))
+    assert not verdict("oracle_deviation", step, plan).passed
+    assert verdict("oracle_deviation", step, leaving).passed
+    skewed = with_snapshot(step, pools=(v2_pool(WETH, USDC, 2_060),))
+    assert not verdict("oracle_deviation", skewed, replace(sell_weth(skewed), decision=leaving.decision)).passed
+
+
+def test_the_spot_of_a_blocked_exit_is_not_asked_for() -> None:
+    step = step_input({"WETH": 4_000, "LINK": 2_000, "USDC": 4_000}, pools=[v2_pool(WETH, USDC, 2_000)])
+    blocked = replace(step, blocked_exits=(BlockedExit(LINK.address, "a stop fired", "no pool"),))
+    assert verdict("oracle_deviation", blocked, sell_weth(blocked)).passed
 
 
 def mean_at(price: Fraction | int, *kinds: PriceSource) -> StepInput:
