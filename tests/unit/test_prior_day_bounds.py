@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from agent.chain.endpoints import EndpointPool
-from agent.chain.history import HistoryUnavailable
+from agent.chain.history import HistoryUnavailable, RecentTransactions
+from agent.errors import Retryable
+from agent.execution import adopted_budgets
 from agent.execution.adopted_budgets import prior_day_usage, with_recorded_day
 from agent.model import Budgets, ExternalTransaction, StepInput
 from agent.store import Store, open_store
@@ -206,6 +208,32 @@ def test_prior_day__trades_are_valued_at_the_answers_of_the_portfolio_s_feeds_th
     feeds = {builders.feed_address("WETH"): {BLOCK - 1: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}
     budgets = budgets_after(store, Node(sent={BLOCK: {"logs": SWAP}}, feeds=feeds), 1, is_contract=False)
     assert budgets.loss_24h == Fraction(GAS_WEI * 1_990 * DOLLAR, COIN)
+
+
+def test_prior_day__that_no_endpoint_answers_is_unknown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> RecentTransactions:
+        raise Retryable("no answer")
+
+    monkeypatch.setattr(adopted_budgets, "recent_transactions", fail)
+    assert "no answer" in budgets_after(store, Node(sent={BLOCK: {}}), 1, is_contract=False).unknown_reason
+
+
+@pytest.mark.parametrize(("answer", "price"), [(1_990 * 10**8, 1_990), (0, 2_000)], ids=["known then", "unknown then"])
+def test_prior_usage__price_of_then_goes_before_that_of_now(answer: int, price: int) -> None:
+    [swap] = told(Node(sent={BLOCK: {"logs": SWAP}})).transactions
+    then = replace(swap, feed_answers=((builders.feed_address("WETH"), answer),))
+    [usage_then] = prior_day_usage(at(), RecentTransactions(0, (then,)))
+    assert usage_then.loss == Fraction(GAS_WEI * price * DOLLAR, COIN) + (price - 1_990) * DOLLAR
+
+
+def test_prior_usage__answer_of_then_is_fresh_though_the_feed_is_late_now() -> None:
+    step = at()
+    late = tuple(replace(feed, updated_at_s=feed.updated_at_s - 10**6) for feed in step.snapshot.feeds)
+    [swap] = told(Node(sent={BLOCK: {"logs": SWAP}})).transactions
+    answers = ((builders.feed_address("WETH"), 1_990 * 10**8), (builders.feed_address("USDC"), 10**8))
+    then = RecentTransactions(0, (replace(swap, feed_answers=answers),))
+    [usage_then] = prior_day_usage(replace(step, snapshot=replace(step.snapshot, feeds=late)), then)
+    assert usage_then.loss == Fraction(GAS_WEI * 1_990 * DOLLAR, COIN)
 
 
 def test_prior_day__reason_that_was_there_before_is_kept(store: Store) -> None:
