@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -202,6 +203,23 @@ def test_a_hash_is_unknown_only_when_nobody_knows_it() -> None:
         sender(node("a", **blank), node("b", **(blank | {"eth_getTransactionReceipt": DOWN}))).status_of(HASH)
 
 
+def test_a_hash_that_a_slower_operator_knows_is_waited_for() -> None:
+    blank: dict[str, object] = {"eth_getTransactionReceipt": None, "eth_getTransactionByHash": None}
+
+    def know_late(_params: list[object]) -> dict[str, str]:
+        time.sleep(0.1)
+        return {"hash": HASH}
+
+    nodes = [node("a", **blank), node("b", **blank), node("late", eth_getTransactionReceipt=None, eth_getTransactionByHash=know_late)]
+    assert sender(*nodes).status_of(HASH).state == "pending"
+
+
+def test_a_simulation_says_that_its_endpoints_are_not_level() -> None:
+    far_apart = [node(f"n{height}", eth_getBlockByNumber=level(height)) for height in (100, 60)]
+    assert "40 blocks" in sender(*far_apart).simulate(CANCEL, WALLET).height_disagreement
+    assert sender(node("a"), node("b")).simulate(CANCEL, WALLET).height_disagreement == ""
+
+
 # sending
 def test_the_bytes_go_to_every_public_endpoint_and_one_that_takes_them_is_enough() -> None:
     nodes = [node("a"), node("b", eth_sendRawTransaction=RpcFault(-32000, "already known")), node("c", eth_sendRawTransaction=DOWN)]
@@ -212,7 +230,15 @@ def test_the_bytes_go_to_every_public_endpoint_and_one_that_takes_them_is_enough
 
 @pytest.mark.parametrize(
     "answers",
-    [(DOWN, DOWN), (DOWN, POOR), (DOWN, LOW), (POOR, RpcFault(-32603, "internal")), (POOR, "0x" + "00" * 32), (DOWN, OperatorNeeded("no"))],
+    [
+        (DOWN, DOWN),
+        (DOWN, POOR),
+        (DOWN, LOW),
+        (POOR, RpcFault(-32603, "internal")),
+        (POOR, "0x" + "00" * 32),
+        (DOWN, OperatorNeeded("no")),
+        (POOR, OperatorNeeded("no")),
+    ],
 )
 def test_a_fate_unknown_at_one_is_unknown_unless_another_took_it(answers: tuple[object, ...]) -> None:
     with raises_code(Retryable, "unknown_if_sent"):

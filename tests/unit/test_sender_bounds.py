@@ -131,8 +131,9 @@ def test_gas_is_the_lowest_estimate_that_enough_operators_call_sufficient() -> N
     assert sender(*nodes, minimum=3).simulate(TX, WALLET).gas == 90_000
 
 
-def test_of_one_operator_s_endpoints_the_higher_estimate_counts() -> None:
-    nodes = [node("a", eth_estimateGas=hex(gas)) for gas in (30_000, 40_000)]
+@pytest.mark.parametrize("estimates", [(30_000, 40_000), (40_000, 30_000)])
+def test_of_one_operator_s_endpoints_the_higher_estimate_counts(estimates: tuple[int, int]) -> None:
+    nodes = [node("a", eth_estimateGas=hex(gas)) for gas in estimates]
     poll = [(endpoint, NodeSender(endpoint).simulate(TX, WALLET)) for endpoint in sender(*nodes, minimum=1)._endpoint_pool.endpoints]
     assert sender(*nodes, minimum=1)._agreed_simulation(poll).gas == 40_000
 
