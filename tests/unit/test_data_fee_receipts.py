@@ -36,6 +36,7 @@ def cost(data_fee: DataFeeKind, **named: str) -> int:
 def test_the_data_fee_of_a_receipt_is_part_of_its_cost() -> None:
     assert cost(DataFeeKind.OP_STACK, l1Fee=hex(L1_FEE)) == L1_FEE
     assert cost(DataFeeKind.OP_STACK_COPY, l1Fee=hex(L1_FEE)) == L1_FEE
+    assert cost(DataFeeKind.PLAIN, l1Fee="0x0") == 0
     assert cost(DataFeeKind.OP_STACK_COPY) == 0
 
 

@@ -12,8 +12,10 @@ from agent.chain.quorum import NoQuorum
 from agent.chain.receipts import (
     BLOCKS_PER_REQUEST,
     EXECUTION_SUCCESS_TOPIC,
+    RECENT_BLOCKS,
     SafeExecution,
     TxAtNonce,
+    find_mined_hash,
     find_safe_execution,
     find_tx_by_nonce,
 )
@@ -85,6 +87,11 @@ def test_what_is_older_than_every_kept_state_is_unknown() -> None:
     node.answers["eth_getTransactionCount"] = pruned
     with pytest.raises(CallFailed, match="missing trie node"):
         find_tx_by_nonce(panel(node, minimum=1), WALLET, NONCE, 0, HEAD)
+
+
+@pytest.mark.parametrize("mined_at", [HEAD, HEAD - RECENT_BLOCKS, HEAD - RECENT_BLOCKS - 1, MINED_AT])
+def test_the_hash_of_a_used_nonce_is_found_however_old(mined_at: int) -> None:
+    assert find_mined_hash(panel(chain("a", mined_at), chain("b", mined_at)), WALLET, NONCE, HEAD) == HASH
 
 
 def test_one_that_lies_about_the_transaction_is_outvoted_and_two_that_differ_decide_nothing() -> None:
