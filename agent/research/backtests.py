@@ -82,7 +82,12 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     "base", adds its usual gas price and data fee, which `native` (ETH, WETH or the one named) pays.
     `start` and `end` limit the bars. Raises ConfigError naming the argument.
 
-    >>> research.backtest("prices.csv", {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    >>> import polars
+    >>> from agent import research
+    >>> days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    >>> prices = polars.DataFrame({"time": days, "BTC": [100.0, 130.0, 125.0]})
+    >>> research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    Backtest(2024-01-01 to 2024-01-03, +12.78% (held +12.50%), 1 trades, 11,278.11 USD)
     """
     try:
         table = between(read_prices(prices), start, end)
@@ -122,7 +127,14 @@ def compare(
 ) -> dict[str, Backtest]:
     """Return the backtest of each trigger, by its name; `arguments` as those of `backtest`.
 
-    >>> research.compare(prices, targets, {"band": research.band(0.1), "rule": research.tracking()})
+    >>> import polars
+    >>> from agent import research
+    >>> days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    >>> prices = polars.DataFrame({"time": days, "BTC": [100.0, 130.0, 125.0]})
+    >>> triggers = {"band": research.band(0.1), "weekly": research.every("7d")}
+    >>> results = research.compare(prices, {"BTC": 0.5, "USD": 0.5}, triggers)
+    >>> {name: result.summary.trades for name, result in results.items()}
+    {'band': 1, 'weekly': 0}
     """
     table = read_prices(prices)
     return {

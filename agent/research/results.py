@@ -60,10 +60,15 @@ class BacktestSummary:
 class Backtest:
     """A finished backtest.
 
-    >>> result.summary.cagr
-    >>> result.frame().tail()
-    >>> result.plot().show()
-    >>> result.report("report.html")
+    >>> import polars
+    >>> from agent import research
+    >>> days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    >>> prices = polars.DataFrame({"time": days, "BTC": [100.0, 130.0, 125.0]})
+    >>> result = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    >>> result.summary.trades
+    1
+    >>> result.frame().columns
+    ['time', 'value', 'hold_value', 'drawdown']
     """
 
     def __init__(self, simulation_result: SimulationResult) -> None:

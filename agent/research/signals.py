@@ -66,7 +66,8 @@ def signal(function: Signal, *, every: str = "", window: str = USUAL_WINDOW) -> 
     The function gets a view of what was known at the bar (agent.signals.SignalView) and returns
     weights by symbol; what they leave of one is the numeraire's. It may return SignalTargets, too.
 
-    >>> research.signal(lambda view: {"BTC": 0.6}, every="7d")
+    >>> signal(lambda view: {"BTC": 0.6}, every="7d").every_s
+    604800
     """
     if not callable(function):
         raise ConfigError(

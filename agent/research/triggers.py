@@ -31,7 +31,7 @@ def every(interval: str, threshold: Threshold | None = None) -> Every | HybridTr
     band by then. Raises ConfigError.
 
     >>> every("7d")
-    Every(interval_s=604800)
+    Every(every_s=604800)
     """
     schedule = Every(parse_duration_s(interval, "every"))
     return schedule if threshold is None else HybridTrigger(threshold, schedule)
