@@ -10,23 +10,25 @@ from typing import Any
 
 from agent.app.research.backtests import (
     DESTINATION_BY_NAME,
+    implied_numeraire,
     require_priced_gas,
     simulate_checked,
 )
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSettings, make_spec
+from agent.backtest.simulate import Progress
 from agent.config.networks import NETWORKS
+from agent.config.networks.network import Network
 from agent.config.tables.fields import parse_choice
 from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, Signal, Trigger
 from agent.policy.triggers.validation import validate_policy
-from agent.research.prices import Moment, ProgressBar, between, read_prices, time_s
+from agent.research.prices import Moment, between, read_prices, time_s
 from agent.research.results import Backtest
 from agent.research.signals import FunctionRunner, FunctionSignal
 from agent.research.signals import signal as signal_of
 from agent.research.triggers import tracking
 from agent.units import BPS, PIPS
-from agent.weights.asset_classes import is_cash
 
 Number = int | float | Decimal | Fraction | str
 USUAL_COST = 0.001
@@ -68,7 +70,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     native: str = "",
     depth: Number = USUAL_DEPTH,
     latency: int = 0,
-    progress: ProgressBar | None = None,
+    progress: Progress | None = None,
 ) -> Backtest:
     """Simulate a portfolio over prices, by the same steps as the live agent.
 
@@ -154,7 +156,8 @@ def _spec(
     chosen_destination = parse_choice(destination, "destination", DESTINATION_BY_NAME)
     is_tracking = isinstance(trigger, NoTradeZone)
     target_bps = _target_bps(targets)
-    numeraire = numeraire or _numeraire(target_bps, table)
+    missing_symbols = [symbol for symbol in target_bps if symbol not in table.symbols]
+    numeraire = numeraire or implied_numeraire(missing_symbols)
     if unknown_symbols := [
         symbol for symbol in target_bps if symbol not in (*table.symbols, numeraire)
     ]:
@@ -183,11 +186,6 @@ def _function_signal(signal: Signal | FunctionSignal | None) -> FunctionSignal |
     if signal is None or isinstance(signal, FunctionSignal):
         return signal
     return signal_of(signal)
-
-
-def _numeraire(target_bps: Mapping[str, int], table: PriceTable) -> str:
-    missing_symbols = [symbol for symbol in target_bps if symbol not in table.symbols]
-    return next(filter(is_cash, missing_symbols), "" if missing_symbols else "USD")
 
 
 def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
@@ -234,7 +232,7 @@ def _native(network: str | None, targets: Mapping[str, Number], table: PriceTabl
     )
 
 
-def _network(name: str) -> Any:
+def _network(name: str) -> Network:
     for network in NETWORKS:
         if network.name == name:
             return network

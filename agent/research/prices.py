@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -102,7 +101,3 @@ def times(times_s: Any) -> Any:
     return polars.from_epoch(polars.Series("time", times_s), time_unit="s").dt.replace_time_zone(
         "UTC"
     )
-
-
-ProgressBar = Callable[[int, int], None]
-"""Called with the numbers of finished bars and of all bars."""

@@ -1,7 +1,7 @@
 """Remote signer: a JSON-RPC service that holds the wallet's key and signs whole transactions.
 
-`eth_signTransaction` and `eth_accounts` are methods of the Ethereum JSON-RPC API; Web3Signer, Clef
-and nodes with unlocked accounts have them. What a service returns is compared with what it was
+`eth_signTransaction` and `eth_accounts` are methods of the Ethereum JSON-RPC API; Web3Signer and
+nodes with unlocked accounts have them. What a service returns is compared with what it was
 asked to sign, byte by byte.
 """
 

@@ -72,7 +72,8 @@ class FakeStorage:
     name = "storage"
 
     def __init__(self, slots: dict[tuple[str, str], str], implementers: dict[str, str]) -> None:
-        self.slots, self.implementers = slots, implementers
+        self.slots = slots
+        self.implementers = implementers
 
     def batch(self, calls: list[tuple[str, list[object]]]) -> list[object]:
         return [word(self.slots.get((str(params[0]), str(params[1])), UNREAD_ADDRESS)) for _, params in calls]

@@ -457,8 +457,7 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
             f"add the other, such as {target},USD=0 for all of it in one",
         )
     missing_symbols = [symbol for symbol in target_bps_by_symbol if symbol not in table.symbols]
-    if not numeraire:
-        numeraire = next(filter(is_cash, missing_symbols), "" if missing_symbols else "USD")
+    numeraire = numeraire or implied_numeraire(missing_symbols)
     unknown_symbols = [symbol for symbol in missing_symbols if symbol != numeraire]
     if unknown_symbols:
         raise ConfigError(
@@ -466,6 +465,13 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
             _remedy_for_unknown(table, unknown_symbols, [*target_bps_by_symbol], numeraire),
         )
     return target_bps_by_symbol, numeraire
+
+
+def implied_numeraire(missing_symbols: Sequence[str]) -> str:
+    """Return the first target without prices that is a known currency or stablecoin; USD if every
+    target has prices, else "".
+    """
+    return next(filter(is_cash, missing_symbols), "" if missing_symbols else "USD")
 
 
 def _remedy_for_unknown(
