@@ -10,13 +10,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from multiprocessing import connection, get_context, parent_process
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable, TrimtabError, printable_text
+from agent.interrupts import allow_termination, interrupts_blocked
 
 if TYPE_CHECKING:
     from agent.backtest.tune.jobs import RunResult, TuneChunk, TuneJob
@@ -55,7 +55,7 @@ def run_in_processes(
                     len(chunk_by_future) < _QUEUED_PER_PROCESS * processes
                     and (chunk := next(remaining_chunks, None)) is not None
                 ):
-                    with _sigint_blocked():
+                    with interrupts_blocked():
                         chunk_by_future[executor.submit(_run_in_process, chunk)] = chunk
                 if not chunk_by_future:
                     return
@@ -72,26 +72,12 @@ def run_in_processes(
                 future.cancel()
 
 
-@contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Block Ctrl-C in processes started inside. A terminal signals them too, but their parent ends
-    them.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
-
-
 def _init_process(job: ChunkJob[Any, Any]) -> None:
     """Set up a new process: its job, and a thread that ends it with its parent."""
     global _job  # noqa: PLW0603  set once in each process of the pool
     _job = job
     signal.signal(signal.SIGTERM, lambda _signal, _frame: _exit_now())
+    allow_termination()
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any, TypeVar, TypeVarTuple
 
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
+from agent.interrupts import allow_termination, interrupts_blocked
 
 Documents = dict[str, Any]
 DocumentRead = Callable[[str], Documents]
@@ -43,10 +44,12 @@ class AppProcess:
         if self._pool is None:
             self._pool = self._new_pool()
         try:
-            return self._pool.submit(_call, function, *arguments)
+            with interrupts_blocked():
+                return self._pool.submit(_call, function, *arguments)
         except BrokenProcessPool:
             self._pool = self._new_pool()
-            return self._pool.submit(_call, function, *arguments)
+            with interrupts_blocked():
+                return self._pool.submit(_call, function, *arguments)
 
     async def call(
         self, function: Callable[[*Arguments], Result], *arguments: *Arguments
@@ -107,6 +110,7 @@ def _init_process(niceness: int) -> None:
     """Set the niceness, ignore Ctrl-C, which the parent handles, and exit when the parent does."""
     os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    allow_termination()
     end_with_parent()
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.hosts import LOOPBACK_HOSTS
+from agent.interrupts import allow_termination, interrupts_blocked
 from agent.web.reach import (
     PublicOptions,
     Reach,
@@ -315,9 +316,10 @@ class DashboardProcess:
         self._process: SpawnProcess = spawn_context.Process(
             target=_serve_in_process, args=(config, port, banner, sender)
         )
-        self._process.start()
-        sender.close()
         try:
+            with interrupts_blocked():
+                self._process.start()
+            sender.close()
             url_or_error = receiver.recv()
         except EOFError:
             url_or_error = Retryable("the dashboard ended before it answered", "try again")
@@ -336,6 +338,8 @@ class DashboardProcess:
 
     def stop(self) -> None:
         """End it, with its reading processes."""
+        if self._process.pid is None:  # interrupted before its start
+            return
         self._process.terminate()
         self._process.join(STOP_TIMEOUT_S)
         if self._process.is_alive():
@@ -345,6 +349,7 @@ class DashboardProcess:
 
 def _serve_in_process(config: Path, port: int, banner: str, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    allow_termination()
     end_with_parent()
     try:
         serve_dashboard(config, LOOPBACK_HOST, port, sender.send, banner=banner)
