@@ -343,6 +343,8 @@ class FleetMember:
         if share is not None and self._options.sends:
             wiring.require_key_outside_environment(loaded_config)
         if share is not None and share.is_served_elsewhere(self.config_path):
+            if not self.is_beyond_share and self._failures_in_row == 0:
+                share.request(self.config_path)
             raise LockHeld("another worker serves this portfolio", code=ErrorCode.WALLET_SERVED)
         with ExitStack() as resources:
             resources.enter_context(self._connections.serving(loaded_config.config, self.name))

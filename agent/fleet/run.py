@@ -90,11 +90,19 @@ class FleetRun:
         return share.largest_count() - served_count
 
     def _release_excess(self, share: FleetShare) -> None:
-        """Leave to other workers what is beyond the share of this one."""
+        """Leave to other workers what is beyond the share of this one: more than its part, and what
+        it took because nobody served it, once another asks for it.
+        """
         excess = -self._free_places(share)
+        if excess >= 0:
+            share.withdraw_requests()
         for member in self.members:
-            is_counted = member.agent is not None and not member.is_beyond_share
-            if excess > 0 and is_counted and member.begin_release():
+            if member.agent is None:
+                continue
+            if member.is_beyond_share:
+                if share.is_requested(member.config_path) and member.begin_release():
+                    _in_thread(member.release)
+            elif excess > 0 and member.begin_release():
                 excess -= 1
                 _in_thread(member.release)
 

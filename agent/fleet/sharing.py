@@ -16,6 +16,7 @@ from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.observe.logs import Log
 from agent.store.database import LIVE
+from agent.store.files.locks import LockHeld
 from agent.store.opening import sqlite_path
 from agent.store.postgresql.fencing import lock_session
 from agent.store.postgresql.session import server_engine, serving_lock_name, store_key
@@ -30,8 +31,9 @@ lack its config or its key.
 
 class FleetShare:
     """The part of the portfolios that this worker may serve: all, divided by the workers that live,
-    and those that none of them serves. A thread looks at the database, so that one that does not
-    answer holds up no look; what was known last then counts.
+    and those that none of them serves. What it serves beyond its part it leaves to a worker that has
+    a place for it and asks. A thread looks at the database, so that one that does not answer holds up
+    no look; what was known last then counts.
 
     `engine` is that of the database, `lock_names` are the locks of the portfolios by the path of
     their config.
@@ -46,6 +48,9 @@ class FleetShare:
         self._portfolio_count = portfolio_count
         self._share = 0
         self._free_since_s: dict[str, float] = {}
+        self._own_requests: dict[str, str] = {}
+        """Marks of the sessions that hold the locks of this worker's requests, by their names."""
+        self._requested_names: set[str] = set()
         self._ending = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="trimtab share").start()
 
@@ -63,9 +68,28 @@ class FleetShare:
         lock_name = self._lock_names.get(config_path)
         return lock_name is not None and self._session.is_held_elsewhere(lock_name)
 
+    def request(self, config_path: Path) -> None:
+        """Ask the worker that serves a portfolio to leave it, if it serves it beyond its part. Raises
+        PassingFault.
+        """
+        name = _request_name(self._lock_names[config_path])
+        with suppress(LockHeld):  # asked for already
+            self._own_requests[name] = self._session.take(name)
+
+    def withdraw_requests(self) -> None:
+        """Ask for nothing: this worker has no place."""
+        while self._own_requests:
+            self._session.release(*self._own_requests.popitem())
+
+    def is_requested(self, config_path: Path) -> bool:
+        """Return whether another worker asks for a portfolio."""
+        lock_name = self._lock_names.get(config_path, "")
+        return _request_name(lock_name) in self._requested_names
+
     def leave(self) -> None:
         """Leave the workers, so that the others serve more."""
         self._ending.set()
+        self.withdraw_requests()
         with suppress(TrimtabError):
             self._session.join("")
 
@@ -77,7 +101,17 @@ class FleetShare:
                 now_s = time.monotonic()
                 known_s = self._free_since_s
                 self._free_since_s = {name: known_s.get(name, now_s) for name in free_names}
+                request_names = {_request_name(name) for name in self._lock_names.values()}
+                unasked_names = self._session.free_of(sorted(request_names))
+                self._requested_names = request_names - unasked_names - set(self._own_requests)
             self._ending.wait(SHARE_CHECK_S)
+
+
+def _request_name(lock_name: str) -> str:
+    """Return the name of the lock of the worker that asks for a portfolio, from that of the one that
+    serves it.
+    """
+    return f"request to {lock_name}"
 
 
 def join_workers(config_paths: Sequence[Path], group_name: str) -> FleetShare:

@@ -90,7 +90,7 @@ def test_a_worker_that_stands_still_is_replaced_and_sends_nothing_twice(anvil_ch
 def test_a_stopped_worker_is_replaced_and_portfolios_that_a_living_one_leaves_are_taken(
     anvil_chain: LocalChain, tmp_path: Path, url: str
 ) -> None:
-    """Within 20 s of a stop; and beside a worker of the group that serves nothing, some time after nobody has."""
+    """Within 20 s of a stop; and beside a worker of the group that serves nothing, some time after nobody has, until a third one asks."""
     folder = folder_of(anvil_chain, tmp_path, url, BALANCED)
     with worker(folder, tmp_path / "first.log") as first, worker(folder, tmp_path / "second.log") as second:
         until(lambda: sorted(served(url).values()) == [2, 2], 60)
@@ -101,6 +101,8 @@ def test_a_stopped_worker_is_replaced_and_portfolios_that_a_living_one_leaves_ar
         idle.join("workers")
         until(lambda: list(served(url).values()) == [2], 30)
         until(lambda: list(served(url).values()) == [4], 60)
+        with worker(folder, tmp_path / "third.log"):
+            until(lambda: sorted(served(url).values()) == [2, 2], 60)
         idle.close()
         assert second.poll() is None
 

@@ -25,11 +25,13 @@ PROGRAM = str(Path(sys.executable).with_name("trimtab"))
 
 
 @contextmanager
-def worker(folder: Path, log: Path, every: str = "1s", variables: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker in a process with a state folder and copies of the configs of its own."""
+def worker(
+    folder: Path, log: Path, every: str = "1s", variables: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker in a process with a state folder and copies of the configs of its own; its command begins with a prefix."""
     machine = log.with_suffix("")
     shutil.copytree(folder, machine)
-    command = [PROGRAM, "worker", "--config", str(machine), "--every", every, "--send", "--yes", "--json"]
+    command = [*prefix, PROGRAM, "worker", "--config", str(machine), "--every", every, "--send", "--yes", "--json"]
     environment = os.environ | {"XDG_STATE_HOME": str(log.parent / f"{log.stem}-state")} | dict(variables or {})
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=Path(__file__).parents[2])
