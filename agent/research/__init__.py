@@ -14,18 +14,24 @@ from __future__ import annotations
 from agent.research.backtests import backtest, compare
 from agent.research.results import Backtest, BacktestSummary
 from agent.research.signals import closes, signal
+from agent.research.stress import StressTest, stress
 from agent.research.triggers import band, every, tracking
+from agent.research.tuning import Tuning, tune
 
 __all__ = [
     "Backtest",
     "BacktestSummary",
+    "StressTest",
+    "Tuning",
     "backtest",
     "band",
     "closes",
     "compare",
     "every",
     "signal",
+    "stress",
     "tracking",
+    "tune",
 ]
 
 

@@ -16,8 +16,8 @@ from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import write_page
 from agent.backtest.report.series import drawdown_series, growth_series, simulation_performance
 from agent.backtest.result import RebalancingPremium, SimulationResult
-from agent.errors import ConfigError
 from agent.price_files.frames import load_polars
+from agent.research.charts import load_plotly
 from agent.research.prices import times
 
 CHART_WIDTH = 640
@@ -166,13 +166,9 @@ class Backtest:
         """Return a plotly figure of the value against buy and hold, and the drawdown. Raises
         ConfigError if plotly is not installed.
         """
-        try:
-            from plotly import graph_objects
-            from plotly.subplots import make_subplots
-        except ImportError:
-            raise ConfigError(
-                "a chart needs the package plotly", "pip install 'trimtab[analysis]'"
-            ) from None
+        graph_objects = load_plotly()
+        from plotly.subplots import make_subplots
+
         frame = self.frame()
         figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.7, 0.3])
         for row, column, name in (

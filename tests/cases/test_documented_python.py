@@ -43,7 +43,7 @@ def configured(chain: LocalChain, folder: Path, changes: Changes | None = None) 
 
 def test_each_block_has_a_test_of_its_own() -> None:
     """A new block needs one below."""
-    assert {page: len(blocks) for page, blocks in BLOCKS_BY_PAGE.items()} == {"README": 1, "keys": 1, "python": 6, "signals": 1}
+    assert {page: len(blocks) for page, blocks in BLOCKS_BY_PAGE.items()} == {"README": 1, "keys": 1, "python": 7, "signals": 1}
 
 
 def test_the_block_of_readme_prints_a_decision_and_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,25 +99,33 @@ def test_the_second_block_of_python_compares_five_triggers(folder_of_prices: Pat
     ]
 
 
-def test_the_third_block_of_python_pays_gas(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, printed = run(BLOCKS_BY_PAGE["python"][2], folder_of_prices, monkeypatch)
+def test_the_third_block_of_python_searches_and_stresses(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = BLOCKS_BY_PAGE["python"][2]
+    _, printed = run(block, folder_of_prices, monkeypatch)
+    lines = printed.splitlines()
+    assert lines[0].rpartition(",")[0] in block.source
+    assert lines[-1].startswith("StressTest(4 cases of 30 bars, worst: crash")
+
+
+def test_the_fourth_block_of_python_pays_gas(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, printed = run(BLOCKS_BY_PAGE["python"][3], folder_of_prices, monkeypatch)
     assert float(printed) > 0
 
 
-def test_the_fourth_block_of_python_asks_a_function(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, printed = run(BLOCKS_BY_PAGE["python"][3], folder_of_prices, monkeypatch)
+def test_the_fifth_block_of_python_asks_a_function(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, printed = run(BLOCKS_BY_PAGE["python"][4], folder_of_prices, monkeypatch)
     assert printed.startswith("Backtest(2021-01-01 to 2021-06-30")
 
 
-def test_the_fifth_block_of_python_asks_an_estimator(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names, _ = run(BLOCKS_BY_PAGE["python"][4], folder_of_prices, monkeypatch)
+def test_the_sixth_block_of_python_asks_an_estimator(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, _ = run(BLOCKS_BY_PAGE["python"][5], folder_of_prices, monkeypatch)
     *_, btc, eth, usd = names["result"].weights.row(-1)  # type: ignore[attr-defined]  # what the block defines
     assert btc > eth > usd
 
 
 def test_the_last_block_of_python_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configured(anvil_chain, tmp_path)
-    _, printed = run(BLOCKS_BY_PAGE["python"][5], tmp_path, monkeypatch)
+    _, printed = run(BLOCKS_BY_PAGE["python"][6], tmp_path, monkeypatch)
     assert printed.startswith("OutcomeKind.")
 
 

@@ -169,12 +169,13 @@ def prepare_stress(
     if portfolio_options.config is None and limits_choice == "usual":
         spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
     require_priced_gas(settings, spec, table)
-    return _prepared_test(spec, table, settings, stress_options.spec(table))
+    return estimated_test(spec, table, settings, stress_options.spec(table))
 
 
-def _prepared_test(
+def estimated_test(
     spec: BacktestSpec, table: PriceTable, settings: SimulationSettings, stress_spec: StressSpec
 ) -> PreparedStressTest:
+    """Return the test with its estimated time: closes that are probably wrong double it."""
     run_count = 2 if suspect_closes(table, spec) else 1
     estimated_s = run_count * estimate_s(stress_spec, spec, settings)
     return PreparedStressTest(spec, table, settings, stress_spec, estimated_s)
@@ -209,7 +210,7 @@ def with_shocks(
             severity=replace(prepared_test.stress_spec.severity, shocks=spot_shocks),
             scenarios=(*prepared_test.stress_spec.scenarios, SpotScenario.SHOCK),
         )
-        prepared_test = _prepared_test(
+        prepared_test = estimated_test(
             prepared_test.spec, prepared_test.table, prepared_test.settings, stress_spec
         )
     if futures_spec is not None and market_shocks:
@@ -389,14 +390,7 @@ def prepare_tune(
         parse_duration_s(tune_options.rechoose_interval, "--grid rechoose"),
         parse_duration_s(tune_options.price_window, "--grid window"),
     )
-    for method in grid.allocators:
-        if method is not AllocationMethod.FIXED:
-            spec_for_choice(
-                spec,
-                PolicyChoice(Every(schedule.every_s), allocator=method),
-                schedule,
-                table.interval_s,
-            )
+    require_fit_allocators(grid, spec, schedule, table.interval_s)
     walk_mode = parse_choice(
         tune_options.walk_mode, "--walk", {mode.value: mode for mode in WalkForwardMode}
     )
@@ -412,6 +406,16 @@ def prepare_tune(
         tune_options.folds,
         tune_options.without_kernel,
     )
+
+
+def require_fit_allocators(
+    grid: PolicyGrid, spec: BacktestSpec, schedule: AllocatorSchedule, interval_s: int
+) -> None:
+    """Raise ConfigError for an allocator of the grid that the portfolio cannot have."""
+    for method in grid.allocators:
+        if method is not AllocationMethod.FIXED:
+            choice = PolicyChoice(Every(schedule.every_s), allocator=method)
+            spec_for_choice(spec, choice, schedule, interval_s)
 
 
 def _tax_rule(tax_rule: TaxRule, tune_options: TuneOptions) -> TaxRule:

@@ -344,6 +344,12 @@ def parse_grid(options: GridOptions) -> PolicyGrid:
         ),
         tuple(dict.fromkeys(map(_parse_horizon_s, _split_list(options.zone)))),
     )
+    require_fit_grid(grid)
+    return grid
+
+
+def require_fit_grid(grid: PolicyGrid) -> None:
+    """Raise ConfigError if a grid is empty or larger than MAX_SETTINGS."""
     if grid.setting_count == 0:
         raise ConfigError(
             "the grid is empty: no combination is a valid setting",
@@ -354,7 +360,6 @@ def parse_grid(options: GridOptions) -> PolicyGrid:
             f"the grid has {grid.setting_count:,} settings, more than {MAX_SETTINGS:,}",
             "use wider steps, or fewer values",
         )
-    return grid
 
 
 def parse_stops(stop: str) -> tuple[StopLevel | None, ...]:
@@ -393,7 +398,7 @@ def parse_calendar_rule(interval_text: str) -> PolicyChoice:
     """Parse the interval of the baseline calendar rule. Raises ConfigError naming the option."""
     return PolicyChoice(
         Every(
-            _checked_interval_s(
+            checked_interval_s(
                 parse_duration_s(interval_text, "--objective calendar"),
                 interval_text,
                 "--objective calendar",
@@ -412,7 +417,8 @@ def _parse_horizon_s(horizon_text: str) -> int:
     return horizon_s
 
 
-def _checked_interval_s(interval_s: int, interval_text: str, option: str) -> int:
+def checked_interval_s(interval_s: int, interval_text: str, option: str) -> int:
+    """Return the interval. Raises ConfigError naming the option if no policy may have it."""
     if not MIN_INTERVAL_S <= interval_s <= MAX_INTERVAL_S:
         raise ConfigError(
             f"{option}: {interval_text!r} is outside the valid intervals of a policy",
@@ -457,7 +463,7 @@ def _parse_intervals(range_text: str) -> list[int]:
         range_text,
         "--every",
     )
-    return [_checked_interval_s(every_s, range_text, "--every") for every_s in intervals_s]
+    return [checked_interval_s(every_s, range_text, "--every") for every_s in intervals_s]
 
 
 def _parse_range(range_text: str, option: str) -> tuple[str, str, int]:

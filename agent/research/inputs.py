@@ -1,0 +1,248 @@
+"""Arguments of research as what the engines take: a table of prices, a portfolio, its market."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from functools import wraps
+from typing import ParamSpec, TypedDict, TypeVar
+
+from agent.app.research.backtests import (
+    DESTINATION_BY_NAME,
+    implied_numeraire,
+    require_priced_gas,
+)
+from agent.backtest.data import PriceTable
+from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSettings, make_spec
+from agent.config.networks import NETWORKS
+from agent.config.networks.network import Network
+from agent.config.tables.fields import parse_choice
+from agent.errors import ConfigError
+from agent.model import Destination, NoTradeZone, Trigger
+from agent.policy.triggers.validation import validate_policy
+from agent.research.prices import Moment, between, read_prices, time_s
+from agent.research.triggers import tracking
+from agent.units import BPS, PIPS
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+Number = int | float | Decimal | Fraction | str
+USUAL_VALUE = 10_000
+USUAL_COST = 0.001
+USUAL_DEPTH = 10**9
+_SHARE_TOLERANCE = Fraction(1, 10**6)
+_ARGUMENT_BY_OPTION = {
+    "--objective calendar": "calendar",
+    "--objective": "objective",
+    "--grid destination": "destinations",
+    "--grid allocator": "allocators",
+    "--paths bars": "bars",
+    "--paths": "paths",
+    "--scenarios": "scenarios",
+    "--run scheduler": "jobs",
+    "--out": "folder",
+    "--market cost": "cost",
+    "--market depth": "depth",
+    "--market gas": "network",
+    "--market data-fee": "network",
+    "--market latency": "latency",
+    "--market pool": "pool_kind",
+    "--target": "targets",
+    "--prices": "prices",
+    "--native": "native",
+    "--numeraire": "numeraire",
+    "--value": "value",
+    "--flow": "flows",
+    "--destination": "destination",
+    "policy.destination": "destination",
+    "policy.trigger": "trigger",
+}
+
+
+class MarketArguments(TypedDict, total=False):
+    """What a portfolio is worth and what trading costs: arguments of `backtest`, `stress` and `tune`
+    alike.
+    """
+
+    value: Number
+    cost: Number
+    network: str | None
+    start: Moment | None
+    end: Moment | None
+    numeraire: str
+    native: str
+    depth: Number
+    latency: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResearchInputs:
+    """Checked prices, portfolio and market."""
+
+    table: PriceTable
+    spec: BacktestSpec
+    settings: SimulationSettings
+
+
+def read_inputs(
+    prices: object,
+    targets: Mapping[str, Number],
+    trigger: Trigger | None,
+    market: MarketArguments,
+    *,
+    destination: str = "target",
+    flows: Mapping[Moment, Number] | None = None,
+) -> ResearchInputs:
+    """Check the arguments. Raises ConfigError with the options of the command line, and TypeError
+    for an unknown argument.
+    """
+    if unknown_names := sorted(market.keys() - MarketArguments.__annotations__.keys()):
+        raise TypeError(f"unexpected keyword argument {unknown_names[0]!r}")
+    network = market.get("network")
+    table = between(read_prices(prices), market.get("start"), market.get("end"))
+    native = market.get("native") or _native(network, targets, table)
+    spec = _spec(table, targets, trigger, destination, market.get("numeraire", ""), native)
+    settings = SimulationSettings(
+        depth=_amount(market.get("depth", USUAL_DEPTH), "depth"),
+        fee_pips=round(_amount(market.get("cost", USUAL_COST), "cost") * PIPS),
+        start_value=_amount(market.get("value", USUAL_VALUE), "value"),
+        latency_bars=market.get("latency", 0),
+        flows=tuple(
+            OwnerTransfer(time_s(moment, "flows"), _amount(amount, "flows"))
+            for moment, amount in (flows or {}).items()
+        ),
+    )
+    settings = _with_fees(settings, network)
+    require_priced_gas(settings, spec, table)
+    return ResearchInputs(table, spec, settings)
+
+
+def checked_cores(jobs: object) -> int:
+    """Return the number of cores that `jobs` asks for, 0 for all. Raises ConfigError."""
+    if isinstance(jobs, int) and jobs >= 0:
+        return jobs
+    raise ConfigError(f"jobs: {jobs!r} is no number of cores", "write jobs=4, or 0 for all")
+
+
+def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Let the errors of a function name arguments in place of the options of the command line."""
+
+    @wraps(function)
+    def with_named_arguments(*arguments: Parameters.args, **options: Parameters.kwargs) -> Returned:
+        try:
+            return function(*arguments, **options)
+        except ConfigError as error:
+            raise _by_argument(error) from None
+
+    return with_named_arguments
+
+
+def _spec(
+    table: PriceTable,
+    targets: Mapping[str, Number],
+    trigger: Trigger | None,
+    destination: str,
+    numeraire: str,
+    native: str,
+) -> BacktestSpec:
+    trigger = trigger or tracking()
+    chosen_destination = parse_choice(destination, "destination", DESTINATION_BY_NAME)
+    is_tracking = isinstance(trigger, NoTradeZone)
+    target_bps = _target_bps(targets)
+    missing_symbols = [symbol for symbol in target_bps if symbol not in table.symbols]
+    numeraire = numeraire or implied_numeraire(missing_symbols)
+    if unknown_symbols := [
+        symbol for symbol in target_bps if symbol not in (*table.symbols, numeraire)
+    ]:
+        raise ConfigError(
+            f"targets: {unknown_symbols[0]} has no prices",
+            f"the prices have {', '.join(table.symbols)}; rename a column, or name the numeraire",
+        )
+    if is_tracking and numeraire not in target_bps:
+        raise ConfigError(
+            f"targets: tracking trades against {numeraire}, which is not among the targets",
+            f'add "{numeraire}": 0, or give a band or a schedule',
+        )
+    spec = make_spec(
+        target_bps,
+        trigger,
+        numeraire,
+        destination=Destination.ZONE if is_tracking else chosen_destination,
+        interval_s=table.interval_s,
+        native=native,
+    )
+    validate_policy(spec.policy)
+    return spec
+
+
+def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
+    """Return targets in bps that sum to 10,000: the largest remainders are rounded up. Raises
+    ConfigError if the shares do not sum to one.
+    """
+    share_by_symbol = {symbol: _amount(share, "targets") for symbol, share in targets.items()}
+    total = sum(share_by_symbol.values(), Fraction(0))
+    if abs(total - 1) > _SHARE_TOLERANCE or any(share < 0 for share in share_by_symbol.values()):
+        raise ConfigError(
+            f"targets: the shares sum to {float(total):g}, not to 1",
+            'write shares such as {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}',
+        )
+    bps_by_symbol = {symbol: int(share * BPS) for symbol, share in share_by_symbol.items()}
+    by_remainder = sorted(
+        share_by_symbol, key=lambda symbol: bps_by_symbol[symbol] - share_by_symbol[symbol] * BPS
+    )
+    for symbol in by_remainder[: BPS - sum(bps_by_symbol.values())]:
+        bps_by_symbol[symbol] += 1
+    return bps_by_symbol
+
+
+def _amount(number: Number, name: str) -> Fraction:
+    """Return a number exactly as it is written. Raises ConfigError naming the argument."""
+    try:
+        return Fraction(number) if isinstance(number, Fraction) else Fraction(Decimal(str(number)))
+    except (InvalidOperation, ValueError, OverflowError):
+        raise ConfigError(f"{name}: {number!r} is no number", "write for example 0.3") from None
+
+
+def _native(network: str | None, targets: Mapping[str, Number], table: PriceTable) -> str:
+    """Return the symbol among the targets whose price pays the network's gas. Raises ConfigError if
+    there is none.
+    """
+    if network is None:
+        return ""
+    symbol = _network(network).native_symbol
+    for candidate in (symbol, f"W{symbol}"):
+        if candidate in targets and candidate in table.symbols:
+            return candidate
+    raise ConfigError(
+        f"network: gas of {network} is paid in {symbol}, which is not a target with prices",
+        f'add a column {symbol} to the prices and "{symbol}": 0 to the targets',
+    )
+
+
+def _network(name: str) -> Network:
+    for network in NETWORKS:
+        if network.name == name:
+            return network
+    raise ConfigError(
+        f"network: {name!r} is unknown", f"choose from {', '.join(net.name for net in NETWORKS)}"
+    )
+
+
+def _with_fees(settings: SimulationSettings, network: str | None) -> SimulationSettings:
+    if network is None:
+        return settings
+    fees = _network(network).fees
+    _, ordinary_gas_price_wei, _ = fees.gas_prices_wei
+    return replace(settings, gas_price_wei=ordinary_gas_price_wei, data_fee_wei=fees.data_fee_wei)
+
+
+def _by_argument(error: ConfigError) -> ConfigError:
+    """Return the error with arguments in place of the options of the command line."""
+    message = error.message
+    remedy = error.remedy
+    for option, argument in _ARGUMENT_BY_OPTION.items():
+        message = message.replace(option, argument)
+        remedy = remedy.replace(option, argument)
+    return ConfigError(message, remedy, code=error.code)

@@ -1,0 +1,167 @@
+"""Stress tests from Python, and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from html import escape
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from agent.app.research.trials import StressOptions, estimated_test, run_stress
+from agent.backtest.report.page import write_page
+from agent.backtest.stress.run import StressResult, stress_document, stress_page
+from agent.backtest.stress.work import PathMetrics
+from agent.config.writing.template import starting_limits
+from agent.model import Trigger
+from agent.price_files.frames import load_polars
+from agent.research.charts import load_plotly
+from agent.research.inputs import (
+    MarketArguments,
+    Number,
+    checked_cores,
+    naming_arguments,
+    read_inputs,
+)
+
+USUAL_PATHS = 2_000
+
+
+@naming_arguments
+def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by name
+    prices: object,
+    targets: Mapping[str, Number],
+    trigger: Trigger | None = None,
+    *,
+    destination: str = "target",
+    paths: int = USUAL_PATHS,
+    bars: int = 0,
+    scenarios: Sequence[str] = ("all",),
+    jobs: int = 1,
+    progress: Callable[[str, int, int], None] | None = None,
+    **market: Unpack[MarketArguments],
+) -> StressTest:
+    """Run a portfolio over thousands of simulated futures of its prices and over stress scenarios,
+    with the limits of a new config. `market` has value, cost, network, start, end and the others of
+    `backtest`.
+
+    `paths` are simulated by each of two methods, each `bars` long (720 of them if there are as
+    many). `scenarios` are "crash", "depeg", "gas-spike", "illiquid-pool", "oracle-outage", or "all"
+    that apply. `jobs` is a number of cores (0: all; a script then needs
+    `if __name__ == "__main__"`). `progress` gets the case, and the numbers of its finished paths and
+    of all. Raises ConfigError naming the argument, Retryable if a process is lost.
+
+    >>> import polars
+    >>> from agent import research
+    >>> days = [1_700_000_000 + 86_400 * day for day in range(200)]
+    >>> prices = polars.DataFrame({"time": days, "BTC": [100.0 + day % 7 for day in range(200)]})
+    >>> targets = {"BTC": 0.5, "USD": 0.5}
+    >>> result = research.stress(prices, targets, research.band(0.1), paths=10, scenarios=["crash"])
+    >>> result.frame()["case"].to_list()[-1]
+    'crash'
+    """
+    inputs = read_inputs(prices, targets, trigger, market, destination=destination)
+    options = StressOptions(paths=paths, bars=bars, scenarios=",".join(scenarios))
+    spec = replace(inputs.spec, limits=starting_limits(inputs.spec.portfolio.numeraire))
+    test = estimated_test(spec, inputs.table, inputs.settings, options.spec(inputs.table))
+    return StressTest(run_stress(test, progress, checked_cores(jobs)))
+
+
+class StressTest:
+    """A finished stress test: for each case (a method of simulated paths, or a scenario) losses,
+    drawdowns and turnover of its paths.
+    """
+
+    def __init__(self, result: StressResult) -> None:
+        self._result = result
+
+    def __repr__(self) -> str:
+        worst = max(self._result.cases, key=lambda case: float(case.metric_values("loss").mean()))
+        loss = float(worst.metric_values("loss").mean())
+        return (
+            f"StressTest({len(self._result.cases)} cases of {self._result.path_bars} bars, worst:"
+            f" {worst.name}, mean loss {loss:.2%})"
+        )
+
+    def __dir__(self) -> list[str]:
+        """Return the public names, for completion."""
+        return [name for name in super().__dir__() if not name.startswith("_")]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know of the prices and the test."""
+        return self._result.notes
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The document of `trimtab stress --json`."""
+        return stress_document(self._result)
+
+    @property
+    def paths(self) -> Any:
+        """A polars frame with a row for each path: case, engine, and what PathMetrics names: loss,
+        drawdown, hold_shortfall, outside_share as shares, turnover in portfolios, and counts.
+        """
+        columns: dict[str, list[object]] = {"case": [], "engine": []}
+        columns |= {field.name: [] for field in fields(PathMetrics)}
+        for case in self._result.cases:
+            for metrics in case.path_metrics:
+                columns["case"].append(case.name)
+                columns["engine"].append(case.engine)
+                for field in fields(PathMetrics):
+                    columns[field.name].append(getattr(metrics, field.name))
+        return load_polars().DataFrame(columns)
+
+    def frame(self) -> Any:
+        """Return a polars frame with a row for each case: case, engine, paths, the median, the
+        worst twentieth and the worst of the loss, median and worst twentieth of the drawdown, and
+        the median turnover.
+        """
+        cases = self._result.cases
+        losses = [case.metric_values("loss") for case in cases]
+        drawdowns = [case.metric_values("drawdown") for case in cases]
+        return load_polars().DataFrame(
+            {
+                "case": [case.name for case in cases],
+                "engine": [case.engine for case in cases],
+                "paths": [len(case.path_metrics) for case in cases],
+                "loss_median": [float(np.median(values)) for values in losses],
+                "loss_95": [float(np.quantile(values, 0.95)) for values in losses],
+                "loss_worst": [float(values.max()) for values in losses],
+                "drawdown_median": [float(np.median(values)) for values in drawdowns],
+                "drawdown_95": [float(np.quantile(values, 0.95)) for values in drawdowns],
+                "turnover_median": [
+                    float(np.median(case.metric_values("turnover"))) for case in cases
+                ],
+            }
+        )
+
+    def plot(self) -> Any:
+        """Return a plotly figure of the losses of each case. Raises ConfigError if plotly is not
+        installed.
+        """
+        graph_objects = load_plotly()
+        figure = graph_objects.Figure(
+            [
+                graph_objects.Box(y=case.metric_values("loss"), name=case.name)
+                for case in self._result.cases
+            ]
+        )
+        figure.update_yaxes(title_text="loss", tickformat=".0%")
+        figure.update_layout(showlegend=False, margin={"t": 24, "r": 16})
+        return figure
+
+    def report(self, path: str | Path) -> Path:
+        """Write the whole report as one HTML file and return its path. Raises OSError if the file
+        cannot be written.
+        """
+        report_path = Path(path)
+        write_page(stress_page(self._result), report_path)
+        return report_path
+
+    def _repr_html_(self) -> str:
+        """Return the figures of each case for a notebook."""
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<div><p>{escape(repr(self))}</p>{self.frame()._repr_html_()}{notes}</div>"

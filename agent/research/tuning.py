@@ -1,0 +1,300 @@
+"""Searches over triggers from Python, and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from agent.app.research.backtests import require_numeraire_among_assets
+from agent.app.research.trials import TuneOptions, require_fit_allocators, run_tune
+from agent.backtest.data import select_spec_symbols
+from agent.backtest.report.page import write_page
+from agent.backtest.tune.grid import (
+    DESTINATIONS,
+    PolicyChoice,
+    PolicyGrid,
+    TriggerKind,
+    checked_interval_s,
+    parse_calendar_rule,
+    require_fit_grid,
+)
+from agent.backtest.tune.jobs import AllocatorSchedule
+from agent.backtest.tune.report import tune_document, tune_page
+from agent.backtest.tune.search import TuneResult, TuneSpec
+from agent.backtest.tune.statistics import Objective
+from agent.config.tables.fields import parse_choice, parse_duration_s
+from agent.errors import ConfigError
+from agent.model import (
+    PRICE_ONLY_METHODS,
+    AllocationMethod,
+    Destination,
+    Every,
+    HybridTrigger,
+    NoTradeZone,
+    Threshold,
+    Trigger,
+)
+from agent.price_files.frames import load_polars
+from agent.research.charts import load_plotly
+from agent.research.inputs import (
+    MarketArguments,
+    Number,
+    checked_cores,
+    naming_arguments,
+    read_inputs,
+)
+from agent.units import BPS, format_duration
+
+DESTINATION_BY_VALUE = {destination.value: destination for destination in DESTINATIONS}
+OBJECTIVE_BY_VALUE = {objective.value: objective for objective in Objective}
+USUAL_BANDS = "5%rel..25%rel:5"
+"""Bands of a search by another objective than loss that names no trigger."""
+ALLOCATOR_BY_VALUE = {method.value: method for method in PRICE_ONLY_METHODS}
+
+
+@naming_arguments
+def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by name
+    prices: object,
+    targets: Mapping[str, Number],
+    triggers: Sequence[Trigger] = (),
+    *,
+    destinations: Sequence[str] = (),
+    allocators: Sequence[str] = ("fixed",),
+    combined: bool = False,
+    objective: str = "tracking",
+    calendar: str = "28d",
+    jobs: object = 1,
+    folder: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **market: Unpack[MarketArguments],
+) -> Tuning:
+    """Search for the best of many settings: each runs on the first three quarters of the prices, the
+    best is judged on the last quarter. `market` has value, cost, network, start, end and the others
+    of `backtest`.
+
+    `triggers` are tried with each of `destinations` ("target", "halfway", "band") and
+    `allocators`, and with `combined` each band at each interval, too; without any the search is
+    over some usual ones. The `objective` is "tracking" (least loss against a perfect
+    tracker), "growth" or "sharpe"; the setting to beat is the tracking rule, or for the other
+    objectives a rebalance each `calendar`. `jobs` is a number of cores (0: all; a script then needs
+    `if __name__ == "__main__"`), a Dask client, or the address of its scheduler. `folder` keeps
+    finished runs, and a search begun in it goes on. `progress` gets the numbers of finished runs and
+    of all. Raises ConfigError naming the argument, Retryable if a process is lost.
+
+    >>> import polars
+    >>> from agent import research
+    >>> days = [1_700_000_000 + 86_400 * day for day in range(200)]
+    >>> prices = polars.DataFrame({"time": days, "BTC": [100.0 + day % 7 for day in range(200)]})
+    >>> triggers = [research.band(0.05), research.every("7d")]
+    >>> result = research.tune(prices, {"BTC": 0.5, "USD": 0.5}, triggers)
+    >>> result.frame()["setting"].sort().to_list()
+    ['band 5% rel', 'every 7 d']
+    """
+    chosen_objective = parse_choice(objective, "objective", OBJECTIVE_BY_VALUE)
+    calendar_rule = parse_calendar_rule(calendar)
+    grid = _grid(triggers, destinations, allocators, combined, chosen_objective)
+    inputs = read_inputs(prices, targets, calendar_rule.trigger, market)
+    if chosen_objective is Objective.TRACKING or grid.strictnesses:
+        require_numeraire_among_assets(inputs.spec.portfolio)
+    options = TuneOptions()
+    schedule = AllocatorSchedule(
+        parse_duration_s(options.rechoose_interval, "--grid rechoose"),
+        parse_duration_s(options.price_window, "--grid window"),
+    )
+    require_fit_allocators(grid, inputs.spec, schedule, inputs.table.interval_s)
+    search = TuneSpec(
+        select_spec_symbols(inputs.spec, inputs.table),
+        inputs.spec,
+        inputs.settings,
+        grid,
+        calendar_rule,
+        schedule,
+        chosen_objective,
+    )
+    cores, scheduler = _cores_and_scheduler(jobs)
+    result = run_tune(
+        search,
+        cores=cores,
+        scheduler=scheduler,
+        folder=None if folder is None else Path(folder),
+        progress=progress,
+    )
+    return Tuning(result)
+
+
+def _grid(
+    triggers: Sequence[Trigger],
+    destinations: Sequence[str],
+    allocators: Sequence[str],
+    combined: bool,
+    objective: Objective,
+) -> PolicyGrid:
+    if not triggers:
+        return TuneOptions(
+            band="" if objective is Objective.TRACKING else USUAL_BANDS,
+            destination=",".join(destinations),
+            allocator=",".join(allocators),
+        ).grid(objective)
+    bands = []
+    intervals_s = []
+    strictnesses = []
+    for trigger in triggers:
+        if isinstance(trigger, HybridTrigger):
+            raise ConfigError(
+                "triggers: a band at an interval is no setting of its own",
+                "give the band and the interval, and combined=True",
+            )
+        if isinstance(trigger, Threshold):
+            bands.append(trigger)
+        elif isinstance(trigger, Every):
+            interval_text = format_duration(trigger.every_s)
+            intervals_s.append(checked_interval_s(trigger.every_s, interval_text, "triggers"))
+        elif (
+            isinstance(trigger, NoTradeZone)
+            and (strictness := PolicyChoice(trigger).strictness) is not None
+        ):
+            strictnesses.append(strictness)
+        else:
+            raise ConfigError(
+                f"triggers: {type(trigger).__name__} cannot be searched over",
+                "give research.band, research.every and research.tracking",
+            )
+    grid = PolicyGrid(
+        tuple(dict.fromkeys(bands)),
+        tuple(dict.fromkeys(intervals_s)),
+        tuple(parse_choice(name, "destinations", DESTINATION_BY_VALUE) for name in destinations)
+        or (Destination.TARGET,),
+        tuple(parse_choice(name, "allocators", ALLOCATOR_BY_VALUE) for name in allocators)
+        or (AllocationMethod.FIXED,),
+        tuple(TriggerKind) if combined else (TriggerKind.BAND, TriggerKind.EVERY),
+        strictnesses=tuple(dict.fromkeys(strictnesses)),
+    )
+    require_fit_grid(grid)
+    return grid
+
+
+def _cores_and_scheduler(jobs: object) -> tuple[int, str]:
+    """Return a number of cores, or the address of a Dask scheduler. Raises ConfigError."""
+    address = jobs if isinstance(jobs, str) else getattr(_scheduler(jobs), "address", None)
+    if isinstance(address, str):
+        return 0, address
+    return checked_cores(jobs), ""
+
+
+def _scheduler(client: object) -> object:
+    return getattr(client, "scheduler", None)
+
+
+class Tuning:
+    """A finished search. `best` is the trigger of the best setting on the first three quarters,
+    `is_recommended` whether the last quarter supports it, `verdict` why.
+    """
+
+    def __init__(self, result: TuneResult) -> None:
+        self._result = result
+
+    def __repr__(self) -> str:
+        verdict = "recommended" if self.is_recommended else "no better than the rule it has to beat"
+        return (
+            f"Tuning({len(self._result.choices):,} settings, best: {self._choice.label}, {verdict})"
+        )
+
+    def __dir__(self) -> list[str]:
+        """Return the public names, for completion."""
+        return [name for name in super().__dir__() if not name.startswith("_")]
+
+    @property
+    def _choice(self) -> PolicyChoice:
+        return self._result.choices[self._result.best_index]
+
+    @property
+    def best(self) -> Trigger:
+        """The trigger of the best setting, as `backtest` takes it."""
+        return self._choice.trigger
+
+    @property
+    def best_destination(self) -> str:
+        """The destination of the best setting, as `backtest` takes it; the tracking rule has its
+        own.
+        """
+        destination = self._choice.destination
+        if destination is Destination.ZONE:
+            destination = Destination.TARGET
+        return str(destination.value)
+
+    @property
+    def is_recommended(self) -> bool:
+        """Whether the last quarter of the prices supports the best setting."""
+        return self._result.verdict.is_recommended
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """The reasons for and against the best setting, one sentence each."""
+        return self._result.verdict.sentences
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The document of `trimtab tune --json`."""
+        return tune_document(self._result)
+
+    def frame(self) -> Any:
+        """Return a polars frame with a row for each setting, best first: setting, destination,
+        score (of the objective a year; a loss is below zero), loss, costs and drift in bps a year,
+        trades_yearly, over_hold (log growth a year above buy and hold), final_value and turnover.
+        """
+        result = self._result
+        order = [int(index) for index in np.argsort(-result.scores, kind="stable")]
+        losses = [result.loss(index) for index in order]
+        runs = [result.run_results[index] for index in order]
+        choices = [result.choices[index] for index in order]
+        return load_polars().DataFrame(
+            {
+                "setting": [choice.label for choice in choices],
+                "destination": [choice.destination.value for choice in choices],
+                "score": [float(result.scores[index]) for index in order],
+                "loss_bps": [loss.total * BPS for loss in losses],
+                "costs_bps": [loss.costs * BPS for loss in losses],
+                "drift_bps": [loss.drift * BPS for loss in losses],
+                "trades_yearly": [run.rebalance_count / result.years for run in runs],
+                "over_hold": [float(result.excess_growths[index]) for index in order],
+                "final_value": [run.final_value for run in runs],
+                "turnover": [run.turnover for run in runs],
+            }
+        )
+
+    def plot(self) -> Any:
+        """Return a plotly heat map of the objective over the two axes of the grid that matter
+        most. Raises ConfigError if plotly is not installed.
+        """
+        graph_objects = load_plotly()
+        heat_map = self._result.heat_map
+        figure = graph_objects.Figure(
+            graph_objects.Heatmap(
+                x=heat_map.column_axis.labels,
+                y=heat_map.row_axis.labels,
+                z=heat_map.scores,
+                colorbar={"title": self._result.spec.objective.value},
+            )
+        )
+        figure.update_xaxes(title_text=heat_map.column_axis.name, type="category")
+        figure.update_yaxes(title_text=heat_map.row_axis.name, type="category")
+        figure.update_layout(margin={"t": 24, "r": 16})
+        return figure
+
+    def report(self, path: str | Path) -> Path:
+        """Write the whole report as one HTML file and return its path. Raises OSError if the file
+        cannot be written.
+        """
+        report_path = Path(path)
+        write_page(tune_page(self._result), report_path)
+        return report_path
+
+    def _repr_html_(self) -> str:
+        """Return the verdict and the ten best settings for a notebook."""
+        sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.verdict)
+        table = self.frame().head(10)._repr_html_()
+        return f"<div><p>{escape(repr(self))}</p><ul>{sentences}</ul>{table}</div>"

@@ -1,0 +1,142 @@
+"""Searches and stress tests from Python: the commands' own results, frames of them, errors that name the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+
+from agent import research
+from agent.app.research import trials
+from agent.app.research.backtests import MarketOptions, PortfolioOptions, sample_files
+from agent.errors import ConfigError
+from agent.research.tuning import _cores_and_scheduler
+
+PRICES = sample_files()[0]
+TARGETS = {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}
+BANDS = [research.band(0.1), research.band(0.2)]
+STRICTNESSES = [research.tracking(name) for name in ("relaxed", "normal", "strict")]
+
+
+def test_search_is_that_of_the_command() -> None:
+    options = trials.TuneOptions(band="10%rel,20%rel", every="7d", destination="target,halfway", objective="tracking")
+    spec = trials.prepare_tune(PRICES, MarketOptions(), options, PortfolioOptions(target="BTC=40,ETH=30,USD=30"))
+    expected = trials.tune_document(trials.run_tune(spec, cores=1))
+    triggers = [*BANDS, research.every("7d"), *STRICTNESSES]
+    result = research.tune(PRICES, TARGETS, triggers, destinations=["target", "halfway"], combined=True)
+    assert result.document == expected
+
+
+def test_stress_test_is_that_of_the_command() -> None:
+    options = trials.StressOptions(paths=20, scenarios="crash", bars=60)
+    portfolio = PortfolioOptions(target="BTC=40,ETH=30,USD=30", band="10%rel")
+    prepared_test = trials.prepare_stress(PRICES, MarketOptions(), options, portfolio)
+    expected = trials.stress_document(trials.run_stress(prepared_test, cores=1))
+    result = research.stress(PRICES, TARGETS, research.band(0.1), paths=20, scenarios=["crash"], bars=60)
+    assert result.document == expected
+
+
+def test_search_has_a_frame_a_picture_a_report_and_a_best_trigger(tmp_path: Path) -> None:
+    progress: list[tuple[int, int]] = []
+    result = research.tune(
+        pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH"),
+        TARGETS,
+        [*BANDS, research.every("28d")],
+        objective="growth",
+        progress=lambda finished, total: progress.append((finished, total)),
+    )
+    frame = result.frame()
+    assert frame["score"].to_list() == sorted(frame["score"], reverse=True)
+    assert frame["loss_bps"].to_list() == pytest.approx((frame["costs_bps"] + frame["drift_bps"]).to_list())
+    assert set(frame["setting"]) == {"band 10% rel", "band 20% rel", "every 28 d"}
+    assert progress[-1] == (4, 4), "with the setting to beat"
+    assert frame["setting"][0] in repr(result)
+    again = research.backtest(PRICES, TARGETS, result.best, destination=result.best_destination, start="2021-01-01", end="2021-10-01")
+    assert again.summary.trades > 0
+    figure = result.plot()
+    assert set(figure.data[0].y) == {"10% rel", "20% rel", "no band"}
+    assert "band 20% rel" in result.report(tmp_path / "search.html").read_text()
+    assert result._repr_html_().count("<li>") == len(result.verdict)
+    assert {"best", "frame", "plot", "verdict"} <= set(dir(result))
+
+
+def test_stress_test_has_frames_a_picture_and_a_report(tmp_path: Path) -> None:
+    cases: set[str] = set()
+    result = research.stress(
+        PRICES, TARGETS, research.band(0.1), paths=20, scenarios=["crash"], bars=60, progress=lambda case, *_: cases.add(case)
+    )
+    frame = result.frame()
+    paths = result.paths
+    assert set(frame["case"]) == cases == {"resampled blocks", "jump diffusion", "calm", "crash"}
+    for case, count, worst in frame.select("case", "paths", "loss_worst").rows():
+        losses = paths.filter(pl.col("case") == case)["loss"]
+        assert len(losses) == count
+        assert losses.max() == worst
+    assert repr(result).startswith("StressTest(4 cases of 60 bars, worst: crash, mean loss ")
+    assert [box.name for box in result.plot().data] == frame["case"].to_list()
+    assert "crash" in result.report(tmp_path / "stress.html").read_text()
+    assert "crash" in result._repr_html_()
+    assert {"document", "frame", "notes", "paths", "plot"} <= set(dir(result))
+
+
+def test_usual_searches_need_no_trigger() -> None:
+    by_loss = research.tune(PRICES, TARGETS, allocators=["fixed"])
+    again = research.backtest(PRICES, TARGETS, by_loss.best, destination=by_loss.best_destination, end="2021-02-01")
+    assert again.summary.trades > 0
+    by_growth = research.tune(PRICES, TARGETS, objective="growth")
+    assert {"tracking normal", "every 7 d"} <= set(by_loss.frame()["setting"])
+    assert set(by_growth.frame()["setting"]) == {f"band {width}% rel" for width in (5, 10, 15, 20, 25)}
+
+
+def tuned(*triggers: object, **arguments: object) -> Callable[[], object]:
+    return lambda: research.tune(PRICES, TARGETS, triggers, **arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def stressed(**arguments: object) -> Callable[[], object]:
+    return lambda: research.stress(PRICES, TARGETS, research.band(0.1), **arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+WRONG = {
+    "a band at an interval": (tuned(research.every("7d", research.band(0.1))), "triggers: a band at an interval"),
+    "a text": (tuned("10%rel"), "triggers: str cannot be searched over"),
+    "a short interval": (tuned(research.every("60s")), "triggers: '1 min' is outside"),
+    "an unknown objective": (tuned(objective="profit"), "objective: 'profit'"),
+    "an unknown destination": (tuned(*BANDS, destinations=["edge"]), "destinations: 'edge'"),
+    "an unknown destination of a usual search": (tuned(destinations=["edge"]), "destinations: 'edge'"),
+    "an unknown allocator": (tuned(*BANDS, allocators=["best"]), "allocators: 'best'"),
+    "a calendar of a second": (tuned(calendar="1s"), "calendar: '1s'"),
+    "fewer cores than none": (tuned(jobs=-1), "jobs: -1"),
+    "a text of cores": (tuned(jobs="four"), "jobs: 'four'"),
+    "no prices for a search": (tuned(start="2021-12-30"), "prices: the first three quarters"),
+    "no number": (tuned(cost="dear"), "cost: 'dear'"),
+    "no paths": (stressed(paths=0), "paths: 0"),
+    "too long paths": (stressed(bars=10**7), "bars: 10000000"),
+    "an unknown scenario": (stressed(scenarios=["flood"]), "scenarios: 'flood'"),
+    "cores of another kind": (stressed(jobs="tcp://127.0.0.1:8786"), "jobs: 'tcp://127.0.0.1:8786'"),
+    "an unknown network": (stressed(network="bsae"), "network: 'bsae'"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_arguments_are_named(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        call()
+    assert error.value.message.startswith(message)
+    assert error.value.remedy
+    assert "--" not in f"{error.value.message} {error.value.remedy}"
+
+
+@pytest.mark.parametrize("call", [tuned(costs=0.1), stressed(costs=0.1)])
+def test_unknown_arguments_are_refused(call: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match="costs"):
+        call()
+
+
+def test_jobs_are_cores_or_a_client_of_dask() -> None:
+    address = "tcp://127.0.0.1:8786"
+    client = SimpleNamespace(scheduler=SimpleNamespace(address=address))
+    assert _cores_and_scheduler(4) == (4, "")
+    assert _cores_and_scheduler(client) == _cores_and_scheduler(address) == (0, address)
