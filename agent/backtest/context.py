@@ -480,7 +480,7 @@ def open_simulation(
     are answered by `signals`, or by processes of their own.
     """
     store = simulation_store(world.spec.portfolio.wrapped_native, _needs_price_history(world.spec))
-    signal_host = SignalHost()
+    signal_host = SignalHost(world.spec.signal_folder)
     try:
         store.balances.record_prior_day((), 0)  # the address has no history before the run
         yield _build_context(world, store, signals or signal_host)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
@@ -254,6 +255,8 @@ class BacktestSpec:
     """Settings of the layers, other than futures."""
     tax: TaxRule = TaxRule()
     has_gas_price: bool = True
+    signal_folder: Path | None = None
+    """Folder of the files of signals."""
 
     @property
     def split(self) -> CapitalSplit | None:

@@ -362,6 +362,13 @@ def build_signals(config: Config) -> Mapping[str, SignalSettings]:
         for market in futures_markets(config)
     )
     return {
-        name: SignalSettings(name, table.timeout, tuple(sorted(table.options.items())), markets)
+        name: SignalSettings(
+            name,
+            table.timeout,
+            tuple(sorted(table.options.items())),
+            markets,
+            table.file or "",
+            table.sha256 or "",
+        )
         for name, table in config.signals.items()
     }

@@ -60,8 +60,8 @@ class SignalTargets:
 
 
 Signal = Callable[[SignalView], SignalTargets | Mapping[str, float]]
-"""A pure function, named by an entry point of the group `trimtab.signals`. A mapping is of spot
-weights; what they leave of one is the numeraire's."""
+"""A pure function, named by an entry point of the group `trimtab.signals` or in a file beside the
+config. A mapping is of spot weights; what they leave of one is the numeraire's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +77,17 @@ class SignalMarket:
 
 @dataclass(frozen=True, slots=True)
 class SignalSettings:
-    """A signal of the config: its entry point, timeout, options, and the futures markets that it
-    may target.
+    """A signal of the config: its name, which is that of its entry point, timeout, options, and the
+    futures markets that it may target. `file`, FILE.py:FUNCTION beside the config with the hash
+    `sha256`, takes the place of the entry point.
     """
 
     name: str
     timeout_s: int
     options: tuple[tuple[str, str], ...] = ()
     markets: tuple[SignalMarket, ...] = ()
+    file: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

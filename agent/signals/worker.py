@@ -1,22 +1,25 @@
 """Process that runs one signal: one view per line on stdin, one answer per line on stdout. Started
 as `python -m agent.signals.worker NAME`, it finds the entry point NAME of the group
-`trimtab.signals` in the metadata of packages, and loads only that one. Output printed by the signal
-goes to stderr.
+`trimtab.signals` in the metadata of packages, and loads only that one; as `… PATH FUNCTION SHA256`
+it runs a file with that hash. Output printed by the signal goes to stderr.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import Any, TextIO
 
 from agent.errors import ConfigError
-from agent.model import PriceBar, SignalTargets, SignalView
+from agent.model import PriceBar, Signal, SignalTargets, SignalView
 
 ENTRY_POINT_GROUP = "trimtab.signals"
 _PLAIN_TEXT_PATTERN = re.compile(r"[A-Za-z0-9._+-]{1,64}")
@@ -41,6 +44,28 @@ def find_signal(name: str) -> EntryPoint:
             f"signals.{name}: {packages_text} provide it", "uninstall all but one of these packages"
         )
     return next(iter(entry_point_by_source.values()))
+
+
+@cache
+def load_file(path: Path, function_name: str, sha256: str) -> Signal:
+    """Return a function of a file that has this hash. What is run is what was hashed. Raises
+    ConfigError if it has another one, or cannot be read, or has no such function.
+    """
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"its file {path.name} cannot be read: {error.strerror}") from None
+    digest = hashlib.sha256(source).hexdigest()
+    if digest != sha256:
+        raise ConfigError(
+            f"its file {path.name} has the SHA-256 {digest}, not the one of the config"
+        )
+    module = ModuleType(path.stem)
+    exec(compile(source, path.name, "exec"), module.__dict__)  # noqa: S102  the owner's, pinned
+    function: Signal | None = getattr(module, function_name, None)
+    if not callable(function):
+        raise ConfigError(f"its file {path.name} has no function {function_name}")
+    return function
 
 
 def signal_package(name: str) -> str:
@@ -81,11 +106,13 @@ def parse_view(view_document: Mapping[str, Any]) -> SignalView:
     )
 
 
-def answer_view(entry_point: EntryPoint, view_line: str) -> dict[str, Any]:
+def answer_view(load: Callable[[], Signal], view_line: str) -> dict[str, Any]:
     """Return the targets for one view as JSON, or the reason if there are none."""
     try:
         view = parse_view(json.loads(view_line))
-        return targets_document(entry_point.load()(view), view)
+        return targets_document(load()(view), view)
+    except ConfigError as error:
+        return {"why": error.message[:MAX_REASON_LENGTH]}
     except Exception as error:  # any error in a signal means no new targets
         error_text = f"{type(error).__name__}: {error}".splitlines()[0][:MAX_REASON_LENGTH]
         return {"why": f"it raised {error_text}"}
@@ -117,15 +144,21 @@ def _float_weights(weight_by_name: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(weight) for name, weight in weight_by_name.items()}
 
 
-def main(name: str, view_lines: TextIO, answer_stream: TextIO) -> None:
+def main(load: Callable[[], Signal], view_lines: TextIO, answer_stream: TextIO) -> None:
     """Answer each line until the input ends."""
-    entry_point = find_signal(name)
     for line in view_lines:
-        answer_stream.write(json.dumps(answer_view(entry_point, line)) + "\n")
+        answer_stream.write(json.dumps(answer_view(load, line)) + "\n")
         answer_stream.flush()
 
 
 if __name__ == "__main__":
     answer_stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    main(sys.argv[1], sys.stdin, answer_stream)
+    name, *file_arguments = sys.argv[1:]
+    load: Callable[[], Signal]
+    if file_arguments:
+        path, function_name, sha256 = file_arguments
+        load = partial(load_file, Path(path), function_name, sha256)
+    else:
+        load = find_signal(name).load
+    main(load, sys.stdin, answer_stream)

@@ -181,6 +181,7 @@ class AgentContext:
     """Second quoter, shared by all cycles because the caches of uniswap-python never release an
     object.
     """
+    signal_host: SignalHost
     key_source: keys.KeySource | None = None
     """Key that replaces the config's, if the calling program has one."""
     agent_key_source: keys.KeySource | None = None
@@ -189,7 +190,6 @@ class AgentContext:
     """Settings of the layers from the config alone."""
     futures_policy: FuturesPolicy | None = None
     tax_runs: TaxRunCache | None = None
-    signal_host: SignalHost = field(default_factory=SignalHost)
     prior_day_pause: PriorDayPause = field(default_factory=PriorDayPause)
     venue_client: HyperliquidClient | None = None
     """Reading client of the off-chain futures venue; None without one."""
@@ -696,6 +696,7 @@ def _build_context(
         resources.clock,
         position_reader,
         build_quoter(transport, venues, {pool.address: pool.tier for pool in pools}),
+        SignalHost(loaded_config.path.parent),
         layers=layers,
         futures_policy=futures_policy(config, portfolio, on_paper=loaded_config.is_paper),
         tax_runs=TaxRunCache(loaded_config, portfolio),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -329,6 +330,62 @@ def test_a_signal_that_the_config_does_not_name_is_never_loaded(monkeypatch: pyt
     assert not mark.exists()
 
 
+def in_file(source: str, function: str = "targets", *, pinned: str | None = None) -> SignalSettings:
+    """Settings of a function in own.py that is pinned as it is, or as another text was."""
+    sha256 = hashlib.sha256((source if pinned is None else pinned).encode()).hexdigest()
+    return replace(SETTINGS, file=f"own.py:{function}", sha256=sha256)
+
+
+def answer_of_file(folder: Path, source: str, settings: SignalSettings) -> SignalAnswer:
+    (folder / "own.py").write_text(source)
+    file_host = SignalHost(folder)
+    try:
+        return run(file_host, asked(settings))
+    finally:
+        file_host.close()
+
+
+def test_a_signal_runs_from_a_pinned_file_beside_the_config(tmp_path: Path) -> None:
+    settings = in_file(GOOD)
+    answer = answer_of_file(tmp_path, GOOD, settings)
+    assert (answer.why, dict(answer.spot_ppm or ())[token("WETH").address]) == ("", 1_000_000)
+    assert answer.source == f"own.py:targets {settings.sha256[:12]}"
+
+
+CHANGED = GOOD.replace("'WETH'", "'USDC'")
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "why"),
+    [
+        (CHANGED, in_file(GOOD), "its file own.py has the SHA-256"),
+        (GOOD, in_file(GOOD, "weights"), "its file own.py has no function weights"),
+        (GOOD, in_file(GOOD, "__name__"), "its file own.py has no function __name__"),
+        ("def targets(:", in_file("def targets(:"), "it raised SyntaxError"),
+        ("import no_such_module", in_file("import no_such_module"), "it raised ModuleNotFoundError"),
+        ("\x00", in_file("\x00"), "it raised"),
+    ],
+    ids=["changed", "no function", "no callable", "no Python", "no module", "no text"],
+)
+def test_a_file_that_is_not_the_pinned_function_gives_the_reason(tmp_path: Path, source: str, settings: SignalSettings, why: str) -> None:
+    answer = answer_of_file(tmp_path, source, settings)
+    assert answer.why.startswith(why)
+    assert answer.spot_ppm is None
+
+
+def test_a_file_that_is_gone_or_changes_meanwhile(tmp_path: Path) -> None:
+    """What was hashed goes on; what cannot be read gives the reason."""
+    file_host = SignalHost(tmp_path)
+    step = asked(in_file(GOOD))
+    assert run(file_host, step).why == "its file own.py cannot be read: No such file or directory"
+    (tmp_path / "own.py").write_text(GOOD)
+    answer = run(file_host, step)
+    (tmp_path / "own.py").write_text(CHANGED)
+    assert run(file_host, step) == answer
+    assert answer.why == ""
+    file_host.close()
+
+
 def test_too_little_history_asks_no_signal(host: SignalHost) -> None:
     step = asked()
     short = replace(step, history=replace(step.history, prices=step.history.prices[-8:]))
@@ -348,6 +405,11 @@ def test_the_config_names_a_signal_with_its_options() -> None:
     [
         ("", "no [signals.mine]"),
         ("[signals.mine]\ntimeout = '2m'\n", "120s; write above 0s and at most 60s"),
+        ("[signals.mine]\ntimeout = '5s'\nfile = 'own.py:targets'\n", "sha256: missing; write what sha256sum prints"),
+        (f"[signals.mine]\ntimeout = '5s'\nsha256 = '{'0' * 64}'\n", "sha256: without file"),
+        (f"[signals.mine]\ntimeout = '5s'\nfile = '../own.py:targets'\nsha256 = '{'0' * 64}'\n", "signals.mine.file"),
+        (f"[signals.mine]\ntimeout = '5s'\nfile = 'own.py'\nsha256 = '{'0' * 64}'\n", "signals.mine.file"),
+        ("[signals.mine]\ntimeout = '5s'\nfile = 'own.py:targets'\nsha256 = 'abc'\n", "signals.mine.sha256"),
         ("[signals.mine]\ntimeout = '5s'\n[signals.other]\ntimeout = '5s'\n", "signals.other: unused"),
         ("[signals.mine]\ntimeout = '5s'\n" + FUTURES, "futures.leverage_band: missing"),
     ],

@@ -414,6 +414,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
             (),
             build_layer_settings(loaded_config, portfolio),
             tax_rule,
+            signal_folder=loaded_config.path.parent,
         )
     )
 

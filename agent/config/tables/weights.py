@@ -284,6 +284,10 @@ class SignalTable(ConfigTable):
 
     timeout: Duration
     """Longest time of an answer."""
+    file: str | None = Field(default=None, pattern=r"^[\w.-]+\.py:[A-Za-z_]\w*$")
+    """FILE.py:FUNCTION beside the config; without it the name is that of an entry point."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Hash of the file, which is not run with another one."""
     options: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
     """Options passed to it as text."""
 
@@ -303,3 +307,11 @@ class SignalTable(ConfigTable):
             key: str(option) if isinstance(option, int | float) else option
             for key, option in options.items()
         }
+
+    @model_validator(mode="after")
+    def _check_hash(self) -> SignalTable:
+        if self.file is not None and self.sha256 is None:
+            raise ValueError("sha256: missing; write what sha256sum prints for the file")
+        if self.file is None and self.sha256 is not None:
+            raise ValueError("sha256: without file; name FILE.py:FUNCTION, or remove it")
+        return self

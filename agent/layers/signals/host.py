@@ -13,12 +13,13 @@ import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from agent.errors import ConfigError
 from agent.foreign_text import read_json
 from agent.layers.signals.policy import checked_answer
-from agent.model import SignalAnswer, SignalRequest, SignalView
+from agent.model import SignalAnswer, SignalRequest, SignalSettings, SignalView
 from agent.signals.worker import signal_package
 
 MAX_ANSWER_BYTES = 65_536
@@ -31,7 +32,7 @@ passwords.
 class _Worker:
     """One running process of a signal."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, settings: SignalSettings, folder: Path | None) -> None:
         environment = {
             variable: os.environ[variable]
             for variable in PASSED_VARIABLES
@@ -39,7 +40,7 @@ class _Worker:
         }
         python_path = os.pathsep.join(path for path in sys.path if path)
         self.process = subprocess.Popen(  # noqa: S603 our own program; the name is that of the config
-            [sys.executable, "-m", "agent.signals.worker", name],
+            [sys.executable, "-m", "agent.signals.worker", *_worker_arguments(settings, folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -91,6 +92,14 @@ class _Worker:
                     pipe.close()
 
 
+def _worker_arguments(settings: SignalSettings, folder: Path | None) -> list[str]:
+    if not settings.file:
+        return [settings.name]
+    file_name, _, function_name = settings.file.rpartition(":")
+    path = (folder or Path()) / file_name
+    return [settings.name, str(path.absolute()), function_name, settings.sha256]
+
+
 START_ALLOWANCE_S = 20
 """Time allowed for a process to start, in addition to the signal's timeout."""
 
@@ -103,9 +112,12 @@ class SignalRunner(Protocol):
 
 
 class SignalHost:
-    """Runner of requested signals, each in a process that starts at its first request."""
+    """Runner of requested signals, each in a process that starts at its first request. Files of
+    signals are in `folder`.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
         self._workers: dict[str, _Worker] = {}
         weakref.finalize(self, _stop_all, self._workers)
 
@@ -123,13 +135,13 @@ class SignalHost:
         if request.why:
             return _failed_answer(empty_answer, request.why)
         try:
-            source = signal_package(settings.name)
+            source = _source(settings)
         except ConfigError as error:
             return _failed_answer(empty_answer, error.message)
         timeout_s = float(settings.timeout_s)
         worker = self._workers.get(settings.name)
         if worker is None:
-            worker = self._workers[settings.name] = _Worker(settings.name)
+            worker = self._workers[settings.name] = _Worker(settings, self._folder)
             timeout_s += START_ALLOWANCE_S
         try:
             reply = read_json(worker.ask(_request_line(request.view), timeout_s))
@@ -141,6 +153,13 @@ class SignalHost:
             return checked_answer(request, reply, source)
         self._workers.pop(settings.name).stop()
         return _failed_answer(empty_answer, why)
+
+
+def _source(settings: SignalSettings) -> str:
+    """Return what provides a signal. Raises ConfigError if no package or several do."""
+    if settings.file:
+        return f"{settings.file} {settings.sha256[:12]}"
+    return signal_package(settings.name)
 
 
 def _failed_answer(answer: SignalAnswer, why: str) -> SignalAnswer:

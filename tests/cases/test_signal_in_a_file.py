@@ -1,0 +1,70 @@
+"""A function in a file beside the config: backtested from Python, then traded from the same file on a chain."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from agent import app as api
+from agent import research
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.signals.worker import load_file
+from agent.units import BPS
+from tests.cases.test_weights_on_chain import closes
+from tests.support.agents import ROOMY, agent_on, fund, weights, yes
+
+TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}
+SOURCE = '''"""Half in what rose most, half in cash."""
+
+
+def best(view):
+    growths = {symbol: bars[-1].close / bars[0].close for symbol, bars in view.prices.items()}
+    return {max(growths, key=growths.get): 0.5}
+'''
+SHA256 = hashlib.sha256(SOURCE.encode()).hexdigest()
+SETTINGS = {
+    "kind": "signal",
+    "signal": "best",
+    "every": "1d",
+    "window": "30d",
+    "step": "1d",
+    "min_history": "10d",
+    "max_age": "2d",
+    "keep": "3d",
+    "churn": "0%",
+    "until_chosen": "wait",
+}
+
+
+CHANGES = ROOMY | {"portfolio.weights": SETTINGS, "signals": {"best": {"timeout": "10s", "file": "best.py:best", "sha256": SHA256}}}
+
+
+def rebalance(chain: LocalChain, folder: Path, source: str) -> StepOutcome:
+    """The outcome of a new portfolio whose signal's file has this text."""
+    folder.mkdir()
+    (folder / "best.py").write_text(source)
+    with agent_on(chain, folder, CHANGES, TARGETS) as agent:
+        fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
+        api.import_prices(agent, closes(chain, folder / "closes.csv"))
+        return agent.rebalance(send=True, confirm=yes)
+
+
+def test_a_file_trades_as_it_was_backtested(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    outcome = rebalance(anvil_chain, tmp_path / "own", SOURCE)
+    assert outcome.kind is OutcomeKind.DONE, outcome.reason
+    function = load_file(tmp_path / "own" / "best.py", "best", SHA256)
+    targets = {symbol: int(share.removesuffix("%")) / 100 for symbol, share in TARGETS.items()}
+    signal = research.signal(function, every="1d", window="30d")
+    tried = research.backtest(tmp_path / "own" / "closes.csv", targets, research.band(0.01), signal=signal)
+    expected = tried.weights.select(*TARGETS).row(-1, named=True)
+    for symbol, bps in weights(anvil_chain, TARGETS).items():
+        assert float(bps) / BPS == pytest.approx(expected[symbol], abs=0.01)
+
+
+def test_a_file_that_was_changed_trades_nothing_and_says_why(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    outcome = rebalance(anvil_chain, tmp_path / "changed", SOURCE.replace("max(", "min("))
+    assert outcome.kind is OutcomeKind.HALT
+    assert "its file best.py has the SHA-256" in outcome.reason
