@@ -25,6 +25,14 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.controls.runner import ControlRunner as ControlRunner
     from agent.app.controls.shown_plans import preview_control as preview_control
     from agent.app.controls.telegram import serve_telegram as serve_telegram
+    from agent.app.documents.past.step_history import explain as explain
+    from agent.app.documents.past.step_history import history as history
+    from agent.app.documents.past.waiting import (
+        cancel_order_or_execution as cancel_order_or_execution,
+    )
+    from agent.app.documents.past.waiting import limit_price_text as limit_price_text
+    from agent.app.documents.past.waiting import order_document as order_document
+    from agent.app.documents.past.waiting import orders_and_executions as orders_and_executions
     from agent.app.documents.plans import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
     from agent.app.documents.status import PortfolioStatus as PortfolioStatus
@@ -95,13 +103,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.price_history import import_prices as import_prices
     from agent.app.records.price_history import recorded_price_spans as recorded_price_spans
     from agent.app.records.run_report import run_health as run_health
-    from agent.app.records.step_history import explain as explain
-    from agent.app.records.step_history import history as history
     from agent.app.records.store_copy import copy_store as copy_store
-    from agent.app.records.waiting import cancel_order_or_execution as cancel_order_or_execution
-    from agent.app.records.waiting import limit_price_text as limit_price_text
-    from agent.app.records.waiting import order_document as order_document
-    from agent.app.records.waiting import orders_and_executions as orders_and_executions
     from agent.app.research.backtests import MarketOptions as MarketOptions
     from agent.app.research.backtests import PortfolioOptions as PortfolioOptions
     from agent.app.research.backtests import backtest as backtest

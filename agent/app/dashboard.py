@@ -11,12 +11,12 @@ from agent import wiring
 from agent.app.agent import Agent, open_agent
 from agent.app.alert_channels import alerts
 from agent.app.documents import futures as futures_documents
+from agent.app.documents.past.step_history import explain, history
 from agent.app.documents.status import status_document
 from agent.app.positions.futures import futures_funding
 from agent.app.positions.holdings import liquidity_document, read_liquidity_report, strategies
 from agent.app.positions.orders import standing_orders
 from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data, value_series
-from agent.app.records.step_history import explain, history
 from agent.app.settings.shown import settings_document
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig

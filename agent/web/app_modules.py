@@ -33,7 +33,8 @@ class AppModule:
 if TYPE_CHECKING:
     from agent.app import dashboard
     from agent.app.controls import queue, shown_plans
-    from agent.app.records import exports, ledger, run_report, step_history
+    from agent.app.documents.past import step_history
+    from agent.app.records import exports, ledger, run_report
     from agent.app.research import edit_backtests, kept_reports
     from agent.app.settings import new_portfolios, profiles, shown, users
     from agent.app.start import guide
@@ -44,7 +45,7 @@ else:
     exports = AppModule("agent.app.records.exports")
     ledger = AppModule("agent.app.records.ledger")
     run_report = AppModule("agent.app.records.run_report")
-    step_history = AppModule("agent.app.records.step_history")
+    step_history = AppModule("agent.app.documents.past.step_history")
     edit_backtests = AppModule("agent.app.research.edit_backtests")
     kept_reports = AppModule("agent.app.research.kept_reports")
     new_portfolios = AppModule("agent.app.settings.new_portfolios")

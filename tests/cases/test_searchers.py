@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from eth_utils.crypto import keccak
 
-from agent.app.records.step_history import explain, history
+from agent.app.documents.past.step_history import explain, history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import decimal_text

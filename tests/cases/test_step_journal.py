@@ -11,7 +11,7 @@ import pytest
 
 from agent import codec
 from agent.app.agent import Agent
-from agent.app.records import step_history
+from agent.app.documents.past import step_history
 from agent.config.loaded import LoadedConfig
 from agent.errors import Retryable
 from agent.execution import evaluation

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.documents.past import step_history
 from agent.app.money import transfers
-from agent.app.records import step_history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.policy.triggers.no_trade_zone import ZoneInterval

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.records import step_history
+from agent.app.documents.past import step_history
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

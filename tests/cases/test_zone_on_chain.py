@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.app.records import step_history
+from agent.app.documents.past import step_history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold

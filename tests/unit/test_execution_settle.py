@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.accounting.export import TokenNames
-from agent.app.records import executions
+from agent.app.documents.past import executions
 from agent.errors import OperatorNeeded
 from agent.execution import settlement
 from agent.execution.settlement import BookingPrices, TradePurpose

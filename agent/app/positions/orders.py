@@ -13,8 +13,8 @@ from agent import engine, wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Confirm, Progress, close_ended_orders
+from agent.app.documents.past.waiting import order_document
 from agent.app.documents.plans import limit_prices
-from agent.app.records.waiting import order_document
 from agent.config.load import load_config, parse_config
 from agent.config.orders import price_level_notes, unsent_alert_notes
 from agent.config.tables.fields import parse_duration_s

@@ -14,6 +14,13 @@ from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill
 from agent.app.documents.executions import GradualExecutionDocument
 from agent.app.documents.futures import margin_figures_text
+from agent.app.documents.past.executions import (
+    execution_document,
+    leg_documents,
+    leg_sentences,
+    mined_or_newest_swaps,
+)
+from agent.app.documents.past.waiting import newest_executions
 from agent.app.documents.plans import netting_document, tax_document
 from agent.app.documents.records import (
     FuturesSumsDocument,
@@ -21,13 +28,6 @@ from agent.app.documents.records import (
     PastTransactionDocument,
     RealisedCostsDocument,
 )
-from agent.app.records.executions import (
-    execution_document,
-    leg_documents,
-    leg_sentences,
-    mined_or_newest_swaps,
-)
-from agent.app.records.waiting import newest_executions
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
@@ -218,36 +218,41 @@ def history(
     ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        if before_step_id is not None and store.steps.get(before_step_id) is None:
-            raise _unknown_step_error(before_step_id)
-        ledger_records = LedgerRecords(store)
-        past_steps = [
-            (summary, store.journal.intents(summary.id))
-            for summary in store.steps.newest(limit, before_step_id)
-        ]
-        gradual_executions: list[GradualExecutionDocument] = []
-        valuations: list[ValuationDocument] = []
-        if not before_step_id:
-            gradual_executions = newest_executions(store, limit)
-            valuations = ledger_records.valuations(limit)
-        return {
-            "steps": [
-                fill(
-                    PastStepDocument,
-                    summary,
-                    decision=summary.decision or UNFINISHED,
-                    outcome=_outcome_text(summary, intents),
-                    reason=summary.reason or ("" if summary.outcome else NO_OUTCOME_REASON),
-                    transactions=_transaction_documents(intents),
-                    cost=ledger_records.cost(intents),
-                    execution=ledger_records.execution(intents),
-                    **ledger_records.futures_fields(intents),
-                )
-                for summary, intents in past_steps
-            ],
-            "gradual_executions": gradual_executions,
-            "values": valuations,
-        }
+        return store_history(store, limit, before_step_id)
+
+
+def store_history(store: Store, limit: int, before_step_id: str | None = None) -> HistoryDocument:
+    """Return the history of an open store, as `history`."""
+    if before_step_id is not None and store.steps.get(before_step_id) is None:
+        raise _unknown_step_error(before_step_id)
+    ledger_records = LedgerRecords(store)
+    past_steps = [
+        (summary, store.journal.intents(summary.id))
+        for summary in store.steps.newest(limit, before_step_id)
+    ]
+    gradual_executions: list[GradualExecutionDocument] = []
+    valuations: list[ValuationDocument] = []
+    if not before_step_id:
+        gradual_executions = newest_executions(store, limit)
+        valuations = ledger_records.valuations(limit)
+    return {
+        "steps": [
+            fill(
+                PastStepDocument,
+                summary,
+                decision=summary.decision or UNFINISHED,
+                outcome=_outcome_text(summary, intents),
+                reason=summary.reason or ("" if summary.outcome else NO_OUTCOME_REASON),
+                transactions=_transaction_documents(intents),
+                cost=ledger_records.cost(intents),
+                execution=ledger_records.execution(intents),
+                **ledger_records.futures_fields(intents),
+            )
+            for summary, intents in past_steps
+        ],
+        "gradual_executions": gradual_executions,
+        "values": valuations,
+    }
 
 
 def _outcome_text(summary: StepSummary, intents: Sequence[Intent]) -> str:

@@ -1,0 +1,1 @@
+"""Documents of recorded steps: what they did, what waits, and frames of them."""
