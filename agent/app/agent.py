@@ -25,6 +25,8 @@ from agent.app.cycles import (
 )
 from agent.app.describe import PlanSandwichRisk, binding_parameters, plan_sandwich_risk
 from agent.app.documents import fill, plans
+from agent.app.documents.past.frames import AgentHistory
+from agent.app.documents.past.step_history import store_history
 from agent.app.documents.status import PortfolioStatus
 from agent.app.start.endpoint_checks import endpoint_records
 from agent.chain.rpc import Transport
@@ -330,6 +332,10 @@ class Agent:
             raise Refused(
                 "the bot was stopped by its owner", (verdict,), "trimtab resume restarts it"
             )
+
+    def history(self, limit: int = 20) -> AgentHistory:
+        """Return the newest steps with transactions and costs, and valuations, newest first."""
+        return AgentHistory(store_history(self.context.store, limit))
 
     def pending_and_allowances(self) -> PendingAndAllowances:
         """Return pending transactions and open allowances that a hard pause would cancel and revoke

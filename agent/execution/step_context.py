@@ -243,6 +243,9 @@ class StepOutcome:
     layers: tuple[LayerPart, ...] = ()
     shortfall_tokens: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"StepOutcome({self.kind.value}, step {self.step_id}: {self.reason})"
+
     @property
     def plan_verdicts(self) -> tuple[Verdict, ...]:
         """Verdicts of the guards on the plan; none without a plan."""

@@ -232,6 +232,21 @@ class PortfolioStatus:
     is_hard_paused: bool = False
     day_old_prices: Mapping[str, Price] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        portfolio = self.step_input.portfolio
+        drifts = self.decision_result.drifts
+        total_text = (
+            portfolio.numeraire.money_text(investable_total(drifts)) if drifts else "unknown"
+        )
+        shares_text = ", ".join(
+            f"{drift.symbol} {drift.weight_bps / 100:.2f} %" for drift in drifts
+        )
+        paused_text = ", paused" if self.paused else ""
+        return (
+            f"PortfolioStatus(block {self.step_input.snapshot.head.number}, {total_text}: {shares_text};"
+            f" {type(self.decision_result.decision).__name__.lower()}{paused_text})"
+        )
+
     @property
     def native(self) -> native_coin.NativeView:
         """Native coin held in addition to its wrapped token."""
