@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from eth_utils.address import to_checksum_address
 
-from agent.chain.receipts import MANAGED_SWAP_TOPIC, TRANSFER_TOPIC, WITHDRAWAL_TOPIC, parse_receipt
+from agent.chain.receipts import DEPOSIT_TOPIC, MANAGED_SWAP_TOPIC, TRANSFER_TOPIC, WITHDRAWAL_TOPIC, parse_receipt
+from agent.units import NATIVE
 
 WALLET, REBALANCER, MANAGER, WETH, USDC, HOOK = ("0x" + byte * 20 for byte in ("11", "22", "33", "44", "55", "66"))
 TX_HASH = "0x" + "ab" * 32
@@ -52,3 +54,32 @@ def test_unwrapped_coin_that_no_swap_takes_stays_with_its_holder(taken: int) -> 
 def test_each_swap_takes_the_coin_of_one_unwrapping() -> None:
     again = log(WETH, [WITHDRAWAL_TOPIC, topic(REBALANCER)], SOLD)
     assert [transfer.raw for transfer in receipt(again).wrap_transfers] == [SOLD]
+
+
+def wraps_of(*logs: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """Return sender, recipient and amount of each wrap and unwrap of a receipt with these logs."""
+    document = {"transactionHash": TX_HASH, "status": "0x1", "blockNumber": "0x1", "blockHash": "0x" + "01" * 32}
+    read = parse_receipt({**document, "gasUsed": "0x5208", "effectiveGasPrice": "0x1", "logs": [*logs]}, TX_HASH)
+    return [(wrap.sender, wrap.recipient, wrap.raw) for wrap in read.wrap_transfers]
+
+
+DEPOSIT = log(WETH, [DEPOSIT_TOPIC, topic(WALLET)], SOLD)
+WITHDRAWAL = log(WETH, [WITHDRAWAL_TOPIC, topic(WALLET)], SOLD)
+SWAP = log(MANAGER, [MANAGED_SWAP_TOPIC, "0x" + "cd" * 32, topic(REBALANCER)], -SOLD, BOUGHT, 1, 1, 0, 3000)
+WRAPPED = (NATIVE, to_checksum_address(WALLET), SOLD)
+UNWRAPPED = (to_checksum_address(WALLET), NATIVE, SOLD)
+
+
+@pytest.mark.parametrize(
+    ("logs", "wraps"),
+    [
+        ([DEPOSIT, WITHDRAWAL], [WRAPPED, UNWRAPPED]),
+        ([DEPOSIT, SWAP], [WRAPPED]),
+        ([SWAP, WITHDRAWAL], [UNWRAPPED]),
+    ],
+    ids=["no swap", "wrapped before a swap", "unwrapped after the swap"],
+)
+def test_wrap_transfers__go_from_or_to_no_one_unless_a_later_swap_takes_them(
+    logs: list[dict[str, Any]], wraps: list[tuple[str, str, int]]
+) -> None:
+    assert wraps_of(*logs) == wraps
