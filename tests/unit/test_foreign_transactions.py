@@ -11,10 +11,13 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.quorum import NoQuorum
 from agent.chain.receipts import (
     BLOCKS_PER_REQUEST,
+    EXECUTION_FAILURE_TOPIC,
     EXECUTION_SUCCESS_TOPIC,
+    MAX_REQUESTS,
     RECENT_BLOCKS,
     SafeExecution,
     TxAtNonce,
+    find_conflicting_hash,
     find_mined_hash,
     find_safe_execution,
     find_tx_by_nonce,
@@ -101,6 +104,43 @@ def test_one_that_lies_about_the_transaction_is_outvoted_and_two_that_differ_dec
             find_tx_by_nonce(panel(chain("a"), chain("liar", **lie)), WALLET, NONCE, 0, HEAD)
 
 
+def test_mined_hash__is_unknown_while_the_endpoints_differ() -> None:
+    assert find_mined_hash(panel(chain("a"), chain("liar", hash=OTHER)), WALLET, NONCE, HEAD) is None
+
+
+def listing(*transactions: dict[str, Any]) -> Script:
+    """Return an endpoint that lists these transactions in each block, the pending one too."""
+    node = chain("a")
+    node.answers["eth_getBlockByNumber"] = lambda _params: {"transactions": [*transactions]}
+    return node
+
+
+SENT = {"from": WALLET.lower(), "nonce": hex(NONCE), "hash": HASH, "to": ROUTER.lower(), "value": "0x5", "input": "0x1234"}
+
+
+@pytest.mark.parametrize(
+    "transactions",
+    [[{**SENT, "from": WALLET}], [{**SENT, "nonce": hex(NONCE - 1), "hash": OTHER}, SENT]],
+    ids=["sender in mixed case", "after another of the wallet"],
+)
+def test_tx_by_nonce__is_the_wallets_with_that_nonce(transactions: list[dict[str, Any]]) -> None:
+    assert find_tx_by_nonce(panel(listing(*transactions), minimum=1), WALLET, NONCE, 0, HEAD) == FOUND
+
+
+def test_conflicting_hash__is_that_of_a_pending_transaction() -> None:
+    node = listing({**SENT, "nonce": "odd", "hash": OTHER}, SENT)
+    asked: list[object] = []
+    answer = node.answers["eth_getBlockByNumber"]
+
+    def record(params: list[Any]) -> object:
+        asked.append(params[0])
+        return answer(params)
+
+    node.answers["eth_getBlockByNumber"] = record
+    assert find_conflicting_hash(panel(node, minimum=1), WALLET, NONCE, MINED_AT - 1) == HASH
+    assert asked == ["pending"]
+
+
 def test_a_block_that_does_not_show_how_the_nonce_was_used_says_nothing() -> None:
     hiding = chain("hiding", **{"from": STRANGER})
     with raises_code(Retryable, "answer", "hiding", "nonce 7", "block 137"):
@@ -134,9 +174,10 @@ def logs(operator: str, *events: dict[str, Any]) -> Script:
 
 
 OLD_FORM = event(topics=[EXECUTION_SUCCESS_TOPIC], data=SAFE_TX + "00" * 32)
+UPPER_CASE = event(topics=[EXECUTION_SUCCESS_TOPIC, "0x" + SAFE_TX[2:].upper()])
 
 
-@pytest.mark.parametrize("made", [event(), OLD_FORM], ids=["1.4", "1.3"])
+@pytest.mark.parametrize("made", [event(), OLD_FORM, UPPER_CASE], ids=["1.4", "1.3", "upper case"])
 @pytest.mark.parametrize(("since", "head"), [(0, HEAD), (MINED_AT, MINED_AT), (0, 9 * BLOCKS_PER_REQUEST + 1)])
 def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], since: int, head: int) -> None:
     found = find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, since, head)
@@ -151,11 +192,27 @@ def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], sinc
         event(address=STRANGER),
         event(topics=[EXECUTION_SUCCESS_TOPIC], data=OTHER + SAFE_TX[2:]),
         event(topics=[]),
+        event(topics=[EXECUTION_FAILURE_TOPIC, SAFE_TX]),
     ],
-    ids=["another call", "another event", "another Safe", "another call, old form", "no topics"],
+    ids=["another call", "another event", "another Safe", "another call, old form", "no topics", "a failure"],
 )
 def test_an_event_of_anything_else_is_not_taken_for_it(made: dict[str, Any]) -> None:
     assert find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, 0, HEAD) is None
+
+
+@pytest.mark.parametrize("block_number", [0, BLOCKS_PER_REQUEST - 1, BLOCKS_PER_REQUEST, 2 * BLOCKS_PER_REQUEST - 1])
+def test_safe_execution__is_found_at_both_ends_of_each_request(block_number: int) -> None:
+    execution = event(blockNumber=hex(block_number))
+    found = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, 2 * BLOCKS_PER_REQUEST)
+    assert found == SafeExecution(HASH, block_number, SAFE_TX)
+
+
+def test_safe_execution__is_found_in_the_newest_blocks_of_a_long_range() -> None:
+    head_block = 2 * MAX_REQUESTS * BLOCKS_PER_REQUEST
+    block_number = head_block - (MAX_REQUESTS - 1) * BLOCKS_PER_REQUEST
+    execution = event(blockNumber=hex(block_number))
+    found = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, head_block)
+    assert found == SafeExecution(HASH, block_number, SAFE_TX)
 
 
 def test_an_execution_that_one_endpoint_alone_has_seen_is_not_known() -> None:

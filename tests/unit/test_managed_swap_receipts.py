@@ -66,6 +66,7 @@ def wraps_of(*logs: dict[str, Any]) -> list[tuple[str, str, int]]:
 DEPOSIT = log(WETH, [DEPOSIT_TOPIC, topic(WALLET)], SOLD)
 WITHDRAWAL = log(WETH, [WITHDRAWAL_TOPIC, topic(WALLET)], SOLD)
 SWAP = log(MANAGER, [MANAGED_SWAP_TOPIC, "0x" + "cd" * 32, topic(REBALANCER)], -SOLD, BOUGHT, 1, 1, 0, 3000)
+SHORT_SWAP = log(MANAGER, [MANAGED_SWAP_TOPIC, "0x" + "cd" * 32, topic(REBALANCER)], -SOLD, BOUGHT)
 WRAPPED = (NATIVE, to_checksum_address(WALLET), SOLD)
 UNWRAPPED = (to_checksum_address(WALLET), NATIVE, SOLD)
 
@@ -76,8 +77,10 @@ UNWRAPPED = (to_checksum_address(WALLET), NATIVE, SOLD)
         ([DEPOSIT, WITHDRAWAL], [WRAPPED, UNWRAPPED]),
         ([DEPOSIT, SWAP], [WRAPPED]),
         ([SWAP, WITHDRAWAL], [UNWRAPPED]),
+        ([WITHDRAWAL, SHORT_SWAP], [UNWRAPPED]),
+        ([WITHDRAWAL, SWAP, WITHDRAWAL, SWAP], []),
     ],
-    ids=["no swap", "wrapped before a swap", "unwrapped after the swap"],
+    ids=["no swap", "wrapped before a swap", "unwrapped after the swap", "an event of another contract", "two swaps"],
 )
 def test_wrap_transfers__go_from_or_to_no_one_unless_a_later_swap_takes_them(
     logs: list[dict[str, Any]], wraps: list[tuple[str, str, int]]

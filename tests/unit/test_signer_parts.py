@@ -40,6 +40,8 @@ def error(text: str) -> str:
         (RpcFault(-32000, "VM Exception while processing transaction: revert Transaction too old"), "the deadline has passed"),
         (RpcFault(3, "execution reverted", "0x" + selector("Panic(uint256)").hex() + f"{0x11:064x}"), "arithmetic overflow (Panic 0x11)"),
         (RpcFault(3, "execution reverted", "0x" + selector("Panic(uint256)").hex() + f"{0x77:064x}"), "panic (Panic 0x77)"),
+        (RpcFault(3, "execution reverted", "0x" + selector("Panic(uint256)").hex() + "11"), "reverted with custom error 0x4e487b71"),
+        (RpcFault(3, "execution reverted", "0x" + selector("NoSuchPool(uint256)").hex() + "01"), "swap ?: the venue's factory"),
         (
             RpcFault(3, "x", "0x" + selector("ERC20InsufficientBalance(address,uint256,uint256)").hex() + "00" * 96),
             "the balance of a token is too small (ERC20InsufficientBalance)",
