@@ -58,6 +58,14 @@ def test_a_transaction_without_a_tip_has_paid_none(tmp_path: Path) -> None:
     assert max_tip_by_nonce(made.store.journal) == {1: 0}
 
 
+def test_max_tip__is_the_highest_at_a_nonce_and_not_the_latest(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+    cheaper = replace(tx(0), max_priority_fee_wei=1)
+    intent = setup.store.journal.add_intent("step0", CANCEL_GRANT.kind, cheaper, grant(deadline_s=2**40), "cancel", 0, None, None)
+    setup.store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 32)
+    assert max_tip_by_nonce(setup.store.journal) == {0: TIP}
+
+
 def test_after_a_block_the_next_nonce_alone_is_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.run()

@@ -9,13 +9,13 @@ import pytest
 
 from agent.chain.sender import OutcomeUnknown, TipRefused
 from agent.errors import OperatorNeeded, Retryable
-from agent.execution.submitter import Submitter
+from agent.execution.submitter import REORG_WATCH_BLOCKS, ReorgHandler, Submitter
 from agent.model import Intent, IntentKind, IntentState, SignedTx, UnsignedTx
 from agent.ports import Grant
 from agent.signing.terms import TIP_CAP_WEI
 from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
-from tests.support.transactions import GWEI, START_S, Bench, bench, grant, killed_at, lost_in_broadcast, patient, tx, when_sent
+from tests.support.transactions import GWEI, START_S, Bench, bench, grant, killed_at, lost_in_broadcast, patient, receipt, tx, when_sent
 
 S = IntentState
 
@@ -184,3 +184,127 @@ def test_record_mined__moves_the_loser_out_of_its_block_first(tmp_path: Path) ->
     setup.events.clear()
     submitter(setup).record_mined(0)
     assert [event.name for event in setup.events if event.name.startswith("after:")] == ["after:broadcast", "after:mined"]
+
+
+def test_await_final__ends_at_its_timeout(tmp_path: Path) -> None:
+    setup = bench(tmp_path, confirmations=2)
+    assert setup.run().state is S.MINED
+    assert setup.clock.now_s() == START_S + setup.settings.final_timeout_s
+
+
+def advance(setup: Bench, intent: Intent, state: IntentState) -> Intent:
+    """Move an intent on to a state, with a receipt of its own block."""
+    states = (S.PLANNED, S.SIGNED, S.BROADCAST, S.MINED)
+    signed = setup.signer.sign(intent.tx, grant())
+    for next_state in states[states.index(intent.state) + 1 : states.index(state) + 1]:
+        mined = receipt(signed.hash, 1, signed.hash) if next_state is S.MINED else None
+        intent = setup.store.journal.advance(intent.id, next_state, START_S, tx_hash=signed.hash, receipt=mined)
+    return intent
+
+
+@pytest.mark.parametrize(
+    ("state", "ended"),
+    [(S.PLANNED, S.CANCELLED), (S.SIGNED, S.CANCELLED), (S.BROADCAST, S.REPLACED), (S.MINED, S.REPLACED)],
+    ids=lambda state: state.value,
+)
+def test_settle_nonce__ends_all_that_share_the_nonce(tmp_path: Path, state: IntentState, ended: IntentState) -> None:
+    setup = bench(tmp_path)
+    winner = advance(setup, planned(setup, tx(0)), S.BROADCAST)
+    loser = submitter(setup).record_intent("step", IntentKind.SWAP, tx(0, "0x02"), grant(), "swap", None, winner.id)
+    advance(setup, loser, state)
+    submitter(setup).settle_nonce(advance(setup, winner, S.MINED))
+    assert {intent.id: intent.state for intent in setup.store.journal.intents()} == {winner.id: S.FINAL, loser.id: ended}
+
+
+def test_await_final__counts_confirmations_anew_in_another_block(tmp_path: Path) -> None:
+    setup = bench(tmp_path, confirmations=2)
+    intent = setup.run()
+    setup.chain.reorg(1)
+    setup.chain.mine(intent.tx_hash)
+    assert submitter(setup).await_final(intent).state is S.MINED
+
+
+def test_follow_reorg__refuses_what_lost_its_block_already(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    intent = setup.run()
+    submitter(setup).follow_reorg(intent, None)
+    with pytest.raises(ValueError, match="unmine"):
+        submitter(setup).follow_reorg(intent, None)
+
+
+def swaps_in_blocks(folder: Path, count: int) -> Bench:
+    """Return a setup whose swaps ended in the newest blocks, one in each."""
+    setup = bench(folder)
+    for nonce in range(count):
+        setup.run(nonce)
+    return setup
+
+
+def test_follow_reorgs__moves_the_oldest_back_first(tmp_path: Path) -> None:
+    setup = swaps_in_blocks(tmp_path, 3)
+    setup.chain.reorg(2)
+    setup.events.clear()
+    ReorgHandler(submitter(setup)).follow_reorgs()
+    assert [event.intent.tx.nonce for event in setup.events if event.name == "after:broadcast" and event.intent] == [1, 2]
+
+
+def test_follow_reorgs__checks_the_block_after_the_newest_checked_one(tmp_path: Path) -> None:
+    setup = swaps_in_blocks(tmp_path, 1)
+    handler = ReorgHandler(submitter(setup))
+    handler.follow_reorgs()
+    intent = setup.run(1)
+    setup.chain.reorg(1)
+    handler.follow_reorgs()
+    assert [found.id for found in setup.store.journal.open_intents()] == [intent.id]
+
+
+def test_follow_reorgs__checks_a_height_again_that_an_endpoint_lacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = swaps_in_blocks(tmp_path, 2)
+    setup.chain.blocks += [{}, {}]
+    setup.chain.reorg(3)
+    handler = ReorgHandler(submitter(setup))
+    block_hash = setup.chain.block_hash
+    with monkeypatch.context() as patched:
+        patched.setattr(setup.chain, "block_hash", lambda number: None if number == 2 else block_hash(number))
+        handler.follow_reorgs()
+    handler.follow_reorgs()
+    assert [intent.tx.nonce for intent in setup.store.journal.open_intents()] == [1]
+
+
+def test_follow_reorgs__checks_a_block_again_whose_receipt_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = swaps_in_blocks(tmp_path, 1)
+    setup.chain.blocks += [{}]
+    receipts = setup.chain.status_of(setup.chain.sent[0])
+    setup.chain.reorg(2)
+    handler = ReorgHandler(submitter(setup))
+    with monkeypatch.context() as patched:
+        patched.setattr(setup.chain, "status_of", lambda _tx_hash: receipts)
+        handler.follow_reorgs()
+    assert setup.store.journal.open_intents() == ()
+    handler.follow_reorgs()
+    assert [intent.tx.nonce for intent in setup.store.journal.open_intents()] == [0]
+
+
+def test_require_no_deep_reorg__asks_for_its_own_nonce_only(tmp_path: Path) -> None:
+    setup = swaps_in_blocks(tmp_path, 1)
+    setup.chain.blocks += [{}] * REORG_WATCH_BLOCKS
+    setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
+    handler = ReorgHandler(submitter(setup))
+    handler.require_no_deep_reorg(1)
+    with raises_code(OperatorNeeded, "deep_reorg"):
+        handler.require_no_deep_reorg(0)
+
+
+def test_require_no_deep_reorg__takes_an_unknown_block_for_a_lag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = swaps_in_blocks(tmp_path, 1)
+    setup.chain.blocks += [{}] * REORG_WATCH_BLOCKS
+    monkeypatch.setattr(setup.chain, "block_hash", lambda _number: None)
+    ReorgHandler(submitter(setup)).require_no_deep_reorg(0)
+
+
+def test_require_no_deep_reorg__looks_behind_many_later_transactions(tmp_path: Path) -> None:
+    setup = swaps_in_blocks(tmp_path, 17)
+    setup.chain.blocks += [{}] * REORG_WATCH_BLOCKS
+    setup.chain.reorg(REORG_WATCH_BLOCKS + 17)
+    with raises_code(OperatorNeeded, "deep_reorg"):
+        ReorgHandler(submitter(setup)).require_no_deep_reorg(0)
