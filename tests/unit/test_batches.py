@@ -214,6 +214,7 @@ def test_answer__json_rpc_with_another_status__is_read(status: int) -> None:
     [
         (b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"invalid api key"}}', 401, ErrorCode.ACCESS),
         (b'{"error":"invalid api key"}', 403, ErrorCode.ACCESS),
+        (b'{"error":"invalid api key"}', 400, ErrorCode.ACCESS),
         (b'{"message":"invalid api key"}', 404, ErrorCode.ACCESS),
         (b'{"error":{"message":"invalid api key"}}', 503, ErrorCode.ENDPOINT),
     ],
@@ -224,6 +225,12 @@ def test_refusal__json_of_another_server__has_its_reason(body: bytes, status: in
     assert caught.value.code == code
     assert f"HTTP {status}" in caught.value.message
     assert "invalid api key" in caught.value.message
+
+
+def test_refusal__empty_list__is_no_answer() -> None:
+    with serve(lambda asked: Reply(b"[]", status=400)) as server, pytest.raises(PassingFault) as caught:
+        line(server.url).batch(CALLS)
+    assert caught.value.code == ErrorCode.ACCESS
 
 
 def test_refusal__its_reason_repeats_the_key__is_redacted() -> None:

@@ -98,6 +98,12 @@ def test_a_transaction_takes_its_turn_and_does_not_wait(node: Served) -> None:
     assert slept == []
 
 
+def test_a_transaction_beside_a_read_does_not_wait(node: Served) -> None:
+    budget, slept = FakeBudget(60.0), list[float]()
+    provider_with(node, budget, slept).batch([("eth_blockNumber", []), ("eth_sendRawTransaction", ["0x00"])])
+    assert slept == []
+
+
 def test_endpoints_of_one_operator_share_a_budget() -> None:
     budgets = CallBudgets()
     tables = [RpcTable(operator=operator, url=f"http://{host}", calls_per_second=rate) for operator, host, rate in OPERATORS]

@@ -117,8 +117,8 @@ def test_an_answer_beyond_the_size_bound_is_not_read_to_its_end() -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"not json at all", b'[{"jsonrpc": "2.0", "id": 1, "resu', b"", b"\xff\xfe\x00", b"[" * 200_000],
-    ids=["garbage", "truncated", "empty", "binary", "nested"],
+    [b"not json at all", b'[{"jsonrpc": "2.0", "id": 1, "resu', b"", b"\xff\xfe\x00", b"[" * 200_000, b'{"a":' * 200_000],
+    ids=["garbage", "truncated", "empty", "binary", "nested", "nested objects"],
 )
 def test_what_is_not_json_is_worth_another_try(sent: bytes) -> None:
     error = failure(body(sent))
@@ -205,8 +205,23 @@ def test_an_endpoint_that_is_overloaded_is_worth_another_try(status: int) -> Non
         lambda answers: ["0x1", "0x1"],
         lambda answers: "0x1",
         lambda answers: {"result": "0x1"},
+        lambda answers: [*answers, {**answers[0], "result": "0x2"}],
+        lambda answers: [{**answers[0], "id": True}, answers[1]],
     ],
-    ids=["missing", "twice", "foreign", "text", "bool", "extra", "no result", "no objects", "a string", "not a list"],
+    ids=[
+        "missing",
+        "twice",
+        "foreign",
+        "text",
+        "bool",
+        "extra",
+        "no result",
+        "no objects",
+        "a string",
+        "not a list",
+        "another result",
+        "true for 1",
+    ],
 )
 def test_answers_that_do_not_fit_the_questions_are_not_used(change: Any) -> None:
     error = failure(lambda asked: Reply(json.dumps(change(answered(asked, lambda method, params: "0x1"))).encode()))
