@@ -98,6 +98,12 @@ def test_contracts__have_the_code_that_was_pinned(pins: dict[str, str], hashes: 
     assert [(row.check, row.state) for row in found if row.check != "pools"] == rows
 
 
+def test_contracts__outvoted_endpoint_has_no_second_row() -> None:
+    items = (UnreadableItem("endpoint", "alpha", "it differs"),)
+    rows = _contract_checks(contract_context({}), snapshot(unreadable_items=items))
+    assert [row.check for row in rows if row.check == "endpoint"] == []
+
+
 def loaded_config(path: Path, *, is_local: bool = False, **wallet: object) -> Any:
     endpoints = [SimpleNamespace(url="https://rpc.example", operator="a"), SimpleNamespace(url=None, operator="a")]
     chain = SimpleNamespace(rpc=endpoints, is_local=is_local, min_operators=2)

@@ -85,7 +85,7 @@ def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none()
     told = FeedRound(address("feed"), 8, 1, 10**8, NOW_S, NOW_S, 1)
     assert mentions(format_answer_bounds(told), "no bounds")
     assert format_answer_bounds(replace(told, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
-    assert mentions(format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED_ANSWER)), "0.00000001")
+    assert mentions(format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED_ANSWER)), "0.00000001", "no upper bound")
     assert format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED_ANSWER - 1)).startswith("from 0.00000001 to 39614081")
 
 

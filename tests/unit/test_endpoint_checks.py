@@ -16,6 +16,7 @@ from agent.chain.endpoints import Endpoint
 from agent.chain.providers import endpoint as endpoint_provider
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import HASHED_HEADER_FIELDS
+from agent.errors import EXIT_RETRYABLE
 from tests.support.endpoints import HEAD_JSON, Answerer, Reply, answered, forged_header, good, serve
 from tests.unit.test_config import text
 
@@ -83,6 +84,7 @@ def test_doctor__two_of_three_endpoints_stand_still__names_both_and_not_the_thir
         endpoints = [Endpoint(EndpointProvider(server.url, name, attempts=1)) for name, server in servers]
         probes = probe_endpoints(endpoints, chain, lambda: HEAD_S + stale_s)
     assert [probe.is_lagging for probe in probes] == [True, True, False]
+    assert [probe.exit_code for probe in probes[:2]] == [EXIT_RETRYABLE] * 2
 
 
 @pytest.mark.parametrize("is_local", [False, True], ids=["live", "local"])
@@ -99,13 +101,14 @@ def test_doctor__local_chain_has_a_time_of_its_own__does_not_warn(skew_s: int) -
     assert probe.warnings == ()
 
 
-def test_doctor__endpoint_of_another_chain__is_not_used() -> None:
+@pytest.mark.parametrize("other_chain_id", [CHAIN_ID - 1, CHAIN_ID + 1])
+def test_doctor__endpoint_of_another_chain__is_not_used(other_chain_id: int) -> None:
     def other_node(method: str, params: list[Any]) -> Any:
-        return hex(CHAIN_ID + 1) if method == "eth_chainId" else node(method, params)
+        return hex(other_chain_id) if method == "eth_chainId" else node(method, params)
 
     probe = probed(good(other_node))
     assert probe.head_number is None
-    assert f"chain {CHAIN_ID + 1}, but chain.chain_id is {CHAIN_ID}" in probe.finding
+    assert f"chain {other_chain_id}, but chain.chain_id is {CHAIN_ID}" in probe.finding
 
 
 def test_doctor__warning_about_an_endpoint__is_a_row_of_its_own(tmp_path: Path) -> None:
