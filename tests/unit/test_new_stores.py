@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
 import agent.store
@@ -102,3 +102,26 @@ def test_the_package_loads_the_store_on_its_first_use_and_has_no_other_names() -
     assert agent.store.Store is Store
     with pytest.raises(AttributeError, match="open_strore"):
         agent.store.open_strore  # noqa: B018
+
+
+def test_answers_of_a_store_in_memory_are_kept_until_a_write_or_their_expiry() -> None:
+    """An answer that began later is not one for an earlier time."""
+    database = open_memory_store(CHAIN_ID, WALLET).db
+    asked: list[int] = []
+
+    def ten_seconds_long(_db: Connection, time_s: int) -> tuple[int, float]:
+        asked.append(time_s)
+        return time_s, time_s + 10
+
+    def answers(*times_s: int) -> list[int]:
+        return [database.query_until("ask", ten_seconds_long, time_s) for time_s in times_s]
+
+    assert answers(20, 29, 30, 29) == [20, 20, 30, 29]
+    with database.write("keep", keeps_cache=True):
+        pass
+    assert answers(30) == [29]
+    with database.write("forget"):
+        pass
+    assert answers(30) == [30]
+    assert asked == [20, 30, 29, 30]
+    database.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from agent.errors import OperatorNeeded, PassingFault
 from agent.execution.submitter import REORG_WATCH_BLOCKS
@@ -19,6 +20,7 @@ from agent.store.files.pause import KillSwitch, PauseSwitch
 from agent.store.files.recorder import FileOutbox
 from agent.venues.hyperliquid.client import _refusal_error
 from agent.venues.hyperliquid.orders import VenueRefusal
+from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
 from tests.test_docs import ROOT
 
@@ -114,6 +116,27 @@ def test_store__database_error_of_damage__needs_a_person(code: str) -> None:
     with pytest.raises(OperatorNeeded) as caught, database_errors("write"):
         raise error
     assert not isinstance(caught.value, PassingFault)
+
+
+def test_store__no_connection_in_time__may_pass() -> None:
+    with pytest.raises(PassingFault), database_errors("write"):
+        raise PoolTimeout("QueuePool limit of size 5 overflow 10 reached")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "UNIQUE constraint failed: cycles.state",
+        "UNIQUE constraint failed: intents.nonce",
+        "UNIQUE constraint failed: intents.replaces",
+        'duplicate key value violates unique constraint "one_open_cycle"',
+        'duplicate key value violates unique constraint "one_open_intent_per_nonce"',
+        'duplicate key value violates unique constraint "one_open_cancel_per_intent"',
+    ],
+)
+def test_store__place_taken_by_another_process__is_a_matter_of_locks(message: str) -> None:
+    with raises_code(OperatorNeeded, "lock", "another process serves this wallet"), database_errors("write"):
+        raise sqlite3.IntegrityError(message)
 
 
 def test_store__file_is_no_database__needs_a_person(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_one_cancel_may_join_the_intent_it_replaces(store: Store) -> None:
     first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
     cancel = store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None)
     assert cancel.replaced_intent_id == first.id
-    with pytest.raises(OperatorNeeded):
+    with raises_code(PassingFault, "open_transaction", "nonce 0"):
         store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
 
 
@@ -495,3 +495,31 @@ def test_a_queue_that_cannot_be_written_raises_once_and_is_dropped(tmp_path: Pat
     store.pause_switch.pause("owner", START_S)
     assert store.pause_switch.read().paused
     store.close()
+
+
+def test_a_write_that_takes_the_queue_along_comes_after_it(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with store.db.queueing():
+        store.steps.begin("s", START_S, "{}")
+    with store.db.write("count", joins_queue=True) as db:
+        assert db.exec_driver_sql("SELECT id FROM steps").scalars().all() == ["s"]
+    store.close()
+
+
+def test_a_look_that_raises_queues_nothing_afterwards(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with pytest.raises(KeyError), store.db.queueing():
+        raise KeyError
+    store.steps.begin("s", START_S, "{}")
+    assert stored_steps(tmp_path) == {"s"}
+    store.close()
+
+
+def test_close__queue_cannot_be_written__lets_go_of_the_file(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    pool = store.db.engine.pool
+    with store.db.queueing():
+        store.db.write_later("fail", lambda db: db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))
+    with pytest.raises(OperatorNeeded):
+        store.close()
+    assert store.db.engine.pool is not pool

@@ -12,11 +12,26 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.model import FIRST_VENUE_NONCE, Goal, Intent, IntentEvent, IntentKind, IntentState, Rebalance, SkippedItem, Transfer
+from agent.errors import PassingFault
+from agent.model import (
+    FIRST_VENUE_NONCE,
+    Goal,
+    Intent,
+    IntentEvent,
+    IntentKind,
+    IntentState,
+    Payment,
+    Rebalance,
+    RequestKind,
+    RequestState,
+    SkippedItem,
+    Transfer,
+)
 from agent.store import Store
 from agent.store.database import decode_json
 from tests.support.movements import movements
 from tests.support.signing import PLAN
+from tests.support.text import raises_code
 from tests.support.transactions import OTHER, START_S, grant, new_store, receipt, tx
 
 NOW_S = START_S + 9
@@ -109,6 +124,20 @@ def test_the_next_nonce_is_the_adopted_one_or_one_more_than_was_used_since(store
     assert store.journal.expected_nonce() == 3 + used
 
 
+def test_adoption__after_an_earlier_one__releases_withdrawals_and_scans_the_wallet_again(store: Store) -> None:
+    """The wallet was used elsewhere meanwhile; before the first adoption it was not."""
+    store.requests.record(RequestKind.WITHDRAW, (Payment(OTHER, 5),), OTHER, False, START_S)
+    store.journal.adopt_nonce(0, NOW_S)
+    assert [request.state for request in store.requests.newest()] == [RequestState.OPEN]
+    store.positions.record_scan((), NOW_S)
+    store.balances.record_prior_day((), 7)
+    store.journal.adopt_nonce(7, NOW_S)
+    assert [request.state for request in store.requests.newest()] == [RequestState.RELEASED]
+    assert store.positions.is_scanned(), "recorded transactions reach this nonce"
+    store.journal.adopt_nonce(8, NOW_S)
+    assert not store.positions.is_scanned()
+
+
 def test_a_lower_nonce_that_was_used_since_does_not_lower_the_next(store: Store) -> None:
     store.journal.adopt_nonce(3, NOW_S)
     ended(store, sent(store, 1, nonce=1))
@@ -116,6 +145,13 @@ def test_a_lower_nonce_that_was_used_since_does_not_lower_the_next(store: Store)
 
 
 # --- Lists.
+
+
+def test_a_cancel_alone_at_its_nonce_is_joined_by_no_other(store: Store) -> None:
+    cancel = sent(store, 1, kind=IntentKind.CANCEL)
+    with raises_code(PassingFault, "open_transaction", "nonce 0"):
+        sent(store, 2, kind=IntentKind.CANCEL)
+    assert ids(store.journal.open_intents()) == [cancel.id]
 
 
 def test_the_newest_intents_are_listed_newest_first_and_those_of_a_step_oldest_first(store: Store) -> None:
