@@ -24,7 +24,6 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 DIGEST = "ab" * 32
 OTHER = "cd" * 32
-INTERVAL_S = 600
 FULL_DISK = PassingFault("store: database or disk is full", "free space", code="store")
 
 
@@ -114,9 +113,9 @@ class World:
             raise self.fill_error
         return ()
 
-    def run(self, *, sends: bool = True, once: bool = False, controls: FakeControls | None = None) -> AgentRun:
+    def run(self, *, sends: bool = True, once: bool = False, controls: FakeControls | None = None, interval_s: int = 600) -> AgentRun:
         wallet: Any = FakeWallet(self.before_lock) if sends else None
-        return AgentRun(self.agent, wallet, INTERVAL_S, once, ignore_progress, controls, self.fill_prices)
+        return AgentRun(self.agent, wallet, interval_s, once, ignore_progress, controls, self.fill_prices)
 
     def stop(self) -> None:
         self.store.requests.record(RequestKind.STOP, (), None, sells_to_stable=False, asked_s=START_S)
@@ -223,6 +222,16 @@ def test_protection__is_judged_after_the_trades(world: World) -> None:
     assert run.urgent_pause_s == 5
     run.cycle()
     assert run.urgent_pause_s is None
+
+
+def test_protection_due__is_looked_after_no_later_than_the_interval(world: World) -> None:
+    run = world.run(interval_s=12)
+    pauses_s = []
+    for _ in range(4):
+        world.script = [due_after(is_due_before=False)]
+        run.cycle()
+        pauses_s.append(run.urgent_pause_s)
+    assert pauses_s == [5, 10, 12, 12]
 
 
 @pytest.mark.parametrize("obstacle", ["no wallet", "paused", "unreadable switch"])

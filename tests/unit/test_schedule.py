@@ -6,7 +6,7 @@ from itertools import count, islice
 
 import pytest
 
-from agent.app.cycles import JITTER, MAX_SLEEP_S, interruptible_sleep, retry_pause_s, run_periodically
+from agent.app.cycles import JITTER, LONGEST_RETRY_S, MAX_SLEEP_S, interruptible_sleep, retry_pause_s, run_periodically
 
 
 class Sleeps:
@@ -59,3 +59,7 @@ def test_a_look_that_raises_ends_the_run_without_a_rest() -> None:
 def test_failed_cycles_are_repeated_soon_and_less_and_less_often(interval_s: int, pauses_s: list[int]) -> None:
     assert [retry_pause_s(interval_s, failures) for failures, _ in enumerate(pauses_s, start=1)] == pauses_s
     assert retry_pause_s(interval_s, 10_000) == 60
+
+
+def test_failures__of_days__are_still_repeated_each_minute() -> None:
+    assert retry_pause_s(600, 5_000) == LONGEST_RETRY_S

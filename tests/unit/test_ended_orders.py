@@ -1,0 +1,89 @@
+"""Limit orders that a cycle closes: those that are filled or have expired, for good, by chain time, and only if it can send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.app import cycles
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import ExecutionState, IntentKind, IntentState, LimitOrder, StepInput
+from agent.store import Store
+from tests.support import builders
+from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
+
+NOW_S = builders.NOW_S
+HASH = f"0x{1:064x}"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    memory_store = new_store("memory", tmp_path)
+    yield memory_store
+    memory_store.close()
+
+
+def add_order(store: Store, until_s: int) -> str:
+    return store.executions.add_limit_order(LimitOrder("", WALLET, OTHER, 5, Fraction(2), until_s, NOW_S)).id
+
+
+def fill(store: Store, order_id: str) -> None:
+    store.steps.begin("s", START_S, "{}")
+    store.executions.begin_attempt(order_id, 0, "s", NOW_S)
+    swap = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.journal.advance(swap.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+    store.journal.advance(swap.id, IntentState.BROADCAST, START_S)
+    store.journal.advance(swap.id, IntentState.MINED, START_S, receipt=receipt(HASH, 5, "0x05"))
+
+
+def later(step: StepInput, seconds: int) -> StepInput:
+    head = replace(step.snapshot.head, timestamp_s=step.snapshot.head.timestamp_s + seconds)
+    return replace(step, snapshot=replace(step.snapshot, head=head))
+
+
+def run_cycle(store: Store, monkeypatch: pytest.MonkeyPatch, *, sends: bool, lasts_s: int = 0) -> None:
+    step = builders.step_input()
+    result: Any = SimpleNamespace()
+    outcome = StepOutcome("s", OutcomeKind.HOLD, "", step, result, None, input_after=later(step, lasts_s) if lasts_s else None)
+    monkeypatch.setattr(cycles.engine, "run_cycle", lambda *_: outcome)
+    transactor: Any = "transactor" if sends else None
+    context: Any = SimpleNamespace(store=store, readers=None)
+    cycles.run_policy_cycle(context, transactor)
+
+
+def states(store: Store) -> list[ExecutionState]:
+    return [order.state for order in store.executions.limit_orders()]
+
+
+@pytest.mark.parametrize(
+    ("sends", "lasts_s", "state"),
+    [
+        pytest.param(True, 0, ExecutionState.OPEN, id="not yet"),
+        pytest.param(True, 500, ExecutionState.EXPIRED, id="during the trades"),
+        pytest.param(False, 500, ExecutionState.OPEN, id="a dry run writes nothing"),
+    ],
+)
+def test_order__expires_by_chain_time_after_the_trades(
+    store: Store, monkeypatch: pytest.MonkeyPatch, sends: bool, lasts_s: int, state: ExecutionState
+) -> None:
+    add_order(store, NOW_S + 500)
+    run_cycle(store, monkeypatch, sends=sends, lasts_s=lasts_s)
+    assert states(store) == [state]
+
+
+def test_order__filled__is_ended_as_filled_and_not_filled_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    order_id = add_order(store, NOW_S + 10)
+    fill(store, order_id)
+    other_id = add_order(store, NOW_S + 10_000)
+    run_cycle(store, monkeypatch, sends=True)
+    assert states(store) == [ExecutionState.FILLED, ExecutionState.OPEN]
+    assert store.executions.open_execution_ids() == (other_id,)
+    with store.db.read("read the executions") as db:
+        stored_states = db.exec_driver_sql("SELECT state FROM executions ORDER BY seq").scalars().all()
+    assert stored_states == [ExecutionState.FILLED.value, ExecutionState.OPEN.value], "also if a reorg removes the swap"
