@@ -363,6 +363,17 @@ def test_gas_of_reverts_approvals_and_cancels_is_wasted_and_that_of_reverts_for_
     assert (later.gas_24h_wei, later.non_trade_gas_24h_wei, later.reverted_gas_wei) == (0, 0, 30)
 
 
+def test_revert__booked_before_it_is_final__is_no_success(store: Store) -> None:
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x{0:064x}")
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    intent = store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt(f"0x{0:064x}", 5, "0x05", 0))
+    store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S)
+    history = store.budgets.history(START_S)
+    assert history.reviews.last_rebalance_s is None
+    assert (history.budgets.reverted_gas_wei, history.budgets.non_trade_gas_24h_wei) == (7, 7)
+
+
 def test_payouts_of_a_day_add_up(store: Store) -> None:
     for nonce, outflow in enumerate((Fraction(5, 3), Fraction(0), Fraction(7))):
         paid = ended(store, nonce, kind=IntentKind.PAYOUT)

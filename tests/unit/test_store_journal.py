@@ -124,18 +124,21 @@ def test_the_next_nonce_is_the_adopted_one_or_one_more_than_was_used_since(store
     assert store.journal.expected_nonce() == 3 + used
 
 
-def test_adoption__after_an_earlier_one__releases_withdrawals_and_scans_the_wallet_again(store: Store) -> None:
+def test_adoption__after_an_earlier_one__releases_withdrawals(store: Store) -> None:
     """The wallet was used elsewhere meanwhile; before the first adoption it was not."""
     store.requests.record(RequestKind.WITHDRAW, (Payment(OTHER, 5),), OTHER, False, START_S)
     store.journal.adopt_nonce(0, NOW_S)
     assert [request.state for request in store.requests.newest()] == [RequestState.OPEN]
-    store.positions.record_scan((), NOW_S)
-    store.balances.record_prior_day((), 7)
     store.journal.adopt_nonce(7, NOW_S)
     assert [request.state for request in store.requests.newest()] == [RequestState.RELEASED]
-    assert store.positions.is_scanned(), "recorded transactions reach this nonce"
-    store.journal.adopt_nonce(8, NOW_S)
-    assert not store.positions.is_scanned()
+
+
+def test_an_order_at_a_venue_uses_no_nonce_of_the_chain(store: Store) -> None:
+    store.journal.adopt_nonce(3, NOW_S)
+    ended(store, sent(store, 1, nonce=FIRST_VENUE_NONCE))
+    ended(store, sent(store, 2, nonce=3))
+    assert store.journal.expected_nonce() == 4
+    assert store.journal.newest_venue_nonce() == FIRST_VENUE_NONCE
 
 
 def test_a_lower_nonce_that_was_used_since_does_not_lower_the_next(store: Store) -> None:
