@@ -182,8 +182,11 @@ def test_successes_are_listed_by_the_outcome_of_their_step(store: Store) -> None
     ended(store, sent(store, 3, nonce=2), status=0)
     ended(store, sent(store, 4, nonce=3, kind=IntentKind.APPROVE))
     ended(store, sent(store, 5, nonce=4, kind=IntentKind.UNWRAP))
-    assert ids(store.journal.successful_trades("")) == [unfinished.id]
-    assert ids(store.journal.successful_trades("failed", "")) == [unfinished.id, failed.id]
+    position = ended(store, sent(store, 6, nonce=5, kind=IntentKind.LIQUIDITY))
+    mined = sent(store, 7, nonce=6)
+    store.journal.advance(mined.id, IntentState.MINED, NOW_S, receipt=receipt(hash_of(7), 5, "0x05"))
+    assert ids(store.journal.successful_trades("")) == [unfinished.id, position.id, mined.id]
+    assert ids(store.journal.successful_trades("failed", "")) == [unfinished.id, failed.id, position.id, mined.id]
     assert store.journal.successful_trades("done") == ()
 
 
