@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.app.alerting import ALWAYS_CHECKED_KINDS, RunFacts, asset_bands, covered_kinds, price_distance, run_ended_alert, run_hung_alert
+from agent.app.alerting import RunFacts, asset_bands, covered_kinds, price_distance, run_ended_alert, run_hung_alert
 from agent.app.alerting import cycle_alerts as alerts
 from agent.app.documents.plans import tax_document
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
@@ -194,10 +194,13 @@ def test_a_rebalance_is_told_with_its_transactions_block_and_step() -> None:
     found = told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, block=9))))
     assert mentions(found[AlertKind.REBALANCE].text, "2 transactions", "block 9", f"trimtab explain {STEP}")
     assert not found[AlertKind.REBALANCE].is_lasting
+    later_first = (sent(IntentKind.SWAP, block=12), sent(IntentKind.LIQUIDITY, block=11))
+    assert mentions(told(outcome(step_input(), OutcomeKind.DONE, transactions=later_first))[AlertKind.REBALANCE].text, "block 12")
 
 
 def test_what_only_tidied_up_is_no_rebalance() -> None:
     assert told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE),))) == {}
+    assert told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, status=0)))) == {}
 
 
 @pytest.mark.parametrize("stage", OrderStage)
@@ -253,11 +256,32 @@ def test_gas_is_low_below_the_limit_and_not_at_it() -> None:
     assert AlertKind.LOW_GAS not in told(outcome(step))
 
 
+def test_gas_is_judged_after_the_trades() -> None:
+    rich, poor = with_snapshot(step_input(), native_wei=ETHER), with_snapshot(step_input(), native_wei=0)
+    facts = replace(CALM, low_gas_wei=1)
+    assert AlertKind.LOW_GAS in told(outcome(rich, input_after=poor), facts)
+    assert AlertKind.LOW_GAS not in told(outcome(poor, input_after=rich), facts)
+
+
+def test_a_shortfall_is_told_once_by_its_own_cycle_or_a_later_one() -> None:
+    facts = replace(CALM, shortfalls=((STEP, ("WETH",)), ("5e", ("WBTC",))))
+    weth = token("WETH").address
+    failed = [alert.key for alert in alerts(outcome(step_input(), OutcomeKind.FAILED, shortfall_tokens=(weth,)), facts)]
+    assert failed == [f"short:{STEP}", "short:5e"]
+    assert [alert.key for alert in alerts(outcome(step_input()), facts)] == [f"short:{STEP}", "short:5e"]
+
+
+def test_a_declined_plan_leaves_its_drift_told() -> None:
+    (alert,) = prices(replace(planned(), kind=OutcomeKind.DECLINED))
+    assert alert.kind is AlertKind.PRICE
+    assert AlertKind.PRICE in covered_kinds(replace(planned(), kind=OutcomeKind.DECLINED))
+
+
 # looks that failed
 def test_a_network_that_fails_once_is_no_news_and_ends_nothing() -> None:
     error = Retryable("endpoint 'a': timed out")
     assert told(error) == {}
-    assert covered_kinds(error) == ALWAYS_CHECKED_KINDS
+    assert covered_kinds(error) == {AlertKind.PAUSED, AlertKind.HEARTBEAT}
     assert set(told(error, replace(CALM, heartbeat_fault="no good look for 4000 s"))) == {AlertKind.HEARTBEAT}
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from agent.app import alert_channels
-from agent.app.alert_channels import MAX_SHORTFALL_AGE_DAYS, UNSETTLED_AFTER_S, unreported_shortfalls, unsettled_orders
+from agent.app.alert_channels import unreported_shortfalls, unsettled_orders
 from agent.app.alerting import shortfall_key
 from agent.model import IntentState
 
 NOW_S = 1_700_000_000
-OVERDUE_S = NOW_S - UNSETTLED_AFTER_S - 1
+OVERDUE_S = NOW_S - 181
 SNAPSHOT: Any = SimpleNamespace()
 
 
@@ -49,7 +49,7 @@ def test_futures_order__without_an_outcome__is_reported_after_its_time(
     assert reported == ((("cloid", "sell ETH"),) if is_reported else ())
 
 
-OLDEST_S = NOW_S - MAX_SHORTFALL_AGE_DAYS * 86_400
+OLDEST_S = NOW_S - 30 * 86_400
 
 
 @pytest.mark.parametrize(
