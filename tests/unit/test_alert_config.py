@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import apprise
 import pytest
@@ -78,6 +79,21 @@ def test_a_variable_that_is_not_set_is_named_when_the_run_begins(tmp_path: Path)
         alert_channels.open_notifier(table, store.alerts, lambda _: None)
     assert alert_channels.open_notifier(AlertsTable(), store.alerts, lambda _: None) is None
     store.close()
+
+
+def test_rules_are_those_of_the_table() -> None:
+    table = {"events": ["halt", "error"], "cooldown": "5m", "cooldowns": {"error": "2m"}, "repeat": "1d"}
+    rules = alert_channels.alert_rules(alerts_table(table))
+    assert rules.kinds == {AlertKind.HALT, AlertKind.ERROR}
+    assert (rules.cooldown_s, rules.cooldown_s_by_kind, rules.repeat_s) == (300, {AlertKind.ERROR: 120}, 86_400)
+
+
+def test_low_gas_is_told_below_its_own_limit_and_without_one_below_the_floor() -> None:
+    document = tomlkit.parse(config_text())
+    document["limits"]["native_floor"] = "0.01"  # type: ignore[index]  # a table
+    assert alert_channels.low_gas_wei(SimpleNamespace(config=parse_config(tomlkit.dumps(document)))) == 10**16  # type: ignore[arg-type]  # of a LoadedConfig
+    document["alerts"] = {"low_gas": "0.05"}
+    assert alert_channels.low_gas_wei(SimpleNamespace(config=parse_config(tomlkit.dumps(document)))) == 5 * 10**16  # type: ignore[arg-type]  # of a LoadedConfig
 
 
 def test_sink_that_apprise_lacks_is_one_function() -> None:
