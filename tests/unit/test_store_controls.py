@@ -142,6 +142,12 @@ def test_wrong_answers_of_a_chat_and_its_used_code_leave_those_of_others_open(st
     assert store.telegram_bot.use_code(3, "right", START_S) == code(3)
 
 
+@pytest.mark.parametrize(("after_s", "is_valid"), [(99, True), (100, False)])
+def test_a_code_is_valid_before_it_expires(store: Store, after_s: int, is_valid: bool) -> None:
+    store.telegram_bot.store_code(code(1), START_S)
+    assert (store.telegram_bot.use_code(1, "right", START_S + after_s) is not None) is is_valid
+
+
 def test_only_the_newest_codes_are_kept(store: Store) -> None:
     for chat in range(MAX_CODES + 1):
         store.telegram_bot.store_code(code(chat), START_S)
