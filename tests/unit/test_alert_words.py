@@ -7,7 +7,16 @@ from fractions import Fraction
 
 import pytest
 
-from agent.app.alerting import RunFacts, asset_bands, covered_kinds, price_distance, run_ended_alert, run_hung_alert
+from agent.app.alerting import (
+    AssetBand,
+    RunFacts,
+    asset_bands,
+    covered_kinds,
+    drift_causes,
+    price_distance,
+    run_ended_alert,
+    run_hung_alert,
+)
 from agent.app.alerting import cycle_alerts as alerts
 from agent.app.documents.plans import tax_document
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
@@ -17,6 +26,7 @@ from agent.layers.tax.state import TaxState
 from agent.model import (
     Alert,
     AlertKind,
+    AssetDrift,
     ConditionalOrder,
     Every,
     Intent,
@@ -111,6 +121,38 @@ def test_one_asset_that_rises_is_one_alert_about_that_asset() -> None:
     assert alert.is_lasting
     assert "WBTC" not in alert.text
     assert "USDC is" not in alert.text
+
+
+def band(name: str, weight_bps: int, target_bps: int) -> AssetBand:
+    """An asset whose band is its target and a percent of the portfolio on both sides."""
+    low = Fraction(target_bps - 100)
+    high = Fraction(target_bps + 100)
+    share = Fraction(weight_bps, 10_000)
+    off_bps = weight_bps - target_bps
+    drift = AssetDrift(
+        name, name, 1, 1, Fraction(1), share, share, weight_bps, target_bps, off_bps, low, high, not low <= weight_bps <= high
+    )
+    return AssetBand(drift, None, None)
+
+
+@pytest.mark.parametrize(
+    ("weights_and_targets_bps", "causes"),
+    [
+        pytest.param({"a": (3_500, 2_500), "b": (2_167, 2_500), "c": (2_167, 2_500), "USDC": (2_166, 2_500)}, ("a",), id="one rose"),
+        pytest.param({"a": (2_750, 2_500), "b": (1_900, 2_500)}, ("b", "a"), id="the largest drift first"),
+        pytest.param(
+            {"a": (2_900, 2_500), "b": (2_800, 2_500), "c": (2_200, 2_500), "USDC": (2_100, 2_500)},
+            ("a", "b", "c"),
+            id="two rose, two fell",
+        ),
+        pytest.param({"a": (500, 0), "b": (4_750, 5_000), "USDC": (4_750, 5_000)}, ("a",), id="one without a target came"),
+    ],
+)
+def test_causes_are_the_assets_that_moved_against_the_others(
+    weights_and_targets_bps: dict[str, tuple[int, int]], causes: tuple[str, ...]
+) -> None:
+    bands = [band(name, *weight_and_target_bps) for name, weight_and_target_bps in weights_and_targets_bps.items()]
+    assert tuple(cause.drift.token for cause in drift_causes(bands, "USDC")) == causes
 
 
 def test_nothing_is_said_about_the_numeraire() -> None:
@@ -288,7 +330,9 @@ def test_a_network_that_fails_once_is_no_news_and_ends_nothing() -> None:
 def test_an_outcome_without_weights_knows_nothing_of_prices() -> None:
     step = with_snapshot(step_input(), feeds=())
     assert AlertKind.PRICE not in covered_kinds(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))
-    assert AlertKind.PRICE in covered_kinds(outcome(step_input()))
+    calm = outcome(step_input())
+    assert AlertKind.PRICE in covered_kinds(calm)
+    assert AlertKind.PRICE not in covered_kinds(replace(calm, decision_result=replace(calm.decision_result, drifts=())))
 
 
 @pytest.mark.parametrize("error", [OperatorNeeded("nonce"), ConfigError("x"), TrimtabError("x"), OperatorNeeded("EVIL <script>")])
