@@ -236,8 +236,8 @@ def test_a_rebalance_is_told_with_its_transactions_block_and_step() -> None:
     found = told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, block=9))))
     assert mentions(found[AlertKind.REBALANCE].text, "2 transactions", "block 9", f"trimtab explain {STEP}")
     assert not found[AlertKind.REBALANCE].is_lasting
-    later_first = (sent(IntentKind.SWAP, block=12), sent(IntentKind.LIQUIDITY, block=11))
-    assert mentions(told(outcome(step_input(), OutcomeKind.DONE, transactions=later_first))[AlertKind.REBALANCE].text, "block 12")
+    both = (sent(IntentKind.SWAP, block=11), sent(IntentKind.LIQUIDITY, block=12))
+    assert mentions(told(outcome(step_input(), OutcomeKind.DONE, transactions=both))[AlertKind.REBALANCE].text, "block 12")
 
 
 def test_what_only_tidied_up_is_no_rebalance() -> None:

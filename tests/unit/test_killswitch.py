@@ -6,18 +6,20 @@ import ast
 import functools
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from agent import app as api
 from agent.app.start.setup import NewConfig, write_new_config
-from agent.errors import OperatorNeeded, Refused, TrimtabError
+from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
 from agent.execution.submitter import only_undoes
-from agent.model import IntentKind, IntentState
+from agent.model import IntentKind, IntentState, SubmissionRefusal
 from agent.store import Store, open_store
-from agent.store.files.pause import KillSwitch, pause_file
+from agent.store.files.pause import KillSwitch, PauseSwitch, PauseSwitchState, SharedPauseFault, pause_file
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
@@ -47,6 +49,59 @@ def test_hard_stays_hard_until_it_is_resumed(switch: KillSwitch) -> None:
     assert (switch.is_paused(), switch.is_hard()) == (False, False)
     switch.pause("lunch", START_S)
     assert not switch.is_hard()
+
+
+class FailingSwitch:
+    """The store's part of the switch, which fails."""
+
+    def __init__(self, error: TrimtabError) -> None:
+        self.error = error
+
+    def read(self) -> PauseSwitchState:
+        raise self.error
+
+    def pause(self, _reason: str, _now_s: int, _hard: bool) -> None:
+        raise self.error
+
+    def resume(self, _reason: str, _now_s: int) -> None:
+        raise self.error
+
+
+def failing(file: Path, error: TrimtabError) -> KillSwitch:
+    return KillSwitch(file, cast(PauseSwitch, FailingSwitch(error)))
+
+
+FULL_DISK = PassingFault("store: disk is full", "free space", code="store")
+
+
+def test_a_pause_forgets_no_failure(switch: KillSwitch, store: Store) -> None:
+    refusal = SubmissionRefusal("0xToken", START_S, 1, "late")
+    store.budgets.mark_submission_refusals((refusal,))
+    switch.pause("lunch", START_S)
+    assert store.budgets.history(START_S).failures.submission_refusals == (refusal,)
+    switch.resume("seen", START_S)
+    assert store.budgets.history(START_S).failures.submission_refusals == ()
+
+
+def test_a_switch_that_cannot_be_read_was_turned_on_meanwhile(tmp_path: Path) -> None:
+    assert failing(tmp_path / "paused", FULL_DISK).paused_at_or_after(START_S)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_pause_that_only_its_file_took__is_one_on_this_machine_alone(tmp_path: Path, is_shared: bool) -> None:
+    """A soft one is whole by its file, unless other machines share the database."""
+    switch = failing(tmp_path / "paused", SharedPauseFault("store: no answer") if is_shared else FULL_DISK)
+    with raises_code(PassingFault, "pause", "this machine alone") if is_shared else nullcontext():
+        switch.pause("owner", START_S)
+    assert switch.file.exists()
+
+
+def test_a_resume_that_the_store_does_not_take_leaves_the_file(tmp_path: Path) -> None:
+    switch = failing(tmp_path / "paused", FULL_DISK)
+    switch.file.touch()
+    with pytest.raises(PassingFault, match="disk is full"):
+        switch.resume("seen", START_S)
+    assert switch.file.exists()
 
 
 def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> None:
