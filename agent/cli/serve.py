@@ -156,14 +156,15 @@ def docs(
     guard, opens its entry.
     """
     from agent.artifacts import documentation_site
-    from agent.web.documentation import serve_documentation
+    from agent.web.documentation import entry_path, serve_documentation
     from agent.web.stopping import end_at_signal
 
     drop_key_variables([])
-    page_path = f"refusals.html#{code}" if code else ""
+    site = documentation_site()
+    page_path = entry_path(site, code) if code else ""
     with end_at_signal():
         serve_documentation(
-            documentation_site(),
+            site,
             port,
             lambda address: say_whole(f"Documentation: {address}{page_path} (stop with Ctrl-C)"),
         )

@@ -473,7 +473,6 @@ class IntentStore:
             )
             if balances.forget_prior_day(db, nonce):
                 positions.request_position_scan(db)
-            database.write_facts(db, {"adopted_s": now_s})
 
 
 def _replaceable_id(

@@ -23,7 +23,7 @@ from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Verdict
 from agent.guards.table import REMEDIES
 from agent.model.alerts import AlertKind
-from agent.web.documentation import serve_documentation
+from agent.web.documentation import entry_path, serve_documentation
 from tests.support.text import mentions
 
 reference = pytest.importorskip("scripts.docs_reference", reason="mkdocs is not installed")
@@ -46,6 +46,26 @@ def test_the_site_is_served_on_this_machine_alone_and_nothing_beside_it(tmp_path
     for outside in ("../secret", "%2e%2e/secret"):
         with pytest.raises(HTTPError, match="404"):
             urlopen(addresses[0] + outside)
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("head_agee", "write head_age"),
+        ("HEAD_AGE", "write head_age"),
+        ("turn_over", "write turnover"),
+        ("xyzzy", "trimtab docs shows all at refusals.html"),
+        ("search", "trimtab docs shows all at refusals.html"),
+        ("<b>", "trimtab docs shows all at refusals.html"),
+    ],
+)
+def test_a_code_without_an_entry_is_named_with_those_like_it(tmp_path: Path, code: str, remedy: str) -> None:
+    (tmp_path / "refusals.html").write_text('<input id="search"><h3 id="head_age">head_age</h3><h3 id="turnover">turnover</h3>')
+    assert entry_path(tmp_path, "head_age") == "refusals.html#head_age"
+    with pytest.raises(ConfigError) as error:
+        entry_path(tmp_path, code)
+    assert error.value.message == f"CODE: {code!r} is neither the code of an error nor a guard"
+    assert error.value.remedy == remedy
 
 
 def test_a_port_in_use_and_a_site_that_was_not_built_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
