@@ -51,10 +51,7 @@ orders_group = command_group(
     has_default=True,
 )
 Subject = Annotated[str, typer.Argument(help="Symbol of an asset, portfolio, or all.")]
-Level = Annotated[
-    str | None,
-    typer.Option(help='A price in the numeraire such as 1500, a distance such as 10%, or "off".'),
-]
+LEVEL_HINT = 'A price such as 1500, a distance such as 10%, or "off".'
 
 
 @orders_group.callback()
@@ -81,18 +78,35 @@ def orders(
 @orders_group.command("set")
 def set_(
     subject: Annotated[str, typer.Argument(help="Symbol of an asset, or portfolio.")],
-    entry: Level = None,
-    stop_loss: Level = None,
-    take_profit: Level = None,
-    trailing_stop: Level = None,
-    alert_above: Level = None,
-    alert_below: Level = None,
+    entry: Annotated[
+        str | None, typer.Option(help=f"Buy only at or below it. {LEVEL_HINT}")
+    ] = None,
+    stop_loss: Annotated[
+        str | None, typer.Option(help=f"Sell all of it at or below. {LEVEL_HINT}")
+    ] = None,
+    take_profit: Annotated[
+        str | None, typer.Option(help=f"Sell all of it at or above. {LEVEL_HINT}")
+    ] = None,
+    trailing_stop: Annotated[
+        str | None,
+        typer.Option(
+            help="Sell all of it this far below its highest price: 10%, or 300 in the numeraire, or"
+            ' "off".'
+        ),
+    ] = None,
+    alert_above: Annotated[
+        str | None, typer.Option(help=f"Send a message at or above it. {LEVEL_HINT}")
+    ] = None,
+    alert_below: Annotated[
+        str | None, typer.Option(help=f"Send a message at or below it. {LEVEL_HINT}")
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Writes order levels to the config file. A run uses them before it acts again; trimtab orders
-    lists them. Asks about a level more than 90 % below the price, or above ten times the price.
+    """Writes order levels to the config file, without asking unless a level is more than 90 % below
+    the price, or above ten times the price. A run uses them before it acts again; trimtab orders
+    lists them.
     """
     levels_by_kind = {
         "entry": entry,

@@ -95,7 +95,7 @@ def import_file(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A price file: CSV, Parquet or JSON of an exchange or data site; or a name in [data]."
+            help="A price file: CSV, Parquet or JSON of an exchange or data site; or the name of published data in the config."
         ),
     ],
     symbol_pairs: Annotated[

@@ -51,8 +51,6 @@ from agent.units import BPS, format_duration
 
 DESTINATION_BY_VALUE = {destination.value: destination for destination in DESTINATIONS}
 OBJECTIVE_BY_VALUE = {objective.value: objective for objective in Objective}
-USUAL_BANDS = "5%rel..25%rel:5"
-"""Bands of a search by another objective than loss that names no trigger."""
 ALLOCATOR_BY_VALUE = {method.value: method for method in PRICE_ONLY_METHODS}
 
 
@@ -135,7 +133,6 @@ def _grid(
 ) -> PolicyGrid:
     if not triggers:
         return TuneOptions(
-            band="" if objective is Objective.TRACKING else USUAL_BANDS,
             destination=",".join(destinations),
             allocator=",".join(allocators),
         ).grid(objective)

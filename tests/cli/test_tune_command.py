@@ -125,7 +125,7 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        (("--objective", "growth"), "the grid is empty"),
+        (("--every", "7d", "--grid", "destination=band", "--objective", "growth"), "the grid is empty"),
         (("--grid", "tracking=lax"), "--grid tracking: 'lax'"),
         (("--grid", "zone=30d"), "--grid zone: a zone needs limits.plan_cost"),
         (("--grid", "zone=30m"), "--grid zone: '30m' is outside"),

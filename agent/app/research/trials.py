@@ -294,7 +294,7 @@ MAX_FOLDS = 50
 DEFAULT_BANDS = "5%rel..25%rel:5,2%abs,5%abs,10%abs"
 DEFAULT_INTERVALS = "7d,28d"
 DEFAULT_DESTINATIONS = "target,halfway,band"
-"""Grid of a search by loss that names no band, interval or strictness."""
+"""Grid of a search that names no band, interval, strictness or zone."""
 DEFAULT_STRICTNESSES = "relaxed,normal,strict"
 WITHOUT_SUSPECTS = "without_suspects"
 """Folder, in that of a search, of the same search without closes that are probably wrong."""
@@ -322,11 +322,11 @@ class TuneOptions(GridOptions):
 
     def grid(self, objective: Objective) -> PolicyGrid:
         """Parse the grid. By loss it has the tracking rule, unless strictnesses are named, at each;
-        and without bands and intervals some usual ones. Raises ConfigError.
+        and without bands, intervals and zones some usual ones. Raises ConfigError.
         """
-        if objective is not Objective.TRACKING:
-            return parse_grid(replace(self, destination=self.destination or "target"))
-        options = replace(self, tracking=self.tracking or DEFAULT_STRICTNESSES)
+        options = self
+        if objective is Objective.TRACKING:
+            options = replace(self, tracking=self.tracking or DEFAULT_STRICTNESSES)
         if self.band or self.every or self.tracking or self.zone:
             return parse_grid(replace(options, destination=self.destination or "target"))
         return parse_grid(
