@@ -11,6 +11,8 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.fees.minimum_tip import named_minimum_wei
 from agent.chain.rpc import RpcFault
 from agent.chain.sender import NodeSender, OutcomeUnknown, QuorumSender, SendRefused, TipRefused
+from agent.chain.snapshot import ChainReader
+from agent.chain.watch import SnapshotScope
 from agent.config.build import build_execution
 from agent.config.load import parse_config
 from agent.config.schema import Config
@@ -24,7 +26,7 @@ from tests.support.endpoints import Script
 from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
 from tests.support.tips import NAMELESS, WORDINGS
-from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, patient, states, tx, when_sent
+from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, ManualClock, bench, patient, states, tx, when_sent
 from tests.unit.test_config import text
 
 S = IntentState
@@ -274,6 +276,16 @@ def test_a_legacy_price_is_its_own_tip() -> None:
 def test_a_cancel_pays_the_demanded_tip_too() -> None:
     cancel = cancel_transaction(tx(0), WALLET, HEAD, 100 * GWEI, 3 * GWEI)
     assert (cancel.to, cancel.data, cancel.max_priority_fee_wei) == (WALLET, "0x", 3 * GWEI)
+
+
+@pytest.mark.parametrize(("suggested", "tip_wei"), [("0x0", 0), ("0x1", 1), (None, 7)], ids=["zero", "one wei", "none"])
+def test_a_suggested_tip_of_zero_is_a_suggestion(suggested: str | None, tip_wei: int) -> None:
+    """Quiet rollups suggest it; the usual tip of the network is for nodes that suggest none."""
+    fees = {"eth_gasPrice": "0x1", "eth_maxPriorityFeePerGas": suggested}
+    node = Script(**fees, eth_getTransactionCount="0x0", eth_getBalance="0x0")
+    scope = SnapshotScope(WALLET, (), (), (), (), (), 0, 100)
+    reader = ChainReader([node], 31337, scope, ManualClock(), min_operators=1, usual_tip_wei=7)
+    assert reader.snapshot().priority_fee_wei == tip_wei
 
 
 @pytest.mark.parametrize("base_fee_wei", [GWEI, None], ids=["1559", "legacy"])
