@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import BlockedExit, Goal, PriceSource, Rebalance, StepInput
+from agent.model import BlockedExit, Goal, PastPrices, PriceSource, Rebalance, StepInput
 from agent.reference import dollar_pegs, reference_prices
 from agent.units import BPS
 from tests.support.builders import NOW_S, raw, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
 from tests.support.text import mentions
+from tests.unit.test_guards_cost import exiting
 
 WETH, USDC, DAI, LINK = token("WETH"), token("USDC"), token("DAI"), token("LINK")
 FEED, TWAP, SPOT = PriceSource.FEED, PriceSource.TWAP, PriceSource.SPOT
@@ -90,6 +91,15 @@ def test_a_mean_off_its_feed_refuses_where_both_are_sources() -> None:
     found = verdict("oracle_deviation", mean_at(2_040, FEED, TWAP), sell_weth(mean_at(2_040)))
     assert (found.passed, mentions(found.measured_text, "TWAP", "WETH")) == (False, True)
     assert verdict("oracle_deviation", mean_at(2_020, FEED, TWAP), sell_weth(mean_at(2_020))).passed
+
+
+@pytest.mark.parametrize(("spot_before", "passed"), [(2_000, True), (2_100, False)], ids=["agreed", "pushed in this block"])
+def test_an_exit_passes_a_late_mean_only_if_spot_and_feed_agreed_a_block_before(spot_before: int, passed: bool) -> None:
+    step = mean_at(2_100, FEED, TWAP)
+    head = step.snapshot.head
+    past = PastPrices(replace(head, number=head.number - 1), step.snapshot.feeds, (v2_pool(WETH, USDC, spot_before),))
+    step = with_snapshot(step, past_prices=(past,))
+    assert verdict("oracle_deviation", step, exiting(sell_weth(step))).passed is passed
 
 
 @pytest.mark.parametrize("kinds", [(FEED,), (FEED, SPOT)])
