@@ -20,6 +20,7 @@ from agent.units import BPS, NATIVE
 from agent.venues.composer import leg_floors
 from tests.support.builders import raw, step_input, token, v3_pool, with_limits
 from tests.support.plans import Swap, evidence, plan_of, verdict
+from tests.unit.test_guards_cost import exiting
 
 WETH, USDC = token("WETH"), token("USDC")
 FEED, MEAN = 2_000, 2_020
@@ -120,6 +121,14 @@ def test_a_pool_at_the_price_of_a_lagging_feed_costs_too_much_at_the_mean(spot: 
     assert verdict("plan_cost", step, plan).passed is passes
     alone = with_limits(seen(spot=spot, kinds=(PriceSource.FEED,)), plan_cost_bps=50, slippage_bps=30)
     assert verdict("plan_cost", alone, plan).passed
+
+
+def test_an_exit_is_not_held_to_its_cost_at_the_mean() -> None:
+    """In a crash the mean is above the feed, and a due stop must not wait for it."""
+    step = with_limits(seen(), plan_cost_bps=50, slippage_bps=30)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    assert not verdict("plan_cost", step, plan).passed
+    assert verdict("plan_cost", step, exiting(plan)).passed
 
 
 def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_seen_of_it() -> None:
