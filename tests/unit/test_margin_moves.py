@@ -297,10 +297,13 @@ def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collatera
         assert ("top_up_per_day" in refusing(spent, plan)) is (top_up is not None)
 
 
+@pytest.mark.parametrize("blind", [contradictory, lambda step: without_feed(step, "WETH")], ids=["contradictory", "missing"])
 @pytest.mark.parametrize("held", [OVER, in_usdc(book(1_300, 10 * E18))], ids=["limit", "emergency"])
-def test_the_last_deposit_beside_contradictory_prices_is_one_that_the_guard_passes(held: MarginAccount) -> None:
+def test_the_last_deposit_without_spot_prices_is_one_that_the_guard_passes(
+    held: MarginAccount, blind: Callable[[StepInput], StepInput]
+) -> None:
     """5 % of the 5,000 USDC in the wallet; 5 % of the whole would be refused, and nothing deposited."""
-    step = contradictory(step_of(held, policy(500), **FAILING))
+    step = blind(step_of(held, policy(500), **FAILING))
     plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
