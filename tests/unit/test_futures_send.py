@@ -37,6 +37,7 @@ from agent.model.futures import (
     FuturesAction,
     FuturesGrant,
     FuturesPlan,
+    FuturesPolicy,
     MarginAccount,
     MarginDeposit,
     PerpOrder,
@@ -54,7 +55,7 @@ from tests.support.builders import NOW_S, OWNER
 from tests.support.transactions import CHAIN_ID, receipt, tx
 from tests.unit.test_futures_needs import BUY, SELL
 from tests.unit.test_futures_parts import outcome_of
-from tests.unit.test_futures_sets import TWO, with_index_at
+from tests.unit.test_futures_sets import THREE, TWO, with_index_at
 from tests.unit.test_futures_sets import book as two_legs
 from tests.unit.test_futures_step import EMPTY, OVER, book, step_of
 from tests.unit.test_margin_account import E18
@@ -184,8 +185,13 @@ def store() -> Iterator[Store]:
 
 
 def set_of_two(store: Store) -> StepOutcome:
-    """A planned set: a long of ETH, then a short of BTC, written as a step."""
-    outcome = outcome_of(with_policy(step_of(with_index_at(two_legs(2_000), NOW_S)), TWO))
+    """A long of ETH, then a short of BTC."""
+    return written_set(store, TWO)
+
+
+def written_set(store: Store, policy: FuturesPolicy) -> StepOutcome:
+    """The planned set of a policy, written as a step."""
+    outcome = outcome_of(with_policy(step_of(with_index_at(two_legs(2_000), NOW_S)), policy))
     assert outcome.kind is OutcomeKind.PLANNED
     store.steps.begin(outcome.step_id, NOW_S, codec.dumps(outcome.step_input))
     return outcome
@@ -216,6 +222,12 @@ def test_set__first_leg_is_composed_when_it_is_sent(store: Store) -> None:
     composer = FakeComposer("ETH")
     assert skip_unsendable_set(ports(store, composer), BEGUN, set_of_two(store)) is None
     assert composer.markets == ["BTC"]
+
+
+def test_set__every_later_leg_is_composed_before_the_first_is_sent(store: Store) -> None:
+    composer = FakeComposer("SOL")
+    assert skip_unsendable_set(ports(store, composer), BEGUN, written_set(store, THREE)) is not None
+    assert composer.markets == ["BTC", "SOL"]
 
 
 def test_set__fault_of_an_endpoint_ends_the_step(store: Store) -> None:
