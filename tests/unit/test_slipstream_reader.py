@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.slipstream import SlipstreamPool
-from agent.chain.lens import CallItem, CallStatus, LensAnswer, V3Answer, uint_word
+from agent.app.start import fee_modules
+from agent.chain.lens import CallItem, CallStatus, LensAnswer, LensItem, V3Answer, address_word, uint_word
 from agent.chain.pools.observations import observe_calldata
 from agent.chain.pools.reading import PoolRef
 from agent.venues.kinds.slipstream import SlipstreamReader
@@ -107,3 +112,27 @@ def test_fee__mean_is_that_of_the_swaps_window(tick: int) -> None:
 def test_items__both_starts_of_the_window_are_observed() -> None:
     calldata = [item.calldata for item in READER.items(POOL, 100, 0) if isinstance(item, CallItem) and item.target == POOL.address]
     assert observe_calldata((600, 596, 0)) in calldata
+
+
+@pytest.mark.parametrize(
+    ("fees_at_block", "state", "says"),
+    [
+        ((1_900, 1_900), "ok", "its rule is known"),
+        ((1_900, 1_901), "warn", "unknown for 1 of 2 pools"),
+        ((1_901, 1_901), "warn", "unknown for 2 of 2 pools"),
+    ],
+    ids=["known", "unknown for one", "unknown"],
+)
+def test_doctor__module_is_known_if_its_rule_is_for_every_pool(
+    fees_at_block: tuple[int, ...], state: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(_transport: object, items: list[LensItem]) -> list[bytes]:
+        return [address_word(address("module")) if isinstance(item, CallItem) else bytes(32) for item in items]
+
+    monkeypatch.setattr(fee_modules, "query_lens", answers)
+    pools = [replace(pool, venue="aerodrome") for fee in fees_at_block if isinstance(pool := read(fee), SlipstreamPool)]
+    table = SimpleNamespace(name="aerodrome", factory=READER.factory)
+    context: Any = SimpleNamespace(config=SimpleNamespace(venues=[table]), transport=None)
+    snapshot: Any = SimpleNamespace(pools=pools)
+    ((_, row_state, finding, _),) = fee_modules.fee_module_checks(context, snapshot)
+    assert (row_state, says in finding) == (state, True)
