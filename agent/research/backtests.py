@@ -47,7 +47,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     """Simulate a portfolio over prices, by the same steps as the live agent.
 
     `prices` is a frame of polars or pandas, wide (a column of times and one for each symbol) or long
-    (time, symbol, close), or the path of a file. `targets` are shares by symbol. `trigger` is
+    (time, symbol, close), or the path or https address of a file. `targets` are shares by symbol. `trigger` is
     `band`, `every` or `tracking`, which is the default. `signal` is a function that chooses the
     weights at each bar, or a `signal(…)` that says when; `targets` are the first ones then, of all
     assets that it may choose. `value` and `flows` (deposits above zero,

@@ -1,16 +1,20 @@
-"""Prices of a backtest: frames of polars and pandas, and files."""
+"""Prices of a backtest: frames of polars and pandas, files and addresses of files."""
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from agent.app.records.published import MAX_BYTES, download
 from agent.backtest.data import MIN_BARS, PriceTable, price_table, read_table, validate_prices
 from agent.errors import ConfigError
+from agent.hosts import LOOPBACK_HOSTS
 from agent.price_files.frames import load_polars
 from agent.price_files.read import closes_of_frame
 
@@ -20,16 +24,33 @@ FRAME_NAME = "prices"
 
 
 def read_prices(prices: object) -> PriceTable:
-    """Return the closes of a frame of polars or pandas, or of a file, as a table.
+    """Return the closes of a frame of polars or pandas, of a file, or of one at an https address, as
+    a table.
 
     A frame has a column of times, or an index of them, and either one column for each symbol or the
-    columns symbol and close. Raises ConfigError as for price files, with the change to make.
+    columns symbol and close. Raises ConfigError as for price files, with the change to make, and
+    Retryable if a server does not answer.
     """
     if isinstance(prices, PriceTable):
         return prices
+    if isinstance(prices, str) and "://" in prices:
+        return _read_address(prices)
     if isinstance(prices, str | Path):
         return read_table(Path(prices))
     return validate_prices(price_table(closes_of_frame(_polars_frame(prices), FRAME_NAME)))
+
+
+def _read_address(url: str) -> PriceTable:
+    url_parts = urlsplit(url)
+    is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK_HOSTS
+    if not (url_parts.scheme == "https" or is_local):
+        raise ConfigError(
+            f"prices: {url_parts.scheme}:// is not https", "give an https address, or a file"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / (Path(url_parts.path).name or "prices")
+        path.write_bytes(download(url, "prices", MAX_BYTES, "name a CSV or Parquet file"))
+        return read_table(path)
 
 
 def _polars_frame(prices: object) -> Any:
@@ -43,7 +64,7 @@ def _polars_frame(prices: object) -> Any:
         return _from_pandas(polars, prices)
     raise ConfigError(
         f"prices: {type(prices).__name__} is no frame",
-        "give a polars or pandas DataFrame, or the path of a file",
+        "give a polars or pandas DataFrame, the path of a file, or its https address",
     )
 
 

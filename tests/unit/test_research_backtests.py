@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +69,37 @@ def test_prices_of_every_kind_are_read_as_the_file_is(read: Callable[[], object]
         assert table.times_s.tolist() == expected.times_s.tolist()
         column, expected_column = (of.closes[:, of.symbols.index(symbol)].tolist() for of in (table, expected))
         assert column == expected_column
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """The address of a server on this machine that has the sample as prices.csv."""
+    shutil.copy(PRICES, tmp_path / "prices.csv")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_prices_are_read_from_an_address(site: str) -> None:
+    assert read_prices(f"{site}/prices.csv?version=1").closes.tolist() == read_table(PRICES).closes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("{site}/absent.csv", "prices: the server answers 404"),
+        ("{site}/", "--prices: prices is neither .csv nor .parquet"),
+        ("http://192.0.2.1/prices.csv", "prices: http:// is not https"),
+        ("ftp://127.0.0.1/prices.csv", "prices: ftp:// is not https"),
+        ("file:///etc/passwd", "prices: file:// is not https"),
+    ],
+)
+def test_an_address_that_gives_no_prices_is_named(site: str, address: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_prices(address.format(site=site))
+    assert error.value.message.startswith(message)
 
 
 def test_backtest_is_that_of_the_command() -> None:
