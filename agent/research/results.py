@@ -7,18 +7,18 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from functools import cached_property
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agent.backtest.report.backtest import backtest_page
-from agent.backtest.report.page import write_page
+from agent.backtest.report.page import ReportPage
 from agent.backtest.report.series import drawdown_series, growth_series, simulation_performance
 from agent.backtest.result import RebalancingPremium, SimulationResult
 from agent.price_files.frames import load_polars
 from agent.research.charts import load_plotly
 from agent.research.prices import times
+from agent.research.reported import ReportedResult
 
 CHART_WIDTH = 640
 CHART_HEIGHT = 160
@@ -57,7 +57,7 @@ class BacktestSummary:
         return self.fees + self.impact + self.gas
 
 
-class Backtest:
+class Backtest(ReportedResult):
     """A finished backtest.
 
     >>> import polars
@@ -81,10 +81,6 @@ class Backtest:
             f" (held {summary.hold_return:+.2%}), {summary.trades} trades,"
             f" {summary.value:,.2f} {summary.numeraire})"
         )
-
-    def __dir__(self) -> list[str]:
-        """Return the public names, for completion."""
-        return [name for name in super().__dir__() if not name.startswith("_")]
 
     @cached_property
     def summary(self) -> BacktestSummary:
@@ -183,13 +179,8 @@ class Backtest:
         figure.update_layout(hovermode="x unified", margin={"t": 24, "r": 16})
         return figure
 
-    def report(self, path: str | Path) -> Path:
-        """Write the whole report as one HTML file and return its path. Raises ConfigError if a
-        package is missing, OSError if the file cannot be written.
-        """
-        report_path = Path(path)
-        write_page(backtest_page(self._result), report_path)
-        return report_path
+    def _page(self) -> ReportPage:
+        return backtest_page(self._result)
 
     def _repr_html_(self) -> str:
         """Return the figures and the chart of the value for a notebook."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from html import escape
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
 from agent.app.research.trials import StressOptions, estimated_test, run_stress
-from agent.backtest.report.page import write_page
+from agent.backtest.report.page import ReportPage
 from agent.backtest.stress.run import StressResult, stress_document, stress_page
 from agent.backtest.stress.work import PathMetrics
 from agent.config.writing.template import starting_limits
@@ -25,6 +24,7 @@ from agent.research.inputs import (
     naming_arguments,
     read_inputs,
 )
+from agent.research.reported import ReportedResult
 
 USUAL_PATHS = 2_000
 
@@ -69,7 +69,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     return StressTest(run_stress(test, progress, checked_cores(jobs)))
 
 
-class StressTest:
+class StressTest(ReportedResult):
     """A finished stress test: for each case (a method of simulated paths, or a scenario) losses,
     drawdowns and turnover of its paths.
     """
@@ -84,10 +84,6 @@ class StressTest:
             f"StressTest({len(self._result.cases)} cases of {self._result.path_bars} bars, worst:"
             f" {worst.name}, mean loss {loss:.2%})"
         )
-
-    def __dir__(self) -> list[str]:
-        """Return the public names, for completion."""
-        return [name for name in super().__dir__() if not name.startswith("_")]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -153,13 +149,8 @@ class StressTest:
         figure.update_layout(showlegend=False, margin={"t": 24, "r": 16})
         return figure
 
-    def report(self, path: str | Path) -> Path:
-        """Write the whole report as one HTML file and return its path. Raises OSError if the file
-        cannot be written.
-        """
-        report_path = Path(path)
-        write_page(stress_page(self._result), report_path)
-        return report_path
+    def _page(self) -> ReportPage:
+        return stress_page(self._result)
 
     def _repr_html_(self) -> str:
         """Return the figures of each case for a notebook."""

@@ -12,7 +12,7 @@ import numpy as np
 from agent.app.research.backtests import require_numeraire_among_assets
 from agent.app.research.trials import TuneOptions, require_fit_allocators, run_tune
 from agent.backtest.data import select_spec_symbols
-from agent.backtest.report.page import write_page
+from agent.backtest.report.page import ReportPage
 from agent.backtest.tune.grid import (
     DESTINATIONS,
     PolicyChoice,
@@ -47,6 +47,7 @@ from agent.research.inputs import (
     naming_arguments,
     read_inputs,
 )
+from agent.research.reported import ReportedResult
 from agent.units import BPS, format_duration
 
 DESTINATION_BY_VALUE = {destination.value: destination for destination in DESTINATIONS}
@@ -186,7 +187,7 @@ def _scheduler(client: object) -> object:
     return getattr(client, "scheduler", None)
 
 
-class Tuning:
+class Tuning(ReportedResult):
     """A finished search. `best` is the trigger of the best setting on the first three quarters,
     `is_recommended` whether the last quarter supports it, `verdict` why.
     """
@@ -199,10 +200,6 @@ class Tuning:
         return (
             f"Tuning({len(self._result.choices):,} settings, best: {self._choice.label}, {verdict})"
         )
-
-    def __dir__(self) -> list[str]:
-        """Return the public names, for completion."""
-        return [name for name in super().__dir__() if not name.startswith("_")]
 
     @property
     def _choice(self) -> PolicyChoice:
@@ -282,13 +279,8 @@ class Tuning:
         figure.update_layout(margin={"t": 24, "r": 16})
         return figure
 
-    def report(self, path: str | Path) -> Path:
-        """Write the whole report as one HTML file and return its path. Raises OSError if the file
-        cannot be written.
-        """
-        report_path = Path(path)
-        write_page(tune_page(self._result), report_path)
-        return report_path
+    def _page(self) -> ReportPage:
+        return tune_page(self._result)
 
     def _repr_html_(self) -> str:
         """Return the verdict and the ten best settings for a notebook."""

@@ -40,8 +40,8 @@ def letters(text: str) -> str:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_each_parameter_has_its_help(words: tuple[str, ...]) -> None:
-    shown = letters(CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "240", "NO_COLOR": "1"}).output)
+    help_letters = letters(CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "240", "NO_COLOR": "1"}).output)
     for parameter in parameters(words):
         text = getattr(parameter, "help", None)
         assert text, parameter.name
-        assert letters(text.replace("\\[", "[")) in shown, parameter.name
+        assert letters(text.replace("\\[", "[")) in help_letters, parameter.name

@@ -225,7 +225,7 @@ def test_without_a_grid_it_has_the_rule_beside_usual_bands_and_intervals() -> No
     assert [one.label for one in named] == ["band 5% rel", "tracking relaxed", "tracking normal", "tracking strict"]
     assert [one.label for one in TuneOptions(tracking="strict").grid(Objective.TRACKING).choices()] == ["tracking strict"]
     by_growth = TuneOptions().grid(Objective.GROWTH).choices()
-    assert set(by_growth) == {one for one in choices if one.strictness is None}
+    assert set(by_growth) == {choice for choice in choices if choice.strictness is None}
     with pytest.raises(ConfigError, match="--grid tracking: 'lax'"):
         TuneOptions(tracking="lax").grid(Objective.GROWTH)
 
