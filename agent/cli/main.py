@@ -24,7 +24,7 @@ from agent.cli.display import terminal
 from agent.cli.display.help import CommandLine
 from agent.cli.display.terminal import print_error
 from agent.cli.options import DECLARED_COMMANDS, DeclaredCommand
-from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 
 _SECRET_PATTERN = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
 """A private key, URL or recovery phrase typed in place of a name."""
@@ -165,15 +165,14 @@ def main() -> None:
     """Run the command line.
 
     Exit codes: 0 done or nothing to do, 2 invalid input, 10 refused, 11 retry later, 12 operator
-    needed, 13 a run hung, 14 a replay decided differently, 130 Ctrl-C in a command that uses no
-    chain.
+    needed, 13 a run hung, 14 a replay decided differently, 130 Ctrl-C in a command without --send.
     """
     gc.set_threshold(GC_THRESHOLD)
     # skip garbage collection at exit, which would take as long as a cycle of the agent
     atexit.register(gc.freeze)
     terminal.replace_unencodable()
     as_json = "--json" in sys.argv
-    process_exit = terminal.exit_of_sending_command()
+    process_exit = terminal.command_exit(sys.argv[1:])
     try:
         with terminal.exit_after_interrupt(process_exit):
             exit_code = _run(as_json, process_exit)
@@ -214,8 +213,6 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
             as_json,
         )
     except (click.exceptions.Abort, KeyboardInterrupt):
-        if sys.argv[1:2] and sys.argv[1] in terminal.INTERRUPTIBLE_COMMANDS:
-            return print_error(Interrupted(terminal.interruption_message(sys.argv[1])), as_json)
         exit_code = _report_interruption(as_json, process_exit)
     except TrimtabError as error:
         exit_code = print_error(error, as_json)

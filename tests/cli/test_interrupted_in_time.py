@@ -123,6 +123,19 @@ def test_ctrl_c_while_an_endpoint_is_silent_ends_it(desk: Desk, silent: str) -> 
     require_sound(desk, before)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["status", "plan", "doctor"])
+def test_reading_command_is_interrupted_while_an_endpoint_is_silent(desk: Desk, silent: str, command: str) -> None:
+    url = desk.about["url"]
+    desk.edit((url, silent))
+    child = forked(desk, command, "--json")
+    began()
+    ended = interrupted(child, within_s=KILL_DELAY_S + SOON_S)
+    desk.edit((silent, url))
+    assert ended.code == 130
+    assert ended.error["message"] == "interrupted; no transaction was sent"
+
+
 @pytest.mark.parametrize(
     "first", [*(pytest.param(one, marks=pytest.mark.slow) for one in (leaking_at_the_end, leaking_at_once)), waiting_for_workers]
 )

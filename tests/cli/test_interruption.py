@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from agent.cli.display import terminal
 from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, Forked, at_terminal, forked
 
@@ -91,12 +92,31 @@ main.main()
 """
 
 
-@pytest.mark.parametrize(("words", "code"), [(["pressed"], 12), (["finalized"], 12), ([], 1)])
+@pytest.mark.parametrize(
+    ("words", "code"), [(["pressed", "--send"], 12), (["finalized", "--send"], 12), (["pressed"], 130), (["--send"], 1)]
+)
 def test_machine_code_that_drops_the_interrupt_is_an_interruption(words: list[str], code: int) -> None:
     said = subprocess.run([sys.executable, "-c", LOSES_THE_INTERRUPT, *words], capture_output=True, text=True, timeout=60, check=False)
     assert said.returncode == code, said.stderr
     assert ("Traceback" in said.stderr) == (code == 1)
     assert ("next run" in said.stderr) == (code == 12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["status", "--json"], 130, "interrupted; no transaction was sent"),
+        (["rebalance", "--config", "a.toml"], 130, "interrupted; no transaction was sent"),
+        (["orders", "set", "WETH"], 130, "interrupted; no transaction was sent"),
+        ([], 130, "interrupted; no transaction was sent"),
+        (["telegram"], 130, "the bot has stopped; requests that it queued stay in the queue"),
+        (["stop", "--to-stable", "--send"], 12, "interrupted. Sent transactions are in the journal; the next run settles them"),
+        (["run", "--send", "--yes"], 12, "interrupted. Sent transactions are in the journal; the next run settles them"),
+    ],
+)
+def test_interrupted_commands_speak_of_sent_transactions_only_with_send(arguments: list[str], exit_code: int, message: str) -> None:
+    error = terminal.command_exit(arguments).error
+    assert (error.exit_code, error.message) == (exit_code, message)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

@@ -1,6 +1,6 @@
 """Output and exit of commands: tables or one JSON document on stdout, errors with exit codes,
-prompts. Ctrl-C ends offline commands within a second with exit code 130, and commands that may send
-within seconds with 12.
+prompts. Ctrl-C ends offline commands within a second, others within seconds: with exit code 12
+where --send was given, else with 130.
 """
 
 from __future__ import annotations
@@ -392,14 +392,15 @@ KILL_DELAY_S = 3.0
 """Seconds from Ctrl-C until a sending command is killed. Sent transactions are in the journal."""
 RUN_KILL_DELAY_S = 5.0
 """Seconds from the second Ctrl-C until a long run is killed. The first requests a graceful stop."""
-NOTHING_SENT_MESSAGE = "interrupted; nothing was sent"
-END_MESSAGES = {"telegram": "the bot has stopped; requests that it queued stay in the queue"}
+NOTHING_SENT_MESSAGE = "interrupted; no transaction was sent"
+END_MESSAGES = {
+    "demo": "interrupted; the demo's chain and its portfolio are gone",
+    "telegram": "the bot has stopped; requests that it queued stay in the queue",
+}
 """What Ctrl-C ends instead, by command."""
 SETTLED_LATER_MESSAGE = (
     "interrupted. Sent transactions are in the journal; the next run settles them"
 )
-INTERRUPTIBLE_COMMANDS: set[str] = set()
-"""Names of interruptible commands."""
 
 
 class ProcessExit:
@@ -454,9 +455,15 @@ class ProcessExit:
             threading.Event().wait()
 
 
-def interruption_message(command: str) -> str:
-    """Return the message of an interruptible command that Ctrl-C has ended."""
-    return END_MESSAGES.get(command, NOTHING_SENT_MESSAGE)
+def command_exit(arguments: Sequence[str]) -> ProcessExit:
+    """Return the exit at Ctrl-C of the command with these arguments, its name first: with --send
+    its transactions are settled later, without it nothing has left.
+    """
+    if "--send" in arguments:
+        return ProcessExit(OperatorNeeded(SETTLED_LATER_MESSAGE), is_graceful=False)
+    command_name = next(iter(arguments), "")
+    message = END_MESSAGES.get(command_name, NOTHING_SENT_MESSAGE)
+    return ProcessExit(Interrupted(message), is_graceful=False)
 
 
 def interruptible(command: Callable[P, R]) -> Callable[P, R]:
@@ -464,26 +471,19 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
 
     No exception is raised inside the command, since libraries would report or swallow it.
     """
-    INTERRUPTIBLE_COMMANDS.add(command.__name__)
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if threading.current_thread() is not threading.main_thread():
             return command(*args, **kwargs)
-        process_exit = ProcessExit(
-            Interrupted(interruption_message(command.__name__)), is_graceful=True
-        )
+        message = END_MESSAGES.get(command.__name__, NOTHING_SENT_MESSAGE)
+        process_exit = ProcessExit(Interrupted(message), is_graceful=True)
         with _handling_interrupts(
             process_exit, lambda _signal, _frame: process_exit.end_process(), lambda: (GRACE_S,)
         ):
             return command(*args, **kwargs)
 
     return run
-
-
-def exit_of_sending_command() -> ProcessExit:
-    """Return the exit of a command that may send."""
-    return ProcessExit(OperatorNeeded(SETTLED_LATER_MESSAGE), is_graceful=False)
 
 
 @contextmanager
