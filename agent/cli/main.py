@@ -151,14 +151,27 @@ def _grouped_name_error(error: click.ClickException) -> ConfigError | None:
     )
 
 
-def _help_command(error: click.ClickException) -> str:
-    """Return the command whose help describes the expected input."""
-    command_names: list[str] = []
+def _usage_remedy(error: click.ClickException) -> str:
+    """Return the required options where one is missing, and the command whose help describes the
+    expected input.
+    """
+    command_names = ["trimtab"]
     click_context = error.ctx if isinstance(error, click.UsageError) else None
     while click_context is not None and click_context.parent is not None:
-        command_names.insert(0, click_context.info_name or "")
+        command_names.insert(1, click_context.info_name or "")
         click_context = click_context.parent
-    return " ".join(("trimtab", *command_names, "--help"))
+    command_line = " ".join(command_names)
+    help_remedy = f"see {command_line} --help"
+    if not isinstance(error, click.MissingParameter) or error.ctx is None:
+        return help_remedy
+    usage = [
+        f"{parameter.opts[0]} {parameter.human_readable_name.upper()}"
+        if isinstance(parameter, click.Option)
+        else parameter.human_readable_name
+        for parameter in error.ctx.command.params
+        if parameter.required
+    ]
+    return f"write {' '.join((command_line, *usage))}; {help_remedy}"
 
 
 def main() -> None:
@@ -208,8 +221,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
         exit_code = 2
     except click.ClickException as error:
         exit_code = print_error(
-            _grouped_name_error(error)
-            or ConfigError(_safe_message(error), f"see {_help_command(error)}"),
+            _grouped_name_error(error) or ConfigError(_safe_message(error), _usage_remedy(error)),
             as_json,
         )
     except (click.exceptions.Abort, KeyboardInterrupt):

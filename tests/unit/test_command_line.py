@@ -82,6 +82,10 @@ def test_an_old_name_of_an_option_is_read_as_the_present_one(command: str, old_n
         (("db", "restore"), "see trimtab db restore --help"),
         (("status", "--colour"), "see trimtab status --help"),
         (("nosuch",), "see trimtab --help"),
+        (("quote", "WETH", "USDC", "0.1"), "write trimtab quote --in TOKEN_IN --out TOKEN_OUT --amount AMOUNT; see"),
+        (("swap", "--in", "WETH"), "write trimtab swap --in TOKEN_IN --out TOKEN_OUT --amount AMOUNT; see trimtab swap --help"),
+        (("token", "add"), "write trimtab token add NAME --scope SCOPE; see trimtab token add --help"),
+        (("orders", "set"), "write trimtab orders set SUBJECT; see trimtab orders set --help"),
     ],
 )
 def test_a_mistake_names_the_help_of_its_command(
@@ -91,7 +95,7 @@ def test_a_mistake_names_the_help_of_its_command(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert remedy in capsys.readouterr().err
+    assert remedy in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_waited_for_is_told_in_words() -> None:
