@@ -7,6 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.config.build import build_execution, build_limits, build_policy, build_portfolio, build_reference
 from agent.config.load import load_config, load_config_text, parse_config
@@ -15,7 +17,7 @@ from agent.config.tables.fields import parse_address, parse_duration_s, parse_ga
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, PriceSource, Threshold
-from agent.units import Token
+from agent.units import Token, format_duration
 from tests.support.bands import with_bands
 from tests.support.text import raises_field
 
@@ -214,6 +216,23 @@ def test_relative_paths_lie_beside_the_config(tmp_path: Path) -> None:
     loaded = load_config(tmp_path / "trimtab.toml")
     assert loaded.store_url == f"sqlite:///{tmp_path / 'trimtab.db'}"
     assert loaded.keystore_path == tmp_path / "wallet.json"
+
+
+@given(st.integers(1, 10**8))
+def test_duration_is_read_as_it_is_shown(seconds: int) -> None:
+    shown_duration = format_duration(seconds)
+    assert format_duration(parse_duration_s(shown_duration)) == shown_duration
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1h30m", 5_400), ("1w 2d", 777_600), ("1 d 0.5 h", 88_200), ("10 min", 600)])
+def test_duration_may_have_several_units(text: str, seconds: int) -> None:
+    assert parse_duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", " ", "m", "7", "30m 1h", "1h1h", "3 mins", "1h-5m", "1e3s"])
+def test_duration_without_number_unit_or_order_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a duration"):
+        parse_duration_s(text)
 
 
 def test_fields_refuse_what_they_cannot_read() -> None:

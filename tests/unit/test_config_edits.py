@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
+from agent.app.settings.shown import settings_document
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.redaction import config_diff, redacted_text
@@ -54,6 +56,28 @@ def test_a_text_in_quotes_replaces_a_text_without_them() -> None:
     twice = apply_changes(once, parse_changes(['portfolio.assets.WETH.band="15%rel"'], [], [], []))
     assert [tomllib.loads(text)["portfolio"]["assets"][0]["band"] for text in (once, twice)] == ["10%rel", "15%rel"]
     assert edited(sets=['policy.cooldown="2h"']) == edited(sets=["policy.cooldown=2h"])
+
+
+READ_ONLY_SETTINGS = {"portfolio.weights", "execution.submit_url", "chain.rpc", "chain.quorum", "chain.explorer", "wallet.payout_addresses"}
+"""Settings that are shown in words, and have no such key or a value of another form."""
+
+
+def test_each_setting_is_read_as_it_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    text = apply_changes(TEXT, parse_changes(["limits.head_age=75s", "limits.first_purchase=2h"], [], [], []))
+    path.write_text(text)
+    settings = [setting for section in settings_document(path)["sections"] for setting in section["settings"]]
+    editable = [setting for setting in settings if setting["key"] not in READ_ONLY_SETTINGS]
+    assert {"1 min 15 s", "2 h", "0.05 native", "10 USDC", "feed, twap"} <= {setting["value"] for setting in editable}
+    for setting in editable:
+        edited_text = apply_changes(text, parse_changes([f"{setting['key']}={setting['value']}"], [], [], []))
+        assert parse_config(edited_text) == parse_config(text), setting
+
+
+@pytest.mark.parametrize("assignment", ["limits.min_trade=10 native", "limits.gas_per_day=0.05 USDC", "portfolio.use_cash=5 WETH"])
+def test_amount_in_another_coin_is_refused(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="is not an amount"):
+        parse_config(apply_changes(TEXT, parse_changes([assignment], [], [], [])))
 
 
 def test_a_token_is_removed_with_its_lines_alone() -> None:

@@ -22,8 +22,11 @@ from agent.units import parse_bps, parse_share_with_unit_bps
 ChoiceT = TypeVar("ChoiceT")
 OFF = "off"
 _Parser = Callable[[object], object]
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d|w)")
-_SECONDS_BY_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SECONDS_BY_UNIT = {"w": 604800, "d": 86400, "h": 3600, "m(?:in)?": 60, "s": 1}
+_DURATION = re.compile(
+    r"(?=.)" + r"\s*".join(rf"(?:([0-9]+(?:\.[0-9]+)?)\s*{unit})?" for unit in _SECONDS_BY_UNIT)
+)
+"""A number for each unit, in descending order; each may be missing."""
 _WEI_BY_UNIT = {"wei": 1, "gwei": 10**9}
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
@@ -68,11 +71,18 @@ def parse_choice(choice_text: str, field: str, choice_by_name: Mapping[str, Choi
 
 
 def parse_duration_s(duration: object, field: str = "duration") -> int:
-    """Parse a duration such as "90s", "30m", "1h", "7d" or "4w" to whole seconds."""
+    """Parse a duration such as "90s", "30m", "1h 30 min", "7d" or "4w" to whole seconds."""
     match = _DURATION.fullmatch(duration.strip()) if isinstance(duration, str) else None
     if match is None:
         raise ConfigError(f"{field}: {duration!r} is not a duration", "write 90s, 30m, 1h or 7d")
-    seconds = Fraction(Decimal(match[1])) * _SECONDS_BY_UNIT[match[2]]
+    seconds = sum(
+        (
+            Fraction(number) * unit_s
+            for number, unit_s in zip(match.groups(), _SECONDS_BY_UNIT.values(), strict=True)
+            if number
+        ),
+        Fraction(0),
+    )
     if seconds.denominator != 1:
         raise ConfigError(
             f"{field}: {duration!r} is not a whole number of seconds",

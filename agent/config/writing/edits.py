@@ -21,6 +21,7 @@ from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.token_lists import refuse_look_alike
 from agent.errors import ConfigError
 from agent.foreign_text import bounded_toml, read_toml
+from agent.model import LIMITS, LimitUnit
 from agent.units import parse_bps, safe_label
 
 _ASSET_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
@@ -159,12 +160,26 @@ def _set_key(document: Any, key: str, value: str) -> None:
         table, inner_path = _descend(table, inner_path, key)
     if not hasattr(table, "__setitem__") or isinstance(table, AoT | Array | str):
         raise ConfigError(f"--set {key}: there is no such key", "the config file lists all keys")
+    value = _without_coin(key, value, document.get("portfolio", {}).get("numeraire"))
     parsed_value = _parse_value(value)
     if inner_path in table:
-        keeps_text = isinstance(table[inner_path], str) and not isinstance(parsed_value, str)
-        table[inner_path] = value if keeps_text else parsed_value
+        old_value = table[inner_path]
+        if isinstance(old_value, str):
+            parsed_value = parsed_value if isinstance(parsed_value, str) else value
+        elif isinstance(old_value, Array) and isinstance(parsed_value, str):
+            parsed_value = [element.strip() for element in value.split(",")]
+        table[inner_path] = parsed_value
     else:
         insert_key(table, inner_path, parsed_value)
+
+
+def _without_coin(key: str, value: str, numeraire: object) -> str:
+    """Return an amount without its coin, with which Settings shows it: "100" for "100 USDC"."""
+    table_name, _, name = key.partition(".")
+    if table_name not in ("limits", "portfolio"):
+        return value
+    is_native = name in LIMITS and LIMITS[name].unit is LimitUnit.NATIVE
+    return value.removesuffix(f" {'native' if is_native else numeraire}")
 
 
 def insert_key(table: Any, key: str, value: Any) -> None:
