@@ -10,6 +10,8 @@ import pytest
 from agent.app.documents.status import SettingsDocument
 from agent.app.settings.shown import settings_document
 from agent.config.load import load_config
+from agent.config.networks.presets import PRESETS, TemplateAsset
+from agent.config.writing.template import render_config
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.agents import WALLET
@@ -57,6 +59,18 @@ def test_targets_bands_limits_and_network_are_those_of_the_config(tmp_path: Path
         "wallet.address": WALLET, "execution.submit_url": "to the endpoints of the chain", "alerts.cooldown": "6h",
     }  # fmt: skip
     assert {key: values[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("network", sorted(PRESETS))
+def test_each_setting_of_a_new_config_has_its_meaning(tmp_path: Path, network: str) -> None:
+    preset = PRESETS[network]
+    numeraire = next(token for token in preset.tokens if token.symbol.startswith("USD"))
+    assets = [TemplateAsset(token.symbol, token.address, "50%", token.feed) for token in (preset.tokens[0], numeraire)]
+    path = tmp_path / "trimtab.toml"
+    path.write_text(render_config(preset, WALLET, assets, [], numeraire.symbol, [("RPC_A", "one"), ("RPC_B", "two")]))
+    settings = [setting for section in settings_document(path)["sections"] for setting in section["settings"]]
+    assert len(settings) > 30
+    assert [setting["key"] for setting in settings if not setting["about"]] == []
 
 
 def test_under_a_zone_the_market_sets_the_bands(tmp_path: Path) -> None:
