@@ -21,7 +21,8 @@ from tests.support.worlds import missing
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 TWO = ("--target", "WETH=60%", "--target", "USDC=40%")
-RPC = ("--rpc", "RPC_A=alpha", "--rpc", "RPC_B=beta")
+RPC_PAIRS = (("RPC_A", "alpha"), ("RPC_B", "beta"))
+RPC = tuple(word for variable, operator in RPC_PAIRS for word in ("--rpc", f"{variable}={operator}"))
 Bare = Callable[..., Said]
 
 
@@ -66,6 +67,16 @@ def test_a_ceiling_below_the_least_total_is_said(bare: Bare, tmp_path: Path) -> 
     (said,) = found["warnings"]
     assert mentions(said, "portfolio.max_live_value", "1000 USDC", "minimum total")
     assert [f"at {gwei} gwei" in said or f"and {gwei} gwei" in said for gwei in totals] == [total > 1_000 for total in totals.values()]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "operators"), [((("A", "alpha"),), "alpha"), ((("A", "alpha"), ("B", "alpha")), "alpha"), (RPC_PAIRS, "")], ids=str
+)
+def test_a_single_operator_is_warned_of(bare: Bare, tmp_path: Path, endpoints: tuple[tuple[str, str], ...], operators: str) -> None:
+    options = tuple(word for variable, operator in endpoints for word in ("--rpc", f"{variable}={operator}"))
+    warnings = init(bare, tmp_path / "trimtab.toml", *TWO, rpc=options).json["warnings"]
+    single = [line for line in warnings if "operators agree" in line]
+    assert [mentions(line, f"Only {operators} is named", 'single_operator = "alpha"') for line in single] == [True] * bool(operators)
 
 
 def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_which_year_is_measured(bare: Bare, tmp_path: Path) -> None:

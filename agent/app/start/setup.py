@@ -319,6 +319,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
             *(() if parsed_token_list is None else parsed_token_list.warnings),
             *minimum.asset_count_warnings(len(assets)),
             *ceiling_warnings(config, numeraire_usd, cash_amount),
+            *_operator_warnings(config),
             *_depeg_warnings(config),
             *_store_warnings(path, config.store.url),
             *([] if loss is None else loss["warnings"]),
@@ -333,6 +334,19 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         ],
         "tracking_loss": loss,
     }
+
+
+def _operator_warnings(config: Config) -> list[str]:
+    """Return a warning if fewer operators are named than have to agree."""
+    chain = config.chain
+    operators = sorted({endpoint.operator for endpoint in chain.rpc})
+    if len(operators) >= chain.min_operators:
+        return []
+    return [
+        f"Only {', '.join(operators)} is named, and nothing is sent until {chain.min_operators}"
+        " operators agree: add an endpoint of another under [[chain.rpc]], or trust this one:"
+        f' single_operator = "{operators[0]}" under [chain]'
+    ]
 
 
 def _depeg_warnings(config: Config) -> list[str]:
