@@ -395,6 +395,12 @@ def add(
     expires: Annotated[
         str, typer.Option("--expires", help="Time until it expires, at most 366d.")
     ] = "90d",
+    networks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from", help="Address or network that may use it: 10.0.0.0/8; repeatable; else any."
+        ),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -402,8 +408,9 @@ def add(
     from agent.config.tables.fields import parse_duration_s
 
     token_file = _token_file(config)
+    lifetime_s = parse_duration_s(expires, "--expires")
     token_record, token_text = token_file.add(
-        name, scope, parse_duration_s(expires, "--expires"), int(time.time())
+        name, scope, lifetime_s, int(time.time()), networks or ()
     )
     document = {**token_record.document(int(time.time())), "token": token_text}
     api.record_token_added(config, name, document["scopes"])
@@ -430,11 +437,12 @@ def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) ->
         out.print(
             tables.table(
                 "Tokens",
-                ("name", "scopes", "created (UTC)", "expires (UTC)", "state"),
+                ("name", "scopes", "from", "created (UTC)", "expires (UTC)", "state"),
                 rows=(
                     (
                         token_record["name"],
                         ", ".join(token_record["scopes"]),
+                        ", ".join(token_record["networks"]) or "any address",
                         token_record["created"],
                         token_record["expires"],
                         token_record["state"],

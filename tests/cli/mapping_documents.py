@@ -120,6 +120,7 @@ class ApiTokenDocument(TypedDict):
     id: str
     name: str
     scopes: list[str]
+    networks: list[str]
     created: str
     expires: str
     state: Annotated[str, one_of("active", "expired", "revoked")]

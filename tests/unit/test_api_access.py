@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,44 @@ def test_each_call_takes_its_own_scope_and_no_other(server: Client, method_path_
     refused = server.ask(path, method, body, Authorization=bearer(token(server, *others)))
     assert (refused.status, refused.code) == (403, "scope")
     assert server.ask(path, method, body, Authorization=bearer(token(server, scope))).status not in (401, 403)
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "is_served"),
+    [
+        ((), "203.0.113.7", True),
+        (("203.0.113.7",), "203.0.113.7", True),
+        (("203.0.113.7",), "203.0.113.8", False),
+        (("10.0.0.0/8", "2001:db8::/32"), "10.255.255.255", True),
+        (("10.0.0.0/8", "2001:db8::/32"), "11.0.0.0", False),
+        (("10.0.0.0/8", "2001:db8::/32"), "2001:db8::1", True),
+        (("10.0.0.0/8", "2001:db8::/32"), "2001:db9::1", False),
+        (("0.0.0.0/0",), "", False),
+        (("0.0.0.0/0",), "localhost", False),
+    ],
+)
+def test_token_serves_its_networks_alone(tmp_path: Path, networks: tuple[str, ...], address: str, *, is_served: bool) -> None:
+    TokenFile(tmp_path / "a.db").add("ci", ["read"], DAY_S, NOW_S, networks)
+    (api_token,) = TokenFile(tmp_path / "a.db").tokens()
+    assert api_token.document(NOW_S)["networks"] == [*map(str, map(ip_network, networks))]
+    assert api_token.serves(address) == is_served
+
+
+@pytest.mark.parametrize("network", ["localhost", "10.0.0.1/8", "10.0.0.0/33", "", "300.0.0.1"])
+def test_invalid_network_of_a_token_is_refused(tmp_path: Path, network: str) -> None:
+    tokens = TokenFile(tmp_path / "a.db")
+    with pytest.raises(ConfigError) as refused:
+        tokens.add("ci", ["read"], DAY_S, NOW_S, ["10.0.0.0/8", network])
+    assert refused.value.field == "--from"
+    assert tokens.tokens() == ()
+
+
+@pytest.mark.parametrize(("network", "status"), [("127.0.0.0/8", 200), ("127.0.0.1", 200), ("10.0.0.0/8", 403), ("127.0.0.2", 403)])
+def test_call_from_an_address_outside_the_tokens_networks_is_refused(server: Client, network: str, status: int) -> None:
+    tokens = TokenFile(server.served.board.store_path)
+    _, token_text = tokens.add(f"t{time.monotonic_ns()}", ["read"], DAY_S, int(time.time()), [network])
+    answer = server.ask(API_PREFIX + "/status", Authorization=bearer(token_text))
+    assert (answer.status, answer.code if status == 403 else "address") == (status, "address")
 
 
 def test_a_stolen_read_token_only_reads(server: Client) -> None:

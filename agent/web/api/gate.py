@@ -153,7 +153,8 @@ class Gate:
 
     def admit(self, scope: Message, required_scope: TokenScope | None = None) -> None:
         """Count a request and note its token in the state of the scope. Raises ApiError without a
-        valid token, beyond its rate, and if it lacks the scope `required_scope`.
+        valid token, beyond its rate, from an address that it does not serve, and if it lacks the
+        scope `required_scope`.
         """
         credentials = [
             header_value
@@ -190,6 +191,14 @@ class Gate:
         )
         if wait_s := rate_limit.count_call():
             raise _rate_limit_error(wait_s)
+        address = scope["address"]
+        if not api_token.serves(address):
+            raise ApiError(
+                403,
+                "address",
+                f"the token does not serve {address}",
+                f"add a token with --from {address}, or call from an address of its list",
+            )
         scope["state"] = {
             **scope.get("state", {}),
             "scopes": api_token.scopes,

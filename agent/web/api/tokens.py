@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ class ApiToken:
     created_s: int
     expires_s: int
     revoked_s: int | None = None
+    networks: tuple[str, ...] = ()
+    """Addresses and networks that may use it, such as "10.0.0.0/8"; without any, every address."""
 
     def state(self, now_s: int) -> str:
         """Return "active", "expired" or "revoked"."""
@@ -72,12 +75,23 @@ class ApiToken:
         """Return whether the token is active and has this scope."""
         return scope in self.scopes and self.state(now_s) == "active"
 
+    def serves(self, address: str) -> bool:
+        """Return whether a client at this address may use it; with networks, none without one."""
+        if not self.networks:
+            return True
+        try:
+            client_address = ip_address(address)
+        except ValueError:
+            return False
+        return any(client_address in ip_network(network) for network in self.networks)
+
     def document(self, now_s: int) -> dict[str, Any]:
         """Return the entry as a document, without its hash."""
         return {
             "id": self.id,
             "name": self.name,
             "scopes": [scope.value for scope in self.scopes],
+            "networks": list(self.networks),
             "created": utc_text(self.created_s),
             "expires": utc_text(self.expires_s),
             "state": self.state(now_s),
@@ -117,10 +131,15 @@ class TokenFile:
         return self._tokens
 
     def add(
-        self, name: str, scopes: Collection[str], lifetime_s: int, now_s: int
+        self,
+        name: str,
+        scopes: Collection[str],
+        lifetime_s: int,
+        now_s: int,
+        networks: Collection[str] = (),
     ) -> tuple[ApiToken, str]:
         """Add a token; return its entry and its text, which is not stored. Raises ConfigError for a
-        name in use, an unknown scope and values out of range.
+        name in use, an unknown scope, an invalid network and values out of range.
         """
         if not NAME_PATTERN.fullmatch(name):
             raise ConfigError(
@@ -138,6 +157,7 @@ class TokenFile:
             raise ConfigError(
                 f"--expires: must be above 0 and at most {MAX_LIFETIME_S // DAY_S}d", "write 90d"
             )
+        parsed_networks = tuple(_parse_network(network) for network in networks)
         with self._locked_tokens() as tokens:
             if any(
                 api_token.name == name and api_token.state(now_s) == "active"
@@ -153,7 +173,13 @@ class TokenFile:
             ordered_scopes = tuple(scope for scope in TokenScope if scope.value in scopes)
             expires_s = now_s + lifetime_s
             added_token = ApiToken(
-                token_id, name, ordered_scopes, _digest(token_text).hex(), now_s, expires_s
+                token_id,
+                name,
+                ordered_scopes,
+                _digest(token_text).hex(),
+                now_s,
+                expires_s,
+                networks=parsed_networks,
             )
             self._write(_without_oldest_ended((*tokens, added_token), now_s))
         return added_token, token_text
@@ -211,6 +237,16 @@ class TokenFile:
             ) from None
 
 
+def _parse_network(network_text: str) -> str:
+    try:
+        return str(ip_network(network_text))
+    except ValueError as error:
+        raise ConfigError(
+            f"--from: {network_text!r} is no address or network: {error}",
+            "write 203.0.113.7 or 10.0.0.0/8",
+        ) from None
+
+
 def _parse_tokens(file_bytes: bytes, path: Path) -> tuple[ApiToken, ...]:
     try:
         tokens_document = read_json(file_bytes.decode())
@@ -219,7 +255,13 @@ def _parse_tokens(file_bytes: bytes, path: Path) -> tuple[ApiToken, ...]:
         token_rows: list[dict[str, Any]] = tokens_document["tokens"]
         tokens = tuple(
             ApiToken(
-                **{**token_row, "scopes": tuple(TokenScope(scope) for scope in token_row["scopes"])}
+                **{
+                    **token_row,
+                    "scopes": tuple(TokenScope(scope) for scope in token_row["scopes"]),
+                    "networks": tuple(
+                        str(ip_network(network)) for network in token_row.get("networks", ())
+                    ),
+                }
             )
             for token_row in token_rows
         )
