@@ -169,7 +169,9 @@ def _step(
 def _tell(report: Path, end: str, passed: list[str]) -> None:
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))  # some cases are about a disk that takes no more; this is not it
-    report.write_text(json.dumps({"end": end, "moments": passed}))
+    unfinished = report.with_suffix(".unfinished")  # a process may be killed while it writes
+    unfinished.write_text(json.dumps({"end": end, "moments": passed}))
+    unfinished.replace(report)
 
 
 def dying(at: str) -> Hear:
