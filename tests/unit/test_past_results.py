@@ -51,7 +51,7 @@ def test_every_template_has_a_stored_result_on_the_networks_whose_tokens_have_pa
 def test_what_holding_a_basket_returned_follows_from_the_packaged_prices_alone(network: str) -> None:
     """An own calculation: shares of the first day at the prices of the last, and of the last days of two months."""
     days = list(csv.DictReader(sample_files()[0].open()))
-    coins = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC"}
+    coins = {"WETH": "ETH", "WBTC": "BTC", "cbBTC": "BTC", "BTCB": "BTC"}
     for name, found in stored_results()[network].items():
         targets = [(coins.get(symbol, symbol), share) for symbol, share in template_targets(PORTFOLIO_TEMPLATES[name], PRESETS[network])]
         numeraire = [float(day["USDC"]) for day in days]
@@ -107,7 +107,7 @@ def test_every_template_has_the_years_in_which_each_of_its_coins_had_a_price() -
 @BINANCE
 @pytest.mark.parametrize("network", PRESETS)
 def test_what_holding_a_basket_returned_in_other_years_follows_from_the_first_and_last_prices(network: str) -> None:
-    coins = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC"}
+    coins = {"WETH": "ETH", "WBTC": "BTC", "cbBTC": "BTC", "BTCB": "BTC"}
     for name, results in stored_other_year_results()[network].items():
         targets = [(coins.get(symbol, symbol), share) for symbol, share in template_targets(PORTFOLIO_TEMPLATES[name], PRESETS[network])]
         for result in results:

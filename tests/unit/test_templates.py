@@ -101,7 +101,7 @@ def test_market_cap_needs_no_file_on_any_network(tmp_path: Path, network: str) -
     assert weights is not None
     symbol_by_address = {asset.address: asset.symbol for asset in config.portfolio.listed_tokens}
     listed_symbols = {symbol_by_address[supply.token] for supply in weights.supplies}
-    core_symbols = {"ETH", "BTCB"} if network == "bnb" else {"WETH", "WBTC"}
+    core_symbols = {"bnb": {"ETH", "BTCB"}, "base": {"WETH", "cbBTC"}}.get(network, {"WETH", "WBTC"})
     assert listed_symbols - {"AAVE"} == core_symbols
     assert {limit.high_bps for limit in weights.limits} == {4_000}
 

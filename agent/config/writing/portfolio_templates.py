@@ -31,8 +31,8 @@ TOKEN_CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     STABLE: (("USDC",),),
     HIGH_BETA: (("LINK", "AERO", "UNI"), ("AAVE",)),
 }
-"""Tokens by class, each with the symbols that stand for it on other networks. Those that a
-network's preset lacks are left out.
+"""Tokens by class, each with the symbols that stand for it. Of these the first in a network's list
+is taken; without any the token is left out.
 """
 SMALL_TEMPLATE = "small"
 """Template of a small portfolio; scripts/past_results.py measures its year on rollups."""
@@ -219,12 +219,12 @@ def template_targets(
     """Return (symbol, share) of each token on that network, each class split evenly. Raises
     ConfigError if no tokens of the chain are known.
     """
-    preset_symbols = {token.symbol for token in preset.tokens}
+    preset_symbols = [token.symbol for token in preset.tokens]
     symbols_by_class = {
         token_class: tuple(
             known_symbols[0]
             for symbols in alternatives
-            if (known_symbols := [symbol for symbol in symbols if symbol in preset_symbols])
+            if (known_symbols := [symbol for symbol in preset_symbols if symbol in symbols])
         )
         for token_class, alternatives in TOKEN_CLASSES.items()
     }
