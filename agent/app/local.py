@@ -391,8 +391,8 @@ the middle of a move, pools contradict feeds."""
 MOVE_INTERVAL_S = 30
 DAYS_PER_MOVE = 7
 DEMO_BANNER = (
-    "Demo: recorded prices of 2021 replayed on a local chain, a week in each half minute. Not the"
-    " market of today, and no real money."
+    "Demo: recorded prices of 2021 replayed on a local chain, a week in each half minute: its"
+    " today is all that was replayed. Not the market of today, and no real money."
 )
 PRICE_COLUMNS = {"WBTC": "BTC", "WETH": "ETH"}
 """Columns of the recorded prices by token of the demo."""
