@@ -39,6 +39,11 @@ READ_METHODS = ("GET", "HEAD")
 ALL_METHODS = (*READ_METHODS, "POST")
 LOGIN_PATH = "/login"
 LOGOUT_PATH = "/logout"
+RESTARTED_TEXT = "The dashboard was restarted, which ends all sessions. Log in again."
+SESSION_ENDED_TEXT = (
+    "Your session has ended: 30 minutes after the last page, 12 hours after the login, or because its"
+    " user was changed. Log in again."
+)
 UNSENT_FORM_QUERY = f"to={CONTROL_PAGE.path}&unsent=1"
 """Query of the login page to which a form without a session leads."""
 RETURN_PATHS = frozenset(page.path for page in (*PAGES, CONTROL_PAGE)) - {"/"}
@@ -109,6 +114,7 @@ class Access:
         self._login_process = AppProcess(LOGIN_NICENESS)
         self._login_check_count = 0
         self._form_secret = secrets.token_bytes(32)
+        self._server_id = secrets.token_urlsafe(6)
         self.link_key = link_key
 
     @property
@@ -184,7 +190,7 @@ class Access:
         ]
         for session_key in user_session_keys[: max(0, len(user_session_keys) - MAX_SESSIONS + 1)]:
             self._end_session(session_key)
-        session_id = secrets.token_urlsafe(32)
+        session_id = f"{self._server_id}.{secrets.token_urlsafe(32)}"
         self._sessions[_session_key(session_id)] = Session(
             user_id, *self._users[user_id], now_s, now_s
         )
@@ -210,6 +216,13 @@ class Access:
     def end_session(self, session_id: str | None) -> None:
         """End a session."""
         self._end_session(_session_key(session_id or ""))
+
+    def ended_reason(self, session_id: str | None) -> str:
+        """Return why a session of this id is no longer known; empty without an id."""
+        if not session_id:
+            return ""
+        is_of_this_process = session_id.startswith(f"{self._server_id}.")
+        return SESSION_ENDED_TEXT if is_of_this_process else RESTARTED_TEXT
 
     async def record_event(self, kind: str, user_name: str, address: str, detail: str = "") -> None:
         """Append an event to the audit log."""
@@ -352,7 +365,8 @@ class AccessMiddleware:
             return None
         path = scope["path"]
         if is_background_request:
-            return PlainTextResponse("401: log in\n", 401, {"HX-Redirect": LOGIN_PATH})
+            reason = access.ended_reason(cookie_value(request, reach.cookie_name)) or "log in"
+            return PlainTextResponse(f"401: {reason}\n", 401, {"HX-Redirect": LOGIN_PATH})
         if method == "POST":
             return RedirectResponse(
                 LOGIN_PATH if path == LOGOUT_PATH else f"{LOGIN_PATH}?{UNSENT_FORM_QUERY}", 303

@@ -169,7 +169,8 @@ class LoginPages:
         if request.url.query == UNSENT_FORM_QUERY:
             return self._page(request, 200, FORM_NOT_SENT_TEXT)
         if "sig" not in request.query_params:
-            return self._page(request, 200)
+            session_id = cookie_value(request, self._access.reach.cookie_name)
+            return self._page(request, 200, self._access.ended_reason(session_id))
         if (plan_hash := self._linked_plan_hash(request)) is None:
             return self._page(request, 200, "This link is invalid. Log in to see waiting plans.")
         return self._page(request, 200, plan_hash=plan_hash)

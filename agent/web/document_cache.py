@@ -260,8 +260,8 @@ class DocumentCache:
         self, seen_version: int, may_continue: Callable[[], bool]
     ) -> AsyncIterator[str]:
         """Yield server-sent events as long as `may_continue` returns True: `changed` if the version
-        is not `seen_version`, the one that the page shows, and a comment every PING_S without a
-        change.
+        is not `seen_version`, the one that the page shows, and `alive` every PING_S without a
+        change: a page that hears neither knows that the server does not respond.
 
         A slow client skips versions in between and gets the newest.
         """
@@ -274,7 +274,7 @@ class DocumentCache:
             if not may_continue():
                 return
             if seen_version == self.version:
-                yield ": alive\n\n"
+                yield "event: alive\ndata: 1\n\n"
             else:
                 seen_version = self.version
                 yield f"event: changed\ndata: {seen_version}\n\n"

@@ -136,6 +136,7 @@ STATIC_FILES = (
     "vendor/uplot-1.6.32.min.css",
     "dashboard.css",
     "portfolios.css",
+    "connection.js",
     "dashboard.js",
     "stream.js",
     "offline.js",

@@ -238,12 +238,13 @@ def without_age(value: Any) -> str:
 class Served:
     """A dashboard on a port of this machine."""
 
-    def __init__(self, access: Access | None = None, board: DocumentCache | None = None, **more: Any) -> None:
+    def __init__(self, access: Access | None = None, board: DocumentCache | None = None, port: int = 0, **more: Any) -> None:
         self.board = board or StillBoard("none.toml", Path("none.db"))
         if board is None:
             self.board.documents = documents()
         listener = BoundedListener(socket.AF_INET, socket.SOCK_STREAM)
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a later server may have the port
+        listener.bind(("127.0.0.1", port))
         listener.proxies = frozenset() if access is None else access.reach.proxies
         self.door = listener
         self.port = listener.getsockname()[1]

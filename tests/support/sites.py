@@ -44,7 +44,7 @@ class Now:
 class Site(Served):
     """A dashboard with users."""
 
-    def __init__(self, file: Path, reach: Reach | None = None, config: str = "none.toml") -> None:
+    def __init__(self, file: Path, reach: Reach | None = None, config: str = "none.toml", port: int = 0) -> None:
         self.file, self.now = file, Now()
         self.secrets = {name: pyotp.random_base32() for name in NAMES}
         for name in NAMES:
@@ -53,7 +53,7 @@ class Site(Served):
         self.access.set_users({number + 1: (name, name == "eve") for number, name in enumerate(NAMES)})
         board = StillBoard(config, Path("none.db"))
         board.documents = documents()
-        super().__init__(self.access, board)
+        super().__init__(self.access, board, port)
 
     def enter(self, user: int = FULL) -> str:
         """Begin a session without the login form, and return its cookie."""

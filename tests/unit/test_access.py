@@ -12,7 +12,7 @@ import pytest
 from agent.errors import OperatorNeeded, PassingFault, TrimtabError
 from agent.ports.users import UsersPlace
 from agent.web import app_modules
-from agent.web.access import MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, matches_token
+from agent.web.access import MAX_LOGIN_CHECKS, MAX_SESSIONS, RESTARTED_TEXT, SESSION_ENDED_TEXT, Access, matches_token
 from agent.web.reach import Reach
 from agent.web.sessions import MAX_IDLE_S
 
@@ -120,6 +120,17 @@ def test_set_users__ends_the_sessions_of_users_who_changed(monkeypatch: pytest.M
     assert session.is_ended
     assert not access.may_view(session)
     assert not access.may_view(None), "a login stays needed"
+
+
+def test_ended_reason__tells_a_restart_from_the_end_of_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = FakeLoginProcess(USERS)
+    access = access_with(process, monkeypatch)
+    restarted = access_with(process, monkeypatch)
+    session_id = access.begin_session(1)
+    access.end_session(session_id)
+    assert access.ended_reason(session_id) == SESSION_ENDED_TEXT
+    assert restarted.ended_reason(session_id) == RESTARTED_TEXT
+    assert access.ended_reason(None) == "", "no reason for who has not logged in"
 
 
 def test_log_in__refuses_more_checks_at_once_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

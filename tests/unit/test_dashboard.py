@@ -213,6 +213,16 @@ def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: S
     link.close()
 
 
+def test_stream__says_that_the_server_is_alive_while_nothing_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_cache, "PING_S", 0.01)
+    link = served.stream(f"/events?seen={served.board.version}")
+    seen = b""
+    while seen.count(b"event: alive\ndata: 1\n\n") < 2:
+        seen += link.recv(4096)
+    link.close()
+    assert b"event: changed" not in seen
+
+
 def test_no_page_of_an_earlier_process_seems_current() -> None:
     earlier = DocumentCache("none.toml", Path("none.db"))
     for _ in range(5):

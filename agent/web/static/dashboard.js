@@ -175,19 +175,29 @@
   document.addEventListener("DOMContentLoaded", () => { label(); noteTime(); });
   document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); catchUp(); showDevice(); });
 
+  const loginLink = () => Object.assign(document.createElement("a"), { href: location.href, textContent: "Log in" });
+  const SILENCE_MS = 4000; // longer than a stream takes to begin again
+
   // All tabs share one event stream, without shared workers each tab has its own; no stream is open for hidden tabs alone.
   function followStream() {
     const stream = window.SharedWorker ? new SharedWorker("/static/stream.js").port : new Worker("/static/stream.js");
-    stream.onmessage = ({ data: { version, state } }) => {
+    let silence;
+    stream.onmessage = ({ data: { version, state, reason } }) => {
       newest = Math.max(newest, version);
-      catchUp();
-      if (state === "live") return say("Live: this page follows the agent.");
-      if (state === "silent") return say("No live updates: the dashboard does not respond. Figures may be old.");
+      if (state !== "silent") silence = clearTimeout(silence);
+      if (state === "full") return say("No live updates now. Figures may be old: load the page again.");
+      if (state === "live") {
+        connection.restore();
+        catchUp();
+        return say("Live: this page follows the agent.");
+      }
+      if (state === "silent") {
+        silence ??= setTimeout(() => connection.lose("The dashboard does not respond. Whether the agent runs is not known here; figures and state are those read last."), SILENCE_MS);
+        return say("No live updates: the dashboard does not respond. Figures may be old.");
+      }
+      connection.lose(`${reason || "Your session has ended."} `, loginLink());
       say("Your session has ended. Figures may be old. ");
-      const link = document.createElement("a");
-      link.href = location.href;
-      link.textContent = "Log in";
-      document.getElementById("connection").append(link);
+      document.getElementById("connection").append(loginLink());
     };
     const follow = () => stream.postMessage(document.hidden ? null : document.getElementById("shown").dataset.events);
     follow();
