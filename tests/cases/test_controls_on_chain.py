@@ -398,6 +398,12 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
 def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
+        document = run.shown("stop", ("to-stable", "yes"), ("send-to", HOME))["document"]
+        total, sales = document["sales_total"], document["sales"]
+        assert len(sales) > 1
+        for key, parts in (("cost", [sale["cost"]["total"] for sale in sales]), ("worst_case", [sale["worst_case"] for sale in sales])):
+            assert abs(Fraction(total[key]) - sum(map(Fraction, parts))) < Fraction(len(sales), 10**6), "each is rounded"
+        assert total["weights_after_bps"]["USDC"] > 9_990, "of all sales, not of the first"
         asked = run.ask("stop", ("to-stable", "yes"), ("send-to", HOME))
         assert run.look() is None
         record = run.store.controls.find(asked.id)

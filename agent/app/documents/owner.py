@@ -25,6 +25,7 @@ from agent.app.documents import (
     Money,
     Number,
     Raw,
+    SmallMoney,
     StartDate,
     TokenAddress,
     TokenSymbol,
@@ -225,10 +226,29 @@ class HardPauseDocument(TypedDict):
 TO_FIRST_PLAN = ConvertedBy(lambda outcomes, _: plan_document(outcomes[0]) if outcomes else None)
 
 
+class SalesTotalDocument(TypedDict):
+    """All sales of a stop together; `worst_case` is null if that of a sale is unknown. The weights
+    are those after the sales and before any payment.
+    """
+
+    turnover: Money
+    cost: Annotated[Money, shown("expected cost", "amount")]
+    worst_case: SmallMoney | None
+    weights_after_bps: Annotated[
+        dict[str, int],
+        ConvertedBy(
+            lambda weights, portfolio: {
+                portfolio.token(token).label: weight_bps for token, weight_bps in weights
+            }
+        ),
+    ]
+
+
 class ShutdownDocument(TypedDict):
-    """A shutdown; `sale` is the first of `sales`, `remaining` are holdings that could not be sold or
-    paid, `unsold` says what was not sold and why, `unrevoked` which allowances stay, `futures` warns
-    about positions and margin that stay at the futures venue.
+    """A shutdown; `sale` is the first of `sales`, `sales_total` all of them together, null if
+    nothing is sold. `remaining` are holdings that could not be sold or paid, `unsold` says what was
+    not sold and why, `unrevoked` which allowances stay, `futures` warns about positions and margin
+    that stay at the futures venue.
     """
 
     state: str
@@ -239,6 +259,7 @@ class ShutdownDocument(TypedDict):
     revoke: Annotated[list[AllowanceDocument], FromAttributes("open_allowances")]
     sale: Annotated[PlanDocument | None, TO_FIRST_PLAN, FromAttributes("sale_outcomes")]
     sales: Annotated[list[OutcomeDocument], FromAttributes("sale_outcomes")]
+    sales_total: SalesTotalDocument | None
     payments: list[PaymentDocument]
     verdicts: list[VerdictDocument]
     remedies: list[str]

@@ -4,12 +4,30 @@ reason.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
-from agent.model import BlockedExit
+from agent.guards.sandwich import plan_worst_case
+from agent.model import BlockedExit, Holding, StepInput
 from agent.planning import requests
 from agent.policy import native_coin
+from agent.policy.decide import current_drifts
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
+from agent.units import Value
+
+
+@dataclass(frozen=True, slots=True)
+class SalesTotal:
+    """All sales of a stop together, in numeraire base units. `worst_case` is None if that of a sale
+    is unknown; `weights_after_bps` are by token, after the sales and before any payment.
+    """
+
+    turnover: Value
+    cost: Value
+    worst_case: Value | None
+    weights_after_bps: tuple[tuple[str, int], ...]
 
 
 def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
@@ -83,4 +101,40 @@ def blocked_exits_text(outcome: StepOutcome) -> str:
     return "; ".join(
         f"{outcome.step_input.portfolio.token(blocked_exit.token).label} is not sold: {blocked_exit.why}"
         for blocked_exit in outcome.decision_result.blocked_exits
+    )
+
+
+def total_of_sales(sale_outcomes: Sequence[StepOutcome]) -> SalesTotal | None:
+    """Return all planned sales together; None if nothing is sold."""
+    sales = [(sale.step_input, sale.plan) for sale in sale_outcomes if sale.plan is not None]
+    if not sales:
+        return None
+    worst_cases = [plan_worst_case(step, plan) for step, plan in sales]
+    known_worst_cases = [worst_case for worst_case in worst_cases if worst_case is not None]
+    drifts = current_drifts(step_after_sales(sale_outcomes[0].step_input, sale_outcomes))
+    return SalesTotal(
+        sum((plan.turnover for _, plan in sales), Value(0)),
+        sum((plan.cost.total for _, plan in sales), Value(0)),
+        sum(known_worst_cases, Value(0)) if len(known_worst_cases) == len(sales) else None,
+        tuple((drift.token, drift.weight_bps) for drift in drifts),
+    )
+
+
+def step_after_sales(step: StepInput, sale_outcomes: Sequence[StepOutcome]) -> StepInput:
+    """Return the step input after these sales, as predicted by their plans."""
+    predicted_holdings = [
+        dict(sale.plan.holdings_after) for sale in sale_outcomes if sale.plan is not None
+    ]
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_after_by_token = {
+        token: raw
+        + sum(holdings_after.get(token, raw) - raw for holdings_after in predicted_holdings)
+        for token, raw in raw_by_token.items()
+    }
+    return replace(
+        step,
+        snapshot=replace(
+            step.snapshot,
+            holdings=tuple(Holding(token, raw) for token, raw in raw_after_by_token.items()),
+        ),
     )

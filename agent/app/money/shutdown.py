@@ -5,7 +5,7 @@ resumed, and none waits for one before it that is refused.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,10 +15,13 @@ from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress
 from agent.app.money.payable import payable_today, payments_of_free_holdings
 from agent.app.money.sales_of_stop import (
+    SalesTotal,
     blocked_exits_text,
     is_sale_delayed,
     planned_sales,
     sale_refusal,
+    step_after_sales,
+    total_of_sales,
     unsold_assets_text,
 )
 from agent.config.tables.fields import parse_address
@@ -38,7 +41,6 @@ from agent.margin import account as margin
 from agent.model import (
     ExecutionState,
     FuturesReading,
-    Holding,
     Intent,
     IntentState,
     ManualAction,
@@ -88,6 +90,11 @@ class ShutdownReport:
     unpaid_holding_texts: tuple[str, ...] = ()
     unsold_text: str = ""
     unrevoked_text: str = ""
+
+    @property
+    def sales_total(self) -> SalesTotal | None:
+        """All sales together; None if nothing is sold."""
+        return total_of_sales(self.sale_outcomes)
 
     @property
     def remedies(self) -> tuple[str, ...]:
@@ -200,7 +207,7 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
     payments: tuple[Payment, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     if payout_address is not None:
-        payments = payments_of_free_holdings(_step_after_sales(step, sales))
+        payments = payments_of_free_holdings(step_after_sales(step, sales))
         is_paused = context.kill_switch.is_paused() is not False
         verdicts = table.judge_payout_permission(
             step, _payouts(payments, payout_address, 0), context.payout_addresses, is_paused
@@ -473,26 +480,6 @@ class _Shutdown:
             raise Refused(
                 f"the payout waits: {'; '.join(dict.fromkeys(refusal_by_payment_key.values()))}"
             )
-
-
-def _step_after_sales(step: StepInput, sale_outcomes: Sequence[StepOutcome]) -> StepInput:
-    """Return the step input after these sales, as predicted by their plans."""
-    predicted_holdings = [
-        dict(sale.plan.holdings_after) for sale in sale_outcomes if sale.plan is not None
-    ]
-    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    raw_after_by_token = {
-        token: raw
-        + sum(holdings_after.get(token, raw) - raw for holdings_after in predicted_holdings)
-        for token, raw in raw_by_token.items()
-    }
-    return replace(
-        step,
-        snapshot=replace(
-            step.snapshot,
-            holdings=tuple(Holding(token, raw) for token, raw in raw_after_by_token.items()),
-        ),
-    )
 
 
 def _payouts(
