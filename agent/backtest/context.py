@@ -39,10 +39,12 @@ from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.inputs import assemble_input
 from agent.layers.signals.host import SignalHost, SignalRunner
 from agent.layers.signals.memory import SignalReader
+from agent.layers.signals.policy import trigger_view
 from agent.layers.tax.state import TaxState
 from agent.model import (
     AgentCycle,
     Allowance,
+    AnsweredTrigger,
     CodeHash,
     DataFeeQuote,
     Evidence,
@@ -71,6 +73,7 @@ from agent.model import (
 )
 from agent.planning.approval_gas import ACTION_BYTES
 from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
+from agent.policy.triggers.market_events import HOUR_S
 from agent.policy.triggers.rules import required_history_s
 from agent.ports import PreparedTransaction, Simulation, TransactionStatus
 from agent.signing.rules import SigningRules
@@ -506,12 +509,36 @@ def _needs_price_history(spec: BacktestSpec) -> bool:
     return required_history_s(spec.policy, spec.split.triggers) > 0
 
 
+class TriggerAnswers:
+    """Answers of a function that is the trigger: one for each bar, from the first on at which each
+    asset has had a price before.
+    """
+
+    def __init__(self, world: SimulatedWorld) -> None:
+        self._world = world
+        self._is_due_by_bar: dict[int, bool] = {}
+
+    def apply(self, step: StepInput) -> StepInput:
+        """Return the step with the answer at the world's bar; as it is if no function is asked."""
+        world = self._world
+        trigger = step.policy.trigger
+        function = world.spec.trigger_function
+        if function is None or not isinstance(trigger, AnsweredTrigger):
+            return step
+        if world.bar not in self._is_due_by_bar:
+            view = trigger_view(step, trigger.window_s, max(world.table.interval_s, HOUR_S))
+            self._is_due_by_bar[world.bar] = all(view.prices.values()) and function(view)
+        answered_trigger = replace(trigger, is_due=self._is_due_by_bar[world.bar])
+        return replace(step, policy=replace(step.policy, trigger=answered_trigger))
+
+
 def _build_context(world: SimulatedWorld, store: Store, signals: SignalRunner) -> SimulationContext:
     spec = world.spec
     execution = replace(spec.execution, deadline_s=tx_validity_s(spec, world.settings, world.table))
     has_hedge = world.venue is not None and world.venue.setup.policy.hedge_policy is not None
     weighs_tax = bool(spec.tax.rate_bps) and isinstance(spec.policy.trigger, NoTradeZone)
     tax_runs = SimulatedTaxRuns(store, spec.portfolio, spec.tax, is_needed=has_hedge or weighs_tax)
+    trigger_answers = TriggerAnswers(world)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         if world.applied_transfers and any(
@@ -541,10 +568,11 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalRunner) -
         ]
         tax_state = TaxState(tax_runs.tax_inputs(snapshot.head.timestamp_s))
         state_readers = (SignalReader(signals), lambda _, __: tax_state)
-        return assemble_input(
+        step = assemble_input(
             input_without_memory,
             read_memory(input_without_memory, store, delisted_tokens, state_readers),
         )
+        return trigger_answers.apply(step)
 
     chain = SimulatedChain(world)
     draw_random = random.Random(world.settings.seed).random

@@ -32,6 +32,7 @@ from agent.model import (
     PriceSource,
     ReferenceConfig,
     Trigger,
+    TriggerFunction,
     part_of,
 )
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
@@ -257,6 +258,8 @@ class BacktestSpec:
     has_gas_price: bool = True
     signal_folder: Path | None = None
     """Folder of the files of signals."""
+    trigger_function: TriggerFunction | None = None
+    """Answers an AnsweredTrigger of the policy."""
 
     @property
     def split(self) -> CapitalSplit | None:

@@ -260,6 +260,7 @@ from agent.model.transactions import SignedTx as SignedTx
 from agent.model.transactions import Transfer as Transfer
 from agent.model.transactions import UnsignedTx as UnsignedTx
 from agent.model.transactions import WithdrawalProgress as WithdrawalProgress
+from agent.model.triggers import AnsweredTrigger as AnsweredTrigger
 from agent.model.triggers import AnyOf as AnyOf
 from agent.model.triggers import Cron as Cron
 from agent.model.triggers import Drawdown as Drawdown
@@ -299,4 +300,5 @@ from agent.model.weights import SignalSettings as SignalSettings
 from agent.model.weights import SignalTargets as SignalTargets
 from agent.model.weights import SignalView as SignalView
 from agent.model.weights import TokenSupply as TokenSupply
+from agent.model.weights import TriggerFunction as TriggerFunction
 from agent.model.weights import WeightLimit as WeightLimit

@@ -189,7 +189,26 @@ class VolatilityJump:
     tokens: tuple[str, ...] = ()
 
 
-SingleTrigger = Threshold | Every | Cron | HybridTrigger | StagedTrigger | Drawdown | VolatilityJump
+@dataclass(frozen=True, slots=True)
+class AnsweredTrigger:
+    """Trigger that fires if `is_due`: the answer, at this step, of a function of the owner that gets
+    the prices of the last `window_s` seconds.
+    """
+
+    window_s: int
+    is_due: bool = False
+
+
+SingleTrigger = (
+    Threshold
+    | Every
+    | Cron
+    | HybridTrigger
+    | StagedTrigger
+    | Drawdown
+    | VolatilityJump
+    | AnsweredTrigger
+)
 
 
 @dataclass(frozen=True, slots=True)

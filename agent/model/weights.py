@@ -62,6 +62,8 @@ class SignalTargets:
 Signal = Callable[[SignalView], SignalTargets | Mapping[str, float]]
 """A pure function, named by an entry point of the group `trimtab.signals` or in a file beside the
 config. A mapping is of spot weights; what they leave of one is the numeraire's."""
+TriggerFunction = Callable[[SignalView], bool]
+"""A pure function that answers whether a rebalance is due."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from agent.research.backtests import backtest, compare
 from agent.research.results import Backtest, BacktestSummary
 from agent.research.signals import closes, signal
 from agent.research.stress import StressTest, stress
-from agent.research.triggers import band, every, tracking
+from agent.research.triggers import band, every, tracking, trigger
 from agent.research.tuning import Tuning, tune
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "signal",
     "stress",
     "tracking",
+    "trigger",
     "tune",
 ]
 

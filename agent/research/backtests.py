@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.app.research.backtests import simulate_checked
 from agent.backtest.simulate import Progress
-from agent.model import Signal, Trigger
+from agent.model import Signal
 from agent.research.inputs import (
     USUAL_COST,
     USUAL_DEPTH,
@@ -22,13 +22,14 @@ from agent.research.prices import Moment, read_prices
 from agent.research.results import Backtest
 from agent.research.signals import FunctionRunner, FunctionSignal
 from agent.research.signals import signal as signal_of
+from agent.research.triggers import AnyTrigger
 
 
 @naming_arguments
 def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by name
     prices: object,
     targets: Mapping[str, Number],
-    trigger: Trigger | None = None,
+    trigger: AnyTrigger | None = None,
     *,
     signal: Signal | FunctionSignal | None = None,
     value: Number = USUAL_VALUE,
@@ -48,7 +49,8 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
 
     `prices` is a frame of polars or pandas, wide (a column of times and one for each symbol) or long
     (time, symbol, close), or the path or https address of a file. `targets` are shares by symbol. `trigger` is
-    `band`, `every` or `tracking`, which is the default. `signal` is a function that chooses the
+    `band`, `every` or `tracking`, which is the default, or a function that answers at each bar
+    whether a rebalance is due. `signal` is a function that chooses the
     weights at each bar, or a `signal(…)` that says when; `targets` are the first ones then, of all
     assets that it may choose. `value` and `flows` (deposits above zero,
     withdrawals below, by time) are in the numeraire, the first target without prices, or USD.
@@ -86,7 +88,10 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
 
 
 def compare(
-    prices: object, targets: Mapping[str, Number], triggers: Mapping[str, Trigger], **arguments: Any
+    prices: object,
+    targets: Mapping[str, Number],
+    triggers: Mapping[str, AnyTrigger],
+    **arguments: Any,
 ) -> dict[str, Backtest]:
     """Return the backtest of each trigger, by its name; `arguments` as those of `backtest`.
 

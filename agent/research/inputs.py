@@ -20,11 +20,11 @@ from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
 from agent.config.tables.fields import parse_choice
 from agent.errors import ConfigError
-from agent.model import Destination, NoTradeZone, Trigger
+from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
 from agent.research.prices import Moment, between, read_prices, time_s
-from agent.research.triggers import tracking
-from agent.units import BPS, PIPS
+from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
+from agent.units import BPS, PIPS, format_duration
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -89,7 +89,7 @@ class ResearchInputs:
 def read_inputs(
     prices: object,
     targets: Mapping[str, Number],
-    trigger: Trigger | None,
+    trigger: AnyTrigger | None,
     market: MarketArguments,
     *,
     destination: str = "target",
@@ -142,14 +142,24 @@ def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Param
 def _spec(
     table: PriceTable,
     targets: Mapping[str, Number],
-    trigger: Trigger | None,
+    trigger: AnyTrigger | None,
     destination: str,
     numeraire: str,
     native: str,
 ) -> BacktestSpec:
-    trigger = trigger or tracking()
+    chosen_trigger = tracking() if trigger is None else checked_trigger(trigger)
+    trigger_function = None
+    if isinstance(chosen_trigger, FunctionTrigger):
+        trigger_function = chosen_trigger.is_due
+        chosen_trigger = AnsweredTrigger(chosen_trigger.window_s)
+        if chosen_trigger.window_s <= table.interval_s:
+            raise ConfigError(
+                "trigger: no price is within the window of"
+                f" {format_duration(chosen_trigger.window_s)} before a bar",
+                f"write a window longer than the {format_duration(table.interval_s)} of a bar",
+            )
     chosen_destination = parse_choice(destination, "destination", DESTINATION_BY_NAME)
-    is_tracking = isinstance(trigger, NoTradeZone)
+    is_tracking = isinstance(chosen_trigger, NoTradeZone)
     target_bps = _target_bps(targets)
     missing_symbols = [symbol for symbol in target_bps if symbol not in table.symbols]
     numeraire = numeraire or implied_numeraire(missing_symbols)
@@ -167,14 +177,14 @@ def _spec(
         )
     spec = make_spec(
         target_bps,
-        trigger,
+        chosen_trigger,
         numeraire,
         destination=Destination.ZONE if is_tracking else chosen_destination,
         interval_s=table.interval_s,
         native=native,
     )
     validate_policy(spec.policy)
-    return spec
+    return replace(spec, trigger_function=trigger_function)
 
 
 def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from agent.backtest.report.page import ReportPage
 from agent.backtest.stress.run import StressResult, stress_document, stress_page
 from agent.backtest.stress.work import PathMetrics
 from agent.config.writing.template import starting_limits
-from agent.model import Trigger
+from agent.errors import ConfigError
 from agent.price_files.frames import load_polars
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
@@ -25,6 +25,7 @@ from agent.research.inputs import (
     read_inputs,
 )
 from agent.research.reported import ReportedResult
+from agent.research.triggers import AnyTrigger
 
 USUAL_PATHS = 2_000
 
@@ -33,7 +34,7 @@ USUAL_PATHS = 2_000
 def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by name
     prices: object,
     targets: Mapping[str, Number],
-    trigger: Trigger | None = None,
+    trigger: AnyTrigger | None = None,
     *,
     destination: str = "target",
     paths: int = USUAL_PATHS,
@@ -63,6 +64,10 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     'crash'
     """
     inputs = read_inputs(prices, targets, trigger, market, destination=destination)
+    if inputs.spec.trigger_function is not None and jobs != 1:
+        raise ConfigError(
+            f"jobs: {jobs!r}, but a function as a trigger is asked in one process", "write jobs=1"
+        )
     options = StressOptions(paths=paths, bars=bars, scenarios=",".join(scenarios))
     spec = replace(inputs.spec, limits=starting_limits(inputs.spec.portfolio.numeraire))
     test = estimated_test(spec, inputs.table, inputs.settings, options.spec(inputs.table))

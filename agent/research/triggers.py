@@ -1,13 +1,75 @@
-"""Triggers of a backtest: the same objects as those of a config's [policy] trigger."""
+"""Triggers of a backtest: the same objects as those of a config's [policy] trigger, and functions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+
 from agent.config.tables.fields import parse_duration_s
 from agent.errors import ConfigError
-from agent.model import Every, HybridTrigger, NoTradeZone, Threshold
+from agent.model import (
+    Every,
+    HybridTrigger,
+    NoTradeZone,
+    SignalView,
+    Threshold,
+    Trigger,
+    TriggerFunction,
+)
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.research.signals import USUAL_WINDOW
 from agent.units import BPS
+
+MAX_QUOTED_LENGTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionTrigger:
+    """A function that answers whether a rebalance is due, from how many seconds of prices."""
+
+    function: TriggerFunction
+    window_s: int
+
+    def is_due(self, view: SignalView) -> bool:
+        """Return the function's answer. Raises ConfigError unless it is True or False."""
+        answer = self.function(view)
+        if not isinstance(answer, bool | np.bool_):
+            raise ConfigError(
+                f"trigger: the function returned {repr(answer)[:MAX_QUOTED_LENGTH]}",
+                "return True, if a rebalance is due, or False",
+            )
+        return bool(answer)
+
+
+AnyTrigger = Trigger | FunctionTrigger | TriggerFunction
+
+
+def trigger(function: TriggerFunction, *, window: str = USUAL_WINDOW) -> FunctionTrigger:
+    """Let a function answer at each bar whether a rebalance is due, from the prices of the last
+    `window`. Raises ConfigError.
+
+    The function gets a view of what was known at the bar (agent.signals.SignalView), and returns
+    True or False.
+
+    >>> trigger(lambda view: view.weights["BTC"] > 0.5, window="30d").window_s
+    2592000
+    """
+    if not callable(function):
+        raise ConfigError(
+            f"trigger: {function!r} is no trigger",
+            "give research.band, research.every, research.tracking, or a function such as"
+            ' lambda view: view.weights["BTC"] > 0.5',
+        )
+    return FunctionTrigger(function, parse_duration_s(window, "window"))
+
+
+def checked_trigger(any_trigger: AnyTrigger) -> Trigger | FunctionTrigger:
+    """Return the trigger, with a window if it is a function. Raises ConfigError if it is neither."""
+    if isinstance(any_trigger, Trigger | FunctionTrigger):
+        return any_trigger
+    return trigger(any_trigger)
 
 
 def band(relative: float | None = None, *, absolute: float | None = None) -> Threshold:

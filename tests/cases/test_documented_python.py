@@ -43,7 +43,7 @@ def configured(chain: LocalChain, folder: Path, changes: Changes | None = None) 
 
 def test_each_block_has_a_test_of_its_own() -> None:
     """A new block needs one below."""
-    assert {page: len(blocks) for page, blocks in BLOCKS_BY_PAGE.items()} == {"README": 1, "keys": 1, "python": 7, "signals": 1}
+    assert {page: len(blocks) for page, blocks in BLOCKS_BY_PAGE.items()} == {"README": 1, "keys": 1, "python": 8, "signals": 1}
 
 
 def test_the_block_of_readme_prints_a_decision_and_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,15 +117,21 @@ def test_the_fifth_block_of_python_asks_a_function(folder_of_prices: Path, monke
     assert printed.startswith("Backtest(2021-01-01 to 2021-06-30")
 
 
-def test_the_sixth_block_of_python_asks_an_estimator(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names, _ = run(BLOCKS_BY_PAGE["python"][5], folder_of_prices, monkeypatch)
+def test_the_sixth_block_of_python_asks_a_trigger(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, printed = run(BLOCKS_BY_PAGE["python"][5], folder_of_prices, monkeypatch)
+    band, function = (int(line.partition(": ")[2].partition(" ")[0]) for line in printed.splitlines())
+    assert band > function > 0
+
+
+def test_the_seventh_block_of_python_asks_an_estimator(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, _ = run(BLOCKS_BY_PAGE["python"][6], folder_of_prices, monkeypatch)
     *_, btc, eth, usd = names["result"].weights.row(-1)  # type: ignore[attr-defined]  # what the block defines
     assert btc > eth > usd
 
 
 def test_the_last_block_of_python_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configured(anvil_chain, tmp_path)
-    _, printed = run(BLOCKS_BY_PAGE["python"][6], tmp_path, monkeypatch)
+    _, printed = run(BLOCKS_BY_PAGE["python"][7], tmp_path, monkeypatch)
     assert printed.startswith("OutcomeKind.")
 
 

@@ -77,66 +77,87 @@ def _signal_request(
     step: StepInput, owner: str, allocator: AllocatorConfig, settings: SignalSettings
 ) -> SignalRequest:
     """Return the request with its view, or with the reason why the view is incomplete."""
-    portfolio = step.portfolio
-    now_s = trusted_time_s(step.snapshot)
     free_tokens = [
         asset.token
-        for asset in portfolio.assets
+        for asset in step.portfolio.assets
         if asset.token.address not in allocator.fixed_tokens
     ]
-    numeraire = portfolio.numeraire
-    bars_by_symbol = {}
-    gap_reasons = []
-    for asset in portfolio.assets:
-        token = asset.token
-        if token.address == numeraire.address:
-            continue
-        bars = _bars(allocator, step.history.prices, token, numeraire, now_s)
-        bars_by_symbol[token.label] = bars
-        if token in free_tokens and (why := _missing_prices_reason(allocator, bars, now_s)):
-            gap_reasons.append(f"{token.label} {why}")
-    # these are shares of the wallet, not of one of its parts
-    whole_wallet_step = replace(
-        step, layer_configs=tuple(layer for layer in step.layer_configs if not layer.divides_wallet)
-    )
-    share_by_token = {drift.token: drift.share for drift in current_drifts(whole_wallet_step)}
-    if not share_by_token:
-        gap_reasons.append("some balances or prices are unknown")
+    share_by_token = _wallet_shares(step)
     share_by_market = held_weights(step)
-    view = SignalView(
-        now_s,
-        numeraire.label,
-        bars_by_symbol,
-        {
-            listed_asset.token.label: float(share_by_token.get(listed_asset.token.address, 0))
-            for listed_asset in portfolio.assets
-        },
-        {
+    view = replace(
+        _wallet_view(step, share_by_token, allocator.window_s, allocator.step_s),
+        futures={
             market.symbol: float(share_by_market.get(market.market, 0))
             for market in settings.markets
         },
-        {market.symbol: market.asset for market in settings.markets},
-        dict(settings.options),
-        tuple(token.label for token in free_tokens),
+        markets={market.symbol: market.asset for market in settings.markets},
+        options=dict(settings.options),
+        free=tuple(token.label for token in free_tokens),
     )
+    gap_reasons = [
+        f"{token.label} {why}"
+        for token in free_tokens
+        if token.label in view.prices
+        and (why := _missing_prices_reason(allocator, view.prices[token.label], view.now_s))
+    ]
+    if not share_by_token:
+        gap_reasons.append("some balances or prices are unknown")
     labelled_addresses = tuple((token.label, token.address) for token in free_tokens)
     if gap_reasons:
         gap_reasons.append("trimtab prices import and trimtab prices fetch add recorded prices")
     return SignalRequest(settings, owner, view, labelled_addresses, "; ".join(gap_reasons))
 
 
+def trigger_view(step: StepInput, window_s: int, step_s: int) -> SignalView:
+    """Return the view of a function that is a trigger: prices of the last `window_s` seconds, one in
+    each `step_s`, and the weights of the wallet.
+    """
+    return _wallet_view(step, _wallet_shares(step), window_s, step_s)
+
+
+def _wallet_shares(step: StepInput) -> dict[str, Fraction]:
+    """Return the share of each token in the wallet, not in one of its parts; none if a balance or
+    price is unknown.
+    """
+    whole_wallet_step = replace(
+        step, layer_configs=tuple(layer for layer in step.layer_configs if not layer.divides_wallet)
+    )
+    return {drift.token: drift.share for drift in current_drifts(whole_wallet_step)}
+
+
+def _wallet_view(
+    step: StepInput, share_by_token: Mapping[str, Fraction], window_s: int, step_s: int
+) -> SignalView:
+    """Return the view of a wallet without futures, all of whose weights are free."""
+    tokens = [asset.token for asset in step.portfolio.assets]
+    numeraire = step.portfolio.numeraire
+    now_s = trusted_time_s(step.snapshot)
+    return SignalView(
+        now_s,
+        numeraire.label,
+        {
+            token.label: _bars(window_s, step_s, step.history.prices, token, numeraire, now_s)
+            for token in tokens
+            if token.address != numeraire.address
+        },
+        {token.label: float(share_by_token.get(token.address, 0)) for token in tokens},
+        free=tuple(token.label for token in tokens),
+    )
+
+
 def _bars(
-    allocator: AllocatorConfig,
+    window_s: int,
+    step_s: int,
     price_points: tuple[PricePoint, ...],
     token: Token,
     numeraire: Token,
     now_s: int,
 ) -> tuple[PriceBar, ...]:
     """Return the last price of each interval within the window, oldest first."""
-    start_s = now_s - allocator.window_s
+    start_s = now_s - window_s
     unit_scale = Fraction(10) ** (token.decimals - numeraire.decimals)
     last_point_by_interval = {
-        point.at_s // allocator.step_s: point
+        point.at_s // step_s: point
         for point in price_points
         if point.token == token.address and start_s < point.at_s <= now_s
     }

@@ -21,7 +21,7 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy.drift import with_trigger_bands
-from agent.policy.triggers import bands, market_events, no_trade_zone, schedule_triggers
+from agent.policy.triggers import answered, bands, market_events, no_trade_zone, schedule_triggers
 from agent.policy.triggers.bands import (
     TriggerInput,
     TriggerNotation,
@@ -35,6 +35,7 @@ RULES: Mapping[type[Any], TriggerRules] = {
     **schedule_triggers.RULES,
     **market_events.RULES,
     **no_trade_zone.RULES,
+    **answered.RULES,
 }
 """Rules by class. AnyOf uses the rules of its triggers."""
 NOTATIONS: Mapping[str, TriggerNotation] = {
