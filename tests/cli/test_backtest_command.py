@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.backtest import simulate
-from agent.cli.backtest import format_premium
+from agent.cli.research.backtest import format_premium
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
 from tests.cli.tools import Said

@@ -166,10 +166,10 @@ def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: P
         "agent.app.research.trials.estimate_work",
         lambda job, rest, cores: WorkEstimate(len(job.choices), job.table.bar_count, 40_000.0, 1, 3),
     )
-    monkeypatch.setattr("agent.cli.trials.is_interactive", lambda: True)
+    monkeypatch.setattr("agent.cli.research.trials.is_interactive", lambda: True)
     asked: list[str] = []
     for answer in (False, True):
-        monkeypatch.setattr("agent.cli.trials.ask", lambda question, answer=answer: asked.append(question) or answer)
+        monkeypatch.setattr("agent.cli.research.trials.ask", lambda question, answer=answer: asked.append(question) or answer)
         assert bare("tune", "--prices", str(prices), *WISHES, *BANDS).code == (0 if answer else 10)
     assert len(asked) == 2
     assert asked[0] == asked[1]

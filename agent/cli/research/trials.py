@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent import app as api
-from agent.cli.backtest import (
+from agent.cli.display.futures_tables import show_futures_stress
+from agent.cli.display.terminal import (
+    Document,
+    ask,
+    emit,
+    interruptible,
+    is_interactive,
+    out,
+    safe_text,
+    say,
+)
+from agent.cli.options import AsJson, GroupedOption, Heading, Yes, command
+from agent.cli.research.backtest import (
     FUTURES_BOOK,
     MARKET,
     Html,
@@ -31,18 +43,6 @@ from agent.cli.backtest import (
     show_provenance,
     write_reports,
 )
-from agent.cli.display.futures_tables import show_futures_stress
-from agent.cli.display.terminal import (
-    Document,
-    ask,
-    emit,
-    interruptible,
-    is_interactive,
-    out,
-    safe_text,
-    say,
-)
-from agent.cli.options import AsJson, GroupedOption, Heading, Yes, command
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
