@@ -1,7 +1,6 @@
 """External signers, and a Safe as the wallet: its hash of a call, its nonce, and executed calls.
 
-Names follow the contract: Safe.sol, `getTransactionHash`, `encodeTransactionData`, versions 1.3.0
-and 1.4.1.
+Names follow the contract: Safe.sol, versions 1.3.0 and 1.4.1.
 """
 
 from __future__ import annotations
@@ -40,72 +39,10 @@ from agent.signing.rules import (
     require_signable,
     transaction_fields,
 )
-from agent.units import NATIVE
+from agent.signing.safe_tx import SAFE_TX_FIELDS, safe_tx_fields, safe_tx_hash, typed_data
 
 SAFE_VERSIONS = ("1.3.0", "1.4.1")
 """Supported versions. Their domain has a chain id, and a failed call reverts (GS013)."""
-CALL_OPERATION = 0
-"""Operation of a plain call. Delegate calls, which run arbitrary code as the Safe, are never
-proposed.
-"""
-_SAFE_TX_FIELDS = (
-    ("address", "to"),
-    ("uint256", "value"),
-    ("bytes", "data"),
-    ("uint8", "operation"),
-    ("uint256", "safeTxGas"),
-    ("uint256", "baseGas"),
-    ("uint256", "gasPrice"),
-    ("address", "gasToken"),
-    ("address", "refundReceiver"),
-    ("uint256", "nonce"),
-)
-_DOMAIN_FIELDS = (("uint256", "chainId"), ("address", "verifyingContract"))
-
-
-def safe_tx_fields(tx: UnsignedTx) -> dict[str, Any]:
-    """Return the fields of a SafeTx equivalent to `tx`, with the Safe's nonce; its executor pays
-    the gas without refund.
-    """
-    return {
-        "to": tx.to,
-        "value": tx.value_wei,
-        "data": tx.data,
-        "operation": CALL_OPERATION,
-        "safeTxGas": 0,
-        "baseGas": 0,
-        "gasPrice": 0,
-        "gasToken": NATIVE,
-        "refundReceiver": NATIVE,
-        "nonce": tx.nonce,
-    }
-
-
-def typed_data(safe: str, tx: UnsignedTx) -> dict[str, Any]:
-    """Return the EIP-712 data of the SafeTx for `eth_signTypedData_v4`."""
-    return {
-        "types": {
-            "EIP712Domain": [
-                {"type": abi_type, "name": field_name} for abi_type, field_name in _DOMAIN_FIELDS
-            ],
-            "SafeTx": [
-                {"type": abi_type, "name": field_name} for abi_type, field_name in _SAFE_TX_FIELDS
-            ],
-        },
-        "primaryType": "SafeTx",
-        "domain": {"chainId": tx.chain_id, "verifyingContract": safe},
-        "message": safe_tx_fields(tx),
-    }
-
-
-def safe_tx_hash(safe: str, tx: UnsignedTx) -> str:
-    """Return the hash that the owners sign: 0x-hex of Safe.getTransactionHash, computed here."""
-    from eth_account.messages import encode_typed_data
-
-    signable_message = encode_typed_data(full_message=typed_data(safe, tx))
-    return hex_data(
-        keccak(b"\x19" + signable_message.version + signable_message.header + signable_message.body)
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +76,12 @@ class SafeContract:
             parse_bytes(tx_fields[field_name], field_name)
             if abi_type == "bytes"
             else tx_fields[field_name]
-            for abi_type, field_name in _SAFE_TX_FIELDS
+            for abi_type, field_name in SAFE_TX_FIELDS
         ]
-        signature = f"getTransactionHash({','.join(abi_type for abi_type, _ in _SAFE_TX_FIELDS)})"
+        signature = f"getTransactionHash({','.join(abi_type for abi_type, _ in SAFE_TX_FIELDS)})"
         safe_hash = hex_data(
             self._call_view(
-                signature, [abi_type for abi_type, _ in _SAFE_TX_FIELDS], field_values, ["bytes32"]
+                signature, [abi_type for abi_type, _ in SAFE_TX_FIELDS], field_values, ["bytes32"]
             )[0]
         )
         if safe_hash != computed_hash:

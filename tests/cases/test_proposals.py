@@ -14,7 +14,7 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress
 from agent.app.records import maintenance
-from agent.chain.safe import SafeContract, safe_tx_fields, safe_tx_hash, typed_data
+from agent.chain.safe import SafeContract
 from agent.errors import OperatorNeeded
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
@@ -22,6 +22,7 @@ from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState, UnsignedTx
+from agent.signing.safe_tx import safe_tx_fields, safe_tx_hash, typed_data
 from agent.venues import composer
 from tests.support.agents import ROOMY, Changes, again, fund, off_target, trusted, yes
 from tests.support.agents import agent_config as config

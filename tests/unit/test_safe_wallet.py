@@ -13,19 +13,18 @@ from eth_utils.crypto import keccak
 from agent.chain.endpoints import EndpointPool
 from agent.chain.receipts import EXECUTION_FAILURE_TOPIC, EXECUTION_SUCCESS_TOPIC
 from agent.chain.safe import (
-    CALL_OPERATION,
     SafeContract,
     SafeOwnersSigner,
     SafeReader,
     SafeSender,
     WalletOwnerSigner,
     open_external_signer,
-    safe_tx_hash,
 )
 from agent.chain.sender import NodeSender
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.model import Head, Snapshot
 from agent.ports import MinedTransaction, TransactionStatus
+from agent.signing.safe_tx import CALL_OPERATION, safe_tx_hash
 from tests.support.builders import step_input
 from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.signing import APPROVE, APPROVE_GRANT, NONCE, NONCES, ROUTER, RULES, STRANGER, USDT, WALLET, tx
