@@ -115,7 +115,7 @@ def _figure_format(schema: Mapping[str, Any]) -> str:
 
 
 def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
-    """Format a value: `money` and `amount` of a decimal string, `percent` and `points` of bps, `ratio`
+    """Format a value: `money`, `amount` and `size` (without its sign) of a decimal string, `percent` and `points` of bps, `ratio`
     and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `time` of an ISO time in UTC, `coins:6` of
     base units with 6 decimals.
     With a `+` at the end a positive value has its sign; a loss in `money+` is rounded up in size.
@@ -134,6 +134,8 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
         return _format_decimal(
             decimal_text(int(value), int(format_kind.removeprefix("coins:"))), "amount"
         )
+    if format_kind == "size":
+        return _format_decimal(str(value).lstrip("-"), "amount")
     if format_kind in SHARE_FORMATS:
         share = float(value) / (100 if format_kind in ("percent", "points") else 0.01)
         if not math.isfinite(share):

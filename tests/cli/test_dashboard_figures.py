@@ -124,6 +124,7 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     assert told["history"]["steps"][2]["outcome"] == "approved"
     assert "history.steps.2.cost.total" in overview
     assert re.search(r"Last rebalance, .*Bought.*Sold.*Cost.*Approvals.*Against plan.*Outcome", " ".join(text.split()))
+    assert re.search(r"(Bought|Sold) [−-]", " ".join(text.split())) is None, "the word says the sign"
     for number, one in enumerate(told["alerts"]["assets"]):
         if one["symbol"] != "USDC":
             assert overview >= {f"alerts.assets.{number}.{key}" for key in ("alert_low", "to_low_bps", "alert_high", "to_high_bps")}
