@@ -59,7 +59,13 @@ from agent.execution.step_context import (
     record_order_stages,
 )
 from agent.execution.step_memory import record_cash
-from agent.execution.step_result import StepPorts, StepResult, close_step, end_step
+from agent.execution.step_result import (
+    WAITING_OUTCOME,
+    StepPorts,
+    StepResult,
+    close_step,
+    end_step,
+)
 from agent.layers import execution as layer_execution
 from agent.layers import records
 from agent.model import (
@@ -353,11 +359,15 @@ def _cycle_to_reconfirm(cycle: Cycle, exit_token: str) -> Cycle | None:
 
 
 def _decline(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult:
-    """Skip an exit that was not confirmed; any other plan ends the cycle."""
+    """Skip an exit that was not confirmed; any other plan ends the cycle. In the journal a plan that
+    is offered for confirmation by a control waits, since nobody declined it.
+    """
     unsent_text = f"not confirmed; {unsent_phrase(cycle.sent_kinds)} sent"
     reason = "; ".join(filter(None, (outcome.reason, unsent_text)))
     declined_outcome = replace(outcome, kind=OutcomeKind.DECLINED, reason=reason)
-    close_step(ports.store, declined_outcome)
+    waits_for_control = ports.store.controls.offered_plan() is not None
+    outcome_name = WAITING_OUTCOME if waits_for_control else declined_outcome.kind.value
+    end_step(ports.store, declined_outcome, reason, outcome_name)
     if outcome.decision_result.exit_token:
         return StepResult(
             skip_declined_exit(cycle, declined_outcome, evaluation.DECLINED_REASON),

@@ -30,6 +30,10 @@ class StepResult:
     plan: Plan | None = None
 
 
+WAITING_OUTCOME = "waiting"
+"""Recorded outcome of a step whose plan waits for a confirmation by a control."""
+
+
 def close_step(store: Store, outcome: StepOutcome) -> StepOutcome:
     """Record the outcome of a step in the journal, and return it."""
     end_step(store, outcome, outcome.reason, outcome.kind.value)

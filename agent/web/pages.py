@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 APPROVED_OUTCOME = "approved"
 """Outcome of a step of history that sent the approvals of a plan."""
+TRADE_KINDS = frozenset({"swap", "liquidity", "futures"})
+"""Kinds of the transactions that trade."""
+UNDONE_OUTCOMES = frozenset({"refused", "halt", "failed", "error"})
+"""Outcomes of steps that did not do what they had planned."""
+NUMBER = re.compile(r"[0-9][0-9.,]*")
 SIGNED_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
@@ -217,6 +222,8 @@ class Renderer:
             bar=weight_bar,
             periods=newest_periods,
             steps_of=step_indices_by_kind,
+            runs_of=runs_of_holds,
+            step_class=step_class,
             last_swap=last_swap_index,
             approvals_before=approval_indices_before,
             nearest=nearest_alert,
@@ -313,6 +320,39 @@ def step_indices_by_kind(history: Mapping[str, Any]) -> dict[str, list[int]]:
         else:
             indices_by_kind["sent" if transaction_kinds else "held"].append(index)
     return indices_by_kind
+
+
+def runs_of_holds(
+    steps: Sequence[Mapping[str, Any]], step_indices: Sequence[int]
+) -> list[list[int]]:
+    """Return the indices in groups: holds directly after one another whose reasons differ at most
+    in their numbers are one group, any other step is its own.
+    """
+    groups: list[list[int]] = []
+    for index in step_indices:
+        is_next = bool(groups) and index == groups[-1][-1] + 1
+        if is_next and _hold_key(steps[index]) == _hold_key(steps[index - 1]) != "":
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _hold_key(step: Mapping[str, Any]) -> str:
+    """Return what equal holds share; empty for any other step."""
+    return "" if step["outcome"] != "hold" else NUMBER.sub("0", step["reason"]) + "hold"
+
+
+def step_class(step: Mapping[str, Any]) -> str:
+    """Return what the filters of the history call a step: "trade", "transfer", "refusal" or
+    "other".
+    """
+    if step["outcome"] in UNDONE_OUTCOMES:
+        return "refusal"
+    transaction_kinds = {transaction["kind"] for transaction in step["transactions"]}
+    if transaction_kinds & TRADE_KINDS:
+        return "trade"
+    return "transfer" if "payout" in transaction_kinds else "other"
 
 
 def last_swap_index(steps: Sequence[Mapping[str, Any]]) -> int | None:

@@ -165,6 +165,7 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
         assert purse(chain) == before
         assert "band" in offered.reason, offered.reason
         assert offered.reason.endswith("; not confirmed; nothing was sent"), offered.reason
+        assert run.store.steps.newest(1)[0].outcome == "waiting", "nobody declined it"
         shown = run.shown("confirm")
         assert queue.list_controls(run.loaded.path)["waiting"] == shown
         assert shown["document"]["legs"]

@@ -360,16 +360,19 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
 
 def test_guards_are_folded_unless_one_refuses_which_then_comes_first(site: Site) -> None:
     cookie, plan = site.enter(), golden("04-plan")
-    count, last = len(plan["verdicts"]), plan["verdicts"][-1]
+    off = sum(verdict["limit"] == "off" for verdict in plan["verdicts"])
+    count, last = len(plan["verdicts"]) - off, plan["verdicts"][-1]
+    assert off > 0
     for failed, summary, first in (
-        (0, f'<details id="d-guards"><summary>{count} of {count} guards passed', plan["verdicts"][0]["guard"]),
-        (1, f'<details id="d-guards" open><summary>{count - 1} of {count} guards passed', last["guard"]),
+        (0, f'<details id="d-guards"><summary>Guards: {count} passed, {off} off<', plan["verdicts"][0]["guard"]),
+        (1, f'<details id="d-guards" open><summary>Guards: 1 refused, {count - 1} passed, {off} off<', last["guard"]),
     ):
         verdicts = [*plan["verdicts"][:-1], {**last, "passed": not failed}]
         document = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1.123456789 WETH"], "document": {**plan, "verdicts": verdicts}}
         text = site.ask(review(site, cookie, "rebalance", document), Cookie=cookie)[2].decode()
         before, _, guards = text.partition(summary)
         assert figures(guards)[0][3] == first
+        assert guards.count("–</td>") == off, "a guard that is off passes nothing"
         order = ("What moves", "−1.12345 WETH", "Expected cost", "Worst case", "Weights after", ">Rebalance</button>", 'id="d-legs"')
         places = [before.index(mark) for mark in order]
         assert places == sorted(places)

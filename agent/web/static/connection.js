@@ -7,7 +7,7 @@ const connection = (() => {
     place.replaceChildren(...notice);
     place.hidden = false;
     document.documentElement.classList.add("gone");
-    for (const button of document.querySelectorAll("main button:not([data-range], [popovertargetaction], :disabled)")) {
+    for (const button of document.querySelectorAll("main button:not([data-range], [data-kind], [popovertargetaction], :disabled)")) {
       button.disabled = true;
       button.dataset.off = "";
     }

@@ -84,6 +84,10 @@
       range = event.target.dataset.range;
       drawAll();
     }
+    if (event.target.dataset.kind !== undefined) {
+      kind = event.target.dataset.kind;
+      filter();
+    }
     if (event.target.dataset.asset) document.getElementById("f-asset").value = event.target.dataset.asset;
   });
 
@@ -92,6 +96,17 @@
     const sum = [...document.querySelectorAll("[name^='target:']")].reduce((total, input) => total + parseFloat(input.value), 0);
     document.getElementById("sum").textContent = `${sum.toFixed(2)} %`;
   });
+
+  // The history shows all steps, or those of one kind.
+  let kind = "";
+  function filter() {
+    const rows = [...document.querySelectorAll("[data-step]")];
+    for (const button of document.querySelectorAll("[data-kind]")) button.setAttribute("aria-pressed", button.dataset.kind === kind);
+    for (const row of rows) row.hidden = kind && row.dataset.step !== kind;
+    for (const section of document.querySelectorAll("section:has(> h2)")) section.hidden = kind && !section.querySelector("[data-step]:not([hidden])");
+    const none = document.getElementById("none");
+    if (none) none.hidden = !kind || rows.some(row => !row.hidden);
+  }
 
   // A live update replaces what is unfolded: unfold it again.
   const unfolded = new Set();
@@ -173,7 +188,7 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => { label(); noteTime(); });
-  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); catchUp(); showDevice(); });
+  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); if (kind) filter(); catchUp(); showDevice(); });
 
   const loginLink = () => Object.assign(document.createElement("a"), { href: location.href, textContent: "Log in" });
   const SILENCE_MS = 4000; // longer than a stream takes to begin again
