@@ -70,6 +70,8 @@ def sign_class(value: Any) -> str:
 
 
 PACKAGE_EXTRA = "dashboard"
+MOVING_KINDS = ("rebalance", "confirm", "invest", "withdraw", "stop")
+"""Kinds of controls that move assets: while one is under way a further plan is out of date."""
 SHOWN_REBALANCES = 25
 SHOWN_CYCLES = 40
 SHOWN_LOTS = 20
@@ -219,6 +221,7 @@ class Renderer:
             weight_charts=weight_charts,
             steps=documents.get("history", {}).get("steps", []),
             alert_path=alert_path,
+            moving_kinds=MOVING_KINDS,
             bar=weight_bar,
             periods=newest_periods,
             steps_of=step_indices_by_kind,

@@ -1,4 +1,5 @@
-"""A sheet of a control, by keyboard: Tab stays inside while it is open, also after a live update has replaced its button."""
+"""Controls of the Overview and their sheets, by keyboard: Tab stays inside while one is open, also after a live update has replaced its
+button, and Cancel closes it."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-from tests.browser.chromium import WIDE, patient_context
+from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
+from tests.support.dashboards import CONTROLS
 from tests.support.sites import Site
+from tests.support.worlds import missing
 
 FOCUSED = "document.activeElement.id || document.activeElement.textContent"
-FIELDS = ["f-reason", "c-pause-hard", "Pause"]
-"""What the sheet of a pause has, in its order."""
+FIELDS = ["f-reason", "c-pause-hard", "Pause", "Cancel"]
+"""What the sheet of a pause has, in its order; the button that pauses has the focus first."""
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def page(site: Site, chromium: Any) -> Iterator[Any]:
     """The Overview of a user, with the sheet of a pause open."""
     address = f"http://localhost:{site.port}"
-    with patient_context(chromium, viewport={"width": WIDE[0], "height": WIDE[1]}, base_url=address) as context:
+    with patient_context(chromium, viewport={"width": WIDE[0], "height": WIDE[1]}, base_url=address, bypass_csp=True) as context:
         context.add_cookies([{"name": "trimtab-1", "value": site.enter().partition("=")[2], "url": address}])
         page = context.new_page()
         page.goto("/")
@@ -59,8 +62,8 @@ def focused_by(page: Any, key: str, count: int) -> list[str]:
 def test_tab_goes_round_inside_an_open_sheet(site: Site, page: Any, is_replaced: bool) -> None:
     if is_replaced:
         replace_button(site, page)
-    assert page.evaluate(FOCUSED) == FIELDS[-1]
-    assert focused_by(page, "Tab", 4) == [*FIELDS, FIELDS[0]]
+    assert page.evaluate(FOCUSED) == FIELDS[-2]
+    assert focused_by(page, "Tab", 6) == [FIELDS[-1], *FIELDS, FIELDS[0]]
     assert focused_by(page, "Shift+Tab", 2) == [FIELDS[-1], FIELDS[-2]]
 
 
@@ -68,3 +71,55 @@ def test_escape_closes_the_sheet_and_tab_is_free_again(page: Any) -> None:
     page.keyboard.press("Escape")
     page.wait_for_selector("#pause:not(:popover-open)", state="attached")
     assert not set(focused_by(page, "Tab", 3)) & set(FIELDS[:2])
+
+
+def test_cancel_closes_the_sheet_and_sends_nothing(page: Any) -> None:
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    page.keyboard.press("Tab")
+    assert page.evaluate(FOCUSED) == "Cancel"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#pause:not(:popover-open)", state="attached")
+    assert page.evaluate(FOCUSED) == "b-pause", "the focus goes back to where it was"
+    assert sent == []
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_withdraw__pays_to_an_address_of_the_config(site: Site, page: Any, size: tuple[int, int]) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    addresses = [f"0x{number:040x}" for number in (1, 2)]
+    site.board.documents["settings"] = {**site.board.documents["settings"], "payout_addresses": addresses}
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.reload()
+    page.click("#b-withdraw")
+    page.wait_for_selector("#withdraw:popover-open")
+    assert page.locator("#f-to option").all_inner_texts() == ["Nobody: it is set aside in the wallet", *addresses]
+    page.focus("#f-to")
+    page.keyboard.press("ArrowDown")
+    assert page.input_value("#f-to") == addresses[0]
+    assert page.evaluate("document.querySelector('#withdraw').scrollWidth <= innerWidth")
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.click("#b-stop")
+    assert page.locator("#f-send-to option").all_inner_texts() == ["Nobody: it stays in the wallet", *addresses]
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+@pytest.mark.parametrize(("state", "says"), [("queued", "queued"), ("taken", "carried out now"), ("done", "")])
+def test_rebalance__says_what_is_under_way(site: Site, page: Any, size: tuple[int, int], state: str, says: str) -> None:
+    control = {**CONTROLS["controls"][0], "kind": "confirm", "requested_by": "ann", "state": state}
+    site.board.documents["controls"] = {**CONTROLS, "waiting": None, "controls": [control]}
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.reload()
+    assert page.is_disabled("#b-rebalance") is bool(says)
+    assert page.is_enabled("#b-pause")
+    assert (f"Under way: confirm, requested by ann at {control['requested']} UTC, {says}." in page.inner_text("main")) is bool(says)
+
+
+def test_alert_prices__of_the_numeraire_are_dashes(site: Site, page: Any) -> None:
+    assert site.board.documents["status"]["numeraire"] == "USDC"
+    for path in ("/assets", "/alerts"):
+        page.goto(path)
+        row = page.inner_text("table:has(th:has-text('Alert below')) tr:has(th:has-text('USDC'))").split()
+        assert row.count("–") == 4, "its price is 1 whatever moves"

@@ -683,4 +683,5 @@ class SettingsDocument(TypedDict):
     numeraire: str
     trigger: str
     assets: list[TargetSettingDocument]
+    payout_addresses: list[str]
     sections: list[SettingsSectionDocument]

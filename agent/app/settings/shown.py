@@ -168,6 +168,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
         "numeraire": settings_tables.portfolio.numeraire,
         "trigger": trigger_text.format_trigger(policy.trigger, portfolio),
         "assets": assets,
+        "payout_addresses": list(settings_tables.wallet.payout_addresses),
         "sections": sections,
     }
 
