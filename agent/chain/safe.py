@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
@@ -68,20 +69,37 @@ class SafeContract:
         """Return the Safe's next nonce: the number of calls that it has executed."""
         return int(self._call_view("nonce()", [], [], ["uint256"], block_ref)[0])
 
+    def owners(self) -> tuple[str, ...]:
+        """Return the checksummed addresses of the owners."""
+        owners = self._call_view("getOwners()", [], [], ["address[]"])[0]
+        return tuple(to_checksum_address(owner) for owner in owners)
+
+    def threshold(self) -> int:
+        """Return the number of owners who must sign a call."""
+        return int(self._call_view("getThreshold()", [], [], ["uint256"])[0])
+
+    def execution_data(self, tx: UnsignedTx, signature_by_owner: Mapping[str, bytes]) -> str:
+        """Return the calldata of execTransaction of `tx`, 0x-hex, with the signatures in the order
+        of their owners' addresses, as the contract demands.
+        """
+        owners = sorted(signature_by_owner, key=lambda owner: int(owner, 16))
+        signatures = b"".join(signature_by_owner[owner] for owner in owners)
+        # the contract knows its nonce, and has the signatures in its place
+        argument_types = [*(abi_type for abi_type, _ in SAFE_TX_FIELDS[:-1]), "bytes"]
+        selector = keccak(text=f"execTransaction({','.join(argument_types)})")[:4]
+        arguments = [*_field_values(tx)[:-1], signatures]
+        return hex_data(selector + abi_encode(argument_types, arguments))
+
     def require_hash(self, tx: UnsignedTx) -> str:
         """Return the hash to sign. Raises PassingFault if the endpoints answer with another hash."""
         computed_hash = safe_tx_hash(self.address, tx)
-        tx_fields = safe_tx_fields(tx)
-        field_values = [
-            parse_bytes(tx_fields[field_name], field_name)
-            if abi_type == "bytes"
-            else tx_fields[field_name]
-            for abi_type, field_name in SAFE_TX_FIELDS
-        ]
         signature = f"getTransactionHash({','.join(abi_type for abi_type, _ in SAFE_TX_FIELDS)})"
         safe_hash = hex_data(
             self._call_view(
-                signature, [abi_type for abi_type, _ in SAFE_TX_FIELDS], field_values, ["bytes32"]
+                signature,
+                [abi_type for abi_type, _ in SAFE_TX_FIELDS],
+                _field_values(tx),
+                ["bytes32"],
             )[0]
         )
         if safe_hash != computed_hash:
@@ -113,6 +131,17 @@ class SafeContract:
                 "check wallet.address and the endpoint",
                 code=ErrorCode.ANSWER,
             ) from None
+
+
+def _field_values(tx: UnsignedTx) -> list[Any]:
+    """Return the fields of the SafeTx as arguments of the contract, in its order."""
+    tx_fields = safe_tx_fields(tx)
+    return [
+        parse_bytes(tx_fields[field_name], field_name)
+        if abi_type == "bytes"
+        else tx_fields[field_name]
+        for abi_type, field_name in SAFE_TX_FIELDS
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +279,7 @@ class SafeOwnersSigner:
     rules: SigningRules
     nonces: Callable[[], HighestTipByNonce]
     endpoint_pool: EndpointPool
-    sender: Sender
+    sender: SafeSender
     safe: SafeContract
 
     @property

@@ -32,7 +32,7 @@ from agent.model import (
     SignedTx,
     UnsignedTx,
 )
-from agent.ports import ExternalSigner, Grant
+from agent.ports import ExternalSigner, Grant, Sender, Signer
 from agent.store.files.recorder import FileOutbox
 from agent.store.journal import IntentStore, ProposalStore
 from agent.units import format_time
@@ -232,11 +232,11 @@ class ProposingExecutor(JournaledExecutor):
         outbox: FileOutbox,
     ) -> None:
         super().__init__(replace(submitter, signer=RefusingSigner(external_signer)))
+        self.external_signer = external_signer
+        self.outbox = outbox
         self._journal = submitter.journal
         self._sender = submitter.sender
         self._proposals = proposals
-        self._external_signer = external_signer
-        self._outbox = outbox
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Settle proposals that are mined or expired.
@@ -267,7 +267,7 @@ class ProposingExecutor(JournaledExecutor):
         self._require_final_mint(grant)
         self._require_next_nonce(tx)
         head = submitter.simulate(tx, grant.deadline_s, grant).head
-        self._external_signer.require_signable(tx, grant)
+        self.external_signer.require_signable(tx, grant)
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         self._proposals.mark_proposed(intent.id, head.number)
         raise self._propose(intent)
@@ -280,13 +280,9 @@ class ProposingExecutor(JournaledExecutor):
         transaction took its nonce.
         """
         proposal_block_by_id = self._proposals.proposal_blocks()
-        unsigned_intents = [
-            intent
-            for intent in self._journal.open_intents()
-            if intent.state is IntentState.PLANNED and intent.id in proposal_block_by_id
-        ]
+        unsigned_intents = self.unsigned_intents()
         for intent in unsigned_intents:
-            self._outbox.remove_proposal(intent.id)
+            self.outbox.remove_proposal(intent.id)
         for intent in unsigned_intents:
             if not self._record_if_mined(intent, proposal_block_by_id[intent.id]):
                 self._drop(intent, why)
@@ -300,6 +296,19 @@ class ProposingExecutor(JournaledExecutor):
             ),
             *cancelled_intents,
         ]
+
+    def unsigned_intents(self) -> list[Intent]:
+        """Return the proposed intents that no transaction of the chain is known to have settled."""
+        proposed_ids = self._proposals.proposal_blocks()
+        return [
+            intent
+            for intent in self._journal.open_intents()
+            if intent.state is IntentState.PLANNED and intent.id in proposed_ids
+        ]
+
+    def submitter_of(self, signer: Signer, sender: Sender) -> Submitter:
+        """Return a submitter with another account, such as the one that executes a Safe's call."""
+        return replace(self._submitter, signer=signer, sender=sender)
 
     def _settle(self, intent: Intent, since_block: int) -> None:
         """Settle one proposal that is mined or expired; raise AwaitingExternalSignature
@@ -321,13 +330,13 @@ class ProposingExecutor(JournaledExecutor):
         OperatorNeeded if another transaction took its nonce, Retryable while the endpoints do not
         show which one did.
         """
-        next_nonce, _ = self._sender.nonces(self._external_signer.address)
+        next_nonce, _ = self._sender.nonces(self.external_signer.address)
         if next_nonce <= intent.tx.nonce:
             return False
-        mined_tx = self._external_signer.mined_at_nonce(intent.tx, since_block)
+        mined_tx = self.external_signer.mined_at_nonce(intent.tx, since_block)
         if mined_tx is None:
             raise unseen_transaction_error(
-                self._external_signer.address,
+                self.external_signer.address,
                 intent.tx.nonce,
                 f'the proposal {intent.id} ("{intent.note}")',
             )
@@ -338,10 +347,10 @@ class ProposingExecutor(JournaledExecutor):
                 "signed elsewhere, found on the chain",
                 tx_hash=mined_tx.tx_hash,
             )
-            self._outbox.remove_proposal(intent.id)
+            self.outbox.remove_proposal(intent.id)
             return True
         raise OperatorNeeded(
-            f"nonce {intent.tx.nonce} of {self._external_signer.address} was used by {mined_tx.tx_hash}, a"
+            f"nonce {intent.tx.nonce} of {self.external_signer.address} was used by {mined_tx.tx_hash}, a"
             f' different transaction, in place of {intent.id} ("{intent.note}")',
             "find out who signed it and check the balances, then run trimtab adopt",
             code=ErrorCode.NONCE_USED,
@@ -349,7 +358,7 @@ class ProposingExecutor(JournaledExecutor):
 
     def _propose(self, intent: Intent) -> AwaitingExternalSignature:
         proposal_document = self._proposal_document(intent)
-        outbox_path = self._outbox.write_proposal(
+        outbox_path = self.outbox.write_proposal(
             intent.id, json.dumps(proposal_document, indent=2) + "\n"
         )
         until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
@@ -372,20 +381,20 @@ class ProposingExecutor(JournaledExecutor):
             "chain_id": intent.tx.chain_id,
             "created_s": intent.created_s,
             "expires_s": intent.deadline_s,
-            **self._external_signer.signing_json(intent.tx),
+            **self.external_signer.signing_json(intent.tx),
             "plan": plan_json,
         }
 
     def _drop(self, intent: Intent, why: str) -> None:
         self._submitter.drop(intent, why)
-        self._outbox.remove_proposal(intent.id)
+        self.outbox.remove_proposal(intent.id)
 
     def _require_none_sent_late(self, proposal_block_by_id: dict[str, int]) -> None:
         """Raise OperatorNeeded if a dropped proposal was sent after all. Approvals have no deadline
         on chain; a late swap would revert.
         """
         expected_nonce = self._journal.expected_nonce()
-        next_nonce, _ = self._sender.nonces(self._external_signer.address)
+        next_nonce, _ = self._sender.nonces(self.external_signer.address)
         if expected_nonce is None or next_nonce <= expected_nonce:
             return
         intents_at_nonce = self._journal.intents_at(expected_nonce)
@@ -394,7 +403,7 @@ class ProposingExecutor(JournaledExecutor):
         for intent in intents_at_nonce:
             if intent.state is not IntentState.CANCELLED or intent.id not in proposal_block_by_id:
                 continue
-            mined_tx = self._external_signer.mined_at_nonce(
+            mined_tx = self.external_signer.mined_at_nonce(
                 intent.tx, proposal_block_by_id[intent.id]
             )
             if mined_tx is not None and mined_tx.is_proposal:

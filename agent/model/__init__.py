@@ -253,6 +253,7 @@ from agent.model.transactions import Payout as Payout
 from agent.model.transactions import PendingPayment as PendingPayment
 from agent.model.transactions import PerpFill as PerpFill
 from agent.model.transactions import PerpFunding as PerpFunding
+from agent.model.transactions import ProposalExecution as ProposalExecution
 from agent.model.transactions import Receipt as Receipt
 from agent.model.transactions import RequestKind as RequestKind
 from agent.model.transactions import RequestState as RequestState

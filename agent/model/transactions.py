@@ -128,6 +128,15 @@ class UnsignedTx:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposalExecution:
+    """Transaction by which the account `executor` executes a Safe's signed call, and its hash."""
+
+    executor: str
+    tx: UnsignedTx
+    tx_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignedTx:
     """Signed transaction and its hash. `signed_bytes` stays in memory and is never shown (T8)."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
+from agent.errors import ConfigError
 from agent.model import UnsignedTx
 from agent.units import NATIVE
 
@@ -29,6 +30,12 @@ SAFE_TX_FIELDS = (
     ("address", "refundReceiver"),
     ("uint256", "nonce"),
 )
+SIGNATURE_BYTES = 65
+"""Length of an owner's signature: r and s of 32 bytes each, then v."""
+TYPED_DATA_V = (27, 28)
+"""v of a signature of the typed data."""
+ETH_SIGN_V = (31, 32)
+"""v of a signature of the hash as a message (eth_sign), raised by 4 for the contract."""
 _DOMAIN_FIELDS = (("uint256", "chainId"), ("address", "verifyingContract"))
 
 
@@ -78,3 +85,35 @@ def safe_tx_hash(safe: str, tx: UnsignedTx) -> str:
             b"\x19" + signable_message.version + signable_message.header + signable_message.body
         ).hex()
     )
+
+
+def signature_owner(safe: str, tx: UnsignedTx, signature: bytes) -> str:
+    """Return the checksummed address whose key signed the call (Safe.checkNSignatures): the typed
+    data, or its hash by eth_sign. A signature of another call gives an arbitrary address. Raises
+    ConfigError for bytes that are no such signature.
+    """
+    from eth_account import Account
+    from eth_account.messages import encode_defunct, encode_typed_data
+
+    if len(signature) != SIGNATURE_BYTES:
+        raise ConfigError(
+            f"signature: {len(signature)} bytes instead of {SIGNATURE_BYTES}",
+            "give r, s and v as 0x and 130 hex digits",
+        )
+    *r_and_s, v = signature
+    if v not in TYPED_DATA_V + ETH_SIGN_V:
+        raise ConfigError(
+            f"signature: v is {v} instead of 27 or 28 (typed data), or 31 or 32 (eth_sign)",
+            "sign with the key of an owner; contracts as owners are not supported",
+        )
+    message = encode_typed_data(full_message=typed_data(safe, tx))
+    if v in ETH_SIGN_V:
+        message = encode_defunct(hexstr=safe_tx_hash(safe, tx))
+        v -= ETH_SIGN_V[0] - TYPED_DATA_V[0]
+    try:
+        return str(Account.recover_message(message, signature=bytes((*r_and_s, v))))
+    except Exception as error:  # each library of curves raises its own errors
+        raise ConfigError(
+            f"signature: no key makes these bytes ({type(error).__name__})",
+            "copy the whole signature again",
+        ) from None

@@ -11,6 +11,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.model import SignedTx, UnsignedTx
 from agent.signing.agent_approval import AgentApproval, approval_typed_data
 from agent.signing.rules import transaction_fields
+from agent.signing.safe_tx import typed_data
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
@@ -66,10 +67,14 @@ class PrivateKey:
 
     def sign_agent_approval(self, approval: AgentApproval) -> tuple[int, int, int]:
         """Sign as ApprovalKey. Raises OperatorNeeded if it cannot be signed."""
-        signature_or_error_name = self._sign_approval_or_error_name(approval)
-        if isinstance(signature_or_error_name, str):
-            raise OperatorNeeded(f"the approval cannot be signed: {signature_or_error_name}")
-        return signature_or_error_name
+        signature = self._sign_typed_data("the approval", approval_typed_data(approval))
+        return int(signature.v), int(signature.r), int(signature.s)
+
+    def sign_safe_tx(self, safe: str, tx: UnsignedTx) -> bytes:
+        """Return the signature, 65 bytes, of a Safe's call by this key as its owner. The caller has
+        judged the call. Raises OperatorNeeded if it cannot be signed.
+        """
+        return bytes(self._sign_typed_data("the call of the Safe", typed_data(safe, tx)).signature)
 
     def reveal(self) -> bytes:
         """Return the 32 bytes of the key, for encryption; the caller must not store or show
@@ -87,16 +92,20 @@ class PrivateKey:
             return type(error).__name__
         return SignedTx(bytes(signed_bytes), "0x" + bytes(tx_hash).hex())
 
-    def _sign_approval_or_error_name(self, approval: AgentApproval) -> tuple[int, int, int] | str:
-        """Return v, r and s, or the name of an error, for the same reason."""
+    def _sign_typed_data(self, subject: str, message_json: dict[str, Any]) -> Any:
+        signature_or_error_name = self._sign_message_or_error_name(message_json)
+        if isinstance(signature_or_error_name, str):
+            raise OperatorNeeded(f"{subject} cannot be signed: {signature_or_error_name}")
+        return signature_or_error_name
+
+    def _sign_message_or_error_name(self, message_json: dict[str, Any]) -> Any:
+        """Return the signature, or the name of an error, for the same reason."""
         try:
             from eth_account.messages import encode_typed_data
 
-            message = encode_typed_data(full_message=approval_typed_data(approval))
-            signature = self.__account.sign_message(message)
+            return self.__account.sign_message(encode_typed_data(full_message=message_json))
         except Exception as error:  # an error's traceback would hold the key
             return type(error).__name__
-        return int(signature.v), int(signature.r), int(signature.s)
 
     def __repr__(self) -> str:
         return f"PrivateKey({self.address})"
@@ -107,7 +116,7 @@ class PrivateKey:
 
 class AgentPrivateKey:
     """The agent key of a futures venue. It signs any encoded message; the wallet's key signs
-    transactions, and of messages only approvals of agents.
+    transactions, and of messages only approvals of agents and calls of a Safe.
     """
 
     __slots__ = ("__account", "address")

@@ -4,8 +4,9 @@ signers.
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -32,6 +33,7 @@ from agent.model import (
     IntentKind,
     IntentState,
     Plan,
+    ProposalExecution,
     Rebalance,
     Receipt,
     StepInput,
@@ -77,6 +79,10 @@ MAX_SEQ = 2**63 - 1
 """The largest SQLite integer; no row has it as number."""
 PROPOSAL_KEY_PREFIX = "proposal:"
 """Prefix of the key of a proposed intent in the facts table."""
+SIGNATURES_KEY_PREFIX = "signatures:"
+"""Prefix of the key of the signatures of a proposed intent, as JSON by owner."""
+EXECUTION_KEY_PREFIX = "execution:"
+"""Prefix of the key of the newest transaction that executes a proposed intent."""
 
 
 @dataclass(slots=True)
@@ -215,7 +221,9 @@ def _delete_old_steps(db: Connection, kept_count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ProposalStore:
-    """The block at which each intent was proposed to an external signer."""
+    """The block at which each intent was proposed to an external signer, the signatures of a Safe's
+    owners, and the transaction that executes its call. A signature is public once it is executed.
+    """
 
     db: Database
 
@@ -231,6 +239,43 @@ class ProposalStore:
                 fact_key.removeprefix(PROPOSAL_KEY_PREFIX): int(block_text)
                 for fact_key, block_text in database.facts_with_prefix(db, PROPOSAL_KEY_PREFIX)
             }
+
+    def add_signatures(self, intent_id: str, signature_by_owner: Mapping[str, bytes]) -> None:
+        """Record owners' signatures of a proposal, beside those of other owners."""
+        with self.db.write("record signatures") as db:
+            signatures_json = _signatures_json(db, intent_id)
+            for owner, signature in signature_by_owner.items():
+                signatures_json[owner] = signature.hex()
+            fact_key = SIGNATURES_KEY_PREFIX + intent_id
+            database.write_facts(db, {fact_key: json.dumps(signatures_json)})
+
+    def signatures(self, intent_id: str) -> dict[str, bytes]:
+        """Return the signatures of a proposal by owner."""
+        with self.db.read("read signatures") as db:
+            return {
+                owner: bytes.fromhex(signature_hex)
+                for owner, signature_hex in _signatures_json(db, intent_id).items()
+            }
+
+    def record_execution(self, intent_id: str, execution: ProposalExecution) -> None:
+        """Record the transaction that executes a proposal, before it is sent."""
+        with self.db.write("record an execution") as db:
+            fact_key = EXECUTION_KEY_PREFIX + intent_id
+            database.write_facts(db, {fact_key: codec.dumps(execution)})
+
+    def execution(self, intent_id: str) -> ProposalExecution | None:
+        """Return the newest transaction that executes a proposal; None if there is none."""
+        with self.db.read("read an execution") as db:
+            return database.decode_optional(
+                ProposalExecution, database.find_fact(db, EXECUTION_KEY_PREFIX + intent_id)
+            )
+
+
+def _signatures_json(db: Connection, intent_id: str) -> dict[str, str]:
+    signatures_json: dict[str, str] = json.loads(
+        database.fact_text(db, SIGNATURES_KEY_PREFIX + intent_id) or "{}"
+    )
+    return signatures_json
 
 
 @dataclass(frozen=True, slots=True)

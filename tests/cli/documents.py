@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from agent.app.documents import futures, owner, plans, records, research
+from agent.app.documents import futures, owner, plans, proposals, records, research
 from agent.app.documents.status import StatusDocument
 from agent.observe.health import HealthDocument
 from tests.cli import mapping_documents
@@ -31,6 +31,10 @@ DOCUMENTS: dict[str, Any] = {
     "run": plans.LivePlanDocument,
     "worker": plans.LivePlanDocument,
     "paper": plans.LivePlanDocument,
+    "proposal list": proposals.ProposalsDocument,
+    "proposal sign": proposals.SignatureDocument | mapping_documents.TypedDataDocument,
+    "proposal collect": proposals.CollectedSignaturesDocument,
+    "proposal execute": proposals.ProposalExecutionDocument,
     "limit": records.WaitingOrdersDocument | records.CancelledOrderDocument,
     "health": HealthDocument,
     "history": records.HistoryDocument,

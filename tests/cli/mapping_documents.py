@@ -28,6 +28,15 @@ class WithdrawalsDocument(TypedDict):
     withdrawals: list[WithdrawalRequestDocument]
 
 
+class TypedDataDocument(TypedDict):
+    """EIP-712 data for `eth_signTypedData_v4`."""
+
+    types: dict[str, list[dict[str, str]]]
+    primaryType: str
+    domain: dict[str, Any]
+    message: dict[str, Any]
+
+
 class FailureDocument(TypedDict):
     """An error: kind, message, remedy, exit code, its place in the site of `trimtab docs`, and the code
     of its cause if it has one. A proposal that awaits its signer adds its file.

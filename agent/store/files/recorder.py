@@ -13,9 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from agent import codec, files
 from agent.errors import ConfigError, ErrorCode, PassingFault, TrimtabError
+from agent.foreign_text import read_json
 from agent.model import Plan, StepInput, StepRequest
 from agent.store.database import StepRecord
 
@@ -180,6 +182,13 @@ class FileOutbox:
                 code=ErrorCode.FILE,
             ) from None
         return str(path)
+
+    def read_proposal(self, name: str) -> dict[str, Any]:
+        """Return the fields of a proposal's file; empty if it is missing or no JSON."""
+        try:
+            return dict(read_json(self._path(name).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def remove_proposal(self, name: str) -> None:
         """Remove a proposal if it exists."""

@@ -1,0 +1,60 @@
+"""Documents of proposals to the owners of a Safe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typing_extensions import TypedDict
+
+from agent.app.documents import Address, Count, FromAttributes, Hash, Raw, TxHash, one_of
+from agent.app.documents.plans import LegDocument
+
+
+class ProposalDocument(TypedDict):
+    """A proposal and its signatures. Its state is "used" once the Safe's nonce is, "expired" past its
+    deadline, "failing" while the call would fail, for example because prices left its minimums, for
+    the reason `failure`; else "waiting". Times in Unix seconds; `legs` are the swaps of a plan.
+    """
+
+    id: Annotated[str, FromAttributes("intent.id")]
+    state: Annotated[str, one_of("waiting", "failing", "expired", "used")]
+    description: Annotated[str, FromAttributes("intent.note")]
+    purpose: Annotated[str, FromAttributes("intent.kind")]
+    legs: list[LegDocument]
+    failure: Annotated[str, FromAttributes("simulation.reason")]
+    safe: Annotated[Address, FromAttributes("safe.address")]
+    safe_tx_hash: Hash
+    nonce: Annotated[Count, FromAttributes("intent.tx.nonce")]
+    owners: list[Address]
+    signed_by: Annotated[list[Address], FromAttributes("signature_by_owner")]
+    threshold: Count
+    created_s: Annotated[int, FromAttributes("intent.created_s")]
+    age_s: int
+    expires_s: Annotated[int | None, FromAttributes("intent.deadline_s")]
+
+
+class ProposalsDocument(TypedDict):
+    proposals: list[ProposalDocument]
+
+
+class SignatureDocument(ProposalDocument):
+    """A proposal and an owner's signature, 65 bytes as 0x-hex; empty if it was declined."""
+
+    owner: Address
+    signature: str
+
+
+class CollectedSignaturesDocument(ProposalDocument):
+    """A proposal and the owners whose signatures were added."""
+
+    added: list[Address]
+
+
+class ProposalExecutionDocument(ProposalDocument):
+    """A proposal as it was before its execution. A dry run has neither executor nor transaction."""
+
+    outcome: Annotated[str, one_of("planned", "declined", "executed", "failed")]
+    executor: Address | None
+    transaction: TxHash
+    gas: Annotated[Count, FromAttributes("intent.tx.gas")]
+    max_cost_wei: Raw

@@ -1,0 +1,465 @@
+"""Proposals to the owners of a Safe: list them, sign as an owner, collect signatures, execute and
+export.
+"""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from agent import wiring
+from agent.app.agent import Agent
+from agent.app.cycles import Progress, ignore_progress, never_confirm
+from agent.app.documents import fill
+from agent.app.documents.plans import LegDocument
+from agent.app.documents.proposals import (
+    CollectedSignaturesDocument,
+    ProposalDocument,
+    ProposalExecutionDocument,
+    ProposalsDocument,
+    SignatureDocument,
+)
+from agent.chain.safe import SafeContract, SafeOwnersSigner
+from agent.config.loaded import LoadedConfig
+from agent.config.secrets.key_sources import key_source
+from agent.config.tables.fields import parse_keyring, parse_variable
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
+from agent.execution.executor import ProposingExecutor, ReadOnlySigner
+from agent.execution.submitter import Submitter, guard_refusal
+from agent.foreign_text import read_json
+from agent.model import Intent, ProposalExecution, Receipt, UnsignedTx
+from agent.policy.native_coin import GAS_MARGIN
+from agent.ports import Grant, Simulation
+from agent.signing import keys
+from agent.signing.safe_tx import signature_owner
+from agent.signing.secret import PrivateKey
+from agent.signing.terms import tip_range_wei
+from agent.store.files.recorder import FileOutbox
+from agent.units import NATIVE, ceil_int
+from agent.venues.gas_fees import gas_fees
+
+AnyProposalDocument = TypeVar("AnyProposalDocument")
+Confirm = Callable[[Any], bool]
+"""Asks the user about a document; True sends, or signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SafeProposal:
+    """A proposal as the journal has it, with the Safe's next nonce, its owners, and the simulation
+    of the call now. `signature_by_owner` are those of present owners. `submitter` is that of the
+    account which executes.
+    """
+
+    agent: Agent
+    owners_signer: SafeOwnersSigner
+    submitter: Submitter
+    outbox: FileOutbox
+    intent: Intent
+    grant: Grant
+    safe_tx_hash: str
+    safe_nonce: int
+    owners: tuple[str, ...]
+    threshold: int
+    signature_by_owner: Mapping[str, bytes]
+    simulation: Simulation
+
+    @property
+    def safe(self) -> SafeContract:
+        """The Safe."""
+        return self.owners_signer.safe
+
+    @property
+    def state(self) -> str:
+        """State as in ProposalDocument."""
+        deadline_s = self.intent.deadline_s
+        if self.safe_nonce > self.intent.tx.nonce:
+            return "used"
+        if deadline_s is not None and self.simulation.head.timestamp_s >= deadline_s:
+            return "expired"
+        return "waiting" if self.simulation.ok else "failing"
+
+    @property
+    def age_s(self) -> int:
+        """Seconds since it was proposed."""
+        return max(0, self.agent.context.clock.now_s() - self.intent.created_s)
+
+    def document(
+        self, document_type: type[AnyProposalDocument], **fields: object
+    ) -> AnyProposalDocument:
+        """Return a document of the proposal with further fields."""
+        plan = self.grant.plan
+        portfolio = self.agent.portfolio
+        legs = () if plan is None else plan.legs
+        leg_documents = [fill(LegDocument, leg, portfolio) for leg in legs]
+        return fill(document_type, self, portfolio, legs=leg_documents, **fields)
+
+    def require_current(self) -> None:
+        """Raise Refused if the Safe's nonce is used, or the deadline has passed."""
+        if self.state in ("used", "expired"):
+            raise guard_refusal(
+                "proposal",
+                self.state,
+                "waiting",
+                f"the proposal {self.intent.id} is {self.state}",
+                "trimtab rebalance --send settles it and goes on",
+            )
+
+    def require_signable(self) -> None:
+        """Raise Refused while paused, and unless the proposal is current and the rules of a signer
+        allow it; OperatorNeeded if its file has another call than the journal.
+        """
+        self.submitter.require_running()
+        self.require_current()
+        tx = self.intent.tx
+        now_s = self.simulation.head.timestamp_s
+        self.owners_signer.require_signable(tx, replace(self.grant, now_s=now_s))
+        file_fields = self.outbox.read_proposal(self.intent.id)
+        if file_fields and not self.owners_signer.signing_json(tx).items() <= file_fields.items():
+            raise OperatorNeeded(
+                f"the file of the proposal {self.intent.id} has another call than the journal",
+                "find out who changed it and remove it; trimtab rebalance --send writes it again",
+                code=ErrorCode.FILE,
+            )
+
+    def add_signatures(self, signature_by_owner: Mapping[str, bytes]) -> SafeProposal:
+        """Record signatures and return the proposal with them."""
+        store = self.agent.context.store
+        store.proposals.add_signatures(self.intent.id, signature_by_owner)
+        return replace(self, signature_by_owner={**self.signature_by_owner, **signature_by_owner})
+
+
+@contextmanager
+def open_proposals(
+    agent: Agent, executor: str = NATIVE, progress: Progress = ignore_progress
+) -> Iterator[list[SafeProposal]]:
+    """Yield the open proposals, oldest first, for the account `executor`, under the wallet's lock.
+    Raises ConfigError unless the wallet is a Safe.
+    """
+    store = agent.context.store
+    with wiring.open_transactor(agent.context, never_confirm, progress, signs=False) as transactor:
+        proposing = transactor.executor
+        if not isinstance(proposing, ProposingExecutor) or not isinstance(
+            owners_signer := proposing.external_signer, SafeOwnersSigner
+        ):
+            raise ConfigError(
+                "wallet.safe: the wallet is no Safe, so its proposals have no owners",
+                'write mode = "propose" and safe = true, or sign the transaction in its file',
+            )
+        safe = owners_signer.safe
+        owners = safe.owners()
+        safe_sender = owners_signer.sender
+        yield [
+            SafeProposal(
+                agent,
+                owners_signer,
+                proposing.submitter_of(ReadOnlySigner(executor), safe_sender.sender),
+                proposing.outbox,
+                intent,
+                store.journal.grant(intent.id),
+                safe.require_hash(intent.tx),
+                safe.nonce(),
+                owners,
+                safe.threshold(),
+                {
+                    owner: signature
+                    for owner, signature in store.proposals.signatures(intent.id).items()
+                    if owner in owners
+                },
+                safe_sender.simulate(intent.tx, safe.address),
+            )
+            for intent in proposing.unsigned_intents()
+        ]
+
+
+@contextmanager
+def open_proposal(
+    agent: Agent,
+    proposal_id: str | None = None,
+    executor: str = NATIVE,
+    progress: Progress = ignore_progress,
+) -> Iterator[SafeProposal]:
+    """Yield the open proposal as `open_proposals`. Raises Refused if there is none, ConfigError if
+    it is another than `proposal_id`.
+    """
+    with open_proposals(agent, executor, progress) as proposals:
+        if not proposals:
+            raise Refused(
+                "no proposal waits", remedy="trimtab rebalance --send", code=ErrorCode.EMPTY
+            )
+        open_id = proposals[0].intent.id
+        if proposal_id not in (None, open_id):
+            raise ConfigError(
+                f"PROPOSAL: {str(proposal_id)[:40]!r} is not the proposal that waits, {open_id}",
+                "see trimtab proposal list",
+            )
+        yield proposals[0]
+
+
+def list_proposals(agent: Agent) -> ProposalsDocument:
+    """Return the open proposals with their signatures. Raises ConfigError unless the wallet is a
+    Safe.
+    """
+    with open_proposals(agent) as proposals:
+        return {"proposals": [proposal.document(ProposalDocument) for proposal in proposals]}
+
+
+def sign_proposal(
+    agent: Agent, key_fields: Mapping[str, Any], proposal_id: str | None, confirm: Confirm
+) -> SignatureDocument:
+    """Sign the open proposal with the key of an owner and record the signature. `key_fields` is the
+    key of `[wallet]` that names a key source; empty for a prompt. Raises Refused if the proposal may
+    not be signed, ConfigError for a key that is no owner's.
+    """
+    with open_proposal(agent, proposal_id) as proposal:
+        proposal.require_signable()
+        key = load_named_key(agent.context.loaded_config, key_fields)
+        if key.address not in proposal.owners:
+            raise ConfigError(
+                f"--key: {key.address} is not an owner of the Safe {proposal.safe.address}",
+                f"use the key of one of {', '.join(proposal.owners)}",
+            )
+        document = proposal.document(SignatureDocument, owner=key.address, signature="")
+        if not confirm(document):
+            return document
+        signature = key.sign_safe_tx(proposal.safe.address, proposal.intent.tx)
+        signed_proposal = proposal.add_signatures({key.address: signature})
+        return signed_proposal.document(
+            SignatureDocument, owner=key.address, signature="0x" + signature.hex()
+        )
+
+
+def proposal_typed_data(agent: Agent, proposal_id: str | None) -> dict[str, Any]:
+    """Return the EIP-712 data that the owners sign with `eth_signTypedData_v4`."""
+    with open_proposal(agent, proposal_id) as proposal:
+        proposal.require_signable()
+        return dict(proposal.owners_signer.signing_json(proposal.intent.tx)["typed_data"])
+
+
+def collect_signatures(agent: Agent, texts: Sequence[str]) -> CollectedSignaturesDocument:
+    """Add signatures of other owners: each as 0x-hex, or a file with it or with the JSON of
+    `proposal sign`. Adds all or none. Raises ConfigError for one that is not of an owner, is there
+    already, or signs another hash.
+    """
+    with open_proposal(agent) as proposal:
+        proposal.require_current()
+        signature_by_owner: dict[str, bytes] = {}
+        for text in texts:
+            signature = _parse_signature(text, proposal.safe_tx_hash)
+            owner = signature_owner(proposal.safe.address, proposal.intent.tx, signature)
+            if owner not in proposal.owners:
+                raise ConfigError(
+                    f"signature: it is by {owner}, which is not an owner of the Safe, or signs"
+                    f" another hash than {proposal.safe_tx_hash}",
+                    "let an owner sign what trimtab proposal sign --export prints",
+                )
+            if owner in {*proposal.signature_by_owner, *signature_by_owner}:
+                raise ConfigError(
+                    f"signature: {owner} has signed already", "collect those of other owners"
+                )
+            signature_by_owner[owner] = signature
+        signed_proposal = proposal.add_signatures(signature_by_owner)
+        return signed_proposal.document(CollectedSignaturesDocument, added=list(signature_by_owner))
+
+
+def execute_proposal(
+    agent: Agent,
+    key_fields: Mapping[str, Any],
+    *,
+    send: bool = False,
+    confirm: Confirm = never_confirm,
+    progress: Progress = ignore_progress,
+) -> ProposalExecutionDocument:
+    """Simulate the call of the Safe with the collected signatures; with `send` send it from the
+    account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
+    it is sent, and not sent again while a node has it.
+
+    Raises Refused if signatures are missing or the simulation fails, Retryable if it is not mined
+    in time.
+    """
+    key = load_named_key(agent.context.loaded_config, key_fields) if send else None
+    executor = NATIVE if key is None else key.address
+    with open_proposal(agent, executor=executor, progress=progress) as proposal:
+        execution = _pending_execution(proposal)
+        tx = _execution_tx(proposal) if execution is None else execution.tx
+        document = proposal.document(
+            ProposalExecutionDocument,
+            outcome="planned",
+            executor=None,
+            transaction="",
+            gas=tx.gas,
+            max_cost_wei=str(tx.max_gas_cost_wei),
+        )
+        if key is None:
+            return document
+        if execution is None:
+            _simulate_execution(proposal, tx)  # with gas and fees, so that funds are checked too
+            if not confirm(document):
+                return {**document, "outcome": "declined"}
+            proposal.require_signable()
+            signed_tx = key.sign_transaction(tx)
+            execution = ProposalExecution(key.address, tx, signed_tx.hash)
+            agent.context.store.proposals.record_execution(proposal.intent.id, execution)
+            proposal.submitter.sender.send(signed_tx)
+        receipt = _await_receipt(proposal.submitter, execution, progress)
+    return {
+        **document,
+        "outcome": "executed" if receipt.status == 1 else "failed",
+        "executor": execution.executor,
+        "transaction": execution.tx_hash,
+    }
+
+
+def export_proposal(agent: Agent) -> dict[str, Any]:
+    """Return the open proposal as a file of the Safe's Transaction Builder."""
+    with open_proposal(agent) as proposal:
+        intent = proposal.intent
+        return {
+            "version": "1.0",
+            "chainId": str(intent.tx.chain_id),
+            "createdAt": intent.created_s * 1000,
+            "meta": {
+                "name": f"trimtab {intent.id}",
+                "description": intent.note,
+                "createdFromSafeAddress": proposal.safe.address,
+            },
+            "transactions": [
+                {
+                    "to": intent.tx.to,
+                    "value": str(intent.tx.value_wei),
+                    "data": intent.tx.data,
+                }
+            ],
+        }
+
+
+def load_named_key(loaded_config: LoadedConfig, key_fields: Mapping[str, Any]) -> PrivateKey:
+    """Load the key of the source that `key_fields` names as `[wallet]` would; typed at a prompt if it
+    names none. Raises ConfigError.
+    """
+    if len(key_fields) > 1:
+        raise ConfigError(f"--key: {', '.join(key_fields)} exclude each other", "keep one")
+    if "keyring" in key_fields:
+        parse_keyring(key_fields["keyring"], "--key keyring")
+    if "key_env" in key_fields:
+        parse_variable(key_fields["key_env"], "--key key_env")
+    config = loaded_config.config
+    wallet_table = config.wallet.model_copy(update=dict(key_fields) or {"prompt": True})
+    key_config = config.model_copy(update={"wallet": wallet_table})
+    try:
+        key = keys.load_key(
+            key_source(replace(loaded_config, config=key_config)),
+            config.chain.chain_id,
+            ask=getpass.getpass if sys.stdin.isatty() else None,
+            is_fork=config.chain.fork,
+        )
+    except ConfigError as error:
+        raise ConfigError(error.message.replace("wallet.", "--key ", 1), error.remedy) from None
+    return cast(PrivateKey, key)
+
+
+def _parse_signature(text: str, safe_tx_hash: str) -> bytes:
+    """Return the bytes of a signature in 0x-hex, or in a file. Raises ConfigError."""
+    try:
+        signature_text = text
+        if not text.startswith("0x"):
+            signature_text = Path(text).read_text(encoding="utf-8").strip()
+        fields = {"signature": signature_text}
+        if signature_text.startswith("{"):
+            fields = read_json(signature_text)
+        signature = bytes.fromhex(str(fields["signature"]).removeprefix("0x"))
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"signature: {text[:60]!r} is neither a signature nor a file with one"
+            f" ({type(error).__name__})",
+            "give 0x and 130 hex digits, or a file with them or with the JSON of proposal sign",
+        ) from None
+    signed_hash = str(fields.get("safe_tx_hash", safe_tx_hash))
+    if signed_hash != safe_tx_hash:
+        raise ConfigError(
+            f"safe_tx_hash: {text[:60]} signs {signed_hash[:66]}, and {safe_tx_hash} waits",
+            "let its owner sign the proposal that waits",
+        )
+    return signature
+
+
+def _execution_tx(proposal: SafeProposal) -> UnsignedTx:
+    """Return the executor's transaction with as many signatures as needed, its gas estimated at the
+    head. Raises Refused.
+    """
+    proposal.require_current()
+    signature_count = len(proposal.signature_by_owner)
+    if signature_count < proposal.threshold:
+        raise guard_refusal(
+            "signatures",
+            str(signature_count),
+            str(proposal.threshold),
+            f"{signature_count} of {proposal.threshold} signatures are collected",
+            "trimtab proposal sign, or trimtab proposal collect",
+        )
+    signatures = list(proposal.signature_by_owner.items())[: proposal.threshold]
+    context = proposal.agent.context
+    snapshot = context.readers.reader.snapshot()
+    least_tip_wei, max_tip_wei = tip_range_wei(snapshot.head.chain_id)
+    fees = gas_fees(
+        snapshot.head,
+        max(least_tip_wei, snapshot.priority_fee_wei),
+        snapshot.gas_price_wei,
+        limit_wei=context.limits.gas_price_wei,
+        priority_cap_wei=max_tip_wei,
+    )
+    submitter = proposal.submitter
+    _, next_nonce = submitter.sender.nonces(submitter.signer.address)
+    tx = UnsignedTx(
+        snapshot.head.chain_id,
+        next_nonce,
+        proposal.safe.address,
+        0,
+        proposal.safe.execution_data(proposal.intent.tx, dict(signatures)),
+        0,
+        fees.max_fee_wei,
+        fees.max_priority_fee_wei,
+        fees.gas_price_wei,
+    )
+    return replace(tx, gas=ceil_int(_simulate_execution(proposal, tx).gas * GAS_MARGIN))
+
+
+def _simulate_execution(proposal: SafeProposal, tx: UnsignedTx) -> Simulation:
+    # the granted bound of a data fee is for what the Safe pays, and executors pay this one
+    executor_grant = replace(proposal.grant, max_data_fee_wei=None)
+    return proposal.submitter.simulate(tx, proposal.intent.deadline_s, executor_grant)
+
+
+def _pending_execution(proposal: SafeProposal) -> ProposalExecution | None:
+    """Return the recorded execution if nodes have it and it did not revert. A copy of another that
+    is mined late reverts, since the Safe's nonce is used once.
+    """
+    execution = proposal.agent.context.store.proposals.execution(proposal.intent.id)
+    if execution is None:
+        return None
+    status = proposal.submitter.sender.status_of(execution.tx_hash)
+    is_reverted = status.receipt is not None and status.receipt.status != 1
+    return None if status.state == "unknown" or is_reverted else execution
+
+
+def _await_receipt(
+    submitter: Submitter, execution: ProposalExecution, progress: Progress
+) -> Receipt:
+    waited_s = 0.0
+    while True:
+        receipt = submitter.sender.status_of(execution.tx_hash).receipt
+        if receipt is not None:
+            return receipt
+        if waited_s >= submitter.settings.mined_timeout_s:
+            raise Retryable(
+                f"the execution {execution.tx_hash} was sent but not mined within {waited_s:.0f} s",
+                "run the command again: it waits for this transaction",
+                code=ErrorCode.NOT_MINED,
+            )
+        progress(f"waiting {waited_s:.0f} s for {execution.tx_hash}")
+        submitter.clock.sleep(submitter.settings.poll_s)
+        waited_s += submitter.settings.poll_s

@@ -1,0 +1,204 @@
+"""Commands about proposals to the owners of a Safe: proposal list, sign, collect, execute, export."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent import app as api
+from agent.cli import money
+from agent.cli.display.terminal import ask, emit, err, out, safe_text, say
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    GroupedOption,
+    Heading,
+    Send,
+    Yes,
+    command_group,
+)
+from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES
+from agent.units import format_duration, format_time
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agent.app.documents.proposals import ProposalDocument, ProposalExecutionDocument
+
+KEY = GroupedOption(
+    "--key",
+    ("keystore", "keyring", "key_env", "test_account"),
+    numbers={"test_account": range(10)},
+)
+KeySource = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        help="Source of the key: keystore=FILE, keyring=SERVICE/NAME, key_env=VARIABLE or"
+        " test_account=NUMBER; without it the key is typed.",
+    ),
+]
+ProposalId = Annotated[
+    str | None, typer.Argument(help="Sign only if the proposal with this id waits.")
+]
+proposal_group = command_group(
+    Heading.TRADE, 65, "proposal", "Proposals to the owners of a Safe: sign and execute them."
+)
+
+
+@proposal_group.command("list")
+def list_open(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Lists the proposals that wait, with their signatures."""
+    with money.open_for_command(config, send=False, yes=True) as (agent, spinner):
+        document = api.list_proposals(agent)
+
+        def show() -> None:
+            for proposal in document["proposals"]:
+                _show_proposal(out, proposal)
+            if not document["proposals"]:
+                say("No proposal waits.")
+
+        with spinner.hidden():
+            emit(document, as_json, show)
+
+
+@proposal_group.command()
+def sign(
+    proposal: ProposalId = None,
+    key: KeySource = None,
+    export: Annotated[
+        bool,
+        typer.Option(
+            "--export",
+            help="Sign nothing; print the typed data for a wallet with eth_signTypedData_v4.",
+        ),
+    ] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Signs the proposal that waits as one owner of the Safe, and records the signature.
+
+    The call comes from the journal, the signer's rules judge it again, and the Safe must return the
+    same hash. Nothing is sent.
+    """
+    with money.open_for_command(config, send=not export, yes=yes) as (agent, spinner):
+        if export:
+            emit(api.proposal_typed_data(agent, proposal), True, lambda: None)
+            return
+
+        def confirm(unsigned_proposal: ProposalDocument) -> bool:
+            if yes:
+                return True
+            with spinner.hidden():
+                _show_proposal(err, unsigned_proposal)
+                return ask("Sign this?")
+
+        with spinner.hidden():  # the key may be typed
+            document = api.sign_proposal(agent, KEY.parse(key), proposal, confirm)
+        emit(document, as_json, lambda: _show_signatures(document, document["signature"]))
+    raise typer.Exit(0 if document["signature"] else EXIT_REFUSED)
+
+
+@proposal_group.command()
+def collect(
+    signatures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE_OR_SIGNATURE", help="An owner's signature: 0x-hex, or a file with it."
+        ),
+    ],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Adds signatures of other owners to the proposal that waits, all or none."""
+    with money.open_for_command(config, send=False, yes=True) as (agent, spinner):
+        document = api.collect_signatures(agent, signatures)
+        with spinner.hidden():
+            emit(
+                document,
+                as_json,
+                lambda: _show_signatures(document, f"Added: {', '.join(document['added'])}"),
+            )
+
+
+@proposal_group.command()
+def execute(
+    key: KeySource = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Simulates the execution of the signed proposal; with --send sends it from the key's account,
+    which pays the gas.
+    """
+    with money.open_for_command(config, send=send, yes=yes) as (agent, spinner):
+
+        def confirm(planned_execution: ProposalExecutionDocument) -> bool:
+            if yes:
+                return True
+            with spinner.hidden():
+                _show_execution(err, planned_execution)
+                return ask("Execute this?")
+
+        with spinner.hidden():
+            document = api.execute_proposal(
+                agent, KEY.parse(key), send=send, confirm=confirm, progress=spinner.update
+            )
+            emit(document, as_json, lambda: _show_execution(out, document))
+    raise typer.Exit(OUTCOME_EXIT_CODES.get(document["outcome"], 0))
+
+
+@proposal_group.command("export")
+def export_file(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Prints the proposal that waits as a file for the Transaction Builder of the Safe's website."""
+    with money.open_for_command(config, send=False, yes=True) as (agent, spinner):
+        document = api.export_proposal(agent)
+        with spinner.hidden():
+            emit(document, True, lambda: None)
+
+
+def _show_proposal(console: Console, document: ProposalDocument) -> None:
+    from agent.cli.display.tables import coins
+
+    expires_s = document["expires_s"]
+    lines = [f"{document['description']} ({document['state']}, {document['id']})"]
+    lines += [
+        f"  sell {coins(leg['amount_in_raw'], leg['decimals_in'])} {leg['token_in']} for at least"
+        f" {coins(leg['min_out_raw'], leg['decimals_out'])} {leg['token_out']}"
+        for leg in document["legs"]
+    ]
+    lines += [
+        f"  nonce {document['nonce']} of the Safe {document['safe']}",
+        f"  hash {document['safe_tx_hash']}",
+        f"  signatures: {len(document['signed_by'])} of {document['threshold']}"
+        f" {' '.join(document['signed_by'])}".rstrip(),
+        f"  proposed {format_duration(document['age_s'])} ago, "
+        + ("never expires" if expires_s is None else f"expires {format_time(expires_s)}"),
+    ]
+    if document["failure"]:
+        lines.append(f"  would fail now: {document['failure']}")
+    for line in lines:
+        console.print(safe_text(line), soft_wrap=True)
+
+
+def _show_signatures(document: ProposalDocument, result_text: str) -> None:
+    say(result_text or "Not signed.")
+    say(f"{len(document['signed_by'])} of {document['threshold']} signatures are collected.")
+
+
+def _show_execution(console: Console, document: ProposalExecutionDocument) -> None:
+    from agent.cli.display.tables import coins
+
+    _show_proposal(console, document)
+    cost_text = f"at most {coins(document['max_cost_wei'], 18)} of native coin for gas"
+    result_text = {
+        "planned": f"It can be executed, for {cost_text}. Add --send.",
+        "declined": f"Not executed; it would cost {cost_text}.",
+        "executed": f"Executed by {document['transaction']}. Next: trimtab rebalance --send",
+        "failed": f"Reverted in {document['transaction']}; run it again.",
+    }[document["outcome"]]
+    console.print(safe_text(result_text), soft_wrap=True)

@@ -1,0 +1,317 @@
+"""Proposals to a real Safe from start to end: signed as owners, collected, executed by an account that pays, settled from the chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account import Account
+from eth_account.messages import encode_defunct
+
+from agent import app as api
+from agent.app.agent import Agent
+from agent.errors import OperatorNeeded, PassingFault, Refused
+from agent.execution.executor import AwaitingExternalSignature
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.world import dev_accounts as accounts
+from agent.model import IntentState
+from tests.cases.test_proposals import PROPOSING, TWO, proposal, safe_of
+from tests.support.agents import again, fund, trusted, yes
+from tests.support.text import raises_field
+from tests.support.wallets import SafeWallet, native_of
+
+FIRST = {"test_account": 5}
+SECOND = {"test_account": 6}
+EXECUTOR = {"test_account": 9}
+STRANGER = {"test_account": 8}
+
+
+@pytest.fixture
+def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
+    """An agent whose Safe, with two of three owners, has a proposal that waits."""
+    safe, loaded = safe_of(anvil_chain, tmp_path)
+    with again(anvil_chain, loaded) as agent:
+        proposal(agent)
+        yield agent, safe
+
+
+def signed_by(agent: Agent, *sources: dict[str, Any]) -> None:
+    for source in sources:
+        assert api.sign_proposal(agent, source, None, yes)["signature"]
+
+
+def by_hand(agent: Agent, number: int) -> str:
+    """The signature of an owner with a wallet of their own."""
+    data = api.proposal_typed_data(agent, None)
+    return "0x" + bytes(Account.sign_typed_data(accounts()[number].private_key, full_message=data).signature).hex()
+
+
+def open_one(agent: Agent) -> Any:
+    (document,) = api.list_proposals(agent)["proposals"]
+    return document
+
+
+def test_owners_sign_and_an_executor_pays_until_the_rebalance_is_done(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    purposes = []
+    executor = accounts()[9].address
+    for _ in range(3):
+        before = native_of(anvil_chain, executor)
+        document = open_one(agent)
+        purposes.append(document["purpose"])
+        assert (document["state"], document["threshold"], document["signed_by"]) == ("waiting", 2, [])
+        signed_by(agent, FIRST)
+        api.collect_signatures(agent, [by_hand(agent, 7)])
+        assert api.execute_proposal(agent, {})["outcome"] == "planned"
+        assert safe.nonce() == len(purposes) - 1
+        executed = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+        assert (executed["outcome"], executed["executor"]) == ("executed", executor)
+        assert 0 < before - native_of(anvil_chain, executor) <= int(executed["max_cost_wei"])
+        assert open_one(agent)["state"] == "used"
+        try:
+            outcome = agent.rebalance(send=True, confirm=yes)
+        except AwaitingExternalSignature:
+            continue
+        break
+    assert outcome.kind is OutcomeKind.HOLD
+    assert purposes == ["approve", "swap"]
+    assert all(anvil_chain.balance(symbol, safe.address) for symbol in TWO)
+    assert api.list_proposals(agent) == {"proposals": []}
+    assert all(intent.state is IntentState.FINAL for intent in agent.context.store.journal.intents())
+
+
+def test_a_signature_by_eth_sign_counts(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    message = encode_defunct(hexstr=open_one(agent)["safe_tx_hash"])
+    signature = bytearray(Account.sign_message(message, accounts()[6].private_key).signature)
+    signature[-1] += 4
+    assert api.collect_signatures(agent, ["0x" + signature.hex()])["added"] == [accounts()[6].address]
+    signed_by(agent, FIRST)
+    assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
+    assert safe.nonce() == 1
+
+
+def test_a_signature_comes_from_a_file_too(scene: tuple[Agent, SafeWallet], tmp_path: Path) -> None:
+    agent, _ = scene
+    document = api.sign_proposal(agent, FIRST, None, yes)
+    text = by_hand(agent, 6)
+    (tmp_path / "plain.txt").write_text(text + "\n")
+    assert api.collect_signatures(agent, [str(tmp_path / "plain.txt")])["added"] == [accounts()[6].address]
+    (tmp_path / "third.json").write_text(json.dumps({"safe_tx_hash": document["safe_tx_hash"], "signature": by_hand(agent, 7)}))
+    assert api.collect_signatures(agent, [str(tmp_path / "third.json")])["signed_by"] == [
+        accounts()[number].address for number in (5, 6, 7)
+    ]
+
+
+def test_what_is_not_an_owner_s_signature_of_this_call_is_refused_whole(scene: tuple[Agent, SafeWallet], tmp_path: Path) -> None:
+    agent, _ = scene
+    good = by_hand(agent, 6)
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"safe_tx_hash": "0x" + "ab" * 32, "signature": good}))
+    for text, field, word in (
+        (by_hand(agent, 8), "signature", "not an owner"),
+        (good[:-2] + ("1c" if good.endswith("1b") else "1b"), "signature", "not an owner"),
+        (str(other), "safe_tx_hash", "waits"),
+        (good[:-2] + "00", "signature", "v is 0"),
+        (good[:-2], "signature", "64 bytes"),
+        ("0x" + "zz" * 65, "signature", "neither"),
+        (str(tmp_path / "missing"), "signature", "neither"),
+    ):
+        with raises_field(field, word):
+            api.collect_signatures(agent, [by_hand(agent, 5), text])
+        assert open_one(agent)["signed_by"] == []
+    with raises_field("signature", "signed already"):
+        api.collect_signatures(agent, [good, good])
+    api.collect_signatures(agent, [good])
+    with raises_field("signature", "signed already"):
+        api.collect_signatures(agent, [good])
+
+
+def test_only_an_owner_signs_and_only_the_proposal_that_waits(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, _ = scene
+    with raises_field("--key", "not an owner"):
+        api.sign_proposal(agent, STRANGER, None, yes)
+    with raises_field("PROPOSAL", "not the proposal that waits"):
+        api.sign_proposal(agent, FIRST, "f" * 16, yes)
+    with raises_field("--key", "exclude each other"):
+        api.sign_proposal(agent, FIRST | {"keyring": "trimtab/main"}, None, yes)
+    assert api.sign_proposal(agent, FIRST, None, lambda _: False)["signature"] == ""
+    assert open_one(agent)["signed_by"] == []
+
+
+def test_nothing_is_signed_or_executed_while_paused(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    signed_by(agent, FIRST, SECOND)
+    agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
+    for act in (
+        lambda: api.sign_proposal(agent, {"test_account": 7}, None, yes),
+        lambda: api.proposal_typed_data(agent, None),
+        lambda: api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes),
+    ):
+        with pytest.raises(Refused, match="kill switch"):
+            act()
+    assert safe.nonce() == 0
+
+
+def test_a_proposal_past_its_deadline_is_neither_signed_nor_executed(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    signed_by(agent, FIRST, SECOND)
+    anvil_chain.warp(1_801)
+    assert open_one(agent)["state"] == "expired"
+    third = by_hand_unchecked(agent, 7)
+    for act in (
+        lambda: api.sign_proposal(agent, {"test_account": 7}, None, yes),
+        lambda: api.collect_signatures(agent, [third]),
+        lambda: api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes),
+    ):
+        with pytest.raises(Refused, match="is expired"):
+            act()
+    assert safe.nonce() == 0
+
+
+def by_hand_unchecked(agent: Agent, number: int) -> str:
+    """The signature of an owner who asks nobody."""
+    (intent,) = agent.context.store.journal.open_intents()
+    path = agent.context.loaded_config.proposals_path / f"{intent.id}.json"
+    data = json.loads(path.read_text())["typed_data"]
+    return "0x" + bytes(Account.sign_typed_data(accounts()[number].private_key, full_message=data).signature).hex()
+
+
+def test_a_file_that_says_another_call_than_the_journal_stops_the_signing(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, _ = scene
+    (path,) = agent.context.loaded_config.proposals_path.iterdir()
+    document = json.loads(path.read_text())
+    for changes in ({"safe_tx_hash": "0x" + "ab" * 32}, {"safe": accounts()[8].address}, {"safe_tx": document["safe_tx"] | {"value": "1"}}):
+        path.write_text(json.dumps(document | changes))
+        with pytest.raises(OperatorNeeded, match="another call"):
+            api.sign_proposal(agent, FIRST, None, yes)
+    path.unlink()
+    signed_by(agent, FIRST)
+
+
+def test_a_safe_that_answers_another_hash_is_not_signed_for(scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, _ = scene
+    monkeypatch.setattr("agent.chain.safe.safe_tx_hash", lambda *_: "0x" + "ab" * 32)
+    with pytest.raises(PassingFault, match="returns another hash"):
+        api.sign_proposal(agent, FIRST, None, yes)
+
+
+def test_too_few_signatures_are_not_executed(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    for count in (0, 1):
+        with pytest.raises(Refused, match=f"{count} of 2 signatures"):
+            api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+        signed_by(agent, FIRST)
+    signed_by(agent, SECOND)
+    call = safe.contract.encode_abi("removeOwner", [accounts()[5].address, accounts()[6].address, 1])
+    anvil_chain.node.rpc("anvil_impersonateAccount", safe.address)
+    anvil_chain.node.rpc("anvil_setBalance", safe.address, hex(10**18))
+    anvil_chain.node.rpc("eth_sendTransaction", {"from": safe.address, "to": safe.address, "data": call})
+    anvil_chain.mine()
+    document = open_one(agent)
+    assert document["threshold"] == 1
+    assert len(document["signed_by"]) == len(document["owners"]) - 1 == 1, "a former owner's signature does not count"
+
+
+def test_an_executor_without_money_records_and_sends_nothing(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    signed_by(agent, FIRST, SECOND)
+    anvil_chain.node.rpc("anvil_setBalance", accounts()[9].address, "0x0")
+    with pytest.raises(Refused, match=r"(?i)funds"):
+        api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+    assert agent.context.store.proposals.execution(open_one(agent)["id"]) is None
+    assert safe.nonce() == 0
+
+
+def test_an_unconfirmed_execution_records_and_sends_nothing(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    signed_by(agent, FIRST, SECOND)
+    assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=lambda _: False)["outcome"] == "declined"
+    assert agent.context.store.proposals.execution(open_one(agent)["id"]) is None
+    assert safe.nonce() == 0
+
+
+@pytest.mark.parametrize("dies_at", ["before the send", "after the send"])
+def test_a_process_that_ends_around_the_send_executes_once(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
+) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path)
+    executor = accounts()[9].address
+    with again(anvil_chain, loaded) as agent:
+        proposal(agent)
+        signed_by(agent, FIRST, SECOND)
+        nonce = anvil_chain.w3.eth.get_transaction_count(executor)
+        with monkeypatch.context() as patch:
+            patch.setattr("agent.chain.sender.QuorumSender.send", dying(dies_at))
+            with pytest.raises(KeyboardInterrupt):
+                api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+        recorded = agent.context.store.proposals.execution(open_one(agent)["id"])
+        assert recorded is not None
+        assert (recorded.executor, recorded.tx.nonce) == (executor, nonce)
+    with again(anvil_chain, loaded) as agent:
+        executed = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+        assert executed["outcome"] == "executed"
+        assert executed["transaction"] == recorded.tx_hash, "the same nonce and fees, signed again to the same bytes"
+        assert safe.nonce() == 1
+        assert anvil_chain.w3.eth.get_transaction_count(executor) == nonce + 1
+
+
+def dying(moment: str) -> Callable[[Any, Any], None]:
+    from agent.chain.sender import QuorumSender
+
+    real = QuorumSender.send
+
+    def send(self: Any, signed: Any) -> None:
+        if moment == "after the send":
+            real(self, signed)
+        raise KeyboardInterrupt
+
+    return send
+
+
+def test_the_file_of_the_transaction_builder_is_the_proposed_call(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    (intent,) = agent.context.store.journal.open_intents()
+    document = api.export_proposal(agent)
+    assert (document["version"], document["chainId"]) == ("1.0", "31337")
+    assert document["meta"]["createdFromSafeAddress"] == safe.address
+    assert document["transactions"] == [{"to": intent.tx.to, "value": "0", "data": intent.tx.data}]
+
+
+def test_a_call_that_would_fail_is_named_and_not_executed(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    """Once the allowance is there: the market moves away from the swap's minimums."""
+    agent, safe = scene
+    signed_by(agent, FIRST, SECOND)
+    api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+    swap = proposal(agent)
+    assert swap["purpose"] == "swap"
+    signed_by(agent, FIRST, SECOND)
+    prices = anvil_chain.deployed_world.prices_usd
+    anvil_chain.move_market({"WETH": prices["WETH"] * 9 / 10}, twap_follows=False)
+    document = open_one(agent)
+    assert (document["state"], bool(document["failure"])) == ("failing", True)
+    with pytest.raises(Refused, match="simulated"):
+        api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+    assert safe.nonce() == 1
+
+
+def test_a_wallet_that_is_no_safe_has_no_owners(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    fund(anvil_chain, {"WETH": 10_000})
+    with again(anvil_chain, trusted(anvil_chain, tmp_path, PROPOSING, TWO)) as agent:
+        proposal(agent)
+        for act in (api.list_proposals, api.export_proposal, lambda one: api.collect_signatures(one, [])):
+            with raises_field("wallet.safe", "no Safe"):
+                act(agent)
+
+
+def test_without_a_proposal_there_is_nothing_to_sign(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path)
+    with again(anvil_chain, loaded) as agent:
+        assert api.list_proposals(agent) == {"proposals": []}
+        for act in (lambda: signed_by(agent, FIRST), lambda: api.export_proposal(agent), lambda: api.execute_proposal(agent, {})):
+            with pytest.raises(Refused, match="no proposal waits"):
+                act()
