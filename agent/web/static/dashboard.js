@@ -13,16 +13,27 @@
   ];
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+  const LABEL_PX = 66; // of the widest label below a chart, with the space beside it
+  const DIGIT_PX = 8;
   const spans = { "1D": 1, "1W": 7, "1M": 30, "1Y": 365, All: Infinity };
   let range = "All";
 
-  // What all charts share.
-  function plot(element, series, data, more) {
+  // What all charts share. The y axis spans at least `leastSpan` of its highest value: small changes look small.
+  function plot(element, series, data, leastSpan, more) {
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid"), width: 1 } };
     const options = {
       width: element.clientWidth, height: element.clientHeight, tzDate: time => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
       series: [{ label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...series],
-      axes: [{ ...axis, values: ticks }, { ...axis, size: 70, values: (_, splits) => splits.map(split => split.toLocaleString("en")) }],
+      padding: [null, LABEL_PX / 2, null, null],
+      scales: { y: { range: (_, low, high) => {
+        if (low === null) return [0, 1];
+        const spare = Math.max(0, leastSpan(high) - (high - low)) / 2;
+        return uPlot.rangeNum(low - spare, high + spare, 0.1, true);
+      } } },
+      axes: [
+        { ...axis, space: LABEL_PX, values: ticks },
+        { ...axis, size: (_, texts) => 20 + DIGIT_PX * Math.max(...(texts ?? [""]).map(text => text.length)), values: (_, splits) => splits.map(split => split.toLocaleString("en")) },
+      ],
       legend: { show: false }, ...more,
     };
     element.replaceChildren();
@@ -36,7 +47,7 @@
     const times = chart.times.map(time => Date.parse(time.replace(" ", "T").replace(/Z?$/, "Z")) / 1000);
     const flat = (chart.band || []).map(bound => times.map(() => bound));
     const series = [...(chart.band ? [edge("Low"), edge("High"), target] : []), { label: chart.name, stroke: colour("--c1"), width: 2 }];
-    plot(element, series, [times, ...flat, chart.line], { bands: chart.band ? [{ series: [2, 1], fill: colour("--band") }] : [] });
+    plot(element, series, [times, ...flat, chart.line], () => 1, { bands: chart.band ? [{ series: [2, 1], fill: colour("--band") }] : [] });
   }
 
   // Value, holding and rebalances in the chosen range, and below its title the figures at the cursor, or else the newest.
@@ -60,7 +71,7 @@
       { label: "Holding", stroke: colour("--soft"), width: 1.5, dash: [5, 4], points: { show: false } },
       { label: "Rebalances", stroke: colour("--c1"), paths: () => null, points: { show: true, size: 9, width: 2, fill: colour("--paper") } },
     ];
-    plot(element, series, [past, ...[values, holding, rebalances].map(column => column.map(text => text && Number(text)))], { hooks: { ready: [read], setCursor: [read] } });
+    plot(element, series, [past, ...[values, holding, rebalances].map(column => column.map(text => text && Number(text)))], highest => highest / 100, { hooks: { ready: [read], setCursor: [read] } });
   }
 
   function drawAll() {

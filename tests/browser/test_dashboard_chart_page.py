@@ -1,0 +1,81 @@
+"""The chart of the value on a phone and a wide screen: its labels, and the least span of its axis."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from tests.browser.chromium import PHONE, WIDE, patient_context
+from tests.support.dashboards import Served
+
+RECORD = """
+window.labels = [];
+const draw = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (text, x, y, ...more) {
+  const { e, f } = this.getTransform();
+  const width = this.measureText(text).width;
+  const left = x + e - { center: width / 2, right: width, end: width }[this.textAlign] || 0;
+  window.labels.push({ text, left, right: left + width, y: y + f, side: this.textAlign === "center" ? "below" : "beside" });
+  return draw.call(this, text, x, y, ...more);
+};
+"""
+"""Notes each text that is drawn on a canvas, with its place in pixels of the canvas."""
+SERIES = {
+    "seconds": (5, 40, 123_456_789.5, 900_000.0),
+    "minutes": (12, 30, 500.12, 0.002),
+    "hours": (60, 3_600, 10_199.4, 0.4),
+    "days": (56, 86_400, 1_234_567.5, 300_000.0),
+    "a year": (400, 86_400, 10_199.4, 2_000.0),
+}
+"""Points, seconds between two, value and largest change."""
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with Served() as served:
+        yield served
+
+
+def labels_of(chromium: Any, served: Served, size: tuple[int, int], name: str) -> tuple[list[dict[str, Any]], float]:
+    """The labels of the chart as drawn last, and the width of its canvas."""
+    count, step_s, value, change = SERIES[name]
+    values = [f"{value + change * (-1) ** number:.6f}" for number in range(count)]
+    times_s = [1_790_000_000 + step_s * number for number in range(count)]
+    served.board.documents["series"] = {"times_s": times_s, "values": values, "hold_values": values, "rebalances": []}
+    context = patient_context(chromium, viewport={"width": size[0], "height": size[1]})
+    context.add_init_script(RECORD)
+    page = context.new_page()
+    page.goto(f"http://localhost:{served.port}/")
+    page.wait_for_selector(".chart canvas")
+    page.evaluate("window.labels.length = 0")
+    page.click("#r-All")
+    page.wait_for_timeout(200)
+    drawn = page.evaluate("[window.labels, document.querySelector('.chart canvas').width]")
+    context.close()
+    return drawn[0], drawn[1]
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+@pytest.mark.parametrize("name", SERIES)
+def test_chart__labels_are_whole_and_do_not_overlap(chromium: Any, served: Served, size: tuple[int, int], name: str) -> None:
+    labels, width = labels_of(chromium, served, size, name)
+    assert {label["side"] for label in labels} == {"below", "beside"}
+    cut = [label["text"] for label in labels if label["left"] < 0 or label["right"] > width]
+    assert cut == []
+    for left, right in combinations(sorted(labels, key=lambda label: label["left"]), 2):
+        assert left["y"] != right["y"] or left["right"] < right["left"], (left["text"], right["text"])
+
+
+def test_chart__spans_at_least_a_hundredth_of_the_value(chromium: Any, served: Served) -> None:
+    labels, _ = labels_of(chromium, served, WIDE, "minutes")
+    shown = [float(label["text"].replace(",", "")) for label in labels if label["side"] == "beside"]
+    assert max(shown) - min(shown) > 3, "and not the 0.004 by which the value of 500 moves"
+    assert min(shown) < 500.12 < max(shown)
