@@ -132,7 +132,7 @@ def validate_prices(table: PriceTable) -> PriceTable:
         order_problem = "is repeated" if intervals_s[row] == 0 else "is out of order"
         raise ConfigError(
             f"--prices: time {int(table.times_s[row + 1])} {order_problem}",
-            "sort the file by time, without duplicates",
+            "sort the rows by time, without duplicates",
         )
     is_invalid = ~np.isnan(table.closes) & ~((table.closes > 0) & np.isfinite(table.closes))
     if is_invalid.any():
@@ -250,7 +250,7 @@ def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
         row = int(np.argmax(np.diff(row_times_s) <= 0)) + 2
         raise ConfigError(
             f"{option}: {path.name}, row {row}: its time is not later than the previous row's",
-            "sort the file by time, without duplicates",
+            "sort the rows by time, without duplicates",
         )
     newest_rows = np.searchsorted(row_times_s, times_s, side="right") - 1
     if newest_rows[0] < 0:

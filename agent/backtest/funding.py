@@ -297,7 +297,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
         raise ConfigError(
             f"{option}: {path.name}, row {unordered_rows['row'][0] + 1}: {unordered_rows['symbol'][0]!r} has"
             f" {order_problem} time",
-            "sort the file by time, without duplicates",
+            "sort the rows by time, without duplicates",
         )
     symbols = frame["symbol"].unique(maintain_order=True).to_list()
     symbol_frames = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]

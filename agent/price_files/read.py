@@ -457,7 +457,7 @@ def _series(
             problem = "repeated" if times_s[index] == times_s[index - 1] else "unordered"
             raise ConfigError(
                 f"{file_name}, row {row_numbers[index]}: {symbol} has {_article(problem)} time",
-                "sort the file by time, without duplicates",
+                "sort the rows by time, without duplicates",
             )
     return SymbolCloses(symbol, tuple(times_s), tuple(closes), tuple(row_numbers)), is_reversed
 

@@ -22,7 +22,7 @@ from agent.config.tables.fields import parse_choice
 from agent.errors import ConfigError
 from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
-from agent.research.prices import Moment, between, read_prices, time_s
+from agent.research.prices import FRAME_NAME, Moment, between, read_prices, time_s
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
 from agent.units import BPS, PIPS, format_duration
 
@@ -166,10 +166,12 @@ def _spec(
     if unknown_symbols := [
         symbol for symbol in target_bps if symbol not in (*table.symbols, numeraire)
     ]:
-        raise ConfigError(
-            f"targets: {unknown_symbols[0]} has no prices",
-            f"the prices have {', '.join(table.symbols)}; rename a column, or name the numeraire",
+        remedy = (
+            f"the prices have {', '.join(table.symbols)}; rename a column, or name the numeraire"
         )
+        if table.symbols == (FRAME_NAME,):
+            remedy = f'the closes name no symbol; add a column symbol with "{unknown_symbols[0]}"'
+        raise ConfigError(f"targets: {unknown_symbols[0]} has no prices", remedy)
     if is_tracking and numeraire not in target_bps:
         raise ConfigError(
             f"targets: tracking trades against {numeraire}, which is not among the targets",
@@ -191,6 +193,10 @@ def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
     """Return targets in bps that sum to 10,000: the largest remainders are rounded up. Raises
     ConfigError if the shares do not sum to one.
     """
+    if not hasattr(targets, "items"):
+        raise ConfigError(
+            f"targets: {targets!r} has no shares", 'write for example {"BTC": 0.6, "USD": 0.4}'
+        )
     share_by_symbol = {symbol: _amount(share, "targets") for symbol, share in targets.items()}
     total = sum(share_by_symbol.values(), Fraction(0))
     if abs(total - 1) > _SHARE_TOLERANCE or any(share < 0 for share in share_by_symbol.values()):

@@ -16,6 +16,7 @@ from agent.backtest.data import MIN_BARS, PriceTable, price_table, read_table, v
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK_HOSTS
 from agent.price_files.frames import load_polars
+from agent.price_files.layout import TIME_NAMES, normalized_name
 from agent.price_files.read import closes_of_frame
 
 Moment = str | date | datetime
@@ -28,8 +29,8 @@ def read_prices(prices: object) -> PriceTable:
     a table.
 
     A frame has a column of times, or an index of them, and either one column for each symbol or the
-    columns symbol and close. Raises ConfigError as for price files, with the change to make, and
-    Retryable if a server does not answer.
+    columns symbol and close; NaN is no price. A Series of pandas is a column. Raises ConfigError as
+    for price files, with the change to make, and Retryable if a server does not answer.
     """
     if isinstance(prices, PriceTable):
         return prices
@@ -58,10 +59,12 @@ def _polars_frame(prices: object) -> Any:
     module_name = type(prices).__module__.partition(".")[0]
     if isinstance(prices, polars.LazyFrame):
         prices = prices.collect()
-    if isinstance(prices, polars.DataFrame):
-        return prices
+    if module_name == "pandas" and hasattr(prices, "to_frame"):
+        prices = prices.to_frame()
     if module_name == "pandas" and hasattr(prices, "columns"):
-        return _from_pandas(polars, prices)
+        prices = _from_pandas(polars, prices)
+    if isinstance(prices, polars.DataFrame):
+        return prices.fill_nan(None)
     raise ConfigError(
         f"prices: {type(prices).__name__} is no frame",
         "give a polars or pandas DataFrame, the path of a file, or its https address",
@@ -69,12 +72,39 @@ def _polars_frame(prices: object) -> Any:
 
 
 def _from_pandas(polars: Any, frame: Any) -> Any:
-    """Return a frame of pandas, with its index of times as a column."""
-    if frame.index.dtype.kind == "M":
-        frame = frame.rename_axis("time").reset_index()
+    """Return a frame of pandas, with an index of times, or of times and symbols, as columns."""
+    if frame.columns.nlevels > 1:
+        frame = _closes_of_levels(frame)
+    if hasattr(frame.index, "to_timestamp"):
+        frame = frame.to_timestamp()
+    if _has_times_as_index(frame):
+        if frame.index.nlevels == 1:
+            frame = frame.rename_axis(index="time")
+        frame = frame.reset_index()
     return polars.DataFrame(
         {str(name): _column(polars, frame[name]) for name in frame.columns}, strict=False
     )
+
+
+def _closes_of_levels(frame: Any) -> Any:
+    """Return the closes of columns in levels, fields and symbols in either order (yfinance). Raises
+    ConfigError without closes.
+    """
+    for level in range(frame.columns.nlevels):
+        for name in frame.columns.unique(level):
+            if normalized_name(str(name)) == "close":
+                return frame.xs(name, axis="columns", level=level)
+    raise ConfigError(
+        f"prices: its columns have {frame.columns.nlevels} levels, none of them with Close",
+        "give a frame with one column for each symbol",
+    )
+
+
+def _has_times_as_index(frame: Any) -> bool:
+    """Return whether the index is more than row numbers, and no column is of times."""
+    names = {normalized_name(str(name)) for name in frame.columns}
+    counts_rows = type(frame.index).__name__ == "RangeIndex"
+    return frame.index.dtype.kind == "M" or not (counts_rows or names & {*TIME_NAMES})
 
 
 def _column(polars: Any, column: Any) -> Any:

@@ -108,6 +108,12 @@ class FunctionRunner:
 def closes(view: SignalView) -> Any:
     """Return the prices of a view as a polars frame: time, and a column for each symbol; null where
     one has no price.
+
+    >>> from agent.signals import PriceBar, SignalView
+    >>> bars = (PriceBar(1_704_067_200, 42_000.0), PriceBar(1_704_153_600, 43_000.0))
+    >>> view = SignalView(1_704_240_000, "USD", {"BTC": bars}, {"BTC": 0.6, "USD": 0.4})
+    >>> closes(view)["BTC"].to_list()
+    [42000.0, 43000.0]
     """
     polars = load_polars()
     all_times_s = sorted({bar.at_s for bars in view.prices.values() for bar in bars})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -102,14 +103,19 @@ def every(interval: str, threshold: Threshold | None = None) -> Every | HybridTr
 def tracking(strictness: str = "normal") -> NoTradeZone:
     """Rebalance where trading costs less than it saves in the long run, the default of `trimtab
     init`: "relaxed", "normal" or "strict" (docs/triggers.md). Raises ConfigError.
+
+    >>> tracking("strict") == tracking("normal")
+    False
     """
     return build_tracking(strictness)
 
 
-def _bps(share: float | None, name: str) -> int | None:
+def _bps(share: Any, name: str) -> int | None:
     if share is None:
         return None
-    bps = round(share * BPS)
+    if isinstance(share, str) or not 0 < share <= 1:
+        raise ConfigError(f"band: {name} {share!r} is no share", "write for example 0.1, a tenth")
+    bps: int = round(share * BPS)
     if abs(bps - share * BPS) > 1e-6:
         raise ConfigError(f"band: {name} {share} is finer than 0.0001", "round it")
     return bps

@@ -1,0 +1,160 @@
+"""Frames as quants have them: each is read as the plain one is, or refused with the change to make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from agent import research
+from agent.errors import ConfigError
+from agent.research.prices import read_prices
+
+INDEX = pd.date_range("2024-01-01", periods=6, freq="D")
+SECONDS = INDEX.as_unit("s").astype("int64")
+BTC = np.array([100.0, 101.0, 102.0, 103.0, 104.0, 105.0])
+WIDE = pd.DataFrame({"BTC": BTC, "ETH": BTC / 2}, index=INDEX)
+LONG = WIDE.rename_axis("time").reset_index().melt("time", var_name="symbol", value_name="close")
+MISSING = WIDE.where(WIDE != 102)
+DAYS = [moment.date() for moment in INDEX]
+
+
+def in_levels(*fields: str) -> pd.DataFrame:
+    """Fields above symbols, as yfinance has them."""
+    closes = WIDE.rename_axis("Date")
+    return pd.concat({field: closes if field.lower() == "close" else closes + 7 for field in fields}, axis=1, names=["Price", "Ticker"])
+
+
+def by_rows(**columns: Any) -> pd.DataFrame:
+    """The closes with row numbers as their index."""
+    return WIDE.assign(**columns).reset_index(drop=True)
+
+
+READ: dict[str, Callable[[], object]] = {
+    "index in UTC": lambda: WIDE.tz_localize("UTC"),
+    "index in New York": lambda: WIDE.tz_localize("UTC").tz_convert("America/New_York"),
+    "column in Tokyo": lambda: WIDE.tz_localize("UTC").tz_convert("Asia/Tokyo").rename_axis("date").reset_index(),
+    "index of milliseconds": lambda: WIDE.set_axis(SECONDS * 1000),
+    "index of seconds with a name": lambda: WIDE.set_axis(pd.Index(SECONDS, name="timestamp")),
+    "column of nanoseconds": lambda: by_rows(time=SECONDS * 10**9),
+    "index of dates": lambda: WIDE.set_axis(DAYS),
+    "index of texts": lambda: WIDE.set_axis([str(day) for day in DAYS]),
+    "index of periods": lambda: WIDE.to_period("D"),
+    "column of dates": lambda: by_rows(date=DAYS),
+    "column of times as objects": lambda: by_rows().assign(date=pd.Series(list(INDEX), dtype=object)),
+    "column of texts": lambda: by_rows(Date=[str(day) for day in DAYS]),
+    "prices as texts": lambda: WIDE.astype(str),
+    "prices as decimals": lambda: WIDE.map(lambda close: Decimal(str(close))),
+    "prices of an extension type": lambda: WIDE.astype("Float64"),
+    "newest first": lambda: WIDE[::-1],
+    "newest first in a column": lambda: by_rows(time=DAYS)[::-1],
+    "newest first in polars": lambda: pl.DataFrame(by_rows(time=DAYS).to_dict("list")).reverse(),
+    "closes beside other fields": lambda: in_levels("Close", "Open", "Volume"),
+    "symbols above fields": lambda: in_levels("Open", "Close").swaplevel(axis=1),
+    "closes alone in levels": lambda: in_levels("close"),
+    "rows of times and symbols": lambda: LONG.set_index(["time", "symbol"]),
+    "a series of times and symbols": lambda: LONG.set_index(["time", "symbol"])["close"],
+    "long with an index of times": lambda: LONG.set_index("time"),
+    "long with other names": lambda: LONG.rename(columns={"time": "Date", "symbol": "Ticker", "close": "Close"}),
+    "long with categories": lambda: LONG.astype({"symbol": "category"}),
+    "rows left of more": lambda: by_rows(time=DAYS).set_axis([3, 5, 8, 13, 21, 34]),
+    "polars dates": lambda: pl.DataFrame({"time": DAYS, "BTC": BTC, "ETH": BTC / 2}),
+    "polars milliseconds": lambda: pl.DataFrame({"BTC": BTC, "ETH": BTC / 2, "time": list(SECONDS * 1000)}),
+    "polars texts": lambda: pl.DataFrame({"date": [str(day) for day in DAYS], "BTC": BTC, "ETH": BTC / 2}),
+}
+
+
+@pytest.mark.parametrize("make", READ.values(), ids=READ)
+def test_frame_is_read_as_the_plain_one_is(make: Callable[[], object]) -> None:
+    table = read_prices(make())
+    assert table.symbols == ("BTC", "ETH")
+    assert table.times_s.tolist() == list(SECONDS)
+    assert table.closes.tolist() == WIDE.to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MISSING,
+        lambda: MISSING.astype(object).where(MISSING.notna(), None),
+        lambda: pl.DataFrame({"time": DAYS, **{symbol: MISSING[symbol].to_numpy() for symbol in MISSING}}),
+    ],
+    ids=["pandas", "None of pandas", "NaN of polars"],
+)
+def test_missing_price_is_a_gap(make: Callable[[], object]) -> None:
+    closes = read_prices(make()).closes
+    assert np.isnan(closes[2, 0])
+    assert np.isnan(closes).sum() == 1
+
+
+def test_price_that_begins_later_or_never_is_missing() -> None:
+    later = WIDE.assign(ETH=[np.nan, np.nan, *BTC[2:]], SOL=np.nan)
+    closes = read_prices(later).closes
+    assert np.isnan(closes).sum(axis=0).tolist() == [0, 2, 6]
+    result = research.backtest(later, {"BTC": 0.5, "ETH": 0.5, "USD": 0})
+    assert result.summary.start == datetime.fromisoformat("2024-01-03T00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("series", "symbol"), [(WIDE["BTC"], "BTC"), (WIDE["BTC"].rename("btc"), "btc"), (WIDE["ETH"].tz_localize("UTC"), "ETH")]
+)
+def test_series_is_a_column(series: Any, symbol: str) -> None:
+    assert read_prices(series).symbols == (symbol,)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: pd.concat([WIDE, WIDE.tail(1)]), "row 7: BTC has a repeated time (sort the rows by time, without duplicates)"),
+        (lambda: pd.concat([LONG, LONG.head(1)]), "BTC has an unordered time (sort the rows"),
+        (lambda: WIDE.iloc[[0, 2, 1, 3, 4, 5]], "row 3: BTC has an unordered time (sort the rows"),
+        (lambda: WIDE.set_axis(pd.DatetimeIndex([*INDEX[:5], pd.NaT])), "1 rows have no time, the first is row 6 (remove rows"),
+        (lambda: by_rows().iloc[[0, 2, 3]], "row 1: '0' is not a time"),
+        (by_rows, "no column time; its header is: BTC, ETH (name the columns"),
+        (lambda: WIDE.assign(BTC="$5"), "'$5' is not a price of BTC (write 5, without '$')"),
+        (lambda: WIDE.replace(103, np.inf), "row 4: 'inf' is not a price of BTC"),
+        (lambda: WIDE.replace(103, 0), "row 4: '0.0' is not a price of BTC"),
+        (lambda: WIDE.assign(btc=BTC), "has columns 'BTC' and 'btc', which are one name"),
+        (lambda: in_levels("Open", "High"), "its columns have 2 levels, none of them with Close (give a frame with one column"),
+        (lambda: pl.Series("BTC", BTC), "Series is no frame (give a polars or pandas DataFrame"),
+        (lambda: {"time": DAYS, "BTC": BTC}, "dict is no frame (give a polars or pandas DataFrame"),
+        (WIDE.to_numpy, "ndarray is no frame (give a polars or pandas DataFrame"),
+    ],
+)
+def test_frame_is_refused_with_the_change_to_make(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_prices(make())
+    assert words in f"{caught.value.message} ({caught.value.remedy})"
+
+
+@pytest.mark.parametrize(
+    ("prices", "targets", "words"),
+    [
+        (WIDE.rename(columns=str.lower), {"BTC": 0.5, "USD": 0.5}, "BTC has no prices (the prices have btc, eth; rename a column"),
+        (WIDE, {"btc": 0.5, "USD": 0.5}, "btc has no prices (the prices have BTC, ETH; rename a column"),
+        (WIDE.add_suffix("-USD"), {"BTC": 0.5, "USD": 0.5}, "BTC has no prices (the prices have BTC-USD, ETH-USD; rename a column"),
+        (
+            pd.DataFrame({"Close": BTC, "Open": BTC}, index=INDEX),
+            {"BTC": 0.5, "USD": 0.5},
+            'name no symbol; add a column symbol with "BTC"',
+        ),
+        (WIDE, ["BTC", "USD"], "targets: ['BTC', 'USD'] has no shares"),
+    ],
+    ids=["small letters", "small letters in targets", "pairs", "bars of one symbol", "a list"],
+)
+def test_targets_without_prices_are_named_with_the_change_to_make(prices: Any, targets: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(prices, targets, research.band(0.1))
+    assert words in f"{caught.value.message} ({caught.value.remedy})"
+
+
+@pytest.mark.parametrize("share", [10, "10%", 0])
+def test_band_that_is_no_share_is_refused(share: Any) -> None:
+    with pytest.raises(ConfigError, match=f"band: relative {share!r} is no share"):
+        research.band(share)
