@@ -316,7 +316,7 @@ class SimulationSettings:
             )
         if not 0 <= self.fee_pips < PIPS // 2:
             raise ConfigError(
-                f"--market cost: {100 * self.fee_pips / PIPS:g}%",
+                f"--market fee: {100 * self.fee_pips / PIPS:g}%",
                 "use a fee of at least 0 and below 50%, such as 30bps",
             )
         for option, amount in (("--market depth", self.depth), ("--value", self.start_value)):

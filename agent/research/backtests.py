@@ -10,8 +10,8 @@ from agent.app.research.backtests import simulate_checked
 from agent.backtest.simulate import Progress
 from agent.model import Signal
 from agent.research.inputs import (
-    USUAL_COST,
     USUAL_DEPTH,
+    USUAL_FEE,
     USUAL_VALUE,
     MarketArguments,
     Number,
@@ -33,7 +33,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     *,
     signal: Signal | FunctionSignal | None = None,
     value: Number = USUAL_VALUE,
-    cost: Number = USUAL_COST,
+    fee: Number = USUAL_FEE,
     network: str | None = None,
     flows: Mapping[Moment, Number] | None = None,
     start: Moment | None = None,
@@ -54,7 +54,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     weights at each bar, or a `signal(…)` that says when; `targets` are the first ones then, of all
     assets that it may choose. `value` and `flows` (deposits above zero,
     withdrawals below, by time) are in the numeraire, the first target without prices, or USD.
-    `cost` is the fee of every pool as a share, `depth` one side of a pool. `network`, such as
+    `fee` is that of every pool as a share, `depth` one side of a pool. `network`, such as
     "base", adds its usual gas price and data fee, which `native` (ETH, WETH or the one named) pays.
     `start` and `end` limit the bars. Raises ConfigError naming the argument.
 
@@ -67,7 +67,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     """
     market = MarketArguments(
         value=value,
-        cost=cost,
+        fee=fee,
         network=network,
         start=start,
         end=end,

@@ -30,7 +30,7 @@ Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 Number = int | float | Decimal | Fraction | str
 USUAL_VALUE = 10_000
-USUAL_COST = 0.001
+USUAL_FEE = 0.001
 USUAL_DEPTH = 10**9
 _SHARE_TOLERANCE = Fraction(1, 10**6)
 _ARGUMENT_BY_OPTION = {
@@ -43,7 +43,7 @@ _ARGUMENT_BY_OPTION = {
     "--scenarios": "scenarios",
     "--run scheduler": "jobs",
     "--out": "folder",
-    "--market cost": "cost",
+    "--market fee": "fee",
     "--market depth": "depth",
     "--market gas": "network",
     "--market data-fee": "network",
@@ -67,7 +67,7 @@ class MarketArguments(TypedDict, total=False):
     """
 
     value: Number
-    cost: Number
+    fee: Number
     network: str | None
     start: Moment | None
     end: Moment | None
@@ -106,7 +106,7 @@ def read_inputs(
     spec = _spec(table, targets, trigger, destination, market.get("numeraire", ""), native)
     settings = SimulationSettings(
         depth=_amount(market.get("depth", USUAL_DEPTH), "depth"),
-        fee_pips=round(_amount(market.get("cost", USUAL_COST), "cost") * PIPS),
+        fee_pips=round(_amount(market.get("fee", USUAL_FEE), "fee") * PIPS),
         start_value=_amount(market.get("value", USUAL_VALUE), "value"),
         latency_bars=market.get("latency", 0),
         flows=tuple(

@@ -45,7 +45,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     **market: Unpack[MarketArguments],
 ) -> StressTest:
     """Run a portfolio over thousands of simulated futures of its prices and over stress scenarios,
-    with the limits of a new config. `market` has value, cost, network, start, end and the others of
+    with the limits of a new config. `market` has value, fee, network, start, end and the others of
     `backtest`.
 
     `paths` are simulated by each of two methods, each `bars` long (720 of them if there are as

@@ -72,7 +72,7 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     **market: Unpack[MarketArguments],
 ) -> Tuning:
     """Search for the best of many settings: each runs on the first three quarters of the prices, the
-    best is judged on the last quarter. `market` has value, cost, network, start, end and the others
+    best is judged on the last quarter. `market` has value, fee, network, start, end and the others
     of `backtest`.
 
     `triggers` are tried with each of `destinations` ("target", "halfway", "band") and

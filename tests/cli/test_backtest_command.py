@@ -25,7 +25,7 @@ HALVES = ("--target", "WBTC=50,USD=50", "--band", "10%abs")
 
 
 def test_its_document_adds_up(bare: Bare) -> None:
-    said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--market", "cost=30bps", "--json")
+    said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--market", "fee=30bps", "--json")
     assert said.code == 0, said.why
     found = said.json
     costs = {kind: Fraction(text) for kind, text in found["costs"].items()}
@@ -208,7 +208,7 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         (("--target", "WBTC=50,USD=50", "--tracking", "lax"), "strictness"),
         (("--target", "WBTC=50,USD=40", "--band", "5%abs"), "sums to 90%"),
         (("--target", "WBTC=50,DOGE=30,USD=20", "--band", "5%abs"), "DOGE is not in the file"),
-        ((*HALVES, "--market", "cost=much"), "--market cost"),
+        ((*HALVES, "--market", "fee=much"), "--market fee"),
         ((*HALVES, "--market", "pool=v4"), "--market pool"),
         ((*HALVES, "--market", "gas=20 gwei"), "--market gas: the native coin has no price"),
         ((*HALVES, "--native", "DOGE"), "--native: 'DOGE'"),

@@ -62,7 +62,7 @@ def test_grouped_option__refuses_what_it_cannot_read_with_its_names(option: Grou
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        (("stress", "--cost", "30bps"), "write --market cost=VALUE"),
+        (("stress", "--fee", "30bps"), "write --market fee=VALUE"),
         (("stress", "--shock", "ALT=-5%"), "write --scenarios shock=VALUE"),
         (("stress", "--step-paths", "1"), "write --paths step-paths=VALUE"),
         (("tune", "--folds", "2"), "write --walk folds=VALUE"),

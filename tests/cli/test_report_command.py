@@ -26,7 +26,7 @@ RUN = ("backtest", "--prices", str(WEEKLY), "--target", "WBTC=50,USD=50", "--ban
 
 def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.html"
-    said = bare(*RUN, "--market", "cost=30bps", "--html", str(path), "--json")
+    said = bare(*RUN, "--market", "fee=30bps", "--html", str(path), "--json")
     assert said.code == 0, said.why
     assert said.json["report"] == [str(path), str(path.with_suffix(".json"))]
     page, told = path.read_text(), json.loads(path.with_suffix(".json").read_text())

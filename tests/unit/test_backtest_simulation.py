@@ -323,7 +323,7 @@ def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap
     ("changes", "said"),
     [
         ({"pool_kind": "v4"}, "--market pool"),
-        ({"fee_pips": -1}, "--market cost"),
+        ({"fee_pips": -1}, "--market fee"),
         ({"depth": Fraction(0)}, "--market depth"),
         ({"latency_bars": -1}, "--market latency"),
     ],

@@ -62,9 +62,9 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
 @pytest.mark.parametrize(
     ("named", "market", "wishes"),
     [
-        ("--market cost: 60%", {"pool_fee": "60%"}, {}),
-        ("--market cost: 'abc'", {"pool_fee": "abc"}, {}),
-        ("--market cost: '0.3' has no unit", {"pool_fee": "0.3"}, {}),
+        ("--market fee: 60%", {"pool_fee": "60%"}, {}),
+        ("--market fee: 'abc'", {"pool_fee": "abc"}, {}),
+        ("--market fee: '0.3' has no unit", {"pool_fee": "0.3"}, {}),
         ("--value: 0", {"start_value": "0"}, {}),
         ("--market depth: 0", {"depth": "0"}, {}),
         ("--market depth: reserves of 1 base units of USD and 0 of BTC are out of range", {"depth": "0.000000000000000001"}, {}),

@@ -155,10 +155,10 @@ def test_start_and_end_are_both_included() -> None:
 
 def test_compare_gives_a_result_for_each_trigger() -> None:
     targets = {"BTC": 0.5, "USD": 0.5}
-    results = research.compare(small(), targets, {"band": research.band(0.01), "weekly": research.every("7d")}, cost=0.003)
+    results = research.compare(small(), targets, {"band": research.band(0.01), "weekly": research.every("7d")}, fee=0.003)
     assert list(results) == ["band", "weekly"]
     assert results["band"].summary.trades > results["weekly"].summary.trades > 0
-    alone = research.backtest(small(), targets, research.every("7d"), cost=0.003)
+    alone = research.backtest(small(), targets, research.every("7d"), fee=0.003)
     assert results["weekly"].summary == alone.summary
 
 
@@ -217,8 +217,8 @@ def test_the_tracking_rule_is_the_default() -> None:
         ({"targets": {"LINK": 0.5, "USD": 0.5}}, "targets: LINK has no prices"),
         ({"targets": {"BTC": 1.0}, "trigger": None}, "targets: tracking trades against USD"),
         ({"value": 0}, "value: 0 is not above zero"),
-        ({"cost": 0.6}, "cost: 60%"),
-        ({"cost": float("inf")}, "cost: inf is no number"),
+        ({"fee": 0.6}, "fee: 60%"),
+        ({"fee": float("inf")}, "fee: inf is no number"),
         ({"latency": -1}, "latency: -1"),
         ({"network": "solana"}, "network: 'solana' is unknown"),
         ({"network": "base"}, "network: gas of base is paid in ETH, which is not a target with prices"),

@@ -111,7 +111,7 @@ class MarketOptions:
             depth=Fraction(
                 parse_raw(self.depth, DEFAULT_DECIMALS, "--market depth"), 10**DEFAULT_DECIMALS
             ),
-            fee_pips=parse_share_with_unit_bps(self.pool_fee, "--market cost") * (PIPS // BPS),
+            fee_pips=parse_share_with_unit_bps(self.pool_fee, "--market fee") * (PIPS // BPS),
             start_value=Fraction(
                 parse_raw(self.start_value, DEFAULT_DECIMALS, "--value"), 10**DEFAULT_DECIMALS
             ),

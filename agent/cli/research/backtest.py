@@ -30,7 +30,7 @@ Target = Annotated[str, typer.Option("--target", help="Targets in percent: BTC=5
 MARKET = GroupedOption(
     "--market",
     (
-        "cost",
+        "fee",
         "depth",
         "pool",
         "pool-state",
@@ -46,7 +46,7 @@ MARKET = GroupedOption(
     files=frozenset({"gas-prices"}),
     lists=frozenset({"pool-state"}),
     fields={
-        "cost": "pool_fee",
+        "fee": "pool_fee",
         "pool": "pool_kind",
         "pool-state": "pool_states",
         "gas": "gas_price_text",
@@ -60,7 +60,7 @@ Market = Annotated[
     typer.Option(
         "--market",
         help=(
-            "The simulated market, NAME=VALUE: cost=10bps,depth=1000000000. Names: cost (pool fee),"
+            "The simulated market, NAME=VALUE: fee=10bps,depth=1000000000. Names: fee (of each pool),"
             " depth (of a pool's side), pool (v2, or v3 over the full range), pool-state (a recorded"
             " V3 pool: WBTC/WETH=pool.json), decimals (WBTC=8), gas (20 gwei), gas-prices (a file),"
             " data-fee, latency (bars), gone (halt or leave, if prices end), seed; repeatable."

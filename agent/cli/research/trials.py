@@ -53,7 +53,7 @@ CONFIRM_ABOVE_S = 120.0
 """Estimated duration, seconds, above which a confirmation is needed."""
 STRESS_QUANTILES = ("50%", "5%")
 CORES = range(10_000)
-STRESS_MARKET = MARKET.with_names("cost", "depth", "pool", "gas", "seed")
+STRESS_MARKET = MARKET.with_names("fee", "depth", "pool", "gas", "seed")
 PATHS = GroupedOption(
     "--paths",
     (
@@ -94,7 +94,7 @@ SCENARIOS = GroupedOption(
 STRESS_FUTURES = FUTURES_BOOK.with_names(
     *(name for name in FUTURES_BOOK.names if name not in ("band", "spot-multiple"))
 )
-TUNE_MARKET = MARKET.with_names("cost", "depth", "pool", "gas", "gas-prices", "latency", "seed")
+TUNE_MARKET = MARKET.with_names("fee", "depth", "pool", "gas", "gas-prices", "latency", "seed")
 GRID = GroupedOption(
     "--grid",
     (
@@ -192,7 +192,7 @@ def stress(
         typer.Option(
             "--market",
             help=(
-                "The simulated market, NAME=VALUE: cost=10bps,depth=1000000000. Names: cost (pool fee),"
+                "The simulated market, NAME=VALUE: fee=10bps,depth=1000000000. Names: fee (of each pool),"
                 " depth (of a pool's side), pool (v2, or v3 over the full range), gas (normal price,"
                 " such as 20 gwei), seed (the same gives the same paths); repeatable."
             ),
@@ -452,7 +452,7 @@ def tune(
         typer.Option(
             "--market",
             help=(
-                "The simulated market, NAME=VALUE: cost=10bps,depth=1000000000. Names: cost (pool fee),"
+                "The simulated market, NAME=VALUE: fee=10bps,depth=1000000000. Names: fee (of each pool),"
                 " depth (of a pool's side), pool (v2, or v3 over the full range), gas (20 gwei; needs the"
                 " full step), gas-prices (a file), latency (bars), seed; repeatable."
             ),
