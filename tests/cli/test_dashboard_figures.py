@@ -125,15 +125,21 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     assert "history.steps.2.cost.total" in overview
     assert re.search(r"Last rebalance, .*Bought.*Sold.*Cost.*Approvals.*Against plan.*Outcome", " ".join(text.split()))
     assert re.search(r"(Bought|Sold) [−-]", " ".join(text.split())) is None, "the word says the sign"
-    for number, one in enumerate(told["alerts"]["assets"]):
-        if one["symbol"] != "USDC":
-            assert overview >= {f"alerts.assets.{number}.{key}" for key in ("alert_low", "to_low_bps", "alert_high", "to_high_bps")}
     assets, weights = found["/assets"]
+    levels = {
+        f"alerts.assets.{number}.{key}": alert_asset["symbol"] == "USDC"
+        for number, alert_asset in enumerate(told["alerts"]["assets"])
+        for key in ("alert_low", "to_low_bps", "alert_high", "to_high_bps")
+    }
+    for page_figures in (overview, assets):
+        shown_of_numeraire = [path in page_figures for path, is_numeraire in levels.items() if is_numeraire]
+        assert page_figures >= {path for path, is_numeraire in levels.items() if not is_numeraire}
+        assert shown_of_numeraire == [False] * 4, "the price of the numeraire in itself does not move"
     require_charts(text, weights, told)
     assert {one["kind"] for one in told["orders"]["orders"]} == {"entry", "stop_loss", "take_profit"}
     assert assets >= below(told, "orders.orders", "subject", "kind", "stage", "level", "price", "distance_bps", "terms")
     assert assets >= below(told, "lots.assets", "amount", "entry_price", "price", "cost", "value", "unrealised", "realised")
-    assert assets >= below(told, "alerts.assets", "price", "alert_low", "to_low_bps", "alert_high", "to_high_bps")
+    assert assets >= below(told, "alerts.assets", "price")
     controls, _ = found["/controls"]
     assert {one["kind"] for one in told["controls"]["controls"]} == {"pause", "resume"}
     assert controls >= below(told, "controls.controls", "requested", "kind", "requested_by", "origin", "state", "reason")
