@@ -127,6 +127,9 @@ def init(
             "--alert", help="NAME=VARIABLE of an alert target; the variable holds its address."
         ),
     ] = None,
+    safe: Annotated[
+        bool, typer.Option("--safe", help="The wallet is a Safe: its owners sign each proposal.")
+    ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -171,6 +174,7 @@ def init(
         use_cash=use_cash or "",
         alert_target=alert_pair,
         max_live_value=ceiling or "",
+        is_safe=safe,
     )
     if missing_options and not unsupported_options and not yes and not as_json and is_interactive():
         network_source = click.get_current_context().get_parameter_source("network")

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_abi import encode as abi_encode
 
 from agent.artifacts import npm_root
 from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from tests.cli.tools import Said
+from tests.support.endpoints import Script
 from tests.support.text import mentions
 from tests.support.worlds import missing
 
@@ -284,3 +286,27 @@ def test_the_whole_default_token_list_can_be_read(bare: Bare, tmp_path: Path) ->
     said = init(bare, tmp_path / "trimtab.toml", "--target", "UNI=50%", "--target", "USDC=50%", "--token-list", str(path))
     assert said.code == 0, said
     assert said.json["assets"][0]["address"] == UNI
+
+
+def test_a_safe_s_owners_sign_by_proposals(bare: Bare, tmp_path: Path) -> None:
+    """No endpoint answers here, so the address is not checked."""
+    config = tmp_path / "trimtab.toml"
+    said = init(bare, config, *TWO, "--safe")
+    assert said.code == 0, said.why
+    loaded = load_config(config).config
+    assert (loaded.wallet.mode, loaded.wallet.safe, loaded.wallet.keystore) == ("propose", True, None)
+    assert loaded.execution.deadline == 1_800
+    assert (loaded.limits.native_floor, loaded.limits.native_top_up) == (None, None)
+
+
+@pytest.mark.parametrize(("version", "code"), [("1.3.0", 0), ("1.4.1", 0), ("1.2.0", 2), ("1.5.0", 2), ("", 2)])
+def test_an_address_that_is_no_safe_where_an_endpoint_answers_is_refused(
+    bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, code: int
+) -> None:
+    answer = "0x" + abi_encode(["string"], [version]).hex()
+    monkeypatch.setattr("agent.app.start.setup._open_endpoint", lambda *_: Script(eth_chainId="0x1", eth_call=answer))
+    said = init(bare, tmp_path / "trimtab.toml", *TWO, "--safe")
+    assert said.code == code, said.why
+    assert (tmp_path / "trimtab.toml").exists() == (code == 0)
+    if code:
+        assert mentions(said.error["message"], WALLET, "is not a Safe of version 1.3.0 or 1.4.1")

@@ -26,6 +26,7 @@ from agent.backtest.loss.policies import COMPARED_CHOICES
 from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
+from agent.chain.safe import SafeContract
 from agent.config.build import contract_names
 from agent.config.load import UNSAVED_REMEDY, load_config, parse_config
 from agent.config.loaded import LoadedConfig
@@ -47,7 +48,7 @@ from agent.config.writing.futures_template import (
     read_venue,
 )
 from agent.config.writing.portfolio_templates import PortfolioTemplate
-from agent.config.writing.template import render_config
+from agent.config.writing.template import render_config, with_safe
 from agent.config.writing.token_lists import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.files import create_file
@@ -120,11 +121,7 @@ def _feed_prices(
     """Yield the dollar price from each endpoint that reports a fresh round."""
     for variable, operator in rpc:
         try:
-            endpoint = RpcTable.model_validate(
-                {"operator": operator, "url_env": variable},
-                context={VARIABLES_KEY: variables},
-            )
-            transport = wiring.open_transport(endpoint)
+            transport = _open_endpoint(variable, operator, variables)
             latest_round, _ = watch.read_feed(
                 feed,
                 query_lens(transport, [feed_call for _, feed_call in watch.feed_questions(feed)]),
@@ -184,7 +181,7 @@ class NewConfig:
     is its share of stable tokens. `futures` adds a futures layer, its margin in the numeraire.
     `use_cash` is the maximum numeraire to take from the wallet, `alert_target` a target's (name,
     variable), `max_live_value` the cap on the managed value and on a day's payouts, by default
-    `ceiling_of`.
+    `ceiling_of`. With `is_safe` the wallet is a Safe, whose owners sign.
     """
 
     network: str = "ethereum"
@@ -201,6 +198,7 @@ class NewConfig:
     use_cash: str = ""
     alert_target: tuple[str, str] | None = None
     max_live_value: str = ""
+    is_safe: bool = False
 
 
 def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
@@ -269,6 +267,9 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         config_text, use_cash, new_config.max_live_value or ceiling_of(use_cash, numeraire_usd)
     )
     config_text = _with_alert_and_key(config_text, new_config, local_chain)
+    if new_config.is_safe:
+        _require_safe(new_config, variables)
+        config_text = with_safe(config_text)
     config = parse_config(config_text, "the new config", UNSAVED_REMEDY)
     try:
         create_file(path, config_text.encode())
@@ -452,13 +453,35 @@ def _with_alert_and_key(
         config_text += f"[[alerts.targets]]\nname = {json.dumps(target_name)}\nurl_env = {json.dumps(variable)}\n"
     if new_config.network not in PRESETS:
         chain_wallet = load_config(new_config.network).config.wallet
-        if chain_wallet.address == parse_address(new_config.wallet, "--wallet"):
+        is_chain_wallet = chain_wallet.address == parse_address(new_config.wallet, "--wallet")
+        if is_chain_wallet and chain_wallet.test_account is not None:
             key_line = f"test_account = {chain_wallet.test_account}"
             key_line += "                 # a published test key, for local chains alone"
             config_text = re.sub(
                 'keystore = "wallet.json".*', lambda _: key_line, config_text, count=1
             )
     return config_text
+
+
+def _require_safe(new_config: NewConfig, variables: Variables) -> None:
+    """Raise ConfigError if an endpoint answers, and the wallet is no Safe of a supported version
+    there.
+    """
+    for variable, operator in new_config.endpoints:
+        try:
+            transport = _open_endpoint(variable, operator, variables)
+            transport.call("eth_chainId", [])
+        except TrimtabError:
+            continue
+        SafeContract(transport, parse_address(new_config.wallet, "--wallet")).require_supported()
+
+
+def _open_endpoint(variable: str, operator: str, variables: Variables) -> Transport:
+    """Open an endpoint of --rpc. Raises ConfigError if its variable is not set."""
+    endpoint = RpcTable.model_validate(
+        {"operator": operator, "url_env": variable}, context={VARIABLES_KEY: variables}
+    )
+    return wiring.open_transport(endpoint)
 
 
 def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -378,6 +379,24 @@ def _limit_lines(
         if spec.key == "plan_cost":
             lines.append(MAX_WEIGHT_LINE)
     return "\n".join(lines)
+
+
+SAFE_LINES = {
+    "keystore|test_account": 'mode = "propose"                   # the owners sign (docs/safe.md)\nsafe = true',
+    "deadline": 'deadline = "30m"',
+    "native_floor": 'native_floor = "off"',
+    "native_top_up": 'native_top_up = "off"',
+}
+"""Lines of the config of a Safe, by the key whose line they replace."""
+
+
+def with_safe(config_text: str) -> str:
+    """Return a new config whose wallet is a Safe: its owners sign, within half an hour, and an
+    executor pays the gas.
+    """
+    for keys_pattern, lines in SAFE_LINES.items():
+        config_text = re.sub(rf"(?m)^({keys_pattern}) = .*$", lines, config_text, count=1)
+    return config_text
 
 
 def network_limits(network: Network) -> dict[str, str]:
