@@ -34,7 +34,7 @@ from agent.config.writing.portfolio_templates import (
     SMALL_TEMPLATE,
     apply_template,
 )
-from agent.config.writing.template import network_limits
+from agent.config.writing.template import network_limits, with_safe
 from agent.errors import ConfigError, TrimtabError
 from agent.files import replace_file
 from agent.layers.futures.state import margin_account
@@ -45,6 +45,7 @@ from agent.localchain import (
     op_stack,
     open_anvil,
     open_eth_tester,
+    safe,
 )
 from agent.localchain.config import CONFIG_MARKER
 from agent.localchain.market import serve
@@ -74,9 +75,11 @@ def serve_localchain(
     *,
     futures: bool = False,
     on_base: bool = False,
+    is_safe: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2. `on_base` serves
-    the stand-in of Base instead, with 500 dollars.
+    the stand-in of Base instead, with 500 dollars. With `is_safe` a Safe has the portfolio as
+    well, and its config is written instead.
 
     `report` is called once everything is ready and the config's contracts are pinned in its store.
     Raises ConfigError if the port is in use, if an existing config or store was not written by a
@@ -93,13 +96,19 @@ def serve_localchain(
         else:
             config_text = chain.config_text()
         unbalance(chain)
+        wallet = chain.wallet.address
+        if is_safe:
+            wallet = safe.open_funded_safe(chain)
+            config_text = with_safe(config_text.replace(chain.wallet.address, wallet, 1))
         if config_path is not None:
             publish_config(chain, config_path, config_text)
+        owner_indexes = safe.OWNER_INDEXES if is_safe else ()
         report(
             {
                 "chain_id": chain.chain_id,
                 "url": chain.url,
-                "wallet": chain.wallet.address,
+                "wallet": wallet,
+                "owners": {str(index): chain.accounts[index].address for index in owner_indexes},
                 "tokens": {symbol: token.address for symbol, token in chain.tokens.items()},
                 "pools": chain.address_by_pool,
                 "feeds": dict(chain.feed_addresses),

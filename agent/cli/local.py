@@ -60,6 +60,10 @@ def localchain(
             help="A stand-in of this network instead, with its fees, and 500 dollars: base.",
         ),
     ] = None,
+    safe: Annotated[
+        bool,
+        typer.Option("--safe", help="A Safe of three test accounts has the portfolio as well."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Runs a local chain (anvil) with Uniswap V2 and V3, tokens, price feeds and a funded wallet
@@ -91,6 +95,11 @@ def localchain(
                 f" {document['url']}"
             )
             note(f"Ready: {chain_text}; wallet {document['wallet']}. Stop with Ctrl-C.")
+            if safe:
+                note(
+                    "The wallet is a Safe. Two of its owners must sign, with their published keys:"
+                    f" --key test_account={' or '.join(document['owners'])}"
+                )
             if write_config is not None:
                 note(
                     "Config written, its contracts pinned. Try: trimtab status --config"
@@ -105,8 +114,14 @@ def localchain(
             "--futures and --network cannot be combined: the stand-in has no futures",
             "use one of them",
         )
+    if safe and (on_base or futures):
+        raise ConfigError(
+            "--safe cannot be combined with --futures or --network", "use one of them"
+        )
     note(f"Starting the chain on port {port} and deploying the contracts")
-    api.serve_localchain(port, write_config, on_ready, futures=futures, on_base=on_base)
+    api.serve_localchain(
+        port, write_config, on_ready, futures=futures, on_base=on_base, is_safe=safe
+    )
 
 
 def _is_base(network: str | None) -> bool:

@@ -74,6 +74,13 @@ def test_a_taken_port_is_named_before_anything_is_deployed(
     assert "port" in said.error["remedy"]
 
 
+@pytest.mark.parametrize("option", [("--futures",), ("--network", "base"), ("--futures", "--network", "base")])
+def test_a_safe_is_on_the_plain_chain_alone(bare: Callable[..., Said], option: tuple[str, ...]) -> None:
+    said = bare("localchain", "--safe", *option, "--json")
+    assert said.code == 2
+    assert "cannot be combined" in said.error["message"]
+
+
 def moving(desk: Desk, *moves: str) -> tuple[str, ...]:
     words = [word for move in moves for word in ("--move", move)]
     return ("localchain", "--port", desk.about["url"].rpartition(":")[2], *words)

@@ -16,7 +16,7 @@ from agent.artifacts import npm_artifact
 from agent.chain.sender import NodeSender
 from agent.chain.tokens import encode_approve, needed_approvals
 from agent.execution.submitter import SubmissionSettings, max_tip_by_nonce
-from agent.localchain import LocalChain
+from agent.localchain import LocalChain, safe
 from agent.localchain.world import WALLET_INDEX, dev_accounts
 from agent.model import Allowance, IntentKind, Leg, LegPlace, Plan, PoolMaker, Receipt, SwapStyle, UnsignedTx
 from agent.ports import Grant, Simulation
@@ -227,10 +227,6 @@ class AtomicDesk(Desk):
 # --- A real Safe on an embedded chain, with owners who sign the typed data that they are shown.
 
 
-SAFE = "@safe-global/safe-contracts/build/artifacts/contracts/Safe.sol/Safe.json"
-FACTORY = "@safe-global/safe-contracts/build/artifacts/contracts/proxies/SafeProxyFactory.sol/SafeProxyFactory.json"
-
-
 @dataclass(frozen=True)
 class SafeWallet:
     """A Safe owned by some of the test accounts; `threshold` of them must sign."""
@@ -263,9 +259,5 @@ class SafeWallet:
 def deploy_safe(chain: LocalChain, owners: Sequence[int] = (5, 6, 7), threshold: int = 2) -> SafeWallet:
     """Deploy a proxy of the real singleton, owned by these test accounts."""
     accounts = tuple(dev_accounts()[index] for index in owners)
-    singleton = chain.contract(chain.deploy(npm_artifact(SAFE)), npm_artifact(SAFE))
-    factory = chain.contract(chain.deploy(npm_artifact(FACTORY)), npm_artifact(FACTORY))
-    setup = singleton.encode_abi("setup", [[one.address for one in accounts], threshold, NATIVE, b"", NATIVE, NATIVE, 0, NATIVE])
-    receipt = chain.w3.eth.get_transaction_receipt(chain.send(factory.functions.createProxyWithNonce(singleton.address, setup, 7)))
-    made = factory.events.ProxyCreation().process_receipt(receipt)[0]["args"]["proxy"]
-    return SafeWallet(chain, chain.contract(made, npm_artifact(SAFE)), accounts, threshold)
+    contract = chain.contract(safe.deploy_safe(chain, owners, threshold), npm_artifact(safe.SAFE_ARTIFACT))
+    return SafeWallet(chain, contract, accounts, threshold)

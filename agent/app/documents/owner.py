@@ -605,9 +605,12 @@ class AlertTestDocument(TypedDict):
 
 
 class LocalChainDocument(TypedDict):
+    """A local chain; `owners` are the test accounts that own the wallet, a Safe, by number."""
+
     chain_id: int
     url: str | None
     wallet: Address
+    owners: dict[str, Address]
     tokens: dict[str, Address]
     pools: dict[str, Address]
     feeds: dict[str, Address]

@@ -1,0 +1,41 @@
+"""A Safe 1.4.1 on a local chain, owned by published test accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.artifacts import npm_artifact
+from agent.localchain.chain import LocalChain
+from agent.units import NATIVE
+
+SAFE_ARTIFACT = "@safe-global/safe-contracts/build/artifacts/contracts/Safe.sol/Safe.json"
+PROXY_FACTORY_ARTIFACT = "@safe-global/safe-contracts/build/artifacts/contracts/proxies/SafeProxyFactory.sol/SafeProxyFactory.json"
+OWNER_INDEXES = (5, 6, 7)
+"""Test accounts that own the Safe of a served chain."""
+THRESHOLD = 2
+
+
+def deploy_safe(
+    chain: LocalChain, owner_indexes: Sequence[int] = OWNER_INDEXES, threshold: int = THRESHOLD
+) -> str:
+    """Deploy a proxy of the real Safe, owned by these test accounts, and return its address."""
+    artifact = npm_artifact(SAFE_ARTIFACT)
+    factory_artifact = npm_artifact(PROXY_FACTORY_ARTIFACT)
+    singleton = chain.contract(chain.deploy(artifact), artifact)
+    factory = chain.contract(chain.deploy(factory_artifact), factory_artifact)
+    owners = [chain.accounts[index].address for index in owner_indexes]
+    no_call_and_no_refund = (NATIVE, b"", NATIVE, NATIVE, 0, NATIVE)
+    setup_data = singleton.encode_abi("setup", [owners, threshold, *no_call_and_no_refund])
+    creation_hash = chain.send(
+        factory.functions.createProxyWithNonce(singleton.address, setup_data, 0)
+    )
+    receipt = chain.w3.eth.get_transaction_receipt(creation_hash)
+    return str(factory.events.ProxyCreation().process_receipt(receipt)[0]["args"]["proxy"])
+
+
+def open_funded_safe(chain: LocalChain) -> str:
+    """Deploy the Safe of a served chain with balances as the wallet's; return its address."""
+    safe = deploy_safe(chain)
+    for symbol, balance_raw in chain.balances().items():
+        chain.set_balance(symbol, balance_raw, owner=safe)
+    return safe

@@ -1,0 +1,78 @@
+"""docs/safe.md: each of its commands is run on the chain of its first one, from the Safe's first proposal to the end of the rebalance."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account import Account
+
+from agent.localchain.nodes import free_port
+from agent.localchain.safe import OWNER_INDEXES
+from agent.localchain.world import dev_accounts
+from tests.cli.documents import require_declared
+from tests.cli.tools import Said, first_document, in_process, start
+
+PAGE = Path(__file__).parents[2] / "docs" / "safe.md"
+
+
+def commands() -> list[str]:
+    """The lines of the page that are commands, in order, without comments; its last section is about other chains."""
+    lines = PAGE.read_text().partition("## On a live chain")[0].splitlines()
+    return [line.partition("  #")[0].strip() for line in lines if line.startswith("trimtab ")]
+
+
+@pytest.fixture
+def safe_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The chain of the page's first command, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    first = shlex.split(commands()[0])[1:]
+    process = start(*first, "--port", str(free_port()), "--json")
+    try:
+        yield first_document(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def sign_with_a_wallet(data: Path, answer: Path) -> None:
+    """What a wallet with eth_signTypedData_v4 answers, of an owner who has not signed."""
+    owner = dev_accounts()[OWNER_INDEXES[2]]
+    signed = Account.sign_typed_data(owner.private_key, full_message=json.loads(data.read_text()))
+    answer.write_text("0x" + bytes(signed.signature).hex())
+
+
+def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
+    safe_chain: dict[str, Any], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_declared(("localchain",), safe_chain)
+    assert safe_chain["owners"] == {str(index): dev_accounts()[index].address for index in OWNER_INDEXES}
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(line: str) -> Said:
+        words, _, target = line.partition(" > ")
+        said = in_process(capfd, monkeypatch, *shlex.split(words)[1:])
+        if target:
+            Path(target).write_text(said.out)
+        return said
+
+    for line in commands()[1:]:
+        if "proposal collect" in line:
+            sign_with_a_wallet(Path("typed.json"), Path("signature.txt"))
+        said = run(line)
+        assert said.code == 0 or (said.code == 11 and "rebalance" in line), (line, said.why)
+        if "proposal list" in line:
+            assert "signatures: 0 of 2" in said.out
+        if "execute" in line and "--send" in line:
+            assert "Executed by 0x" in said.out, said.out
+    assert said.code == 0, "the last rebalance holds"
+    assert run("trimtab proposal list --json").json == {"proposals": []}
+    transactions = run("trimtab txs --json").json["transactions"]
+    assert [(row["kind"], row["status"]) for row in transactions] == [("swap", "final"), ("approve", "final")]
+    for words, document_keys in (("list", {"proposals"}), ("execute", {"error"}), ("sign --yes", {"error"}), ("collect 0x12", {"error"})):
+        assert run(f"trimtab proposal {words} --json").json.keys() == document_keys
