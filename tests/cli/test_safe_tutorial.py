@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 from collections.abc import Iterator
@@ -76,3 +77,8 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
     assert [(row["kind"], row["status"]) for row in transactions] == [("swap", "final"), ("approve", "final")]
     for words, document_keys in (("list", {"proposals"}), ("execute", {"error"}), ("sign --yes", {"error"}), ("collect 0x12", {"error"})):
         assert run(f"trimtab proposal {words} --json").json.keys() == document_keys
+
+
+def test_tutorial__shows_every_command_about_proposals() -> None:
+    words = set(re.findall(r"trimtab proposal (\w+)", PAGE.read_text()))
+    assert words == {"list", "sign", "collect", "execute", "export"}
