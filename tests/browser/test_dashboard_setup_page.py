@@ -13,7 +13,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.web import setup
-from tests.browser.chromium import AXE, PHONE, patient_context, violations
+from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.cli.test_init import WALLET
 from tests.support.dashboards import HereProcess
 from tests.support.worlds import missing
@@ -122,6 +122,41 @@ def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any,
             require_fine(page)
             if fields is not None:
                 assert desk.post(path, fields)[0] == 303
+        context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_baskets__are_cards_that_unfold_by_keyboard(
+    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    monkeypatch.setattr(setup, "AppProcess", HereProcess)
+    with Desk(tmp_path / "trimtab.toml") as desk:
+        desk.enter()
+        desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
+        home = f"http://localhost:{desk.port}"
+        context = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True)
+        context.add_cookies([{"name": "trimtab-1", "value": desk.cookie.partition("=")[2], "url": home}])
+        page = context.new_page()
+        page.goto(f"{home}/setup/basket")
+        cards = page.locator(".basket")
+        assert cards.count() > 5
+        for text in cards.all_inner_texts():
+            assert text.strip().startswith("WETH"), "holdings first"
+            assert "on this network" in text
+            assert "Worst month" not in text, "folded"
+        require_fine(page)
+        tab_to(page, ".basket summary")
+        page.keyboard.press("Enter")
+        assert "Worst month" in cards.first.inner_text()
+        assert "base 389" in cards.first.inner_text()
+        page.focus("#b-1")
+        page.keyboard.press("ArrowDown")
+        assert page.is_checked("#b-2")
+        require_fine(page)
+        assert page.evaluate("[...document.querySelectorAll('main *')].every(part => part.getBoundingClientRect().right <= innerWidth + 1)")
         context.close()
 
 

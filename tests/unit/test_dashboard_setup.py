@@ -129,7 +129,9 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
     desk.enter()
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     text = desk.text("/setup/basket")
-    rows = {re.findall('name="basket" value="([^"]+)"', row)[0]: row for row in text.split("<tr>") if 'name="basket"' in row}
+    rows = {
+        re.findall('name="basket" value="([^"]+)"', row)[0]: row for row in text.split('<div class="basket">') if 'name="basket"' in row
+    }
     known = baskets("ethereum")
     assert len(known) > 5
     for one in known:
@@ -142,11 +144,17 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
             "worst_month_return",
             "worst_month_return_of_holding",
         )
-        assert re.findall('<td class="n" data-label="[^"]+">(.*?)</td>', rows[one.name]) == [
-            one.minimum_capital,
-            *(format_figure(one.past_result[name], "ratio+") for name in ratios),  # type: ignore[literal-required]
-            *(str(one.past_result[name]) for name in ("rebalances", "costs", "value")),  # type: ignore[literal-required]
+        result = one.past_result
+        assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [
+            *(format_figure(result[name], "ratio+") for name in ratios),  # type: ignore[literal-required]
+            *(str(result["rebalances"]), "–"),
+            *(f"{result['costs']} of {result['value']}", "–"),
         ]
+        marks = (" ".join(one.targets[0]), one.minimum_capital, "2021:", "<details>")
+        holdings, minimum, past, rest = (rows[one.name].index(mark) for mark in marks)
+        assert holdings < minimum < past < rest, "the rest is folded"
+        for amount in one.minimum_capitals.values():
+            assert amount is None or amount in rows[one.name][rest:]
         assert one.about in rows[one.name]
     assert "Minimum capital, USDC" in text
     assert PAST_BASIS in text
