@@ -15,6 +15,8 @@ from agent.chain.fees.data_fees import ARB_GAS_INFO
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import RpcCall
 from agent.config.networks import Network, NetworkToken, VenueDeployment
+from agent.config.networks.presets import PRESETS
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, template_targets
 from agent.localchain import LocalChain
 from agent.localchain.chain import (
     POSITION_MANAGER_ARTIFACT,
@@ -35,7 +37,7 @@ from agent.units import NATIVE
 from tests.support.op_stack import PRICES, install, set_prices
 
 LENSES = "@uniswap/v3-periphery/artifacts/contracts/lens"
-PRICES_USD = {"WETH": 3_000, "ETH": 3_000, "WBTC": 60_000, "BTCB": 60_000, "WBNB": 600, "WPOL": Fraction(1, 4), "USDC": 1}
+PRICES_USD = {"WETH": 3_000, "ETH": 3_000, "WBTC": 60_000, "cbBTC": 60_000, "BTCB": 60_000, "WBNB": 600, "WPOL": Fraction(1, 4), "USDC": 1}
 FEES_WEI = {"ethereum": (10**8, 10**7), "bnb": (0, 5 * 10**7), "polygon": (40 * 10**9, 30 * 10**9)}
 """Base fee and tip on a quiet day, wei per unit of gas; rollups have ROLLUP_FEES_WEI."""
 ROLLUP_FEES_WEI = (10**7, 10**6)
@@ -111,7 +113,7 @@ def world_of(network: Network, usd: int) -> LocalWorld:
     """
     wrapped = network.tokens[0].symbol
     decimals = {token.symbol: token.decimals for token in network.tokens}
-    ether, bitcoin = ("ETH", "BTCB") if network.name == "bnb" else ("WETH", "WBTC")
+    ether, bitcoin, _ = (symbol for symbol, _ in template_targets(PORTFOLIO_TEMPLATES["60/40"], PRESETS[network.name]))
     shares = {ether: Fraction(1, 5), "USDC": Fraction(4, 5)}
     tokens = [
         TokenSpec(

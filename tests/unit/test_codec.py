@@ -143,6 +143,9 @@ def _changed(path: str, value: object) -> Any:
     return data
 
 
+ALL_TRIGGERS = "is none of AnsweredTrigger, AnyOf, Cron, Drawdown, Every, HybridTrigger, NoTradeZone, StagedTrigger, Threshold"
+
+
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
@@ -161,7 +164,11 @@ def _changed(path: str, value: object) -> Any:
         ("snapshot.holdings", "0xabc", "'0xabc' is not a list @ $.snapshot.holdings"),
         ("snapshot.surprise", 1, "unknown field 'surprise' @ $.snapshot"),
         ("policy.trigger.type", "Every", "@ $.policy.trigger"),
-        ("policy.trigger.type", ["Every"], "is none of AnyOf, Cron, Drawdown, Every, HybridTrigger, NoTradeZone, StagedTrigger, Threshold"),
+        (
+            "policy.trigger.type",
+            ["Every"],
+            ALL_TRIGGERS,
+        ),
         ("policy.destination", "moon", "'moon' is not a valid Destination @ $.policy.destination"),
         ("reference.sources", ["feed", "rumour"], "'rumour' is not a valid PriceSource @ $.reference.sources[1]"),
         ("limits.min_trade", "1.5", "'1.5' is not a fraction such as 3/2 @ $.limits.min_trade"),

@@ -270,7 +270,7 @@ def dated(*days: str) -> str:
         ("a.zip", "x", "neither .csv nor .parquet nor .json", "unpack it"),
         ("a.json", '{"a": 1}', "not a list of candles", "[[time, open"),
         ("a.json", "[[1704067200, 1], [1704153600]]", "has 1 cells in row 2", "one cell for each column"),
-        ("a.csv", dated("2024-01-01", "2024-01-03", "2024-01-02"), "row 3: a has an unordered time", "sort the file"),
+        ("a.csv", dated("2024-01-01", "2024-01-03", "2024-01-02"), "row 3: a has an unordered time", "sort the rows"),
         ("a.csv", dated("2024-01-01", "2024-01-01"), "row 2: a has a repeated time", "without duplicates"),
     ],
 )  # fmt: skip

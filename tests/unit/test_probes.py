@@ -301,7 +301,7 @@ def test_the_overview_shows_the_same_judgement(tmp_path: Path) -> None:
         client.ask("/health")
         shown = client.ask("/").body.decode()
         assert "A dry run: it sends nothing." in shown
-        assert '<p class="note">Run:' in shown
+        assert '<p class="state note">Run:' in shown
 
 
 def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

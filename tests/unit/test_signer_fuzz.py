@@ -76,15 +76,16 @@ def test_no_mutated_typed_data_is_signed(seed: int, number: int) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_nothing_but_transactions_and_approvals_of_agents_can_be_asked_of_signer_and_keys() -> None:
+def test_only_transactions_approvals_of_agents_and_calls_of_a_safe_can_be_asked_of_signer_and_keys() -> None:
     """No way to sign a message, a bare hash or a delegation of the account (EIP-191, EIP-7702) exists to be mutated; the approval of an
-    agent's key is typed data that the key builds itself (tests/unit/test_signer_agent_approval.py)."""
+    agent's key and the call of a Safe are typed data that the key builds itself (tests/unit/test_signer_agent_approval.py,
+    tests/unit/test_safe_signatures.py)."""
     public = {
         kind: {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")} for kind in (LocalSigner, PrivateKey, RemoteKey)
     }
     assert public == {
         LocalSigner: {"address", "sign", "refuse_typed"},
-        PrivateKey: {"address", "reveal", "sign", "sign_agent_approval", "sign_transaction"},
+        PrivateKey: {"address", "reveal", "sign", "sign_agent_approval", "sign_safe_tx", "sign_transaction"},
         RemoteKey: {"sign_agent_approval", "sign_transaction"},
     }
 
