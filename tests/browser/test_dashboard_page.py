@@ -247,7 +247,7 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
                     assert page.locator(".go button").evaluate(in_reach), path
                 assert page.locator("main > :last-child > :last-child").evaluate(in_reach), path
             for sheet in ("weights", "orders") if path == "/" else ():
-                page.click(f"[popovertarget={sheet}] >> nth=-1")
+                page.click(f"[popovertarget={sheet}]:not([popovertargetaction]) >> nth=-1")
                 assert violations(page) == [], sheet
                 page.keyboard.press("Escape")
             if path == "/login":
