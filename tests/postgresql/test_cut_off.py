@@ -10,7 +10,7 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from tests.support.cut_networks import DATABASE_HOST, DATABASE_PORT, separate_machine
+from tests.support.cut_networks import DATABASE_PORT, new_database_host, separate_machine
 from tests.support.fleets import add_portfolio, wallet_of
 from tests.support.postgresql import Server
 from tests.support.workers import has_swapped, journals, served_counts, until, worker
@@ -21,7 +21,7 @@ BACK_S = 15
 """Time for a worker to notice that it was replaced, once it reaches its database again."""
 
 
-def folders(chain: LocalChain, tmp_path: Path, server: Server, url: str) -> tuple[Path, Path]:
+def folders(chain: LocalChain, tmp_path: Path, url: str, database_host: str) -> tuple[Path, Path]:
     """The configs of four portfolios as they reach the database here, and from a machine of its own."""
     near = tmp_path / "clients"
     far = tmp_path / "far"
@@ -31,7 +31,7 @@ def folders(chain: LocalChain, tmp_path: Path, server: Server, url: str) -> tupl
         path.rename(near / path.name)
         path.with_name("trimtab.store.secret").rename(near / f"{name}.store.secret")
     shutil.copytree(near, far)
-    far_url = url.replace("@/", f"@{DATABASE_HOST}:{DATABASE_PORT}/").partition("?")[0]
+    far_url = url.replace("@/", f"@{database_host}:{DATABASE_PORT}/").partition("?")[0]
     for config in far.glob("*.toml"):
         config.write_text(config.read_text().replace(url, far_url))
     return near, far
@@ -43,7 +43,8 @@ def test_a_worker_cut_off_from_its_database_sends_nothing_and_is_replaced(
     anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str, written_at_cut: int
 ) -> None:
     chain = anvil_chain
-    near, far = folders(chain, tmp_path, server, url)
+    database_host = new_database_host()
+    near, far = folders(chain, tmp_path, url, database_host)
     wallets = {name: wallet_of(account, chain) for name, account in ACCOUNTS.items()}
     nonces = {name: chain.w3.eth.get_transaction_count(wallet) for name, wallet in wallets.items()}  # type: ignore[arg-type]
     chain_port = int(str(chain.url).rpartition(":")[2])
@@ -54,7 +55,7 @@ def test_a_worker_cut_off_from_its_database_sends_nothing_and_is_replaced(
 
     chain.mine()
     with (
-        separate_machine(server.folder / ".s.PGSQL.5432", chain_port) as machine,
+        separate_machine(database_host, server.folder / ".s.PGSQL.5432", chain_port) as machine,
         worker(far, tmp_path / "first.log", prefix=machine.prefix) as first,
     ):
         until(lambda: sum(map(len, journals(near, list(ACCOUNTS)))) >= written_at_cut, 60)

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-DATABASE_HOST = "10.213.7.1"
-MACHINE_HOST = "10.213.7.2"
 DATABASE_PORT = 5432
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -28,6 +26,7 @@ class Machine:
 
     namespace: str
     device: str
+    database_host: str
 
     @property
     def prefix(self) -> Sequence[str]:
@@ -36,17 +35,22 @@ class Machine:
 
     def cut(self) -> None:
         """The database's address is on nobody's device: what is sent there is lost, and nobody says so."""
-        _ip("addr", "del", f"{DATABASE_HOST}/24", "dev", self.device)
+        _ip("addr", "del", f"{self.database_host}/24", "dev", self.device)
 
     def mend(self) -> None:
-        _ip("addr", "add", f"{DATABASE_HOST}/24", "dev", self.device)
+        _ip("addr", "add", f"{self.database_host}/24", "dev", self.device)
+
+
+def new_database_host() -> str:
+    """An address of a network that no other test has: they run beside one another."""
+    return f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.1"
 
 
 @contextmanager
-def separate_machine(database_socket: Path, chain_port: int) -> Iterator[Machine]:
-    """A machine that reaches the database of this socket at DATABASE_HOST, and the chain at 127.0.0.1 and its port."""
+def separate_machine(database_host: str, database_socket: Path, chain_port: int) -> Iterator[Machine]:
+    """A machine that reaches the database of this socket at this address, and the chain at 127.0.0.1 and its port."""
     number = secrets.token_hex(3)
-    machine = Machine(f"trimtab{number}", f"tt{number}")
+    machine = Machine(f"trimtab{number}", f"tt{number}", database_host)
     if os.geteuid() != 0 or subprocess.run(["ip", "netns", "add", machine.namespace], capture_output=True, check=False).returncode != 0:
         pytest.skip("a network of its own needs root's rights and iproute2")
     with ExitStack() as cleanup:
@@ -58,10 +62,10 @@ def separate_machine(database_socket: Path, chain_port: int) -> Iterator[Machine
         for command in (
             ("link", "set", "lo", "up"),
             ("link", "set", far_device, "up"),
-            ("addr", "add", f"{MACHINE_HOST}/24", "dev", far_device),
+            ("addr", "add", f"{database_host.removesuffix('.1')}.2/24", "dev", far_device),
         ):
             _ip("-n", machine.namespace, *command)
-        cleanup.enter_context(_forwarding(socket.create_server((DATABASE_HOST, DATABASE_PORT)), lambda: _connect_unix(database_socket)))
+        cleanup.enter_context(_forwarding(socket.create_server((database_host, DATABASE_PORT)), lambda: _connect_unix(database_socket)))
         chain_listener = _listen_in(machine.namespace, chain_port)
         cleanup.enter_context(_forwarding(chain_listener, lambda: socket.create_connection(("127.0.0.1", chain_port))))
         yield machine
