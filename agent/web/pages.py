@@ -334,16 +334,18 @@ def runs_of_holds(
     groups: list[list[int]] = []
     for index in step_indices:
         is_next = bool(groups) and index == groups[-1][-1] + 1
-        if is_next and _hold_key(steps[index]) == _hold_key(steps[index - 1]) != "":
+        if is_next and _is_equal_hold(steps[index], steps[index - 1]):
             groups[-1].append(index)
         else:
             groups.append([index])
     return groups
 
 
-def _hold_key(step: Mapping[str, Any]) -> str:
-    """Return what equal holds share; empty for any other step."""
-    return "" if step["outcome"] != "hold" else NUMBER.sub("0", step["reason"]) + "hold"
+def _is_equal_hold(step: Mapping[str, Any], next_step: Mapping[str, Any]) -> bool:
+    """Return whether both are holds whose reasons differ at most in their numbers."""
+    if not step["outcome"] == next_step["outcome"] == "hold":
+        return False
+    return NUMBER.sub("0", step["reason"]) == NUMBER.sub("0", next_step["reason"])
 
 
 def step_class(step: Mapping[str, Any]) -> str:

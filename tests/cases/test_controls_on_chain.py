@@ -400,7 +400,8 @@ def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_
     chain = anvil_chain
     with bot(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
         document = run.shown("stop", ("to-stable", "yes"), ("send-to", HOME))["document"]
-        total, sales = document["sales_total"], document["sales"]
+        total = document["sales_total"]
+        sales = document["sales"]
         assert len(sales) > 1
         for key, parts in (("cost", [sale["cost"]["total"] for sale in sales]), ("worst_case", [sale["worst_case"] for sale in sales])):
             assert abs(Fraction(total[key]) - sum(map(Fraction, parts))) < Fraction(len(sales), 10**6), "each is rounded"

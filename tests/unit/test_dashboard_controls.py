@@ -361,7 +361,8 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
 def test_guards_are_folded_unless_one_refuses_which_then_comes_first(site: Site) -> None:
     cookie, plan = site.enter(), golden("04-plan")
     off = sum(verdict["limit"] == "off" for verdict in plan["verdicts"])
-    count, last = len(plan["verdicts"]) - off, plan["verdicts"][-1]
+    count = len(plan["verdicts"]) - off
+    last = plan["verdicts"][-1]
     assert off > 0
     for failed, summary, first in (
         (0, f'<details id="d-guards"><summary>Guards: {count} passed, {off} off<', plan["verdicts"][0]["guard"]),
