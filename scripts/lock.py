@@ -98,6 +98,12 @@ def write_all(upgrade: list[str]) -> None:
     ]
     write_lock("requirements-build.lock", "-", *common_options, input_text="\n".join(build_tools))
     write_lock(
+        "requirements-figures.lock",
+        "-",
+        *common_options,
+        input_text="\n".join(extra_packages["figures"]),
+    )
+    write_lock(
         "requirements-fuzz.lock", "-", "--no-annotate", input_text="\n".join(extra_packages["fuzz"])
     )
 

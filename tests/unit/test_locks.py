@@ -53,7 +53,12 @@ def declared(name: str) -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     return {
         "runtime": project["project"]["dependencies"],
-        "extras": [item for extra, items in project["project"]["optional-dependencies"].items() if extra != "fuzz" for item in items],
+        "extras": [
+            item
+            for extra, items in project["project"]["optional-dependencies"].items()
+            if extra not in ("fuzz", "figures")  # in locks of their own
+            for item in items
+        ],
         "third-quote": project["dependency-groups"]["third-quote"],
         "overrides": project["tool"]["uv"]["override-dependencies"],
     }[name]

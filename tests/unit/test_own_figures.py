@@ -23,6 +23,7 @@ from agent.model import Entry, EntryKind, Every, HybridTrigger, Threshold, Trigg
 from tests.support import own_figures
 from tests.support.backtests import DAY_S, DEEP, START_S, WALKING, walks
 from tests.support.own_figures import History, JournalLine
+from tests.support.quantstats_figures import quantstats_figures
 
 EXACT = {"rel": 1e-9, "abs": 1e-9}
 TRIGGERS: tuple[Trigger, ...] = (
@@ -156,3 +157,15 @@ def test_each_figure_is_that_of_plain_loops(seed: int) -> None:
 def test_each_figure_of_five_hundred_histories_is_that_of_plain_loops(first_seed: int) -> None:
     for seed in range(first_seed, first_seed + 50):
         require_equal_figures(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first_seed", range(100, 600, 50))
+def test_each_figure_of_five_hundred_histories_is_that_of_quantstats(first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + 50):
+        result, _, _ = simulated_history(seed)
+        growth = growth_series(result)
+        paths = ((growth.unit_growth, result.twr), (growth.hold_unit_growth, result.hold_twr))
+        for metrics, (unit_growth, whole_return) in zip(performance(growth), paths, strict=True):
+            figures = quantstats_figures(own_figures.daily_returns(unit_growth.tolist()))
+            assert asdict(figures) == pytest.approx({"whole_return": whole_return, **asdict(metrics)}, **EXACT)

@@ -22,6 +22,7 @@ from agent.app.records.ledger import daily_returns, statistics
 from agent.errors import Refused
 from agent.model import Valuation, ValuedHolding
 from tests.support.ledgers import USDC, WETH
+from tests.support.quantstats_figures import quantstats_figures
 from tests.support.samples import slow
 from tests.unit.test_returns import flow, trade_of
 
@@ -174,6 +175,20 @@ def own_daily_returns(fund: Fund, growth: Sequence[float]) -> list[float]:
 def test_returns_of_five_hundred_ledgers_are_those_of_plain_loops(first_seed: int) -> None:
     for seed in range(first_seed, first_seed + 100):
         require_equal_returns(seed)
+
+
+@pytest.mark.slow
+def test_statistics_of_five_hundred_ledgers_are_those_of_quantstats() -> None:
+    for seed in range(500):
+        ledger = Fund(seed).performance()
+        returns = daily_returns(ledger.periods)
+        document = statistics(returns)
+        figures = quantstats_figures(returns)
+        assert ledger.twr is not None
+        assert document is not None
+        assert float(ledger.twr) == pytest.approx(figures.whole_return, **EXACT)
+        for name in ("volatility", "sharpe", "max_drawdown"):
+            assert document[name] == pytest.approx(getattr(figures, name), abs=5.1e-7)
 
 
 @pytest.mark.parametrize("error", [2e-6, -0.5, 1e3])
