@@ -7,14 +7,21 @@ import time
 
 import requests
 
+from agent.chain.providers.answer_deadlines import PromptAdapter
+
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # urllib3 logs whole URLs (T18)
 _CHUNK_BYTES = 64 * 1024
 
 
 class RedirectFreeSession(requests.Session):
     """Session without redirects. requests would parse their target and read their whole body, without
-    limits, even if they are not followed.
+    limits, even if they are not followed. Status and headers arrive within the time-out.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mount("https://", PromptAdapter())
+        self.mount("http://", PromptAdapter())
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return None: no answer is a redirect."""
