@@ -14,7 +14,7 @@ DEMO := .venv/.demo
 SERVICE := .venv/.service
 READY := .venv/.ready
 
-.PHONY: demo test check setup service cover scenes slow web plans faults faults-futures kills fuzz mutants golden fmt installs wheel lock docs pictures clean
+.PHONY: demo test check setup service cover scenes slow web plans faults faults-futures faults-postgresql kills fuzz mutants golden fmt installs wheel lock docs pictures clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -110,6 +110,12 @@ faults: $(READY)
 faults-futures: $(READY)
 	mkdir -p build
 	$(BIN)/python scripts/faults.py --futures --jobs $(FAULT_JOBS) --minutes 22 --least 500 --out build/faults-futures.json
+
+# Faults with the stores on PostgreSQL, but for those of the file itself.
+faults-postgresql: $(READY)
+	mkdir -p build
+	$(BIN)/python -m tests.faults.on_postgresql --suite kill --suite chain --suite chaos --suite lies --jobs $(FAULT_JOBS) --minutes 22 --least 500 \
+	  --out build/faults-postgresql.json
 
 # 500 SIGKILLs at random moments of live rebalances on anvil: each rebalance is done exactly once.
 kills: $(READY)

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -61,14 +61,23 @@ _resources = ExitStack()
 _server: list[Server] = []
 
 
+@contextmanager
+def server_of_stores() -> Iterator[None]:
+    """Run the server of the stores of this process and of those that it forks."""
+    with running_server() as server:
+        server.new_database("store")
+        _server.append(server)
+        yield
+        _server.clear()
+
+
 def _open_on_server(url: str, chain_id: int, wallet: str, wrapped_native: str = "", store_kind: str = "live", **options: object) -> Store:
     if not url.startswith("sqlite:///") or ":memory:" in url:
         return _open_in_file(url, chain_id, wallet, wrapped_native, store_kind, **options)
     if not _server:
-        _server.append(_resources.enter_context(running_server()))
-        _server[0].new_database("store")
+        _resources.enter_context(server_of_stores())
     path = Path(url.removeprefix("sqlite:///")).resolve()
-    key = hashlib.sha256(f"{os.getpid()} {path}".encode()).hexdigest()[:40]
+    key = hashlib.sha256(str(path).encode()).hexdigest()[:40]
     options = {"secret_place": path, **options}
     engine = create_engine(_server[0].url(), connect_args=session.CONNECT_ARGUMENTS, poolclass=NullPool)  # tests listen to theirs
     with patch.object(session, "store_key", lambda *_: key), patch.object(session, "server_engine", lambda _: engine):
