@@ -13,7 +13,7 @@ from agent.model import IntentKind, IntentState
 from tests.support.cut_networks import DATABASE_PORT, new_database_host, separate_machine
 from tests.support.fleets import add_portfolio, wallet_of
 from tests.support.postgresql import Server
-from tests.support.workers import has_swapped, journals, served_counts, until, worker
+from tests.support.workers import bring_to_present, has_swapped, journals, served_counts, until, worker
 
 ACCOUNTS = {"one": 4, "two": 5, "three": 6, "four": 7}
 TOO_MUCH_WETH = {"WETH": 8_000, "USDC": 2_000}
@@ -53,7 +53,7 @@ def test_a_worker_cut_off_from_its_database_sends_nothing_and_is_replaced(
         """How many of the four each process serves."""
         return sorted(served_counts(url, list(wallets.values())).values())
 
-    chain.mine()
+    bring_to_present(chain)
     with (
         separate_machine(database_host, server.folder / ".s.PGSQL.5432", chain_port) as machine,
         worker(far, tmp_path / "first.log", prefix=machine.prefix) as first,

@@ -19,7 +19,7 @@ from agent.store.postgresql import fencing, session
 from tests.support.fleets import add_portfolio, wallet_of
 from tests.support.postgresql import Server
 from tests.support.transactions import CHAIN_ID
-from tests.support.workers import PROGRAM, has_swapped, journals, served_counts, until, worker
+from tests.support.workers import PROGRAM, bring_to_present, has_swapped, journals, served_counts, until, worker
 
 ACCOUNTS = {"one": 4, "two": 5, "three": 6, "four": 7}
 BALANCED = {"WETH": 5_000, "USDC": 5_000}
@@ -35,6 +35,7 @@ def folder_of(chain: LocalChain, tmp_path: Path, url: str, usd: Mapping[str, int
         path = add_portfolio(chain, tmp_path, name, account, usd, {"store.url": url})
         path.rename(folder / path.name)
         (path.with_name("trimtab.store.secret")).rename(folder / f"{name}.store.secret")
+    bring_to_present(chain)
     return folder
 
 
