@@ -59,7 +59,8 @@ def risk_at_costs(
     """Return the risk with the widths of the tokens in `costs`, by index, and with each volatility
     scaled to its token's horizon, over a year.
 
-    Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) is a volatility σᵢ·√Hᵢ and a correlation ρᵢⱼ·√(min/max).
+    Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) is a volatility σᵢ·√Hᵢ and a correlation ρᵢⱼ·√(min/max). The numeraire
+    and tokens without a route have the least horizon, so that Q is positive semidefinite (Schur).
     """
     reduced = replace(
         risk,
@@ -78,11 +79,13 @@ def risk_at_costs(
     horizon_by_token = {
         tokens[index]: rule.horizon_years or LEAVING_HORIZON_YEARS for index, rule in rules.items()
     }
+    least_horizon = min(horizon_by_token.values(), default=LEAVING_HORIZON_YEARS)
+    horizon_by_token = dict.fromkeys(tokens, least_horizon) | horizon_by_token
     return replace(
         reduced,
         horizon_s=YEAR_S,
         volatilities_bps=tuple(
-            (token, _scaled_volatility(bps, horizon_by_token.get(token)))
+            (token, _scaled_volatility(bps, horizon_by_token[token]))
             for token, bps in risk.volatilities_bps
         ),
         correlations_bps=tuple(
@@ -155,9 +158,7 @@ def trading_costs(
     return cost_by_index
 
 
-def _scaled_volatility(volatility_bps: int, horizon_years: float | None) -> int:
-    if horizon_years is None:
-        return volatility_bps
+def _scaled_volatility(volatility_bps: int, horizon_years: float) -> int:
     return max(round(volatility_bps * math.sqrt(horizon_years)), MIN_VOLATILITY_BPS)
 
 
@@ -165,10 +166,8 @@ def _common_share(
     first_token: str, second_token: str, horizon_by_token: Mapping[str, float]
 ) -> float:
     """Return the factor by which two tokens' joint risk counts over the shorter horizon only."""
-    first_horizon = horizon_by_token.get(first_token)
-    second_horizon = horizon_by_token.get(second_token)
-    if first_horizon is None or second_horizon is None:
-        return 1.0
+    first_horizon = horizon_by_token[first_token]
+    second_horizon = horizon_by_token[second_token]
     return math.sqrt(min(first_horizon, second_horizon) / max(first_horizon, second_horizon))
 
 
