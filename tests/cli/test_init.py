@@ -117,6 +117,12 @@ def test_gas_that_is_dear_for_the_portfolio_is_warned_of(bare: Bare, tmp_path: P
     assert not any(line.startswith("Gas") for line in large["warnings"])
 
 
+def test_a_pair_that_plan_cost_leaves_off_target_is_warned_of(bare: Bare, tmp_path: Path) -> None:
+    altcoins = ("--target", "WETH=40%", "--target", "LINK=20%", "--target", "AAVE=20%", "--target", "USDC=20%")
+    warnings = init(bare, tmp_path / "trimtab.toml", *altcoins).json["warnings"]
+    assert [mentions(line, "60 bps", "limits.plan_cost allows 50") for line in warnings if line.startswith("LINK and AAVE: ")] == [True]
+
+
 def test_each_template_says_about_what_it_loses_with_a_value(bare: Bare) -> None:
     found = bare("templates", "--network", "base", "--value", "50,000", "--json").json
     losses = {template["name"]: template["tracking_loss"]["own"]["loss_bps"] for template in found["templates"]}
@@ -145,7 +151,7 @@ def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) 
         targets = [f"{symbol}={10 if number else first}%" for number, symbol in enumerate(symbols)]
         said = init(bare, tmp_path / f"{count}.toml", *(part for target in targets for part in ("--target", target)))
         assert said.code == 0, said.why
-        return [line for line in said.json["warnings"] if "max_live_value" not in line]
+        return [line for line in said.json["warnings"] if "max_live_value" not in line and "plan_cost" not in line]
 
     assert told(6) == []
     assert [line.split(":")[0] for line in told(7)] == ["7 assets"]

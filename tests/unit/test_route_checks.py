@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 
 from agent.app.documents.owner import OK, WARN
-from agent.app.start.route_checks import route_checks
-from agent.model import StepInput
+from agent.app.start.capital import draft_config
+from agent.app.start.guide import InitAnswers
+from agent.app.start.route_checks import plan_cost_remedy, route_checks, usual_route_pips, usual_route_warnings
+from agent.config.networks.presets import ETHEREUM_PRESET
+from agent.config.schema import Config
+from agent.model import Every, StepInput, Threshold
+from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import price_of, step_input, token, v2_pool, with_limits, with_snapshot, without_feed
 from tests.support.text import mentions
 
@@ -32,6 +37,7 @@ def test_route_dearer_than_plan_cost__warns_of_each_pair(fee_pips: int, plan_cos
     assert bool(warnings) is (lines[-1][1] != OK)
     if pairs:
         assert mentions(warnings[0][2], "WBTC and WETH", f"limits.plan_cost allows {plan_cost_bps}", "not corrected")
+        assert warnings[0][3].startswith("take tracking as trigger, or widen the bands")
 
 
 def test_route__cost_is_that_of_the_cheapest() -> None:
@@ -55,3 +61,49 @@ def test_asset_without_a_price__is_left_to_its_own_row() -> None:
     step = step_with(500, 50, ("WBTC", "WETH"))
     lines = list(route_checks(without_feed(step, "LINK")))
     assert [state for _, state, _, _ in lines] == [OK]
+
+
+ALTCOINS = (("WETH", "40%"), ("LINK", "20%"), ("AAVE", "20%"), ("USDC", "20%"))
+
+
+def config_of(targets: tuple[tuple[str, str], ...] = ALTCOINS, plan_cost_bps: int | None = 50) -> Config:
+    config = draft_config(None, ETHEREUM_PRESET, targets)
+    return config.model_copy(update={"limits": config.limits.model_copy(update={"plan_cost": plan_cost_bps})})
+
+
+def test_usual_routes__two_legs_dearer_than_plan_cost__names_pair_cost_limit_and_remedy() -> None:
+    """30 + 30 > 50. LINK and WETH have a pool of their own, at 30."""
+    assert usual_route_warnings(config_of()) == [
+        "LINK and AAVE: the cheapest route usually costs 60 bps, limits.plan_cost allows 50: a drift between the two is not corrected;"
+        " raise limits.plan_cost above it; this trigger trades only what saves more than it costs"
+    ]
+
+
+@pytest.mark.parametrize(("plan_cost_bps", "more"), [(60, None), (59, ""), (30, ""), (29, "(4 more pairs too)"), (None, None)])
+def test_usual_routes__one_line_whatever_the_number_of_pairs(plan_cost_bps: int | None, more: str | None) -> None:
+    lines = usual_route_warnings(config_of(plan_cost_bps=plan_cost_bps))
+    assert len(lines) == (0 if more is None else 1)
+    assert all(line.startswith("LINK and AAVE: ") and ("more pair" in line) is bool(more) and str(more) in line for line in lines)
+
+
+def test_usual_routes__an_asset_without_a_target_needs_none() -> None:
+    assert usual_route_warnings(config_of((("WETH", "40%"), ("LINK", "60%"), ("AAVE", "0%"), ("USDC", "0%")))) == []
+
+
+@pytest.mark.parametrize(
+    ("pair", "pips"),
+    [(("WETH", "USDC"), 500), (("WETH", "WBTC"), 500), (("WETH", "WSTETH"), 100), (("WETH", "LINK"), 3_000), (("LINK", "AAVE"), 6_000)],
+)
+def test_usual_route__costs_what_the_cheapest_does(pair: tuple[str, str], pips: int) -> None:
+    assert usual_route_pips(1, *pair, "USDC") == usual_route_pips(1, *reversed(pair), "USDC") == pips
+
+
+def test_remedy__of_a_rule_that_weighs_costs__is_the_limit_and_of_bands_the_trigger() -> None:
+    assert plan_cost_remedy(build_tracking("normal")).startswith("raise limits.plan_cost")
+    for trigger in (Threshold(None, 1_000), Every(86_400)):
+        assert plan_cost_remedy(trigger).startswith("take tracking as trigger, or widen the bands")
+
+
+def test_guide_says_which_pairs_plan_cost_leaves_off_target() -> None:
+    answers = InitAnswers(targets=ALTCOINS, use_cash="50000")
+    assert usual_route_warnings(config_of())[0] in answers.year_costs()

@@ -36,6 +36,7 @@ from agent.app.start.past_results import (
     small_money_lines,
     template_result,
 )
+from agent.app.start.route_checks import usual_route_warnings
 from agent.app.start.setup import NewConfig, find_preset, write_new_config
 from agent.app.start.tracking_losses import config_loss_document
 from agent.config.load import load_config
@@ -226,6 +227,7 @@ class InitAnswers(NewConfig):
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
             *([] if loss is None else [*loss["lines"], *loss["warnings"]]),
+            *usual_route_warnings(config),
             *year_cost_lines(minimum_totals, total_value),
             *small_money_lines(self.template, self.network),
         ]

@@ -21,6 +21,7 @@ from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config, year_cost_lines
 from agent.app.start import capital, past_results, tracking_losses
 from agent.app.start.amounts import NUMERAIRE, ceiling_of, parse_amount, with_amounts
+from agent.app.start.route_checks import usual_route_warnings
 from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.backtest.loss.policies import COMPARED_CHOICES
 from agent.chain import watch
@@ -322,6 +323,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
             *ceiling_warnings(config, numeraire_usd, cash_amount),
             *_operator_warnings(config),
             *_depeg_warnings(config),
+            *usual_route_warnings(config),
             *_store_warnings(path, config.store.url),
             *([] if loss is None else loss["warnings"]),
         ],
