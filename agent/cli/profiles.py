@@ -105,6 +105,10 @@ def templates(
             )
         )
         out.print(_loss_table(document["templates"], value))
+        say(
+            "Losses count drift at the template's strictness, relaxed at 0.3 of normal and strict at"
+            " 3 times it: compare those of one strictness."
+        )
         say(f"Futures: {document['futures']}.")
         say(
             f"Past results: {api.PAST_BASIS}, with the starting weights where an allocator needs"
@@ -133,7 +137,7 @@ def _loss_table(templates: list[TemplateDocument], value: str) -> FigureTable:
         loss_rows.append(
             (
                 template["name"],
-                own["policy"],
+                f"{own['policy']}, {template['policy']['trigger']['strictness']}",
                 own["costs_bps"],
                 own["drift_bps"],
                 own["loss_bps"],

@@ -1,12 +1,15 @@
 """The no-trade zone: proportional costs leave a zone around the targets, and gas widens it.
 
 With costs proportional to the traded amount it is optimal not to trade inside a zone, and to trade
-from outside to its edge. At the edge the risk saved by the last unit equals its cost (Davis and
-Norman, Portfolio Selection with Transaction Costs, 1990; Leland 1999). A fixed cost F makes the
-trigger wider than the destination: a return over a distance x to the edge saves ½·k·x², so it is
-worth its cost from x = √(2F/k). The costs here are a lower bound of any trade: fees of the cheapest
-route at current prices, the tax on the first unit sold, and the pools' disadvantage against the reference (an advantage is not a
-reason to trade). The planner decides whether a plan is worth its impact and gas.
+from outside to its edge. With a horizon the edge is where the risk that the last unit saves until
+then equals its cost: right if nothing is traded again before (single-period; Dybvig and Pezzo,
+Mean-variance portfolio rebalancing with transaction costs, 2019). A fixed cost F makes its trigger
+wider than the destination: a return over a distance x to the edge saves ½·k·x², so it is worth its
+cost from x = √(2F/k). Without a horizon edge and trigger are those of the long run
+(tracking_rule.py). The costs here are a lower bound of any trade: fees of the cheapest route at
+current prices, the tax on the first unit sold, and the pools' disadvantage against the reference
+(an advantage is not a reason to trade). The planner decides whether a plan is worth its impact and
+gas.
 """
 
 from __future__ import annotations
