@@ -16,6 +16,7 @@ from tests.support.machines import MACHINES, ROOT, begun, ended, lacking, suite_
 from tests.support.planning_worlds import allocator, any_problem, any_problem_with_gas, limit, moves, recorded, weighed
 from tests.support.stores import STEPS
 from tests.unit.test_blocked_exits import MARKET, OFF, fired
+from tests.unit.test_tracking import moved, tracked
 
 PLANS, SAMPLE, LARGE, SMALL = 200, 24, 4, (4, 8)
 """Problems planned on each machine; where there is no time for all: how many, how many of these are of any size, and tokens and pools of
@@ -26,11 +27,12 @@ BROKE = ("test_blocked_exits", "test_orders_beside_features", "test_orders_by_ta
 
 
 def steps(whole: bool) -> Iterator[StepInput]:
-    """Steps that decide by all that is worked out in floats: plans, exits, zones, liquidity, weights from data."""
+    """Steps that decide by all that is worked out in floats: plans, exits, zones, the tracking rule, liquidity, weights from data."""
     yield from STEPS
     yield from (any_problem_with_gas(number, *(() if whole or number < 3 else SMALL)) for number in range(12))
     yield fired("LINK", "WBTC", pools=(*MARKET, OFF))
     yield from (zoned({"WETH": 5_000, "USDC": 3_000, "WBTC": 2_000}, {"WETH": 5_000 + 900 * n, "USDC": 3_000}) for n in range(4))
+    yield from (tracked(moved(**dollars)) for dollars in ({"WETH": 6_000}, {"WETH": 4_000, "LINK": 3_000}, {"WBTC": 9_000, "WETH": -6_000}))
     yield from (world([ranged(1_500, 1_800, 2_200)], [wanted(share)]) for share in (1_500, 1_800, 2_500))
     bounds = {"limits": (limit("WETH", 1_000, 2_500), limit("UNI", 3_000, 6_000))}
     for number, method in enumerate(AllocationMethod):

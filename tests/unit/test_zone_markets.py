@@ -1,4 +1,4 @@
-"""A zone over random markets: what fires pays, less of it would not pay better, and the certificate holds."""
+"""A zone and the tracking rule over random markets: what fires pays, less of it would not pay better, and the certificate holds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.unit.test_zone_plan import COIN, unit_value
 
 @st.composite
 def markets(draw: st.DrawFn) -> StepInput:
-    """Two to six tokens over random pools, with volatilities and correlations of all kinds."""
+    """Two to six tokens over random pools, with volatilities and correlations of all kinds; a zone with a horizon, or the rule."""
     seed = draw(st.integers(0, 10**6))
     dice = random.Random(seed)
     size = dice.randint(2, 6)
@@ -40,15 +40,18 @@ def markets(draw: st.DrawFn) -> StepInput:
         correlations={(a, b): dice.choice([0, 3_000, 6_000]) for n, b in enumerate(symbols) for a in symbols[:n]},
     )
     assume(not list(risks.faults(trigger, {a.token.address: a.token.symbol for a in step.portfolio.assets})))
+    if draw(st.booleans()):
+        trigger = replace(trigger, horizon_s=None)
     policy = replace(step.policy, trigger=NoTradeZone(trigger), destination=Destination.ZONE)
     limits = {"plan_cost_bps": dice.choice([50, 200]), "turnover_bps": dice.choice([None, 500]), "daily_turnover_bps": None}
     return with_limits(replace(step, policy=policy), **limits)
 
 
 def loss(step: StepInput, holdings: dict[str, int]) -> float:
-    """½·λ·H/V·dᵀΣd in dollars, in floats and matrices of its own."""
-    assert isinstance(step.policy.trigger, NoTradeZone)
-    risk = step.policy.trigger.risk
+    """½·λ·H/V·dᵀΣd in dollars, in floats and matrices of its own; the horizons of the rule are in its Σ, over a year."""
+    zone = decide(step).zone
+    assert zone is not None
+    risk = zone.risk
     tokens = [asset.token.address for asset in step.portfolio.assets]
     before = {h.token: h.raw for h in step.snapshot.holdings}
     values, start = (np.array([float(held[at] * unit_value(step, at)) / COIN for at in tokens]) for held in (holdings, before))
@@ -57,6 +60,7 @@ def loss(step: StepInput, holdings: dict[str, int]) -> float:
     known = {frozenset((a, b)): bps / BPS for a, b, bps in risk.correlations_bps}
     related = np.array([[1.0 if a == b else known[frozenset((a, b))] for b in tokens] for a in tokens])
     off = values - targets * values.sum()
+    assert risk.horizon_s is not None
     years = risk.horizon_s / 31_536_000
     return float(0.5 * 2 * float(risk.cost_bps) * years / start.sum() * off @ (related * np.outer(spread, spread)) @ off)
 
