@@ -53,6 +53,14 @@ def weights(
             help="Use this choice, though a price or a weight jumps. Trades follow it.",
         ),
     ] = False,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy",
+            help="A strategy's choice; default: the only one with an allocator.",
+            show_default=False,
+        ),
+    ] = "",
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -71,7 +79,7 @@ def weights(
                 _show_weights(choice)
                 return ask("Use these weights?")
 
-        document = api.weights(agent, accept=confirm if accept else None)
+        document = api.weights(agent, strategy=strategy, accept=confirm if accept else None)
     emit(document, as_json, lambda: _show_weights(document))
     if accept and not document["accepted"]:
         raise typer.Exit(EXIT_REFUSED)
@@ -170,7 +178,9 @@ def forget(
 def _show_weights(document: Document) -> None:
     from agent.cli.display import tables
 
-    title = f"Weights by {document['kind']}"
+    title = " of strategy ".join(
+        filter(None, (f"Weights by {document['kind']}", document["strategy"]))
+    )
     weight_columns = ("target", "chosen", "now")
     table = tables.table(
         title,

@@ -80,12 +80,7 @@ def require_valid_strategies(config: Config) -> None:
 def _require_valid_strategy_allocator(
     strategy: StrategyTable, allocator: AllocatorTable, config: Config
 ) -> None:
-    """Raise ValueError if the allocator does not fit the assets, or waits for an owner."""
-    if allocator.max_change is not None:
-        raise ValueError(
-            f"strategies.{strategy.name}: allocator.max_change: the owner can accept only choices of"
-            " [portfolio.weights]; remove it"
-        )
+    """Raise ValueError if the allocator does not fit the assets."""
     target_bps_by_symbol = {
         asset.symbol: (strategy.weights or {}).get(asset.symbol, 0)
         for asset in config.portfolio.assets

@@ -95,8 +95,26 @@ def build_allocator(
         supplies=tuple(supplies),
         signal=None if allocator_table.signal is None else signals[allocator_table.signal],
         futures=_futures_risk(allocator_table, futures, address_by_symbol),
-        max_change_bps=allocator_table.max_change,
+        max_change_bps=allocator_table.max_change_bps,
     )
+
+
+def without_max_change(config: Config) -> Config:
+    """Return the config with `max_change = "off"`, for a simulation, which has no owner to ask."""
+
+    def unlimited(table: AllocatorTable) -> AllocatorTable:
+        return table.model_copy(update={"max_change": None})
+
+    portfolio = config.portfolio
+    if portfolio.weights is not None:
+        portfolio = portfolio.model_copy(update={"weights": unlimited(portfolio.weights)})
+    strategies = [
+        strategy.model_copy(update={"allocator": unlimited(strategy.allocator)})
+        if isinstance(strategy.allocator, AllocatorTable)
+        else strategy
+        for strategy in config.strategies
+    ]
+    return config.model_copy(update={"portfolio": portfolio, "strategies": strategies})
 
 
 def _futures_risk(
@@ -240,9 +258,9 @@ def allocator_sentences(table: PortfolioTable) -> str:
 
 
 def _max_change_texts(allocator_table: AllocatorTable) -> list[str]:
-    if allocator_table.max_change is None:
+    if allocator_table.max_change_bps is None:
         return []
-    return [f"changes above {allocator_table.max_change / 100:g}% wait for the owner"]
+    return [f"changes above {allocator_table.max_change_bps / 100:g}% wait for the owner"]
 
 
 def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[TokenSupply]:

@@ -24,8 +24,8 @@ from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBoun
 
 
 def settings_hash(settings: AllocatorConfig, assets: Sequence[Asset]) -> str:
-    """Return a hash of allocator settings, assets, and targets of fixed assets. An allocation is
-    valid only under its hash.
+    """Return a hash of allocator settings, assets, and targets of fixed assets, but not of
+    `max_change_bps`, which decides no weight. An allocation is valid only under its hash.
     """
     fixed_bps_by_token = {
         asset.token.address: asset.target_bps
@@ -34,8 +34,7 @@ def settings_hash(settings: AllocatorConfig, assets: Sequence[Asset]) -> str:
     }
     tokens = sorted(asset.token.address for asset in assets)
     settings_fields = codec.to_jsonable(settings)
-    if settings.max_change_bps is None:  # choices stored before this setting stay valid
-        del settings_fields["max_change_bps"]
+    del settings_fields["max_change_bps"]
     hashed_text = (
         codec.dumps(settings_fields) + repr(tokens) + repr(sorted(fixed_bps_by_token.items()))
     )

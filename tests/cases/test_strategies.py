@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from eth_typing import HexStr
 
+from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money import transfers
+from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.layers.strategies.policy.decide import StrategiesResult
-from agent.layers.strategies.state import StrategiesState, StrategyBooks, StrategyHealth
+from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyBooks, StrategyHealth
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.cases.test_first_purchase import look
@@ -150,6 +152,30 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
         assert agent.context.store.allocations.newest("up") is None
         wished = {one.name: one.acts for one in netting.adjustments}
         assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"
+
+
+def test_the_owner_accepts_a_jump_of_a_strategys_weights(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    changes = strategies("50%", "50%")
+    equal = {"kind": "equal", "every": "7d", "keep": "30d", "churn": "1%", "until_chosen": "targets", "max_change": "5%"}
+    parts = changes["strategies"]
+    assert isinstance(parts, list)
+    loaded = trusted(chain, tmp_path, {**changes, "strategies": [parts[0], {**parts[1], "allocator": equal}]}, TWO)
+    with again(chain, loaded) as agent:
+        waiting = agent.rebalance()
+        assert any(mentions(reason, "strategy down", "max_change of 5 %") for reason in waiting.step_input.targets.reasons)
+        assert agent.context.store.allocations.newest("down") is None
+        with pytest.raises(ConfigError, match="'up' is not a strategy with an allocator"):
+            api.weights(agent, strategy="up")
+        shown = api.weights(agent)
+        assert (shown["strategy"], shown["now"]) == ("down", None)
+        assert mentions(shown["fault"], "max_change of 5 %", "trimtab weights --accept")
+        assert api.weights(agent, strategy="down", accept=lambda _: True)["accepted"]
+        assert agent.context.store.allocations.newest() is None
+        agent.rebalance()
+        (split_part,) = [part for part in agent.step_input().config(CapitalSplit).strategies if part.name == "down"]
+        assert {bps for _, bps in split_part.weights_bps} == {5_000}
 
 
 def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(anvil_chain: LocalChain, tmp_path: Path) -> None:

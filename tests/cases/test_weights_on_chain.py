@@ -32,6 +32,7 @@ SETTINGS: dict[str, object] = {
     "max_age": "2d",
     "keep": "2d",
     "churn": "0%",
+    "max_change": "off",
     "until_chosen": "targets",
     "fixed": ["USDC"],
 }

@@ -101,6 +101,11 @@ def test_an_allocator_of_a_strategy_is_that_of_a_portfolio_with_its_weights() ->
     assert found is not None
     assert [one.allocator is None for one in found.strategies] == [False, True]
     assert found.strategies[0].weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000)), "what counts until the first choice"
+    limited = equal.replace(" }", ', max_change = "5%" }')
+    limited_config = parse_config(tables(TREND | {"allocator": limited}, CARRY))
+    limited_split = with_allocators(limited_config, build_split(limited_config), portfolio, Path())
+    assert limited_split is not None
+    assert [part.allocator and part.allocator.max_change_bps for part in limited_split.strategies] == [500, None]
     assert mentions(error(TREND | {"allocator": ALLOCATOR}, CARRY), "strategies.trend", "allocator.fixed", "1 assets")
     assert mentions(
         error({**{key: value for key, value in TREND.items() if key != "weights"}, "allocator": equal}, CARRY), "trend", "weights"

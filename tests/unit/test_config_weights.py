@@ -12,7 +12,7 @@ from agent.config.build import build_portfolio
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.schema import Config
-from agent.config.weights import build_allocator, supply_tokens
+from agent.config.weights import allocator_sentences, build_allocator, supply_tokens, without_max_change
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
@@ -88,7 +88,32 @@ def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
         initial_weights=InitialWeights.TARGETS,
         fixed_tokens=(USDC.address,),
         limits=(WeightLimit(WETH.address, 1_000, 6_000), WeightLimit(WBTC.address, 0, 4_500)),
+        max_change_bps=2_000,
     )
+
+
+EQUAL = 'kind = "equal"\nevery = "7d"\nkeep = "7d"\nchurn = "1%"\nuntil_chosen = "wait"\n'
+
+
+@pytest.mark.parametrize(
+    ("weights", "limit_bps"),
+    [
+        (RETURNS, 2_000),
+        (RETURNS.replace("hrp", "inverse_volatility"), 2_000),
+        (RETURNS + 'max_change = "5%"\n', 500),
+        (RETURNS + 'max_change = "off"\n', None),
+        (RETURNS.replace("1%", "19%"), 2_000),
+        (CAPS.replace('supplies = "supplies.csv"\n', ""), 2_000),
+        (EQUAL, None),
+        (EQUAL + 'max_change = "5%"\n', 500),
+    ],
+)
+def test_a_jump_of_a_weight_is_limited_wherever_prices_decide_it(weights: str, limit_bps: int | None) -> None:
+    assert built(weights).max_change_bps == limit_bps
+    config = parse_config(config_text(weights))
+    assert ("wait for the owner" in allocator_sentences(config.portfolio)) is (limit_bps is not None)
+    simulated = without_max_change(config)
+    assert build_allocator(simulated.portfolio, portfolio_of(config), Path(), chain_id=1) == replace(built(weights), max_change_bps=None)
 
 
 def test_without_the_table_targets_are_those_of_the_assets_as_ever() -> None:
@@ -122,6 +147,8 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         (RETURNS, [("fixed", '["USDC", "WBTC"]')], "leaves 1 assets to choose weights for"),
         (RETURNS, [("limits", '{ LINK = { max = "10%" } }')], "weights.limits: 'LINK' is not an asset"),
         (RETURNS, [("limits", '{ USDC = { max = "10%" } }')], "weights.limits: USDC is fixed at its target"),
+        (RETURNS, [("churn", '"20%"')], "max_change: 20% is not above churn"),
+        (RETURNS, [("churn", '"5%"'), ("max_change", '"5%"')], "max_change: 5% is not above churn"),
         (RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in total, but 80%"),
         (RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%"),
     ],

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.execution.step_memory import part_history_spans
-from agent.layers.strategies.state import CapitalSplit, Strategy
+from agent.layers.strategies.policy.inputs import choose_weights
+from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strategy
 from agent.model import AllocationMethod, Halt, HaltCode, StepInput
 from agent.policy.decide import decide
 from agent.policy.target_changes import apply_allocation
@@ -35,6 +36,25 @@ def test_a_strategy_chooses_what_a_portfolio_would() -> None:
     assert {symbols[token]: bps for token, bps in found.config(CapitalSplit).strategies[0].weights_bps} == whole
     assert [name for name, _ in books_of(found).allocation_by_strategy] == ["parity"]
     assert abs(bps_of(found)["WETH"] - (whole["WETH"] + PLAIN["WETH"]) / 2) <= 1
+
+
+def test_a_strategy_keeps_its_weights_while_a_jump_waits_for_the_owner() -> None:
+    prices = recorded(moves())
+    limited = replace(VOLATILITY, max_change_bps=500)
+    parts = (by(limited), strategy("fixed", 5_000, PLAIN))
+    step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=prices))
+    books = books_of(shared(*parts, step=step))
+    first = dict(books.allocation_by_strategy)["parity"]
+    weights_bps = dict(first.weights_bps)
+    moved = max(weights_bps, key=lambda address: weights_bps[address])
+    other = min(weights_bps, key=lambda address: weights_bps[address])
+    weights_bps[moved] -= 501
+    weights_bps[other] += 501
+    last = replace(first, at_s=first.at_s - 8 * DAY_S, weights_bps=tuple(weights_bps.items()))
+    due = StrategiesState(replace(books, allocation_by_strategy=(("parity", last),)))
+    waiting = choose_weights(step.with_config(split(*parts)).with_layer(due))
+    assert dict(books_of(waiting).allocation_by_strategy)["parity"] == last
+    assert any(mentions(reason, "strategy parity", "max_change of 5 %", "trimtab weights --accept") for reason in waiting.targets.reasons)
 
 
 def test_a_strategy_without_weights_halts_by_name() -> None:

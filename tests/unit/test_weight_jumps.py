@@ -177,9 +177,8 @@ def test_a_first_choice_is_compared_with_the_targets_that_apply_until_then() -> 
         assert (apply_effective_targets(step).history.allocation is None) is waits
 
 
-def test_choices_that_were_stored_before_max_change_stay_valid() -> None:
-    """The hash is that of settings without the key: without the limit an upgrade makes no choice due."""
-    settings = allocator(AllocationMethod.RISK_PARITY)
-    assets = weighed(settings).portfolio.assets
-    assert settings_hash(settings, assets) == "1e5af158e2b8651e"
-    assert settings_hash(replace(settings, max_change_bps=2_000), assets) != "1e5af158e2b8651e"
+@pytest.mark.parametrize("limit_bps", [None, 300, 2_000])
+def test_a_limit_on_changes_makes_no_choice_due(limit_bps: int | None) -> None:
+    """A choice that was stored without the limit is the one that the next is compared with."""
+    settings = allocator(AllocationMethod.RISK_PARITY, max_change_bps=limit_bps)
+    assert settings_hash(settings, weighed(settings).portfolio.assets) == "1e5af158e2b8651e"

@@ -433,6 +433,7 @@ class WeightsDocument(TypedDict):
     block: int
     at_s: int
     kind: str
+    strategy: str
     due: bool
     next_s: int | None
     chosen: AllocationDocument | None

@@ -5,7 +5,7 @@ now, with the data used, and its last choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -22,17 +22,21 @@ from agent.execution.approvals import OwnerAction, send_by_command
 from agent.execution.step_context import StepTransactor
 from agent.layers.signals.policy import signal_requests
 from agent.layers.signals.state import SignalState
+from agent.layers.strategies.policy.inputs import step_of_strategy
+from agent.layers.strategies.state import CapitalSplit, Strategy
 from agent.model import (
     Allocation,
     AllocationMethod,
     AllocationNeeds,
     AllocatorConfig,
+    Asset,
     Pool,
     Portfolio,
     ReferenceConfig,
     Snapshot,
     StepInput,
     Verdict,
+    part_of,
 )
 from agent.policy import target_changes, targets
 from agent.ports import PreparedTransaction
@@ -233,22 +237,30 @@ def _required_observations(snapshot: Snapshot, reference: ReferenceConfig) -> in
 
 
 def weights(
-    agent: Agent, *, accept: Callable[[WeightsDocument], bool] | None = None
+    agent: Agent,
+    *,
+    strategy: str = "",
+    accept: Callable[[WeightsDocument], bool] | None = None,
 ) -> WeightsDocument:
-    """Return the weights that the allocator would choose now. Writes nothing, except with `accept`:
-    then the choice is made also if a return makes most of a variance or a weight moves by more
-    than `max_change`, and it is recorded as shown if `accept` returns True for its document.
-    Raises ConfigError if the config has no allocator, Refused if there is nothing to accept.
+    """Return the weights that the allocator would choose now, of the portfolio or of a strategy
+    (empty: the only one with an allocator). Writes nothing, except with `accept`: then the choice
+    is made also if a return makes most of a variance or a weight moves by more than `max_change`,
+    and it is recorded as shown if `accept` returns True for its document. Raises ConfigError if
+    there is no such allocator, Refused if there is nothing to accept.
     """
-    allocator = agent.portfolio.allocator
+    owner = _strategy_with_allocator(agent, strategy)
+    step = agent.step_input()
+    if owner is not None:
+        step = step_of_strategy(step, owner, None)
+    allocator = step.portfolio.allocator
     if allocator is None or allocator.method is AllocationMethod.FIXED:
         raise ConfigError(
             "portfolio.weights: the config has no allocator; targets are fixed",
             "see docs/weights.md",
         )
-    step = agent.step_input()
+    owner_name = "" if owner is None else owner.name
     store = agent.context.store
-    assets = agent.portfolio.assets
+    assets = step.portfolio.assets
     now_s = target_changes.trusted_time_s(step.snapshot)
     since_s = now_s - allocator.window_s - max(allocator.step_s, allocator.max_age_s)
     recorded_prices = store.prices.prices_between(
@@ -257,12 +269,14 @@ def weights(
     priced_step = replace(
         step, history=replace(step.history, prices=recorded_prices, allocation=None)
     )
-    signal_answers = agent.context.signal_host.answers(signal_requests(priced_step, {}))
+    signal_answers = SignalState(
+        agent.context.signal_host.answers(signal_requests(priced_step, {}))
+    ).for_part(owner_name)
     allocator_inputs = replace(
-        target_changes.allocator_inputs(priced_step.with_layer(SignalState(signal_answers))),
+        target_changes.allocator_inputs(priced_step.with_layer(signal_answers)),
         accepts_jumps=accept is not None,
     )
-    last_allocation = store.allocations.newest()
+    last_allocation = store.allocations.newest(owner_name)
     valid_allocation = targets.valid_allocation(allocator, assets, last_allocation)
     returns: Returns | None = None
     weight_bounds: WeightBounds | None = None
@@ -282,6 +296,7 @@ def weights(
         "block": step.snapshot.head.number,
         "at_s": now_s,
         "kind": allocator.method.value,
+        "strategy": owner_name,
         "due": targets.is_allocation_due(allocator, assets, last_allocation, now_s),
         "next_s": None if valid_allocation is None else valid_allocation.at_s + allocator.every_s,
         "chosen": _allocation_document(step.portfolio, valid_allocation),
@@ -296,15 +311,32 @@ def weights(
             valid_allocation,
             allocation_now,
             returns,
-            agent,
+            assets,
         ),
         "correlations": _correlations(step.portfolio, returns),
         "target_reasons": list(step.targets.reasons),
     }
     if accept is not None and allocation_now is not None and accept(document):
-        store.allocations.record(allocation_now)
+        store.allocations.record(allocation_now, owner_name)
         document["accepted"] = True
     return document
+
+
+def _strategy_with_allocator(agent: Agent, name: str) -> Strategy | None:
+    """Return the strategy of that name, or the only one with an allocator; None without any."""
+    strategy_by_name = {
+        strategy.name: strategy
+        for strategy in part_of(agent.context.layers, CapitalSplit).strategies
+        if strategy.allocator is not None
+    }
+    if not name and len(strategy_by_name) <= 1:
+        return next(iter(strategy_by_name.values()), None)
+    if name not in strategy_by_name:
+        raise ConfigError(
+            f"--strategy: {name!r} is not a strategy with an allocator",
+            f"choose from {', '.join(strategy_by_name) or 'none'}",
+        )
+    return strategy_by_name[name]
 
 
 def _allocation_document(
@@ -325,7 +357,7 @@ def _asset_documents(
     valid_allocation: Allocation | None,
     allocation_now: Allocation | None,
     returns: Returns | None,
-    agent: Agent,
+    assets: Sequence[Asset],
 ) -> list[WeightedAssetDocument]:
     volatility_by_token = (
         {} if returns is None else dict(zip(returns.tokens, returns.volatilities, strict=True))
@@ -343,7 +375,7 @@ def _asset_documents(
             for token_supply in (*snapshot.supplies, *allocator.supplies)
         }
     asset_documents: list[WeightedAssetDocument] = []
-    for asset in agent.portfolio.assets:
+    for asset in assets:
         address = asset.token.address
         supply = supply_by_token.get(asset.token.address)
         asset_documents.append(

@@ -45,7 +45,7 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.pace import build_pace
 from agent.config.tables.fields import parse_choice, parse_duration_s, parse_gas_price_wei
-from agent.config.weights import build_allocator, build_signals
+from agent.config.weights import build_allocator, build_signals, without_max_change
 from agent.errors import ConfigError
 from agent.layers.settings import build_layer_settings
 from agent.layers.signals.host import SignalRunner
@@ -359,8 +359,10 @@ def simulate_checked(
 
 def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
     """Build the backtest spec of a config. The simulated chain has its own router and feeds; a
-    token without decimals in the config has 18. Raises ConfigError.
+    token without decimals in the config has 18, and no choice of weights waits for an owner.
+    Raises ConfigError.
     """
+    loaded_config = replace(loaded_config, config=without_max_change(loaded_config.config))
     config = loaded_config.config
     token_by_address = {}
     for listed_token in config.portfolio.listed_tokens:

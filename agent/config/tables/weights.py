@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.tables.fields import ConfigTable, Duration, DurationOrOff, Share
+from agent.config.tables.fields import ConfigTable, Duration, DurationOrOff, Share, ShareOrOff
 from agent.hosts import LOOPBACK_HOSTS
 from agent.model import (
     AllocationMethod,
@@ -27,6 +27,7 @@ that chooses weights.
 LONGEST_WINDOW_S = 730 * DAY_S
 MOST_OPTIONS = 50
 DEFAULT_SUPPLIES_AGE_S = 90 * DAY_S
+DEFAULT_MAX_CHANGE_BPS = 2_000
 _COMMON_KEYS = ("every", "keep", "churn", "until_chosen")
 _RETURN_KEYS = ("window", "step", "min_history", "max_age")
 _SPOT_KEYS = ("fixed", "cap", "limits")
@@ -76,8 +77,10 @@ class AllocatorTable(ConfigTable):
     """How long the last choice applies beyond `every`."""
     churn: Share | None = None
     """A choice is ignored if no weight changes by more than this."""
-    max_change: Share | None = None
-    """A choice that changes a weight by more than this waits for the owner."""
+    max_change: ShareOrOff = None
+    """A choice that changes a weight by more than this waits for the owner; default 20%, of kind
+    "equal" off.
+    """
     until_chosen: Literal["targets", "wait"] | None = None
     """Before the first choice: the targets of the assets, or no trades."""
     fixed: list[str] = Field(default_factory=list)
@@ -99,6 +102,14 @@ class AllocatorTable(ConfigTable):
     def method(self) -> AllocationMethod:
         """The kind as an AllocationMethod."""
         return AllocationMethod(self.kind)
+
+    @property
+    def max_change_bps(self) -> int | None:
+        """Largest change of a weight that does not wait for the owner; None: no limit."""
+        reads_prices = self.method.needs is not AllocationNeeds.NOTHING
+        if reads_prices and "max_change" not in self.model_fields_set:
+            return DEFAULT_MAX_CHANGE_BPS
+        return self.max_change
 
     @model_validator(mode="after")
     def _check_keys_of_kind(self) -> AllocatorTable:
@@ -122,10 +133,10 @@ class AllocatorTable(ConfigTable):
             raise ValueError(
                 f"{missing_keys[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md"
             )
-        if self.max_change is not None and self.max_change <= (self.churn or 0):
+        if self.max_change_bps is not None and self.max_change_bps <= (self.churn or 0):
             raise ValueError(
-                "max_change: not above churn, so that every choice waits for the owner; write for"
-                " example 20%"
+                f"max_change: {self.max_change_bps / 100:g}% is not above churn, so that every choice"
+                ' waits for the owner; write a larger share, or "off"'
             )
         require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
         return self

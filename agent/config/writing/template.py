@@ -122,7 +122,7 @@ numeraire = "{numeraire}"
 # max_age = "2d"
 # keep = "14d"                     # validity of the last choice if no new one can be made; after that trading stops
 # churn = "1%"                     # a choice is applied only if it changes a weight by more than this
-# max_change = "20%"               # a choice that changes a weight by more waits for trimtab weights --accept
+# max_change = "20%"               # a choice that changes a weight by more waits for trimtab weights --accept; or "off"
 # until_chosen = "wait"            # no trading before the first choice; or "targets": the targets above
 # fixed = ["{numeraire}"]                 # assets that keep their targets
 # cap = "60%"                      # maximum weight of any asset; limits = {{ WETH = {{ min = "10%", max = "50%" }} }} for single ones

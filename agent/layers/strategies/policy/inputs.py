@@ -10,7 +10,12 @@ from fractions import Fraction
 
 from agent.layers.strategies.policy import accounting, netting
 from agent.layers.strategies.policy.capital import target_capital_shares
-from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyLedger
+from agent.layers.strategies.state import (
+    CapitalSplit,
+    StrategiesState,
+    Strategy,
+    StrategyLedger,
+)
 from agent.model import Allocation, LayerPart, StepInput, StepMemory
 from agent.policy.cash_flows import balance_changes
 from agent.policy.target_changes import apply_allocation, with_targets
@@ -62,27 +67,17 @@ def choose_weights(step: StepInput) -> StepInput:
     allocation_by_strategy = dict(books.allocation_by_strategy)
     strategies_with_weights = []
     fault_notes = []
+    choice_reasons: list[str] = []
     for strategy in split.strategies:
         if strategy.allocator is None:
             strategies_with_weights.append(strategy)
             continue
-        bps_by_token = dict(strategy.weights_bps)
-        assets = tuple(
-            replace(asset, target_bps=bps_by_token.get(asset.token.address, 0))
-            for asset in step.portfolio.assets
-        )
-        portfolio = replace(step.portfolio, assets=assets, allocator=strategy.allocator)
-        layer_states = tuple(state.for_part(strategy.name) for state in step.history.layers)
-        history = replace(
-            step.history,
-            allocation=allocation_by_strategy.get(strategy.name),
-            allocation_fault="",
-            layers=layer_states,
-        )
-        targets = replace(step.targets, effective_bps=())
         strategy_step = apply_allocation(
-            replace(step, portfolio=portfolio, targets=targets, history=history)
+            step_of_strategy(step, strategy, allocation_by_strategy.get(strategy.name))
         )
+        choice_reasons += [
+            f"strategy {strategy.name}: {reason}" for reason in strategy_step.targets.reasons
+        ]
         allocation = strategy_step.history.allocation
         if strategy_step.history.allocation_fault:
             fault_notes.append(
@@ -106,7 +101,30 @@ def choose_weights(step: StepInput) -> StepInput:
         allocation_fault="; ".join(fault_notes),
     )
     split = replace(split, strategies=tuple(strategies_with_weights))
-    return step.with_config(split).with_layer(StrategiesState(books))
+    targets = replace(step.targets, reasons=(*step.targets.reasons, *choice_reasons))
+    return replace(step, targets=targets).with_config(split).with_layer(StrategiesState(books))
+
+
+def step_of_strategy(
+    step: StepInput, strategy: Strategy, last_allocation: Allocation | None
+) -> StepInput:
+    """Return the step as if the strategy were the whole portfolio, without reasons of targets."""
+    bps_by_token = dict(strategy.weights_bps)
+    assets = tuple(
+        replace(asset, target_bps=bps_by_token.get(asset.token.address, 0))
+        for asset in step.portfolio.assets
+    )
+    return replace(
+        step,
+        portfolio=replace(step.portfolio, assets=assets, allocator=strategy.allocator),
+        targets=replace(step.targets, effective_bps=(), reasons=()),
+        history=replace(
+            step.history,
+            allocation=last_allocation,
+            allocation_fault="",
+            layers=tuple(state.for_part(strategy.name) for state in step.history.layers),
+        ),
+    )
 
 
 def _market_bps(allocation: Allocation | None) -> tuple[tuple[str, int], ...]:
