@@ -520,14 +520,16 @@ def test_a_market_set_to_isolated_margin_is_left_alone_and_the_others_go_on(
 ) -> None:
     weights = {"ETH": "60%", "BTC": "20%", "DOGE": "20%"}
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, weights), EVEN) as agent:
-        server.wallet(anvil_chain.wallet.address).is_isolated.add(coin)
+        wallet = server.wallet(anvil_chain.wallet.address)
+        wallet.is_isolated.add(coin)
         open_book(agent, anvil_chain)
-        assert coin not in server.wallet(anvil_chain.wallet.address).held
-        assert "ETH" in server.wallet(anvil_chain.wallet.address).held
-        crash(server, "-50/100", "ETH")
-        if leverage(server, anvil_chain) > MAX_LEVERAGE:
-            outcome = step(agent)
-            assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+        others = {"ETH", "BTC", "DOGE"} - {coin}
+        assert set(wallet.held) == others
+        crash(server, "-65/100", "ETH")
+        assert leverage(server, anvil_chain) > MAX_LEVERAGE
+        outcome = step(agent)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
+        assert set(wallet.held) <= others
 
 
 @pytest.mark.parametrize(("coin", "size"), [("BTC", "0.01"), ("DOGE", "-2000"), ("SOL", "5")])
