@@ -22,6 +22,7 @@ from agent.app.positions.futures_alerts import (
     unnamed_market_alerts,
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
@@ -56,6 +57,7 @@ from agent.units import (
     Price,
     decimal_text,
     format_percent,
+    format_time,
     price_text,
     shortened_text,
 )
@@ -330,6 +332,8 @@ def covered_kinds(outcome_or_error: StepOutcome | TrimtabError) -> frozenset[Ale
     """
     if isinstance(outcome_or_error, Refused):
         return ALWAYS_CHECKED_KINDS | {AlertKind.REFUSAL}
+    if isinstance(outcome_or_error, AwaitingExternalSignature):
+        return ALWAYS_CHECKED_KINDS | {AlertKind.PROPOSAL}
     if isinstance(outcome_or_error, TrimtabError):
         return ALWAYS_CHECKED_KINDS
     if outcome_or_error.decision_result.drifts and outcome_or_error.kind in UNCHANGED_OUTCOMES:
@@ -572,16 +576,44 @@ def _gas_alerts(snapshot: Snapshot, threshold_wei: int | None) -> Iterator[Alert
 
 
 def _error_alerts(error: TrimtabError) -> Iterator[Alert]:
-    """Yield the alert for an error; none for a transient one, which only a missing heartbeat
+    """Yield the alerts for an error; none for a transient one, which only a missing heartbeat
     reports.
     """
-    if isinstance(error, Refused):
+    if isinstance(error, AwaitingExternalSignature):
+        yield from _proposal_alerts(error)
+    elif isinstance(error, Refused):
         yield _refusal_alert(
             [verdict for verdict in error.verdicts if not verdict.passed],
             "See the log and trimtab doctor.",
         )
     elif not isinstance(error, Retryable):
         yield run_ended_alert(error)
+
+
+def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
+    """Yield alerts for a proposal that waits, and while it would revert; each is sent once."""
+    proposal = waiting.proposal
+    proposal_id = proposal["id"]
+    description = proposal["description"]
+    expires_s = proposal["expires_s"]
+    until_text = "" if expires_s is None else f" until {format_time(expires_s)}"
+    instruction = waiting.how_to_sign[0].upper() + waiting.how_to_sign[1:]
+    yield Alert(
+        AlertKind.PROPOSAL,
+        f"proposal:{proposal_id}",
+        f"Proposed{until_text}: {description} ({proposal_id}). {instruction}.",
+        True,
+        repeats=False,
+    )
+    if waiting.reverts:
+        alert_text = (
+            f"Would fail now, for example because prices left its minimums: {description}"
+            f" ({proposal_id}). It stays proposed{until_text}, and nothing else is sent meanwhile;"
+            " trimtab pause --hard withdraws it."
+        )
+        yield Alert(
+            AlertKind.PROPOSAL, f"proposal_reverts:{proposal_id}", alert_text, True, repeats=False
+        )
 
 
 def run_ended_alert(error: TrimtabError) -> Alert:

@@ -254,6 +254,10 @@ class WalletOwnerSigner:
             "signing_hash": hex_data(bytes(unsigned_tx.hash())),
         }
 
+    def how_to_sign(self) -> str:
+        """See ports.ExternalSigner."""
+        return "have the transaction in its file signed and sent"
+
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ExternalSigner."""
         head_number = self.sender.head().number
@@ -308,6 +312,13 @@ class SafeOwnersSigner:
             "safe_tx_hash": digest,
             "typed_data": typed_data_json,
         }
+
+    def how_to_sign(self) -> str:
+        """See ports.ExternalSigner."""
+        return (
+            f"have {self.safe.threshold()} of {len(self.safe.owners())} owners sign it with trimtab"
+            " proposal sign, and anyone execute it with trimtab proposal execute --send"
+        )
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """Return the executed call (see ports.ExternalSigner), else the first that the Safe executed

@@ -190,14 +190,22 @@ PROPOSAL_FORMAT = 1
 
 
 class AwaitingExternalSignature(Retryable):
-    """A transaction was proposed and awaits its signer; the file `proposal_path` contains
-    `proposal`.
+    """A transaction was proposed and awaits its signer, who does `how_to_sign`; the file
+    `proposal_path` contains `proposal`. `reverts` is True if it would revert now.
     """
 
-    def __init__(self, message: str, remedy: str, document: dict[str, Any], path: str) -> None:
-        super().__init__(message, remedy)
+    def __init__(
+        self, message: str, how_to_sign: str, document: dict[str, Any], path: str, *, reverts: bool
+    ) -> None:
+        super().__init__(
+            message,
+            f"{how_to_sign}, then run the command again: it settles the proposal from the chain and"
+            " continues",
+        )
+        self.how_to_sign = how_to_sign
         self.proposal = document
         self.proposal_path = path
+        self.reverts = reverts
 
 
 class RefusingSigner:
@@ -270,7 +278,7 @@ class ProposingExecutor(JournaledExecutor):
         self.external_signer.require_signable(tx, grant)
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         self._proposals.mark_proposed(intent.id, head.number)
-        raise self._propose(intent)
+        raise self._propose(intent, reverts=False)
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Withdraw every proposal. A signer who has seen a proposal can still send it: a swap until
@@ -323,7 +331,8 @@ class ProposingExecutor(JournaledExecutor):
             why = f"the proposal {intent.id} expired at {format_time(intent.deadline_s)} unsent"
             self._drop(intent, why)
             return
-        raise self._propose(intent)
+        simulation = self._sender.simulate(intent.tx, self.external_signer.address)
+        raise self._propose(intent, reverts=simulation.reverted)
 
     def _record_if_mined(self, intent: Intent, since_block: int) -> bool:
         """Return whether the proposed transaction is mined, and record it as SIGNED if so. Raises
@@ -356,18 +365,19 @@ class ProposingExecutor(JournaledExecutor):
             code=ErrorCode.NONCE_USED,
         )
 
-    def _propose(self, intent: Intent) -> AwaitingExternalSignature:
+    def _propose(self, intent: Intent, *, reverts: bool) -> AwaitingExternalSignature:
         proposal_document = self._proposal_document(intent)
         outbox_path = self.outbox.write_proposal(
             intent.id, json.dumps(proposal_document, indent=2) + "\n"
         )
         until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
         return AwaitingExternalSignature(
-            f'"{intent.note}" is proposed and awaits its signature{until_text}: {outbox_path}',
-            "have it signed and sent, then run the command again: it settles the proposal from the"
-            " chain and continues",
+            f'"{intent.note}" is proposed and awaits its signature{until_text}: {outbox_path}'
+            f"{'; it would revert now' if reverts else ''}",
+            self.external_signer.how_to_sign(),
             proposal_document,
             outbox_path,
+            reverts=reverts,
         )
 
     def _proposal_document(self, intent: Intent) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class AlertKind(Enum):
     ERROR = "error", "operator needed"
     LOW_GAS = "low_gas", "low gas"
     ORDER = "order", "an order fired"
+    PROPOSAL = "proposal", "a proposal waits"
     PAUSED = "paused", "paused"
     CONTROL = "control", "control"
     HEARTBEAT = "heartbeat", "no sign of life"

@@ -241,6 +241,11 @@ class ExternalSigner(Protocol):
     def signing_json(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """Return the JSON to sign; the same transaction gives the same JSON."""
 
+    def how_to_sign(self) -> str:
+        """Return what the signer has to do with a proposal, as an imperative clause. Raises Retryable
+        if the chain gives no answer.
+        """
+
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """Return the transaction mined at the nonce of `tx` since `since_block`; None if the
         endpoints show none.

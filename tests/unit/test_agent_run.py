@@ -200,7 +200,13 @@ def test_flush__store_fails__ends_only_a_run_of_one_cycle(world: World, monkeypa
 
 def test_pause_after_errors__doubles_and_begins_anew_after_a_good_cycle(world: World) -> None:
     no_answer = Retryable("no answer")
-    world.script = [no_answer, no_answer, outcome(), no_answer, AwaitingExternalSignature("proposed", "sign it", {}, "p.json")]
+    world.script = [
+        no_answer,
+        no_answer,
+        outcome(),
+        no_answer,
+        AwaitingExternalSignature("proposed", "sign it", {}, "p.json", reverts=False),
+    ]
     run = world.run()
     pauses_s = []
     while world.script:

@@ -20,6 +20,7 @@ from agent.app.alerting import (
 from agent.app.alerting import cycle_alerts as alerts
 from agent.app.documents.plans import tax_document
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.sandwich import plan_worst_case
 from agent.layers.tax.state import TaxState
@@ -325,6 +326,16 @@ def test_a_network_that_fails_once_is_no_news_and_ends_nothing() -> None:
     assert told(error) == {}
     assert covered_kinds(error) == {AlertKind.PAUSED, AlertKind.HEARTBEAT}
     assert set(told(error, replace(CALM, heartbeat_fault="no good look for 4000 s"))) == {AlertKind.HEARTBEAT}
+
+
+def test_proposal_without_a_deadline__is_reported_without_a_time() -> None:
+    proposal = {"id": "0a1b", "description": "pay 2 WETH", "expires_s": None}
+    waiting = AwaitingExternalSignature("proposed", "have it signed", proposal, "p.json", reverts=True)
+    assert [alert.text for alert in alerts(waiting, CALM)] == [
+        "Proposed: pay 2 WETH (0a1b). Have it signed.",
+        "Would fail now, for example because prices left its minimums: pay 2 WETH (0a1b). It stays proposed, and nothing else is sent"
+        " meanwhile; trimtab pause --hard withdraws it.",
+    ]
 
 
 def test_an_outcome_without_weights_knows_nothing_of_prices() -> None:

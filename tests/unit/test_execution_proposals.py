@@ -35,6 +35,9 @@ class Owner:
     def signing_json(self, unsigned: UnsignedTx) -> Mapping[str, Any]:
         return {"nonce": unsigned.nonce}
 
+    def how_to_sign(self) -> str:
+        return "sign it"
+
     def mines(self, nonce: int = 0, same: bool = True) -> None:
         self.same = same
         self.made.chain.nonces_of[HASH] = nonce

@@ -1,0 +1,108 @@
+"""Messages about proposals: a run tells the owner once that one waits, and once that it would fail; the chain and the webhook are real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from agent import app as api
+from agent.app.agent import Agent
+from agent.app.service import StoppableClock, report_run
+from agent.localchain import LocalChain
+from agent.units import format_time
+from tests.cases.test_proposals import PROPOSING, TWO, proposal, safe_of
+from tests.support.agents import again, fund, trusted, yes
+from tests.support.alert_receivers import Box, webhook
+from tests.support.text import mentions
+
+TARGET = ("alerts", {"targets": [{"name": "hook", "url_env": "HOOK"}]})
+Cycle = Callable[[], None]
+
+
+@pytest.fixture
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
+    received = Box()
+    with webhook(received) as url:
+        monkeypatch.setenv("HOOK", url)
+        yield received
+
+
+def opened_run(stack: ExitStack, agent: Agent) -> Cycle:
+    """One cycle of a run that sends, with its alerts."""
+    service = stack.enter_context(report_run(agent, StoppableClock(agent.context.clock), "1h"))
+
+    def cycle() -> None:
+        for result in agent.run(send=True, confirm=yes, once=True):
+            service.on_cycle(result)
+
+    return cycle
+
+
+def execute(agent: Agent) -> None:
+    for owner in (5, 6):
+        api.sign_proposal(agent, {"test_account": owner}, None, yes)
+    api.execute_proposal(agent, {"test_account": 9}, send=True, confirm=yes)
+
+
+def test_waiting_proposal__is_an_alert_once(anvil_chain: LocalChain, tmp_path: Path, box: Box) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, TARGET)
+    with ExitStack() as stack:
+        agent = stack.enter_context(again(anvil_chain, loaded))
+        cycle = opened_run(stack, agent)
+        for _ in range(3):
+            cycle()
+        (document,) = api.list_proposals(agent)["proposals"]
+        box.until(1)
+    (item,) = box.items
+    assert item["title"] == "trimtab: a proposal waits"
+    assert item["text"].startswith(f"Proposed until {format_time(document['expires_s'])}: approve the router for ")
+    assert item["text"].endswith(
+        f"({document['id']}). Have 2 of 3 owners sign it with trimtab proposal sign, and anyone execute it with trimtab proposal"
+        " execute --send."
+    )
+
+
+def test_failing_proposal__is_an_alert_once_and_the_next_proposal_one_of_its_own(anvil_chain: LocalChain, tmp_path: Path, box: Box) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, TARGET)
+    chain = anvil_chain
+    with ExitStack() as stack:
+        agent = stack.enter_context(again(chain, loaded))
+        proposal(agent)
+        execute(agent)
+        cycle = opened_run(stack, agent)
+        cycle()
+        (swap,) = api.list_proposals(agent)["proposals"]
+        box.until(1)
+        chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * 9 / 10}, twap_follows=False)
+        for _ in range(2):
+            cycle()
+        box.until(2)
+        assert len(box.items) == 2
+        expected = ("Would fail now", "prices left its minimums", swap["id"], format_time(swap["expires_s"]), "trimtab pause --hard")
+        assert mentions(box.texts[1], *expected)
+        assert [state["text"][:8] for state in api.alerts(agent)["open"]] == ["Proposed", "Would fa"]
+        chain.warp(1_801)
+        cycle()
+        (later,) = api.list_proposals(agent)["proposals"]
+        box.until(3)
+        (state,) = api.alerts(agent)["open"]
+        assert later["id"] in state["text"]
+    assert later["id"] != swap["id"]
+    assert later["id"] in box.texts[2]
+    assert len(box.items) == 3
+
+
+def test_proposal_for_a_wallet__names_its_file(anvil_chain: LocalChain, tmp_path: Path, box: Box) -> None:
+    fund(anvil_chain, {"WETH": 10_000})
+    loaded = trusted(anvil_chain, tmp_path, PROPOSING | dict([TARGET]), TWO)
+    with ExitStack() as stack:
+        agent = stack.enter_context(again(anvil_chain, loaded))
+        cycle = opened_run(stack, agent)
+        cycle()
+        box.until(1)
+        cycle()
+    (text,) = box.texts
+    assert text.endswith("Have the transaction in its file signed and sent.")
