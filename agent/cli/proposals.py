@@ -82,7 +82,7 @@ def sign(
     """Signs the proposal that waits as one owner of the Safe, and records the signature.
 
     The call comes from the journal, the signer's rules judge it again, and the Safe must return the
-    same hash. Nothing is sent.
+    same hash. Nothing is sent, but wallet.safe_service gets the signature.
     """
     with money.open_for_command(config, send=not export, yes=yes) as (agent, spinner):
         if export:
@@ -105,23 +105,28 @@ def sign(
 @proposal_group.command()
 def collect(
     signatures: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="FILE_OR_SIGNATURE", help="An owner's signature: 0x-hex, or a file with it."
+            metavar="FILE_OR_SIGNATURE",
+            help="An owner's signature: 0x-hex, or a file with it. Default: those that"
+            " wallet.safe_service has.",
         ),
-    ],
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Adds signatures of other owners to the proposal that waits, all or none."""
+    """Adds signatures of other owners to the proposal that waits, all or none; without arguments
+    those of the Safe's transaction service.
+    """
     with money.open_for_command(config, send=False, yes=True) as (agent, spinner):
-        document = api.collect_signatures(agent, signatures)
+        if signatures:
+            document = api.collect_signatures(agent, signatures)
+        else:
+            document = api.collect_from_service(agent)
+        result_lines = [f"Added: {', '.join(document['added']) or 'none'}"]
+        result_lines += [f"Left out: {reason}" for reason in document["left_out"]]
         with spinner.hidden():
-            emit(
-                document,
-                as_json,
-                lambda: _show_signatures(document, f"Added: {', '.join(document['added'])}"),
-            )
+            emit(document, as_json, lambda: _show_signatures(document, "\n".join(result_lines)))
 
 
 @proposal_group.command()

@@ -45,9 +45,12 @@ class SignatureDocument(ProposalDocument):
 
 
 class CollectedSignaturesDocument(ProposalDocument):
-    """A proposal and the owners whose signatures were added."""
+    """A proposal, the owners whose signatures were added, and why others of the transaction service
+    were left out.
+    """
 
     added: list[Address]
+    left_out: list[str]
 
 
 class ProposalExecutionDocument(ProposalDocument):

@@ -24,6 +24,7 @@ from agent.app.documents.proposals import (
     ProposalsDocument,
     SignatureDocument,
 )
+from agent.app.money.safe_service import configured_service
 from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.key_sources import key_source
@@ -126,6 +127,17 @@ class SafeProposal:
                 code=ErrorCode.FILE,
             )
 
+    def owner_of(self, signature: bytes) -> str:
+        """Return the owner whose signature of the call it is. Raises ConfigError if it is none."""
+        owner = signature_owner(self.safe.address, self.intent.tx, signature)
+        if owner not in self.owners:
+            raise ConfigError(
+                f"signature: it is by {owner}, which is not an owner of the Safe, or signs another"
+                f" hash than {self.safe_tx_hash}",
+                "let an owner sign what trimtab proposal sign --export prints",
+            )
+        return owner
+
     def add_signatures(self, signature_by_owner: Mapping[str, bytes]) -> SafeProposal:
         """Record signatures and return the proposal with them."""
         store = self.agent.context.store
@@ -212,9 +224,13 @@ def sign_proposal(
     agent: Agent, key_fields: Mapping[str, Any], proposal_id: str | None, confirm: Confirm
 ) -> SignatureDocument:
     """Sign the open proposal with the key of an owner and record the signature. `key_fields` is the
-    key of `[wallet]` that names a key source; empty for a prompt. Raises Refused if the proposal may
-    not be signed, ConfigError for a key that is no owner's.
+    key of `[wallet]` that names a key source; empty for a prompt. The Safe's transaction service gets
+    the signature too, if one is configured.
+
+    Raises Refused if the proposal may not be signed, ConfigError for a key that is no owner's,
+    Retryable once the signature is recorded but the service does not accept it.
     """
+    service = configured_service(agent.context.loaded_config)
     with open_proposal(agent, proposal_id) as proposal:
         proposal.require_signable()
         key = load_named_key(agent.context.loaded_config, key_fields)
@@ -228,6 +244,14 @@ def sign_proposal(
             return document
         signature = key.sign_safe_tx(proposal.safe.address, proposal.intent.tx)
         signed_proposal = proposal.add_signatures({key.address: signature})
+        if service is not None:
+            service.offer(
+                proposal.safe.address,
+                proposal.intent.tx,
+                proposal.safe_tx_hash,
+                key.address,
+                signature,
+            )
         return signed_proposal.document(
             SignatureDocument, owner=key.address, signature="0x" + signature.hex()
         )
@@ -250,20 +274,49 @@ def collect_signatures(agent: Agent, texts: Sequence[str]) -> CollectedSignature
         signature_by_owner: dict[str, bytes] = {}
         for text in texts:
             signature = _parse_signature(text, proposal.safe_tx_hash)
-            owner = signature_owner(proposal.safe.address, proposal.intent.tx, signature)
-            if owner not in proposal.owners:
-                raise ConfigError(
-                    f"signature: it is by {owner}, which is not an owner of the Safe, or signs"
-                    f" another hash than {proposal.safe_tx_hash}",
-                    "let an owner sign what trimtab proposal sign --export prints",
-                )
+            owner = proposal.owner_of(signature)
             if owner in {*proposal.signature_by_owner, *signature_by_owner}:
                 raise ConfigError(
                     f"signature: {owner} has signed already", "collect those of other owners"
                 )
             signature_by_owner[owner] = signature
         signed_proposal = proposal.add_signatures(signature_by_owner)
-        return signed_proposal.document(CollectedSignaturesDocument, added=list(signature_by_owner))
+        added_owners = list(signature_by_owner)
+        return signed_proposal.document(
+            CollectedSignaturesDocument, added=added_owners, left_out=[]
+        )
+
+
+def collect_from_service(agent: Agent) -> CollectedSignaturesDocument:
+    """Add the signatures of other owners that the Safe's transaction service has, and leave out what
+    is none of them. Raises ConfigError without a service, Retryable if it does not answer.
+    """
+    service = configured_service(agent.context.loaded_config)
+    if service is None:
+        raise ConfigError(
+            "wallet.safe_service: no transaction service is configured",
+            "write its address, or give signatures or files with them",
+        )
+    with open_proposal(agent) as proposal:
+        proposal.require_current()
+        signature_by_owner: dict[str, bytes] = {}
+        left_out: list[str] = []
+        for text in service.signatures(proposal.safe_tx_hash):
+            try:
+                signature = _signature_bytes(text)
+                owner = proposal.owner_of(signature)
+            except ValueError:
+                left_out.append("signature: it is no 0x-hex")
+            except ConfigError as error:
+                left_out.append(error.message)
+            else:
+                if owner not in proposal.signature_by_owner:
+                    signature_by_owner[owner] = signature
+        signed_proposal = proposal.add_signatures(signature_by_owner)
+        added_owners = list(signature_by_owner)
+        return signed_proposal.document(
+            CollectedSignaturesDocument, added=added_owners, left_out=left_out
+        )
 
 
 def execute_proposal(
@@ -371,7 +424,7 @@ def _parse_signature(text: str, safe_tx_hash: str) -> bytes:
         fields = {"signature": signature_text}
         if signature_text.startswith("{"):
             fields = read_json(signature_text)
-        signature = bytes.fromhex(str(fields["signature"]).removeprefix("0x"))
+        signature = _signature_bytes(str(fields["signature"]))
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"signature: {text[:60]!r} is neither a signature nor a file with one"
@@ -385,6 +438,10 @@ def _parse_signature(text: str, safe_tx_hash: str) -> bytes:
             "let its owner sign the proposal that waits",
         )
     return signature
+
+
+def _signature_bytes(signature_text: str) -> bytes:
+    return bytes.fromhex(signature_text.removeprefix("0x"))
 
 
 def _execution_tx(proposal: SafeProposal) -> UnsignedTx:

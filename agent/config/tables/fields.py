@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Annotated, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 from eth_utils.address import (
     is_checksum_address,
@@ -17,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Pri
 
 from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
+from agent.hosts import LOOPBACK_HOSTS
 from agent.units import parse_bps, parse_share_with_unit_bps
 
 ChoiceT = TypeVar("ChoiceT")
@@ -199,6 +201,16 @@ def _require_page_address(page_address: str) -> str:
     if not PAGE_ADDRESS.fullmatch(page_address):
         raise ValueError("it is not the address of a page; write https://NAME, no user, no query")
     return page_address
+
+
+def is_base_url(url: str) -> bool:
+    """Return whether the text is an https URL, or an http URL on this machine, to which a path can
+    be appended (no query, fragment or trailing slash).
+    """
+    url_parts = urlsplit(url)
+    is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK_HOSTS
+    is_plain = not (url_parts.query or url_parts.fragment or url.endswith("/"))
+    return bool(is_plain and url_parts.hostname and (url_parts.scheme == "https" or is_local))
 
 
 Address = Annotated[str, BeforeValidator(_validator_of(lambda v: parse_address(v, "value")))]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from agent.config.tables.fields import Duration, Variable, VariableTable
+from agent.config.tables.fields import Duration, Variable, VariableTable, is_base_url
 from agent.errors import ConfigError
-from agent.hosts import LOOPBACK_HOSTS
 
 TELEGRAM_API = "https://api.telegram.org"
 LONGEST_POLL_S = 50
@@ -35,9 +33,9 @@ class TelegramTable(VariableTable):
 
     @model_validator(mode="after")
     def _check_values(self) -> TelegramTable:
-        if not _is_base_url(self.api):
+        if not is_base_url(self.api):
             raise ValueError(f"api: not an https address without a trailing slash; {TELEGRAM_API}")
-        if self.dashboard is not None and not _is_base_url(self.dashboard):
+        if self.dashboard is not None and not is_base_url(self.dashboard):
             raise ValueError("dashboard: not an https address without a trailing slash")
         if not 1 <= self.poll <= LONGEST_POLL_S:
             raise ValueError(f"poll: {self.poll}s; write 1s to {LONGEST_POLL_S}s, such as 30s")
@@ -54,16 +52,6 @@ class TelegramTable(VariableTable):
                 "export the token of @BotFather, or put it into .env beside the config",
             )
         return bot_token
-
-
-def _is_base_url(url: str) -> bool:
-    """Return whether the text is an https URL, or an http URL on this machine, to which a path can
-    be appended (no query, fragment or trailing slash).
-    """
-    url_parts = urlsplit(url)
-    is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK_HOSTS
-    is_plain = not (url_parts.query or url_parts.fragment or url.endswith("/"))
-    return bool(is_plain and url_parts.hostname and (url_parts.scheme == "https" or is_local))
 
 
 _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{20,80}")

@@ -11,6 +11,7 @@ from agent.config.tables.fields import (
     ConfigTable,
     KeyringName,
     Variable,
+    is_base_url,
 )
 
 
@@ -37,6 +38,10 @@ class WalletTable(ConfigTable):
     """The address is a Safe, whose owners sign."""
     proposals: str = Field(default="proposals", min_length=1)
     """Folder of the proposals, beside the config."""
+    safe_service: str | None = None
+    """Address of the Safe's transaction service, which gets the signatures that are made here."""
+    safe_service_key_env: Variable | None = None
+    """Variable with the key for it, if it requires one."""
     payout_addresses: list[Address] = Field(default_factory=list)
     """The only recipients of `trimtab withdraw` and `stop --send-to`, once `trimtab trust` has
     confirmed them.
@@ -60,4 +65,13 @@ class WalletTable(ConfigTable):
             )
         if self.safe and self.mode != "propose":
             raise ValueError('safe: a Safe has no key to sign with here; write mode = "propose"')
+        if self.safe_service is None:
+            if self.safe_service_key_env is not None:
+                raise ValueError(
+                    "safe_service_key_env: has no effect without safe_service; set it, or remove this"
+                )
+        elif not self.safe:
+            raise ValueError("safe_service: has no effect without safe = true; remove it")
+        elif not is_base_url(self.safe_service):
+            raise ValueError("safe_service: not an https address without a trailing slash")
         return self
