@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -331,8 +332,10 @@ class ProposingExecutor(JournaledExecutor):
             why = f"the proposal {intent.id} expired at {format_time(intent.deadline_s)} unsent"
             self._drop(intent, why)
             return
-        simulation = self._sender.simulate(intent.tx, self.external_signer.address)
-        raise self._propose(intent, reverts=simulation.reverted)
+        reverts = False
+        with suppress(Retryable):  # operators that disagree leave the proposal as it is
+            reverts = self._sender.simulate(intent.tx, self.external_signer.address).reverted
+        raise self._propose(intent, reverts=reverts)
 
     def _record_if_mined(self, intent: Intent, since_block: int) -> bool:
         """Return whether the proposed transaction is mined, and record it as SIGNED if so. Raises

@@ -11,13 +11,14 @@ import pytest
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submitter import Submitter
-from agent.model import IntentKind, IntentState, UnsignedTx
-from agent.ports import Grant, MinedTransaction
+from agent.model import Head, IntentKind, IntentState, UnsignedTx
+from agent.ports import Grant, MinedTransaction, Simulation
 from agent.store.files.recorder import FileOutbox
 from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, bench, grant, tx
 
 HASH = "0x" + "5" * 64
+HEAD = Head(31337, 1, HASH, START_S, 1)
 
 
 class Owner:
@@ -85,6 +86,30 @@ def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile
     assert [intent.id for intent in made.store.journal.unbooked_intents()] == [ended.id], "what it lost counts"
     assert not list((tmp_path / "proposals").iterdir())
     assert made.store.journal.expected_nonce() == 1
+
+
+@pytest.mark.parametrize(
+    ("simulation", "reverts"),
+    [
+        (Simulation(True, "", 1, HEAD), False),
+        (Simulation(False, "its fee is too low", 0, HEAD), False),
+        (Simulation(False, "Too little received", 0, HEAD, reverted=True), True),
+        (Retryable("the operators disagree"), False),
+    ],
+    ids=["succeeds", "lacks a fee", "reverts", "unknown"],
+)
+def test_waiting_proposal__is_simulated__reports_only_a_revert(tmp_path: Path, simulation: Simulation | Retryable, reverts: bool) -> None:
+    made, _, executor = proposed(tmp_path)
+
+    def simulate(*_: object) -> Simulation:
+        if isinstance(simulation, Retryable):
+            raise simulation
+        return simulation
+
+    made.chain.simulate = simulate
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        executor.reconcile()
+    assert (waiting.value.reverts, "would revert now" in waiting.value.message) == (reverts, reverts)
 
 
 def test_an_owner_who_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) -> None:
