@@ -160,22 +160,25 @@ def alerts(agent: Agent) -> AlertsDocument:
     }
 
 
-def send_test_alerts(config: LoadedConfig | Path | str) -> AlertTestDocument:
-    """Send a test message to each target and wait for the results; uses no chain, and the store
-    only for the devices of web push. Raises ConfigError without targets.
+def send_test_alerts(
+    config: LoadedConfig | Path | str, target_name: str | None = None
+) -> AlertTestDocument:
+    """Send a test message to each target, or only to one, and wait for the results; uses no chain,
+    and the store only for the devices of web push. Raises ConfigError without targets.
     """
     loaded_config = load_config(config)
     alerts_table = loaded_config.config.alerts
-    if not alerts_table.targets:
+    targets = [target for target in alerts_table.targets if target_name in (None, target.name)]
+    if not targets:
         raise ConfigError(
             "alerts.targets: no alert target is configured",
             "write [[alerts.targets]] with name and url_env; see docs/alerts.md",
         )
     with ExitStack() as stack:
         store = None
-        if push_sender(alerts_table) is not None:
+        if any(target.read_url().startswith(PUSH_SCHEME) for target in targets):
             store = stack.enter_context(wiring.open_store_offline(loaded_config))[0].alerts
-        channels = [_open_channel(alerts_table, target, store) for target in alerts_table.targets]
+        channels = [_open_channel(alerts_table, target, store) for target in targets]
         for channel_number, channel in enumerate(channels):
             channel.put(
                 AlertMessage(

@@ -225,8 +225,8 @@ def show_version(config: ConfigSource, version_number: int) -> Document:
     }
 
 
-FIXED_TABLES = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
-"""Tables that a run reads only at start: endpoints, key, contracts, alert targets."""
+FIXED_TABLES = ("chain", "wallet", "execution", "store", "service", "record")
+"""Tables that a run reads only at start: endpoints, key, contracts."""
 CONFIG_READ_ATTEMPTS = 3
 """Reads of the file, a second apart, because an edit writes the file just before the store."""
 

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -36,7 +36,7 @@ from agent.app.records.run_report import RunRecorder, pause_reason
 from agent.config.redaction import config_diff
 from agent.config.secrets.known import secrets_of
 from agent.config.tables.fields import parse_duration_s
-from agent.errors import EXIT_HUNG, PassingFault, TrimtabError
+from agent.errors import EXIT_HUNG, ConfigError, PassingFault, TrimtabError
 from agent.execution.step_context import StepOutcome
 from agent.model import Alert, AlertKind, Delivery
 from agent.observe.health import MAX_MISSED_CYCLES
@@ -167,6 +167,10 @@ class RunEventHandler:
     heartbeat: Heartbeat | None
     is_logging: bool
     alert_notifier: AlertNotifier | None = None
+    open_notifier: Callable[[], AlertNotifier | None] = lambda: None
+    """Opens the targets of the present [alerts]."""
+    redactor: Redactor = field(default_factory=Redactor)
+    """That of the log."""
     cycle_began_s: float = field(default_factory=time.monotonic)
     is_paused: bool = False
     failed_heartbeats: int = 0
@@ -191,6 +195,7 @@ class RunEventHandler:
 
     def __post_init__(self) -> None:
         self._last_config = self.agent.context.loaded_config
+        self._last_alerts = self.agent.context.config.alerts
         self.control_log_end, _ = self.agent.context.store.controls.log_number_and_time()
 
     def on_stage(self, stage: str) -> None:
@@ -208,7 +213,12 @@ class RunEventHandler:
             self.is_fault_alert_queued = False
         elif self.failing_since_s is None:
             self.failing_since_s = self.agent.context.clock.now_s()
-        for report_part in (self._report, self.report_controls, self._alert):
+        for report_part in (
+            self._report,
+            self.report_controls,
+            self._take_up_targets,
+            self._alert,
+        ):
             try:
                 report_part(outcome_or_error)
             except PassingFault as fault:
@@ -300,6 +310,27 @@ class RunEventHandler:
         alerts = control_alerts(control_events)
         if self.alert_notifier is not None and alerts:
             self.alert_notifier.process_cycle_alerts(alerts, frozenset(), now_s)
+
+    def _take_up_targets(self, _: StepOutcome | TrimtabError) -> None:
+        """Open the targets of an edited [alerts]. Those before keep what is queued for them, also
+        the report of the edit, and stay in use if one of the new ones cannot be opened.
+        """
+        alerts_table = self.agent.context.config.alerts
+        if alerts_table == self._last_alerts:
+            return
+        self.redactor.add(secrets_of(self.agent.context.loaded_config))
+        former_notifier = self.alert_notifier
+        try:
+            self.alert_notifier = self.open_notifier()
+        except ConfigError as error:
+            self._last_alerts = alerts_table
+            self.log.error("alert targets not taken up", **error_fields(error))
+            return
+        self._last_alerts = alerts_table
+        if former_notifier is not None:
+            former_notifier.close()
+        if self.alert_notifier is not None:
+            self.alert_notifier.enqueue_undelivered()
 
     def _alert(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         """Queue the cycle's alerts for delivery, without waiting."""
@@ -442,12 +473,15 @@ def report_run(
     """
     service_table = agent.context.config.service
     log_style = log_format or service_table.log_format
-    log = configure(log_style, Redactor(secrets_of(agent.context.loaded_config)))
+    redactor = Redactor(secrets_of(agent.context.loaded_config))
+    log = configure(log_style, redactor)
     systemd_notifier = SystemdNotifier()
     watchdog = Watchdog(service_table.hang_after, period_s=systemd_notifier.watchdog_s)
     service = event_handler(
         agent,
-        RunSurroundings(log, watchdog, systemd_notifier, is_logging=log_style is not None),
+        RunSurroundings(
+            log, watchdog, systemd_notifier, is_logging=log_style is not None, redactor=redactor
+        ),
         every,
         sends=sends,
         once=once,
@@ -462,12 +496,15 @@ def report_run(
 
 @dataclass(frozen=True, slots=True)
 class RunSurroundings:
-    """What a run writes to and is watched by. `is_logging` is False if the log is off."""
+    """What a run writes to and is watched by. `is_logging` is False if the log is off; `redactor`
+    hides the secrets of the run's config.
+    """
 
     log: Log
     watchdog: Watchdog
     systemd_notifier: SystemdNotifier
     is_logging: bool
+    redactor: Redactor
 
 
 def event_handler(
@@ -490,7 +527,7 @@ def event_handler(
         None if once or on_paper else agent.context.store.run_reports,
         parse_duration_s(every, "--every"),
         sends=sends,
-        redact=Redactor(secrets_of(agent.context.loaded_config)).redact,
+        redact=surroundings.redactor.redact,
     )
 
     def on_failed_heartbeat(why: str) -> None:
@@ -506,16 +543,17 @@ def event_handler(
             about=delivery.message.kind.value,
         )
 
-    heartbeat = None
-    alert_notifier = None
-    if not on_paper:
-        if (heartbeat_url := service_table.read_heartbeat_url()) is not None:
-            heartbeat = Heartbeat(
-                heartbeat_url, service_table.heartbeat_method, on_failed_heartbeat
-            )
-        alert_notifier = alert_channels.open_notifier(
-            agent.context.config.alerts, agent.context.store.alerts, on_failed_delivery
+    def open_notifier() -> AlertNotifier | None:
+        if on_paper:
+            return None
+        context = agent.context
+        return alert_channels.open_notifier(
+            context.config.alerts, context.store.alerts, on_failed_delivery
         )
+
+    heartbeat = None
+    if not on_paper and (heartbeat_url := service_table.read_heartbeat_url()) is not None:
+        heartbeat = Heartbeat(heartbeat_url, service_table.heartbeat_method, on_failed_heartbeat)
     service = RunEventHandler(
         agent,
         log,
@@ -524,7 +562,9 @@ def event_handler(
         surroundings.systemd_notifier,
         heartbeat,
         surroundings.is_logging,
-        alert_notifier,
+        alert_notifier=open_notifier(),
+        open_notifier=open_notifier,
+        redactor=surroundings.redactor,
     )
     if agent.context.recorder is not None:
         agent.context.recorder.report_failure = service.on_unrecorded
@@ -535,12 +575,11 @@ def event_handler(
 def reported(service: RunEventHandler, every: str) -> Iterator[None]:
     """Report the beginning and the end of a run around the context."""
     recorder = service.recorder
-    alert_notifier = service.alert_notifier
     service.log.info("started", **agent_fields(service.agent), every=every)
     service.write_report()
     try:
-        if alert_notifier is not None:
-            alert_notifier.enqueue_undelivered()
+        if service.alert_notifier is not None:
+            service.alert_notifier.enqueue_undelivered()
         yield
     except TrimtabError as error:
         service.on_error(error)
@@ -553,9 +592,9 @@ def reported(service: RunEventHandler, every: str) -> Iterator[None]:
             recorder.on_end()
         service.write_report()
         service.systemd_notifier.stopping()
-        if alert_notifier is not None:
+        if service.alert_notifier is not None:
             with suppress(TrimtabError):  # delivered messages may be sent again
-                alert_notifier.close()
+                service.alert_notifier.close()
         if service.heartbeat is not None:
             service.heartbeat.wait_until_sent()
         stop_fields = nonempty_fields(by=service.stopped_by or None)

@@ -357,7 +357,11 @@ class FleetMember:
             self.chain.share_time(agent.context)
             self._clock.set_watchdog(self._watchdog)
             surroundings = RunSurroundings(
-                self._log, self._watchdog, SystemdNotifier({}), is_logging=True
+                self._log,
+                self._watchdog,
+                SystemdNotifier({}),
+                is_logging=True,
+                redactor=self._redactor,
             )
             options = self._options
             service = event_handler(agent, surroundings, options.every, sends=options.sends)

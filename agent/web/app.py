@@ -384,6 +384,7 @@ def build_unchecked_app(
     app.add_route(REVIEW_PAGE.path, control_pages.show_review, ["GET"])
     app.add_route(REVIEW_PAGE.path, control_pages.confirm, ["POST"])
     app.add_route("/controls/{kind}", control_pages.handle_form, ["POST"])
+    app.add_route("/alerts/test", control_pages.test_alert_target, ["POST"])
     app.add_route(LOGIN_PATH, login_pages.show, ["GET"])
     app.add_route(LOGIN_PATH, login_pages.log_in, ["POST"])
     app.add_route(LOGOUT_PATH, login_pages.log_out, ["POST"])

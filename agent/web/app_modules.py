@@ -31,7 +31,7 @@ class AppModule:
 
 
 if TYPE_CHECKING:
-    from agent.app import dashboard
+    from agent.app import alert_channels, dashboard
     from agent.app.controls import queue, shown_plans
     from agent.app.documents.past import step_history
     from agent.app.records import exports, ledger, run_report
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from agent.app.settings import new_portfolios, profiles, shown, users
     from agent.app.start import guide
 else:
+    alert_channels = AppModule("agent.app.alert_channels")
     dashboard = AppModule("agent.app.dashboard")
     queue = AppModule("agent.app.controls.queue")
     shown_plans = AppModule("agent.app.controls.shown_plans")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,7 +16,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from agent.errors import TrimtabError
 from agent.model import ControlKind, ControlOrigin, ControlSubmission
 from agent.web.access import Access, matches_token, read_form
-from agent.web.app_modules import edit_backtests, profiles, queue, shown_plans
+from agent.web.app_modules import alert_channels, edit_backtests, profiles, queue, shown_plans
 from agent.web.document_cache import CacheProcess, DocumentCache
 from agent.web.pages import CONTROL_PAGE, REVIEW_PAGE, Renderer
 from agent.web.reading import AppProcess, Documents
@@ -40,6 +42,15 @@ ASSET_FIELDS = (
     "band",
 )
 """Keys of an asset that the form of its orders sets."""
+TARGET_NAME_FIELD = "alert-target"
+VARIABLE_FIELD = "url_env"
+EVENT_FIELD = "event"
+"""Fields of the form of an alert target: its name, the variable of its address, and each event."""
+VARIABLE_PATTERN = re.compile("[A-Za-z_][A-Za-z0-9_]{0,49}")
+VARIABLE_ERROR = (
+    "Variable: not the name of an environment variable. Write the address into .env beside the"
+    " config, and its name here, such as TRIMTAB_MAIL."
+)
 PROFILE_FIELD = "profile"
 """Field with the text of a profile, in place of the arguments that follow from it."""
 FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
@@ -49,7 +60,16 @@ FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "confirm": (),
     "invest": (),
     "withdraw": ("amount", "in", "pro-rata", "to", "again"),
-    "edit": ("in-slices", "set", "asset", *ASSET_FIELDS, PROFILE_FIELD),
+    "edit": (
+        "in-slices",
+        "set",
+        "asset",
+        *ASSET_FIELDS,
+        PROFILE_FIELD,
+        TARGET_NAME_FIELD,
+        VARIABLE_FIELD,
+        EVENT_FIELD,
+    ),
     "stop": ("to-stable", "send-to"),
     "device": ("remove", "endpoint", "key", "auth", "page"),
     "holdings": ("apply", "deposits-to", "take", "forget"),
@@ -94,17 +114,20 @@ class ControlPages:
         self._renderer = renderer
         self._plan_process = AppProcess()
         self._backtest_process = AppProcess(BACKTEST_NICENESS)
+        self._alert_process = AppProcess()
         self._plan_lock = asyncio.Lock()
         self._backtest_lock = asyncio.Lock()
+        self._alert_lock = asyncio.Lock()
         self._backtest_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
-        """End the processes that plan and backtest."""
+        """End the processes that plan, backtest and test alert targets."""
         for task in self._tasks:
             task.cancel()
         self._plan_process.stop()
         self._backtest_process.stop()
+        self._alert_process.stop()
 
     async def show_controls(self, request: Request) -> Response:
         """Answer with the page of controls."""
@@ -132,13 +155,12 @@ class ControlPages:
         kind = request.path_params["kind"]
         if kind not in FIELDS_BY_KIND:
             return PlainTextResponse("404: no such control\n", 404)
-        on_paper = fields.get("paper") == ["yes"]
-        review = PlanReview(kind, form_arguments(kind, fields), on_paper=on_paper)
-        if kind in IMMEDIATE_KINDS or on_paper:
+        review = requested_review(kind, fields)
+        if kind in IMMEDIATE_KINDS or review.on_paper:
             await self._submit(request, session, review, "")
             if not review.error:
                 return RedirectResponse("/controls", 303)
-        else:
+        elif not review.error:
             self._run_task(self._plan(review))
         review_id = secrets.token_urlsafe(16)
         while len(session.reviews) >= MAX_REVIEWS:
@@ -179,6 +201,47 @@ class ControlPages:
             return self._review_page(request, review, 409)
         return RedirectResponse("/controls", 303)
 
+    async def test_alert_target(self, request: Request) -> Response:
+        """Begin a test of an alert target of the config, unless one goes on; the page of alerts
+        shows its result.
+        """
+        session_and_fields = await read_control_form(request, self._access)
+        if isinstance(session_and_fields, Response):
+            return session_and_fields
+        session, fields = session_and_fields
+        target_name = "".join(fields.get("target", ()))
+        targets = self._cache.documents.get("alerts", {}).get("targets", ())
+        if target_name not in {target["name"] for target in targets}:
+            return PlainTextResponse("404: no such alert target\n", 404)
+        if session.alert_tests.get(target_name) != TEST_BEGUN_TEXT:
+            session.alert_tests[target_name] = TEST_BEGUN_TEXT
+            self._run_task(self._test_alert_target(session, target_name, request.scope["address"]))
+        return RedirectResponse("/alerts", 303)
+
+    async def _test_alert_target(
+        self, session: Session, target_name: str, client_address: str
+    ) -> None:
+        """Send a test message, one at a time, in a process that ends with it; none without its entry
+        in the audit log.
+        """
+        detail = f"alerts test {target_name}"
+        try:
+            await self._access.record_event("control", session.name, client_address, detail)
+            async with self._alert_lock:
+                test_document = await self._alert_process.call(
+                    alert_channels.send_test_alerts, self._cache.config_path, target_name
+                )
+                self._alert_process.stop()
+            why = test_document["targets"][0]["why"]
+            time_text = time.strftime("%H:%M UTC", time.gmtime())
+            result_text = f"Test delivered at {time_text}."
+            if why:
+                result_text = f"Test not delivered at {time_text}: {why}."
+        except TrimtabError as error:
+            result_text = f"Test not sent: {error}"
+        session.alert_tests[target_name] = result_text
+        self._cache.announce_change()
+
     def _run_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
@@ -214,7 +277,7 @@ class ControlPages:
         except TrimtabError as error:
             review.error = str(error)
         else:
-            if review.kind == "edit":
+            if review.trades_differently:
                 self._run_task(self._backtest(review))
         self._cache.announce_change()
 
@@ -279,6 +342,7 @@ class ControlPages:
         return HTMLResponse(html, status)
 
 
+TEST_BEGUN_TEXT = "Sending a test."
 TITLE_BY_KIND = {
     "pause": "Pause",
     "resume": "Resume",
@@ -293,6 +357,15 @@ TITLE_BY_KIND = {
 }
 
 
+def requested_review(kind: str, fields: Mapping[str, Sequence[str]]) -> PlanReview:
+    """Return the request of a form. What is no variable's name may be a secret: it is not kept."""
+    for typed_text in fields.get(VARIABLE_FIELD, ()):
+        if kind == "edit" and not VARIABLE_PATTERN.fullmatch(typed_text.strip()):
+            return PlanReview(kind, (), error=VARIABLE_ERROR)
+    on_paper = fields.get("paper") == ["yes"]
+    return PlanReview(kind, form_arguments(kind, fields), on_paper=on_paper)
+
+
 def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:
     """Return the arguments of a form: fields that are filled in, and targets that were changed."""
     filled_fields = {
@@ -302,12 +375,21 @@ def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tupl
         if typed_text.strip()
     }
     symbol = filled_fields.pop("asset", "")
+    target_name = filled_fields.pop(TARGET_NAME_FIELD, "")
+    variable = filled_fields.pop(VARIABLE_FIELD, "")
+    if filled_fields.pop(EVENT_FIELD, ""):
+        events = ", ".join(fields[EVENT_FIELD])
+    else:
+        events = "all"
     arguments = [
         ("set", f'portfolio.assets.{symbol}.{field_name}="{typed_text}"')
         if field_name in ASSET_FIELDS
         else (field_name, typed_text)
         for field_name, typed_text in filled_fields.items()
     ]
+    if target_name:
+        key = f"alerts.targets.{target_name}"
+        arguments += [("set", f'{key}.url_env="{variable}"'), ("set", f'{key}.events="{events}"')]
     if kind == "edit":
         for form_field, typed_texts in fields.items():
             prefix, _, symbol_or_key = form_field.partition(":")

@@ -25,6 +25,8 @@ class Session:
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     reviews: dict[str, PlanReview] = field(default_factory=dict)
     """Requests whose plans are shown, by id."""
+    alert_tests: dict[str, str] = field(default_factory=dict)
+    """Result of the newest test of each alert target, as text."""
     is_ended: bool = False
 
     def is_alive(self, now_s: float) -> bool:
@@ -36,7 +38,8 @@ class Session:
 
 MAX_REVIEW_AGE_S = 600.0
 """Time after which a shown plan can no longer be confirmed."""
-PREFIXES_WITHOUT_TARGETS = ("portfolio.", "policy.", "limits.")
+ALERTS_PREFIX = "alerts."
+PREFIXES_WITHOUT_TARGETS = ("portfolio.", "policy.", "limits.", ALERTS_PREFIX)
 """Tables without targets, apart from those of assets. A control may change the targets of other
 tables alone.
 """
@@ -73,20 +76,32 @@ class PlanReview:
     @property
     def moves_assets(self) -> bool:
         """Return whether carrying it out, or the targets that it changes, move assets."""
-        setting_keys = [
-            argument_text.partition("=")[0]
-            for argument_name, argument_text in self.arguments
-            if argument_name == "set"
-        ]
         return (
             self.kind != "edit"
             or bool(self.targets)
             or any(
                 setting_key.endswith(".target")
                 or not setting_key.startswith(PREFIXES_WITHOUT_TARGETS)
-                for setting_key in setting_keys
+                for setting_key in self._setting_keys
             )
         )
+
+    @property
+    def trades_differently(self) -> bool:
+        """Return whether it is an edit after which trades may differ, which a backtest shows."""
+        return self.kind == "edit" and not (
+            self._setting_keys
+            and all(setting_key.startswith(ALERTS_PREFIX) for setting_key in self._setting_keys)
+            and not self.targets
+        )
+
+    @property
+    def _setting_keys(self) -> list[str]:
+        return [
+            argument_text.partition("=")[0]
+            for argument_name, argument_text in self.arguments
+            if argument_name == "set"
+        ]
 
     @property
     def is_confirmable(self) -> bool:

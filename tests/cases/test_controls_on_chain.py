@@ -23,7 +23,7 @@ from agent.app.documents.owner import ShownPlanDocument
 from agent.app.start.checks import doctor
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.errors import Refused, Retryable, TrimtabError
+from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Control, ControlKind, ControlOrigin, ControlRecord, ControlState, ControlSubmission, IntentKind
@@ -298,6 +298,20 @@ def test_an_edit_is_written_and_taken_up_by_the_run(anvil_chain: LocalChain, tmp
         record = run.ended(asked)
         assert record.state is ControlState.DONE, record
         assert {a.symbol: a.target for a in load_config(run.loaded.path).config.portfolio.assets}["WETH"] == 4_000
+
+
+def test_alert_targets__are_edited_and_the_run_goes_on(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIMTAB_PHONE", "json://127.0.0.1:9/hook")
+    with bot(anvil_chain, tmp_path, LEVEL, offers=True) as run:
+        with pytest.raises(ConfigError, match="TRIMTAB_MAIL is not set"):
+            run.shown("edit", ("set", "alerts.targets.mail.url_env=TRIMTAB_MAIL"))
+        new_target = (("set", 'alerts.targets.phone.url_env="TRIMTAB_PHONE"'), ("set", 'alerts.targets.phone.events="error, halt"'))
+        shown = run.shown("edit", *new_target)
+        assert (shown["document"]["transition"], shown["moves"]) == (None, [])
+        assert run.ended(run.ask("edit", *new_target, plan=shown["plan_hash"])).state is ControlState.DONE
+        assert [target.name for target in run.agent.context.config.alerts.targets] == ["phone"], "taken up"
+        assert run.ended(run.ask("edit", ("set", "alerts.targets.phone=off"))).state is ControlState.DONE
+        assert load_config(run.loaded.path).config.alerts.targets == []
 
 
 def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -144,6 +144,11 @@ DEVICES: dict[str, Any] = {
     "key": f"B{'A' * 86}", "devices": [{"id": "0123456789abcdef", "service": HOSTILE, "user": HOSTILE, "added": "2026-01-01 00:00:00"}],
 }  # fmt: skip
 """Devices of web push with markup as service and user."""
+TARGET: dict[str, Any] = {
+    "name": "phone", "ready": False, "url_env": "TRIMTAB_PHONE", "events": ["error", "halt"], "delivered": None,
+    "failed": "2026-01-01T00:00:00Z", "failures_in_row": 1, "why": MARKUP, "waiting": 1, "lost": 0,
+}  # fmt: skip
+"""An alert target without its variable, with markup as the reason of a failure."""
 ACCOUNT: dict[str, Any] = {"block": 1, "account": ADDRESS, "unknown": MARKUP, "unit": "USD"}
 AMOUNTS = dict.fromkeys(("pending", "today", "daily", "expected"), "1")
 FUTURES: dict[str, Any] = {

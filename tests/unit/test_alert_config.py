@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +12,16 @@ import pytest
 import tomlkit
 
 from agent.app import alert_channels
-from agent.config.load import parse_config
+from agent.app.settings.devices import require_usable_targets
+from agent.config.load import load_config, parse_config
 from agent.config.tables.alerts import EVENTS, AlertsTable
 from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
 from agent.model import AlertKind, AlertMessage
 from agent.observe.notify import drain_channels
 from agent.store.opening import open_store
+from tests.support import agents
+from tests.support.alert_receivers import Box, webhook
 from tests.support.text import raises_field
 from tests.test_docs import FENCE
 from tests.unit.test_config import text as config_text
@@ -124,3 +128,46 @@ def test_the_template_and_the_docs_show_a_table_that_can_be_read() -> None:
     for block in blocks:
         config = parse_config(with_alerts(block))
         assert config.alerts.targets
+
+
+@pytest.mark.parametrize(
+    ("variable", "address", "words"),
+    [
+        ("HOOK", "", "environment variable HOOK is not set"),
+        ("HOOK", "https://canary.example", "has no address supported by apprise"),
+        ("KEY", "json://canary.example", "KEY of mail holds a key"),
+        ("TRIMTAB_KEYSTORE_PASSWORD", "json://canary.example", "holds a key"),
+        ("HOOK", "json://canary.example", ""),
+    ],
+    ids=["unset", "no address", "key", "password", "usable"],
+)
+def test_targets_of_a_control__need_an_address_in_their_variable(tmp_path: Path, variable: str, address: str, words: str) -> None:
+    file = agents.config(tmp_path)
+    document = tomlkit.parse(file.read_text())
+    del document["wallet"]["keystore"]  # type: ignore[union-attr]  # a table
+    document["wallet"]["key_env"] = "KEY"  # type: ignore[index]  # a table
+    document["alerts"]["targets"] = [{"name": "mail", "url_env": variable}]  # type: ignore[index]  # a table
+    file.write_text(tomlkit.dumps(document))
+    (tmp_path / ".env").write_text(f"{variable}={address}\n")
+    (tmp_path / ".env").chmod(0o600)
+    loaded = load_config(file)
+    with pytest.raises(ConfigError, match=words) if words else nullcontext() as refused:
+        require_usable_targets(loaded)
+    assert "canary" not in str(refused)
+
+
+def test_test_of_one_target__is_sent_to_it_alone(tmp_path: Path) -> None:
+    box, other = Box(), Box()
+    file = agents.config(tmp_path)
+    document = tomlkit.parse(file.read_text())
+    names = {"mail": "A", "phone": "B"}
+    document["alerts"]["targets"] = [{"name": name, "url_env": variable} for name, variable in names.items()]  # type: ignore[index]  # a table
+    file.write_text(tomlkit.dumps(document))
+    with webhook(box) as address, webhook(other) as other_address:
+        (tmp_path / ".env").write_text(f"A={address}\nB={other_address}\n")
+        (tmp_path / ".env").chmod(0o600)
+        delivered = {"name": "phone", "delivered": True, "why": ""}
+        assert alert_channels.send_test_alerts(file, "phone") == {"reached": True, "targets": [delivered]}
+    assert (len(box.items), [item["text"] for item in other.items]) == (0, [alert_channels.TEST_MESSAGE])
+    with pytest.raises(ConfigError, match="no alert target is configured"):
+        alert_channels.send_test_alerts(file, "nobody")

@@ -125,6 +125,46 @@ def test_what_is_not_there_or_not_understood_is_said(options: dict[str, list[str
         parse_config(edited(**options))
 
 
+def target_tables(*sets: str, text: str = TEXT) -> list[dict[str, object]]:
+    """The tables of the alert targets after these edits, each of which gives a valid config."""
+    for assignment in sets:
+        text = apply_changes(text, parse_changes([assignment], [], [], []))
+        parse_config(text)
+    found: list[dict[str, object]] = tomllib.loads(text)["alerts"].get("targets", [])
+    return found
+
+
+MAIL, PHONE = "alerts.targets.mail.url_env=TRIMTAB_MAIL", 'alerts.targets.my.phone.url_env="P"'
+
+
+@pytest.mark.parametrize(
+    ("sets", "tables"),
+    [
+        ([MAIL], [{"name": "mail", "url_env": "TRIMTAB_MAIL"}]),
+        ([MAIL, PHONE], [{"name": "mail", "url_env": "TRIMTAB_MAIL"}, {"name": "my.phone", "url_env": "P"}]),
+        ([PHONE, 'alerts.targets.my.phone.events="error, halt"'], [{"name": "my.phone", "url_env": "P", "events": ["error", "halt"]}]),
+        ([MAIL, "alerts.targets.mail.events=error", "alerts.targets.mail.events=all"], [{"name": "mail", "url_env": "TRIMTAB_MAIL"}]),
+        ([MAIL, PHONE, "alerts.targets.mail=off"], [{"name": "my.phone", "url_env": "P"}]),
+        ([MAIL, 'alerts.targets.mail="off"'], []),
+    ],
+    ids=["new", "beside another", "events", "all events", "one removed", "last removed"],
+)  # fmt: skip
+def test_alert_targets__are_added_changed_and_removed_by_name(sets: list[str], tables: list[dict[str, object]]) -> None:
+    assert target_tables(*sets) == tables
+    assert comments(apply_changes(TEXT, parse_changes(sets, [], [], []))) == comments(TEXT)
+
+
+@pytest.mark.parametrize("assignment", ["alerts.targets.mail=off", "alerts.targets.mail.colour=red", "alerts.targets.url_env=P"])
+def test_alert_target_that_is_not_there__is_refused(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="no such alert target"):
+        target_tables(assignment)
+
+
+def test_alert_target_in_a_line__gets_another_beside_it() -> None:
+    text = TEXT.replace("[alerts]", '[alerts]\ntargets = [{ name = "a", url_env = "A" }]')
+    assert [target["name"] for target in target_tables(MAIL, text=text)] == ["a", "mail"]
+
+
 def test_a_symbol_or_name_with_a_dot_is_one_name() -> None:
     text = TEXT.replace('symbol = "WBTC"', 'symbol = "USDC.e"')
     text += '\n[[strategies]]\nname = "a.b"\nweights = { WETH = "50%", "USDC.e" = "50%" }\n'

@@ -252,8 +252,8 @@ def test_other_variables_are_no_edit_of_a_config(tmp_path: Path) -> None:
     assert later.variables != loaded.variables
     assert fixed_tables_changed(loaded.config, later.config) == []
     assert later.config == loaded.config
-    loaded.path.write_text(loaded.path.read_text().replace('url_env = "HOOK"', 'url_env = "HEART"'))
-    assert fixed_tables_changed(loaded.config, load_config(loaded.path).config) == ["[alerts]"]
+    loaded.path.write_text(loaded.path.read_text().replace('url_env = "HEART"', 'url_env = "HOOK"'))
+    assert fixed_tables_changed(loaded.config, load_config(loaded.path).config) == ["[service]"]
 
 
 def test_no_text_shows_the_variables_of_a_config(tmp_path: Path) -> None:

@@ -410,7 +410,7 @@ def edited(folder: Path, changes: str) -> tuple[Config, Config]:
     "change",
     ["policy.cooldown=9h", "limits.daily_turnover=9%", "limits.turnover=5%", "limits.payout_per_day=1", "limits.balance_jump=1%",
      "portfolio.max_live_value=10", "portfolio.assets.WETH.band=10%rel", "portfolio.assets.WETH.stop_loss=10%",
-     "portfolio.assets.WETH.alert_above=9000", "portfolio.assets.WETH.alert_below=20%"],
+     "portfolio.assets.WETH.alert_above=9000", "portfolio.assets.WETH.alert_below=20%", "alerts.targets.mail.url_env=TRIMTAB_MAIL"],
 )  # fmt: skip
 def test_an_edit_may_change_what_permits_no_more(tmp_path: Path, change: str) -> None:
     before, after = edited(tmp_path, change)
@@ -422,7 +422,8 @@ def test_an_edit_may_change_what_permits_no_more(tmp_path: Path, change: str) ->
     "change",
     ["limits.slippage=0.9%", "limits.turnover=off", "limits.payout_per_day=999999", "limits.min_trade=1", "limits.native_floor=0.001",
      "portfolio.max_live_value=off", "policy.confirm_blocks=0", "chain.confirmations=1", "execution.deadline=29m",
-     "service.wallet_wait=5s", "reference.feed_max_age=9d", "portfolio.assets.WETH.feed_max_age=9d", "limits.token_screen=off"],
+     "service.wallet_wait=5s", "reference.feed_max_age=9d", "portfolio.assets.WETH.feed_max_age=9d", "limits.token_screen=off",
+     "alerts.cooldown=9d"],
 )  # fmt: skip
 def test_an_edit_may_not_permit_more(tmp_path: Path, change: str) -> None:
     before, after = edited(tmp_path, change)

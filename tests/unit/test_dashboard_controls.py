@@ -43,7 +43,7 @@ from agent.wiring import open_store_offline
 from agent.wiring.transactor import lock_arguments
 from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import DEVICES, HOSTILE, MARKUP, PATIENCE_S, STRATEGIES, Served, StillBoard, figures, golden, until
+from tests.support.dashboards import DEVICES, HOSTILE, MARKUP, PATIENCE_S, STRATEGIES, TARGET, Served, StillBoard, figures, golden, until
 from tests.support.sites import FULL, READ_ONLY, Site
 
 
@@ -560,3 +560,81 @@ def test_a_form_gives_what_is_filled_in_and_targets_that_were_changed() -> None:
     alert = (("set", 'portfolio.assets.WETH.alert_above="off"'),)
     assert form_arguments("edit", {"asset": ["WETH"], "alert_above": ["off"], "alert_below": [""]}) == alert
     assert form_arguments("edit", {"asset": ["WETH"]}) == ()
+    target = {"alert-target": ["phone"], "url_env": ["PHONE"], "event": ["error", "halt"]}
+    variable = ("set", 'alerts.targets.phone.url_env="PHONE"')
+    assert form_arguments("edit", target) == (variable, ("set", 'alerts.targets.phone.events="error, halt"'))
+    del target["event"]
+    assert form_arguments("edit", target) == (variable, ("set", 'alerts.targets.phone.events="all"'))
+    assert form_arguments("edit", {"set:alerts.targets.phone": ["off"]}) == (("set", 'alerts.targets.phone="off"'),)
+
+
+@pytest.mark.parametrize("typed", ["json://canary.example/hook", f"canary{'a' * 58}", "", "canary canary"])
+def test_address_in_place_of_a_variable__is_repeated_nowhere(site: Site, config: Path, typed: str) -> None:
+    cookie, before = site.enter(), queued(config)
+    form = {"csrf": site.token(cookie), "alert-target": "phone", "url_env": typed}
+    _, headers, _ = site.post("/controls/edit", form, cookie)
+    text = site.ask(headers["location"], Cookie=cookie)[2].decode()
+    assert "not the name of an environment variable" in text
+    assert "canary" not in text
+    assert queued(config) == before
+
+
+@pytest.mark.parametrize(("count", "is_backtested"), [(1, False), (2, True)], ids=["alerts alone", "a trigger too"])
+def test_edit_of_alert_targets__needs_no_backtest(count: int, is_backtested: bool) -> None:
+    arguments = (("set", 'alerts.targets.phone="off"'), ("set", "policy.cooldown=9h"))[:count]
+    assert PlanReview("edit", arguments).trades_differently is is_backtested
+
+
+class FakeAlertProcess(AppProcess):
+    """A process whose test of an alert target has this result, and never begins."""
+
+    def __init__(self, result: dict[str, Any] | Refused) -> None:
+        super().__init__()
+        self.result = result
+        self.calls: list[tuple[object, ...]] = []
+
+    async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return or raise the result."""
+        self.calls.append((function, *arguments))
+        if isinstance(self.result, Refused):
+            raise self.result
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        ({"targets": [{"why": ""}]}, "Test delivered at "),
+        ({"targets": [{"why": "not accepted"}]}, ": not accepted."),
+        (Refused(MARKUP), "Test not sent: "),
+    ],
+    ids=["delivered", "not accepted", "error"],
+)
+def test_test_of_a_target__is_sent_once_and_its_result_shown(
+    site: Site, config: Path, monkeypatch: pytest.MonkeyPatch, result: dict[str, Any] | Refused, says: str
+) -> None:
+    process = FakeAlertProcess(result)
+    monkeypatch.setattr(web_controls, "AppProcess", lambda *_: process)
+    with Site(config.parent / f"{says[:8].strip(': ')}.users", config=str(config)) as tested:
+        tested.board.documents["alerts"]["targets"] = [TARGET]
+        cookie = tested.enter()
+        form = {"csrf": tested.token(cookie), "target": "phone"}
+        assert tested.post("/alerts/test", form, cookie)[1]["location"] == "/alerts"
+        until(lambda: says in unescape(tested.ask("/alerts", Cookie=cookie)[2].decode()))
+        assert MARKUP not in tested.ask("/alerts", Cookie=cookie)[2].decode()
+        assert process.calls == [(app_modules.alert_channels.send_test_alerts, str(config), "phone")]
+        assert last_event(tested) == ("control", "ann", "alerts test phone")
+        assert tested.post("/alerts/test", {**form, "target": "nobody"}, cookie)[0] == 404
+
+
+@pytest.mark.parametrize("user", [READ_ONLY, None], ids=["read-only", "stranger"])
+def test_test_of_a_target__needs_a_user_who_may_control(site: Site, monkeypatch: pytest.MonkeyPatch, user: int | None) -> None:
+    cookie = "" if user is None else site.enter(user)
+    monkeypatch.setitem(site.board.documents, "alerts", {**site.board.documents["alerts"], "targets": [TARGET]})
+    page = site.ask("/alerts", Cookie=cookie)[2].decode()
+    assert ("TRIMTAB_PHONE is not set" in page, "/alerts/test" in page) == (user is not None, False)
+    session = site.access.find_session(cookie.partition("=")[2], touch=False)
+    token = "x" if session is None else session.csrf
+    status, headers, _ = site.post("/alerts/test", {"csrf": token, "target": "phone"}, cookie)
+    assert (status, headers.get("location", "")[:6]) == ((403, "") if user else (303, "/login"))
+    assert session is None or session.alert_tests == {}

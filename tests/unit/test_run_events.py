@@ -15,7 +15,7 @@ from agent.app import service as run_service
 from agent.app.controls.messages import control_alerts
 from agent.app.records.run_report import RunRecorder
 from agent.app.service import FAULT_ALERT_AFTER_S, RunEventHandler, StoppableClock, StopRequested, reported
-from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
 from agent.model import Alert, AlertKind, Control, ControlKind, ControlOrigin, RunFigures
 from agent.observe.health import MAX_MISSED_CYCLES
 from agent.store import Store, open_store
@@ -254,6 +254,42 @@ def test_digest__is_asked_for_once_and_not_repeated_by_the_next_run(world: World
     monkeypatch.setattr(type(world.store.alerts), "states", lambda _: (state,))
     world.open_handler(world.recorder).on_cycle(CALM)
     assert len(asked) == 1
+
+
+def edit_targets(world: World, notifier: FakeNotifier | TrimtabError) -> None:
+    """Let the next cycle find another [alerts], whose targets are `notifier`, or cannot be opened."""
+
+    def open_notifier() -> Any:
+        if isinstance(notifier, TrimtabError):
+            raise notifier
+        return notifier
+
+    world.config.alerts = SimpleNamespace(low_gas=None, digest=None, targets=["phone"])
+    world.handler.open_notifier = open_notifier
+
+
+def test_edited_targets__are_taken_up__after_those_before_got_the_report_of_the_edit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_service, "secrets_of", lambda _: ["json://secret.example/path"])
+    control = Control("1" * 32, ControlKind.EDIT, (), "", "ann", ControlOrigin.DASHBOARD, START_S, START_S + 60)
+    world.store.controls.record_done(control)
+    new_notifier = FakeNotifier()
+    edit_targets(world, new_notifier)
+    world.cycle(CALM)
+    world.cycle(CALM)
+    assert [alert.kind for alert in world.notifier.alerts] == [AlertKind.CONTROL]
+    assert world.notifier.calls == ["close"]
+    assert new_notifier.calls == ["enqueue"]
+    assert "secret" not in world.handler.redactor.redact("to json://secret.example/path")
+    world.handler.on_error(OperatorNeeded("nonce taken"))
+    assert (len(world.notifier.last_alerts), len(new_notifier.last_alerts)) == (0, 1)
+
+
+def test_edited_targets__that_cannot_be_opened__leave_those_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_service, "secrets_of", lambda _: [])
+    edit_targets(world, ConfigError("alerts.targets.url_env: environment variable P is not set"))
+    world.cycle(CALM)
+    assert (world.handler.alert_notifier, world.notifier.calls) == (world.notifier, [])
+    assert world.log.events.count("alert targets not taken up") == 1
 
 
 @pytest.mark.parametrize("is_store_broken", [False, True])

@@ -4,7 +4,7 @@ a queued edit may change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -25,6 +25,7 @@ from agent.app.documents.records import HoldingsChangeDocument
 from agent.app.money import shutdown, transfers
 from agent.app.positions import holdings
 from agent.app.settings import editing
+from agent.app.settings.devices import require_usable_targets
 from agent.chain.rpc import Transport
 from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
 from agent.config.loaded import ConfigSource
@@ -307,6 +308,8 @@ def edit_by_control(
             config_before, agent.context.store.configs
         )
         require_no_widening(config_before.config, config_after.config, owner_config)
+        if config_before.config.alerts.targets != config_after.config.alerts.targets:
+            require_usable_targets(config_after)
         return config_text_after
 
     return editing.edit(
@@ -494,6 +497,7 @@ def _futures_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int
     return named_amounts
 
 
+EDITABLE_ALERT_KEYS = frozenset({"targets"})
 EDITABLE_POLICY_KEYS = frozenset({"trigger", "destination", "cooldown", "only", "risk", "jitter"})
 EDITABLE_ASSET_KEYS = frozenset({"target", "band", "reserve", *OrderKeys.model_fields})
 EXIT_KEYS = frozenset(ExitKeys.model_fields)
@@ -535,18 +539,16 @@ def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]
             case "portfolio":
                 yield from _portfolio_keys(config_before, config_after)
             case "policy":
-                yield from _policy_keys(old_value, new_value)
+                yield from _table_keys(key, old_value, new_value, EDITABLE_POLICY_KEYS)
             case "limits":
                 yield from _limit_keys(old_value, new_value)
+            case "alerts":
+                yield from _table_keys(key, old_value, new_value, EDITABLE_ALERT_KEYS)
             case _ if any(editable_key.startswith(f"{key}.") for editable_key in editable_keys):
                 changed_paths = _changed_paths(key, config_before, config_after)
                 yield from sorted(changed_paths - editable_keys)
             case _ if isinstance(old_value, ConfigTable) and type(old_value) is type(new_value):
-                yield from (
-                    f"{key}.{table_key}"
-                    for table_key in type(old_value).model_fields
-                    if getattr(old_value, table_key) != getattr(new_value, table_key)
-                )
+                yield from _table_keys(key, old_value, new_value)
             case _:
                 yield key
 
@@ -601,10 +603,12 @@ def _may_stop_exits(key: str, old_asset: AssetTable, new_asset: AssetTable) -> b
     )
 
 
-def _policy_keys(old_policy: Any, new_policy: Any) -> Iterator[str]:
-    for key in type(old_policy).model_fields:
-        if key not in EDITABLE_POLICY_KEYS and getattr(old_policy, key) != getattr(new_policy, key):
-            yield f"policy.{key}"
+def _table_keys(
+    table_name: str, old_table: Any, new_table: Any, editable_keys: Collection[str] = ()
+) -> Iterator[str]:
+    for key in type(old_table).model_fields:
+        if key not in editable_keys and getattr(old_table, key) != getattr(new_table, key):
+            yield f"{table_name}.{key}"
 
 
 def _limit_keys(old_limits: Any, new_limits: Any) -> Iterator[str]:

@@ -1,11 +1,15 @@
-"""Devices of web push: the target that sends to them, their changes by controls, and their list."""
+"""Alert targets of an edit by a control; devices of web push: the target that sends to them, their
+changes by controls, and their list.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.config.loaded import LoadedConfig
 from agent.config.tables.alerts import AlertsTable
 from agent.errors import ConfigError
+from agent.key_variables import holds_key, named_key_variables
 from agent.model import AlertDevice, Control
 from agent.store.alerts import AlertStore
 from agent.units import utc_text
@@ -37,6 +41,25 @@ def push_sender(alerts_table: AlertsTable) -> tuple[str, PushSender] | None:
     return push_targets[0].name, PushSender.from_url(
         push_targets[0].read_url(), push_targets[0].url_env
     )
+
+
+def require_usable_targets(loaded_config: LoadedConfig) -> None:
+    """Raise ConfigError for an alert target whose variable holds a key, is not set, or has no
+    address.
+    """
+    from agent.observe.notify import apprise_sender
+
+    key_variables = tuple(named_key_variables(loaded_config.toml_values))
+    alerts_table = loaded_config.config.alerts
+    for target in alerts_table.targets:
+        if holds_key(target.url_env, key_variables):
+            raise ConfigError(
+                f"alerts.targets: {target.url_env} of {target.name} holds a key, not an address",
+                "name another variable",
+            )
+        if not (url := target.read_url()).startswith(PUSH_SCHEME):
+            apprise_sender(url, target.url_env, float(alerts_table.timeout))
+    push_sender(alerts_table)
 
 
 def change_devices(alerts_table: AlertsTable, store: AlertStore, control: Control) -> str:

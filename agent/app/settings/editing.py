@@ -77,7 +77,7 @@ class EditReport:
     `transactions` are those of its sales.
 
     `transition` is one plan to the new targets without turnover limits, None if the config is
-    unchanged or the chain cannot be read. `first_rebalance` is the first of `rebalance_count` plans
+    unchanged, but for [alerts], or the chain cannot be read. `first_rebalance` is the first of `rebalance_count` plans
     within those limits, set if the transition needs several or breaks a limit. `next_commands` are
     the commands to run next.
     """
@@ -196,7 +196,14 @@ def edit(
             earlier_edits = (
                 config_versions.unconfirmed_changes(config_before, context.store.configs) or ()
             )
-        report = _plan_edit(agent, config_before, options.in_slices, is_unchanged, addresses_to_pin)
+        if config_before is not None and _differ_in_alerts_alone(config_before, config_after):
+            report = EditReport(
+                _changed_lines(config_before, config_after), None, None, 0, (), (), "planned"
+            )
+        else:
+            report = _plan_edit(
+                agent, config_before, options.in_slices, is_unchanged, addresses_to_pin
+            )
         if is_unchanged and not options.by_hand_only:
             earlier_edits = report.changes
             report = replace(report, changes=())
@@ -329,6 +336,17 @@ def _config_value(loaded_config: LoadedConfig, key: str) -> object:
     return getattr(getattr(loaded_config.config, table_name), key_name)
 
 
+def _changed_lines(config_before: LoadedConfig, config_after: LoadedConfig) -> tuple[str, ...]:
+    return config_diff(config_before.redacted_text, config_after.redacted_text)
+
+
+def _differ_in_alerts_alone(config_before: LoadedConfig, config_after: LoadedConfig) -> bool:
+    """Return whether nothing differs but [alerts], which no plan depends on."""
+    return config_before.config != config_after.config and config_before.config == (
+        config_after.config.model_copy(update={"alerts": config_before.config.alerts})
+    )
+
+
 def _plan_edit(
     agent: Agent,
     config_before: LoadedConfig | None,
@@ -347,7 +365,7 @@ def _plan_edit(
         changes = config_versions.unconfirmed_changes(loaded_config, context.store.configs) or ()
         restart_tables = config_versions.fixed_tables_in(changes)
     elif config_before is not None:
-        changes = config_diff(config_before.redacted_text, loaded_config.redacted_text)
+        changes = _changed_lines(config_before, loaded_config)
         restart_tables = config_versions.fixed_tables_changed(
             config_before.config, loaded_config.config
         )

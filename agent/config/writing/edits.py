@@ -16,7 +16,8 @@ from tomlkit.items import AoT, Array, Table
 from agent import files
 from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS, PRESETS
 from agent.config.redaction import is_secret
-from agent.config.tables.fields import parse_address
+from agent.config.tables.alerts import AlertTargetTable
+from agent.config.tables.fields import OFF, parse_address
 from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.token_lists import refuse_look_alike
 from agent.errors import ConfigError
@@ -26,6 +27,9 @@ from agent.units import parse_bps, safe_label
 
 _ASSET_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
 _TABLE_HEADER = re.compile(r"\s*\[")
+ALERT_TARGETS_PREFIX = "alerts.targets."
+ALL_EVENTS = "all"
+"""Text in place of the events of an alert target that receives all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,10 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
         parse_bps(share, f"--target {symbol}")
         _asset(document, symbol)["target"] = share
     for key, value in changes.key_settings:
-        _set_key(document, key, value)
+        if key.startswith(ALERT_TARGETS_PREFIX):
+            _set_alert_target(document, key, value)
+        else:
+            _set_key(document, key, value)
     return tomlkit.dumps(document)
 
 
@@ -171,6 +178,38 @@ def _set_key(document: Any, key: str, value: str) -> None:
         table[inner_path] = parsed_value
     else:
         insert_key(table, inner_path, parsed_value)
+
+
+def _set_alert_target(document: Any, key: str, value: str) -> None:
+    """Set a key of an alert target, which is added if it is new, or remove the target: "off"."""
+    path = key.removeprefix(ALERT_TARGETS_PREFIX)
+    alerts_table = document.setdefault("alerts", tomlkit.table())
+    targets = alerts_table.get("targets", [])
+    target_by_name = {target.get("name"): target for target in targets}
+    parsed_value = _parse_value(value)
+    if path in target_by_name and parsed_value == OFF:
+        targets.remove(target_by_name[path])
+        if not targets:
+            del alerts_table["targets"]
+        return
+    name, _, field = path.rpartition(".")
+    if not name or field not in AlertTargetTable.model_fields:
+        raise ConfigError(
+            f"--set {key}: there is no such alert target",
+            f"its variable adds one: {ALERT_TARGETS_PREFIX}NAME.url_env=VARIABLE",
+        )
+    if name not in target_by_name:
+        if not targets:
+            alerts_table["targets"] = tomlkit.aot()
+        alerts_table["targets"].append({"name": name})
+        target_by_name[name] = alerts_table["targets"][-1]
+    target = target_by_name[name]
+    if field == "events" and parsed_value == ALL_EVENTS:
+        target.pop("events", None)
+    elif field == "events" and isinstance(parsed_value, str):
+        target["events"] = [event.strip() for event in parsed_value.split(",")]
+    else:
+        target[field] = parsed_value
 
 
 def _without_coin(key: str, value: str, numeraire: object) -> str:

@@ -99,6 +99,13 @@
       kind = event.target.dataset.kind;
       filter();
     }
+    if (event.target.dataset.target !== undefined) {
+      const { target, variable, events } = event.target.dataset;
+      document.getElementById("f-alert-target").value = target;
+      document.getElementById("f-alert-target").readOnly = target !== "";
+      document.getElementById("f-url_env").value = variable;
+      for (const box of document.querySelectorAll("#target [name=event]")) box.checked = events.split(" ").includes(box.value);
+    }
     if (event.target.dataset.asset) document.getElementById("f-asset").value = event.target.dataset.asset;
   });
 
