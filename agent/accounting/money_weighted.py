@@ -12,6 +12,8 @@ from agent.units import YEAR_S
 _SCALED_DAYS = 36_500
 """Days to which every period is scaled, since pyxirr counts whole days."""
 _ORIGIN = date(1970, 1, 1)
+MIN_ANNUALIZED_S = 30 * 86_400
+"""Shortest time whose figures are stated a year."""
 _NEWTON_STEPS = 3
 """Steps from the rate at whole days to the rate at the times of the flows."""
 _RESIDUAL_TOLERANCE = 1e-6
@@ -94,7 +96,7 @@ def _scaled_day(time: Fraction) -> int:
 
 def annualize(period_rate: float, span_s: int) -> float | None:
     """Return the annualised rate; None for less than 30 days, or if it is not finite."""
-    if span_s < 30 * 86_400 or period_rate <= -1:
+    if span_s < MIN_ANNUALIZED_S or period_rate <= -1:
         return None
     try:
         return math.expm1(math.log1p(period_rate) * YEAR_S / span_s)

@@ -15,10 +15,10 @@ from typing import NamedTuple
 from agent.accounting import entries as accounts
 from agent.accounting.entries import GAS, exact_sum, quantize
 from agent.accounting.futures import FuturesChange, FuturesProfit, futures_changes, sum_changes
-from agent.accounting.money_weighted import money_weighted_return
+from agent.accounting.money_weighted import MIN_ANNUALIZED_S, money_weighted_return
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
-from agent.units import NATIVE, Price, Value
+from agent.units import NATIVE, YEAR_S, Price, Value
 
 _EXTERNAL_KINDS = (
     EntryKind.OPENING,
@@ -408,6 +408,19 @@ class Performance:
     costs: PerformanceCosts
     periods: tuple[ReturnPeriod, ...]
     futures_profit: FuturesProfit | None = None
+
+    @property
+    def costs_year(self) -> Fraction | None:
+        """Costs a year as a share of the mean value; None for less than MIN_ANNUALIZED_S, or
+        without value.
+        """
+        value_seconds = exact_sum(
+            period.start.managed_value * (period.end.chain_s - period.start.chain_s)
+            for period in self.periods
+        )
+        if self.end.chain_s - self.start.chain_s < MIN_ANNUALIZED_S or value_seconds <= 0:
+            return None
+        return self.costs.total * YEAR_S / value_seconds
 
     @property
     def hint(self) -> str:

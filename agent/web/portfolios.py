@@ -442,14 +442,22 @@ def _refresh(cache: DocumentCache, session: Session | None) -> None:
         cache.follow(app_modules.queue.dashboard_controls)
 
 
-def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
+def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the paths of value and profit of one moment, that of the newest valuation; empty
-    before it, and that of the day at midnight, when the day has one valuation.
+    before it, and that of the day at midnight, when the day has one valuation. `yearless` has the
+    reason of each figure a year that is unknown.
     """
     pnl = _readable_document(documents, "pnl")
     if not pnl.get("all", {}).get("periods"):
         return {}
+    period = pnl["all"]["periods"][0]
+    is_short = period["costs_year_bps"] is None
     return {
+        "yearless": {
+            name: "needs 30 days with value" if is_short else "no such rate exists"
+            for name in ("mwr_year_bps", "costs_year_bps")
+            if period[name] is None
+        },
         "value": f"{path}.pnl.all.value",
         "numeraire": pnl["all"]["numeraire"],
         "until": f"{path}.pnl.all.until",

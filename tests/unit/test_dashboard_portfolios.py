@@ -129,10 +129,11 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     total = {"count": 1, "numeraire": pnl["numeraire"], "oldest": pnl["until"], **amounts}
     given = {"portfolios": [documents(), {}], "sums": [total]}
     for of, form, value, text in found:
-        assert (value, text) == (str(value_at(given, of)), format_figure(value_at(given, of), form))
+        exact = value_at(given, of)
+        assert (value, text) == ("" if exact is None else str(exact), format_figure(exact, form))
     assert {of.removeprefix("portfolios.0.") for of, *_ in found} == {
         "pnl.all.value", "pnl.all.until", "pnl.all.periods.0.profit", "pnl.all.periods.0.twr_bps", "pnl.day.periods.0.profit",
-        "history.steps.0.outcome", "history.steps.0.time",
+        "pnl.all.periods.0.mwr_year_bps", "pnl.all.periods.0.costs_year_bps", "history.steps.0.outcome", "history.steps.0.time",
         *(f"sums.0.{name}" for name in ("count", "value", "profit", "day", "oldest")),
     }  # fmt: skip
     assert "0xabab…abab" in mine
@@ -182,6 +183,33 @@ def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Sh
         assert shown["sums.0.day"] == "–"
     finally:
         cache.documents = kept
+
+
+@pytest.mark.parametrize(
+    ("return_bps", "costs_bps", "texts", "reasons"),
+    [
+        (812.5, 31.0, ("+8.12 %", "0.31 %"), []),
+        (None, None, ("–", "–"), ["needs 30 days with value"] * 2),
+        (None, 31.0, ("–", "0.31 %"), ["no such rate exists"]),
+    ],
+    ids=["known", "too short", "no rate"],
+)
+def test_card__has_return_and_costs_a_year_or_why_not(
+    shelf: Shelf,
+    monkeypatch: pytest.MonkeyPatch,
+    return_bps: float | None,
+    costs_bps: float | None,
+    texts: tuple[str, str],
+    reasons: list[str],
+) -> None:
+    cache = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]  # it is open
+    pnl = documents()["pnl"]
+    period = {**pnl["all"]["periods"][0], "mwr_year_bps": return_bps, "costs_year_bps": costs_bps}
+    monkeypatch.setitem(cache.documents, "pnl", {**pnl, "all": {**pnl["all"], "periods": [period]}})
+    card = shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
+    text_by_name = {of.rpartition(".")[2]: text for of, _, _, text in figures(card)}
+    assert (text_by_name["mwr_year_bps"], text_by_name["costs_year_bps"]) == texts
+    assert re.findall("<small>(needs 30 days with value|no such rate exists)</small>", card) == reasons
 
 
 def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: Shelf) -> None:

@@ -240,6 +240,22 @@ def test_costs_are_told_apart_and_sum_to_what_was_lost() -> None:
     assert found.total == before - wallet.worth()
 
 
+@pytest.mark.parametrize(
+    ("days", "values", "share"),
+    [
+        ((0, 10, 30), (100, 400, 900), Fraction(365, 9_000)),
+        ((0, 10, 29), (100, 400, 900), None),
+        ((0, 10, 30), (0, 0, 900), None),
+    ],
+    ids=["30 days", "29 days", "no value"],
+)
+def test_costs_a_year__are_a_share_of_the_mean_value(days: tuple[int, ...], values: tuple[int, ...], share: Fraction | None) -> None:
+    """The mean counts each value for as long as it lasts: (100 · 10 + 400 · 20) / 30 = 300."""
+    valuations = [worth(day, value) for day, value in zip(days, values, strict=True)]
+    period = replace(_performance(0, 1), start=valuations[0], end=valuations[-1], periods=return_periods(valuations, ()))
+    assert period.costs_year == share
+
+
 def test_a_fall_that_nobody_explained_is_a_loss_and_a_rise_is_none_of_the_strategys() -> None:
     def unexplained(raw: int) -> Entry:
         return entries.transfer_entry(ExternalTransfer(1, USDC, raw, Fraction(raw), 0, 2, 2 * DAY_S, False, None))

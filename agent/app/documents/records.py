@@ -686,7 +686,7 @@ class PeriodDocument(PeriodDates):
     profit: Annotated[Money, shown(figure="money+")]
     twr_bps: Annotated[BpsFloat | None, FromAttributes("twr"), shown("return", "percent+")]
     mwr_bps: Annotated[float | None, shown("money-weighted", "percent+")]
-    mwr_year_bps: float | None
+    mwr_year_bps: Annotated[float | None, shown("money-weighted a year", "percent+")]
     hold_profit: Money
     hold_return_bps: Annotated[
         BpsFloat | None, FromAttributes("hold_return"), shown("holding", "percent+")
@@ -703,6 +703,9 @@ class PeriodDocument(PeriodDates):
     alerts: Count
     turnover: Money
     costs: RealisedCostsDocument
+    costs_year_bps: Annotated[
+        BpsFloat | None, FromAttributes("costs_year"), shown("costs a year", "percent")
+    ]
     manual_swaps: ManualSwapsDocument
     realised: Annotated[Money, shown(figure="money+")]
     realised_by_token: dict[str, DecimalText]
