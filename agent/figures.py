@@ -5,9 +5,11 @@ pages both read them here.
 
 from __future__ import annotations
 
+import colorsys
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -153,6 +155,53 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     if is_negative:
         return minus + figure_text
     return f"+{figure_text}" if has_plus else figure_text
+
+
+TOKEN_LUMINANCE = 0.2
+"""Relative luminance (WCAG 2.2) of each token's colour, which is 4:1 against white and against the
+dark page.
+"""
+TOKEN_SATURATION = 0.65
+SAME_TOKENS = {
+    **dict.fromkeys(("WETH",), "ETH"),
+    **dict.fromkeys(("WBTC", "CBBTC", "TBTC", "BTCB"), "BTC"),
+    **dict.fromkeys(("WPOL", "MATIC", "WMATIC"), "POL"),
+    "WBNB": "BNB",
+    "USDC.E": "USDC",
+    "USDBC": "USDC",
+}
+"""Symbols that have the colour of another one: wrapped coins, and forms of one asset."""
+HUE_BY_TOKEN = {
+    "ETH": 262, "BTC": 30, "USDC": 205, "USDT": 160, "DAI": 48, "BNB": 68, "POL": 285, "LINK": 100, "UNI": 325
+}  # fmt: skip
+"""Hues of frequent tokens, far from one another; others have that of their symbol's hash."""
+
+
+@cache
+def token_colour(symbol: str) -> str:
+    """Return the colour of a token as #rrggbb."""
+    name = SAME_TOKENS.get(symbol.upper(), symbol.upper())
+    digest = hashlib.sha256(name.encode()).digest()
+    hue = HUE_BY_TOKEN.get(name, int.from_bytes(digest[:2]) % 360)
+    darkest = 0.0
+    lightest = 1.0
+    for _ in range(16):
+        lightness = (darkest + lightest) / 2
+        rgb = colorsys.hls_to_rgb(hue / 360, lightness, TOKEN_SATURATION)
+        if relative_luminance(rgb) < TOKEN_LUMINANCE:
+            darkest = lightness
+        else:
+            lightest = lightness
+    return "#" + "".join(f"{round(channel * 255):02x}" for channel in rgb)
+
+
+def relative_luminance(rgb: Sequence[float]) -> float:
+    """Return the relative luminance of sRGB channels from 0 to 1 (WCAG 2.2)."""
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+        for channel in rgb
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _format_decimal(decimal_string: str, format_kind: str) -> str:

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from agent import artifacts
 from agent.errors import printable_text
-from agent.figures import Column, column, format_figure
+from agent.figures import Column, column, format_figure, token_colour
 from agent.units import spell_durations
 from agent.web.app_modules import dashboard, kept_reports, queue
 from agent.web.reach import Reach
@@ -166,6 +166,7 @@ class Renderer:
             name: getattr(reach, name) for name in ("prefix", "portfolio", "banner", "uses_tls")
         }
         self._templates.filters["short_move"] = format_move
+        self._templates.globals["dot"] = token_dot
 
     def render_login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:
         """Render the login page; `message` is the reason of a refusal, `return_path` the page to
@@ -462,15 +463,29 @@ def _chart(
     line_points: Sequence[float],
     band_and_target: Sequence[float] | None = None,
 ) -> dict[str, str]:
-    """Return a chart; `band_and_target` is (low, high, target)."""
+    """Return the chart of a token; `band_and_target` is (low, high, target)."""
     label = f"{name} in {unit}, {times[0]} to {times[-1]}: from {line_points[0]:,.2f} to {line_points[-1]:,.2f}"
     title = f"{name}, in {unit}"
     if band_and_target is not None:
         low_percent, high_percent, target_percent = band_and_target
         label += f"; its band now is {low_percent:,.2f} to {high_percent:,.2f}, its target {target_percent:,.2f}"
-        title += f"; band {low_percent:g} to {high_percent:g}, target {target_percent:g}"
-    chart_data = {"times": times, "name": name, "line": line_points, "band": band_and_target}
-    return {"title": title, "label": label, "data": json.dumps(chart_data)}
+        title += f"; band {low_percent:,.2f} to {high_percent:,.2f}, target {target_percent:,.2f}"
+    chart_data = {
+        "times": times,
+        "name": name,
+        "colour": token_colour(name),
+        "line": line_points,
+        "band": band_and_target,
+    }
+    return {"name": name, "title": title, "label": label, "data": json.dumps(chart_data)}
+
+
+def token_dot(symbol: str) -> Markup:
+    """Return a picture of a token's colour."""
+    return Markup(
+        '<svg class="dot" viewBox="0 0 2 2" aria-hidden="true"><circle cx="1" cy="1" r="1"'
+        ' fill="{}"></circle></svg>'
+    ).format(token_colour(symbol))
 
 
 def weight_bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
@@ -488,13 +503,14 @@ def weight_bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
     return Markup(
         '<svg class="bar{}" viewBox="0 0 100 10" preserveAspectRatio="none" role="img"'
         ' aria-label="{}"><rect class="band" x="{}" y="0" width="{}" height="10"></rect>'
-        '<rect class="weight" x="0" y="3" width="{}" height="4"></rect>'
+        '<rect class="weight" fill="{}" x="0" y="3" width="{}" height="4"></rect>'
         '<rect class="target" x="{}" y="0" width="0.8" height="10"></rect></svg>'
     ).format(
         "" if is_inside else " outside",
         escape(printable_text(f"{holding['symbol']}: {description}")),
         x_position(low_bps),
         f"{float(x_position(high_bps)) - float(x_position(low_bps)):.2f}",
+        token_colour(holding["symbol"]),
         x_position(holding["weight_bps"]),
         x_position(holding["target_bps"]),
     )

@@ -516,6 +516,7 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     alerts = documents["alerts"]
     row: dict[str, Any] = {
         **dict.fromkeys(("value", "whole", "decision", "last"), ""),
+        "weights": [],
         "marks": [],
         "label": "Reading",
         "paused": False,
@@ -525,6 +526,10 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
             "value": f"{path}.status.total_value",
             "numeraire": status["numeraire"],
             "decision": f"{path}.status.decision",
+            "weights": [
+                (holding["symbol"], f"{path}.status.holdings.{index}.weight_bps")
+                for index, holding in enumerate(status["holdings"])
+            ],
             "label": "Not running" if status["paused"] is False else "Paused",
             "paused": status["paused"],
         }

@@ -134,6 +134,7 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     assert {of.removeprefix("portfolios.0.") for of, *_ in found} == {
         "pnl.all.value", "pnl.all.until", "pnl.all.periods.0.profit", "pnl.all.periods.0.twr_bps", "pnl.day.periods.0.profit",
         "pnl.all.periods.0.mwr_year_bps", "pnl.all.periods.0.costs_year_bps", "history.steps.0.outcome", "history.steps.0.time",
+        *(f"status.holdings.{number}.weight_bps" for number in range(len(documents()["status"]["holdings"]))),
         *(f"sums.0.{name}" for name in ("count", "value", "profit", "day", "oldest")),
     }  # fmt: skip
     assert "0xabab…abab" in mine

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from agent.artifacts import WEB_FOLDER
 from agent.cli.display.tables import document_table, figure_cell
-from agent.figures import Column, column, columns, field_label
-from agent.web.pages import column_at, columns_at
+from agent.figures import HUE_BY_TOKEN, Column, column, columns, field_label, relative_luminance, token_colour
+from agent.web.pages import column_at, columns_at, token_dot, weight_bar, weight_charts
 from tests.cli.widths import drawn
 
 
@@ -69,3 +70,36 @@ def test_table__a_field_of_an_absent_part_is_a_dash() -> None:
 
 def test_field_label__words_without_the_unit() -> None:
     assert field_label("max_live_value_raw") == "Max live value"
+
+
+def contrast(*colours: str) -> float:
+    """The contrast ratio of two colours (WCAG 2.2)."""
+    darker, lighter = sorted(relative_luminance([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]) for colour in colours)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("background", ["paper", "wash"])
+def test_token_colour__is_readable_on_light_and_dark(background: str) -> None:
+    """WCAG 1.4.11 asks 3:1 of a picture."""
+    style = (WEB_FOLDER / "static" / "dashboard.css").read_text()
+    page_colours = re.findall(f"--{background}: (#[0-9a-f]{{6}})", style)
+    assert len(page_colours) == 2
+    symbols = [*HUE_BY_TOKEN, *(f"T{number}" for number in range(200))]
+    assert min(contrast(token_colour(symbol), page) for symbol in symbols for page in page_colours) >= 3
+
+
+@pytest.mark.parametrize(("symbol", "other"), [("ETH", "WETH"), ("BNB", "WBNB"), ("BTC", "cbBTC"), ("XYZ", "xyz")])
+def test_token_colour__is_that_of_the_same_asset(symbol: str, other: str) -> None:
+    assert token_colour(symbol) == token_colour(other)
+
+
+def test_token_colour__frequent_tokens_differ() -> None:
+    assert len({token_colour(symbol) for symbol in HUE_BY_TOKEN}) == len(HUE_BY_TOKEN)
+
+
+def test_token_colour__is_the_same_in_bar_chart_and_dot() -> None:
+    holding = {"symbol": "LINK", "weight_bps": 5_000, "target_bps": 5_000, "band_bps": [4_000, 6_000]}
+    values = [{"time": f"2026-01-0{day} 00:00:00", "weights_bps": {"LINK": 5_000}} for day in (2, 1)]
+    (chart,) = weight_charts({"values": values})
+    pictures = (weight_bar(holding, 10_000), token_dot("LINK"), chart["data"])
+    assert all(token_colour("LINK") in picture for picture in pictures)

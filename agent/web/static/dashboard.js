@@ -46,7 +46,7 @@
     const target = { label: "Target", stroke: colour("--ink"), width: 1, dash: [4, 4], points: { show: false } };
     const times = chart.times.map(time => Date.parse(time.replace(" ", "T").replace(/Z?$/, "Z")) / 1000);
     const flat = (chart.band || []).map(bound => times.map(() => bound));
-    const series = [...(chart.band ? [edge("Low"), edge("High"), target] : []), { label: chart.name, stroke: colour("--c1"), width: 2 }];
+    const series = [...(chart.band ? [edge("Low"), edge("High"), target] : []), { label: chart.name, stroke: chart.colour, width: 2 }];
     plot(element, series, [times, ...flat, chart.line], () => 1, { bands: chart.band ? [{ series: [2, 1], fill: colour("--band") }] : [] });
   }
 
