@@ -400,8 +400,8 @@ the middle of a move, pools contradict feeds."""
 MOVE_INTERVAL_S = 30
 DAYS_PER_MOVE = 7
 DEMO_BANNER = (
-    "Demo: recorded prices of 2021 replayed on a local chain, a week in each half minute: its"
-    " today is all that was replayed. Not the market of today, and no real money."
+    "Demo: recorded prices of 2021 replayed on a local chain, a week in each half minute. Not the"
+    " market of today, and no real money."
 )
 PRICE_COLUMNS = {"WBTC": "BTC", "WETH": "ETH"}
 """Columns of the recorded prices by token of the demo."""
@@ -454,6 +454,8 @@ class LiveDemo:
         days: Sequence[RecordedDay],
     ) -> None:
         self.config_path = config
+        self.replay_path = config.with_name("replay.csv")
+        """Each day that was reached, after the chain's time at which its prices began."""
         self._agent = agent
         self._chain = chain
         self._clock = clock
@@ -463,6 +465,7 @@ class LiveDemo:
         """Run cycles that send, and move the market between them; yield each outcome and move.
         After the last day the market stands still. Ends with StopRequested.
         """
+        self._note_day(self._days[0])
         day_pairs = pairwise(self._days)
         last_move_s = -float(MOVE_INTERVAL_S)
         with ExitStack() as stack:
@@ -497,6 +500,11 @@ class LiveDemo:
                     self._clock.interruptible()
                 ):  # each trade takes a second, so a signal interrupts
                     market.apply_move(self._chain, factor_by_symbol)
+                self._note_day(next_day)
+
+    def _note_day(self, day: RecordedDay) -> None:
+        with self.replay_path.open("a", encoding="utf-8") as replay_file:
+            replay_file.write(f"{self._chain.clock.now_s()},{day.date}\n")
 
 
 @contextmanager

@@ -314,7 +314,9 @@ def run_live_demo(port: int, as_json: bool) -> None:
         note("Starting a local chain with Uniswap V2 and V3")
         with clock.interruptible():
             live_demo = stack.enter_context(api.live_demo(clock))
-            dashboard = DashboardProcess(live_demo.config_path, port, api.DEMO_BANNER)
+            dashboard = DashboardProcess(
+                live_demo.config_path, port, api.DEMO_BANNER, live_demo.replay_path
+            )
             stack.callback(dashboard.stop)
         dashboard_url = dashboard.address
         url_document: LiveDemoDocument = {

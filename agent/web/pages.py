@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup, escape
@@ -67,6 +70,54 @@ def sign_class(value: Any) -> str:
     if value is None or float(value) == 0:
         return ""
     return "up" if float(value) > 0 else "down"
+
+
+@dataclass(frozen=True, slots=True)
+class PriceReplay:
+    """Recorded prices that a demo replays: times of the chain, and the recorded times whose prices
+    began then, both in Unix seconds, oldest first.
+    """
+
+    chain_times_s: Sequence[int]
+    recorded_times_s: Sequence[int]
+
+    def recorded_s(self, chain_s: int) -> int:
+        """Return the recorded time at a time of the chain. Between two of its times it passes
+        evenly, after the last it stands still.
+        """
+        position = bisect_right(self.chain_times_s, chain_s)
+        begun_index = max(0, position - 1)
+        recorded_s = self.recorded_times_s[begun_index]
+        if position in (0, len(self.chain_times_s)):
+            return recorded_s
+        begun_s = self.chain_times_s[begun_index]
+        share = (chain_s - begun_s) / (self.chain_times_s[position] - begun_s)
+        return recorded_s + round(share * (self.recorded_times_s[position] - recorded_s))
+
+    @property
+    def text(self) -> str:
+        """The recorded dates so far, such as "prices of 1 Jan 2021 to 12 Mar 2021"."""
+        first_date, last_date = (
+            f"{date.day} {date:%b %Y}"
+            for time_s in (self.recorded_times_s[0], self.recorded_times_s[-1])
+            for date in [datetime.fromtimestamp(time_s, UTC)]
+        )
+        return f"prices of {first_date} to {last_date}"
+
+
+def read_replay(path: Path | None) -> PriceReplay | None:
+    """Return the replay of a file with lines of a chain's time and a recorded date; None without
+    one.
+    """
+    if path is None or not path.is_file():
+        return None
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8").split()]
+    chain_times_s = [int(chain_time) for chain_time, _ in rows]
+    return PriceReplay(chain_times_s, [_unix_time(date) for _, date in rows])
+
+
+def _unix_time(time_text: str) -> int:
+    return int(datetime.fromisoformat(time_text.removesuffix("Z")).replace(tzinfo=UTC).timestamp())
 
 
 PACKAGE_EXTRA = "dashboard"
@@ -165,6 +216,7 @@ class Renderer:
         self._templates.globals |= {
             name: getattr(reach, name) for name in ("prefix", "portfolio", "banner", "uses_tls")
         }
+        self._replay_path = reach.replay_path
         self._templates.filters["short_move"] = format_move
         self._templates.globals["dot"] = token_dot
 
@@ -185,6 +237,7 @@ class Renderer:
         review: PlanReview | None = None,
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the document cache."""
+        replay = read_replay(self._replay_path)
         status = documents.get("status", {})
         decimals_by_symbol = {
             holding["symbol"]: holding["decimals"] for holding in status.get("holdings", ())
@@ -218,13 +271,14 @@ class Renderer:
                 for function in page.read_functions
                 if function in read_errors
             ],
-            value_charts=value_charts,
-            weight_charts=weight_charts,
+            replay=replay,
+            value_charts=partial(value_charts, replay=replay),
+            weight_charts=partial(weight_charts, replay=replay),
             steps=documents.get("history", {}).get("steps", []),
             alert_path=alert_path,
             moving_kinds=MOVING_KINDS,
             bar=weight_bar,
-            periods=newest_periods,
+            periods=partial(newest_periods, replay=replay),
             steps_of=step_indices_by_kind,
             runs_of=runs_of_holds,
             step_class=step_class,
@@ -300,15 +354,19 @@ def figure_element(
     )
 
 
-def newest_periods(documents: Documents) -> list[tuple[str, str]]:
-    """Return (name, path of its figures) for each period of `pnl` that has figures."""
+def newest_periods(
+    documents: Documents, replay: PriceReplay | None = None
+) -> list[tuple[str, str]]:
+    """Return (name, path of its figures) for each period of `pnl` that has figures; of a replay, whose
+    days are others, only for the whole time.
+    """
     documents = documents.get("pnl", {})
     if "error" in documents:
         return []
     return [
         (name, f"pnl.{name}.periods.0")
         for name, document in documents.items()
-        if document["periods"]
+        if document["periods"] and (replay is None or name == "all")
     ]
 
 
@@ -402,8 +460,10 @@ def alert_path(documents: Documents, holding_index: int) -> str:
     return f"alerts.assets.{holding_index}" if is_read else ""
 
 
-def value_charts(documents: Documents) -> list[dict[str, str]]:
-    """Return the chart of the value and of holding; empty for fewer than two valuations."""
+def value_charts(documents: Documents, replay: PriceReplay | None = None) -> list[dict[str, str]]:
+    """Return the chart of the value and of holding, over the recorded times of a replay; empty for
+    fewer than two valuations.
+    """
     series = documents.get("series", {})
     if len(series.get("times_s", ())) < 2:
         return []
@@ -413,8 +473,12 @@ def value_charts(documents: Documents) -> list[dict[str, str]]:
     hold_value = series["hold_values"][-1]
     label = f"Value from {format_figure(first_value, 'money')} to {format_figure(last_value, 'money')} {numeraire};"
     label += f" holding reached {format_figure(hold_value, 'money')}. Rebalances: {len(series['rebalances'])}"
+    times_s = series["times_s"]
+    if replay is not None:
+        times_s = [replay.recorded_s(time_s) for time_s in times_s]
+        label += f"; {replay.text}"
     chart_data = {
-        "times_s": series["times_s"],
+        "times_s": times_s,
         "line": series["values"],
         "hold": series["hold_values"],
         "marks": series["rebalances"],
@@ -425,7 +489,9 @@ def value_charts(documents: Documents) -> list[dict[str, str]]:
 
 
 def weight_charts(
-    history: Mapping[str, Any], holdings: Sequence[Mapping[str, Any]] = ()
+    history: Mapping[str, Any],
+    holdings: Sequence[Mapping[str, Any]] = (),
+    replay: PriceReplay | None = None,
 ) -> list[dict[str, str]]:
     """Return the weight of each asset over time with its present band and target, as JSON for the
     charts' elements, oldest first; empty for fewer than two valuations.
@@ -436,6 +502,9 @@ def weight_charts(
     stride = -(-len(valuations) // MAX_CHART_POINTS)
     shown_valuations = valuations[::-1][::stride][::-1]
     times = [valuation["time"] for valuation in shown_valuations]
+    if replay is not None:
+        recorded_times_s = [replay.recorded_s(_unix_time(time)) for time in times]
+        times = [f"{datetime.fromtimestamp(time_s, UTC):%F %T}" for time_s in recorded_times_s]
     band_and_target_by_symbol = {
         holding["symbol"]: [bps / 100 for bps in (*holding["band_bps"], holding["target_bps"])]
         for holding in holdings

@@ -43,7 +43,8 @@ class Reach:
     addresses of the proxy in front of it (none: any client, without forwarded headers), which
     sends `proxy_secret` with each request. `port` is the one that it listens on; `public_port` is
     the one that browsers open, None if only their Host header names it. With several portfolios,
-    `prefix` begins the paths of one, and `portfolio` is its name. `banner` is shown on each page.
+    `prefix` begins the paths of one, and `portfolio` is its name. `banner` is shown on each page;
+    `replay_path` is the file of the recorded prices that a demo replays (pages.read_replay).
     """
 
     host_names: frozenset[str] = frozenset(LOOPBACK_HOSTS)
@@ -54,6 +55,7 @@ class Reach:
     prefix: str = ""
     portfolio: str = ""
     banner: str = ""
+    replay_path: Path | None = None
     proxy_secret: str = field(default="", repr=False)
 
     def is_proxy(self, address: str, proxy_secrets: Sequence[str]) -> bool:

@@ -49,9 +49,10 @@ def serve_dashboard(
     on_ready: Callable[[str], None],
     public_options: PublicOptions | None = None,
     banner: str = "",
+    replay_path: Path | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, with the line `banner` on each page, and call `on_ready` with
-    the address once it answers.
+    """Serve until SIGINT or SIGTERM, with the line `banner` on each page, by the times of the replay
+    in `replay_path`, if any, and call `on_ready` with the address once it answers.
 
     Raises ConfigError for a host beyond loopback without users and TLS or a proxy, a port in use, a
     config or a store that cannot be read, or if the extra is not installed.
@@ -70,7 +71,7 @@ def serve_dashboard(
         portfolio_start = asyncio.run(read_portfolio(config, reading_process))
         require_users(portfolio_start.users, host, is_exposed=_is_exposed(host, public_options))
         reach = reach_of(host, listener.getsockname()[1], public_options)
-        reach = replace(reach, banner=banner)
+        reach = replace(reach, banner=banner, replay_path=replay_path)
         access = Access(
             reach,
             portfolio_start.users_place,
@@ -309,12 +310,14 @@ def require_servable(port: int) -> None:
 class DashboardProcess:
     """Serves on loopback from its start until it is stopped, or until this process ends."""
 
-    def __init__(self, config: Path, port: int, banner: str = "") -> None:
+    def __init__(
+        self, config: Path, port: int, banner: str = "", replay_path: Path | None = None
+    ) -> None:
         """Return once it answers. Raises the errors of `serve_dashboard`."""
         spawn_context = multiprocessing.get_context("spawn")
         receiver, sender = spawn_context.Pipe(duplex=False)
         self._process: SpawnProcess = spawn_context.Process(
-            target=_serve_in_process, args=(config, port, banner, sender)
+            target=_serve_in_process, args=(config, port, banner, replay_path, sender)
         )
         try:
             with interrupts_blocked():
@@ -347,11 +350,15 @@ class DashboardProcess:
             self._process.join()
 
 
-def _serve_in_process(config: Path, port: int, banner: str, sender: Connection) -> None:
+def _serve_in_process(
+    config: Path, port: int, banner: str, replay_path: Path | None, sender: Connection
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     allow_termination()
     end_with_parent()
     try:
-        serve_dashboard(config, LOOPBACK_HOST, port, sender.send, banner=banner)
+        serve_dashboard(
+            config, LOOPBACK_HOST, port, sender.send, banner=banner, replay_path=replay_path
+        )
     except TrimtabError as error:
         sender.send(error)

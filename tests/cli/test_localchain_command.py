@@ -398,7 +398,7 @@ def test_the_demo_in_the_browser_rebalances_and_leaves_nothing_behind() -> None:
             time.sleep(0.5)
             with urlopen(f"{about['url']}history", timeout=10) as answer:
                 page = answer.read().decode()
-            assert DEMO_BANNER in page
+            assert f"{DEMO_BANNER} Replayed so far: prices of 1 Jan 2021 to " in page
         with urlopen(f"{about['url']}health", timeout=10) as answer:
             assert json.load(answer)["state"] == "running"
         for _ in range(2):  # the second comes while it removes what it started

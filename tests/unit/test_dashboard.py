@@ -14,6 +14,8 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,7 +34,7 @@ from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.app_modules import dashboard, exports, queue, run_report
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, CacheProcess, DocumentCache
-from agent.web.pages import PAGES, Renderer, weight_charts
+from agent.web.pages import PAGES, Renderer, read_replay, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
@@ -123,6 +125,42 @@ def test_the_banner_of_a_demo_is_on_each_page_and_nowhere_else(served: Served, p
     documents = served.board.documents
     shown = [Renderer(Reach(banner=banner)).render_page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
     assert ["Demo: replayed &amp; no money" in text for text in shown] == [True, False]
+
+
+REPLAYED = "1700000000,2021-01-01\n1700864000,2021-01-08\n1701728000,2021-03-05\n"
+"""Prices of the dates, each from a time of the chain on, ten days apart."""
+
+
+@pytest.mark.parametrize(
+    ("chain_s", "recorded"),
+    [
+        (1_699_999_999, "2021-01-01"), (1_700_000_000, "2021-01-01"), (1_700_432_000, "2021-01-04T12:00:00"),
+        (1_700_864_000, "2021-01-08"), (1_701_728_000, "2021-03-05"), (1_801_728_000, "2021-03-05"),
+    ],
+    ids=["before", "first", "between", "second", "last", "after"],
+)  # fmt: skip
+def test_replay__recorded_time_passes_evenly_between_its_dates(tmp_path: Path, chain_s: int, recorded: str) -> None:
+    (tmp_path / "replay.csv").write_text(REPLAYED)
+    replay = read_replay(tmp_path / "replay.csv")
+    assert replay is not None
+    assert replay.recorded_s(chain_s) == datetime.fromisoformat(recorded).replace(tzinfo=UTC).timestamp()
+
+
+def test_replay__chart_and_banner_name_the_recorded_dates_and_nothing_is_today(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "replay.csv").write_text(REPLAYED)
+    overview = PAGES[0]
+    texts = [
+        Renderer(Reach(banner="Demo.", replay_path=path)).render_page(overview, served.board.documents, {}, 1)
+        for path in (tmp_path / "replay.csv", tmp_path / "none.csv", None)
+    ]
+    dates = "prices of 1 Jan 2021 to 5 Mar 2021"
+    assert [dates in text for text in texts] == [True, False, False]
+    assert [("Today" in text, "Price, 24 h" in text) for text in texts] == [(False, False), (True, True), (True, True)]
+    assert f"Demo. Replayed so far: {dates}." in texts[0]
+    assert f"in USDC, {dates}</h2>" in texts[0]
+    chart = json.loads(unescape(re.findall('data-value-chart="([^"]+)"', texts[0])[0]))
+    first, *_, last = (datetime.fromtimestamp(time_s, UTC).date().isoformat() for time_s in chart["times_s"])
+    assert (first, last) == ("2021-01-01", "2021-03-05")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
