@@ -127,6 +127,21 @@ def test_the_banner_of_a_demo_is_on_each_page_and_nowhere_else(served: Served, p
     assert ["Demo: replayed &amp; no money" in text for text in shown] == [True, False]
 
 
+def test_notes_of_assets__show_coins_with_six_significant_digits(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = served.board.documents
+    exact = "1.123456789012345678"
+    monkeypatch.setitem(documents["status"], "excluded", [{"symbol": "WETH", "amount": exact, "why": "reserved"}])
+    monkeypatch.setitem(documents["lots"]["assets"][0], "unmatched", exact)
+    text_by_path = {of: (value, text) for of, _, value, text in figures(served.ask("/assets")[2].decode())}
+    for path in ("status.excluded.0.amount", "lots.assets.0.unmatched"):
+        assert text_by_path[path] == (exact, "1.12345")
+
+
+def test_liquidity__fee_of_a_pool_has_no_empty_decimals(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(served.board.documents["lp"]["targets"][0], "fee_pips", 10_000)
+    assert " 1 %</td>" in served.ask("/liquidity")[2].decode()
+
+
 REPLAYED = "1700000000,2021-01-01\n1700864000,2021-01-08\n1701728000,2021-03-05\n"
 """Prices of the dates, each from a time of the chain on, ten days apart."""
 
