@@ -50,7 +50,7 @@ def meeting(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SAFE_KEY", KEY)
     service = FakeSafeService("", anvil_chain.chain_id, OWNERS)
     with serving(service):
-        keys = ("wallet.safe_service", service.url), ("wallet.safe_service_key_env", "SAFE_KEY")
+        keys = ("wallet.safe_service", service.url), ("wallet.safe_service_token_env", "SAFE_KEY")
         safe, loaded = safe_of(anvil_chain, tmp_path, *keys)
         service.safe = safe.address
         with again(anvil_chain, loaded) as agent:
@@ -117,12 +117,12 @@ def test_service__does_not_accept_a_signature__it_is_recorded_and_offered_again(
 
 
 def test_key_of_the_service__is_not_set__nothing_is_signed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    keys = ("wallet.safe_service", "http://127.0.0.1:9"), ("wallet.safe_service_key_env", "NOT_SET")
+    keys = ("wallet.safe_service", "http://127.0.0.1:9"), ("wallet.safe_service_token_env", "NOT_SET")
     _, loaded = safe_of(anvil_chain, tmp_path, *keys)
     with again(anvil_chain, loaded) as agent:
         proposal(agent)
         for act in (lambda: api.sign_proposal(agent, FIRST, None, yes), lambda: api.collect_from_service(agent)):
-            with raises_field("wallet.safe_service_key_env", "NOT_SET"):
+            with raises_field("wallet.safe_service_token_env", "NOT_SET"):
                 act()
         assert open_one(agent)["signed_by"] == []
 

@@ -75,7 +75,13 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
     assert run("trimtab proposal list --json").json == {"proposals": []}
     transactions = run("trimtab txs --json").json["transactions"]
     assert [(row["kind"], row["status"]) for row in transactions] == [("swap", "final"), ("approve", "final")]
-    for words, document_keys in (("list", {"proposals"}), ("execute", {"error"}), ("sign --yes", {"error"}), ("collect 0x12", {"error"})):
+    for words, document_keys in (
+        ("list", {"proposals"}),
+        ("execute", {"error"}),
+        ("sign --yes", {"error"}),
+        ("collect 0x12", {"error"}),
+        ("collect", {"error"}),
+    ):
         assert run(f"trimtab proposal {words} --json").json.keys() == document_keys
 
 

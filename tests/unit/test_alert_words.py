@@ -331,7 +331,9 @@ def test_a_network_that_fails_once_is_no_news_and_ends_nothing() -> None:
 def test_proposal_without_a_deadline__is_reported_without_a_time() -> None:
     proposal = {"id": "0a1b", "description": "pay 2 WETH", "expires_s": None}
     waiting = AwaitingExternalSignature("proposed", "have it signed", proposal, "p.json", reverts=True)
-    assert [alert.text for alert in alerts(waiting, CALM)] == [
+    both = alerts(waiting, CALM)
+    assert [(alert.is_lasting, alert.repeats) for alert in both] == [(True, False)] * 2
+    assert [alert.text for alert in both] == [
         "Proposed: pay 2 WETH (0a1b). Have it signed.",
         "Would fail now, for example because prices left its minimums: pay 2 WETH (0a1b). It stays proposed, and nothing else is sent"
         " meanwhile; trimtab pause --hard withdraws it.",

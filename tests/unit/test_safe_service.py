@@ -106,8 +106,8 @@ def test_failed_request__shows_neither_address_nor_key() -> None:
         ({"safe_service": "https://safe.example?key=1"}, "safe_service"),
         ({"safe_service": "safe.example"}, "safe_service"),
         ({"safe_service": "https://safe.example", "safe": False}, "safe_service"),
-        ({"safe_service_key_env": "SAFE_KEY"}, "safe_service_key_env"),
-        ({"safe_service": "https://safe.example/tx-service/eth", "safe_service_key_env": "SAFE_KEY"}, ""),
+        ({"safe_service_token_env": "SAFE_KEY"}, "safe_service_token_env"),
+        ({"safe_service": "https://safe.example/tx-service/eth", "safe_service_token_env": "SAFE_KEY"}, ""),
         ({"safe_service": "http://127.0.0.1:8000"}, ""),
     ],
 )

@@ -123,11 +123,11 @@ def configured_service(loaded_config: LoadedConfig) -> SafeService | None:
     if wallet.safe_service is None:
         return None
     api_key = ""
-    if wallet.safe_service_key_env is not None:
-        api_key = loaded_config.variables.get(wallet.safe_service_key_env, "")
+    if wallet.safe_service_token_env is not None:
+        api_key = loaded_config.variables.get(wallet.safe_service_token_env, "")
         if not api_key:
             raise ConfigError(
-                f"wallet.safe_service_key_env: environment variable {wallet.safe_service_key_env} is"
+                f"wallet.safe_service_token_env: environment variable {wallet.safe_service_token_env} is"
                 " not set",
                 "export it, or put it into .env beside the config",
             )

@@ -40,8 +40,8 @@ class WalletTable(ConfigTable):
     """Folder of the proposals, beside the config."""
     safe_service: str | None = None
     """Address of the Safe's transaction service, which gets the signatures that are made here."""
-    safe_service_key_env: Variable | None = None
-    """Variable with the key for it, if it requires one."""
+    safe_service_token_env: Variable | None = None
+    """Variable with the API key, a bearer token, if it requires one."""
     payout_addresses: list[Address] = Field(default_factory=list)
     """The only recipients of `trimtab withdraw` and `stop --send-to`, once `trimtab trust` has
     confirmed them.
@@ -66,9 +66,9 @@ class WalletTable(ConfigTable):
         if self.safe and self.mode != "propose":
             raise ValueError('safe: a Safe has no key to sign with here; write mode = "propose"')
         if self.safe_service is None:
-            if self.safe_service_key_env is not None:
+            if self.safe_service_token_env is not None:
                 raise ValueError(
-                    "safe_service_key_env: has no effect without safe_service; set it, or remove this"
+                    "safe_service_token_env: has no effect without safe_service; set it, or remove this"
                 )
         elif not self.safe:
             raise ValueError("safe_service: has no effect without safe = true; remove it")
