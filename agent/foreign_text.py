@@ -54,13 +54,18 @@ def decode_text(file_bytes: bytes) -> str:
         raise ValueError(f"the text is {what}; save it as UTF-8") from None
 
 
-def read_json(json_text: str) -> Any:
-    """Return the JSON of an untrusted file. Raises ValueError if it is invalid, nested too deep, or
-    repeats a key.
+def read_json(json_text: str, number_type: type[str] | None = None) -> Any:
+    """Return the JSON of an untrusted file, with `number_type` its numbers as they are written.
+    Raises ValueError if it is invalid, nested too deep, or repeats a key.
     """
     json_text = json_text.removeprefix(BYTE_ORDER_MARK)
     _require_shallow_json(json_text)
-    return json.loads(json_text, object_pairs_hook=_unique_keys)
+    return json.loads(
+        json_text,
+        object_pairs_hook=_unique_keys,
+        parse_float=number_type,
+        parse_int=number_type,
+    )
 
 
 def read_toml(toml_text: str) -> dict[str, Any]:

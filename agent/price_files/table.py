@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError
+from agent.foreign_text import MAX_NESTING, read_json
 from agent.price_files.frames import FORMAT_HINT, load_polars, unreadable_reason
 from agent.price_files.numbers import cell_text, is_number
 from agent.price_files.times import is_clock, is_time
@@ -132,9 +133,14 @@ def table_of_frame(frame: Any, name: str) -> CellTable:
 def _open_json(text: str, path: Path, option: str) -> CellTable:
     """Open candles as the services of exchanges give them: lists of numbers, or of objects."""
     try:
-        document: Any = json.loads(text, parse_float=str, parse_int=str)
-    except (ValueError, RecursionError):
+        document = read_json(text, number_type=str)
+    except JSONDecodeError:
         raise ConfigError(f"{option}: {path.name} is not JSON", "write CSV or Parquet") from None
+    except ValueError as error:
+        raise ConfigError(
+            f"{option}: {path.name} is JSON with {str(error)[:200]}",
+            f"keep one value for each key, at most {MAX_NESTING} levels deep",
+        ) from None
     for key in ("data", "result", "list", "prices", "candles"):
         if isinstance(document, dict) and isinstance(document.get(key), dict | list):
             document = document[key]

@@ -17,6 +17,7 @@ from agent.config.writing import edits, futures_template, order_levels, token_li
 from agent.config.writing.profile import read_profile
 from agent.errors import ConfigError
 from agent.foreign_text import MAX_KEY_PARTS, MAX_NESTING, MAX_TOML_LENGTH, MAX_WORD_LENGTH, bounded_toml, read_json, read_toml
+from agent.price_files.read import read_closes
 from agent.signing.keys import open_keystore
 from agent.signing.secret import Secret
 from tests.support.agents import config
@@ -110,6 +111,12 @@ def _keystore(path: Path, _: str) -> object:
     raise error
 
 
+def _price_file(path: Path, text: str) -> object:
+    candles_path = path.with_suffix(".json")
+    candles_path.write_text('{"data": ' + "[" * 100_000 if text else "")
+    return read_closes(candles_path)
+
+
 READERS: dict[str, Callable[[Path, str], object]] = {
     "config": _config,
     "profile": _profile,
@@ -118,6 +125,7 @@ READERS: dict[str, Callable[[Path, str], object]] = {
     "futures venue": _futures_venue,
     "token list": _token_list,
     "keystore": _keystore,
+    "price file": _price_file,
 }
 
 
@@ -133,3 +141,22 @@ def test_no_other_place_parses_toml() -> None:
     sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "agent").rglob("*.py")}
     parsing = re.compile(r"tomllib\.loads?\(|tomlkit\.(?:parse|loads?)\((?!bounded_toml\()")
     assert [str(path.relative_to(ROOT)) for path, source in sources.items() if parsing.search(source)] == ["agent/foreign_text.py"]
+
+
+READERS_OF_OWN_JSON = {
+    "agent/app/start/past_results.py",
+    "agent/artifacts.py",
+    "agent/figures.py",
+    "agent/signals/worker.py",
+    "agent/web/api/routes.py",
+}
+"""Modules that read JSON of the package, or of a process of trimtab."""
+
+
+def test_no_other_place_parses_json_of_files() -> None:
+    """A module that reads a file leaves its JSON to the bounded reader."""
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in (ROOT / "agent").rglob("*.py")}
+    parsing = re.compile(r"json\.loads?\(|from json import [^\n]*\bload")
+    reading = re.compile(r"\.read_(?:text|bytes)\(|\bopen\(")
+    readers = {name for name, source in sources.items() if "json" in source and parsing.search(source) and reading.search(source)}
+    assert readers == READERS_OF_OWN_JSON
