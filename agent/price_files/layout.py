@@ -17,28 +17,40 @@ from agent.price_files.numbers import EMPTY_WORDS, cell_text, is_number
 from agent.price_files.table import CellTable, Row
 from agent.price_files.times import is_clock, is_time, parse_times
 from agent.units import safe_label
+from agent.weights.asset_classes import FIAT_SYMBOLS
 
 TIME_NAMES = (
     "unix", "unixtimestamp", "opentime", "timeopen", "starttime", "startat", "timestamp", "time",
     "datetime", "date", "snappedat", "timestamputc", "timeutc", "datetimeutc", "dateutc",
-    "observationdate", "gmttime", "ts", "mts", "closetime", "timeclose", "endtime",
+    "observationdate", "gmttime", "ts", "mts", "start", "ticks", "closetime", "timeclose", "endtime",
 )  # fmt: skip
 """Names of times, the first in a file counts; the last three are ends of bars."""
 END_NAMES = ("closetime", "timeclose", "endtime")
 SYMBOL_NAMES = (
     "symbol", "ticker", "pair", "asset", "coin", "currency", "instrument", "instid", "market",
 )  # fmt: skip
-CLOSE_NAMES = ("close", "closeprice", "closingprice", "price", "last", "lastprice")
+CLOSE_NAMES = (
+    "close", "closeprice", "closingprice", "closelast", "price", "last", "lastprice", "latest",
+)  # fmt: skip
 BAR_NAMES = ("open", "high", "low")
-INDEX_NAMES = ("unnamed0", "index")
-"""Names of a column that counts rows, as pandas writes it."""
-_UNITS = ("usd", "usdt", "usdc", "eur", "gbp")
+INDEX_NAMES = ("unnamed0", "index", "id")
+"""Names of a column that counts rows, as pandas writes it, or has times (Huobi)."""
+_NAME_BY_LETTER = {
+    "t": "opentime", "T": "closetime", "s": "symbol", "o": "open", "h": "high", "l": "low",
+    "c": "close", "v": "volume",
+}  # fmt: skip
+"""Names of candles with letters as keys (Hyperliquid, Polygon)."""
+DOLLAR_NAMES = ("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USD", "DAI")
+"""The dollar, and stablecoins in which exchanges quote."""
+CURRENCY_BY_NAME = dict.fromkeys(DOLLAR_NAMES, "USD") | {name: name for name in FIAT_SYMBOLS}
+_CURRENCY_SIGNS = str.maketrans({"$": "usd", "€": "eur", "£": "gbp", "¥": "jpy"})
 _ADJUSTED = "adjclose"
 FIELD_NAMES = frozenset(
     {*BAR_NAMES, *CLOSE_NAMES, _ADJUSTED, "volume", "vol", "dividends", "stocksplits", "bid", "ask"}
 )
 """Names that are no symbols."""
 TRADE_NAMES = frozenset({"side", "takerside", "isbuyermaker", "tickdirection"})
+_READ_NAMES = frozenset({*TIME_NAMES, *SYMBOL_NAMES, *FIELD_NAMES, *TRADE_NAMES})
 LONGEST_BAR_S = 32 * 86_400
 """Longest time between the start and the end of a bar: a month."""
 SAMPLE_ROWS = 8
@@ -70,14 +82,15 @@ class PriceLayout:
     """Columns of a file. `close_columns` are the columns of closes by symbol; with a symbol column,
     or one symbol, the symbol is "".
 
-    `clock_column` is the time of day beside a date. `bars` are the columns of each bar's prices,
-    None without. `has_end_times` is True if times are the ends of bars. `unused_names` are the
-    columns that are not read.
+    `currency` is that of the closes, if their column's name has it. `clock_column` is the time of
+    day beside a date. `bars` are the columns of each bar's prices, None without. `has_end_times` is
+    True if times are the ends of bars. `unused_names` are the columns that are not read.
     """
 
     form: LayoutForm
     time_column: int
     close_columns: tuple[tuple[str, int], ...]
+    currency: str = ""
     symbol_column: int | None = None
     clock_column: int | None = None
     volume_column: int | None = None
@@ -87,8 +100,8 @@ class PriceLayout:
 
 
 def normalized_name(name: str) -> str:
-    """Return a column's name in small letters, without spaces and signs."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """Return a column's name in small letters, without spaces and signs but those of currencies."""
+    return re.sub(r"[^a-z0-9]", "", name.lower().translate(_CURRENCY_SIGNS))
 
 
 def file_symbol(name: str) -> str:
@@ -168,9 +181,11 @@ CANDLE_LAYOUTS = (
     PriceLayout(LayoutForm.SINGLE, 0, (("", 4),), bars=BarColumns(1, 2, 3, 4)),
     PriceLayout(LayoutForm.SINGLE, 0, (("", 4),), bars=BarColumns(3, 2, 1, 4)),
     PriceLayout(LayoutForm.SINGLE, 0, (("", 2),), bars=BarColumns(1, 3, 4, 2)),
+    PriceLayout(LayoutForm.SINGLE, 0, (("", 2),), bars=BarColumns(5, 3, 4, 2)),
 )
 """Orders of candles without a header: open, high, low, close (Binance, Kraken, OKX, Bybit); low,
-high, open, close (Coinbase); open, close, high, low (Bitfinex, KuCoin).
+high, open, close (Coinbase); open, close, high, low (Bitfinex, KuCoin); volume, close, high, low,
+open (Gate).
 """
 
 
@@ -187,7 +202,8 @@ class _Header:
         field_columns: frozenset[int],
     ) -> None:
         self._names = names
-        self._keys = [normalized_name(name) for name in names]
+        name_by_letter = _NAME_BY_LETTER if {*"tohlc"} <= {*names} else {}
+        self._keys = [name_by_letter.get(name, normalized_name(name)) for name in names]
         self._rows = first_rows
         self._file_name = file_name
         self._field_columns = field_columns
@@ -198,7 +214,7 @@ class _Header:
         time_column = self._time_column()
         clock_column = self._clock_column(time_column)
         symbol_column = self._symbol_column()
-        close_column = self._close_column()
+        close_column, currency = self._close_column()
         if trade_names := [
             self._names[i] for i, key in enumerate(self._keys) if key in TRADE_NAMES
         ]:
@@ -214,28 +230,31 @@ class _Header:
                 "rename the column of closing prices to close",
             )
         volume_column = self._column("volume")
-        read_columns = {
-            time_column, clock_column, symbol_column, close_column, volume_column,
-            *map(self._column, BAR_NAMES),
-        }  # fmt: skip
+        bars = self._bar_columns(close_column)
+        read_columns = {time_column, clock_column, symbol_column, close_column, volume_column}
+        if bars is not None:
+            read_columns |= {bars.open, bars.high, bars.low}
         return PriceLayout(
             LayoutForm.SINGLE if symbol_column is None else LayoutForm.LONG,
             time_column,
             (("", close_column),),
+            currency,
             symbol_column,
             clock_column,
             volume_column,
-            self._bar_columns(close_column),
+            bars,
             self._keys[time_column] in END_NAMES,
             self._unused_names(read_columns),
         )
 
     def _bar_columns(self, close_column: int) -> BarColumns | None:
-        open_column = self._column("open")
-        high_column = self._column("high")
-        low_column = self._column("low")
-        if open_column is None or high_column is None or low_column is None:
+        candidates = [
+            self._currency_by_column(name) | self._currency_by_column(f"{name}price")
+            for name in BAR_NAMES
+        ]
+        if not all(candidates):
             return None
+        open_column, high_column, low_column = map(min, candidates)
         return BarColumns(open_column, high_column, low_column, close_column)
 
     def _wide_layout(self, time_column: int, clock_column: int | None) -> PriceLayout:
@@ -337,21 +356,25 @@ class _Header:
                 return column
         return None
 
-    def _close_column(self) -> int | None:
+    def _close_column(self) -> tuple[int | None, str]:
+        """Return the column of closes and the currency in its name."""
         for name in CLOSE_NAMES:
-            columns = [
-                column
-                for column, key in enumerate(self._keys)
-                if key in (name, *(f"{name}{unit}" for unit in _UNITS))
-            ]
-            if len(columns) > 1:
-                raise self._error(
-                    f"has the closes {' and '.join(self._names[column] for column in columns)}",
-                    "remove all but one",
-                )
-            if columns:
-                return columns[0]
-        return None
+            currency_by_column = self._currency_by_column(name)
+            if len(currency_by_column) > 1:
+                shown_names = " and ".join(self._names[column] for column in currency_by_column)
+                raise self._error(f"has the closes {shown_names}", "remove all but one")
+            for column, currency in currency_by_column.items():
+                return column, currency
+        return None, ""
+
+    def _currency_by_column(self, name: str) -> dict[int, str]:
+        """Return the columns with this name, alone or with a currency, which is "" without."""
+        return {
+            column: CURRENCY_BY_NAME.get(unit, "")
+            for column, key in enumerate(self._keys)
+            if key.startswith(name)
+            and (not (unit := key.removeprefix(name).upper()) or unit in CURRENCY_BY_NAME)
+        }
 
     def _column(self, name: str) -> int | None:
         return self._keys.index(name) if name in self._keys else None
@@ -366,9 +389,14 @@ class _Header:
         return texts == [str(first + index) for index in range(len(texts))]
 
     def _require_different_names(self) -> None:
-        repeated = [key for key, count in Counter(self._keys).items() if count > 1]
+        """Raise an error for two names alike; signs count in those that are not read (Barchart)."""
+        keys = [
+            key if key in _READ_NAMES else name.lower()
+            for key, name in zip(self._keys, self._names, strict=True)
+        ]
+        repeated = [key for key, count in Counter(keys).items() if count > 1]
         if repeated:
-            names = [self._names[i] for i, key in enumerate(self._keys) if key == repeated[0]]
+            names = [self._names[i] for i, key in enumerate(keys) if key == repeated[0]]
             raise self._error(
                 f"has {len(names)} columns named {names[0]!r}"
                 if len(set(names)) == 1

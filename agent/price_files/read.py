@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from agent.errors import ConfigError
 from agent.price_files.layout import (
     CANDLE_LAYOUTS,
+    CURRENCY_BY_NAME,
+    DOLLAR_NAMES,
     BarColumns,
     LayoutForm,
     PriceLayout,
@@ -45,8 +47,14 @@ MAX_SYMBOL_LENGTH = 16
 MIN_BASE_LENGTH = 3
 """Letters of the asset in a pair; crvUSD and agEUR are coins."""
 READABLE_SUFFIXES = (*TEXT_SUFFIXES, *FRAME_SUFFIXES, ".json")
-_QUOTES = "USDT|USDC|BUSD|FDUSD|TUSD|USD|DAI|EUR|GBP|JPY"
-_PAIR = re.compile(rf"(?P<base>[A-Za-z0-9.]{{2,}}?)[-_]?(?P<quote>{_QUOTES})", re.IGNORECASE)
+_QUOTES = "|".join(CURRENCY_BY_NAME)
+_JOINED_QUOTES = "|".join(
+    (*DOLLAR_NAMES, "EUR", "GBP", "JPY", "AUD", "BRL", "CAD", "CHF", "KRW", "TRY")
+)
+_PAIR = re.compile(
+    rf"(?P<base>[A-Za-z0-9.]{{2,}}?)(?:[-_](?P<quote>{_QUOTES})|(?P<joined>{_JOINED_QUOTES}))",
+    re.IGNORECASE,
+)
 _OTHER_NAMES = {"XBT": "BTC", "XXBT": "BTC", "XETH": "ETH"}
 _BAR_TOLERANCE = 1e-6
 """Relative distance by which a close may lie outside its bar: sites round."""
@@ -56,13 +64,15 @@ _MAX_BROKEN_SHARE = 0.5
 @dataclass(frozen=True, slots=True)
 class SymbolCloses:
     """Closes of one symbol: `closes[i]` at `times_s[i]` (Unix seconds, ascending), from row
-    `row_numbers[i]` below the header.
+    `row_numbers[i]` below the header. `currency` is USD for the dollar and its stablecoins, empty
+    if the file names none.
     """
 
     symbol: str
     times_s: tuple[int, ...]
     closes: tuple[Decimal, ...]
     row_numbers: tuple[int, ...]
+    currency: str = ""
 
     @property
     def interval_s(self) -> int:
@@ -115,11 +125,7 @@ def read_closes(path: Path, option: str = "--prices") -> ClosingPrices:
 
 
 def _closes_in_one_currency(prices: ClosingPrices, name: str) -> ClosingPrices:
-    currencies = {
-        currency: series.symbol
-        for series in prices.series
-        if (currency := currency_of_pair(series.symbol))
-    }
+    currencies = {series.currency: series.symbol for series in prices.series if series.currency}
     if len(currencies) > 1:
         pairs_text = ", ".join(
             f"{symbol} in {currency}" for currency, symbol in sorted(currencies.items())
@@ -163,6 +169,7 @@ def _read_folder(folder: Path, option: str) -> ClosingPrices:
             "use files of one kind",
         )
     closes_by_symbol: dict[str, list[tuple[int, Decimal, int]]] = {}
+    currencies_by_symbol: dict[str, set[str]] = {}
     remarks = []
     for prices in files:
         remarks += [
@@ -170,6 +177,7 @@ def _read_folder(folder: Path, option: str) -> ClosingPrices:
             for remark in prices.remarks
         ]
         for series in prices.series:
+            currencies_by_symbol.setdefault(series.symbol, set()).add(series.currency)
             closes = closes_by_symbol.setdefault(series.symbol, [])
             closes += zip(series.times_s, series.closes, series.row_numbers, strict=True)
     all_series = []
@@ -188,6 +196,7 @@ def _read_folder(folder: Path, option: str) -> ClosingPrices:
                 tuple(times_s),
                 tuple(close for _, close, _ in closes),
                 tuple(row_number for _, _, row_number in closes),
+                _one_currency(currencies_by_symbol[symbol], f"{folder.name}: {symbol}"),
             )
         )
     return ClosingPrices(
@@ -233,7 +242,11 @@ def _read_table(file_cells: CellTable, path: Path) -> ClosingPrices:
     for symbol, cells in cells_by_symbol.items():
         if table.separator == ";":
             require_clear_points(cells.closes, cells.row_numbers, path.name)
-        symbol_series, is_reversed = _series(symbol, cells, time_by_row, path.name)
+        currency = _one_currency(
+            {layout.currency, currency_of_pair(symbol), *map(_currency_of_label, table.labels)},
+            f"{path.name}: {symbol}",
+        )
+        symbol_series, is_reversed = _series(symbol, cells, time_by_row, path.name, currency)
         series.append(symbol_series)
         if is_reversed:
             remarks.append(FileRemark(len(cells.closes), f"{symbol} was newest first: reversed"))
@@ -244,6 +257,25 @@ def _read_table(file_cells: CellTable, path: Path) -> ClosingPrices:
         layout.bars is not None and not layout.has_end_times,
         tuple(remarks),
     )
+
+
+def _currency_of_label(label: str) -> str:
+    """Return the currency that a text beside the rows names, alone or in a pair; empty without."""
+    for word in re.split(r"[\s:.,;()]+", label):
+        if currency := CURRENCY_BY_NAME.get(word) or currency_of_pair(file_symbol(word).upper()):
+            return currency
+    return ""
+
+
+def _one_currency(currencies: Iterable[str], place: str) -> str:
+    """Return the only currency that is not empty, if any. Raises ConfigError for several."""
+    known = sorted({*currencies} - {""})
+    if len(known) > 1:
+        raise ConfigError(
+            f"{place} has closes in several currencies: {', '.join(known)}",
+            "keep the closes of one, and remove the name of the other",
+        )
+    return "".join(known)
 
 
 def asset_of_pair(symbol: str) -> str:
@@ -261,8 +293,7 @@ def currency_of_pair(symbol: str) -> str:
     is_pair = match is not None and ("-" in symbol or "_" in symbol or symbol.isupper())
     if match is None or not is_pair or len(match["base"]) < MIN_BASE_LENGTH:
         return ""
-    quote = match["quote"].upper()
-    return quote if quote in ("EUR", "GBP", "JPY") else "USD"
+    return CURRENCY_BY_NAME[(match["quote"] or match["joined"]).upper()]
 
 
 def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[str, str]:
@@ -301,15 +332,18 @@ def _order_text(bars: BarColumns) -> str:
 
 def _proven_candles(rows: Sequence[Row], file_name: str) -> tuple[PriceLayout, str]:
     """Return the layout, and the order of its columns as text, of the only candles in which each low
-    is the least and each high the greatest price of its bar. Raises ConfigError if no order fits,
-    or several with other closes.
+    is the least and each high the greatest price of its bar, and bars open where the last closed.
+    Raises ConfigError if no order fits, or several with other closes.
     """
+    times_s = parse_times([row[0] for row in rows], range(1, len(rows) + 1), file_name).times_s
+    oldest_first = rows[::-1] if times_s[-1] < times_s[0] else rows
     fitting = [
         (layout, _order_text(layout.bars))
         for layout in CANDLE_LAYOUTS
         if layout.bars is not None
         and len(rows[0]) > max(layout.bars.open, layout.bars.high, layout.bars.low)
         and _broken_bar_count(rows, layout.bars) == 0
+        and _opens_at_last_closes(oldest_first, layout.bars)
     ]
     close_columns = {layout.close_columns[0][1] for layout, _ in fitting}
     if len(close_columns) == 1:
@@ -317,12 +351,14 @@ def _proven_candles(rows: Sequence[Row], file_name: str) -> tuple[PriceLayout, s
     problem = (
         "more than one order of its columns is possible"
         if fitting
-        else "no known order of columns has the low and high of each row at its ends"
+        else "no known order of columns has the low and high of each row at its ends, and its open"
+        " near the close before"
     )
     raise ConfigError(
         f"{file_name}: has no header, and {problem}; row 1 is:"
         f" {', '.join(cell_text(cell) for cell in rows[0])[:120]}",
-        "write a first line that names the columns: time,open,high,low,close,volume",
+        "write a first line that names the columns in the file's order, such as"
+        " time,open,high,low,close,volume",
     )
 
 
@@ -339,6 +375,16 @@ def _broken_bar_count(rows: Sequence[Row], bars: BarColumns) -> int:
         np.maximum(open_prices, closes) <= high * (1 + _BAR_TOLERANCE)
     )
     return int((~is_inside & ~is_missing.all(axis=0)).sum())
+
+
+def _opens_at_last_closes(rows: Sequence[Row], bars: BarColumns) -> bool:
+    """Return False if opens and closes are interchanged: then each close is nearer to the open
+    before it than each open to the close before.
+    """
+    opens = _floats([row[bars.open] for row in rows])
+    closes = _floats([row[bars.close] for row in rows])
+    gaps = np.nansum(np.abs(opens[1:] - closes[:-1]))
+    return bool(gaps <= np.nansum(np.abs(closes[1:] - opens[:-1])))
 
 
 def _floats(cells: Sequence[object]) -> NDArray[np.float64]:
@@ -441,7 +487,7 @@ def _text_or_time(cell: object) -> object:
 
 
 def _series(
-    symbol: str, cells: _Cells, time_by_row: dict[int, int], file_name: str
+    symbol: str, cells: _Cells, time_by_row: dict[int, int], file_name: str, currency: str
 ) -> tuple[SymbolCloses, bool]:
     """Return the closes of a symbol, oldest first, and True if the file has them newest first."""
     times_s = [time_by_row[row_number] for row_number in cells.row_numbers]
@@ -459,7 +505,8 @@ def _series(
                 f"{file_name}, row {row_numbers[index]}: {symbol} has {_article(problem)} time",
                 "sort the rows by time, without duplicates",
             )
-    return SymbolCloses(symbol, tuple(times_s), tuple(closes), tuple(row_numbers)), is_reversed
+    series = SymbolCloses(symbol, tuple(times_s), tuple(closes), tuple(row_numbers), currency)
+    return series, is_reversed
 
 
 def _article(word: str) -> str:

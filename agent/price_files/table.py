@@ -37,6 +37,8 @@ _OTHER_SUFFIXES = {
 }
 _ENCODING_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _UTF8_MARK = b"\xef\xbb\xbf"
+_LIST_KEYS = ("data", "Data", "result", "results", "list", "prices", "candles")
+"""Keys at which services put their candles, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,14 @@ class CellTable:
     """Cells of a file. `header` are the names of the columns, None if the first line has data.
 
     `rows` can be read once; `skipped_lines` precede the header. `separator` is that of the cells.
+    `labels` are texts beside the rows, which may name a pair or a currency.
     """
 
     header: tuple[str, ...] | None
     rows: Iterator[Row]
     skipped_lines: tuple[str, ...] = ()
     separator: str = ","
+    labels: tuple[str, ...] = ()
 
     def split_rows(self, count: int) -> tuple[list[Row], Iterator[Row]]:
         """Return the first `count` rows, and an iterator over all rows."""
@@ -131,7 +135,9 @@ def table_of_frame(frame: Any, name: str) -> CellTable:
 
 
 def _open_json(text: str, path: Path, option: str) -> CellTable:
-    """Open candles as the services of exchanges give them: lists of numbers, or of objects."""
+    """Open candles as the services of exchanges give them: lists of numbers, or of objects, or a
+    list for each column.
+    """
     try:
         document = read_json(text, number_type=str)
     except JSONDecodeError:
@@ -141,22 +147,66 @@ def _open_json(text: str, path: Path, option: str) -> CellTable:
             f"{option}: {path.name} is JSON with {str(error)[:200]}",
             f"keep one value for each key, at most {MAX_NESTING} levels deep",
         ) from None
-    for key in ("data", "result", "list", "prices", "candles"):
-        if isinstance(document, dict) and isinstance(document.get(key), dict | list):
-            document = document[key]
-    if isinstance(document, dict):
-        lists = [entry for entry in document.values() if isinstance(entry, list)]
-        document = lists[0] if len(lists) == 1 else None
-    if isinstance(document, list) and document:
-        if all(isinstance(entry, list) for entry in document):
-            return CellTable(None, _even_rows(document, path, option))
-        names = tuple(document[0]) if isinstance(document[0], dict) else ()
-        if names and all(isinstance(entry, dict) and tuple(entry) == names for entry in document):
-            return CellTable(names, (list(entry.values()) for entry in document))
+    candles = _candles_of(document)
+    if isinstance(candles, list) and candles:
+        labels = tuple(_labels(document, candles))
+        if all(isinstance(entry, list) for entry in candles):
+            return CellTable(None, _even_rows(candles, path, option), labels=labels)
+        first = candles[0] if isinstance(candles[0], dict) else {}
+        names = tuple(first)
+        if (
+            names
+            and not any(isinstance(cell, dict | list) for cell in first.values())
+            and all(isinstance(entry, dict) and tuple(entry) == names for entry in candles)
+        ):
+            return CellTable(names, (list(entry.values()) for entry in candles), labels=labels)
+    columns = list(_columns_of(document))
+    if len(columns) > 1 and len({len(cells) for _, cells in columns}) == 1:
+        rows = zip(*(cells for _, cells in columns), strict=True)
+        labels = tuple(_labels(document, None))
+        return CellTable(tuple(name for name, _ in columns), rows, labels=labels)
     raise ConfigError(
-        f"{option}: {path.name} is JSON, but not a list of candles",
+        f"{option}: {path.name} is JSON, but not a list of candles of one symbol",
         "write [[time, open, high, low, close, volume], …], or CSV",
     )
+
+
+def _candles_of(document: Any) -> Any:
+    """Return what is at a known key of an answer, or is its only list, or its only object."""
+    while isinstance(document, dict):
+        nested = [entry for entry in document.values() if isinstance(entry, dict | list)]
+        candidates = (
+            [document[key] for key in _LIST_KEYS if isinstance(document.get(key), dict | list)][:1]
+            or [entry for entry in nested if isinstance(entry, list)]
+            or nested
+        )
+        document = candidates[0] if len(candidates) == 1 else None
+    return document
+
+
+def _columns_of(document: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each list of numbers or times in objects, with its key (Yahoo, Deribit)."""
+    for key, entry in document.items() if isinstance(document, dict) else ():
+        if isinstance(entry, dict):
+            yield from _columns_of(entry)
+        elif isinstance(entry, list) and entry:
+            if len(entry) == 1 and isinstance(entry[0], dict):
+                yield from _columns_of(entry[0])
+            elif not isinstance(entry[0], dict | list) and has_data(entry):
+                yield key, entry
+
+
+def _labels(document: Any, candles: list[Any] | None) -> Iterator[str]:
+    """Yield the keys and texts of an answer outside its candles."""
+    if document is candles:
+        return
+    if isinstance(document, list) and document:
+        document = {"": document[0]}
+    for key, entry in document.items() if isinstance(document, dict) else ():
+        yield key
+        if isinstance(entry, str):
+            yield entry
+        yield from _labels(entry, candles)
 
 
 def _open_csv(text: str, path: Path, option: str) -> CellTable:
@@ -170,9 +220,10 @@ def _open_csv(text: str, path: Path, option: str) -> CellTable:
     first_row = next(csv_rows)
     if has_data(first_row):
         rows = _even_rows(chain([first_row], csv_rows), path, option)
-        return CellTable(None, rows, skipped_lines, separator)
+        return CellTable(None, rows, skipped_lines, separator, skipped_lines)
     rows = _even_rows(csv_rows, path, option, len(first_row))
-    return CellTable(tuple(cell_text(name) for name in first_row), rows, skipped_lines, separator)
+    names = tuple(cell_text(name) for name in first_row)
+    return CellTable(names, rows, skipped_lines, separator, skipped_lines)
 
 
 def _find_separator(lines: Sequence[str]) -> tuple[str, int]:

@@ -26,8 +26,10 @@ _ETHER = """
 ANKRETH CBETH ETH ETHX EZETH FRXETH LSETH METH OETH OSETH RETH RSETH SETH SFRXETH STETH SUPEROETHB
 SWETH UETH WBETH WEETH WETH WOETH WRSETH WSTETH
 """
+FIAT_SYMBOLS = frozenset(_FIAT.split())
+"""Currencies in which exchanges quote coins (ISO 4217)."""
 CASH_SYMBOLS = frozenset((_FIAT + _STABLE).split())
-"""Currencies in which exchanges quote coins (ISO 4217), and tokens that keep the value of one."""
+"""Currencies, and tokens that keep the value of one."""
 
 
 class AssetClass(Enum):

@@ -75,6 +75,19 @@ def texts_of(bar: Bar, unit: int = 1000, order: str = "open high low close") -> 
     return [str(bar.start_s * unit), *(str(getattr(bar, name)) for name in order.split()), "1", "2"]
 
 
+def prices_of(bar: Bar) -> dict[str, str]:
+    return {name: str(getattr(bar, name)) for name in ("open", "high", "low", "close")}
+
+
+def letters_of(bar: Bar) -> dict[str, object]:
+    return {"t": bar.start_s * 1000, **{name[0]: price for name, price in prices_of(bar).items()}}
+
+
+def column_lists(bars: list[Bar]) -> dict[str, list[float]]:
+    """A list for each column of candles."""
+    return {name: [float(getattr(bar, name)) for bar in bars] for name in ("volume", "open", "low", "high", "close")}
+
+
 Layout = tuple[str, str, str, Callable[[list[Bar]], str]]
 LAYOUTS: list[Layout] = [  # (site, file name, symbol, writer)
     ("trimtab, a row each", "prices.csv", "BTC", lambda bars: lines("time,symbol,close", [f"{b.at()},BTC,{b.close}" for b in bars])),
@@ -157,6 +170,36 @@ LAYOUTS: list[Layout] = [  # (site, file name, symbol, writer)
         [f"{b.at('%Y.%m.%d')}\t00:00:00\t{ohlc(b)}\t5".replace(",", "\t") for b in bars])),
     ("Dukascopy", "BTCUSD.csv", "BTCUSD", lambda bars: lines(
         "Gmt time,Open,High,Low,Close,Volume", [f"{b.at('%d.%m.%Y 00:00:00.000')},{ohlc(b)},{b.volume}" for b in bars])),
+    ("Nasdaq", "HistoricalData.csv", "HistoricalData", lambda bars: lines(
+        "Date,Close/Last,Volume,Open,High,Low",
+        [f"{b.at('%m/%d/%Y')},{b.close},{b.volume},{b.open},{b.high},{b.low}" for b in reversed(bars)])),
+    ("Barchart", "^btcusd_daily_historical-data.csv", "btcusd", lambda bars: lines(
+        "Time,Open,High,Low,Latest,Change,%Change,Volume", [f"{b.at()},{ohlc(b)},-3.5,-0.1%,{b.volume}" for b in reversed(bars)])),
+    ("Alpha Vantage, dollars", "BTC.csv", "BTC", lambda bars: lines(
+        "timestamp,open (USD),high (USD),low (USD),close (USD),volume", [f"{b.at()},{ohlc(b)},{b.volume}" for b in reversed(bars)])),
+    ("Gate", "BTC_USDT-202101.csv", "BTC-USDT", lambda bars: lines(
+        "", [f"{b.start_s},{b.volume},{b.close},{b.high},{b.low},{b.open}" for b in bars])),
+    ("CryptoCompare, service", "BTC.json", "BTC", lambda bars: json.dumps(
+        {"Response": "Success", "Data": {"TimeFrom": 1, "Data": [{"time": b.start_s, **prices_of(b), "volumefrom": 1.5} for b in bars]}})),
+    ("Coinbase Advanced, service", "BTC-USD.json", "BTC-USD", lambda bars: json.dumps(
+        {"candles": [{"start": str(b.start_s), **prices_of(b), "volume": "1"} for b in reversed(bars)]})),
+    ("Huobi, service", "btcusdt.json", "btcusdt", lambda bars: json.dumps(
+        {"ch": "market.btcusdt.kline.1day", "ts": 1, "data": [{"id": b.start_s, **prices_of(b), "vol": 2} for b in reversed(bars)]})),
+    ("Polygon, service", "BTC.json", "BTC", lambda bars: json.dumps(
+        {"ticker": "X:BTCUSD", "results": [{"v": 1, "vw": 2.5, **letters_of(b), "n": 3} for b in bars], "status": "OK"})),
+    ("Hyperliquid, service", "candles.json", "BTC", lambda bars: json.dumps(
+        [{"T": (b.start_s + DAY_S) * 1000 - 1, "s": "BTC", "i": "1d", **letters_of(b), "v": "1.5", "n": 2} for b in bars])),
+    ("Yahoo chart, service", "BTC.json", "BTC", lambda bars: json.dumps({"chart": {"error": None, "result": [{
+        "meta": {"currency": "USD", "symbol": "BTC-USD", "validRanges": ["1d", "max"]}, "timestamp": [b.start_s for b in bars],
+        "indicators": {"quote": [column_lists(bars)], "adjclose": [{"adjclose": [float(b.close) for b in bars]}]}}]}})),
+    ("Deribit, service", "BTC.json", "BTC", lambda bars: json.dumps({"jsonrpc": "2.0", "result": {
+        "status": "ok", "ticks": [b.start_s * 1000 for b in bars], **column_lists(bars), "cost": [1.5] * len(bars)}})),
+    ("TradingView feed, service", "BTC.json", "BTC", lambda bars: json.dumps(
+        {"s": "ok", "t": [b.start_s for b in bars], **{name[0]: column for name, column in column_lists(bars).items()}})),
+    ("DefiLlama, service", "ethereum.json", "ethereum", lambda bars: json.dumps({"coins": {"coingecko:ethereum": {
+        "symbol": "ETH", "confidence": 0.99, "prices": [{"timestamp": b.start_s, "price": float(b.close)} for b in bars]}}})),
+    ("Twelve Data, service", "BTC.json", "BTC", lambda bars: json.dumps(
+        {"meta": {"symbol": "BTC/USD"}, "values": [{"datetime": b.at(), **prices_of(b)} for b in reversed(bars)], "status": "ok"})),
     ("a sheet saved in the United States", "btc.csv", "btc", lambda bars: lines(
         "Date,Close", [f"{b.at('%m/%d/%Y 0:00')},{grouped(b.close)}" for b in bars])),
     ("a sheet with spaces after commas", "btc.csv", "btc", lambda bars: lines(
@@ -193,6 +236,7 @@ def test_bars_are_told_from_moments(tmp_path: Path) -> None:
     moments = {site for site, is_start in has_starts.items() if not is_start}
     assert {"CoinGecko", "CoinGecko, service", "trimtab, a row each", "trimtab, a column each"} <= moments
     assert not moments & {"Kraken OHLCVT", "Yahoo", "Bitfinex candles", "CoinMarketCap", "KuCoin, service"}
+    assert not moments & {"Alpha Vantage, dollars", "Bybit, header", "Hyperliquid, service", "Deribit, service", "Nasdaq", "Gate"}
 
 
 def test_several_tickers_and_files_of_many_assets_keep_their_columns(tmp_path: Path) -> None:
@@ -259,7 +303,10 @@ def dated(*days: str) -> str:
         ("a.csv", lines("date,open,high,low", ["2024-01-01,1,2,1"]), "its header is: date, open, high, low", "time,symbol,close"),
         ("a.csv", lines("timestamp,symbol,side,size,price", ["1704067200.1,BTCUSDT,Buy,1,42000"]), "these are trades", "candles"),
         ("a.csv", lines("", ["1704067200,42000,1.5", "1704067260,42001,2"]), "has no header, and 3 columns", "write a first line"),
-        ("a.csv", lines("", ["1704067200,5,5,5,5,9", "1704153600,6,6,6,6,9"]), "more than one order", "time,open,high,low,close,volume"),
+        ("a.csv", lines("", ["1704067200,5,5,5,5,9", "1704153600,6,6,6,6,9"]), "more than one order", "such as time,open,high"),
+        ("a.csv", lines("", ["1704067200,7,9,5,6,1", "1704153600,8,9,5,7,1"]), "no known order", "names the columns in the file's order"),
+        ("a.csv", lines("", ["1704153600,8,9,5,7", "1704067200,7,9,5,6"]), "no known order", "names the columns in the file's order"),
+        ("a.csv", lines("", ["2024-01-01,00:00,6,9,5,7", "2024-01-02,00:00,7,9,5,8"]), "no known order", "names the columns"),
         ("a.csv", lines("", ["1704067200,5,9,1,7,9", "1704153600,6,7,8,9,9"]), "no known order", "time,open,high,low,close,volume"),
         ("a.csv", lines("time,open,high,low,close", ["1704067200,5,1,9,7", "1704153600,5,1,9,7"]), "2 of 2 rows", "correct the names"),
         ("a.csv", lines("date,close", ["2024-01-01,5", "Source: a site"]), "has 1 cells in row 2, but 2 columns", "notes below"),
@@ -273,6 +320,11 @@ def dated(*days: str) -> str:
         ("a.json", '{"data": [[1704067200, 1]], "data": [[1704067200, 2]]}', "key 'data' appears twice", "one value for each key"),
         ("a.json", '{"t": [1704067200], "c": [1], "t": [1704153600]}', "key 't' appears twice", "one value for each key"),
         ("a.json", "[" * 100_000, "nested more than 32 deep", "at most 32 levels"),
+        ("a.json", '{"coins": {"a": {"prices": []}, "b": {"prices": []}}}', "not a list of candles of one symbol", "[[time, open"),
+        ("a.json", '{"t": [1704067200, 1704153600], "c": [1]}', "not a list of candles", "[[time, open"),
+        ("a.csv", lines("Time,Latest,%Change", ["2024-01-01,5,1%", "Downloaded from a site"]), "has 1 cells in row 2", "notes below"),
+        ("a.csv", lines("Date,Close/Last", ["01/13/2024,$5.50"]), "'$5.50' is not a price", "write 5.50, without '$'"),
+        ("a.csv", lines("time,close,latest,Latest", ["2024-01-01,5,5,6"]), "columns 'latest' and 'Latest'", "rename all but one"),
         ("a.json", "[[1704067200, 1], [1704153600]]", "has 1 cells in row 2", "one cell for each column"),
         ("a.csv", dated("2024-01-01", "2024-01-03", "2024-01-02"), "row 3: a has an unordered time", "sort the rows"),
         ("a.csv", dated("2024-01-01", "2024-01-01"), "row 2: a has a repeated time", "without duplicates"),
@@ -357,7 +409,7 @@ def test_none_of_500_variants_is_read_wrong(tmp_path: Path) -> None:
         except ConfigError as refusal:
             assert refusal.remedy, variant
             refused_count += 1
-            may_be_ambiguous = site in ("Investing.com", "a sheet saved in the United States", "Dukascopy") and len(bars) < 13
+            may_be_ambiguous = site in ("Investing.com", "Nasdaq", "a sheet saved in the United States", "Dukascopy") and len(bars) < 13
             assert change_name not in HARMLESS or may_be_ambiguous, f"{variant}: {refusal}"
             continue
         assert list(series.times_s) == expected_times(site, bars), variant
@@ -502,3 +554,70 @@ def test_an_import_of_another_currency_is_refused_unless_the_file_converts_it(sy
     path = save(tmp_path, "closes.csv", lines("time,symbol,close", [*rows, *rates]))
     converted = read_prices(path, portfolio, {symbol: "WBTC", f"USDC{symbol[-3:]}": "USDC"}, None, FIRST_S + 10**9)
     assert converted.series[0].points[0].price == unit_price(token("WBTC"), str(2 * candles(1, 10)[0].close), token("USDC"))
+
+
+CURRENCY_BY_COLUMN = {
+    **dict.fromkeys(["close_eur", "Closing Price (EUR)", "close (EUR)", "Price €"], "EUR"),
+    "last_jpy": "JPY",
+    "Close CHF": "CHF",
+    "Price £": "GBP",
+    "Latest [INR]": "INR",
+}
+
+
+@pytest.mark.parametrize(("column", "currency"), CURRENCY_BY_COLUMN.items())
+def test_a_currency_in_the_name_of_closes_is_kept(column: str, currency: str, tmp_path: Path) -> None:
+    portfolio = step_input(targets_bps={"WBTC": 5_000, "USDC": 5_000}).portfolio
+    bars = candles(1, 10)
+    path = save(tmp_path, "BTC.csv", lines(f"time,{column}", [f"{b.at()},{b.close}" for b in bars]))
+    with pytest.raises(ConfigError, match=f"BTC has closes in {currency}, but prices are recorded in USDC"):
+        read_prices(path, portfolio, {"BTC": "WBTC"}, None, FIRST_S + 10**9)
+    rows = [f"{b.at()},{symbol},{close}" for b in bars for symbol, close in (("BTC", b.close), ("USDC", "0.5"))]
+    path = save(tmp_path, "closes.csv", lines(f"time,symbol,{column}", rows))
+    converted = read_prices(path, portfolio, {"BTC": "WBTC"}, None, FIRST_S + 10**9)
+    assert converted.series[0].points[0].price == unit_price(token("WBTC"), str(2 * bars[0].close), token("USDC"))
+
+
+def candle_lists() -> list[list[str]]:
+    return [texts_of(bar) for bar in candles(1, 5)]
+
+
+CURRENCY_BESIDE_ROWS = {
+    "key of Kraken": ("BTC.json", json.dumps({"error": [], "result": {"XXBTZEUR": candle_lists(), "last": 1}})),
+    "symbol of Bybit": ("BTC.json", json.dumps({"result": {"symbol": "BTCEUR", "list": candle_lists()}})),
+    "channel of Huobi": ("BTC.json", json.dumps({"ch": "market.btceur.kline.1day", "data": candle_lists()})),
+    "ticker of Polygon": ("BTC.json", json.dumps({"ticker": "X:BTCEUR", "results": [letters_of(bar) for bar in candles(1, 5)]})),
+    "currency of Yahoo": ("BTC.json", json.dumps({"chart": {"result": [{
+        "meta": {"currency": "EUR"}, "timestamp": [bar.start_s for bar in candles(1, 5)],
+        "indicators": {"quote": [column_lists(candles(1, 5))]}}]}})),
+    "line above a header": ("BTC.csv", lines("# closes of BTC/EUR\ntime,close", [f"{b.at()},{b.close}" for b in candles(1, 5)])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", CURRENCY_BESIDE_ROWS)
+def test_a_currency_beside_the_rows_is_that_of_the_closes(place: str, tmp_path: Path) -> None:
+    (series,) = read_closes(save(tmp_path, *CURRENCY_BESIDE_ROWS[place])).series
+    assert (series.symbol, series.currency) == ("BTC", "EUR")
+
+
+@pytest.mark.parametrize("name", ["BTC-USD.csv", "BTC_USDT-1d.csv", "BTC-GBP.csv"])
+@pytest.mark.parametrize("column", ["close_eur", "Price €", "Close (CHF)"])
+def test_a_pair_and_a_column_in_other_currencies_are_refused(name: str, column: str, tmp_path: Path) -> None:
+    path = save(tmp_path, name, lines(f"time,{column}", [f"{b.at()},{b.close}" for b in candles(1, 5)]))
+    with pytest.raises(ConfigError, match="closes in several currencies"):
+        read_closes(path)
+
+
+@pytest.mark.parametrize("names", [("BTC-1.csv", "BTC-2.csv"), ("BTC.csv", "ETH.csv")])
+def test_a_folder_with_columns_in_other_currencies_is_refused(names: tuple[str, str], tmp_path: Path) -> None:
+    for name, column, bars in zip(names, ("close_usd", "close_eur"), (candles(1, 10)[:5], candles(1, 10)[5:]), strict=True):
+        save(tmp_path, name, lines(f"time,{column}", [f"{b.at()},{b.close}" for b in bars]))
+    with pytest.raises(ConfigError, match="closes in several currencies"):
+        read_closes(tmp_path)
+
+
+@pytest.mark.parametrize("symbol", ["BTC-CHF", "ETHTRY", "LINK/INR", "superOETHb"])
+def test_a_pair_in_any_currency_names_it(symbol: str, tmp_path: Path) -> None:
+    rows = [f"{b.at()},{symbol},{b.close}" for b in candles(1, 3)]
+    (series,) = read_closes(save(tmp_path, "a.csv", lines("time,symbol,close", rows))).series
+    assert series.currency == {"superOETHb": ""}.get(symbol, symbol[-3:])

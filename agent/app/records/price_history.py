@@ -24,7 +24,6 @@ from agent.price_files.layout import file_symbol
 from agent.price_files.read import (
     FileRemark,
     SymbolCloses,
-    currency_of_pair,
     read_closes,
     symbol_pairs,
 )
@@ -163,9 +162,9 @@ def read_prices(
 
 
 def _require_currency(all_closes: Iterable[SymbolCloses], numeraire: Token, file_name: str) -> None:
-    """Raise ConfigError for pairs in another currency than the numeraire's."""
+    """Raise ConfigError for closes in another currency than the numeraire's."""
     for symbol_closes in all_closes:
-        currency = currency_of_pair(symbol_closes.symbol)
+        currency = symbol_closes.currency
         is_dollar = any(name in numeraire.symbol.upper() for name in ("USD", "DAI", "GHO", "FRAX"))
         is_foreign = currency not in numeraire.symbol.upper() and not (
             currency == "USD" and is_dollar
