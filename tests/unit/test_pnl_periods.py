@@ -21,6 +21,7 @@ from agent.app.records import digest, ledger
 from agent.cli import ledger as commands
 from agent.cli.display.terminal import out
 from agent.model import AlertKind, Entry, EntryKind, Posting, Receipt, Valuation, ValuedHolding
+from agent.store.accounts.day_counts import CountedEvent
 from agent.units import NATIVE
 from tests.cli.documents import misfits
 from tests.support import builders
@@ -72,6 +73,23 @@ def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.Monk
     for no_digest_s in (midnight - 1, midnight + 86_400):  # the day has not ended, or is not the newest that has
         assert not [*digest.digest_alert(loaded, "day", no_digest_s)]
     assert digest.digest_key("day", midnight + 86_399) == alert.key != digest.digest_key("day", midnight - 1)
+
+
+@pytest.mark.parametrize(("refusals", "alerts"), [(3, 0), (0, 7), (1, 2)])
+def test_a_digest_counts_the_refusals_and_alerts_of_its_day(monkeypatch: pytest.MonkeyPatch, refusals: int, alerts: int) -> None:
+    midnight = _at(1, 11) // 86_400 * 86_400
+    count_by_event = {CountedEvent.REFUSAL: refusals, CountedEvent.ALERT: alerts}
+
+    def count(event: CountedEvent, from_s: int, until_s: int) -> int:
+        return count_by_event[event] if from_s <= midnight - 43_200 < until_s else 100
+
+    day = (_worth(1, _at(1, 9) + 3_600, 2, 0, 100), _worth(3, _at(1, 10) + 3_600, 1, 150, 150))
+    data = _ledger((_opened(), _sold("a", 2, _at(1, 10), 150)), day)
+    store: Any = SimpleNamespace(ledger=data.store.ledger, day_counts=SimpleNamespace(count=count))
+    monkeypatch.setattr(ledger, "open_ledger_data", lambda _: nullcontext(replace(data, store=store)))
+    loaded: Any = None
+    (alert,) = digest.digest_alert(loaded, "day", midnight)
+    assert f"trades: 1, refusals: {refusals}, alerts: {alerts}. trimtab pnl --period day" in alert.text
 
 
 def test_gas_money_is_a_row_of_its_own_and_in_no_total_when_its_price_falls() -> None:
