@@ -59,6 +59,18 @@ def parse_config(toml_text: str, origin: str = "config", remedy: str = FILE_REME
     return validated_config(_parse_toml(toml_text, origin), origin, remedy=remedy)
 
 
+def edit_error(error: ConfigError, text_before: str, origin: str) -> ConfigError:
+    """Return the error of the file `origin` as it was, if an edit failed by its mistakes alone; else
+    `error`.
+    """
+    try:
+        parse_config(text_before, origin)
+    except ConfigError as file_error:
+        if file_error.message.partition(": ")[2] == error.message.partition(": ")[2]:
+            return file_error
+    return error
+
+
 def _parse_toml(toml_text: str, origin: str) -> dict[str, Any]:
     try:
         return read_toml(toml_text)

@@ -145,6 +145,20 @@ def test_a_portfolio_from_a_basket_is_that_of_trimtab_init_in_its_own_folder(fol
     assert config.wallet.keystore == "calm/wallet.json"
 
 
+@pytest.mark.parametrize(
+    ("field", "answer", "remedy"), [("cash", "1e9", "Write 1000, or all."), ("endpoints", "RPC_A=alpha", "For example RPC_URL_1=alchemy")]
+)
+def test_a_wrong_answer_is_corrected_in_its_field(folder: Folder, field: str, answer: str, remedy: str) -> None:
+    cookie = folder.enter(0)
+    files_before = folder.files()
+    status, _, page = folder.send(NEW, cookie, **(BASKET | {field: answer}))
+    assert status == 422
+    assert f'id="e-{field}"' in page
+    assert remedy in page
+    assert "trimtab doctor" not in page
+    assert folder.files() == files_before
+
+
 def test_a_portfolio_with_the_wallet_of_another_gets_no_keystore(folder: Folder) -> None:
     cookie, wallet = folder.enter(0), load_config(folder.folder / "mine.toml").config.wallet.address
     _, _, page = folder.send(COPY, cookie, name="twin", wallet=wallet)

@@ -26,7 +26,13 @@ from agent.app.settings.changed_assets import (
 )
 from agent.app.start import setup
 from agent.chain.rpc import Transport
-from agent.config.load import NO_CONFIG_REMEDY, UNSAVED_REMEDY, load_config, load_config_text
+from agent.config.load import (
+    NO_CONFIG_REMEDY,
+    UNSAVED_REMEDY,
+    edit_error,
+    load_config,
+    load_config_text,
+)
 from agent.config.loaded import LoadedConfig
 from agent.config.orders import named_levels, price_level_notes, unsent_alert_notes
 from agent.config.redaction import config_diff
@@ -152,9 +158,12 @@ def edit(
     config_file = Path(path)
     text_before = _read_config(config_file)
     text_after = text_edit.apply(text_before)
-    config_after = load_config_text(
-        text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY
-    )
+    try:
+        config_after = load_config_text(
+            text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY
+        )
+    except ConfigError as error:
+        raise edit_error(error, text_before, str(config_file)) from None
     config_before = _load_old_config(text_before, config_file)
     leftovers = find_leftovers(config_before, config_after, transports, clock)
     leftovers_to_sell = [leftover for leftover in leftovers if not leftover.is_dust]

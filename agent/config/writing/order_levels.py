@@ -9,7 +9,7 @@ from typing import Any
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from agent.config.load import UNSAVED_REMEDY, parse_config
+from agent.config.load import UNSAVED_REMEDY, edit_error, parse_config
 from agent.config.tables.fields import OFF
 from agent.config.writing.edits import insert_key
 from agent.errors import ConfigError
@@ -27,7 +27,8 @@ def edit_order_levels(
     result.
     """
     try:
-        document: Any = tomlkit.parse(bounded_toml(path.read_text(encoding="utf-8")))
+        text_before = path.read_text(encoding="utf-8")
+        document: Any = tomlkit.parse(bounded_toml(text_before))
     except (OSError, ValueError, TOMLKitError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     order_table = _order_table(document, subject)
@@ -45,7 +46,10 @@ def edit_order_levels(
         else:
             insert_key(order_table, kind, new_level)
     config_text = tomlkit.dumps(document)
-    parse_config(config_text, f"{path} with the new levels", UNSAVED_REMEDY)
+    try:
+        parse_config(config_text, f"{path} with the new levels", UNSAVED_REMEDY)
+    except ConfigError as error:
+        raise edit_error(error, text_before, str(path)) from None
     return config_text, changes
 
 
