@@ -8,13 +8,30 @@ from typing import Any
 
 import pytest
 
-from agent.app.start.tracking_losses import MAX_LEG_SHARE, loss_document, portfolio_of_step, step_loss_document
+from agent.app.start.capital import draft_config
+from agent.app.start.tracking_losses import MAX_LEG_SHARE, config_loss_document, loss_document, portfolio_of_step, step_loss_document
 from agent.backtest.loss.backtests import backtest_loss
 from agent.backtest.loss.picture import WIDTH_FACTORS, loss_curve
 from agent.backtest.loss.policies import CHOICES, LossAsset, LossPortfolio
 from agent.backtest.report.losses import loss_section
 from agent.backtest.settings import SimulationSettings, make_spec
-from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, Policy, StepInput, Threshold, TradeSide, Trigger
+from agent.config.networks.presets import ETHEREUM_PRESET
+from agent.layers.tax.config import TaxTable
+from agent.layers.tax.state import TaxState
+from agent.model import (
+    Cron,
+    Destination,
+    Every,
+    HybridTrigger,
+    LotMethod,
+    NoTradeZone,
+    Policy,
+    StepInput,
+    TaxInputs,
+    Threshold,
+    TradeSide,
+    Trigger,
+)
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, expected_loss, token_rules
 from agent.units import BPS
@@ -187,6 +204,21 @@ def test_a_step_whose_token_has_no_route_has_no_estimate() -> None:
     assert step_loss_document(with_snapshot(step, pools=step.snapshot.pools[1:])) is None
 
 
+@pytest.mark.parametrize(("rate_bps", "says_so"), [(2_500, True), (1, True), (0, False)])
+def test_estimate_where_gains_are_taxed__says_that_it_leaves_tax_out(rate_bps: int, says_so: bool) -> None:
+    """It has no lots, and the tax changes what the rule trades."""
+    inputs = TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), None, rate_bps)
+    config = draft_config(None, ETHEREUM_PRESET, (("WETH", "50%"), ("USDC", "50%")))
+    table = TaxTable(method="fifo", year_limit="off", rate=f"{rate_bps}bps" if rate_bps else None)
+    taxed_config = config.model_copy(update={"tax": table})
+    for document in (
+        step_loss_document(step_of(500).with_layer(TaxState(inputs))),
+        config_loss_document(taxed_config, Fraction(1), Fraction(50_000)),
+    ):
+        assert document is not None
+        assert ("a perfect tracker, as if without tax" in document["lines"][0]) is says_so
+
+
 def test_the_rule_is_where_costs_and_drift_together_are_least() -> None:
     found = loss_curve(portfolio(), policy(Threshold(None, 1_500)))
     totals = [loss.total for _, loss in found.points]
@@ -221,6 +253,7 @@ def test_a_report_has_the_picture_of_its_own_fees_and_band() -> None:
     assert loss.portfolio.leg_gas == 6
     section = loss_section(loss)
     assert section is not None
+    assert "without tax" in section.paragraphs[0]
     assert [row[0] for row in section.tables[0].rows] == ["tracking", "relative 20 %", "relative 10 %"]
     costs, drift, policies = section.charts[0]["data"]
     assert len(costs["x"]) == len(drift["x"]) == len(WIDTH_FACTORS)

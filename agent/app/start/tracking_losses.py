@@ -33,10 +33,8 @@ from agent.backtest.loss.simulation import (
 from agent.config.build import build_policy
 from agent.config.networks import NETWORKS, typical_fees
 from agent.config.schema import Config
-from agent.model import (
-    Policy,
-    StepInput,
-)
+from agent.layers.tax.state import TaxState
+from agent.model import Policy, StepInput
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.minimum import LEG_GAS, leg_gas_value
 from agent.policy.risk_estimates import complete_risk
@@ -159,7 +157,9 @@ def step_loss_document(step: StepInput) -> TrackingLossDocument | None:
     portfolio = portfolio_of_step(step)
     if portfolio is None:
         return None
-    return loss_document(portfolio, complete_risk(step).policy, COMPARED_CHOICES)
+    tax_inputs = step.layer(TaxState).inputs
+    has_tax = tax_inputs is not None and tax_inputs.tax_rate_bps > 0
+    return loss_document(portfolio, complete_risk(step).policy, COMPARED_CHOICES, has_tax=has_tax)
 
 
 def usual_fee_pips(chain_id: int, symbol: str, numeraire_symbol: str) -> int:
@@ -192,13 +192,22 @@ def config_loss_document(
     traded.
     """
     portfolio = portfolio_of_config(config, numeraire_usd, value)
-    return None if portfolio is None else loss_document(portfolio, build_policy(config), choices)
+    if portfolio is None:
+        return None
+    has_tax = config.tax is not None and config.tax.rate is not None
+    return loss_document(portfolio, build_policy(config), choices, has_tax=has_tax)
 
 
 def loss_document(
-    portfolio: LossPortfolio, policy: Policy, choices: Sequence[ComparedPolicy] = CHOICES
+    portfolio: LossPortfolio,
+    policy: Policy,
+    choices: Sequence[ComparedPolicy] = CHOICES,
+    *,
+    has_tax: bool = False,
 ) -> TrackingLossDocument:
-    """Return about what a policy loses, beside other triggers."""
+    """Return about what a policy loses, beside other triggers. The simulation has no lots: with
+    `has_tax` the sentence says that it leaves tax out.
+    """
     own = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
     others = [choice for choice in choices if choice.name != own.name]
     market = loss_market(portfolio, policy.trigger)
@@ -217,7 +226,7 @@ def loss_document(
         "wild_year_bps": None if wild_loss is None else _figure(wild_loss.total * BPS),
         "others": [_policy_document(choice, loss) for choice, loss in other_losses.items()],
         "lines": [
-            _own_sentence(portfolio, own, own_loss, other_losses),
+            _own_sentence(portfolio, own, own_loss, other_losses, has_tax=has_tax),
             _others_sentence(other_losses),
             _basis(portfolio, market, wild_loss),
         ],
@@ -298,6 +307,8 @@ def _own_sentence(
     own: ComparedPolicy,
     loss: SimulatedLoss | None,
     losses: Mapping[ComparedPolicy, SimulatedLoss],
+    *,
+    has_tax: bool,
 ) -> str:
     """Return the sentence on the own policy beside the rule, or beside a band if it is the rule."""
     compared = next(choice for choice in (RULE, COMPARED_CHOICE) if choice in losses)
@@ -315,8 +326,9 @@ def _own_sentence(
         leading_text = f"About {total_text}"
         parts_text = f" ({costs_text} costs, {drift_text} drift)"
     unit = portfolio.numeraire.symbol
+    tax_text = ", as if without tax" if has_tax else ""
     return (
-        f"{leading_text} bps a year behind a perfect tracker{parts_text},"
+        f"{leading_text} bps a year behind a perfect tracker{tax_text}{parts_text},"
         f" {_about(loss.total * float(portfolio.value))} of {_about(float(portfolio.value))} {unit};"
         f" {compared_text}."
     )

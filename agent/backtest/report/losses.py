@@ -20,8 +20,8 @@ def loss_section(loss: BacktestLoss | None) -> ReportSection | None:
         "Loss against the width of the range",
         (
             "About what is lost a year against a portfolio that is always on target at no cost, on"
-            " simulated prices with usual volatilities, not on the prices of this report: trading"
-            " costs, which fall with the width, and drift (\u00bd\u00b7\u03bb\u00b7TE\u00b2), which rises with it. The"
+            " simulated prices with usual volatilities and without tax, not on the prices of this"
+            " report: trading costs, which fall with the width, and drift (\u00bd\u00b7\u03bb\u00b7TE\u00b2), which rises with it. The"
             " areas are the tracking rule with all its ranges narrower or wider.",
         ),
         (_chart(curve),),
