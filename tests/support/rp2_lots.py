@@ -1,7 +1,7 @@
 """RP2 as a peer for tax lots, in a process of its own: importing it opens a log in the working folder and changes decimal's context.
 
-Reads [[method, [[bought, units, price], …]], …] as JSON, one event a day from 2021 on, and writes for each the lots used by sales: [day
-of the sale, day of the purchase, units, cost].
+Reads [[method, [[kind, units, price], …]], …] as JSON, one event a day from 2021 on, and writes for each the lots used by sales and
+withdrawals: [day, day of the purchase or deposit, units, cost, gain].
 """
 
 import json
@@ -22,21 +22,24 @@ from rp2.tax_engine import compute_tax
 from rp2.transaction_set import TransactionSet
 
 CONFIG = "[general]\nassets = ETH\nexchanges = X\nholders = X\n[in_header]\nasset = 0\n[out_header]\nasset = 0\n[intra_header]\nasset = 0\n"
+KINDS = {"buy": "BUY", "sell": "SELL", "deposit": "GIFT", "withdraw": "GIFT"}
 START = datetime(2021, 1, 1, tzinfo=UTC)
 
 
-def taken(configuration: Configuration, method: str, events: list[tuple[bool, int, int]]) -> list[tuple[int, int, str, str]]:
+def taken(configuration: Configuration, method: str, events: list[tuple[str, int, int]]) -> list[tuple[int, int, str, str, str]]:
     kinds = {kind: TransactionSet(configuration, kind, "ETH", MIN_DATE, MAX_DATE) for kind in ("IN", "OUT", "INTRA")}
-    for day, (bought, units, price) in enumerate(events):
+    for day, (kind, units, price) in enumerate(events):
         at = (START + timedelta(days=day)).isoformat()
-        common = (configuration, at, "ETH", "X", "X", "BUY" if bought else "SELL", RP2Decimal(price), RP2Decimal(units))
-        entry = InTransaction(*common, row=day + 1) if bought else OutTransaction(*common, ZERO, row=day + 1)
-        kinds["IN" if bought else "OUT"].add_entry(entry)
+        common = (configuration, at, "ETH", "X", "X", KINDS[kind], RP2Decimal(price), RP2Decimal(units))
+        if kind in ("buy", "deposit"):
+            kinds["IN"].add_entry(InTransaction(*common, row=day + 1))
+        else:
+            kinds["OUT"].add_entry(OutTransaction(*common, ZERO, row=day + 1))
     methods = AVLTree()
     methods.insert_node(MIN_DATE.year, import_module(f"rp2.plugin.accounting_method.{method}").AccountingMethod())
     found = compute_tax(configuration, AccountingEngine(methods), InputData("ETH", kinds["IN"], kinds["OUT"], kinds["INTRA"]))
     return [
-        (one.taxable_event.row - 1, one.acquired_lot.row - 1, str(one.crypto_amount), str(one.fiat_cost_basis))
+        (one.taxable_event.row - 1, one.acquired_lot.row - 1, str(one.crypto_amount), str(one.fiat_cost_basis), str(one.fiat_gain))
         for one in found.gain_loss_set
     ]
 

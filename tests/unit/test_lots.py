@@ -7,16 +7,26 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.accounting.entries import prorated_value, to_quanta
-from agent.accounting.tax_lots import Disposal, LotPortion, Lots, TaxLotRun
-from agent.model import LotMethod, OpenLot
+from agent.accounting import entries
+from agent.accounting.entries import EntryPrices, SettledTransaction, prorated_value, to_quanta
+from agent.accounting.tax_lots import Disposal, LotPortion, Lots, TaxLotRun, run_tax_lots
+from agent.model import Entry, ExternalTransfer, ExternalTransferKind, LotMethod, OpenLot
+from tests.support.ledgers import USDC, WETH
+from tests.support.samples import slow
 
 COIN = "0x" + "c0" * 20
+DAY_S = 86_400
+RP2_METHODS = sorted(method.value for method in LotMethod if method is not LotMethod.AVERAGE)
+TRADES = {"buy": 1, "sell": -1}
+TRANSFERS = {**TRADES, "deposit": 1, "withdraw": -1}
+Event = tuple[str, int, int]
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -72,29 +82,76 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
 
 
 def test_random_books_take_the_lots_and_costs_that_rp2_takes(tmp_path: Path) -> None:
-    histories = [(method.value, _history(random.Random(seed))) for method in set(LotMethod) - {LotMethod.AVERAGE} for seed in range(10)]
-    command, environment = [sys.executable, "-m", "tests.support.rp2_lots"], {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, input=json.dumps(histories), cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    for (method, events), told in zip(histories, json.loads(done.stdout), strict=True):
+    histories = [(method, _history(random.Random(seed), TRADES)) for method in RP2_METHODS for seed in range(10)]
+    for (method, events), told in zip(histories, _rp2_lots(histories, tmp_path), strict=True):
         lots, found = Lots(LotMethod(method)), []
-        for day, (bought, units, price) in enumerate(events):
-            if bought:
+        for day, (kind, units, price) in enumerate(events):
+            if kind == "buy":
                 lots.acquire(COIN, units, Fraction(units * price), day)
             else:
                 found += [[day, lot.acquired_s, lot.raw, lot.cost] for lot in lots.dispose(COIN, units, Fraction(0))]
-        assert sorted(found) == sorted([sold, bought, int(units), Fraction(cost)] for sold, bought, units, cost in told)
+        assert sorted(found) == sorted([sold, bought, int(units), Fraction(cost)] for sold, bought, units, cost, _ in told)
         assert len(found) > 50
 
 
-def _history(rng: random.Random) -> list[tuple[bool, int, int]]:
-    """A hundred and fifty purchases and sales: whether bought, units, price of one."""
-    events, held = [], 0
+@pytest.mark.parametrize("first_seed", slow(range(0, 500, 50)))
+def test_ledgers_with_transfers_gain_what_rp2_says(first_seed: int, tmp_path: Path) -> None:
+    """Five hundred in all: each sale's lots, cost and gain, and the cost of what is left, which withdrawals took at cost."""
+    seeds = range(first_seed, first_seed + 50)
+    histories = [(RP2_METHODS[seed % len(RP2_METHODS)], _history(random.Random(seed), TRANSFERS)) for seed in seeds]
+    for (method, events), rp2_lots in zip(histories, _rp2_lots(histories, tmp_path), strict=True):
+        tax_lots = run_tax_lots(_ledger(events), LotMethod(method), USDC, WETH)
+        sales = [
+            [part.disposed_s // DAY_S, (part.acquired_s or 0) // DAY_S, part.raw, float(part.cost), float(part.gain)]
+            for part in tax_lots.disposals
+            if part.token == COIN
+        ]
+        rp2_rows = [[day, lot_day, *map(float, numbers)] for day, lot_day, *numbers in rp2_lots]
+        expected = [row for row in rp2_rows if events[row[0]][0] == "sell"]
+        assert len(sales) == len(expected) > 20
+        for sale, row in zip(sorted(sales), sorted(expected), strict=True):
+            assert sale == pytest.approx(row, rel=1e-9, abs=1e-9)
+        paid = sum(units * price for kind, units, price in events if kind in ("buy", "deposit"))
+        left = sum(float(lot.cost) for lot in tax_lots.open_lots() if lot.token == COIN)
+        assert left == pytest.approx(paid - sum(row[3] for row in rp2_rows), rel=1e-9, abs=1e-6)
+
+
+def _rp2_lots(histories: Sequence[tuple[str, list[Event]]], folder: Path) -> list[list[Any]]:
+    command = [sys.executable, "-m", "tests.support.rp2_lots"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(command, input=json.dumps(histories), cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    rows: list[list[Any]] = json.loads(process.stdout)
+    return rows
+
+
+def _history(rng: random.Random, kinds: Mapping[str, int]) -> list[Event]:
+    """Return a hundred and fifty events: kind, units, price of one."""
+    events: list[Event] = []
+    balance = 0
     for _ in range(150):
-        bought = held == 0 or rng.random() < 0.5
-        units = rng.randint(1, 50 if bought else held)
-        held += units if bought else -units
-        events.append((bought, units, rng.randint(1, 9)))
+        kind = rng.choice([kind for kind, sign in kinds.items() if sign > 0 or balance])
+        units = rng.randint(1, 50 if kinds[kind] > 0 else balance)
+        balance += kinds[kind] * units
+        events.append((kind, units, rng.randint(1, 9)))
     return events
+
+
+def _ledger(events: Sequence[Event]) -> list[Entry]:
+    """Return the entries of trades against USDC and of transfers of the owner, one a day."""
+    ledger_entries = []
+    for day, (kind, units, price) in enumerate(events):
+        signed_units = TRANSFERS[kind] * units
+        if kind in TRADES:
+            moved = {COIN: signed_units, USDC: -signed_units * price}
+            transaction = SettledTransaction(f"i{day}", day, day * DAY_S, f"0x{day:064x}", "", moved, 0, by_hand=False)
+            prices = EntryPrices({COIN: Fraction(price), USDC: Fraction(1)}, WETH)
+            ledger_entries.append(entries.trade_entry(transaction, prices, {COIN, USDC}, {}))
+        else:
+            value = Fraction(signed_units * price)
+            transfer_kind = ExternalTransferKind.DEPOSIT if signed_units > 0 else ExternalTransferKind.WITHDRAWAL
+            transfer = ExternalTransfer(day, COIN, signed_units, value, 0, day, day * DAY_S, False, transfer_kind)
+            ledger_entries.append(entries.transfer_entry(transfer))
+    return ledger_entries
 
 
 @pytest.mark.parametrize("method", list(LotMethod))
