@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from agent import codec
-from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
+from agent.errors import PassingFault, Refused, TrimtabError
 from agent.execution import approvals, evaluation
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.confirmation import (
@@ -30,6 +30,7 @@ from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.execution_parts import end_finished_purchase, end_purchase, record_part_begin
 from agent.execution.progress import (
     after_approval,
+    leave_out_ignoring_token,
     readers_with_progress,
     skip_declined_exit,
     skip_interrupted_exit,
@@ -69,9 +70,11 @@ from agent.execution.step_result import (
 from agent.layers import execution as layer_execution
 from agent.layers import records
 from agent.model import (
+    AgentCycle,
     BlockedExit,
     Cycle,
     CycleEnd,
+    IntentKind,
     Plan,
     PlanRequest,
     StepInput,
@@ -81,8 +84,6 @@ from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_take_di
 from agent.ports import Approval
 from agent.store.store import Store
 
-MAX_APPROVALS = 4
-"""Maximum approvals of one token for one plan; a new evaluation follows each."""
 MAX_STEPS = 256
 """Maximum steps of a cycle; more than any number of assets needs."""
 MILLION = 1_000_000
@@ -113,12 +114,13 @@ def run_cycle(
         for layer in records.LAYERS:
             layer.record_cycle(store, outcome)
     outcome = approvals.revoke_leftovers(readers, transactor, store, outcome)
-    if (
-        cycle.skipped_exits
-    ):  # approvals of refused exits and their revocations do not count as failures
-        store.budgets.mark_submission_refusals(
-            readers.read_history(readers.clock.now_s()).failures.submission_refusals
-        )
+    # approvals of refused exits, ignored ones, and their revocations do not count as failures
+    if cycle.skipped_exits or IntentKind.APPROVE in cycle.sent_kinds:
+        failures = readers.read_history(readers.clock.now_s()).failures
+        if cycle.skipped_exits:
+            store.budgets.mark_submission_refusals(failures.submission_refusals)
+        if failures.ignored_approvals:
+            store.budgets.mark_ignored_approvals(failures.ignored_approvals)
     return outcome
 
 
@@ -218,6 +220,8 @@ def _act_or_skip(
     """
     try:
         return action(ports, cycle, outcome)
+    except evaluation.ApprovalIgnored as refusal:
+        return leave_out_ignoring_token(ports, cycle, outcome, refusal)
     except Refused as refusal:
         return skip_refusal(ports, cycle, outcome, refusal)
     except TrimtabError as error:
@@ -387,11 +391,12 @@ def _send_next_transaction(
         for layer in records.LAYERS:
             layer.record_swap(ports.readers, ports.store, outcome)
     composer = ports.transactor.composer
-    exit_token = outcome.decision_result.exit_token
-    approval_count = dict(cycle.approval_counts).get(exit_token, 0)
-    is_last_attempt = dict(cycle.approval_attempts).get(exit_token, 0) + 1 >= MAX_APPROVALS
     if missing_approvals := evaluation.missing_approvals(
-        composer, outcome, plan, approval_count, is_last_attempt
+        composer,
+        outcome,
+        plan,
+        dict(cycle.approval_attempts),
+        is_by_owner=not isinstance(cycle.request, AgentCycle),
     ):
         cap_by_token = dict(cycle.spend_caps) | {
             approval.token: approval.raw for approval in missing_approvals
@@ -418,11 +423,6 @@ def _approve(
     """Send the first of these approvals, for the use of the next step; a failed one skips its exit
     or ends the cycle.
     """
-    if dict(cycle.approval_attempts).get(missing_approvals[0].token, 0) >= MAX_APPROVALS:
-        raise OperatorNeeded(
-            f"an approval is still missing after {MAX_APPROVALS} attempts",
-            "check the token's approve function; it may ignore approvals",
-        )
     prepared_tx = approvals.prepare_approval(
         ports.transactor.composer, outcome.step_input, missing_approvals
     )

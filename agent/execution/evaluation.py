@@ -29,10 +29,11 @@ from agent.model import (
     Rebalance,
     StepInput,
     SubmissionRefusal,
+    TokenFinding,
     Verdict,
 )
 from agent.planning.proposals import Proposer
-from agent.policy import failures
+from agent.policy import failures, quarantine
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
@@ -85,6 +86,16 @@ class ExitRefused(Refused):
     """A refusal just before sending that only the exit's token caused."""
 
 
+class ApprovalIgnored(Refused):
+    """`token`, which a plan that is no exit spends, ignored its approvals."""
+
+    def __init__(self, token: str, message: str) -> None:
+        super().__init__(
+            message, remedy=TokenFinding.APPROVAL_IGNORED.remedy, code=ErrorCode.ALLOWANCE
+        )
+        self.token = token
+
+
 def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
     """Return the exit whose plan is refused only by guards of its market and by limits that another
     exit may meet; None in every other case. An exit that was already skipped is not returned.
@@ -121,13 +132,13 @@ def missing_approvals(
     composer: Composer,
     outcome: StepOutcome,
     plan: Plan,
-    approval_count: int,
-    is_last_plan: bool = False,
+    attempts_by_token: Mapping[str, int],
+    *,
+    is_by_owner: bool,
 ) -> Sequence[Approval]:
-    """Return approvals that the plan lacks. Raises ExitRefused if an exit's token hides or drops
-    its allowance. `approval_count` is the number of its successful approvals in the cycle;
-    `is_last_plan` means that no later plan can use an approval, so an exit that still lacks one is
-    not sold in this cycle.
+    """Return approvals that the plan lacks, after `attempts_by_token`, the approvals sent for it.
+    Raises ExitRefused if an exit's token hides or drops its allowance, ApprovalIgnored if another
+    token does, or did before and is not tried again yet; the owner's commands try it at once.
     """
     exit_token = outcome.decision_result.exit_token
     try:
@@ -137,13 +148,18 @@ def missing_approvals(
             raise ExitRefused(refusal.message, refusal.verdicts, refusal.remedy) from None
         raise
     for approval in approvals:
-        if approval.token == exit_token and (
-            is_last_plan or approval_count > MAX_INEFFECTIVE_APPROVALS
+        token = approval.token
+        why = f"{approval.token_label} was approved, but its allowance is still too small"
+        if attempts_by_token.get(token, 0) >= MAX_INEFFECTIVE_APPROVALS:
+            if token == exit_token:
+                raise ExitRefused(why, code=ErrorCode.ALLOWANCE)
+            raise ApprovalIgnored(token, why)
+        if (
+            token != exit_token
+            and not is_by_owner
+            and (ignored := quarantine.ignored_approval(outcome.step_input, token)) is not None
         ):
-            raise ExitRefused(
-                f"{approval.token_label} was approved, but its allowance is still too small",
-                code=ErrorCode.ALLOWANCE,
-            )
+            raise ApprovalIgnored(token, f"{approval.token_label}: {ignored.why}")
     return approvals
 
 

@@ -11,6 +11,7 @@ from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.execution.step_result import StepPorts, StepResult, close_step, note_of
 from agent.model import (
+    AgentCycle,
     BlockedExit,
     Cycle,
     CycleEnd,
@@ -24,6 +25,7 @@ from agent.model.runs.cycle import increment_count
 from agent.policy import failures
 from agent.policy.orders.blocked_exits import (
     RETRY_REMEDY,
+    add_refusal,
     add_submission_refusal,
     may_take_direct_route,
 )
@@ -140,6 +142,31 @@ def _restore_earlier_refusals(ports: StepPorts, cycle: Cycle, outcome: StepOutco
 def _refusal_by_token(outcome: StepOutcome) -> dict[str, SubmissionRefusal]:
     refusals = outcome.step_input.history.failures.submission_refusals
     return {refusal.token: refusal for refusal in refusals}
+
+
+def leave_out_ignoring_token(
+    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, refusal: evaluation.ApprovalIgnored
+) -> StepResult:
+    """Record that a token ignored its approvals. The cycle of the policy goes on without it; ends
+    the cycle if the plan cannot do without it, or is the owner's.
+    """
+    refused_outcome = close_step(
+        ports.store, replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))
+    )
+    if not dict(cycle.approval_attempts).get(refusal.token):
+        return StepResult(cycle.end(CycleEnd.REFUSED), refused_outcome)
+    step = outcome.step_input
+    ports.store.budgets.mark_ignored_approvals(
+        add_refusal(
+            step.snapshot,
+            step.history.failures.ignored_approvals,
+            refusal.token,
+            refusal.message,
+        )
+    )
+    if not isinstance(cycle.request, AgentCycle):
+        return StepResult(cycle.end(CycleEnd.REFUSED), refused_outcome)
+    return StepResult(cycle.after_exit(), refused_outcome)
 
 
 def after_approval(

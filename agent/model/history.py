@@ -90,6 +90,8 @@ class Failures:
     """Failures of each exit, newest first."""
     submission_refusals: tuple[SubmissionRefusal, ...] = ()
     """Exits that were refused at submission."""
+    ignored_approvals: tuple[SubmissionRefusal, ...] = ()
+    """Tokens whose approvals had no effect in a plan that was no exit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class TokenFinding(Enum):
     BLOCKLISTED = "blocklisted"
     CALLBACK = "callback"
     HONEYPOT = "honeypot"
+    APPROVAL_IGNORED = "approval_ignored"
     UNREADABLE = "unreadable"
     CODE_CHANGED = "code_changed"
     IMPLEMENTATION_CHANGED = "implementation_changed"
@@ -71,6 +72,10 @@ _DESCRIPTION_AND_REMEDY = {
     ),
     TokenFinding.CALLBACK: ("calls other contracts during a transfer", _REMOVE_ASSET),
     TokenFinding.HONEYPOT: ("can be bought but not sold", _REMOVE_ASSET),
+    TokenFinding.APPROVAL_IGNORED: (
+        "its approvals have no effect",
+        "inspect its approve function; trimtab resume tries it again at once",
+    ),
     TokenFinding.UNREADABLE: ("does not return its balances", _REMOVE_ASSET),
     TokenFinding.CODE_CHANGED: (
         "its code differs from the pinned code",

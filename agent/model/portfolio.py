@@ -173,7 +173,8 @@ class BlockedExit:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionRefusal:
-    """An exit that passed every guard and was refused at submission.
+    """An exit that passed every guard and was refused at submission, or a token that ignored its
+    approvals in another plan.
 
     `why` is the reason, `refusal_count` the number of consecutive refusals, `at_s` the chain time
     of the newest.

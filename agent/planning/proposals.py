@@ -104,9 +104,21 @@ def propose_rebalance(step_input: StepInput) -> Proposal:
     """Return the strategy's proposal: trade if a trigger fires, and in a zone only if the plan
     saves more risk than it costs. Exits come first, one per plan. An exit that the market cannot
     absorb within the limits is excluded, and the rest continues. An unexplained increase that lifts
-    the portfolio above portfolio.max_live_value is excluded too.
+    the portfolio above portfolio.max_live_value is excluded too, and so is a token that ignores its
+    approvals.
     """
-    return _propose_after_exits(step_input, _propose_exits_first(step_input))
+    return _propose_among_approvable(
+        step_input, lambda step: _propose_after_exits(step, _propose_exits_first(step))
+    )
+
+
+def _propose_among_approvable(step_input: StepInput, propose: Proposer) -> Proposal:
+    """Return the proposal without the tokens that ignored their approvals."""
+    step = quarantine.quarantine_ignored_approvals(step_input)
+    proposal = propose(step)
+    if step is step_input:
+        return proposal
+    return replace(proposal, changed_step=proposal.changed_step or step)
 
 
 def _propose_after_exits(step_input: StepInput, exit_proposal: Proposal) -> Proposal:
@@ -617,7 +629,7 @@ def orders_proposer(orders: Sequence[LimitOrder]) -> Proposer:
         proposal = _propose_after_exits(step_input, exit_proposal)
         return replace(proposal, needs_more_ticks=proposal.needs_more_ticks or needs_more_ticks)
 
-    return propose
+    return lambda step_input: _propose_among_approvable(step_input, propose)
 
 
 def _propose_first_fill(

@@ -12,6 +12,7 @@ from fractions import Fraction
 from agent.amm.pools import holds_token
 from agent.layers import questions
 from agent.model import (
+    PORTFOLIO_SUBJECT,
     Portfolio,
     ScreenedToken,
     Snapshot,
@@ -20,15 +21,22 @@ from agent.model import (
     UnreadableItem,
 )
 from agent.policy import native_coin
+from agent.policy.orders import blocked_exits
 from agent.policy.step_faults import balance_faults
 from agent.reference import (
     reference_prices,
 )
-from agent.units import format_duration, largest_remainder
+from agent.units import format_duration, format_time, largest_remainder
 
 UNREADABLE_WAIT_S = 3_600
 """Chain time after which the other assets are traded without an asset whose balance is unreadable;
 until then trading halts.
+"""
+FIRST_APPROVAL_WAIT_S = 600
+LONGEST_APPROVAL_WAIT_S = 43_200
+"""First and longest quarantine of a token that ignored its approvals, in chain seconds; it doubles
+with each attempt, which costs gas. The longest is below the day within which attempts count as
+consecutive.
 """
 
 
@@ -221,6 +229,37 @@ def _indispensable_tokens(portfolio: Portfolio) -> set[str]:
 def quarantine_unreadable_assets(step: StepInput) -> StepInput:
     """Return the step after quarantining assets with balances unreadable for UNREADABLE_WAIT_S."""
     return quarantine_tokens(step, unreadable_assets(step))
+
+
+def ignored_approval(step: StepInput, token: str) -> ScreenedToken | None:
+    """Return the token with its finding if it ignored its approvals and is not tried again yet."""
+    now_s = step.snapshot.head.timestamp_s
+    for refusal in step.history.failures.ignored_approvals:
+        doublings = min(refusal.refusal_count - 1, 16)
+        retry_at_s = refusal.at_s + min(FIRST_APPROVAL_WAIT_S << doublings, LONGEST_APPROVAL_WAIT_S)
+        if refusal.token == token and refusal.at_s <= now_s < retry_at_s:
+            times_text = blocked_exits.times_text(refusal)
+            detail = f"{refusal.why}; {times_text}, it is tried again at {format_time(retry_at_s)}"
+            return ScreenedToken(token, TokenFinding.APPROVAL_IGNORED, detail)
+    return None
+
+
+def quarantine_ignored_approvals(step: StepInput) -> StepInput:
+    """Return the step after quarantining tokens that ignored their approvals. A triggered exit goes
+    on: its refusals have a shorter wait of their own.
+    """
+    exit_tokens = blocked_exits.fired_exit_tokens(step.history)
+    if PORTFOLIO_SUBJECT in exit_tokens:
+        return step
+    return quarantine_tokens(
+        step,
+        [
+            screened_token
+            for refusal in step.history.failures.ignored_approvals
+            if refusal.token not in exit_tokens
+            and (screened_token := ignored_approval(step, refusal.token)) is not None
+        ],
+    )
 
 
 def tokens_with_changed_code(

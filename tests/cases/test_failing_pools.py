@@ -12,13 +12,14 @@ from agent.app.money import shutdown
 from agent.app.paper import open_paper
 from agent.app.start.setup import pin_all
 from agent.config.loaded import LoadedConfig
+from agent.execution.evaluation import MAX_INEFFECTIVE_APPROVALS
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.localchain.world import LiquidityRange
 from agent.model import IntentKind, ScreenSubject, TokenFinding
 from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
-from tests.support.agents import ROOMY, again, agent_config, allow, allowances, fund, legs_of, off_target, yes
+from tests.support.agents import ROOMY, again, agent_config, allow, allowances, fund, legs_of, off_target, purse, yes
 from tests.support.attacks import attack
 from tests.support.samples import slow
 from tests.support.text import mentions
@@ -249,3 +250,62 @@ def test_a_token_that_refuses_approvals_is_left_alone(
         assert report.state == "stopped", report.reason
         assert mentions(report.unrevoked_text, "GUEST")
         assert {intent.kind for intent in report.transactions} <= {IntentKind.APPROVE}
+
+
+FORGETTING = {"ignores": 1, "halves": 2, "hides": 3, "delays": 4}
+"""How a ForgetfulToken treats the wallet's approvals, which all answer true."""
+
+
+def forgetful(chain: LocalChain, how: str) -> Callable[[str], None]:
+    """Turn GUEST into a ForgetfulToken of this kind for the wallet, and return a function that changes the kind."""
+    address = turned_bad(chain, "GUEST", attack("ForgetfulToken"), "GUEST", "GUEST", 18)
+    token = chain.contract(address, attack("ForgetfulToken"))
+
+    def forget(kind: str) -> None:
+        chain.send(token.functions.forget(chain.wallet.address, FORGETTING.get(kind, 0)))
+
+    forget(how)
+    return forget
+
+
+@pytest.mark.parametrize("how", ["ignores", *slow(["halves", "hides", "delays"])])
+def test_a_token_that_ignores_approvals_is_left_out(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
+    """It is approved twice, then the others trade; later looks pay nothing for it until its wait is over."""
+    chain = anvil_chain
+    forget = forgetful(chain, how)
+    guest = chain.tokens["GUEST"].address
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
+    with again(chain, with_guest(chain, tmp_path, guest)) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert [item.finding for item in outcome.step_input.targets.quarantined_tokens] == [TokenFinding.APPROVAL_IGNORED]
+        assert mentions(outcome.reason, "GUEST", "quarantine", "approvals", "once")
+        assert len([raw for raw in approved_raw(agent, outcome, guest) if raw]) == MAX_INEFFECTIVE_APPROVALS
+        assert set(allowances(chain).values()) == {0}
+        history = agent.context.store.budgets.history(chain.now_s())
+        assert history.failures.approval_cycles_in_row == 0, "its approvals stop nothing else"
+        before = purse(chain)
+        assert agent.rebalance(send=True, confirm=yes).transactions == ()
+        assert purse(chain).nonce == before.nonce
+        chain.warp(601)
+        assert approved_raw(agent, agent.rebalance(send=True, confirm=yes), guest)
+        chain.warp(601)
+        forget("as usual")
+        assert not any(approved_raw(agent, agent.rebalance(send=True, confirm=yes), guest)), "the wait doubles"
+        chain.warp(600)
+        assert guest in {leg.token_in for leg in legs_of(agent.rebalance(send=True, confirm=yes))}
+
+
+def test_a_token_that_ignores_approvals_delays_no_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """A rebalance left it out a moment ago; the owner's stop tries it at once."""
+    chain = anvil_chain
+    forget = forgetful(chain, "ignores")
+    guest = chain.tokens["GUEST"].address
+    fund(chain, {**dict.fromkeys(FOUR, 1_250), "GUEST": 5_000})
+    with again(chain, with_guest(chain, tmp_path, guest)) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        forget("as usual")
+        funded_raw = chain.balance("GUEST")
+        report = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        assert "quarantine" not in report.reason + report.unsold_text
+        assert chain.balance("GUEST") < funded_raw, report.reason

@@ -32,10 +32,12 @@ from agent.signing.remote_key import RemoteKey, address_from_public_key
 from agent.store import opening
 from agent.store.controls import ControlStore
 from agent.store.files.secret import ensure_secret
+from tests.cases.test_bad_tokens import with_guest
 from tests.cases.test_endpoints_fail import line
+from tests.cases.test_failing_pools import forgetful
 from tests.cases.test_first_hour import newcomer
 from tests.cli.tools import Forked, blocks, forked_in, in_process
-from tests.support.agents import ROOMY, fund, off_target, purse, trusted, yes
+from tests.support.agents import ROOMY, again, fund, legs_of, off_target, purse, trusted, yes
 from tests.support.alert_receivers import Box, webhook
 from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
 from tests.support.samples import slow
@@ -175,6 +177,37 @@ def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalC
 
         with open_agent(loaded, transports=[line(server.url, "one")], clock=clock) as agent:
             require_outlived(level, agent, clock, fault, words)
+
+
+@pytest.mark.parametrize("how", ["ignores", *slow(["halves", "hides", "delays"])])
+def test_run__token_ignores_its_approvals__goes_on_without_it(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
+    """After a good look: two approvals, the others traded in the same look, and looks that pay nothing; then it is sold."""
+    chain = anvil_chain
+    forget = forgetful(chain, how)
+    guest = chain.tokens["GUEST"].address
+    fund(chain, {"WETH": 15_000, "WBTC": 12_500, "USDC": 10_000, "USDT": 7_500, "GUEST": 5_000})
+    with again(chain, with_guest(chain, tmp_path, guest)) as agent:
+        looks = agent.run(send=True, confirm=yes, every="12s")
+        first = next(looks)
+        assert isinstance(first, StepOutcome)
+        assert first.kind is OutcomeKind.HOLD, first.reason
+        chain.move_market(dict.fromkeys(("LINK", "GUEST"), 3 * chain.deployed_world.prices_usd["LINK"]))
+        traded = next(looks)
+        assert isinstance(traded, StepOutcome), traded
+        assert [item.token for item in traded.step_input.targets.quarantined_tokens] == [guest], traded.reason
+        nonce = purse(chain).nonce
+        for _ in range(3):
+            calm = next(looks)
+            assert isinstance(calm, StepOutcome), calm
+            assert calm.transactions == ()
+        assert purse(chain).nonce == nonce
+        forget("as usual")
+        chain.warp(601)
+        sold = next(looks)
+        assert isinstance(sold, StepOutcome), sold
+        assert sold.kind is OutcomeKind.DONE, sold.reason
+        assert guest in {leg.token_in for leg in legs_of(sold)}
+        looks.close()
 
 
 QUICK_LIES = ("a nonce too many", "nonsense")

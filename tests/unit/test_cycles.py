@@ -137,7 +137,7 @@ def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_wou
     assert whole.kind is OutcomeKind.FAILED
     assert living.rows() == [("closed", "nothing due")]
     intents = living.store.journal.intents()
-    assert len({intent.step_id for intent in intents}) == len(intents) == 7, "at most one transaction a step"
+    assert len({intent.step_id for intent in intents}) == len(intents) == 6, "at most one transaction a step"
     sent = [intent.note for intent in intents]
     for moment in range(first, living.fate.moments, 8):
         world = refused_and_reverting(worlds)
@@ -463,7 +463,6 @@ def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: P
         ((LINK.address, 10**40),),
         10**20,
         ((LINK.address, 2),),
-        ((LINK.address, 1),),
         (FuturesCycle(action_count=2, refused_action_notes=(note,)), LiquidityCycle(failed_withdrawal_pools=("pool",))),
         confirmation_of(outcome, outcome.plan),
         "s3",

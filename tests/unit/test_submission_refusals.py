@@ -18,6 +18,7 @@ from agent.execution import evaluation as late
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import BlockedExit, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, Verdict
 from agent.planning import proposals, requests
+from agent.policy import quarantine
 from agent.policy.orders import blocked_exits
 from agent.ports import Approval, Composer
 from agent.store import Store, open_store
@@ -103,21 +104,52 @@ def test_a_token_that_does_not_tell_or_keep_its_allowance_is_blocked() -> None:
     snapshot = replace(outcome.step_input.snapshot, allowances=())
     mute = replace(outcome, step_input=replace(outcome.step_input, snapshot=snapshot))
     with pytest.raises(late.ExitRefused):
-        late.missing_approvals(cast(Composer, Silent()), mute, outcome.plan, 0)
+        late.missing_approvals(cast(Composer, Silent()), mute, outcome.plan, {}, is_by_owner=False)
 
 
-def test_a_token_that_ignores_its_approval_is_blocked_and_one_that_no_exit_sells_is_not() -> None:
+@pytest.mark.parametrize("is_by_owner", [False, True])
+def test_missing_approvals__token_ignores_two__is_refused_alone(is_by_owner: bool) -> None:
+    """As an exit it is blocked; in another plan it is named, so that the others trade without it."""
     outcome = judged(fired("LINK", pools=ALL))
-    assert outcome.plan is not None
+    plan = outcome.plan
+    assert plan is not None
     lacks = cast(Composer, Composes(lacks=(LINK.address,)))
+    rebalance = replace(outcome, decision_result=replace(outcome.decision_result, exit_token=""))
 
-    assert [one.token for one in late.missing_approvals(lacks, outcome, outcome.plan, late.MAX_INEFFECTIVE_APPROVALS)] == [LINK.address]
+    def missing(outcome: StepOutcome, attempts: int) -> Sequence[Approval]:
+        return late.missing_approvals(lacks, outcome, plan, {LINK.address: attempts}, is_by_owner=is_by_owner)
+
+    for each in (outcome, rebalance):
+        assert [approval.token for approval in missing(each, late.MAX_INEFFECTIVE_APPROVALS - 1)] == [LINK.address]
     with raises_code(late.ExitRefused, "allowance"):
-        late.missing_approvals(lacks, outcome, outcome.plan, late.MAX_INEFFECTIVE_APPROVALS + 1)
-    with raises_code(late.ExitRefused, "allowance"):
-        late.missing_approvals(lacks, outcome, outcome.plan, 0, is_last_plan=True)
-    other = replace(outcome, decision_result=replace(outcome.decision_result, exit_token=""))
-    assert late.missing_approvals(lacks, other, outcome.plan, 9), "of what is no exit the engine says what it always said"
+        missing(outcome, late.MAX_INEFFECTIVE_APPROVALS)
+    with raises_code(late.ApprovalIgnored, "allowance"):
+        missing(rebalance, late.MAX_INEFFECTIVE_APPROVALS)
+
+
+@pytest.mark.parametrize(("times", "waits_s"), [(1, 600), (2, 1_200), (7, 38_400), (8, 43_200), (90, 43_200)])
+def test_ignored_approval__until_its_wait_is_over__is_not_paid_again(times: int, waits_s: int) -> None:
+    """A plan without an exit leaves the token out, one that cannot is refused; an exit and the owner's command go on."""
+    outcome = judged(fired("LINK", pools=ALL))
+    plan = outcome.plan
+    assert plan is not None
+    lacks = cast(Composer, Composes(lacks=(LINK.address,)))
+    now_s = outcome.step_input.snapshot.head.timestamp_s
+
+    def at(age_s: int, exit_token: str = "") -> StepOutcome:
+        refusal = SubmissionRefusal(LINK.address, now_s - age_s, times, "its allowance is still too small")
+        step = with_history(outcome.step_input, ignored_approvals=(refusal,))
+        return replace(outcome, step_input=step, decision_result=replace(outcome.decision_result, exit_token=exit_token))
+
+    for age_s in (0, waits_s - 1):
+        with raises_code(late.ApprovalIgnored, "allowance"):
+            late.missing_approvals(lacks, at(age_s), plan, {}, is_by_owner=False)
+    for waiting, is_by_owner in ((at(waits_s), False), (at(-1), False), (at(0), True), (at(0, LINK.address), False)):
+        assert late.missing_approvals(lacks, waiting, plan, {}, is_by_owner=is_by_owner)
+    refused = at(0).step_input
+    assert quarantine.quarantine_ignored_approvals(refused) is refused, "its stop is due"
+    calm = replace(refused, history=replace(refused.history, orders=replace(refused.history.orders, states=())))
+    assert [item.token for item in quarantine.quarantine_ignored_approvals(calm).targets.quarantined_tokens] == [LINK.address]
 
 
 @pytest.mark.parametrize(("times", "rests_s"), [(1, 0), (3, 0), (4, 600), (5, 1_200), (6, 2_400), (7, 3_600), (90, 3_600)])
@@ -187,8 +219,12 @@ def test_what_was_approved_for_it_in_vain_stops_nothing_else_and_the_owner_may_h
     assert store.budgets.history(1).failures.approval_cycles_in_row == 1
     approved(store, 3, LINK.address)
     assert store.budgets.history(1).failures.approval_cycles_in_row == 2, "what came later counts"
+    store.budgets.mark_ignored_approvals(found)
+    assert store.budgets.history(1).failures.ignored_approvals == found
+    assert store.budgets.history(1).failures.approval_cycles_in_row == 1
     store.pause_switch.resume("looked at it", 2)
     assert store.budgets.history(1).failures.submission_refusals == ()
+    assert store.budgets.history(1).failures.ignored_approvals == ()
 
 
 HEADER = {"number": "0x9", "hash": "0x" + "9" * 64, "timestamp": "0x5", "baseFeePerGas": "0x1", "parentHash": "0x" + "8" * 64}

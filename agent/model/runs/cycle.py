@@ -114,8 +114,7 @@ class Cycle:
     """What the steps of a cycle have confirmed, sent and skipped.
 
     `spend_caps` (base units by token), `spent_gas_wei` and `approval_attempts` (approvals sent by
-    token) concern the current plan. `sent_kinds` are the kinds of all transactions,
-    `approval_counts` the number of successful approvals by token.
+    token) concern the current plan. `sent_kinds` are the kinds of all transactions.
 
     `sent_exits` are the sent exits, `skipped_exits` those that the rest of the cycle ignores.
     `earlier_refusals` are the exits that simulation or signer refused, each with the refusal that
@@ -137,7 +136,6 @@ class Cycle:
     spend_caps: tuple[tuple[str, int], ...] = ()
     spent_gas_wei: int = 0
     approval_attempts: tuple[tuple[str, int], ...] = ()
-    approval_counts: tuple[tuple[str, int], ...] = ()
     layers: tuple[LayerCycle, ...] = ()
     confirmation: Confirmation | None = None
     swap_step_id: str = ""
@@ -196,17 +194,13 @@ class Cycle:
         return replace(self, approval_attempts=(), spend_caps=(), spent_gas_wei=0)
 
     def with_transaction(self, intent: Intent) -> Cycle:
-        """Return the cycle after a transaction, with its gas and its approval."""
+        """Return the cycle after a transaction, with its gas."""
         gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
-        approval_counts = self.approval_counts
-        if intent.kind is IntentKind.APPROVE and intent.succeeded:
-            approval_counts = increment_count(approval_counts, intent.tx.to)
         return replace(
             self,
             sending_step_id="",
             sent_kinds=(*self.sent_kinds, intent.kind),
             spent_gas_wei=self.spent_gas_wei + gas_wei,
-            approval_counts=approval_counts,
         )
 
     def after_exit(self, blocked_exit: BlockedExit | None = None) -> Cycle:

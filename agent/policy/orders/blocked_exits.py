@@ -66,7 +66,7 @@ def backing_off_exit(snapshot: Snapshot, failures: Failures, token: str) -> Bloc
     now_s = snapshot.head.timestamp_s
     for refusal in failures.submission_refusals:
         if refusal.token == token and refusal.at_s <= now_s < retry_at_s(refusal):
-            backoff_reason = f"{refusal.why}; {_times_text(refusal)}, so it backs off until {format_time(retry_at_s(refusal))}"
+            backoff_reason = f"{refusal.why}; {times_text(refusal)}, so it backs off until {format_time(retry_at_s(refusal))}"
             return BlockedExit(token, backoff_reason, RETRY_REMEDY)
     return None
 
@@ -74,20 +74,25 @@ def backing_off_exit(snapshot: Snapshot, failures: Failures, token: str) -> Bloc
 def add_submission_refusal(
     snapshot: Snapshot, failures: Failures, refused_exit: BlockedExit
 ) -> tuple[SubmissionRefusal, ...]:
-    """Return the refusals to store after this exit was refused at submission; refusals less than a
-    day apart count as consecutive.
+    """Return the refusals to store after this exit was refused at submission."""
+    return add_refusal(snapshot, failures.submission_refusals, refused_exit.token, refused_exit.why)
+
+
+def add_refusal(
+    snapshot: Snapshot, refusals: Iterable[SubmissionRefusal], token: str, why: str
+) -> tuple[SubmissionRefusal, ...]:
+    """Return the refusals with a new one of this token; those less than a day apart count as
+    consecutive.
     """
     now_s = snapshot.head.timestamp_s
-    refusal_by_token = {refusal.token: refusal for refusal in failures.submission_refusals}
-    previous_refusal = refusal_by_token.get(refused_exit.token)
+    refusal_by_token = {refusal.token: refusal for refusal in refusals}
+    previous_refusal = refusal_by_token.get(token)
     refusal_count = (
         1
         if previous_refusal is None or now_s - previous_refusal.at_s > DAY_S
         else previous_refusal.refusal_count + 1
     )
-    refusal_by_token[refused_exit.token] = SubmissionRefusal(
-        refused_exit.token, now_s, refusal_count, refused_exit.why
-    )
+    refusal_by_token[token] = SubmissionRefusal(token, now_s, refusal_count, why)
     return tuple(refusal_by_token.values())
 
 
@@ -119,7 +124,7 @@ def open_submission_refusals(history: History, sold_token: str) -> tuple[Submiss
     """Return the refusals to keep after this token was sold: those of fired exits that are not
     done.
     """
-    fired_tokens = _fired_exit_tokens(history)
+    fired_tokens = fired_exit_tokens(history)
     return tuple(
         refusal
         for refusal in history.failures.submission_refusals
@@ -133,7 +138,7 @@ def format_retries(
     """Format the exits refused at submission that are retried in the next cycle, except those of
     the tokens in `reported_tokens`.
     """
-    fired_tokens = _fired_exit_tokens(history)
+    fired_tokens = fired_exit_tokens(history)
     reported_token_set = {*reported_tokens}
     retried_refusals = [
         refusal
@@ -142,14 +147,15 @@ def format_retries(
         and {refusal.token, PORTFOLIO_SUBJECT} & fired_tokens
     ]
     return [
-        f"{order_subject(portfolio, refusal.token)}: {refusal.why}; {_times_text(refusal)}, last at"
+        f"{order_subject(portfolio, refusal.token)}: {refusal.why}; {times_text(refusal)}, last at"
         f" {format_time(refusal.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
         f" {disarm_command(portfolio, history.orders, BlockedExit(refusal.token, '', ''))}"
         for refusal in retried_refusals
     ]
 
 
-def _fired_exit_tokens(history: History) -> set[str]:
+def fired_exit_tokens(history: History) -> set[str]:
+    """Return the subjects of triggered exits: tokens, or PORTFOLIO_SUBJECT."""
     return {
         order.token
         for order in history.orders.states
@@ -157,7 +163,8 @@ def _fired_exit_tokens(history: History) -> set[str]:
     }
 
 
-def _times_text(refusal: SubmissionRefusal) -> str:
+def times_text(refusal: SubmissionRefusal) -> str:
+    """Format the number of consecutive refusals."""
     if refusal.refusal_count == 1:
         return "once"
     return f"{refusal.refusal_count} times in a row"

@@ -86,6 +86,8 @@ failure.
 """
 SUBMISSION_REFUSALS = "late"
 """Key of the exits refused at submission, as JSON."""
+IGNORED_APPROVALS = "ignored_approvals"
+"""Key of the tokens that ignored their approvals, as JSON."""
 DEMANDED_TIP = "demanded_tip"
 """Key of the tip that nodes demanded when they refused a lower one, as wei:seconds."""
 _BUDGET_KINDS = tuple(
@@ -100,6 +102,7 @@ HISTORY_KEYS = (
         DEPEGGED_TOKENS,
         UNREADABLE_BALANCES,
         SUBMISSION_REFUSALS,
+        IGNORED_APPROVALS,
         DEMANDED_TIP,
         PRICE_FAULT,
         orders.ORDERS_VERSION_KEY,
@@ -188,10 +191,8 @@ class BudgetStore:
             ledger_sums.add_loss(db, loss)
             ledger_sums.advance_settled_seq(db)
             if not succeeded or intent.kind is IntentKind.APPROVE:
-                refusals_and_seqs = _parse_submission_refusals(
-                    database.read_facts(db, SUBMISSION_REFUSALS)
-                )
-                record_failure_stop(db, _refusal_seq_by_token(refusals_and_seqs))
+                facts = database.read_facts(db, SUBMISSION_REFUSALS, IGNORED_APPROVALS)
+                record_failure_stop(db, _refusal_seq_by_token(facts))
             insert_rows(db, MovementRow, _movement_rows(self.db, intent, chain_s))
 
     def mark_review(
@@ -244,7 +245,12 @@ class BudgetStore:
         as failures.
         """
         with self.db.write("write exits refused at submission") as db:
-            _write_submission_refusals(db, refusals)
+            _write_refusals(db, SUBMISSION_REFUSALS, refusals)
+
+    def mark_ignored_approvals(self, refusals: Sequence[SubmissionRefusal]) -> None:
+        """Replace the stored tokens that ignored their approvals, which do not count as failures."""
+        with self.db.write("write ignored approvals") as db:
+            _write_refusals(db, IGNORED_APPROVALS, refusals)
 
 
 def _budget_kind(db: Connection, intent: Intent) -> str:
@@ -285,8 +291,8 @@ def _history(
     """Return the history, and the chain time up to which it is valid without a write."""
     facts = database.read_facts(db, *HISTORY_KEYS)
     own_rows = all_rows(db, _select_recent_budgets(), BudgetUseRow, since=chain_now_s - DAY_S)
-    refusals_and_seqs = _parse_submission_refusals(facts)
-    streak = failure_streak(db, facts, _refusal_seq_by_token(refusals_and_seqs))
+    refusal_seq_by_token = _refusal_seq_by_token(facts)
+    streak = failure_streak(db, facts, refusal_seq_by_token)
     external_rows = all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     recent_rows: list[BudgetUseRow | ExternalTransactionRow] = [
         *own_rows,
@@ -339,10 +345,9 @@ def _history(
             reverts_in_row=streak.reverts,
             approval_cycles_in_row=streak.approving_cycle_count,
             is_stopped=streak.is_stopped,
-            failed_exits=exit_failures(
-                db, facts, _refusal_seq_by_token(refusals_and_seqs), own_rows, chain_now_s
-            ),
-            submission_refusals=tuple(refusal for refusal, _ in refusals_and_seqs),
+            failed_exits=exit_failures(db, facts, refusal_seq_by_token, own_rows, chain_now_s),
+            submission_refusals=_parse_refusals(facts, SUBMISSION_REFUSALS),
+            ignored_approvals=_parse_refusals(facts, IGNORED_APPROVALS),
         ),
         cash_flows=CashFlows(
             unexplained_transfers=unexplained_transfers,
@@ -417,19 +422,19 @@ def _parse_reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
         ) from None
 
 
-def _write_submission_refusals(db: Connection, refusals: Sequence[SubmissionRefusal]) -> None:
+def _write_refusals(db: Connection, key: str, refusals: Sequence[SubmissionRefusal]) -> None:
     newest_seq = max_value(db, IntentRow.seq)
     refusal_rows = [
         (refusal.token, refusal.at_s, refusal.refusal_count, refusal.why, newest_seq)
         for refusal in refusals
     ]
-    database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps(refusal_rows)})
+    database.write_facts(db, {key: json.dumps(refusal_rows)})
 
 
-def _parse_submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:
+def _refusals_and_seqs(facts: Mapping[str, str], key: str) -> list[tuple[SubmissionRefusal, int]]:
     """Return each stored refusal, with the number of the newest intent at that time."""
     try:
-        stored_rows = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
+        stored_rows = json.loads(facts.get(key) or "[]")
         return [
             (SubmissionRefusal(str(token), int(at_s), int(refusal_count), str(why)), int(seq))
             for token, at_s, refusal_count, why, seq in stored_rows
@@ -440,17 +445,32 @@ def _parse_submission_refusals(facts: Mapping[str, str]) -> list[tuple[Submissio
         ) from None
 
 
-def _refusal_seq_by_token(
-    refusals_and_seqs: Sequence[tuple[SubmissionRefusal, int]],
-) -> dict[str, int]:
-    """Return the number of the newest intent at the time of each refusal, by token."""
-    return {refusal.token: seq for refusal, seq in refusals_and_seqs}
+def _parse_refusals(facts: Mapping[str, str], key: str) -> tuple[SubmissionRefusal, ...]:
+    return tuple(refusal for refusal, _ in _refusals_and_seqs(facts, key))
+
+
+def _refusal_seq_by_token(facts: Mapping[str, str]) -> dict[str, int]:
+    """Return the number of the newest intent at the time of each token's last refusal."""
+    seq_by_token: dict[str, int] = {}
+    for key in (SUBMISSION_REFUSALS, IGNORED_APPROVALS):
+        for refusal, seq in _refusals_and_seqs(facts, key):
+            seq_by_token[refusal.token] = max(seq, seq_by_token.get(refusal.token, 0))
+    return seq_by_token
 
 
 def mark_resumed(db: Connection) -> None:
-    """Clear failure streaks and exits refused at submission, which the owner has reviewed."""
-    _write_submission_refusals(db, ())
-    database.write_facts(db, {FAILURE_STOP_KEY: "", RESUMED_SEQ_KEY: max_value(db, IntentRow.seq)})
+    """Clear failure streaks, exits refused at submission and ignored approvals, which the owner has
+    reviewed.
+    """
+    database.write_facts(
+        db,
+        {
+            SUBMISSION_REFUSALS: "",
+            IGNORED_APPROVALS: "",
+            FAILURE_STOP_KEY: "",
+            RESUMED_SEQ_KEY: max_value(db, IntentRow.seq),
+        },
+    )
 
 
 def _movement_rows(
