@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from agent import codec
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.layers.memories import bookings_of
 from agent.model import (
     NATIVE_VENUE,
@@ -120,15 +120,15 @@ def trade_loss(
     the prices before the trade, plus gas.
 
     Balances are base units by token; `prices` are numeraire base units per token base unit. An
-    increase of a token without a price counts as zero; a decrease cannot be valued and raises
-    OperatorNeeded.
+    increase of a token without a price counts as zero; a decrease cannot be valued now and raises
+    PassingFault.
     """
     loss = gas_value
     for token in sorted({*balances_before, *balances_after}):
         delta_raw = balances_after.get(token, 0) - balances_before.get(token, 0)
         price = prices.get(token)
         if price is None and delta_raw < 0:
-            raise OperatorNeeded(
+            raise PassingFault(
                 f"{-delta_raw} base units of {token} left the wallet without a reference price",
                 "check the receipt, then add a feed for it",
                 code=ErrorCode.REFERENCE_PRICE,

@@ -10,7 +10,7 @@ import pytest
 
 from agent.accounting.export import TokenNames
 from agent.app.documents.past import executions
-from agent.errors import OperatorNeeded
+from agent.errors import PassingFault
 from agent.execution import settlement
 from agent.execution.settlement import BookingPrices, TradePurpose
 from agent.model import (
@@ -150,7 +150,7 @@ def test_churn_bleeds_on_every_turn() -> None:
 
 def test_a_token_without_price_may_grow_but_not_shrink() -> None:
     assert settlement.trade_loss({}, {DAI: 5}, PRICES, Fraction(0)) == 0
-    with raises_code(OperatorNeeded, "reference_price"):
+    with raises_code(PassingFault, "reference_price"):
         settlement.trade_loss({DAI: 5}, {}, PRICES, Fraction(0))
 
 

@@ -18,6 +18,7 @@ from agent.store.database import database_errors
 from agent.store.files.locks import wallet_lock
 from agent.store.files.pause import KillSwitch, PauseSwitch
 from agent.store.files.recorder import FileOutbox
+from agent.store.files.secret import ensure_secret, secret_path
 from agent.venues.hyperliquid.client import _refusal_error
 from agent.venues.hyperliquid.orders import VenueRefusal
 from tests.support.text import raises_code
@@ -34,6 +35,16 @@ def lock_in_a_file(folder: Path) -> None:
 def proposal_in_a_file(folder: Path) -> None:
     (folder / "file").touch()
     FileOutbox(folder / "file").write_proposal("name", "{}")
+
+
+def secret_in_a_file(folder: Path) -> None:
+    (folder / "file").touch()
+    ensure_secret(folder / "file" / "trimtab.db")
+
+
+def secret_that_is_a_folder(folder: Path) -> None:
+    secret_path(folder / "trimtab.db").mkdir(mode=0o700)
+    ensure_secret(folder / "trimtab.db")
 
 
 def store_in_a_missing_folder(folder: Path) -> None:
@@ -89,6 +100,8 @@ PASSING = (
     pause_in_a_file,
     hard_pause_on_a_full_disk,
     resume_in_a_file,
+    secret_in_a_file,
+    secret_that_is_a_folder,
     store_in_a_missing_folder,
     signer_that_the_venue_does_not_know,
     nonce_with_an_open_transaction,
@@ -99,6 +112,16 @@ PASSING = (
 def test_fault__outside_this_process__may_pass(tmp_path: Path, fails: Callable[[Path], None]) -> None:
     with pytest.raises(PassingFault):
         fails(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "zz", "00" * 31])
+def test_secret__damaged__needs_a_person(tmp_path: Path, text: str) -> None:
+    path = secret_path(tmp_path / "trimtab.db")
+    path.touch(mode=0o600)
+    path.write_text(text)
+    with raises_code(OperatorNeeded, "file", str(path)) as caught:
+        ensure_secret(tmp_path / "trimtab.db")
+    assert not isinstance(caught.value, PassingFault)
 
 
 @pytest.mark.parametrize("code", ["BUSY", "CANTOPEN", "FULL", "IOERR_WRITE", "LOCKED", "NOMEM", "PERM", "PROTOCOL", "READONLY_ROLLBACK"])

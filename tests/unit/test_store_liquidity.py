@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.amm.lp import own_changes
-from agent.errors import OperatorNeeded
+from agent.errors import PassingFault
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpPositionChange, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
@@ -114,7 +114,7 @@ def test_what_reverted_or_was_only_collected_changes_no_position(store: Store) -
 def test_a_receipt_that_hides_the_mint_is_not_written_down(store: Store, added: tuple[LiquidityAdded, ...]) -> None:
     """A position that nobody knows of would be missing from every total (T2)."""
     intent_id = sent(store, MINT)
-    with raises_code(OperatorNeeded, "receipt", "the liquidity"):
+    with raises_code(PassingFault, "receipt", "the liquidity"):
         store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(*added))
     assert [intent.state for intent in store.journal.open_intents()] == [IntentState.BROADCAST]
     store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(MINTED))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.amm.lp.venues import LpVenue
-from agent.errors import ErrorCode, OperatorNeeded
+from agent.errors import ErrorCode, PassingFault
 from agent.model import (
     Collect,
     ConfirmedPosition,
@@ -26,8 +26,8 @@ from agent.units import floor_int
 
 def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositionChange | None:
     """Return the effect of a mined `action`; None if liquidity did not change (a collect or a
-    revert). Raises OperatorNeeded if the receipt of a provision does not show it: an unknown
-    position would be missing from every total.
+    revert). Raises PassingFault if the receipt of a provision does not show it, so that none is
+    stored that lacks it: an unknown position would be missing from every total.
     """
     if receipt.status != 1 or isinstance(action, Collect):
         return None
@@ -106,8 +106,8 @@ def _provision_change(
     )
 
 
-def _missing_liquidity_error(action: Provide, receipt: Receipt) -> OperatorNeeded:
-    return OperatorNeeded(
+def _missing_liquidity_error(action: Provide, receipt: Receipt) -> PassingFault:
+    return PassingFault(
         f"the receipt of {receipt.tx_hash} does not show the liquidity that it added to"
         f" {action.name}",
         "try another endpoint; planning is blocked until the position is known",

@@ -10,7 +10,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.files import sync_folder
 from agent.store.files.locks import require_trusted_writers
 
@@ -25,8 +25,8 @@ def secret_path(store_file: Path) -> Path:
 def ensure_secret(store_file: Path) -> bytes:
     """Return the secret beside a store; create it at first use.
 
-    Raises ConfigError if others may read or write it, OperatorNeeded if it cannot be read or
-    written.
+    Raises ConfigError if others may read or write it, PassingFault if it cannot be read or written,
+    OperatorNeeded if it is damaged.
     """
     path = secret_path(store_file)
     if (secret := find_secret(store_file)) is not None:
@@ -56,8 +56,10 @@ def find_secret(store_file: Path) -> bytes | None:
                 f"secret: others may read {path} (mode {mode:04o})", f"run: chmod 600 {path}"
             )
         secret = bytes.fromhex(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _secret_error(path, "read", str(error)) from error
+    except ValueError:
+        secret = b""
     if len(secret) != SECRET_BYTES:
         raise OperatorNeeded(
             f"{path} does not hold {SECRET_BYTES} bytes", _REMEDY, code=ErrorCode.FILE
@@ -71,8 +73,8 @@ _REMEDY = (
 )
 
 
-def _secret_error(path: Path, action: str, reason: str) -> OperatorNeeded:
-    return OperatorNeeded(f"{path} cannot be {action}: {reason}", _REMEDY, code=ErrorCode.FILE)
+def _secret_error(path: Path, action: str, reason: str) -> PassingFault:
+    return PassingFault(f"{path} cannot be {action}: {reason}", _REMEDY, code=ErrorCode.FILE)
 
 
 def _write_secret(path: Path) -> None:
