@@ -79,11 +79,14 @@ def test_usual_routes__two_legs_dearer_than_plan_cost__names_pair_cost_limit_and
     ]
 
 
-@pytest.mark.parametrize(("plan_cost_bps", "more"), [(60, None), (59, ""), (30, ""), (29, "(4 more pairs too)"), (None, None)])
+@pytest.mark.parametrize(
+    ("plan_cost_bps", "more"),
+    [(60, None), (59, ""), (30, ""), (29, ", and of other pairs (4), is not"), (None, None)],
+)
 def test_usual_routes__one_line_whatever_the_number_of_pairs(plan_cost_bps: int | None, more: str | None) -> None:
     lines = usual_route_warnings(config_of(plan_cost_bps=plan_cost_bps))
     assert len(lines) == (0 if more is None else 1)
-    assert all(line.startswith("LINK and AAVE: ") and ("more pair" in line) is bool(more) and str(more) in line for line in lines)
+    assert all(line.startswith("LINK and AAVE: ") and ("other pairs" in line) is bool(more) and str(more) in line for line in lines)
 
 
 def test_usual_routes__an_asset_without_a_target_needs_none() -> None:

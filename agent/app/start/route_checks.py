@@ -78,17 +78,17 @@ def usual_route_warnings(config: Config) -> list[str]:
         / PIPS
         for pair in combinations(symbols, 2)
     }
-    if limit_bps is None or not route_costs_bps:
+    if limit_bps is None:
         return []
     dear_pairs = [pair for pair, cost_bps in route_costs_bps.items() if cost_bps > limit_bps]
     if not dear_pairs:
         return []
     dearest_pair = max(dear_pairs, key=lambda pair: route_costs_bps[pair])
-    others_text = f" ({len(dear_pairs) - 1} more pairs too)" if len(dear_pairs) > 1 else ""
+    others_text = f", and of other pairs ({len(dear_pairs) - 1})," if len(dear_pairs) > 1 else ""
     return [
         f"{' and '.join(dearest_pair)}: the cheapest route usually costs"
-        f" {route_costs_bps[dearest_pair]:g} bps, limits.plan_cost allows {limit_bps}{others_text}:"
-        " a drift between the two is not corrected;"
+        f" {route_costs_bps[dearest_pair]:g} bps, limits.plan_cost allows {limit_bps}:"
+        f" a drift between the two{others_text} is not corrected;"
         f" {plan_cost_remedy(build_policy(config).trigger)}"
     ]
 
