@@ -1,5 +1,6 @@
-"""A year of recorded prices with the template for small money on the stand-in of Base: every day the real pools move to the next
-close, and the agent signs what its rule asks for. Prints trades, costs and tracking error beside the estimate of `trimtab init`.
+"""A year of recorded prices from `trimtab init` with the template for small money, on the stand-in of Base: the first purchase,
+then every day the real pools move to the next close, and the agent signs what its rule asks for. Prints trades, costs and tracking
+error of the year beside the estimate in the document of init.
 
 .venv/bin/python scripts/tracking_year.py --value 500
 
@@ -32,9 +33,10 @@ from agent.app.local import (
     open_local_base,
 )
 from agent.app.research.backtests import sample_files
-from agent.app.start.setup import pin_all
+from agent.app.start.setup import NewConfig, pin_all, write_new_config
 from agent.app.start.tracking_losses import config_loss_document
 from agent.config.load import load_config, parse_config
+from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
@@ -42,6 +44,11 @@ from agent.units import BPS
 LOOK_INTERVAL_S = 86_400 + 60
 """A day, and what a rebalance of the day before took: the template's cooldown of a day is over."""
 DAYS_PER_YEAR = 365
+CEILING_MULTIPLE = 10
+"""Prices rose to five times theirs in 2021."""
+PURCHASE_DAYS = 7
+"""The purchase of 50,000 dollars moves the pools by more than plan_cost allows, and goes on once they are back."""
+ESTIMATED = ("trades_a_year", "costs_bps", "drift_bps", "loss_bps")
 COLUMNS = {"WETH": "ETH", "cbBTC": "BTC"}
 Floats = NDArray[np.float64]
 
@@ -95,8 +102,16 @@ def played_year(
     active_returns: list[float] = []
     other_outcomes: dict[str, int] = {}
     deviations: dict[str, float] = {}
-    next_day_s = chain.now_s()
     with open_agent(loaded_config, transports=[chain.transport], clock=chain.clock) as agent:
+        for _ in range(PURCHASE_DAYS):
+            purchase = agent.rebalance(send=True, confirm=lambda *_: True)
+            if purchase.kind is OutcomeKind.DONE:
+                break
+            chain.move_market(closes[0])
+            chain.warp(LOOK_INTERVAL_S)
+        else:
+            raise SystemExit(f"no first purchase: {purchase.reason}")
+        next_day_s = chain.now_s()
         for prices_before, prices in zip([closes[0], *closes], closes, strict=False):
             day_returns = {
                 symbol: float(prices[symbol] / prices_before[symbol] - 1) for symbol in COLUMNS
@@ -149,26 +164,29 @@ def main() -> int:
         np.log([[float(day[symbol]) for symbol in COLUMNS] for day in closes]), axis=0
     )
     with open_local_base() as chain, tempfile.TemporaryDirectory() as folder:
-        config_text = base_config_text(chain).replace(
-            'max_live_value = "100000"', 'max_live_value = "off"'
-        )  # prices doubled in 2021
         chain.move_market(closes[0])
         mine_at_base_fee(chain)
         fund(
             chain,
-            {
-                symbol: options.value * int(share.rstrip("%")) // 100
-                for symbol, share in SMALL_MONEY_TARGETS.items()
-            },
+            {symbol: options.value if symbol == "USDC" else 0 for symbol in SMALL_MONEY_TARGETS},
         )
+        chain_config_path = Path(folder) / "chain.toml"
+        chain_config_path.write_text(base_config_text(chain))
         config_path = Path(folder) / "trimtab.toml"
-        config_path.write_text(config_text)
+        init_document = write_new_config(
+            config_path,
+            NewConfig(
+                network=str(chain_config_path),
+                wallet=chain.wallet.address,
+                template=SMALL_TEMPLATE,
+                use_cash=str(options.value),
+                max_live_value=str(options.value * CEILING_MULTIPLE),
+            ),
+        )
+        year_config = parse_config(with_volatilities(config_path.read_text(), log_returns))
         estimates = {
-            name: config_loss_document(parse_config(text), Fraction(1), Fraction(options.value))
-            for name, text in {
-                "usual": config_text,
-                "of_the_year": with_volatilities(config_text, log_returns),
-            }.items()
+            "init": init_document["tracking_loss"],
+            "of_the_year": config_loss_document(year_config, Fraction(1), Fraction(options.value)),
         }
         year = played_year(chain, config_path, closes)
     document = {
@@ -176,9 +194,10 @@ def main() -> int:
         "days": len(closes),
         "year": year,
         "estimates": {
-            name: estimate
-            and {**(estimate["own"] or {}), "wild_year_bps": estimate["wild_year_bps"]}
+            name: {key: estimate["own"][key] for key in ESTIMATED}
+            | {"wild_year_bps": estimate["wild_year_bps"]}
             for name, estimate in estimates.items()
+            if estimate is not None and estimate["own"] is not None
         },
     }
     print(json.dumps(document, indent=1))
