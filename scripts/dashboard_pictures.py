@@ -127,7 +127,10 @@ def screenshot(
 ) -> bytes:
     """Return a page as PNG."""
     page = browser.new_page(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, device_scale_factor=1
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=scheme,
+        device_scale_factor=1,
+        bypass_csp=True,  # of the page, which forbids the condition that is waited for
     )
     page.goto(address.rstrip("/") + path)
     page.wait_for_selector("data[data-of]", timeout=PATIENCE_MS)
