@@ -164,11 +164,13 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.checks import doctor as doctor
     from agent.app.start.guide import InitAnswers as InitAnswers
     from agent.app.start.guide import baskets as baskets
+    from agent.app.start.past_prices import needed_past_prices as needed_past_prices
+    from agent.app.start.past_prices import read_first_prices as read_first_prices
+    from agent.app.start.past_prices import read_past_prices as read_past_prices
     from agent.app.start.past_results import OTHER_YEARS_BASIS as OTHER_YEARS_BASIS
     from agent.app.start.past_results import PAST_BASIS as PAST_BASIS
     from agent.app.start.setup import FuturesStart as FuturesStart
     from agent.app.start.setup import local_start as local_start
-    from agent.app.start.setup import read_past_prices as read_past_prices
     from agent.app.start.setup import templates as templates
     from agent.app.start.setup import trust as trust
     from agent.app.start.units import UnitOptions as UnitOptions

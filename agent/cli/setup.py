@@ -204,8 +204,7 @@ def init(
             ),
         )
     answers = replace(answers, futures=_futures_start(futures, futures_venue, futures_target or ()))
-    document = answers.write(config)
-    emit(document, as_json, lambda: _show_init(document))
+    _finish_init(answers.write(config), as_json)
 
 
 def _init_guided(config: Path, answers: InitAnswers, answered_topics: set[str]) -> None:
@@ -222,7 +221,20 @@ def _init_guided(config: Path, answers: InitAnswers, answered_topics: set[str]) 
     if document is None:
         note("Nothing written.")
         raise typer.Exit(EXIT_REFUSED)
-    _show_init(document)
+    _finish_init(document, as_json=False)
+
+
+def _finish_init(document: InitDocument, as_json: bool) -> None:
+    """Show the new config, then read the past prices that its rules need."""
+    if not as_json:
+        _show_init(document)
+    with show_spinner("Looking for past prices") as spinner:
+        price_lines = api.read_first_prices(Path(document["config"]), spinner.update)
+    if price_lines:
+        document["past_prices"] = list(price_lines)
+    emit(document, as_json, lambda: None)
+    for line in price_lines:
+        note(line)
 
 
 def _show_init(document: InitDocument) -> None:

@@ -15,7 +15,9 @@ from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 
+from agent.config.build import build_portfolio
 from agent.config.futures import futures_markets
+from agent.config.loaded import LoadedConfig
 from agent.config.networks.coin_supplies import PACKAGE, package_supplies
 from agent.config.schema import Config
 from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
@@ -36,7 +38,7 @@ from agent.model import (
     TokenSupply,
     WeightLimit,
 )
-from agent.units import BPS, floor_int, format_duration, safe_label
+from agent.units import BPS, Token, floor_int, format_duration, safe_label
 
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -97,6 +99,31 @@ def build_allocator(
         futures=_futures_risk(allocator_table, futures, address_by_symbol),
         max_change_bps=allocator_table.max_change_bps,
     )
+
+
+def offline_portfolio(loaded_config: LoadedConfig) -> Portfolio:
+    """Return the portfolio of a config with its allocator, without a chain: a token without
+    decimals in the config has 18. Raises ConfigError.
+    """
+    config = loaded_config.config
+    token_by_address = {
+        listed_token.address: Token(
+            listed_token.address,
+            listed_token.symbol,
+            18 if listed_token.decimals is None else listed_token.decimals,
+        )
+        for listed_token in config.portfolio.listed_tokens
+    }
+    portfolio = build_portfolio(config, token_by_address)
+    allocator = build_allocator(
+        config.portfolio,
+        portfolio,
+        loaded_config.path.parent,
+        build_signals(config),
+        config.futures,
+        chain_id=config.chain.chain_id,
+    )
+    return replace(portfolio, allocator=allocator)
 
 
 def without_max_change(config: Config) -> Config:

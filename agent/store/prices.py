@@ -98,6 +98,13 @@ class PriceStore:
         fetched_hash, _, at_text = facts.get(FETCHED_AT, "").partition(":")
         return int(at_text) if fetched_hash == windows_hash and not facts[PRICE_FAULT] else None
 
+    def fetch_fault(self) -> str:
+        """Return why an endpoint failed in the last attempt to read missing prices; empty if none
+        did.
+        """
+        with self.db.read("read the last fetch of prices") as db:
+            return database.read_facts(db, PRICE_FAULT).get(PRICE_FAULT, "")
+
     def mark_fetch(self, windows_hash: str, at_s: int, fault: str = "") -> None:
         """Record an attempt to read the missing prices of these windows, and why an endpoint failed
         (empty: none did).

@@ -23,7 +23,7 @@ from agent.wiring import past_prices, price_windows
 from agent.wiring.price_windows import fill_price_windows, missing_prices, needed_windows
 from tests.cases.test_weights_on_chain import SETTINGS
 from tests.differential.test_past_prices import pushed
-from tests.support.agents import ROOMY, agent_on, fund, trusted, yes
+from tests.support.agents import ROOMY, agent_config, agent_on, fund, trusted, yes
 from tests.support.samples import slow
 from tests.support.stores import chosen_weights
 from tests.support.text import causes
@@ -133,6 +133,24 @@ def test_trust__reads_them_once_the_contracts_are_pinned(
     loaded = trusted(anvil_chain, tmp_path, changes, TARGETS)
     lines = api.read_past_prices(loaded, transports=[anvil_chain.transport])
     assert [line.partition(":")[0] for line in lines] == labels, lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [(weighed(), ["WETH", "LINK"]), (ROOMY | {"policy.trigger": EVENT}, ["WETH", "LINK"]), (ROOMY, [])],
+    ids=["allocator", "market event", "no rule"],
+)
+def test_new_config__reads_them_before_its_contracts_are_pinned(
+    anvil_chain: LocalChain, tmp_path: Path, changes: dict[str, object], labels: list[str]
+) -> None:
+    rounds(anvil_chain)
+    loaded = agent_config(anvil_chain, tmp_path, changes, TARGETS)
+    lines = api.read_first_prices(loaded.path, transports=[anvil_chain.transport])
+    assert [line.partition(":")[0] for line in lines] == labels, lines
+    assert all("hours of past prices" in line for line in lines)
+    needed_text = api.needed_past_prices(loaded)
+    assert bool(needed_text) is bool(labels)
+    assert all(word in needed_text for word in (*labels, *(["of past prices", f"trimtab trust --config {loaded.path}"] if labels else [])))
 
 
 @pytest.mark.parametrize("until_chosen", ["targets", "wait"])

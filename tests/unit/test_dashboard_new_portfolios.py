@@ -123,6 +123,12 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     assert loaded.config.model_copy(update=same) == source.config
     following = unescape(folder.ask(headers["location"], Cookie=cookie)[2].decode())
     assert f"trimtab paper --config {written} --value 1000" in following
+    assert "past prices" not in following
+    text = written.read_text()
+    written.write_text(re.sub(r"^trigger = .*$", 'trigger = { kind = "drawdown", fall = "20%", within = "6h" }', text, flags=re.M))
+    with_event = unescape(folder.ask(headers["location"], Cookie=cookie)[2].decode())
+    assert f"6 h of past prices of WETH are needed: trimtab trust --config {written} reads them" in with_event
+    written.write_text(text)
     assert f"trimtab wallet import --keystore {folder.folder}/variant/wallet.json" in following
     events = open_user_file(Path(folder.opened.users_place.file)).events(1)
     assert [(event.kind, event.user, event.detail) for event in events] == [("control", "ann", "copy variant")]

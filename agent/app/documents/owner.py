@@ -412,6 +412,7 @@ class InitDocument(TypedDict):
     next: list[str]
     year_costs: list[str]
     tracking_loss: TrackingLossDocument | None
+    past_prices: NotRequired[list[str]]
 
 
 class WorstMonthDocument(TypedDict):

@@ -38,14 +38,13 @@ from agent.backtest.world import read_pool
 from agent.config.build import (
     build_limits,
     build_policy,
-    build_portfolio,
     build_reference,
 )
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.pace import build_pace
 from agent.config.tables.fields import parse_choice, parse_duration_s, parse_gas_price_wei
-from agent.config.weights import build_allocator, build_signals, without_max_change
+from agent.config.weights import offline_portfolio, without_max_change
 from agent.errors import ConfigError
 from agent.layers.settings import build_layer_settings
 from agent.layers.signals.host import SignalRunner
@@ -65,7 +64,7 @@ from agent.model import (
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.layout import file_symbol
-from agent.units import BPS, PIPS, Token, parse_raw, parse_share_with_unit_bps, value_text
+from agent.units import BPS, PIPS, parse_raw, parse_share_with_unit_bps, value_text
 from agent.weights.asset_classes import is_cash
 
 EXPIRE_BLOCKS = 25
@@ -364,24 +363,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
     """
     loaded_config = replace(loaded_config, config=without_max_change(loaded_config.config))
     config = loaded_config.config
-    token_by_address = {}
-    for listed_token in config.portfolio.listed_tokens:
-        decimals = DEFAULT_DECIMALS if listed_token.decimals is None else listed_token.decimals
-        token_by_address[listed_token.address] = Token(
-            listed_token.address, listed_token.symbol, decimals
-        )
-    portfolio = build_portfolio(config, token_by_address)
-    portfolio = replace(
-        portfolio,
-        allocator=build_allocator(
-            config.portfolio,
-            portfolio,
-            loaded_config.path.parent,
-            build_signals(config),
-            config.futures,
-            chain_id=config.chain.chain_id,
-        ),
-    )
+    portfolio = offline_portfolio(loaded_config)
     execution = ExecutionConfig(
         ROUTER_KIND,
         ROUTER,

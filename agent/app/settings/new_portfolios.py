@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.app.settings.shown import network_and_wallet
 from agent.app.start.guide import check_setup, error_text, parse_answers
+from agent.app.start.past_prices import needed_past_prices
 from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address
@@ -224,8 +225,8 @@ def _wallet_of(config_path: Path) -> str:
 
 
 def next_commands(config: str) -> dict[str, Any]:
-    """Return the commands that start a new portfolio on paper, `next`, and the one that adds its
-    `key`, empty if it has no keystore. Raises ConfigError.
+    """Return the commands that start a new portfolio on paper, `next`, the past prices that they
+    read, and the command that adds its `key`, empty if it has no keystore. Raises ConfigError.
     """
     loaded_config = load_config(config)
     portfolio = loaded_config.config.portfolio
@@ -244,6 +245,7 @@ def next_commands(config: str) -> dict[str, Any]:
             f"trimtab trust{config_option}",
             f"trimtab paper{config_option} --value {capital}",
         ],
+        "needed_prices": needed_past_prices(loaded_config),
         "key": f"trimtab wallet import --keystore {shlex.quote(str(keystore))}"
         if loaded_config.keystore_path is not None
         else "",

@@ -29,6 +29,7 @@ from agent.app.start.capital import (
     minimum_capital,
     minimum_capitals,
 )
+from agent.app.start.past_prices import needed_past_prices
 from agent.app.start.past_results import (
     OTHER_YEARS_BASIS,
     PAST_BASIS,
@@ -309,7 +310,8 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
 
 def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Write the config as `trimtab init` does, and return its document, with the commands that come
-    `next` and the `gas` that the wallet needs. Raises ConfigError, and then leaves no file.
+    `next`, the past prices that they read, and the `gas` that the wallet needs. Raises ConfigError,
+    and then leaves no file.
     """
     answers, error_by_field, _ = parse_answers(field_texts)
     for field, field_error in error_by_field.items():
@@ -336,6 +338,7 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     return {
         **init_document,
         "next": next_commands,
+        "needed_prices": needed_past_prices(loaded_config),
         "gas": loaded_config.config.limits.native_floor or "",
     }
 

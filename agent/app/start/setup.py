@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.app import config_versions
-from agent.app.cycles import Progress, ignore_progress
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config, year_cost_lines
@@ -39,7 +38,6 @@ from agent.config.tables.chain import RpcTable
 from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.tables.futures import HyperliquidTable
 from agent.config.tables.portfolio import NATIVE
-from agent.config.triggers import build_policy_trigger
 from agent.config.variables import VARIABLES_KEY, Variables
 from agent.config.writing import portfolio_templates
 from agent.config.writing.futures_template import (
@@ -55,10 +53,8 @@ from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.files import create_file
 from agent.model import Snapshot, Verdict
 from agent.policy import minimum
-from agent.policy.triggers.rules import trigger_history_s
 from agent.reference import is_dollar
 from agent.units import Token, parse_bps, safe_label
-from agent.wiring.price_windows import fill_price_windows
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import (
@@ -563,32 +559,6 @@ def trust(
             )
             trust_document["pinned"] = True
         return trust_document
-
-
-def read_past_prices(
-    config: LoadedConfig | Path | str,
-    progress: Progress = ignore_progress,
-    transports: Sequence[Transport] | None = None,
-) -> tuple[str, ...]:
-    """Read the past prices that an allocator, a zone's estimate or a market event of the config
-    needs, once its contracts are pinned, and return a line on each token. Empty if no rule needs
-    any.
-    """
-    loaded_config = load_config(config)
-    tables = loaded_config.config
-    has_rule = (
-        tables.portfolio.weights is not None
-        or tables.policy.risk is not None
-        or bool(tables.strategies)
-        or trigger_history_s(build_policy_trigger(tables)) > 0
-    )
-    if not has_rule:
-        return ()
-    try:
-        with wiring.open_context(loaded_config, transports) as context:
-            return fill_price_windows(context, progress)
-    except TrimtabError as error:
-        return (f"past prices were not read, the first cycle reads them: {error.message}",)
 
 
 def list_contracts(
