@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.app.describe import binding_parameters
+from agent.app.research.backtests import spec_from_config
 from agent.config.build import build_portfolio
-from agent.config.load import parse_config
+from agent.config.load import load_config, parse_config
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.schema import Config
 from agent.config.weights import allocator_sentences, build_allocator, supply_tokens, without_max_change
@@ -114,6 +115,15 @@ def test_a_jump_of_a_weight_is_limited_wherever_prices_decide_it(weights: str, l
     assert ("wait for the owner" in allocator_sentences(config.portfolio)) is (limit_bps is not None)
     simulated = without_max_change(config)
     assert build_allocator(simulated.portfolio, portfolio_of(config), Path(), chain_id=1) == replace(built(weights), max_change_bps=None)
+
+
+def test_a_simulation_has_no_owner_to_wait_for(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    path.write_text(config_text(RETURNS))
+    path.chmod(0o600)
+    allocator = spec_from_config(load_config(path)).portfolio.allocator
+    assert allocator is not None
+    assert (allocator.method, allocator.max_change_bps) == (AllocationMethod.HRP, None)
 
 
 def test_without_the_table_targets_are_those_of_the_assets_as_ever() -> None:
