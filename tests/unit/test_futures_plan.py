@@ -74,7 +74,7 @@ def test_beside_a_paused_market_the_others_are_cut_by_as_much_more() -> None:
     assert abs(margin.gross_notional_raw(alone) - margin.gross_notional_raw(both)) < 100 * E18
 
 
-def test_a_stale_index_of_a_market_not_held_holds_no_reduction_back() -> None:
+def test_plan_futures__index_of_a_market_not_held_is_old__reduces_the_other() -> None:
     held = book(1_000, eth=5 * E18)
     stale = replace(held, markets=(held.markets[0], replace(held.markets[1], index_s=0)))
     plan = plan_futures(stale, POLICY, RICH, NOW_S)
@@ -91,7 +91,7 @@ def test_a_stale_index_or_one_from_the_future_orders_nothing(age_s: int, acts: b
     assert bool(plan_futures(held, POLICY, RICH, NOW_S).orders) is acts
 
 
-def test_a_mark_off_its_index_opens_nothing_and_does_not_hold_back_a_reduction() -> None:
+def test_plan_futures__mark_is_off_its_index__opens_nothing_and_reduces() -> None:
     held = book(10_000)
     off = replace(held, markets=(replace(held.markets[0], index=Fraction(1_800)), held.markets[1]))
     plan = plan_futures(off, LONGS, RICH, NOW_S)
