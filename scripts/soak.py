@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.localchain import open_anvil
-from tests.support.long_runs import soak
+from tests.support.long_runs import soak, soak_config
 
 MAX_BYTES_PER_CYCLE = 1_000
 """Maximum growth of heap or resident memory in bytes per cycle: 50 megabytes a year with a cycle every
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_anvil() as chain:
         soak_result = soak(
             chain,
-            Path(folder),
+            soak_config(chain, Path(folder)),
             options.looks,
             every=mark_interval,
             trade_every=options.trade_every,

@@ -42,6 +42,7 @@ from tests.support.alert_receivers import Box, webhook
 from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
 from tests.support.samples import slow
 from tests.support.scenes import without_tips
+from tests.support.stores import locked
 from tests.support.text import mentions
 from tests.unit.test_remote_key import KeyService
 
@@ -281,17 +282,6 @@ def test_run__page_answers_the_broadcast_that_the_node_took__trades_once(level: 
             looks.close()
     assert max(off_target(level, TWO).values()) < 50
     assert len(set(broadcasts)) == len(broadcasts) == purse(level).nonce - before.nonce == 2, "an approval and a swap, each once"
-
-
-@contextmanager
-def locked(store_file: Path) -> Iterator[None]:
-    """Another program holds the store's write lock."""
-    other = sqlite3.connect(store_file, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.close()
 
 
 @contextmanager

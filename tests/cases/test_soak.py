@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from agent import wiring
+from agent.config.load import load_config
 from agent.localchain import LocalChain
+from agent.store import opening
 from scripts import soak as soak_script
-from tests.support.long_runs import KEEP_STEPS, running, soak
+from tests.support.agents import fund
+from tests.support.long_runs import FAULT_KINDS, HELD, KEEP_STEPS, SOAK_TARGETS, faults_of, running, soak, soak_config
+from tests.support.scenes import scene_on
 
 LOOKS = 160
+LOOKS_OF_TWO_WEEKS = 2_016
+"""One each ten minutes."""
 WARM = 80
 """Looks until caches are full and as many steps are kept as should be."""
 
@@ -21,7 +28,7 @@ WARM = 80
 @pytest.mark.slow
 def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A snapshot, a plan or a quoter that stayed behind at each look would be hundreds of objects and more."""
-    found = soak(anvil_chain, tmp_path, LOOKS, every=8, trade_every=32, traced=False)
+    found = soak(anvil_chain, soak_config(anvil_chain, tmp_path), LOOKS, every=8, trade_every=32, traced=False)
     assert {"hold", "refused", "done"} <= set(found.outcomes), found.outcomes
     assert found.outcomes["done"] >= 3, found.outcomes
     assert found.growth("objects", WARM) < 20, found.marks
@@ -32,15 +39,30 @@ def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain,
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
-def test_memory_grows_by_at_most_a_kilobyte_a_look_after_500(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    """Two weeks of a look every ten minutes, with a move of the market each seventeen hours: each trade left 150 kilobytes while the
-    decoded plans of a thousand rows were kept.
+def test_two_weeks_from_init__under_faults__grow_by_at_most_a_kilobyte_a_look(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look every ten minutes with a move of the market each seventeen hours, and now and then a fault of endpoint, store or clock.
+    Each trade left 150 kilobytes while the decoded plans of a thousand rows were kept.
     """
     names = [sys.intern(f"a name {number}") for number in range(100_000)]  # Python's table of names doubles once: here, not while measured
     del names
-    long_run = soak(anvil_chain, tmp_path, 2_016, every=48, trade_every=100, look_s=600, traced=False)
-    assert long_run.outcomes["done"] >= 18, long_run.outcomes
-    assert long_run.growth("resident", 500) <= 1_000, long_run.document(500)["per_look"]
+    monkeypatch.setattr(opening, "_BUSY_TIMEOUT_MS", 60)
+    fund(anvil_chain, HELD)
+    with scene_on(anvil_chain, tmp_path, "0.05", capfd, monkeypatch) as scene:
+        scene.init(SOAK_TARGETS, "--ceiling", "200000")
+        scene.edit_file("\nkeep_steps = 2000 ", f"\nkeep_steps = {KEEP_STEPS} ")
+        scene.say("trust", "--yes")
+        loaded = load_config(scene.config)
+        with faults_of(anvil_chain, wiring.store_file(loaded), seed=49) as faults:
+            long_run = soak(anvil_chain, loaded, LOOKS_OF_TWO_WEEKS, every=48, trade_every=100, look_s=600, traced=False, faults=faults)
+        assert long_run.outcomes["done"] >= 18, long_run.outcomes
+        faulty = faults.looks_by_kind
+        assert min(faulty[kind] for kind in FAULT_KINDS) >= 60, faulty
+        failed = long_run.outcomes["error"]
+        assert faulty["endpoint"] + faulty["store"] // 3 <= failed <= faulty["endpoint"] + faulty["store"], (failed, faulty)
+        assert long_run.growth("resident", 500) <= 1_000, long_run.document(500)["per_look"]
+        assert "match" in scene.say("books", "check")
 
 
 @pytest.mark.slow
@@ -60,7 +82,7 @@ def test_the_script_soaks_and_says_what_grew(
 
 
 def test_a_defect_in_what_is_told_ends_no_run(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(anvil_chain, tmp_path, traced=False) as (agent, service):
+    with running(anvil_chain, soak_config(anvil_chain, tmp_path), traced=False) as (agent, service):
         rounds = agent.run(every="1s", progress=service.on_stage)
         service.on_cycle(next(rounds))
         monkeypatch.setattr(service.recorder, "on_figures", None)  # stands for any defect

@@ -8,19 +8,23 @@ import csv
 import gc
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from agent import app as api
+from agent import wiring
 from agent.accounting import entries
 from agent.app.agent import Agent
 from agent.app.money.transfers import WithdrawalRequest, invest, withdraw
 from agent.app.service import RunEventHandler, report_run
 from agent.app.settings.editing import TextEdit, edit
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import RpcCall, Transport
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.writing.edits import ConfigChanges, apply_changes
@@ -32,6 +36,8 @@ from agent.observe.metrics import metrics_text
 from agent.observe.watch import Watchdog
 from agent.units import NATIVE
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
+from tests.support.endpoints import Reply, Served, serve
+from tests.support.stores import locked
 from tests.support.worlds import DATA
 
 RECORDED = DATA / "weekly_2021.csv"
@@ -182,17 +188,34 @@ PRICES = (Fraction(10, 13), Fraction(13, 10))
 PAUSED_PART = 4
 """For a fourth of the cycles after each move the kill switch is on: plans are made and refused, which takes most memory."""
 KEEP_STEPS = 40
+FAULT_KINDS = ("endpoint", "store", "clock")
+FAULT_SHARE = Fraction(1, 12)
+"""Share of the looks without a fault before which one begins."""
+FAULT_LOOKS = 2
+"""A calm look writes after it, so that a locked store shows at the second one."""
+MOST_OFF_S = 20
+"""Seconds that the clock is off at most."""
+PAGE = b"<!doctype html><title>Checking your browser</title>"
+SICK_REPLIES = (
+    Reply(PAGE),
+    Reply(PAGE, status=403),
+    Reply(b"", status=503),
+    Reply(b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32005, "message": "limit exceeded"}}', status=429),
+    Reply(b'[{"jsonrpc": "2.0", "id"'),
+    Reply(b"", cut="reset"),
+)
 
 
 class Ticking:
-    """ports.Clock of the chain: each sleep mines one block. A run's service attaches its watchdog to it."""
+    """ports.Clock of the chain, `off_s` fast: each sleep mines one block. A run's service attaches its watchdog to it."""
 
     def __init__(self, chain: LocalChain) -> None:
         self._chain = chain
         self._watch: Watchdog | None = None
+        self.off_s = 0
 
     def now_s(self) -> int:
-        return self._chain.now_s()
+        return self._chain.now_s() + self.off_s
 
     def sleep(self, seconds: float) -> None:
         if self._watch is not None:
@@ -201,6 +224,91 @@ class Ticking:
 
     def set_watchdog(self, watch: Watchdog) -> None:
         self._watch = watch
+
+
+class Faults:
+    """Faults of endpoint, store and clock, each for FAULT_LOOKS looks, at looks drawn from a seed."""
+
+    def __init__(self, chain: LocalChain, store_file: Path, seed: int, sick_server: Served) -> None:
+        self.clock = Ticking(chain)
+        self.endpoint = Switched(chain.transport)
+        self.looks_by_kind: Counter[str] = Counter()
+        self._store_file = store_file
+        self._random = Random(seed)
+        self._sick_server = sick_server
+        self._sick_line = EndpointProvider(sick_server.url, self.endpoint.operator, 10, attempts=1)
+        self._kind = ""
+        self._looks_left = 0
+        self._lock = ExitStack()
+
+    @property
+    def is_present(self) -> bool:
+        """Return whether something is out of order."""
+        return bool(self._kind)
+
+    def before_look(self) -> None:
+        """End a fault whose time is over, and draw whether one begins, and which."""
+        if self._looks_left == 0:
+            self.end()
+            if self._random.random() < FAULT_SHARE:
+                self._begin(self._random.choice(FAULT_KINDS))
+        if self._looks_left:
+            self._looks_left -= 1
+            self.looks_by_kind[self._kind] += 1
+
+    def _begin(self, kind: str) -> None:
+        self._kind = kind
+        self._looks_left = FAULT_LOOKS
+        if kind == "endpoint":
+            self.endpoint.line = self._sick_line
+        elif kind == "store":
+            self._lock.enter_context(locked(self._store_file))
+        else:
+            self.clock.off_s = self._random.choice((-1, 1)) * self._random.randint(1, MOST_OFF_S)
+
+    def end(self) -> None:
+        """Bring endpoint, store and clock in order; keep nothing of what was asked meanwhile."""
+        self._kind = ""
+        self._looks_left = 0
+        self._lock.close()
+        self.endpoint.line = self.endpoint.healthy_line
+        self.clock.off_s = 0
+        self._sick_server.seen.clear()
+        self._sick_server.headers.clear()
+
+
+@contextmanager
+def faults_of(chain: LocalChain, store_file: Path, seed: int) -> Iterator[Faults]:
+    """Yield the faults of a run; what a sick endpoint answers is drawn from the seed too."""
+    answers = Random(seed)
+    with serve(lambda _: answers.choice(SICK_REPLIES)) as server:
+        faults = Faults(chain, store_file, seed, server)
+        try:
+            yield faults
+        finally:
+            faults.end()
+
+
+class Switched:
+    """An endpoint in front of another, which may be replaced for a while."""
+
+    def __init__(self, line: Transport) -> None:
+        self.healthy_line = self.line = line
+        self.operator = line.operator
+        self.name = line.name
+
+    @property
+    def request_count(self) -> int:
+        """See Transport."""
+        return self.line.request_count
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return self.line.call(method, params)
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport."""
+        return self.line.batch(calls)
 
 
 @dataclass(frozen=True)
@@ -235,46 +343,8 @@ class Soaked:
         return {"outcomes": self.outcomes, "bytes_per_look_after": after, "per_look": per_look, "marks": [asdict(m) for m in self.marks]}
 
 
-def soak(
-    chain: LocalChain,
-    folder: Path,
-    looks: int,
-    *,
-    every: int,
-    trade_every: int,
-    look_s: int = 0,
-    traced: bool = True,
-    on_mark: Callable[[Mark], object] = lambda mark: None,
-) -> Soaked:
-    """Run `looks` cycles of one run with its service, at least `look_s` of the chain's time apart; the market moves every `trade_every`
-    cycles, a mark is made every `every`.
-    """
-    marks: list[Mark] = []
-    outcomes: Counter[str] = Counter()
-    with running(chain, folder, traced) as (agent, service):
-        rounds = agent.run(send=True, confirm=yes, every="1s", progress=service.on_stage)
-        for number in range(1, looks + 1):
-            if number % trade_every == 0:
-                agent.context.kill_switch.pause("soaking", chain.now_s())
-                chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * PRICES[number // trade_every % 2]})
-            elif number % trade_every == trade_every // PAUSED_PART:
-                agent.context.kill_switch.resume("soaked", chain.now_s())
-            found = next(rounds)
-            service.on_cycle(found)
-            metrics_text(service.recorder.report, service.recorder.health(), chain.now_s())
-            outcomes["error" if isinstance(found, TrimtabError) else found.kind.value] += 1
-            if look_s:
-                chain.warp(look_s)
-            if number % every == 0:
-                marks.append(mark(number, folder / "trimtab.db", agent))
-                on_mark(marks[-1])
-        rounds.close()
-    return Soaked(tuple(marks), dict(outcomes))
-
-
-@contextmanager
-def running(chain: LocalChain, folder: Path, traced: bool) -> Iterator[tuple[Agent, RunEventHandler]]:
-    """Open an agent with the whole service except its port. Tracing the heap doubles the time."""
+def soak_config(chain: LocalChain, folder: Path) -> LoadedConfig:
+    """Fund the wallet, and load a config whose limits leave every trade to the market."""
     fund(chain, HELD)
     changes = ROOMY | {
         "portfolio.max_live_value": "off",
@@ -282,11 +352,62 @@ def running(chain: LocalChain, folder: Path, traced: bool) -> Iterator[tuple[Age
         "limits.gas_per_day": "off",
         "service": {"keep_steps": KEEP_STEPS},
     }
-    clock = Ticking(chain)
+    return trusted(chain, folder, changes, SOAK_TARGETS)
+
+
+def soak(
+    chain: LocalChain,
+    loaded: LoadedConfig,
+    looks: int,
+    *,
+    every: int,
+    trade_every: int,
+    look_s: int = 0,
+    traced: bool = True,
+    faults: Faults | None = None,
+    on_mark: Callable[[Mark], object] = lambda mark: None,
+) -> Soaked:
+    """Run `looks` cycles of one run with its service, at least `look_s` of the chain's time apart; the market moves every `trade_every`
+    cycles, a mark is made every `every` unless a fault lasts.
+    """
+    marks: list[Mark] = []
+    outcomes: Counter[str] = Counter()
+    with running(chain, loaded, traced, faults) as (agent, service):
+        rounds = agent.run(send=True, confirm=yes, every="1s", progress=service.on_stage)
+        for number in range(1, looks + 1):
+            if faults is not None and number % trade_every in (0, trade_every // PAUSED_PART):
+                faults.end()  # else a locked store would refuse the owner
+            if number % trade_every == 0:
+                agent.context.kill_switch.pause("soaking", chain.now_s())
+                chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * PRICES[number // trade_every % 2]})
+            elif number % trade_every == trade_every // PAUSED_PART:
+                agent.context.kill_switch.resume("soaked", chain.now_s())
+            if faults is not None and number > 1:
+                faults.before_look()
+            outcome = next(rounds)
+            service.on_cycle(outcome)
+            metrics_text(service.recorder.report, service.recorder.health(), chain.now_s())
+            outcomes["error" if isinstance(outcome, TrimtabError) else outcome.kind.value] += 1
+            if look_s:
+                chain.warp(look_s)
+            if number % every == 0 and (faults is None or not faults.is_present):
+                marks.append(mark(number, wiring.store_file(loaded), agent))
+                on_mark(marks[-1])
+        if faults is not None:
+            faults.end()
+        rounds.close()
+    return Soaked(tuple(marks), dict(outcomes))
+
+
+@contextmanager
+def running(chain: LocalChain, loaded: LoadedConfig, traced: bool, faults: Faults | None = None) -> Iterator[tuple[Agent, RunEventHandler]]:
+    """Open an agent with the whole service except its port. Tracing the heap doubles the time."""
+    clock = faults.clock if faults is not None else Ticking(chain)
+    transports = None if faults is None else [faults.endpoint]
     if traced:
         tracemalloc.start(1)
     try:
-        with again(chain, trusted(chain, folder, changes, SOAK_TARGETS), clock=clock) as agent, report_run(agent, clock, "1s") as service:  # type: ignore[arg-type]  # a clock that ticks by blocks
+        with again(chain, loaded, transports, clock) as agent, report_run(agent, clock, "1s") as service:  # type: ignore[arg-type]  # a clock that ticks by blocks
             yield agent, service
     finally:
         tracemalloc.stop()

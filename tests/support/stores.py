@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -30,6 +31,17 @@ ROOMY = RecorderLimits(1_000, 10**9)
 DRIFTED = {"WETH": 7_000, "USDC": 3_000}
 STEPS = (builders.step_input(), builders.step_input(values=DRIFTED), builders.without_feed(builders.step_input(values=DRIFTED), "WETH"))
 """Steps that hold, rebalance and halt."""
+
+
+@contextmanager
+def locked(store_file: Path) -> Iterator[None]:
+    """Let another program hold the store's write lock."""
+    other = sqlite3.connect(store_file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.close()
 
 
 def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderLimits = ROOMY) -> Path:
