@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from agent.backtest.settings import BacktestSpec
 from agent.errors import ConfigError
 from agent.price_files.frames import FORMAT_HINT, load_polars, read_frame
-from agent.price_files.read import ClosingPrices, read_closes, symbol_pairs
+from agent.price_files.read import ClosingPrices, is_unit_of, read_closes, symbol_pairs
 from agent.price_files.times import parse_times
 from agent.units import Token, safe_label
 from agent.weights.asset_classes import is_cash
@@ -27,13 +27,15 @@ class PriceTable:
     """Prices over time: `closes[i, j]` is the price of one whole `symbols[j]` at `times_s[i]` (Unix
     seconds, ascending), NaN if missing.
 
-    All closes are in the unit of the file. `notes` describe missing data.
+    All closes are in the unit of the file; `currency` is its name, if the file says it, empty if not.
+    `notes` describe missing data.
     """
 
     symbols: tuple[str, ...]
     times_s: NDArray[np.int64]
     closes: NDArray[np.float64]
     notes: tuple[str, ...] = ()
+    currency: str = ""
 
     @property
     def bar_count(self) -> int:
@@ -217,7 +219,17 @@ def price_table(prices: ClosingPrices) -> PriceTable:
         times_s,
         closes,
         tuple(remark.text for remark in prices.remarks),
+        max((series.currency for series in prices.series), default=""),
     )
+
+
+def require_currency(table: PriceTable, numeraire: str, remedy: str) -> None:
+    """Raise ConfigError with the remedy if the numeraire is a currency that the file does not price,
+    and the file says that its closes are in another.
+    """
+    is_priced = numeraire in table.symbols
+    if not is_priced and is_cash(numeraire) and not is_unit_of(numeraire, table.currency):
+        raise ConfigError(f"the closes are in {table.currency}, not in {numeraire}", remedy)
 
 
 def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:

@@ -296,6 +296,14 @@ def currency_of_pair(symbol: str) -> str:
     return CURRENCY_BY_NAME[(match["quote"] or match["joined"]).upper()]
 
 
+def is_unit_of(symbol: str, currency: str) -> bool:
+    """Return whether a coin of this name is worth one of the currency: USDC of USD, EURC of EUR. An
+    empty currency is unknown, and any coin may be its unit.
+    """
+    is_dollar = any(name in symbol.upper() for name in ("USD", "DAI", "GHO", "FRAX"))
+    return currency in symbol.upper() or (currency == "USD" and is_dollar)
+
+
 def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[str, str]:
     """Return which of `symbols` each of `file_symbols` prices, as far as their names say: BTC or
     BTCUSDT prices BTC, and WBTC.

@@ -14,7 +14,7 @@ from agent.app.research.backtests import (
     implied_numeraire,
     require_priced_gas,
 )
-from agent.backtest.data import PriceTable
+from agent.backtest.data import PriceTable, require_currency
 from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSettings, make_spec
 from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
@@ -162,7 +162,7 @@ def _spec(
     is_tracking = isinstance(chosen_trigger, NoTradeZone)
     target_bps = _target_bps(targets)
     missing_symbols = [symbol for symbol in target_bps if symbol not in table.symbols]
-    numeraire = numeraire or implied_numeraire(missing_symbols)
+    numeraire = numeraire or implied_numeraire(missing_symbols, table.currency)
     if unknown_symbols := [
         symbol for symbol in target_bps if symbol not in (*table.symbols, numeraire)
     ]:
@@ -172,6 +172,7 @@ def _spec(
         if table.symbols == (FRAME_NAME,):
             remedy = f'the closes name no symbol; add a column symbol with "{unknown_symbols[0]}"'
         raise ConfigError(f"targets: {unknown_symbols[0]} has no prices", remedy)
+    require_currency(table, numeraire, f"name {table.currency} in place of {numeraire}")
     if is_tracking and numeraire not in target_bps:
         raise ConfigError(
             f"targets: tracking trades against {numeraire}, which is not among the targets",

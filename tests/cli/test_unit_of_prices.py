@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,54 @@ def test_each_command_refuses_a_mistyped_symbol(bare: Callable[..., Said], tmp_p
     assert printed.code == 2
     assert "LNIK" in printed.error["message"]
     assert "did you mean LINK?" in printed.error["remedy"]
+
+
+FOREIGN_CLOSES = {
+    "column": ("time,symbol,close_eur", "2024-01-{day:02},{symbol},{close}"),
+    "sign": ("time,symbol,Price €", "2024-01-{day:02},{symbol},{close}"),
+    "pair": ("time,symbol,close", "2024-01-{day:02},{symbol}-EUR,{close}"),
+}
+
+
+def file_in_euros(folder: Path, form: str) -> Path:
+    header, row = FOREIGN_CLOSES[form]
+    rows = [row.format(day=day, symbol=symbol, close=100 + day) for symbol in ("BTC", "ETH") for day in range(1, 31)]
+    path = folder / "prices.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("form", FOREIGN_CLOSES)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_refuses_closes_in_another_currency(bare: Callable[..., Said], tmp_path: Path, name: str, form: str) -> None:
+    mapping = ("--as", "BTC-EUR=BTC,ETH-EUR=ETH") if form == "pair" else ()
+    prices = file_in_euros(tmp_path, form)
+    printed = bare(name, "--prices", str(prices), "--target", "BTC=40,ETH=30,USD=30", *mapping, *COMMANDS[name], "--json")
+    assert printed.code == 2
+    assert printed.error["message"] == "the closes are in EUR, not in USD"
+    assert printed.error["remedy"].startswith("write EUR in place of USD")
+
+
+@pytest.mark.parametrize("numeraire", ["EUR", "EURC", "GOLD"])
+def test_closes_in_the_currency_of_the_unit_are_taken(tmp_path: Path, numeraire: str) -> None:
+    """A unit that is no known currency may be worth anything."""
+    options = PortfolioOptions(target=f"BTC=70,{numeraire}=30", band="10%rel", numeraire=numeraire)
+    table = options.load_prices(file_in_euros(tmp_path, "column"))
+    assert options.spec(table).portfolio.numeraire.symbol == numeraire
+
+
+def test_the_unit_of_closes_in_euros_is_the_euro_if_nothing_else_is_cash(tmp_path: Path) -> None:
+    options = PortfolioOptions(target="BTC=70,ETH=30", band="10%rel")
+    table = options.load_prices(file_in_euros(tmp_path, "column"))
+    assert options.spec(table).portfolio.numeraire.symbol == "EUR"
+
+
+def test_a_config_in_dollars_refuses_closes_in_euros(tmp_path: Path) -> None:
+    weth, usdc = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+    assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
+    path = tmp_path / "trimtab.toml"
+    path.write_text(render_config(ETHEREUM_PRESET, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    table = random_table(1, 40, ("WETH",))
+    assert PortfolioOptions(config=path).spec(replace(table, currency="USD"))
+    with pytest.raises(ConfigError, match="the closes are in EUR, not in USDC"):
+        PortfolioOptions(config=path).spec(replace(table, currency="EUR"))

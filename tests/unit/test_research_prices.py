@@ -158,3 +158,11 @@ def test_targets_without_prices_are_named_with_the_change_to_make(prices: Any, t
 def test_band_that_is_no_share_is_refused(share: Any) -> None:
     with pytest.raises(ConfigError, match=f"band: relative {share!r} is no share"):
         research.band(share)
+
+
+@pytest.mark.parametrize("name", ["close_eur", "Close (EUR)", "Price €"])
+def test_closes_in_euros_are_refused_beside_a_dollar(name: str) -> None:
+    frame = LONG.rename(columns={"close": name})
+    with pytest.raises(ConfigError, match="the closes are in EUR, not in USD"):
+        research.backtest(frame, {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    assert research.backtest(frame, {"BTC": 0.5, "EUR": 0.5}, research.band(0.1)).summary.numeraire == "EUR"

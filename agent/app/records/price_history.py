@@ -24,6 +24,7 @@ from agent.price_files.layout import file_symbol
 from agent.price_files.read import (
     FileRemark,
     SymbolCloses,
+    is_unit_of,
     read_closes,
     symbol_pairs,
 )
@@ -165,11 +166,7 @@ def _require_currency(all_closes: Iterable[SymbolCloses], numeraire: Token, file
     """Raise ConfigError for closes in another currency than the numeraire's."""
     for symbol_closes in all_closes:
         currency = symbol_closes.currency
-        is_dollar = any(name in numeraire.symbol.upper() for name in ("USD", "DAI", "GHO", "FRAX"))
-        is_foreign = currency not in numeraire.symbol.upper() and not (
-            currency == "USD" and is_dollar
-        )
-        if currency and is_foreign:
+        if not is_unit_of(numeraire.symbol, currency):
             raise ConfigError(
                 f"{file_name}: {symbol_closes.symbol} has closes in {currency}, but prices are"
                 f" recorded in {numeraire.label}",

@@ -14,6 +14,7 @@ from agent.backtest.data import (
     has_gas_price,
     read_gas_prices,
     read_table,
+    require_currency,
     require_unit_of_prices,
 )
 from agent.backtest.funding import FundingRateSeries, read_funding, rename_funding_symbols
@@ -229,6 +230,7 @@ class PortfolioOptions:
                 symbol,
                 f"use prices of {symbol} too; if the prices are in it, add --numeraire {symbol}",
             )
+        require_currency(table, symbol, f"use prices in {symbol}, or prices of {symbol} too")
         return spec
 
     def _spec_without_config(
@@ -236,6 +238,10 @@ class PortfolioOptions:
     ) -> BacktestSpec:
         decimals = _parse_decimals(self.decimals)
         target_bps_by_symbol, numeraire = targets_of(table, self.target, self.numeraire)
+        currency_remedy = (
+            f"write {table.currency} in place of {numeraire}, or use prices in {numeraire}"
+        )
+        require_currency(table, numeraire, currency_remedy)
         destination = parse_choice(self.destination, "--destination", DESTINATION_BY_NAME)
         common_band, asset_bands = (
             parse_bands(self.band, target_bps_by_symbol) if self.band else (None, {})
@@ -427,7 +433,7 @@ def _require_valid_policy(policy: Policy) -> None:
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
     """Return targets in bps by symbol, and the numeraire: `numeraire` if given, else the first
-    target without a price in the file that is a known currency or stablecoin, else USD. Any other
+    target without a price in the file that is a known currency or stablecoin, else that of the prices. Any other
     target has to be in the file. Raises ConfigError.
     """
     if not target:
@@ -442,7 +448,7 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
             f"add the other, such as {target},USD=0 for all of it in one",
         )
     missing_symbols = [symbol for symbol in target_bps_by_symbol if symbol not in table.symbols]
-    numeraire = numeraire or implied_numeraire(missing_symbols)
+    numeraire = numeraire or implied_numeraire(missing_symbols, table.currency)
     unknown_symbols = [symbol for symbol in missing_symbols if symbol != numeraire]
     if unknown_symbols:
         raise ConfigError(
@@ -452,11 +458,11 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
     return target_bps_by_symbol, numeraire
 
 
-def implied_numeraire(missing_symbols: Sequence[str]) -> str:
-    """Return the first target without prices that is a known currency or stablecoin; USD if every
-    target has prices, else "".
+def implied_numeraire(missing_symbols: Sequence[str], currency: str) -> str:
+    """Return the first target without prices that is a known currency or stablecoin; if every target
+    has prices, their currency, USD if it is unknown; else "".
     """
-    return next(filter(is_cash, missing_symbols), "" if missing_symbols else "USD")
+    return next(filter(is_cash, missing_symbols), "" if missing_symbols else currency or "USD")
 
 
 def _remedy_for_unknown(
