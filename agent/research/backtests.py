@@ -8,7 +8,9 @@ from typing import Any
 
 from agent.app.research.backtests import simulate_checked
 from agent.backtest.simulate import Progress
+from agent.errors import ConfigError
 from agent.model import Signal
+from agent.research.arguments import described, has_items
 from agent.research.inputs import (
     USUAL_DEPTH,
     USUAL_FEE,
@@ -104,7 +106,12 @@ def compare(
     >>> {name: result.summary.trades for name, result in results.items()}
     {'band': 1, 'weekly': 0}
     """
-    table = read_prices(prices)
+    if not has_items(triggers):
+        raise ConfigError(
+            f"triggers: {described(triggers)} has no triggers by name",
+            'write for example {"band": research.band(0.1), "weekly": research.every("7d")}',
+        )
+    table = naming_arguments(read_prices)(prices)
     return {
         name: backtest(table, targets, trigger, **arguments) for name, trigger in triggers.items()
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from functools import wraps
+from inspect import Parameter, signature
 from typing import ParamSpec, TypedDict, TypeVar
 
 from agent.app.research.backtests import (
@@ -22,6 +23,12 @@ from agent.config.tables.fields import parse_choice
 from agent.errors import ConfigError
 from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
+from agent.research.arguments import (
+    EXAMPLE_BY_AMOUNT,
+    check_kinds,
+    check_names,
+    described,
+)
 from agent.research.prices import FRAME_NAME, Moment, between, read_prices, time_s
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
 from agent.units import BPS, PIPS, format_duration
@@ -95,11 +102,8 @@ def read_inputs(
     destination: str = "target",
     flows: Mapping[Moment, Number] | None = None,
 ) -> ResearchInputs:
-    """Check the arguments. Raises ConfigError with the options of the command line, and TypeError
-    for an unknown argument.
-    """
-    if unknown_names := sorted(market.keys() - MarketArguments.__annotations__.keys()):
-        raise TypeError(f"unexpected keyword argument {unknown_names[0]!r}")
+    """Check the arguments. Raises ConfigError with the options of the command line."""
+    targets = dict(targets.items())
     network = market.get("network")
     table = between(read_prices(prices), market.get("start"), market.get("end"))
     native = market.get("native") or _native(network, targets, table)
@@ -111,7 +115,7 @@ def read_inputs(
         latency_bars=market.get("latency", 0),
         flows=tuple(
             OwnerTransfer(time_s(moment, "flows"), _amount(amount, "flows"))
-            for moment, amount in (flows or {}).items()
+            for moment, amount in ({} if flows is None else flows).items()
         ),
     )
     settings = _with_fees(settings, network)
@@ -121,16 +125,27 @@ def read_inputs(
 
 def checked_cores(jobs: object) -> int:
     """Return the number of cores that `jobs` asks for, 0 for all. Raises ConfigError."""
-    if isinstance(jobs, int) and jobs >= 0:
+    if isinstance(jobs, int) and not isinstance(jobs, bool) and jobs >= 0:
         return jobs
-    raise ConfigError(f"jobs: {jobs!r} is no number of cores", "write jobs=4, or 0 for all")
+    raise ConfigError(
+        f"jobs: {described(jobs)} is no number of cores", "write jobs=4, or 0 for all"
+    )
 
 
 def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Let the errors of a function name arguments in place of the options of the command line."""
+    """Check the names and kinds of a function's arguments, and let its errors name arguments in place
+    of the options of the command line.
+    """
+    parameters = signature(function).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind != Parameter.VAR_KEYWORD]
+    known_names = list(names)
+    if len(names) < len(parameters):
+        known_names += MarketArguments.__annotations__
 
     @wraps(function)
     def with_named_arguments(*arguments: Parameters.args, **options: Parameters.kwargs) -> Returned:
+        check_names(options, known_names)
+        check_kinds(dict(zip(names, arguments, strict=False)) | options)
         try:
             return function(*arguments, **options)
         except ConfigError as error:
@@ -194,10 +209,12 @@ def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
     """Return targets in bps that sum to 10,000: the largest remainders are rounded up. Raises
     ConfigError if the shares do not sum to one.
     """
-    if not hasattr(targets, "items"):
-        raise ConfigError(
-            f"targets: {targets!r} has no shares", 'write for example {"BTC": 0.6, "USD": 0.4}'
-        )
+    for symbol in targets:
+        if not isinstance(symbol, str):
+            raise ConfigError(
+                f"targets: {described(symbol)} is no symbol",
+                'write for example {"BTC": 0.6, "USD": 0.4}',
+            )
     share_by_symbol = {symbol: _amount(share, "targets") for symbol, share in targets.items()}
     total = sum(share_by_symbol.values(), Fraction(0))
     if abs(total - 1) > _SHARE_TOLERANCE or any(share < 0 for share in share_by_symbol.values()):
@@ -219,7 +236,10 @@ def _amount(number: Number, name: str) -> Fraction:
     try:
         return Fraction(number) if isinstance(number, Fraction) else Fraction(Decimal(str(number)))
     except (InvalidOperation, ValueError, OverflowError):
-        raise ConfigError(f"{name}: {number!r} is no number", "write for example 0.3") from None
+        raise ConfigError(
+            f"{name}: {described(number)} is no number",
+            f"write for example {EXAMPLE_BY_AMOUNT[name]}",
+        ) from None
 
 
 def _native(network: str | None, targets: Mapping[str, Number], table: PriceTable) -> str:

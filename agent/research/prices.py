@@ -18,6 +18,7 @@ from agent.hosts import LOOPBACK_HOSTS
 from agent.price_files.frames import load_polars
 from agent.price_files.layout import TIME_NAMES, normalized_name
 from agent.price_files.read import closes_of_frame
+from agent.research.arguments import described
 
 Moment = str | date | datetime
 """A time; UTC without a zone."""
@@ -135,9 +136,9 @@ def time_s(moment: Moment, name: str) -> int:
     """Return a time in Unix seconds. Raises ConfigError naming the argument."""
     try:
         parsed = datetime.fromisoformat(moment if isinstance(moment, str) else moment.isoformat())
-    except ValueError:
+    except (AttributeError, TypeError, ValueError):
         raise ConfigError(
-            f"{name}: {moment!r} is no time", "write for example 2021-03-01"
+            f"{name}: {described(moment)} is no time", 'write for example "2021-03-01"'
         ) from None
     return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
 

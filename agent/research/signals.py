@@ -23,6 +23,7 @@ from agent.model import (
     SignalView,
 )
 from agent.price_files.frames import load_polars
+from agent.research.arguments import described
 from agent.research.prices import times
 from agent.signals.worker import targets_document
 
@@ -69,9 +70,9 @@ def signal(function: Signal, *, every: str = "", window: str = USUAL_WINDOW) -> 
     >>> signal(lambda view: {"BTC": 0.6}, every="7d").every_s
     604800
     """
-    if not callable(function):
+    if not callable(function) or isinstance(function, type) or function is signal:
         raise ConfigError(
-            f"signal: {type(function).__name__} is no function",
+            f"signal: {described(function)} is no function that chooses weights",
             'give a function such as lambda view: {"BTC": 0.6}',
         )
     every_s = parse_duration_s(every, "every") if every else 0

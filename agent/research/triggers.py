@@ -20,10 +20,16 @@ from agent.model import (
 )
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.research.arguments import MAX_QUOTED_LENGTH, described, is_number
 from agent.research.signals import USUAL_WINDOW
 from agent.units import BPS
 
-MAX_QUOTED_LENGTH = 60
+_EXAMPLE_BY_MAKER = {
+    "band": "research.band(0.1)",
+    "every": 'research.every("7d")',
+    "tracking": "research.tracking()",
+    "trigger": "research.trigger(function)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +63,14 @@ def trigger(function: TriggerFunction, *, window: str = USUAL_WINDOW) -> Functio
     >>> trigger(lambda view: view.weights["BTC"] > 0.5, window="30d").window_s
     2592000
     """
-    if not callable(function):
+    if any(function is maker for maker in (band, every, tracking, trigger)):
         raise ConfigError(
-            f"trigger: {function!r} is no trigger",
+            f"trigger: the function research.{function.__name__} is no trigger before it is called",
+            f"write for example {_EXAMPLE_BY_MAKER[function.__name__]}",
+        )
+    if not callable(function) or isinstance(function, type):
+        raise ConfigError(
+            f"trigger: {described(function)} is no trigger",
             "give research.band, research.every, research.tracking, or a function such as"
             ' lambda view: view.weights["BTC"] > 0.5',
         )
@@ -96,6 +107,10 @@ def every(interval: str, threshold: Threshold | None = None) -> Every | HybridTr
     >>> every("7d")
     Every(every_s=604800)
     """
+    if not isinstance(threshold, Threshold | None):
+        raise ConfigError(
+            f"every: {described(threshold)} is no band", "write for example research.band(0.1)"
+        )
     schedule = Every(parse_duration_s(interval, "every"))
     return schedule if threshold is None else HybridTrigger(threshold, schedule)
 
@@ -113,8 +128,10 @@ def tracking(strictness: str = "normal") -> NoTradeZone:
 def _bps(share: Any, name: str) -> int | None:
     if share is None:
         return None
-    if isinstance(share, str) or not 0 < share <= 1:
-        raise ConfigError(f"band: {name} {share!r} is no share", "write for example 0.1, a tenth")
+    if not is_number(share) or not 0 < share <= 1:
+        raise ConfigError(
+            f"band: {name} {described(share)} is no share", "write for example 0.1, a tenth"
+        )
     bps: int = round(share * BPS)
     if abs(bps - share * BPS) > 1e-6:
         raise ConfigError(f"band: {name} {share} is finer than 0.0001", "round it")

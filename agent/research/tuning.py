@@ -39,6 +39,7 @@ from agent.model import (
     Trigger,
 )
 from agent.price_files.frames import load_polars
+from agent.research.arguments import described
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
@@ -158,7 +159,7 @@ def _grid(
             strictnesses.append(strictness)
         else:
             raise ConfigError(
-                f"triggers: {type(trigger).__name__} cannot be searched over",
+                f"triggers: {described(trigger)} cannot be searched over",
                 "give research.band, research.every and research.tracking",
             )
     grid = PolicyGrid(

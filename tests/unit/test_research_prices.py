@@ -144,7 +144,7 @@ def test_frame_is_refused_with_the_change_to_make(make: Callable[[], object], wo
             {"BTC": 0.5, "USD": 0.5},
             'name no symbol; add a column symbol with "BTC"',
         ),
-        (WIDE, ["BTC", "USD"], "targets: ['BTC', 'USD'] has no shares"),
+        (WIDE, ["BTC", "USD"], "targets: ['BTC', 'USD'] is no mapping of symbols to shares"),
     ],
     ids=["small letters", "small letters in targets", "pairs", "bars of one symbol", "a list"],
 )

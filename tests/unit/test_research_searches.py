@@ -102,7 +102,7 @@ def stressed(**arguments: object) -> Callable[[], object]:
 
 WRONG = {
     "a band at an interval": (tuned(research.every("7d", research.band(0.1))), "triggers: a band at an interval"),
-    "a text": (tuned("10%rel"), "triggers: str cannot be searched over"),
+    "a text": (tuned("10%rel"), "triggers: '10%rel' cannot be searched over"),
     "a short interval": (tuned(research.every("60s")), "triggers: '1 min' is outside"),
     "an unknown objective": (tuned(objective="profit"), "objective: 'profit'"),
     "an unknown destination": (tuned(*BANDS, destinations=["edge"]), "destinations: 'edge'"),
@@ -132,7 +132,7 @@ def test_wrong_arguments_are_named(call: Callable[[], object], message: str) -> 
 
 @pytest.mark.parametrize("call", [tuned(costs=0.1), stressed(costs=0.1)])
 def test_unknown_arguments_are_refused(call: Callable[[], object]) -> None:
-    with pytest.raises(TypeError, match="costs"):
+    with pytest.raises(ConfigError, match=r"costs: no such argument \(did you mean fee\?\)"):
         call()
 
 

@@ -1,0 +1,116 @@
+"""Arguments of research from Python: each of a wrong kind, or of an unknown name, is named with what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pytest
+
+from agent import research
+from agent.errors import ConfigError
+from agent.research.inputs import MarketArguments
+
+DAYS = [1_700_000_000 + 86_400 * day for day in range(60)]
+PRICES = pl.DataFrame({"time": DAYS, "BTC": [100.0 + day % 7 for day in range(60)]})
+TARGETS = {"BTC": 0.5, "USD": 0.5}
+BAND = research.band(0.1)
+CALLS: dict[str, Callable[..., object]] = {
+    "backtest": partial(research.backtest, prices=PRICES, targets=TARGETS, trigger=BAND),
+    "compare": partial(research.compare, prices=PRICES, targets=TARGETS, triggers={"band": BAND}),
+    "tune": partial(research.tune, prices=PRICES, targets=TARGETS, triggers=[BAND]),
+    "stress": partial(research.stress, prices=PRICES, targets=TARGETS, trigger=BAND, paths=2),
+}
+WRONG_BY_KIND = {
+    "int": -5,
+    "str": "nonsense",
+    "list": ["nonsense"],
+    "dict": {5: "nonsense"},
+    "Series": pd.Series([1.0]),
+    "class": dict,
+}
+FITTING_KINDS = {"numeraire": {"str"}, "folder": {"str"}, "progress": set[str]()}
+
+
+def argument_names(name: str) -> list[str]:
+    parameters = signature(getattr(research, name)).parameters
+    names = [*parameters, *MarketArguments.__annotations__, *(["signal", "flows"] if name == "compare" else [])]
+    return [argument for argument in dict.fromkeys(names) if argument not in {"market", "arguments"}]
+
+
+ROWS = [
+    (name, argument, kind)
+    for name in CALLS
+    for argument in argument_names(name)
+    for kind in WRONG_BY_KIND
+    if kind not in FITTING_KINDS.get(argument, set()) and (argument, kind) != ("jobs", "str")
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "kind"), ROWS, ids=["-".join(row) for row in ROWS])
+def test_an_argument_of_a_wrong_kind_is_named(name: str, argument: str, kind: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        CALLS[name](**{argument: WRONG_BY_KIND[kind]})
+    assert argument.rstrip("s") in error.value.message
+    assert error.value.remedy
+    assert "--" not in f"{error.value.message} {error.value.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("unknown", "remedy"),
+    [
+        ("fees", "did you mean fee?"),
+        ("slippage", "did you mean depth?"),
+        ("cash", "did you mean value?"),
+        ("seed", "choose from prices, targets"),
+    ],
+)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_an_unknown_argument_is_named(call: Callable[..., object], unknown: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        call(**{unknown: 1})
+    assert error.value.message == f"{unknown}: no such argument"
+    assert error.value.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (partial(CALLS["compare"], triggers=[BAND]), 'write for example {"band": research.band(0.1)'),
+        (partial(CALLS["tune"], triggers=BAND), "write for example triggers=[research.band(0.1)"),
+        (partial(CALLS["backtest"], trigger=research.band), "write for example research.band(0.1)"),
+        (partial(CALLS["backtest"], trigger=research.every), 'write for example research.every("7d")'),
+        (partial(CALLS["backtest"], signal=research.signal), "signal: function is no function that chooses weights"),
+        (partial(CALLS["stress"], scenarios="crash"), 'write for example scenarios=["crash"]'),
+        (partial(CALLS["backtest"], start=2023), 'start: 2023 is no time (write for example "2021-03-01")'),
+        (partial(CALLS["backtest"], flows=[("2023-02-01", 5)]), 'write for example flows={"2021-04-01": 250'),
+        (partial(research.every, "7d", 0.1), "every: 0.1 is no band"),
+        (partial(research.band, [0.1]), "band: relative [0.1] is no share"),
+    ],
+)
+def test_a_usual_mistake_is_answered_with_what_to_write(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        call()
+    assert words in str(error.value)
+
+
+def test_a_series_is_a_mapping() -> None:
+    day = pd.Timestamp(DAYS[9], unit="s")
+    by_series = research.backtest(PRICES, pd.Series(TARGETS), BAND, flows=pd.Series({day: 1000.0}))  # type: ignore[arg-type]
+    assert by_series.summary == research.backtest(PRICES, TARGETS, BAND, flows={str(day): 1000}).summary
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("no/such/r.html", "path: no such folder: "), (".", "is a folder"), (5, "path: 5 is no path")],
+)
+def test_a_report_names_a_path_that_is_no_file_in_a_folder(path: Any, words: str, tmp_path: Path) -> None:
+    result = research.backtest(PRICES, TARGETS, BAND)
+    with pytest.raises(ConfigError) as error:
+        result.report(tmp_path / path if isinstance(path, str) else path)
+    assert words in error.value.message
