@@ -216,8 +216,14 @@ def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
                 'write for example {"BTC": 0.6, "USD": 0.4}',
             )
     share_by_symbol = {symbol: _amount(share, "targets") for symbol, share in targets.items()}
+    for symbol, share in share_by_symbol.items():
+        if share < 0:
+            raise ConfigError(
+                f"targets: {symbol} is {float(share):g}, below 0",
+                "write shares from 0 to 1; a backtest neither borrows nor sells short",
+            )
     total = sum(share_by_symbol.values(), Fraction(0))
-    if abs(total - 1) > _SHARE_TOLERANCE or any(share < 0 for share in share_by_symbol.values()):
+    if abs(total - 1) > _SHARE_TOLERANCE:
         raise ConfigError(
             f"targets: the shares sum to {float(total):g}, not to 1",
             'write shares such as {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}',

@@ -211,7 +211,7 @@ def test_the_tracking_rule_is_the_default() -> None:
     ("arguments", "words"),
     [
         ({"targets": {"BTC": 0.5, "USD": 0.4}}, "targets: the shares sum to 0.9"),
-        ({"targets": {"BTC": 1.5, "USD": -0.5}}, "targets: the shares sum to 1"),
+        ({"targets": {"BTC": 1.5, "USD": -0.5}}, "targets: USD is -0.5, below 0"),
         ({"targets": {"BTC": "half", "USD": 0.5}}, "targets: 'half' is no number"),
         ({"targets": {"BTC": float("nan"), "USD": 0.5}}, "targets: nan is no number"),
         ({"targets": {"LINK": 0.5, "USD": 0.5}}, "targets: LINK has no prices"),
