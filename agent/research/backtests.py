@@ -83,6 +83,14 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     function_signal = _function_signal(signal)
     runner = None
     if function_signal is not None:
+        if len(targets) == 1:
+            (symbol,) = targets
+            numeraire = spec.portfolio.numeraire.symbol
+            added_symbol = inputs.table.symbols[0] if symbol == numeraire else numeraire
+            raise ConfigError(
+                f"signal: {symbol} is the only target, so there is nothing to choose",
+                f'add "{added_symbol}": 0 to targets',
+            )
         allocator = function_signal.allocator(inputs.table.interval_s)
         spec = replace(spec, portfolio=replace(spec.portfolio, allocator=allocator))
         runner = FunctionRunner(function_signal.function)

@@ -262,3 +262,4 @@ def test_a_probably_wrong_close_is_told() -> None:
     result = research.backtest(small(BTC=closes), {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
     assert "1 closes are probably wrong" in result.notes[0]
     assert result.notes[0] in result._repr_html_()
+    assert repr(result).endswith("USD, 1 note)")

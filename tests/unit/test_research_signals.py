@@ -128,12 +128,18 @@ def test_error_of_the_function_is_its_own() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: research.signal(5), "signal: int is no function"),  # type: ignore[arg-type]
+        (lambda: research.signal(5), "signal: 5 is no function"),  # type: ignore[arg-type]
         (lambda: research.signal(momentum, every="soon"), "every"),
         (lambda: research.signal(momentum, window="ever"), "window"),
-        (lambda: research.backtest(PRICES, TARGETS, BAND, signal="trend"), "signal: str is no function"),  # type: ignore[arg-type]
+        (lambda: research.backtest(PRICES, TARGETS, BAND, signal="trend"), "signal: 'trend' is no function"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_signal_is_refused(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make()
+
+
+@pytest.mark.parametrize(("target", "added"), [("BTC", "USD"), ("USD", "BTC")])
+def test_signal_with_one_target_is_refused(target: str, added: str) -> None:
+    with pytest.raises(ConfigError, match=f'{target} is the only target.*add "{added}": 0 to targets'):
+        research.backtest(PRICES, {target: 1}, BAND, signal=momentum)
