@@ -20,10 +20,11 @@ from agent.model import (
     SignalAnswer,
     SignalRequest,
     SignalSettings,
+    SignalTargets,
     SignalView,
 )
 from agent.price_files.frames import load_polars
-from agent.research.arguments import described
+from agent.research.arguments import described, has_items
 from agent.research.prices import times
 from agent.signals.worker import targets_document
 
@@ -65,7 +66,9 @@ def signal(function: Signal, *, every: str = "", window: str = USUAL_WINDOW) -> 
     of the last `window`. Raises ConfigError.
 
     The function gets a view of what was known at the bar (agent.signals.SignalView) and returns
-    weights by symbol; what they leave of one is the numeraire's. It may return SignalTargets, too.
+    weights by symbol, as a dict or a Series of pandas; what they leave of one is the numeraire's, if
+    it is a target. It may return SignalTargets, too. A window of N days has the closes of N - 1 daily
+    bars, because a bar's own close is not known and the window's start is excluded.
 
     >>> signal(lambda view: {"BTC": 0.6}, every="7d").every_s
     604800
@@ -95,6 +98,13 @@ class FunctionRunner:
         if request.why:
             return SignalAnswer(request.settings.name, request.owner, why=request.why)
         returned = self._function(request.view)
+        if not isinstance(returned, SignalTargets):
+            if not has_items(returned):
+                raise ConfigError(
+                    f"signal: it returned {described(returned)}, not a dict of weights",
+                    'return for example {"BTC": 0.6}',
+                )
+            returned = dict(returned.items())
         try:
             answer = checked_answer(request, targets_document(returned, request.view), SIGNAL_NAME)
         except (TypeError, ValueError) as error:

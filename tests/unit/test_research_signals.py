@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -71,9 +72,10 @@ def test_later_prices_change_nothing_earlier(length: int) -> None:
         ({"BTC": 0.6, "ETH": 0.4}, [0.6, 0.4, 0.0]),
         ({"BTC": 0.5, "USD": 0.5}, [0.5, 0.0, 0.5]),
         ({}, [0.0, 0.0, 1.0]),
+        (pd.Series({"BTC": 0.6}), [0.6, 0.0, 0.4]),
         (SignalTargets(spot={"ETH": 0.25, "USD": 0.75}), [0.0, 0.25, 0.75]),
     ],
-    ids=["rest in cash", "all named", "cash named", "nothing", "SignalTargets"],
+    ids=["rest in cash", "all named", "cash named", "nothing", "Series", "SignalTargets"],
 )
 def test_portfolio_holds_what_the_function_returns(returned: Any, weights: list[float]) -> None:
     result = research.backtest(PRICES, TARGETS, BAND, signal=lambda view: returned)
@@ -108,8 +110,8 @@ def test_closes_of_a_view_are_a_frame() -> None:
         (lambda view: {"LINK": 0.5}, "signal: 'LINK' is not an asset"),
         (lambda view: {"BTC": float("nan")}, "signal:"),
         (lambda view: {"BTC": "half"}, "signal: the weight of 'BTC' is str"),
-        (lambda view: 5, "signal: it returned int, not SignalTargets"),
-        (lambda view: None, "signal: it returned NoneType"),
+        (lambda view: 5, "signal: it returned 5, not a dict of weights"),
+        (lambda view: None, "signal: it returned None, not a dict of weights"),
         (lambda view: SignalTargets(), "signal: it returned neither spot nor futures weights"),
         (lambda view: SignalTargets(futures={"ETH": 0.5}), "signal: it returned futures weights"),
     ],
