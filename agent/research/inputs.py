@@ -184,6 +184,9 @@ def _spec(
         remedy = (
             f"the prices have {', '.join(table.symbols)}; rename a column, or name the numeraire"
         )
+        symbol_by_small_letters = {symbol.lower(): symbol for symbol in table.symbols}
+        if likely_symbol := symbol_by_small_letters.get(unknown_symbols[0].lower()):
+            remedy = f"did you mean {likely_symbol}? {remedy}"
         if table.symbols == (FRAME_NAME,):
             remedy = f'the closes name no symbol; add a column symbol with "{unknown_symbols[0]}"'
         raise ConfigError(f"targets: {unknown_symbols[0]} has no prices", remedy)

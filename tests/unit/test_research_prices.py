@@ -136,8 +136,12 @@ def test_frame_is_refused_with_the_change_to_make(make: Callable[[], object], wo
 @pytest.mark.parametrize(
     ("prices", "targets", "words"),
     [
-        (WIDE.rename(columns=str.lower), {"BTC": 0.5, "USD": 0.5}, "BTC has no prices (the prices have btc, eth; rename a column"),
-        (WIDE, {"btc": 0.5, "USD": 0.5}, "btc has no prices (the prices have BTC, ETH; rename a column"),
+        (
+            WIDE.rename(columns=str.lower),
+            {"BTC": 0.5, "USD": 0.5},
+            "BTC has no prices (did you mean btc? the prices have btc, eth",
+        ),
+        (WIDE, {"btc": 0.5, "USD": 0.5}, "btc has no prices (did you mean BTC? the prices have BTC, ETH"),
         (WIDE.add_suffix("-USD"), {"BTC": 0.5, "USD": 0.5}, "BTC has no prices (the prices have BTC-USD, ETH-USD; rename a column"),
         (
             pd.DataFrame({"Close": BTC, "Open": BTC}, index=INDEX),
