@@ -73,7 +73,8 @@ def signal(function: Signal, *, every: str = "", window: str = USUAL_WINDOW) -> 
     >>> signal(lambda view: {"BTC": 0.6}, every="7d").every_s
     604800
     """
-    if not callable(function) or isinstance(function, type) or function is signal:
+    maker: object = signal
+    if not callable(function) or isinstance(function, type) or function is maker:
         raise ConfigError(
             f"signal: {described(function)} is no function that chooses weights",
             'give a function such as lambda view: {"BTC": 0.6}',

@@ -63,7 +63,8 @@ def trigger(function: TriggerFunction, *, window: str = USUAL_WINDOW) -> Functio
     >>> trigger(lambda view: view.weights["BTC"] > 0.5, window="30d").window_s
     2592000
     """
-    if any(function is maker for maker in (band, every, tracking, trigger)):
+    makers: tuple[object, ...] = (band, every, tracking, trigger)
+    if any(function is maker for maker in makers):
         raise ConfigError(
             f"trigger: the function research.{function.__name__} is no trigger before it is called",
             f"write for example {_EXAMPLE_BY_MAKER[function.__name__]}",
