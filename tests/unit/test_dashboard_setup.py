@@ -18,8 +18,10 @@ import pytest
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.app.start import guide
 from agent.app.start.guide import InitAnswers, baskets, check_setup
 from agent.app.start.past_results import PAST_BASIS
+from agent.app.start.setup import LocalStart
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.figures import format_figure
@@ -108,11 +110,14 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     done = desk.text("/setup/done")
     option = re.escape(f" --config {written}")
     steps = [unescape(one) for one in re.findall("<li><code>(.*?)</code></li>", done)]
-    wanted = ["export RPC_A=", "export RPC_B=", "trimtab doctor", "trimtab trust", "trimtab run", "trimtab serve"]
+    wanted = ["export RPC_A=", "export RPC_B=", "trimtab doctor", "trimtab trust", "trimtab paper", "trimtab run", "trimtab serve"]
     steps.pop(next(number for number, line in enumerate(steps) if line.startswith("trimtab wallet import")))
     for line, begin in zip(steps, wanted, strict=True):
         assert line.startswith(begin), line
         assert begin[0] == "e" or re.search(option, line), line
+        assert "(" not in line, "a comment in it would break the copied line"
+    assert f"trimtab paper --config {written} --once --start USDC=1000</code>" in done
+    assert re.search(f'trimtab trust{option}</code> <span class="soft">\\(asks before it pins', done)
     assert f"In {Path.cwd()}." in done, "the commands name the config as it was given"
     assert "keeps 0.05 of it" in done
     assert "With 1,000 USDC: not worth it here at 1 gwei" in done
@@ -123,6 +128,13 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
         code, headers, _ = desk.post(page, {**ANSWERS.get(page, {}), "csrf": csrf})  # a form from before, in another tab
         assert (code, headers["location"]) == (303, "/setup/done")
     assert written.read_bytes() == (tmp_path / "same.toml").read_bytes()
+
+
+def test_the_export_of_a_local_chain_has_its_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guide, "local_start", lambda _: LocalStart(WALLET, "http://127.0.0.1:8545", {}))
+    answers = {"wallet": WALLET, "endpoints": "RPC_A=alpha RPC_B=beta", "basket": "moderate"}
+    document = guide.write_setup(str(tmp_path / "trimtab.toml"), answers)
+    assert document["next"][0] == "export RPC_A=http://127.0.0.1:8545  (endpoint of operator alpha)"
 
 
 def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: Desk) -> None:

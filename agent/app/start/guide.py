@@ -38,7 +38,7 @@ from agent.app.start.past_results import (
     template_result,
 )
 from agent.app.start.route_checks import usual_route_warnings
-from agent.app.start.setup import NewConfig, find_preset, write_new_config
+from agent.app.start.setup import NewConfig, find_preset, local_start, write_new_config
 from agent.app.start.tracking_losses import config_loss_document
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
@@ -320,7 +320,15 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     loaded_config = load_config(path)
     wallet = loaded_config.config.wallet
     config_option = "" if Path(path) == Path("trimtab.toml") else f" --config {shlex.quote(path)}"
-    next_commands = list(init_document["next"])
+    local_chain = local_start(answers.network)
+    next_commands = [
+        command if local_chain is None else command.replace("=…", f"={local_chain.url}")
+        for command in init_document["next"]
+    ]
+    next_commands = [
+        f"{command}  (asks before it pins)" if command.startswith("trimtab trust") else command
+        for command in next_commands
+    ]
     if wallet.test_account is None:
         first_command_index = next(
             (index for index, command in enumerate(next_commands) if command.startswith("trimtab")),
@@ -331,7 +339,10 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
             "trimtab wallet import  (in a terminal, with the key of the wallet, unless wallet.json"
             " has it already)",
         )
+    paper_cash = answers.use_cash or answers.ceiling
     next_commands += [
+        f"trimtab paper{config_option} --once --start {NUMERAIRE}={paper_cash}"
+        "  (try it on paper first: nothing is sent)",
         f"trimtab run{config_option}  (decides but sends nothing; with --send it trades)",
         f"trimtab serve{config_option}  (this dashboard, after the first step)",
     ]
