@@ -184,8 +184,8 @@ def _spec(
         remedy = (
             f"the prices have {', '.join(table.symbols)}; rename a column, or name the numeraire"
         )
-        symbol_by_small_letters = {symbol.lower(): symbol for symbol in table.symbols}
-        if likely_symbol := symbol_by_small_letters.get(unknown_symbols[0].lower()):
+        symbol_by_lower_symbol = {symbol.lower(): symbol for symbol in table.symbols}
+        if likely_symbol := symbol_by_lower_symbol.get(unknown_symbols[0].lower()):
             remedy = f"did you mean {likely_symbol}? {remedy}"
         if table.symbols == (FRAME_NAME,):
             remedy = f'the closes name no symbol; add a column symbol with "{unknown_symbols[0]}"'
