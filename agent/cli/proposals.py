@@ -176,6 +176,13 @@ def _show_proposal(console: Console, document: ProposalDocument) -> None:
         f" {coins(leg['min_out_raw'], leg['decimals_out'])} {leg['token_out']}"
         for leg in document["legs"]
     ]
+    lines.append(f"  calls {document['function']} of {document['to']}")
+    if document["spender"]:
+        lines.append(f"  lets {document['spender']} spend the token {document['to']}")
+    lines += [
+        f"  pays {'the Safe' if recipient == document['safe'] else recipient}"
+        for recipient in document["recipients"]
+    ]
     lines += [
         f"  nonce {document['nonce']} of the Safe {document['safe']}",
         f"  hash {document['safe_tx_hash']}",

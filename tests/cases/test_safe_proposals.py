@@ -19,6 +19,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState
+from agent.signing.calldata import Approve, decode
 from tests.cases.test_proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.agents import again, fund, trusted, yes
 from tests.support.text import raises_field
@@ -82,6 +83,21 @@ def test_owners_sign_and_an_executor_pays_until_the_rebalance_is_done(anvil_chai
     assert all(anvil_chain.balance(symbol, safe.address) for symbol in TWO)
     assert api.list_proposals(agent) == {"proposals": []}
     assert all(intent.state is IntentState.FINAL for intent in agent.context.store.journal.intents())
+
+
+def test_the_list_says_the_call_with_its_addresses(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    approval = open_one(agent)
+    (intent,) = agent.context.store.journal.open_intents()
+    call = decode(intent.tx.data)
+    assert isinstance(call, Approve)
+    assert (approval["to"], approval["function"], approval["spender"]) == (intent.tx.to, "approve", call.spender)
+    signed_by(agent, FIRST, SECOND)
+    api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+    swap = proposal(agent)
+    document = open_one(agent)
+    assert swap["purpose"] == "swap"
+    assert (document["to"], document["spender"], document["recipients"]) == (call.spender, None, [safe.address])
 
 
 def test_a_signature_by_eth_sign_counts(scene: tuple[Agent, SafeWallet]) -> None:

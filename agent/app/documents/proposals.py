@@ -14,6 +14,8 @@ class ProposalDocument(TypedDict):
     """A proposal and its signatures. Its state is "used" once the Safe's nonce is, "expired" past its
     deadline, "failing" while the call would fail, for example because prices left its minimums, for
     the reason `failure`; else "waiting". Times in Unix seconds; `legs` are the swaps of a plan.
+    `function` is the name of the called function of `to`, its selector if it has no name here;
+    `spender` is that of an approval of the token `to`, and `recipients` get what swaps buy.
     """
 
     id: Annotated[str, FromAttributes("intent.id")]
@@ -22,6 +24,10 @@ class ProposalDocument(TypedDict):
     purpose: Annotated[str, FromAttributes("intent.kind")]
     legs: list[LegDocument]
     failure: Annotated[str, FromAttributes("simulation.reason")]
+    to: Annotated[Address, FromAttributes("intent.tx.to")]
+    function: str
+    spender: Address | None
+    recipients: list[Address]
     safe: Annotated[Address, FromAttributes("safe.address")]
     safe_tx_hash: Hash
     nonce: Annotated[Count, FromAttributes("intent.tx.nonce")]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -37,8 +37,16 @@ from agent.model import Intent, ProposalExecution, Receipt, UnsignedTx
 from agent.policy.native_coin import GAS_MARGIN
 from agent.ports import Grant, Simulation
 from agent.signing import keys
+from agent.signing.calldata import (
+    Approve,
+    Multicall,
+    RebalanceCall,
+    UndecodableCalldata,
+    decode,
+)
 from agent.signing.safe_tx import signature_owner
 from agent.signing.secret import PrivateKey
+from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.signing.terms import tip_range_wei
 from agent.store.files.recorder import FileOutbox
 from agent.units import NATIVE, ceil_int
@@ -97,7 +105,8 @@ class SafeProposal:
         portfolio = self.agent.portfolio
         legs = () if plan is None else plan.legs
         leg_documents = [fill(LegDocument, leg, portfolio) for leg in legs]
-        return fill(document_type, self, portfolio, legs=leg_documents, **fields)
+        call_fields = _call_fields(self.safe.address, self.intent.tx.data)
+        return fill(document_type, self, portfolio, legs=leg_documents, **call_fields, **fields)
 
     def require_current(self) -> None:
         """Raise Refused if the Safe's nonce is used, or the deadline has passed."""
@@ -388,6 +397,30 @@ def export_proposal(agent: Agent) -> dict[str, Any]:
                 }
             ],
         }
+
+
+def _call_fields(safe: str, data: str) -> dict[str, object]:
+    """Return the fields of ProposalDocument that the calldata says."""
+    function = data[:10]
+    spender: str | None = None
+    recipients: list[str] = []
+    with suppress(UndecodableCalldata):
+        call = decode(data)
+        match call:
+            case Approve():
+                function = "approve"
+                spender = call.spender
+            case Multicall():
+                function = "multicall"
+                recipients = [item.recipient for item in call.calls if hasattr(item, "recipient")]
+            case RebalanceCall():
+                function = "rebalance"
+                recipients = [safe]  # the contract pays its caller only
+    return {
+        "function": function,
+        "spender": spender,
+        "recipients": sorted({*recipients} - {ROUTER_ITSELF}),
+    }
 
 
 def load_named_key(loaded_config: LoadedConfig, key_fields: Mapping[str, Any]) -> PrivateKey:
