@@ -89,7 +89,10 @@ def sign(
             emit(api.proposal_typed_data(agent, proposal), True, lambda: None)
             return
 
+        earlier_owners: list[str] = []
+
         def confirm(unsigned_proposal: ProposalDocument) -> bool:
+            earlier_owners.extend(unsigned_proposal["signed_by"])
             if yes:
                 return True
             with spinner.hidden():
@@ -98,7 +101,16 @@ def sign(
 
         with spinner.hidden():  # the key may be typed
             document = api.sign_proposal(agent, KEY.parse(key), proposal, confirm)
-        emit(document, as_json, lambda: _show_signatures(document, document["signature"]))
+        signed_text = "Signed by"
+        if document["owner"] in earlier_owners:
+            signed_text = "Signed already by"
+        result_text = (
+            f"{signed_text} {document['owner']}: {document['description']},"
+            f" hash {document['safe_tx_hash']}\n{document['signature']}"
+        )
+        if not document["signature"]:
+            result_text = "Not signed."
+        emit(document, as_json, lambda: _show_signatures(document, result_text))
     raise typer.Exit(0 if document["signature"] else EXIT_REFUSED)
 
 
@@ -198,8 +210,13 @@ def _show_proposal(console: Console, document: ProposalDocument) -> None:
 
 
 def _show_signatures(document: ProposalDocument, result_text: str) -> None:
-    say(result_text or "Not signed.")
-    say(f"{len(document['signed_by'])} of {document['threshold']} signatures are collected.")
+    say(result_text)
+    is_complete = len(document["signed_by"]) >= document["threshold"]
+    next_text = "trimtab proposal execute" if is_complete else "another owner signs"
+    say(
+        f"{len(document['signed_by'])} of {document['threshold']} signatures are collected."
+        f" Next: {next_text}"
+    )
 
 
 def _show_execution(console: Console, document: ProposalExecutionDocument) -> None:
