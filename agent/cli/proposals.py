@@ -153,8 +153,11 @@ def execute(
     which pays the gas.
     """
     with money.open_for_command(config, send=send, yes=yes) as (agent, spinner):
+        is_sent_now = False
 
         def confirm(planned_execution: ProposalExecutionDocument) -> bool:
+            nonlocal is_sent_now
+            is_sent_now = True
             if yes:
                 return True
             with spinner.hidden():
@@ -165,7 +168,7 @@ def execute(
             document = api.execute_proposal(
                 agent, KEY.parse(key), send=send, confirm=confirm, progress=spinner.update
             )
-            emit(document, as_json, lambda: _show_execution(out, document))
+            emit(document, as_json, lambda: _show_execution(out, document, is_sent_now))
     raise typer.Exit(OUTCOME_EXIT_CODES.get(document["outcome"], 0))
 
 
@@ -219,15 +222,23 @@ def _show_signatures(document: ProposalDocument, result_text: str) -> None:
     )
 
 
-def _show_execution(console: Console, document: ProposalExecutionDocument) -> None:
+def _show_execution(
+    console: Console, document: ProposalExecutionDocument, is_sent_now: bool = True
+) -> None:
     from agent.cli.display.tables import coins
 
-    _show_proposal(console, document)
+    is_executed = document["outcome"] == "executed"
+    _show_proposal(console, {**document, "state": "used"} if is_executed else document)
+    executed_text = f"Executed in transaction {document['transaction']}."
+    if not is_sent_now:
+        executed_text = (
+            f"Already executed in transaction {document['transaction']}; nothing was sent."
+        )
     cost_text = f"at most {coins(document['max_cost_wei'], 18)} of native coin for gas"
     result_text = {
         "planned": f"It can be executed, for {cost_text}. Add --send.",
         "declined": f"Not executed; it would cost {cost_text}.",
-        "executed": f"Executed by {document['transaction']}. Next: trimtab rebalance --send",
+        "executed": f"{executed_text} Next: trimtab rebalance --send",
         "failed": f"Reverted in {document['transaction']}; run it again.",
     }[document["outcome"]]
     console.print(safe_text(result_text), soft_wrap=True)

@@ -75,7 +75,9 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
             assert ("another owner signs" if count[1] == "1" else "trimtab proposal execute") in said.out
             assert run(line).out.startswith("Signed already by 0x")
         if "execute" in line and "--send" in line:
-            assert "Executed by 0x" in said.out, said.out
+            assert "Executed in transaction 0x" in said.out, said.out
+            assert "(used, " in said.out, said.out
+            assert "Already executed in transaction 0x" in run(line).out
     assert said.code == 0, "the last rebalance holds"
     assert run("trimtab proposal list --json").json == {"proposals": []}
     transactions = run("trimtab txs --json").json["transactions"]
