@@ -71,7 +71,8 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
             assert "signatures: 0 of 2" in said.out
         if "proposal sign --key" in line:
             count = re.search(r"(\d) of 2 signatures", said.out)
-            assert count and said.out.startswith("Signed by 0x"), said.out
+            assert count
+            assert said.out.startswith("Signed by 0x"), said.out
             assert ("another owner signs" if count[1] == "1" else "trimtab proposal execute") in said.out
             assert run(line).out.startswith("Signed already by 0x")
         if "execute" in line and "--send" in line:
