@@ -181,11 +181,11 @@ def export_file(config: ConfigPath = DEFAULT_CONFIG) -> None:
             emit(document, True, lambda: None)
 
 
-def _show_proposal(console: Console, document: ProposalDocument) -> None:
+def _show_proposal(console: Console, document: ProposalDocument, state_text: str = "") -> None:
     from agent.cli.display.tables import coins
 
     expires_s = document["expires_s"]
-    lines = [f"{document['description']} ({document['state']}, {document['id']})"]
+    lines = [f"{document['description']} ({state_text or document['state']}, {document['id']})"]
     lines += [
         f"  sell {coins(leg['amount_in_raw'], leg['decimals_in'])} {leg['token_in']} for at least"
         f" {coins(leg['min_out_raw'], leg['decimals_out'])} {leg['token_out']}"
@@ -227,8 +227,8 @@ def _show_execution(
 ) -> None:
     from agent.cli.display.tables import coins
 
-    is_executed = document["outcome"] == "executed"
-    _show_proposal(console, {**document, "state": "used"} if is_executed else document)
+    state_text = "used" if document["outcome"] == "executed" else document["state"]
+    _show_proposal(console, document, state_text)
     executed_text = f"Executed in transaction {document['transaction']}."
     if not is_sent_now:
         executed_text = (
