@@ -114,6 +114,14 @@ def offline_portfolio(loaded_config: LoadedConfig) -> Portfolio:
         )
         for listed_token in config.portfolio.listed_tokens
     }
+    return portfolio_with_allocator(loaded_config, token_by_address)
+
+
+def portfolio_with_allocator(
+    loaded_config: LoadedConfig, token_by_address: Mapping[str, Token]
+) -> Portfolio:
+    """Return the portfolio of a config, of these tokens, with its allocator. Raises ConfigError."""
+    config = loaded_config.config
     portfolio = build_portfolio(config, token_by_address)
     allocator = build_allocator(
         config.portfolio,

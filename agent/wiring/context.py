@@ -33,7 +33,6 @@ from agent.config.build import (
     build_execution,
     build_limits,
     build_policy,
-    build_portfolio,
     build_reference,
     contract_names,
     factory_by_venue,
@@ -45,7 +44,7 @@ from agent.config.schema import Config
 from agent.config.tables.chain import RpcTable
 from agent.config.tables.record import DEFAULT_KEEP_FILES, DEFAULT_KEEP_MEGABYTES
 from agent.config.venues import position_manager
-from agent.config.weights import allocator_supply_tokens, build_allocator, build_signals
+from agent.config.weights import allocator_supply_tokens, portfolio_with_allocator
 from agent.errors import ConfigError
 from agent.execution.adopted_budgets import PriorDayPause, with_recorded_day
 from agent.execution.step_context import StepReaders
@@ -534,18 +533,7 @@ def _target_portfolio(
     token_addresses = [token.address for token in config.portfolio.listed_tokens]
     listed_tokens = read_tokens(QuorumProvider(endpoint_pool), token_addresses)
     token_by_address = {token.address: token for token in listed_tokens}
-    portfolio = build_portfolio(config, token_by_address)
-    portfolio = replace(
-        portfolio,
-        allocator=build_allocator(
-            config.portfolio,
-            portfolio,
-            loaded_config.path.parent,
-            build_signals(config),
-            config.futures,
-            chain_id=config.chain.chain_id,
-        ),
-    )
+    portfolio = portfolio_with_allocator(loaded_config, token_by_address)
     return portfolio, build_layer_settings(loaded_config, portfolio)
 
 

@@ -306,9 +306,9 @@ def test_alert_targets__are_edited_and_the_run_goes_on(anvil_chain: LocalChain, 
         with pytest.raises(ConfigError, match="TRIMTAB_MAIL is not set"):
             run.shown("edit", ("set", "alerts.targets.mail.url_env=TRIMTAB_MAIL"))
         new_target = (("set", 'alerts.targets.phone.url_env="TRIMTAB_PHONE"'), ("set", 'alerts.targets.phone.events="error, halt"'))
-        shown = run.shown("edit", *new_target)
-        assert (shown["document"]["transition"], shown["moves"]) == (None, [])
-        assert run.ended(run.ask("edit", *new_target, plan=shown["plan_hash"])).state is ControlState.DONE
+        preview = run.shown("edit", *new_target)
+        assert (preview["document"]["transition"], preview["moves"]) == (None, [])
+        assert run.ended(run.ask("edit", *new_target, plan=preview["plan_hash"])).state is ControlState.DONE
         assert [target.name for target in run.agent.context.config.alerts.targets] == ["phone"], "taken up"
         assert run.ended(run.ask("edit", ("set", "alerts.targets.phone=off"))).state is ControlState.DONE
         assert load_config(run.loaded.path).config.alerts.targets == []

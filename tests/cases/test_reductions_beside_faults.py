@@ -59,7 +59,8 @@ def depegged(perps: LocalPerps, agent: Agent) -> None:
 
 def code_changed(perps: LocalPerps, agent: Agent) -> None:
     """The token works as before; its code is not the pinned one."""
-    node, address = perps.chain.node, perps.chain.tokens["WBTC"].address
+    node = perps.chain.node
+    address = perps.chain.tokens["WBTC"].address
     node.rpc("anvil_setCode", address, node.rpc("eth_getCode", address, "latest") + "00")  # type: ignore[attr-defined]  # always anvil here
 
 

@@ -141,9 +141,9 @@ def test_command__says_what_it_added_and_left_out(
     meeting.add_by_a_wallet(7)
     config = str(meeting.agent.context.loaded_config.path)
     collect = ("proposal", "collect", "--config", config)
-    said = in_process(capfd, monkeypatch, *collect)
-    assert said.code == 0, said.why
-    assert f"Added: {OWNERS[2]}" in " ".join(said.out.split())
-    assert "Left out: signature: it is no 0x-hex" in said.out
-    assert "2 of 2 signatures are collected." in said.out
+    collected = in_process(capfd, monkeypatch, *collect)
+    assert collected.code == 0, collected.why
+    assert f"Added: {OWNERS[2]}" in " ".join(collected.out.split())
+    assert "Left out: signature: it is no 0x-hex" in collected.out
+    assert "2 of 2 signatures are collected." in collected.out
     assert in_process(capfd, monkeypatch, *collect, "--json").json["added"] == []

@@ -168,9 +168,9 @@ def test_the_owner_accepts_a_jump_of_a_strategys_weights(anvil_chain: LocalChain
         assert agent.context.store.allocations.newest("down") is None
         with pytest.raises(ConfigError, match="'up' is not a strategy with an allocator"):
             api.weights(agent, strategy="up")
-        shown = api.weights(agent)
-        assert (shown["strategy"], shown["now"]) == ("down", None)
-        assert mentions(shown["fault"], "max_change of 5 %", "trimtab weights --accept")
+        choice = api.weights(agent)
+        assert (choice["strategy"], choice["now"]) == ("down", None)
+        assert mentions(choice["fault"], "max_change of 5 %", "trimtab weights --accept")
         assert api.weights(agent, strategy="down", accept=lambda _: True)["accepted"]
         assert agent.context.store.allocations.newest() is None
         agent.rebalance()

@@ -59,14 +59,20 @@ def test_one_target_is_no_portfolio(target: str) -> None:
         targets_of(TABLE, target, "")
 
 
+def config_of_halves(folder: Path, numeraire: str) -> Path:
+    """Write a config of WETH and USDC, one of them its unit."""
+    weth = ETHEREUM_PRESET.tokens[0]
+    usdc = ETHEREUM_PRESET.tokens[2]
+    assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
+    path = folder / "trimtab.toml"
+    path.write_text(render_config(ETHEREUM_PRESET, weth.address, assets, [], numeraire, [("RPC_A", "one"), ("RPC_B", "two")]))
+    return path
+
+
 @pytest.fixture(name="weth_config")
 def _weth_config(tmp_path: Path) -> Path:
     """A config whose unit is WETH, of which a file of prices in dollars has to have prices."""
-    weth, usdc = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
-    assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
-    path = tmp_path / "trimtab.toml"
-    path.write_text(render_config(ETHEREUM_PRESET, weth.address, assets, [], "WETH", [("RPC_A", "one"), ("RPC_B", "two")]))
-    return path
+    return config_of_halves(tmp_path, "WETH")
 
 
 def usdc_table() -> PriceTable:
@@ -147,10 +153,7 @@ def test_the_unit_of_closes_in_euros_is_the_euro_if_nothing_else_is_cash(tmp_pat
 
 
 def test_a_config_in_dollars_refuses_closes_in_euros(tmp_path: Path) -> None:
-    weth, usdc = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
-    assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
-    path = tmp_path / "trimtab.toml"
-    path.write_text(render_config(ETHEREUM_PRESET, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    path = config_of_halves(tmp_path, "USDC")
     table = random_table(1, 40, ("WETH",))
     assert PortfolioOptions(config=path).spec(replace(table, currency="USD"))
     with pytest.raises(ConfigError, match="the closes are in EUR, not in USDC"):

@@ -58,7 +58,7 @@ class FakeSafeService:
         self.calls[call_hash]["confirmations"].append({"owner": self.owners[0], "signature": signature, "signatureType": "EOA"})
 
     def signers(self, call_hash: str) -> list[str]:
-        return [one["owner"] for one in self.calls[call_hash]["confirmations"]]
+        return [confirmation["owner"] for confirmation in self.calls[call_hash]["confirmations"]]
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Answer:
         self.asked.append(f"{method} {path}")

@@ -109,10 +109,10 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     done = desk.text("/setup/done")
     option = re.escape(f" --config {written}")
-    steps = [unescape(one) for one in re.findall("<li><code>(.*?)</code>", done)]
-    wanted = ["export RPC_A=", "export RPC_B=", "trimtab doctor", "trimtab trust", "trimtab paper", "trimtab run", "trimtab serve"]
+    steps = [unescape(command) for command in re.findall("<li><code>(.*?)</code>", done)]
+    beginnings = ["export RPC_A=", "export RPC_B=", "trimtab doctor", "trimtab trust", "trimtab paper", "trimtab run", "trimtab serve"]
     steps.pop(next(number for number, line in enumerate(steps) if line.startswith("trimtab wallet import")))
-    for line, begin in zip(steps, wanted, strict=True):
+    for line, begin in zip(steps, beginnings, strict=True):
         assert line.startswith(begin), line
         assert begin[0] == "e" or re.search(option, line), line
         assert "(" not in line, "a comment in it would break the copied line"

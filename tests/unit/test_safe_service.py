@@ -42,7 +42,8 @@ def offer(fake: FakeSafeService, number: int, key: str = KEY) -> None:
 def test_offer__proposes_the_call_and_adds_later_signatures(fake: FakeSafeService) -> None:
     for number in (5, 6, 6):
         offer(fake, number)
-    call, confirmations = f"/multisig-transactions/{HASH}/", f"POST /multisig-transactions/{HASH}/confirmations/"
+    call = f"/multisig-transactions/{HASH}/"
+    confirmations = f"POST /multisig-transactions/{HASH}/confirmations/"
     assert fake.asked == [f"GET {call}", f"POST /safes/{SAFE}/multisig-transactions/", *[f"GET {call}", confirmations] * 2]
     assert fake.signers(HASH) == list(OWNERS[:2])
     assert SafeService(fake.url, KEY).signatures(HASH) == ["0x" + signature_of(number).hex() for number in (5, 6)]
