@@ -198,6 +198,14 @@ def interruptible_sleep(seconds: float, clock: Clock, is_interrupted: Callable[[
         remaining_s -= MAX_SLEEP_S
 
 
+def _without_frames(error: TrimtabError) -> TrimtabError:
+    """Return the error without traceback and causes: their frames hold the snapshot and the plan of
+    its cycle, and the next cycle would run beside them.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 class ControlHandler(Protocol):
     """The queue of controls, as a run uses it (agent/app/controls/runner.py)."""
 
@@ -310,7 +318,7 @@ class AgentRun:
                 raise
             return Retryable(fault.message, fault.remedy, code=fault.code)
         except (Retryable, Refused) as error:
-            return error
+            return _without_frames(error)
 
     def _next_urgent_pause_s(self, result: StepOutcome | TrimtabError | None) -> float | None:
         """Return the pause after a cycle that failed, or after which a layer's protection is due and

@@ -357,18 +357,23 @@ class ContractQuoter:
         self, pool_lookup_call: ContractCall, quote_call: ContractCall, block_hash: str
     ) -> tuple[int, Sequence[int]]:
         """Return the factory's pool and the words of the quote, by one request."""
-        from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
+        # web3 is loaded to quote only
+        from agent.chain.providers.checked import open_web3, run_batch
         from agent.chain.providers.one_block import BlockProvider
 
         calls = pool_lookup_call, quote_call
         answer_sizes = tuple(32 * len(abi["outputs"]) for _, abi, _ in calls)
         w3 = open_web3(BlockProvider(self._transport, block_hash, answer_sizes))
-        with w3.batch_requests() as batch:
-            for address, abi, arguments in calls:
-                contract: Any = w3.eth.contract(w3.to_checksum_address(address), abi=[abi])
-                batch.add(contract.functions[abi["name"]](*arguments))
-            answers: list[Any] = batch.execute()
-        return answers[0], answers[1]
+
+        def read() -> list[Any]:
+            with w3.batch_requests() as batch:
+                for address, abi, arguments in calls:
+                    contract: Any = w3.eth.contract(w3.to_checksum_address(address), abi=[abi])
+                    batch.add(contract.functions[abi["name"]](*arguments))
+                return batch.execute()
+
+        pool_address_int, quote_words = run_batch(read)
+        return pool_address_int, quote_words
 
 
 @dataclass(frozen=True, slots=True)

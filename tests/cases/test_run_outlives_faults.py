@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,12 @@ def switched(url: str, sick: Answerer) -> Iterator[tuple[Served, list[bool]]]:
 def require_outlived(
     chain: LocalChain, agent: Agent, clock: Patient, fault: Callable[[], AbstractContextManager[object]], words: str, every: str = "10m"
 ) -> None:
-    """A look, the market moves, five looks during the fault, and one that trades."""
+    """A look, the market moves, five looks during the fault, and one that trades. Nothing of a look stays in memory: no frames of an
+    error, no variable in the thread's context.
+    """
     looks = agent.run(send=True, confirm=yes, every=every)
     first = next(looks)
+    variable_count = len(copy_context())
     assert isinstance(first, StepOutcome)
     assert first.kind is OutcomeKind.HOLD
     chain.move_market({"WETH": 3_200})
@@ -126,6 +130,7 @@ def require_outlived(
             pauses.append(clock.slept_s)
             assert isinstance(failed, Retryable), failed
             assert words in failed.message
+            assert (failed.__traceback__, failed.__context__, failed.__cause__) == (None, None, None)
         assert chain.node.ask([("eth_getTransactionCount", [chain.wallet.address, "latest"])]) == [hex(before.nonce)]
     if every == "10m":  # the first pause is the interval's; each may be up to a tenth longer, in whole seconds
         assert 600 <= pauses[0] <= 660
@@ -133,6 +138,7 @@ def require_outlived(
     traded = next(looks)
     assert isinstance(traded, StepOutcome), traded
     assert traded.kind is OutcomeKind.DONE, traded.reason
+    assert len(copy_context()) == variable_count
     assert max(off_target(chain, TWO).values()) < 50
     recorded = agent.context.store.steps.get(first.step_id)
     assert recorded is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from typing import Any, TypeVar
 
 from web3 import Web3
 from web3.eth import Eth
@@ -21,6 +22,8 @@ from agent.chain.rpc import (
     parse_quantity,
     require_result,
 )
+
+T = TypeVar("T")
 
 QUANTITY_METHODS = {
     "eth_blockNumber": "block number",
@@ -113,7 +116,18 @@ _UNFORMATTED_METHODS: dict[str, Method[Any]] = {
 def read_batch(provider: CheckedProvider, calls: Sequence[RpcCall]) -> list[Any]:
     """Return the checked answers to `calls`, read by web3 in one batch. Raises as `make_request`."""
     module = Module(Web3(provider, middleware=[], modules={}))
-    with module.w3.batch_requests() as batch:
-        for method, params in calls:
-            batch.add(_UNFORMATTED_METHODS[method].__get__(module)(*params))
-        return list(batch.execute())
+
+    def read() -> list[Any]:
+        with module.w3.batch_requests() as batch:
+            for method, params in calls:
+                batch.add(_UNFORMATTED_METHODS[method].__get__(module)(*params))
+            return list(batch.execute())
+
+    return run_batch(read)
+
+
+def run_batch(read: Callable[[], T]) -> T:
+    """Return `read()`, which reads a batch of web3. It runs in a copy of the context: web3 sets a
+    variable of each provider there, which the thread's own context would keep for ever.
+    """
+    return copy_context().run(read)
