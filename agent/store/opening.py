@@ -45,6 +45,10 @@ from agent.store.users import UserStore
 
 MIGRATIONS_FOLDER = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5_000
+_CACHE_KIB = 512
+"""Pages that a connection keeps. SQLite's own limit is four times that, which a run fills in weeks,
+for each connection of each wallet.
+"""
 _MAX_CHECKED_BYTES = 64 * 1024 * 1024
 """Largest file that is checked completely at opening, which takes a second. SQLite checks the pages
 of larger files as it reads them.
@@ -264,6 +268,7 @@ def _configure_connection(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     cursor.close()
 
 

@@ -57,9 +57,11 @@ def test_a_store_that_others_could_read_is_closed_to_them(tmp_path: Path) -> Non
 def test_every_commit_is_on_disk_before_it_returns(store: Store) -> None:
     with store.db.engine.connect() as connection:
         pragma = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")}
+        cache_size = connection.exec_driver_sql("PRAGMA cache_size").scalar()
         busy = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
     assert pragma == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
     assert busy >= 1000
+    assert cache_size == -512, "each connection of each wallet may keep so many KiB of pages"
 
 
 def test_alembic_sees_no_difference_between_a_store_and_the_models(store: Store) -> None:
