@@ -27,7 +27,7 @@ def test_money_comes_and_goes_and_nothing_stays_open(
     fund(chain, {"USDC": 3_000})
     with scene_on(chain, tmp_path, "1", capfd, monkeypatch) as scene:
         ending = scene.init(TARGETS, "--use-cash", "10000").splitlines()
-        assert "With 10,000 USDC: about 4.8 trades and 10.72 USDC a year at 1 gwei." in ending
+        assert "With 10,000 USDC: about 4 trades and 3.0 USDC a year at 1 gwei." in ending
         scene.edit_file(TRACKING_LINE, BAND_LINES)
         scene.edit_file("payout_addresses = []", f'payout_addresses = ["{HOME}"]')
         scene.run("trust", "--yes")

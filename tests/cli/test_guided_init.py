@@ -169,7 +169,7 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
         (
             "WETH=50% USDC=50%",
             "6000",
-            ("With 6,000 USDC: about 2.1 trades and 3.76 USDC a year at 1 gwei.", "About 6.1 trades and 3.18 USDC a year at 0.05 gwei"),
+            ("With 6,000 USDC: about 3 trades and 2.0 USDC a year at 1 gwei.", "About 10 trades and 1.2 USDC a year at 0.05 gwei"),
         ),
         ("WETH=50% USDC=50%", "all", ("1000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei")),
     ],

@@ -88,9 +88,9 @@ def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_whic
         " above portfolio.max_live_value of 1000 USDC."
     ]
     *_, estimated, _, measured = found["year_costs"]
-    assert "about 7 trades and 0.44 USDC a year" in estimated
+    assert estimated == "With 500 USDC: about 6 trades and 0.099 USDC a year at 0.011 gwei."
     assert measured.startswith("Measured in a back-test, beside the estimate above: Template small, 60/40")
-    assert "The estimate assumes a volatility of 60% a year" in measured
+    assert "The estimate has the volatilities and pool fees that it names, the measured year its own" in measured
 
 
 def test_the_loss_behind_a_perfect_tracker_is_said_beside_that_of_other_triggers(bare: Bare, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from agent.app.documents.status import current_minimum_total, minimum_totals_of_config
-from agent.app.documents.yearly_costs import format_yearly_cost, yearly_corrections_and_cost
 from agent.config.load import parse_config
 from agent.config.networks import NETWORKS
 from agent.execution import evaluation
@@ -92,18 +91,6 @@ def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
     assert compute_minimum_total(replace(HAND, is_first_purchase_done=True)).purchase_total is None
 
 
-def test_a_year_with_a_total_counts_its_own_corrections_and_below_the_minimum_none() -> None:
-    """At 20,000 dollars a correction moves 600: 1.8 dollars of fee and 1.038 of gas, 17.64 times a year."""
-    assert yearly_corrections_and_cost(HAND, Fraction(20_000)) == (Fraction(1_764, 100), Fraction(1_764, 100) * Fraction(2_838, 1_000))
-    assert yearly_corrections_and_cost(HAND, Fraction(17_299)) is None
-    assert format_yearly_cost(HAND, Fraction(20_000), 0, "USD") == "about 17.6 trades and 50.06 USD a year at 1 gwei"
-    assert format_yearly_cost(HAND, Fraction(500), 0, "USD") == "not worth it here at 1 gwei and a pool fee of 0.3 %, only from 17,300 USD"
-    assert (
-        format_yearly_cost(replace(HAND, fee_pips=10_000), Fraction(500), 0, "USD")
-        == "not worth it here at 1 gwei and a pool fee of 1 %, whatever the total"
-    )
-
-
 def test_for_a_day_after_a_rebalance_nobody_is_told_that_corrections_wait() -> None:
     step = with_limits(step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 300, "USDC": 300}, depth=DEEP), plan_cost_bps=50)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI))
@@ -173,44 +160,3 @@ def test_above_it_the_planner_trades_a_drift_just_beyond_the_band_and_far_below_
     whole = Fraction(int(total / USD))
     assert judged(whole * Fraction(11, 10)) is OutcomeKind.PLANNED
     assert judged(whole / 4) is OutcomeKind.HOLD
-
-
-def test_tracking__trades_and_costs_of_a_year_are_those_of_the_rule() -> None:
-    """Half in the coin, 6,000 dollars, 0.3 %, a swap of 0.45: from 3.57 to 10.87 points off, (b² - a²) / (0.5 · 0.5 · 60 %)² years."""
-    gas_price_wei = 10**9
-    inputs = MinimumTotalInputs(
-        (AssetThreshold("WETH", 5_000, Fraction(1, 4)),),
-        5_000,
-        50,
-        Fraction(10),
-        3_000,
-        gas_price_wei,
-        Fraction(3_000, 10**18),
-        is_tracking=True,
-    )
-    counted = yearly_corrections_and_cost(inputs, Fraction(6_000))
-    assert counted is not None
-    assert float(counted[0]) == pytest.approx(2.13, abs=0.01)
-    assert float(counted[1]) == pytest.approx(3.76, abs=0.02)
-
-
-def test_tracking__at_the_minimum_total__trades_about_once_a_year_and_below_it_not_at_all() -> None:
-    """From 2.9 to 14.7 points off at 1,176 dollars, 0.25 · 60 % a year."""
-    inputs = MinimumTotalInputs(
-        (AssetThreshold("WETH", 5_000, Fraction(1, 4)),),
-        5_000,
-        50,
-        Fraction(0),
-        3_000,
-        10**9,
-        Fraction(3_000, 10**18),
-        is_first_purchase_done=True,
-        is_tracking=True,
-    )
-    minimum = compute_minimum_total(inputs)
-    assert minimum.total is not None
-    counted = yearly_corrections_and_cost(inputs, minimum.total)
-    assert counted is not None
-    assert float(minimum.total) == pytest.approx(1_176)
-    assert float(counted[0]) == pytest.approx(1.13, abs=0.01)
-    assert yearly_corrections_and_cost(inputs, minimum.total - 1) is None

@@ -41,7 +41,6 @@ from agent.app.documents.plans import (
     Zone,
     decision_document,
 )
-from agent.app.documents.yearly_costs import format_yearly_cost
 from agent.config.build import build_policy
 from agent.config.networks import TypicalFees, typical_fees
 from agent.config.schema import Config
@@ -141,9 +140,7 @@ class TriggerDocument(TypedDict):
 
 
 class MinimumTotalDocument(TypedDict):
-    """Minimum total of a portfolio. `enough` compares it with the total, None: not compared; `year` has
-    the trades and cost of a year with that total, empty without one.
-    """
+    """Minimum total of a portfolio. `enough` compares it with the total, None: not compared."""
 
     total: DecimalText | None
     first_purchase: DecimalText | None
@@ -154,7 +151,6 @@ class MinimumTotalDocument(TypedDict):
     corrections_a_year: DecimalText
     cost_a_year: DecimalText
     enough: bool | None
-    year: str
     changes: list[str]
     summary: str
     text: str
@@ -441,7 +437,6 @@ def minimum_total_document(
         "corrections_a_year": value_text(minimum_total.corrections_per_year, 0, 1),
         "cost_a_year": value_text(minimum_total.yearly_cost, decimals, min(decimals, VALUE_PLACES)),
         "enough": is_enough,
-        "year": "" if total is None else format_yearly_cost(inputs, total, decimals, unit),
         "changes": list(setting_changes),
         "summary": summary,
         "text": full_text,
@@ -505,15 +500,15 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
     ceiling_text = f"portfolio.max_live_value of {ceiling} {unit}"
     if total is not None and total > Fraction(ceiling):
         return [
-            f"{ceiling_text} is below the {_coins_text(total)} {unit} to use: a portfolio worth more than"
+            f"{ceiling_text} is below the {coins_text(total)} {unit} to use: a portfolio worth more than"
             f" {ceiling} {unit} is never rebalanced. Raise max_live_value if the agent may manage"
             " more."
         ]
     headroom_warnings = []
     if total is not None and Fraction(ceiling) < total * MIN_HEADROOM:
         headroom_warnings = [
-            f"{ceiling_text} leaves little room for gains over the {_coins_text(total)} {unit} to use: above it"
-            f" every rebalance is refused. --ceiling {_coins_text(total * SUGGESTED_HEADROOM)} leaves half as much more."
+            f"{ceiling_text} leaves little room for gains over the {coins_text(total)} {unit} to use: above it"
+            f" every rebalance is refused. --ceiling {coins_text(total * SUGGESTED_HEADROOM)} leaves half as much more."
         ]
     minimum_totals = minimum_totals_of_config(config, numeraire_usd, Fraction(ceiling))
     minimums_above_ceiling = [
@@ -538,7 +533,7 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
         changes_text = "; or ".join(minimums_above_ceiling[0]["changes"])
         remedy = f"Raise max_live_value, or, for {minimums_above_ceiling[0]['gas_gwei']} gwei, take {changes_text}."
     else:
-        remedy = f"With {_coins_text(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
+        remedy = f"With {coins_text(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
         *headroom_warnings,
         f"{ceiling_text} is below the minimum total {gas_prices_text}: corrections would be held, and the cap prevents a"
@@ -546,31 +541,8 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
     ]
 
 
-def year_cost_lines(minimum_totals: Sequence[MinimumTotalDocument], total: Value) -> list[str]:
-    """Return two lines: the trades and cost of a year with `total`, in whole coins, at the gas
-    price of an ordinary day and at the others, or that it is not worth it; before them the settings
-    that would change that.
-    """
-    if not minimum_totals:
-        return []
-    ordinary_day_minimum = minimum_totals[ORDINARY_DAY_INDEX]
-    other_years = "; ".join(
-        minimum_total["year"]
-        for minimum_total in minimum_totals
-        if minimum_total is not ordinary_day_minimum
-    )
-    change_lines = (
-        [f"To make it worth it: {'; or '.join(ordinary_day_minimum['changes'])}."]
-        if ordinary_day_minimum["changes"]
-        else []
-    )
-    year_line = (
-        f"With {_coins_text(total)} {ordinary_day_minimum['unit']}: {ordinary_day_minimum['year']}."
-    )
-    return [*change_lines, year_line, f"{other_years[:1].upper()}{other_years[1:]}."]
-
-
-def _coins_text(total: Value) -> str:
+def coins_text(total: Value) -> str:
+    """Format a value in whole coins."""
     return format_coins(total * 10**VALUE_PLACES, VALUE_PLACES)
 
 

@@ -13,10 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.app.documents.status import (
-    minimum_totals_of_config,
-    year_cost_lines,
-)
 from agent.app.start.amounts import (
     DEFAULT_CEILING_USD,
     NUMERAIRE,
@@ -40,6 +36,7 @@ from agent.app.start.past_results import (
 from agent.app.start.route_checks import usual_route_warnings
 from agent.app.start.setup import NewConfig, find_preset, local_start, write_new_config
 from agent.app.start.tracking_losses import config_loss_document
+from agent.app.start.year_costs import year_cost_lines
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address, parse_variable
@@ -222,14 +219,13 @@ class InitAnswers(NewConfig):
             targets = tuple(portfolio_templates.template_targets(template, preset))
         config = draft_config(template, preset, targets, self.use_cash, self.ceiling)
         total_value = Fraction(self.use_cash or self.ceiling)
-        minimum_totals = minimum_totals_of_config(config, Fraction(1), total_value)
         loss = config_loss_document(config, Fraction(1), total_value)
         ceiling_note = "" if self.use_cash else f" {self.ceiling} is the ceiling."
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
             *([] if loss is None else [*loss["lines"], *loss["warnings"]]),
             *usual_route_warnings(config),
-            *year_cost_lines(minimum_totals, total_value),
+            *year_cost_lines(config, Fraction(1), total_value),
             *small_money_lines(self.template, self.network),
         ]
 

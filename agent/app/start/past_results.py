@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
-from agent.policy.minimum import ASSUMED_VOLATILITY
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PastResultDocument
@@ -58,9 +57,9 @@ def small_money_lines(template: str | None, network: str) -> list[str]:
     if not year_line:
         return []
     return [
-        f"Measured in a back-test, beside the estimate above: {year_line} The estimate assumes a"
-        f" volatility of {float(ASSUMED_VOLATILITY):.0%} a year; the measured year had its own, so"
-        " the number of trades differs."
+        f"Measured in a back-test, beside the estimate above: {year_line} The estimate has the"
+        " volatilities and pool fees that it names, the measured year its own, so the number of"
+        " trades differs."
     ]
 
 

@@ -17,11 +17,12 @@ from agent import wiring
 from agent.app import config_versions
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
-from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config, year_cost_lines
+from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config
 from agent.app.start import capital, past_results, tracking_losses
 from agent.app.start.amounts import NUMERAIRE, ceiling_of, parse_amount, with_amounts
 from agent.app.start.route_checks import usual_route_warnings
 from agent.app.start.venue import list_markets, pin_markets, pin_state
+from agent.app.start.year_costs import year_cost_lines
 from agent.backtest.loss.policies import COMPARED_CHOICES
 from agent.chain import watch
 from agent.chain.lens import query_lens
@@ -328,7 +329,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         if assumed_capital is None
         else [
             *([] if loss is None else loss["lines"]),
-            *year_cost_lines(minimum_totals, assumed_capital),
+            *year_cost_lines(config, numeraire_usd, assumed_capital),
             *past_results.small_money_lines(new_config.template, network),
         ],
         "tracking_loss": loss,

@@ -64,10 +64,13 @@ WILD_YEAR_FACTOR = 1.6
 
 
 def portfolio_of_config(
-    config: Config, numeraire_usd: Fraction, value: Fraction
+    config: Config,
+    numeraire_usd: Fraction,
+    value: Fraction,
+    gas_price_index: int = ORDINARY_DAY_INDEX,
 ) -> LossPortfolio | None:
     """Return the portfolio of a config, worth `value` coins of the numeraire, each of which is worth
-    `numeraire_usd` dollars; None if nothing is traded.
+    `numeraire_usd` dollars, at a gas price of its network; None if nothing is traded.
     """
     numeraire_symbol = config.portfolio.numeraire
     assets = []
@@ -89,7 +92,7 @@ def portfolio_of_config(
     if numeraire is None or not assets or value <= 0:
         return None
     fees = typical_fees(config.chain.chain_id)
-    leg_wei = LEG_GAS * fees.gas_prices_wei[ORDINARY_DAY_INDEX] + fees.data_fee_wei
+    leg_wei = LEG_GAS * fees.gas_prices_wei[gas_price_index] + fees.data_fee_wei
     return LossPortfolio(
         tuple(assets),
         numeraire,
@@ -198,6 +201,32 @@ def config_loss_document(
     return loss_document(portfolio, build_policy(config), choices, has_tax=has_tax)
 
 
+def year_texts(config: Config, numeraire_usd: Fraction, value: Fraction) -> list[str]:
+    """Return about how many trades a config makes a year with `value` coins and what they cost, at
+    each gas price of its network: quiet, ordinary and busy days. Empty where there is no estimate.
+    """
+    policy = build_policy(config)
+    own = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
+    year_texts = []
+    for gas_price_index in range(len(typical_fees(config.chain.chain_id).gas_prices_wei)):
+        portfolio = portfolio_of_config(config, numeraire_usd, value, gas_price_index)
+        if portfolio is None or policy.trade_side:
+            return []
+        loss = _simulated_loss(portfolio, loss_market(portfolio, policy.trigger), own)
+        if loss is None:
+            return []
+        costs_text = f"{_figure(loss.costs * float(value))} {portfolio.numeraire.symbol}"
+        year_texts.append(f"about {_about(loss.trades)} trades and {costs_text} a year")
+    return year_texts
+
+
+def _simulated_loss(
+    portfolio: LossPortfolio, market: LossMarket, choice: ComparedPolicy
+) -> SimulatedLoss | None:
+    policy = loss_policy(portfolio, market, choice)
+    return None if policy is None else simulate_losses(market, (policy,))[0]
+
+
 def loss_document(
     portfolio: LossPortfolio,
     policy: Policy,
@@ -242,8 +271,7 @@ def _wild_year_loss(
         tuple(entry * WILD_YEAR_FACTOR**2 for entry in row) for row in market.covariance
     )
     wild_market = replace(market, covariance=covariance)
-    policy = loss_policy(portfolio, wild_market, choice)
-    return None if policy is None else simulate_losses(wild_market, (policy,))[0]
+    return _simulated_loss(portfolio, wild_market, choice)
 
 
 def gas_warning(portfolio: LossPortfolio, own_policy: LossPolicy | None) -> str:

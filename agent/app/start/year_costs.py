@@ -1,0 +1,52 @@
+"""Trades and costs of a year of a new config, in words."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.app.documents.status import (
+    ORDINARY_DAY_INDEX,
+    MinimumTotalDocument,
+    coins_text,
+    minimum_totals_of_config,
+)
+from agent.app.start.tracking_losses import year_texts
+from agent.config.schema import Config
+from agent.units import Value
+
+
+def year_cost_lines(config: Config, numeraire_usd: Fraction, total: Value) -> list[str]:
+    """Return two lines: the simulated trades and costs of a year with `total`, in whole coins, at
+    the gas price of an ordinary day and at the others, or that it is not worth it; before them the
+    settings that would change that.
+    """
+    minimum_totals = minimum_totals_of_config(config, numeraire_usd, total)
+    if not minimum_totals:
+        return []
+    simulated_texts = year_texts(config, numeraire_usd, total) or [""] * len(minimum_totals)
+    day_texts = list(map(_day_text, minimum_totals, simulated_texts))
+    ordinary_day_text = day_texts.pop(ORDINARY_DAY_INDEX)
+    other_texts = "; ".join(filter(None, day_texts))
+    ordinary_day = minimum_totals[ORDINARY_DAY_INDEX]
+    lines = []
+    if ordinary_day["changes"]:
+        lines.append(f"To make it worth it: {'; or '.join(ordinary_day['changes'])}.")
+    if ordinary_day_text:
+        lines.append(f"With {coins_text(total)} {ordinary_day['unit']}: {ordinary_day_text}.")
+    if other_texts:
+        lines.append(f"{other_texts[:1].upper()}{other_texts[1:]}.")
+    return lines
+
+
+def _day_text(minimum_total: MinimumTotalDocument, simulated_text: str) -> str:
+    """Return the trades and cost at a gas price, or that it is not worth it there; empty if neither
+    is known.
+    """
+    gas_text = f"at {minimum_total['gas_gwei']} gwei"
+    if minimum_total["enough"]:
+        return f"{simulated_text} {gas_text}" if simulated_text else ""
+    gas_text = f"{gas_text} and a pool fee of {minimum_total['pool_fee_percent']} %"
+    if minimum_total["total"] is None:
+        return f"not worth it here {gas_text}, whatever the total"
+    least_text = f"{coins_text(Fraction(minimum_total['total']))} {minimum_total['unit']}"
+    return f"not worth it here {gas_text}, only from {least_text}"
