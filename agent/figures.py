@@ -9,6 +9,7 @@ import colorsys
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,8 @@ SIGNIFICANT_DIGITS = 6
 UNITS_IN_NAMES = ("_bps", "_raw")
 SHARE_FORMATS = ("percent", "points", "ratio", "rate")
 TEXT_FORMATS = ("text", "time")
+ADDRESSES = re.compile(r"(pool )?\b(0x[0-9a-fA-F]{40}(?:, 0x[0-9a-fA-F]{40})*)\b")
+"""Addresses of a reason that follow one another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +121,8 @@ def _figure_format(schema: Mapping[str, Any]) -> str:
 
 def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     """Format a value: `money`, `amount` and `size` (without its sign) of a decimal string, `percent` and `points` of bps, `ratio`
-    and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `time` of an ISO time in UTC, `coins:6` of
-    base units with 6 decimals.
+    and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `brief` (a reason without its addresses), `time` of an
+    ISO time in UTC, `coins:6` of base units with 6 decimals.
     With a `+` at the end a positive value has its sign; a loss in `money+` is rounded up in size.
     """
     if value is None:
@@ -128,6 +131,8 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     has_plus = figure_format.endswith("+")
     if format_kind == "text":
         return str(value)
+    if format_kind == "brief":
+        return brief_reason(str(value))
     if format_kind == "time":
         return str(value).replace("T", " ").removesuffix("Z")
     if format_kind == "multiple":
@@ -155,6 +160,32 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     if is_negative:
         return minus + figure_text
     return f"+{figure_text}" if has_plus else figure_text
+
+
+def brief_reason(reason: str) -> str:
+    """Return a reason with its addresses counted, or shortened if there is only one. Parts that
+    differ in their addresses only are one part.
+    """
+    addresses_by_part: dict[tuple[str, str, str], list[str]] = {}
+    for part in reason.split("; "):
+        match = ADDRESSES.search(part)
+        if match is None:
+            addresses_by_part[part, "", ""] = []
+            continue
+        key = (part[: match.start()], match[1] or "", brief_reason(part[match.end() :]))
+        addresses_by_part.setdefault(key, []).extend(match[2].split(", "))
+    return "; ".join(
+        f"{text_before}{_counted_addresses(noun, addresses)}{text_after}"
+        for (text_before, noun, text_after), addresses in addresses_by_part.items()
+    )
+
+
+def _counted_addresses(noun: str, addresses: Sequence[str]) -> str:
+    """Return how many different addresses there are, of pools if `noun` is "pool "."""
+    address_count = len({*addresses})
+    if address_count > 1:
+        return f"{address_count} {'pools' if noun else 'addresses'}"
+    return "".join(f"{noun}{address[:6]}…{address[-4:]}" for address in addresses[:1])
 
 
 TOKEN_LUMINANCE = 0.2

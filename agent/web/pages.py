@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from agent import artifacts
 from agent.errors import printable_text
-from agent.figures import Column, column, format_figure, token_colour
+from agent.figures import Column, brief_reason, column, format_figure, token_colour
 from agent.units import spell_durations
 from agent.web.app_modules import dashboard, kept_reports, queue
 from agent.web.reach import Reach
@@ -217,7 +217,7 @@ class Renderer:
             name: getattr(reach, name) for name in ("prefix", "portfolio", "banner", "uses_tls")
         }
         self._replay_path = reach.replay_path
-        self._templates.filters["short_move"] = format_move
+        self._templates.filters |= {"short_move": format_move, "brief": brief_reason}
         self._templates.globals["dot"] = token_dot
 
     def render_login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:

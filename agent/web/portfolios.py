@@ -21,6 +21,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
+from agent.figures import brief_reason
 from agent.model import PRICE_ALERTS
 from agent.observe.health import RunHealth
 from agent.web import app_modules
@@ -590,16 +591,22 @@ def _run_problems(cache: DocumentCache, health: RunHealth | None) -> Iterator[st
 
 
 def _inaction_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why the agent does not act: a halt, exits that cannot be sold, or a failed cycle."""
+    """Yield why the agent does not act, each reason once: a halt, exits that cannot be sold, or a
+    failed cycle.
+    """
     decision = status.get("decision", {})
-    if decision.get("kind") == "halt":
-        yield f"halt: {decision['reason']}"
+    is_halt = decision.get("kind") == "halt"
+    if is_halt:
+        yield f"halt: {brief_reason(decision['reason'])}"
+    symbols_by_reason: dict[str, list[str]] = {}
     for blocked_exit in status.get("blocked_exits", ()):
-        yield f"{blocked_exit['symbol']}: {blocked_exit['why']}"
+        symbols_by_reason.setdefault(blocked_exit["why"], []).append(blocked_exit["symbol"])
+    for reason, symbols in symbols_by_reason.items():
+        yield f"{', '.join(symbols)}: {brief_reason(reason)}"
     for step in history.get("steps", ())[:1]:
-        if step["outcome"] in BAD_OUTCOMES:
-            step_reason = step["reason"].removeprefix(f"{step['outcome']}: ")
-            yield f"last cycle {step['outcome']}: {step_reason}"
+        step_reason = step["reason"].removeprefix(f"{step['outcome']}: ")
+        if step["outcome"] in BAD_OUTCOMES and not (is_halt and step_reason == decision["reason"]):
+            yield f"last cycle {step['outcome']}: {brief_reason(step_reason)}"
 
 
 def _unread_reasons(cache: DocumentCache) -> Iterator[str]:

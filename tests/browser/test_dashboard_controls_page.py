@@ -143,7 +143,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         wait_for(page, "document.querySelector('[data-control]')?.textContent === 'done'")
         assert desk.ask("status")["paused"] is True
         page.goto(address)
-        page.wait_for_selector("tr.why:has-text('Not traded: paused')")  # without a click
+        page.wait_for_selector("#outside:has-text('Not traded: paused')")  # without a click
         page.wait_for_selector("#b-resume:not(.quiet)")
         push(page, "#b-resume")
         wait_for(page, "document.querySelectorAll('[data-control]').length === 2")

@@ -38,7 +38,7 @@ from agent.web.pages import PAGES, Renderer, read_replay, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
-from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures, golden
+from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StillBoard, figures, golden
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,47 @@ def test_the_overview_names_the_paper_run_beside_the_config(served: Served) -> N
     documents["paper"] = {"error": "the ledger has no valuations yet"}
     assert f"{words}: <code>trimtab history --paper</code>" in served.ask("/")[2].decode()
     del documents["paper"]
+
+
+POOLS = [f"0x{number:040x}" for number in range(1, 10)]
+REASON = f"nothing to trade; {'; '.join(f'pool {pool}: gas exceeds what it saves' for pool in POOLS)}"
+BRIEF_REASON = "nothing to trade; 9 pools: gas exceeds what it saves"
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        (REASON, BRIEF_REASON),
+        (f"{', '.join(POOLS)} hold no more", "9 addresses hold no more"),
+        (f"pool {POOLS[0]}: no code; pool {POOLS[0]}: no code", "pool 0x0000…0001: no code"),
+        (f"{POOLS[0]} is not {POOLS[1]}", "0x0000…0001 is not 0x0000…0002"),
+        (f"pool {POOLS[0]}: no code; pool {POOLS[1]}: no answer", "pool 0x0000…0001: no code; pool 0x0000…0002: no answer"),
+        (f"block 0x{1:064x}; within its bands", f"block 0x{1:064x}; within its bands"),
+    ],
+    ids=["pools", "list", "twice", "two", "two reasons", "hash"],
+)
+def test_brief_reason__counts_addresses_of_the_same_reason(reason: str, shown: str) -> None:
+    assert format_figure(reason, "brief") == shown
+
+
+@pytest.mark.parametrize("kind", ["hold", "rebalance"])
+def test_overview__says_once_why_assets_outside_their_bands_stay(served: Served, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    documents = served.board.documents
+    holdings = [holding | {"weight_bps": 9_999} if index < 2 else holding for index, holding in enumerate(documents["status"]["holdings"])]
+    decision = {"kind": kind, "reason": REASON if kind == "hold" else "outside its band"}
+    blocked = [{"symbol": symbol, "address": ADDRESS, "why": f"no pool of {', '.join(POOLS)}", "remedy": "wait"} for symbol in ("A", "B")]
+    monkeypatch.setitem(documents, "status", documents["status"] | {"holdings": holdings, "decision": decision, "blocked_exits": blocked})
+    monkeypatch.setitem(documents["history"]["steps"][0], "reason", REASON)
+    shown, folded = served.ask("/")[2].decode().split('<details id="d-decision">')
+    folded, rest = folded.split("</details>", 1)
+    assert POOLS[8] in folded
+    shown += rest
+    # what a reader sees: without the exact values of the figures
+    text = re.sub(r"<[^>]*>", "", shown)
+    assert text.count(BRIEF_REASON) == 1
+    assert "Outside their bands: " + HOSTILE.replace("<", "&lt;").replace(">", "&gt;") + ", WBTC." in text
+    assert "A, B: no pool of 9 addresses (wait)" in text
+    assert POOLS[8] not in text
 
 
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
@@ -510,18 +551,18 @@ def test_an_asset_outside_its_band_says_why_it_is_not_traded(served: Served, mon
     status, step = served.board.documents["status"], served.board.documents["history"]["steps"][0]
 
     def reasons() -> list[str]:
-        return [re.sub("<[^>]*>", "", row) for row in re.findall('<tr class="why">(.*?)</tr>', served.ask("/")[2].decode())]
+        return [re.sub("<[^>]*>", "", row) for row in re.findall('<p class="note" id="outside">(.*?)</p>', served.ask("/")[2].decode())]
 
     assert reasons() == []
     monkeypatch.setitem(status["holdings"][1], "weight_bps", status["holdings"][1]["band_bps"][1] + 1)
     monkeypatch.setitem(status, "decision", {"kind": "hold", "reason": "it costs too much"})
-    assert reasons() == ["Not traded: it costs too much"]
+    assert reasons() == ["Outside its band: WBTC. Not traded: see Next decision."]
     monkeypatch.setitem(status, "decision", {"kind": "rebalance", "reason": "outside"})
     monkeypatch.setitem(step, "execution", None)
     monkeypatch.setitem(step, "reason", "a guard refused")
-    assert reasons() == [f"Not traded in the last cycle, {step['time']} UTC: a guard refused"]
+    assert reasons() == [f"Outside its band: WBTC. Not traded in the last cycle, {step['time']} UTC: a guard refused"]
     monkeypatch.setitem(step, "execution", {"amounts": None, "unknown": 1, "legs": 1, "difference": None})
-    assert reasons() == ["Traded in the next cycle."]
+    assert reasons() == ["Outside its band: WBTC. Traded in the next cycle."]
     assert "unknown for" in served.ask("/")[2].decode()
 
 
