@@ -16,14 +16,16 @@ from sqlalchemy import update
 from agent.app.controls import queue
 from agent.app.controls.messages import control_alerts
 from agent.app.controls.queue import MAX_SHOWN_AGE_S
-from agent.app.controls.shown_plans import format_moves, require_no_widening, shown_step
+from agent.app.controls.shown_plans import format_moves, require_no_widening, shown_step, shown_withdrawal
+from agent.app.documents.owner import shown_plan_document
 from agent.app.research.offline import plan_step_input
+from agent.app.withdrawals.withdrawal_run import WithdrawalReport, WithdrawalState
 from agent.config.load import load_config, load_config_text
 from agent.config.schema import Config
 from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.execution.step_context import StepOutcome
-from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ControlSubmission, ShownPlan
+from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ControlSubmission, Payment, ShownPlan
 from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.model.liquidity import Collect
 from agent.reference import reference_prices
@@ -510,6 +512,16 @@ def test_amounts_are_those_of_the_wallet_with_a_twentieth_of_the_turnover_as_tol
         assert tolerance <= plan.turnover / 20 / prices[name] < tolerance + 1
     assert shown.difference(shown_step(ControlKind.REBALANCE, outcome)) == ""
     assert format_moves(shown, outcome.step_input.portfolio)[0].split()[1] in ("WETH", "USDC")
+
+
+@pytest.mark.parametrize(("payout_address", "moves"), [("0xHome", ["pay 50 USDC"]), (None, ["set aside 50 USDC"])], ids=["paid", "kept"])
+def test_shown_withdrawal__says_pay_only_with_an_address_and_nothing_if_refused(payout_address: str | None, moves: list[str]) -> None:
+    step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
+    payment = Payment(step.portfolio.numeraire.address, 50 * 10**6)
+    plan = shown_withdrawal((), WithdrawalReport(step, (payment,), payout_address, None, (), WithdrawalState.PLANNED, ""))
+    texts = format_moves(plan, step.portfolio)
+    assert shown_plan_document(plan, {}, texts)["moves"] == moves
+    assert shown_plan_document(plan, {}, texts, "limits.payout_per_day")["moves"] == []
 
 
 def test_liquidity_futures_and_delegates_that_were_not_shown_are_differences() -> None:

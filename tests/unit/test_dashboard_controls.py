@@ -43,7 +43,20 @@ from agent.wiring import open_store_offline
 from agent.wiring.transactor import lock_arguments
 from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import DEVICES, HOSTILE, MARKUP, PATIENCE_S, STRATEGIES, TARGET, Served, StillBoard, figures, golden, until
+from tests.support.dashboards import (
+    ADDRESS,
+    DEVICES,
+    HOSTILE,
+    MARKUP,
+    PATIENCE_S,
+    STRATEGIES,
+    TARGET,
+    Served,
+    StillBoard,
+    figures,
+    golden,
+    until,
+)
 from tests.support.sites import FULL, READ_ONLY, Site
 
 
@@ -241,6 +254,22 @@ def test_a_confirmed_plan_is_queued_with_its_hash_and_nothing_else_of_the_form(s
         newest = store.controls.newest(1)[0].control
     assert (newest.kind, newest.arguments, newest.plan_hash) == (ControlKind.WITHDRAW, arguments, document["plan_hash"])
     assert last_event(site) == ("control", "ann", f"withdraw {document['plan_hash'][:16]}")
+
+
+def test_review_of_a_withdrawal__says_what_is_paid_and_why_nothing_is(site: Site) -> None:
+    cookie, kept = site.enter(), golden("38-withdraw")
+
+    def text(to: str | None, reason: str = "") -> str:
+        shown = {"plan_hash": "" if reason else "ab" * 32, "reason": reason, "moves": [], "document": {**kept, "to": to}}
+        path = review(site, cookie, "withdraw", shown)
+        return " ".join(re.sub("<[^>]*>", " ", site.ask(path, Cookie=cookie)[2].decode().split("<main")[1]).split())
+
+    assert f"Payments 100 USDC to {ADDRESS}" in text(ADDRESS)
+    assert "Set aside 100 USDC Nothing is paid: no address was chosen." in text(None)
+    for to in (ADDRESS, None):
+        refused = text(to, "limits.payout_per_day of 50")
+        assert "Nothing is paid: limits.payout_per_day of 50" in refused
+        assert "100 USDC" not in refused
 
 
 def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path) -> None:

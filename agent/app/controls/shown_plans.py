@@ -129,8 +129,8 @@ def preview_control(
 
 
 def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
-    """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC"; in base units if the
-    token is unknown.
+    """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC", "set aside 5 USDC"; in base
+    units if the token is unknown.
     """
     token_by_address = {
         token.address: token
@@ -364,9 +364,10 @@ def shown_withdrawal(arguments: ControlArguments, report: WithdrawalReport) -> S
     them.
     """
     tolerance_bps = TOLERANCE_BPS if _as_control(arguments).flag("pro-rata") else 0
+    verb = "set aside" if report.payout_address is None else "pay"
     payment_amounts = tuple(
         (
-            f"pay{' native' if payment.native else ''} {payment.token}",
+            f"{verb}{' native' if payment.native else ''} {payment.token}",
             payment.raw,
             payment.raw * tolerance_bps // BPS,
         )

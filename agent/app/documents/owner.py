@@ -753,7 +753,8 @@ PreviewDocument = (
 
 class ShownPlanDocument(TypedDict):
     """A plan to confirm by its hash; the hash is empty if the plan cannot be carried out, with the
-    reason. `moves` are its amounts as text, `document` is that of the command.
+    reason. `moves` are its amounts as text, none if it cannot be carried out; `document` is that of
+    the command.
     """
 
     kind: Annotated[str, one_of(*(kind.value for kind in ControlKind))]
@@ -824,7 +825,7 @@ def shown_plan_document(
         "shown_s": plan.shown_at_s,
         "state": state,
         "reason": refusal,
-        "moves": list(moves),
+        "moves": [] if refusal else list(moves),
         "document": command_document,
     }
 
