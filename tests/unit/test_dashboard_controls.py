@@ -272,6 +272,24 @@ def test_review_of_a_withdrawal__says_what_is_paid_and_why_nothing_is(site: Site
         assert "100 USDC" not in refused
 
 
+@pytest.mark.parametrize(
+    ("kind", "document", "warns"),
+    [
+        ("rebalance", golden("04-plan"), True), ("withdraw", golden("38-withdraw"), False), ("stop", golden("72-stop"), False),
+        ("withdraw", golden("38-withdraw") | {"sale": golden("04-plan")}, True),
+        ("edit", {"changes": ["WETH 30% to 40%"], "warnings": [], "transition": golden("04-plan")}, False),
+        ("holdings", {"changes": [], "warnings": [], "strategies": None}, False),
+    ],
+    ids=["rebalance", "payment", "stop without a sale", "withdrawal with a sale", "edit", "holdings"],
+)  # fmt: skip
+def test_review__says_that_the_market_may_move_only_of_trades(site: Site, kind: str, document: dict[str, Any], warns: bool) -> None:
+    cookie = site.enter()
+    shown = {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document}
+    text = site.ask(review(site, cookie, kind, shown, (("target", "WETH=40%"),)), Cookie=cookie)[2].decode()
+    assert "and no other." in text
+    assert ("If the market moves too far" in text) is warns
+
+
 def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path) -> None:
     cookie, before = site.enter(), queued(config)
     token = site.token(cookie)
