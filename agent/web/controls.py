@@ -315,7 +315,7 @@ class ControlPages:
             plan_hash,
         )
         try:
-            await self._cache.call(
+            control_id = await self._cache.call(
                 CacheProcess.CONTROLS,
                 queue.submit_for_user,
                 self._access.users_place,
@@ -326,6 +326,8 @@ class ControlPages:
             )
         except TrimtabError as error:
             review.error = str(error)
+        else:
+            session.requested_control = (review.kind, control_id)
         self._cache.follow(queue.dashboard_controls)
 
     def _review_page(self, request: Request, review: PlanReview, status: int) -> Response:

@@ -27,6 +27,8 @@ class Session:
     """Requests whose plans are shown, by id."""
     alert_tests: dict[str, str] = field(default_factory=dict)
     """Result of the newest test of each alert target, as text."""
+    requested_control: tuple[str, str] = ("", "")
+    """Kind and id of the control requested last."""
     is_ended: bool = False
 
     def is_alive(self, now_s: float) -> bool:

@@ -290,6 +290,31 @@ def test_review__says_that_the_market_may_move_only_of_trades(site: Site, kind: 
     assert ("If the market moves too far" in text) is warns
 
 
+def test_confirmed_control__is_on_the_page_before_the_list_has_it(site: Site, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie, note = site.enter(), "Requested: withdraw. Its state appears below once it is read."
+    monkeypatch.setitem(site.board.documents, "controls", {"controls": [], "served": True, "waiting": None})
+    assert note not in site.ask("/controls", Cookie=cookie)[2].decode()
+    document = shown(config, ControlKind.WITHDRAW, 9, (("amount", "9"),))
+    path = review(site, cookie, "withdraw", document, (("amount", "9"),))
+    location = site.post(path, {"csrf": site.token(cookie), "plan_hash": document["plan_hash"]}, cookie)[1]["location"]
+    for _ in range(2):
+        assert note in site.ask(location, Cookie=cookie)[2].decode(), "a list that is old does not replace it"
+    monkeypatch.setitem(site.board.documents, "controls", queue.dashboard_controls(str(config))["controls"])
+    assert note not in site.ask(location, Cookie=cookie)[2].decode()
+    monkeypatch.delitem(site.board.documents, "controls")
+    assert note not in site.ask(location, Cookie=site.enter())[2].decode(), "another session"
+
+
+def test_result_of_a_test__stays_when_the_alerts_cannot_be_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie = site.enter()
+    session = site.access.find_session(cookie.partition("=")[2], touch=False)
+    assert session is not None
+    session.alert_tests["phone"] = "Test delivered at 12:00 UTC."
+    for document in ({**site.board.documents["alerts"], "targets": [TARGET]}, {"error": "no answer in time"}):
+        monkeypatch.setitem(site.board.documents, "alerts", document)
+        assert site.ask("/alerts", Cookie=cookie)[2].decode().count("Test delivered at 12:00 UTC.") == 1
+
+
 def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path) -> None:
     cookie, before = site.enter(), queued(config)
     token = site.token(cookie)
