@@ -45,7 +45,7 @@ from agent.units import format_time, safe_label
 
 MAX_SYMBOL_LENGTH = 16
 MIN_BASE_LENGTH = 3
-"""Letters of the asset in a pair; crvUSD and agEUR are coins."""
+"""Letters of the asset in a pair without a sign; crvUSD and agEUR are coins."""
 READABLE_SUFFIXES = (*TEXT_SUFFIXES, *FRAME_SUFFIXES, ".json")
 _QUOTES = "|".join(CURRENCY_BY_NAME)
 _JOINED_QUOTES = "|".join(
@@ -290,8 +290,9 @@ def currency_of_pair(symbol: str) -> str:
     coins; empty for a symbol that is no pair.
     """
     match = _PAIR.fullmatch(symbol)
-    is_pair = match is not None and ("-" in symbol or "_" in symbol or symbol.isupper())
-    if match is None or not is_pair or len(match["base"]) < MIN_BASE_LENGTH:
+    if match is None or not (
+        match["quote"] or (symbol.isupper() and len(match["base"]) >= MIN_BASE_LENGTH)
+    ):
         return ""
     return CURRENCY_BY_NAME[(match["quote"] or match["joined"]).upper()]
 

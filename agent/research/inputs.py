@@ -23,12 +23,14 @@ from agent.config.tables.fields import parse_choice
 from agent.errors import ConfigError
 from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
+from agent.price_files.read import symbol_pairs
 from agent.research.arguments import (
     EXAMPLE_BY_AMOUNT,
     check_kinds,
     check_names,
     described,
 )
+from agent.research.markets import name_markets
 from agent.research.prices import FRAME_NAME, Moment, between, read_prices, time_s
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
 from agent.units import BPS, PIPS, format_duration
@@ -106,6 +108,7 @@ def read_inputs(
     targets = dict(targets.items())
     network = market.get("network")
     table = between(read_prices(prices), market.get("start"), market.get("end"))
+    table = name_markets(table, [symbol for symbol in targets if isinstance(symbol, str)])
     native = market.get("native") or _native(network, targets, table)
     spec = _spec(table, targets, trigger, destination, market.get("numeraire", ""), native)
     settings = SimulationSettings(
@@ -187,6 +190,8 @@ def _spec(
         symbol_by_lower_symbol = {symbol.lower(): symbol for symbol in table.symbols}
         if likely_symbol := symbol_by_lower_symbol.get(unknown_symbols[0].lower()):
             remedy = f"did you mean {likely_symbol}? {remedy}"
+        elif likely_symbols := tuple(symbol_pairs(table.symbols, unknown_symbols[:1])):
+            remedy = f"if {likely_symbols[0]} is its price, name it {unknown_symbols[0]}"
         if table.symbols == (FRAME_NAME,):
             remedy = f'the closes name no symbol; add a column symbol with "{unknown_symbols[0]}"'
         raise ConfigError(f"targets: {unknown_symbols[0]} has no prices", remedy)
@@ -209,9 +214,7 @@ def _spec(
 
 
 def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
-    """Return targets in bps that sum to 10,000: the largest remainders are rounded up. Raises
-    ConfigError if the shares do not sum to one.
-    """
+    """Return targets in bps that sum to 10,000. Raises ConfigError if the shares do not sum to one."""
     for symbol in targets:
         if not isinstance(symbol, str):
             raise ConfigError(
@@ -227,10 +230,19 @@ def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
             )
     total = sum(share_by_symbol.values(), Fraction(0))
     if abs(total - 1) > _SHARE_TOLERANCE:
-        raise ConfigError(
-            f"targets: the shares sum to {float(total):g}, not to 1",
-            'write shares such as {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}',
-        )
+        remedy = 'write shares such as {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}'
+        if total:
+            scaled = _whole_bps(
+                {symbol: share / total for symbol, share in share_by_symbol.items()}
+            )
+            scaled_text = ", ".join(f'"{symbol}": {bps / BPS:g}' for symbol, bps in scaled.items())
+            remedy = f"divide each by {float(total):g}: write {{{scaled_text}}}"
+        raise ConfigError(f"targets: the shares sum to {float(total):g}, not to 1", remedy)
+    return _whole_bps(share_by_symbol)
+
+
+def _whole_bps(share_by_symbol: Mapping[str, Fraction]) -> dict[str, int]:
+    """Return shares that sum to one in bps: the largest remainders are rounded up."""
     bps_by_symbol = {symbol: int(share * BPS) for symbol, share in share_by_symbol.items()}
     by_remainder = sorted(
         share_by_symbol, key=lambda symbol: bps_by_symbol[symbol] - share_by_symbol[symbol] * BPS

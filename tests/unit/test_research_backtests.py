@@ -210,7 +210,13 @@ def test_the_tracking_rule_is_the_default() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"targets": {"BTC": 0.5, "USD": 0.4}}, "targets: the shares sum to 0.9"),
+        ({"targets": {"BTC": 0.5, "USD": 0.4}}, "targets: the shares sum to 0.9, not to 1"),
+        (
+            {"targets": {"BTC": 0.4, "ETH": 0.3, "USD": 0.4}},
+            'sum to 1.1, not to 1 (divide each by 1.1: write {"BTC": 0.3637, "ETH": 0.2727, "USD": 0.3636})',
+        ),
+        ({"targets": {"BTC": 40, "USD": 60}}, 'sum to 100, not to 1 (divide each by 100: write {"BTC": 0.4, "USD": 0.6})'),
+        ({"targets": {"BTC": 0, "USD": 0}}, "sum to 0, not to 1 (write shares such as"),
         ({"targets": {"BTC": 1.5, "USD": -0.5}}, "targets: USD is -0.5, below 0"),
         ({"targets": {"BTC": "half", "USD": 0.5}}, "targets: 'half' is no number"),
         ({"targets": {"BTC": float("nan"), "USD": 0.5}}, "targets: nan is no number"),
@@ -238,7 +244,7 @@ def test_a_wrong_argument_is_named(arguments: dict[str, Any], words: str) -> Non
     usual = {"prices": small(), "targets": {"BTC": 0.5, "USD": 0.5}, "trigger": research.band(0.1)}
     with pytest.raises(ConfigError) as caught:
         research.backtest(**(usual | arguments))
-    assert words in caught.value.message
+    assert words in str(caught.value)
     assert "--" not in f"{caught.value.message} {caught.value.remedy}"
 
 

@@ -142,7 +142,13 @@ def test_frame_is_refused_with_the_change_to_make(make: Callable[[], object], wo
             "BTC has no prices (did you mean btc? the prices have btc, eth",
         ),
         (WIDE, {"btc": 0.5, "USD": 0.5}, "btc has no prices (did you mean BTC? the prices have BTC, ETH"),
-        (WIDE.add_suffix("-USD"), {"BTC": 0.5, "USD": 0.5}, "BTC has no prices (the prices have BTC-USD, ETH-USD; rename a column"),
+        (WIDE.add_suffix("USD"), {"BTC": 0.5, "USD": 0.5}, "BTC has no prices (if BTCUSD is its price, name it BTC)"),
+        (WIDE.add_suffix("/USDT"), {"BTC/USDT": 0.5, "USD": 0.5}, 'targets: BTC/USDT is no symbol of an asset (write "BTC")'),
+        (
+            WIDE.assign(**{"BTC-USDC": BTC}).rename(columns={"BTC": "BTC/USDT"}),
+            {"BTC": 0.5, "USD": 0.5},
+            "targets: BTC has the prices of BTC-USDT and BTC-USDC (keep one of them, and name it BTC)",
+        ),
         (
             pd.DataFrame({"Close": BTC, "Open": BTC}, index=INDEX),
             {"BTC": 0.5, "USD": 0.5},
@@ -150,7 +156,7 @@ def test_frame_is_refused_with_the_change_to_make(make: Callable[[], object], wo
         ),
         (WIDE, ["BTC", "USD"], "targets: ['BTC', 'USD'] is no mapping of symbols to shares"),
     ],
-    ids=["small letters", "small letters in targets", "pairs", "bars of one symbol", "a list"],
+    ids=["small letters", "small letters in targets", "joined", "a market as target", "two markets", "bars of one symbol", "a list"],
 )
 def test_targets_without_prices_are_named_with_the_change_to_make(prices: Any, targets: Any, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -170,3 +176,38 @@ def test_closes_in_euros_are_refused_beside_a_dollar(name: str) -> None:
     with pytest.raises(ConfigError, match="the closes are in EUR, not in USD"):
         research.backtest(frame, {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
     assert research.backtest(frame, {"BTC": 0.5, "EUR": 0.5}, research.band(0.1)).summary.numeraire == "EUR"
+
+
+def long_of(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.rename_axis("time").reset_index().melt("time", var_name="symbol", value_name="close")
+
+
+@pytest.mark.parametrize("form", [lambda frame: frame, long_of], ids=["wide", "long"])
+@pytest.mark.parametrize("quote", ["/USDT", "-USD", "_USDC", ":USD"])
+def test_a_market_in_the_numeraire_is_its_asset(form: Callable[[pd.DataFrame], pd.DataFrame], quote: str) -> None:
+    targets = {"BTC": 0.4, "OP": 0.3, "USD": 0.3}
+    closes = WIDE.rename(columns={"ETH": "OP"})
+    result = research.backtest(form(closes.add_suffix(quote)), targets, research.band(0.1))
+    assert result.weights.equals(research.backtest(closes, targets, research.band(0.1)).weights)
+
+
+@pytest.mark.parametrize("form", [lambda frame: frame, long_of], ids=["wide", "long"])
+@pytest.mark.parametrize("symbol", ["OP", "OP-EUR"])
+def test_a_market_in_another_currency_is_refused(form: Callable[[pd.DataFrame], pd.DataFrame], symbol: str) -> None:
+    frame = form(WIDE.rename(columns={"ETH": "OP-EUR"}))
+    with pytest.raises(ConfigError, match=r"the closes are in EUR, not in USD \(name EUR in place of USD\)"):
+        research.backtest(frame, {symbol: 0.5, "USD": 0.5}, research.band(0.1))
+    assert research.backtest(frame, {symbol: 0.5, "EUR": 0.5}, research.band(0.1)).summary.numeraire == "EUR"
+
+
+@pytest.mark.parametrize("market", ["ETH/BTC", "ETH_BTC"])
+@pytest.mark.parametrize("symbol", ["ETH", ""])
+def test_a_market_in_a_coin_is_refused(market: str, symbol: str) -> None:
+    frame = WIDE.rename(columns={"ETH": market})
+    with pytest.raises(ConfigError, match=r"ETH[-_]BTC are in BTC, not in a currency \(give closes of ETH in the numeraire, named ETH\)"):
+        research.backtest(frame, {symbol or market: 0.5, "USD": 0.5}, research.band(0.1))
+
+
+def test_a_rate_of_the_numeraire_does_not_change_it() -> None:
+    with pytest.raises(ConfigError, match="the closes are in EUR, not in USD"):
+        research.backtest(WIDE.rename(columns={"ETH": "USD-EUR"}), {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
