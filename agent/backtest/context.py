@@ -28,7 +28,13 @@ from agent.backtest.router import (
     decode_unsigned,
 )
 from agent.backtest.settings import ROUTER, WALLET, BacktestSpec, SimulationSettings
-from agent.backtest.world import CHAIN_ID, SimulatedWorld, TransactionCost, block_hash
+from agent.backtest.world import (
+    CHAIN_ID,
+    SimulatedSwap,
+    SimulatedWorld,
+    TransactionCost,
+    block_hash,
+)
 from agent.engine import run_cycle
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
@@ -360,13 +366,23 @@ class SimulatedChain:
                 effects is not None,
                 is_swap,
             )
-        fees_value = swap_loss = Fraction(0)
-        for token_in, token_out, swap_result in effects.swaps:
-            fees_value += swap_result.fee_raw * prices[token_in]
-            swap_loss += (
-                swap_result.amount_in_raw * prices[token_in]
-                - swap_result.amount_out_raw * prices[token_out]
+        token_by_address = {token.address: token for token in world.tokens}
+        swaps = tuple(
+            SimulatedSwap(
+                token_by_address[token_in],
+                token_by_address[token_out],
+                swap_result.amount_in_raw,
+                swap_result.amount_out_raw,
+                swap_result.amount_in_raw * prices[token_in],
+                swap_result.fee_raw * prices[token_in],
             )
+            for token_in, token_out, swap_result in effects.swaps
+        )
+        fees_value = sum((swap.fee for swap in swaps), Fraction(0))
+        swap_loss = sum(
+            (swap.value - swap.bought_raw * prices[swap.bought.address] for swap in swaps),
+            Fraction(0),
+        )
         net_raw_by_token: dict[str, int] = {}
         for transfer in effects.transfers:
             sign = (transfer.recipient == WALLET) - (transfer.sender == WALLET)
@@ -386,6 +402,7 @@ class SimulatedChain:
             gas_value,
             True,
             is_swap,
+            swaps,
         )
 
 

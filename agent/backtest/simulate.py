@@ -455,6 +455,8 @@ class SimulationRun:
     def _step_and_record(self) -> None:
         self._evaluated_bars += 1
         self.outcome = None
+        transaction_costs = self.world.transaction_costs
+        earlier_count = len(transaction_costs)
         try:
             self.outcome = outcome = self.context.run_bar_cycle()
         except (Retryable, Refused) as error:
@@ -462,6 +464,10 @@ class SimulationRun:
             self._due_bar_finder.note_outcome(None)
             return
         self._due_bar_finder.note_outcome(outcome)
+        transaction_costs[earlier_count:] = [
+            replace(cost, reason=outcome.decision.reason)
+            for cost in transaction_costs[earlier_count:]
+        ]
         self._health_log.add(self.world.bar_time_s, outcome.step_input.layer(StrategiesState).books)
         futures_plan = futures_plan_of(outcome)
         for reason in () if futures_plan is None else futures_plan.refusal_texts:

@@ -206,9 +206,23 @@ class SimulatedWallet:
 
 
 @dataclass(frozen=True, slots=True)
+class SimulatedSwap:
+    """A swap in one pool: amounts in base units, the value of what was sold and the pool's fee in
+    numeraire base units.
+    """
+
+    sold: Token
+    bought: Token
+    sold_raw: int
+    bought_raw: int
+    value: Value
+    fee: Value
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionCost:
     """Cost of one transaction at the bar of its execution, values in numeraire base units at the
-    prices of its block; `turnover` is half of the traded value.
+    prices of its block; `turnover` is half of the traded value. `reason` is that of the decision.
     """
 
     bar: int
@@ -219,6 +233,8 @@ class TransactionCost:
     gas: Value
     succeeded: bool
     is_swap: bool
+    swaps: tuple[SimulatedSwap, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from agent.research.backtests import backtest, compare
-from agent.research.results import Backtest, BacktestSummary
+from agent.research.results import Backtest, BacktestSummary, Comparison
 from agent.research.signals import closes, signal
 from agent.research.stress import StressTest, stress
 from agent.research.triggers import band, every, tracking, trigger
@@ -21,6 +21,7 @@ from agent.research.tuning import Tuning, tune
 __all__ = [
     "Backtest",
     "BacktestSummary",
+    "Comparison",
     "StressTest",
     "Tuning",
     "backtest",

@@ -21,7 +21,7 @@ from agent.research.inputs import (
     read_inputs,
 )
 from agent.research.prices import Moment, read_prices
-from agent.research.results import Backtest
+from agent.research.results import Backtest, Comparison
 from agent.research.signals import FunctionRunner, FunctionSignal
 from agent.research.signals import signal as signal_of
 from agent.research.triggers import AnyTrigger
@@ -102,8 +102,9 @@ def compare(
     targets: Mapping[str, Number],
     triggers: Mapping[str, AnyTrigger],
     **arguments: Any,
-) -> dict[str, Backtest]:
-    """Return the backtest of each trigger, by its name; `arguments` as those of `backtest`.
+) -> Comparison:
+    """Return the backtest of each trigger, by its name; `arguments` as those of `backtest`. The
+    result is a dict with a method `frame`, a row for each trigger.
 
     >>> import polars
     >>> from agent import research
@@ -120,9 +121,9 @@ def compare(
             'write for example {"band": research.band(0.1), "weekly": research.every("7d")}',
         )
     table = naming_arguments(read_prices)(prices)
-    return {
-        name: backtest(table, targets, trigger, **arguments) for name, trigger in triggers.items()
-    }
+    return Comparison(
+        (name, backtest(table, targets, trigger, **arguments)) for name, trigger in triggers.items()
+    )
 
 
 def _function_signal(signal: Signal | FunctionSignal | None) -> FunctionSignal | None:

@@ -160,6 +160,45 @@ class Backtest(ReportedResult):
             }
         )
 
+    @property
+    def swaps(self) -> Any:
+        """A polars frame with a row for each swap in a pool, one or more for each rebalance of
+        `trades` that succeeded: time (UTC), sold and bought (symbols), sold_amount and bought_amount
+        (coins), value (of what was sold) and fee (of the pool) in the numeraire, and reason.
+
+        >>> import polars
+        >>> from agent import research
+        >>> days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+        >>> prices = polars.DataFrame({"time": days, "BTC": [100.0, 130.0, 125.0]})
+        >>> result = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+        >>> result.swaps.select("sold", "bought", "value").rows()
+        [('BTC', 'USD', 750.3754687029789)]
+        """
+        polars = load_polars()
+        column_types = {
+            "time": polars.Int64,
+            "sold": polars.String,
+            "bought": polars.String,
+            **dict.fromkeys(("sold_amount", "bought_amount", "value", "fee"), polars.Float64),
+            "reason": polars.String,
+        }
+        rows = [
+            (
+                rebalance.time_s,
+                swap.sold.symbol,
+                swap.bought.symbol,
+                swap.sold_raw / swap.sold.unit,
+                swap.bought_raw / swap.bought.unit,
+                self._coins(swap.value),
+                self._coins(swap.fee),
+                rebalance.reason,
+            )
+            for rebalance in self._result.rebalances
+            for swap in rebalance.swaps
+        ]
+        frame = polars.DataFrame(rows, schema=column_types, orient="row")
+        return frame.with_columns(times(frame["time"]))
+
     def plot(self) -> Any:
         """Return a plotly figure of the value against buy and hold, and the drawdown. Raises
         ConfigError if plotly is not installed.
@@ -220,6 +259,33 @@ class Backtest(ReportedResult):
 
     def _coins(self, amount: Fraction | int) -> float:
         return float(Fraction(amount) / 10**self._result.decimals)
+
+
+class Comparison(dict[str, Backtest]):
+    """Backtests by the names of their triggers.
+
+    >>> import polars
+    >>> from agent import research
+    >>> days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    >>> prices = polars.DataFrame({"time": days, "BTC": [100.0, 130.0, 125.0]})
+    >>> triggers = {"band": research.band(0.1), "weekly": research.every("7d")}
+    >>> results = research.compare(prices, {"BTC": 0.5, "USD": 0.5}, triggers)
+    >>> results.frame().select("name", "trades", "costs").rows()
+    [('band', 1, 0.7509374060621431), ('weekly', 0, 0.0)]
+    """
+
+    def frame(self) -> Any:
+        """Return a polars frame with a row for each trigger: name, the figures of `summary`, costs."""
+        figures = [field.name for field in fields(BacktestSummary)]
+        return load_polars().DataFrame(
+            [
+                {
+                    "name": name,
+                    **{figure: getattr(result.summary, figure) for figure in (*figures, "costs")},
+                }
+                for name, result in self.items()
+            ]
+        )
 
 
 def _text(figure: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -131,6 +132,42 @@ def test_summary_frames_and_report_agree_with_each_other(tmp_path: Path) -> None
     assert attribution.advantage == pytest.approx(parts)
 
 
+@pytest.mark.parametrize("latency", [0, 1])
+def test_swaps_explain_holdings_and_fees(latency: int) -> None:
+    prices = small(BTC=BTC, ETH=[50.0 + day % 5 for day in range(30)])
+    targets = {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}
+    result = research.backtest(prices, targets, research.every("7d"), latency=latency)
+    swaps = result.swaps
+    first_closes = {symbol: prices[symbol][0] for symbol in ("BTC", "ETH")} | {"USD": 1}
+    last_closes = {symbol: prices[symbol][-1] for symbol in ("BTC", "ETH")} | {"USD": 1}
+    coins = {
+        symbol: 10_000 * share / first_closes[symbol]
+        + swaps.filter(bought=symbol)["bought_amount"].sum()
+        - swaps.filter(sold=symbol)["sold_amount"].sum()
+        for symbol, share in targets.items()
+    }
+    assert sum(coins[symbol] * last_closes[symbol] for symbol in targets) == pytest.approx(result.summary.value)
+    assert swaps["fee"].sum() == pytest.approx(result.summary.fees)
+    assert swaps["value"].to_list() == pytest.approx((swaps["fee"] / 0.001).to_list())
+    assert swaps["time"].unique().to_list() == result.trades["time"].to_list()
+    assert swaps["reason"].str.contains("review").all()
+
+
+def test_swaps_without_trades_are_an_empty_frame() -> None:
+    result = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.band(0.9))
+    assert result.swaps.schema == {
+        "time": pl.Datetime("us", "UTC"),
+        "sold": pl.String,
+        "bought": pl.String,
+        "sold_amount": pl.Float64,
+        "bought_amount": pl.Float64,
+        "value": pl.Float64,
+        "fee": pl.Float64,
+        "reason": pl.String,
+    }
+    assert result.swaps.is_empty()
+
+
 def test_result_is_shown_in_one_line_and_as_a_notebook_cell() -> None:
     result = research.backtest(wide(), TARGETS, research.band(0.1))
     assert repr(result).startswith("Backtest(2021-01-01 to 2021-12-31, +")
@@ -160,6 +197,10 @@ def test_compare_gives_a_result_for_each_trigger() -> None:
     assert results["band"].summary.trades > results["weekly"].summary.trades > 0
     alone = research.backtest(small(), targets, research.every("7d"), fee=0.003)
     assert results["weekly"].summary == alone.summary
+    frame = results.frame()
+    assert frame.columns == ["name", *(field.name for field in fields(alone.summary)), "costs"]
+    weekly = frame.row(1, named=True)
+    assert (weekly["name"], weekly["value"], weekly["costs"]) == ("weekly", alone.summary.value, alone.summary.costs)
 
 
 def test_network_adds_its_gas_and_data_fee() -> None:
