@@ -112,8 +112,7 @@ def signature_owner(safe: str, tx: UnsignedTx, signature: bytes) -> str:
         v -= ETH_SIGN_V[0] - TYPED_DATA_V[0]
     try:
         return str(Account.recover_message(message, signature=bytes((*r_and_s, v))))
-    except Exception as error:  # each library of curves raises its own errors
+    except Exception:  # each library of curves raises its own errors
         raise ConfigError(
-            f"signature: no key makes these bytes ({type(error).__name__})",
-            "copy the whole signature again",
+            "signature: no key makes these bytes", "copy the whole signature again"
         ) from None

@@ -13,7 +13,7 @@ from eth_account.messages import encode_defunct
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.errors import OperatorNeeded, PassingFault, Refused
+from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -134,8 +134,8 @@ def test_what_is_not_an_owner_s_signature_of_this_call_is_refused_whole(scene: t
         (str(other), "safe_tx_hash", "waits"),
         (good[:-2] + "00", "signature", "v is 0"),
         (good[:-2], "signature", "64 bytes"),
-        ("0x" + "zz" * 65, "signature", "neither"),
-        (str(tmp_path / "missing"), "signature", "neither"),
+        ("0x" + "zz" * 65, "signature", "other characters than 0x and hex digits"),
+        (str(tmp_path / "missing"), "signature", "no file has this name"),
     ):
         with raises_field(field, word):
             api.collect_signatures(agent, [by_hand(agent, 5), text])
@@ -155,6 +155,8 @@ def test_only_an_owner_signs_and_only_the_proposal_that_waits(scene: tuple[Agent
         api.sign_proposal(agent, FIRST, "f" * 16, yes)
     with raises_field("--key", "exclude each other"):
         api.sign_proposal(agent, FIRST | {"keyring": "trimtab/main"}, None, yes)
+    with pytest.raises(ConfigError, match=r"the key must be typed, .*or set --key keystore"):
+        api.sign_proposal(agent, {}, None, yes)
     assert api.sign_proposal(agent, FIRST, None, lambda _: False)["signature"] == ""
     assert open_one(agent)["signed_by"] == []
 

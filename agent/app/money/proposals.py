@@ -5,6 +5,7 @@ export.
 from __future__ import annotations
 
 import getpass
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +33,7 @@ from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import ProposingExecutor, ReadOnlySigner
 from agent.execution.submitter import Submitter, guard_refusal
-from agent.foreign_text import read_json
+from agent.foreign_text import decode_text, read_json
 from agent.model import Intent, ProposalExecution, Receipt, UnsignedTx
 from agent.policy.native_coin import GAS_MARGIN
 from agent.ports import Grant, Simulation
@@ -444,26 +445,23 @@ def load_named_key(loaded_config: LoadedConfig, key_fields: Mapping[str, Any]) -
             is_fork=config.chain.fork,
         )
     except ConfigError as error:
-        raise ConfigError(error.message.replace("wallet.", "--key ", 1), error.remedy) from None
+        message, remedy = (
+            re.sub(r"wallet\.(?=keystore|key_env|keyring|test_account)", "--key ", text)
+            for text in (error.message, error.remedy)
+        )
+        raise ConfigError(message, remedy) from None
     return cast(PrivateKey, key)
 
 
 def _parse_signature(text: str, safe_tx_hash: str) -> bytes:
     """Return the bytes of a signature in 0x-hex, or in a file. Raises ConfigError."""
+    fields = {"signature": text}
+    if not text.startswith("0x"):
+        fields = _read_signature_file(text)
     try:
-        signature_text = text
-        if not text.startswith("0x"):
-            signature_text = Path(text).read_text(encoding="utf-8").strip()
-        fields = {"signature": signature_text}
-        if signature_text.startswith("{"):
-            fields = read_json(signature_text)
         signature = _signature_bytes(str(fields["signature"]))
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"signature: {text[:60]!r} is neither a signature nor a file with one"
-            f" ({type(error).__name__})",
-            "give 0x and 130 hex digits, or a file with them or with the JSON of proposal sign",
-        ) from None
+    except ValueError:
+        raise _signature_error(text, "has other characters than 0x and hex digits") from None
     signed_hash = str(fields.get("safe_tx_hash", safe_tx_hash))
     if signed_hash != safe_tx_hash:
         raise ConfigError(
@@ -471,6 +469,32 @@ def _parse_signature(text: str, safe_tx_hash: str) -> bytes:
             "let its owner sign the proposal that waits",
         )
     return signature
+
+
+def _read_signature_file(text: str) -> dict[str, Any]:
+    """Return the fields of a file with a signature alone, or with the JSON of `proposal sign`."""
+    try:
+        file_text = decode_text(Path(text).read_bytes()).strip()
+        if not file_text.startswith("{"):
+            return {"signature": file_text}
+        document: dict[str, Any] = read_json(file_text)
+    except FileNotFoundError:
+        raise _signature_error(text, "does not begin with 0x, and no file has this name") from None
+    except OSError as error:
+        raise _signature_error(text, f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise _signature_error(text, "is a file of neither hex digits nor JSON") from None
+    if "signature" not in document:
+        raise _signature_error(text, "has no signature in its JSON")
+    return document
+
+
+def _signature_error(text: str, problem: str) -> ConfigError:
+    return ConfigError(
+        f"signature: {text[:60]!r} {problem}",
+        "paste 0x and 130 hex digits, as the owner's wallet shows them, or name a file with them or"
+        " with what trimtab proposal sign --json printed",
+    )
 
 
 def _signature_bytes(signature_text: str) -> bytes:
