@@ -119,9 +119,11 @@ def collect(
     signatures: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE_OR_SIGNATURE",
-            help="An owner's signature: 0x-hex, or a file with it. Default: those that"
-            " wallet.safe_service has.",
+            metavar="[FILE_OR_SIGNATURE]...",
+            help="Optional, one or more: 0x and 130 hex digits that the owner's wallet shows after"
+            " signing what trimtab proposal sign --export prints, or a file with them or with what"
+            " trimtab proposal sign --json printed. Default: those that wallet.safe_service has, if"
+            " the config names it.",
         ),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -129,6 +131,8 @@ def collect(
 ) -> None:
     """Adds signatures of other owners to the proposal that waits, all or none; without arguments
     those of the Safe's transaction service.
+
+    Owners whose keys trimtab can read use trimtab proposal sign instead, which records itself.
     """
     with money.open_for_command(config, send=False, yes=True) as (agent, spinner):
         if signatures:

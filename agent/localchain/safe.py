@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from web3.logs import DISCARD
+
 from agent.artifacts import npm_artifact
 from agent.localchain.chain import LocalChain
 from agent.units import NATIVE
@@ -30,7 +32,9 @@ def deploy_safe(
         factory.functions.createProxyWithNonce(singleton.address, setup_data, 0)
     )
     receipt = chain.w3.eth.get_transaction_receipt(creation_hash)
-    return str(factory.events.ProxyCreation().process_receipt(receipt)[0]["args"]["proxy"])
+    # the receipt has an event of the Safe, too, of which web3 warns by default
+    events = factory.events.ProxyCreation().process_receipt(receipt, errors=DISCARD)
+    return str(events[0]["args"]["proxy"])
 
 
 def open_funded_safe(chain: LocalChain) -> str:

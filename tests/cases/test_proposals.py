@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,12 @@ def test_the_owners_of_a_safe_sign_and_anybody_executes(anvil_chain: LocalChain,
         assert agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.gas_24h_wei == 0, "others paid"
         router = chain.addresses.swap_router_02
         assert chain.token_contract("WETH").functions.allowance(safe.address, router).call() == 0, "approvals are exact"
+
+
+def test_a_safe_is_deployed_without_a_warning(anvil_chain: LocalChain) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        deploy_safe(anvil_chain)
 
 
 def safe_of(chain: LocalChain, folder: Path, *changes: tuple[str, object]) -> tuple[SafeWallet, Any]:

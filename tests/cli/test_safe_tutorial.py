@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import signal
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
+from agent.config.writing.template import SAFE_LINES
 from agent.localchain.nodes import free_port
 from agent.localchain.safe import OWNER_INDEXES
 from agent.localchain.world import dev_accounts
@@ -91,6 +93,12 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
         ("collect", {"error"}),
     ):
         assert run(f"trimtab proposal {words} --json").json.keys() == document_keys
+
+
+def test_tutorial__shows_the_lines_of_a_new_config_of_a_safe() -> None:
+    snippet = PAGE.read_text().partition("```toml\n")[2].partition("```")[0]
+    values = [table.items() for table in tomllib.loads(snippet).values()]
+    assert dict(pair for items in values for pair in items) == tomllib.loads("\n".join(SAFE_LINES.values()))
 
 
 def test_tutorial__shows_every_command_about_proposals() -> None:
