@@ -54,6 +54,12 @@ def decode_text(file_bytes: bytes) -> str:
         raise ValueError(f"the text is {what}; save it as UTF-8") from None
 
 
+def reading_problem(error: OSError | ValueError) -> str:
+    """Return in plain words why a text file cannot be read."""
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or "it is not plain text"
+
+
 def read_json(json_text: str, number_type: type[str] | None = None) -> Any:
     """Return the JSON of an untrusted file, with `number_type` its numbers as they are written.
     Raises ValueError if it is invalid, nested too deep, or repeats a key.

@@ -415,7 +415,7 @@ def _check_setting(setting: KernelSetting, asset_count: int) -> None:
     has_rule = isinstance(trigger, NoTradeZone) and setting.rule is not None
     if band_and_interval(trigger) is None and not has_rule:
         raise ConfigError(
-            f"trigger: the fast kernel does not support this {type(trigger).__name__}",
+            "trigger: the fast kernel does not support this trigger",
             "use bands, intervals, or both together",
         )
     validate_policy(Policy(trigger, setting.destination, setting.cooldown_s))

@@ -91,11 +91,8 @@ def read_pool(pool_path: Path, token0: Token, token1: Token) -> V3Pool:
             "name a readable JSON file",
         ) from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        problem = (
-            f"--market pool-state: {pool_path.name} is not a pool: {type(error).__name__} {error}"[
-                :160
-            ]
-        )
+        fault = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        problem = f"--market pool-state: {pool_path.name} is not a pool: {fault}"[:160]
         remedy = (
             "write scalars (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and tick_data, by tick"
             " [gross, net]"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import ConfigError
+from agent.foreign_text import reading_problem
 from agent.hosts import LOOPBACK_HOSTS, Authority, Origin, origin_of, parse_authority
 
 _ADDRESS_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
@@ -132,9 +133,14 @@ def _check_certificate(cert_path: Path, key_path: Path) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
             cert_path, key_path, password=lambda: ""
         )
+    except ssl.SSLError:
+        raise ConfigError(
+            f"--tls-cert: {cert_path} and {key_path} are no certificate and key that fit",
+            "give a PEM certificate with its chain, and its key without a password",
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--tls-cert: {cert_path} and {key_path} cannot be used: {type(error).__name__}",
+            f"--tls-cert: {cert_path} or {key_path} cannot be read: {reading_problem(error)}",
             "give a PEM certificate with its chain, and its key without a password",
         ) from None
 
@@ -147,7 +153,7 @@ def _read_secret(path: Path) -> str:
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--proxy-secret: {path} cannot be read: {type(error).__name__}", _REMEDY
+            f"--proxy-secret: {path} cannot be read: {reading_problem(error)}", _REMEDY
         ) from None
     if not _SECRET_PATTERN.fullmatch(secret):
         raise ConfigError(

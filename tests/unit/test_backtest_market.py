@@ -81,7 +81,7 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: data["scalars"].pop("fee"), "is not a pool: KeyError"),
+        (lambda data: data["scalars"].pop("fee"), "is not a pool: it has no 'fee'"),
         (lambda data: data["scalars"].update(tick=5), "the tick does not match the price"),
         (lambda data: data["scalars"].update(liquidity=5), "do not add up"),
         (lambda data: data["tick_data"].pop("0"), "do not add up"),

@@ -110,7 +110,7 @@ def test_without_the_file_nothing_happens_and_what_is_no_text_is_named(tmp_path:
     file_in_place_of_a_folder.touch()
     read_variables(file_in_place_of_a_folder, ["RPC_A"])
     (tmp_path / ".env").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="be read"):
+    with pytest.raises(ConfigError, match="cannot be read: it is not plain text"):
         read_variables(tmp_path, ["RPC_A"])
 
 

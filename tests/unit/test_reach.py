@@ -58,6 +58,20 @@ def test_proxy_secret__others_may_read_or_guess_is_refused(tmp_path: Path, text:
         require_tls_access("127.0.0.1", 8765, options)
 
 
+def test_file__that_cannot_be_read_is_named_in_plain_words(tmp_path: Path) -> None:
+    cert_path, key_path, secret_path = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "secret"
+    with pytest.raises(ConfigError, match=r"key\.pem cannot be read: No such file or directory"):
+        require_tls_access("127.0.0.1", 8765, PublicOptions(cert_path, key_path))
+    for path in (cert_path, key_path):
+        path.touch(mode=0o600)
+    with pytest.raises(ConfigError, match="are no certificate and key that fit"):
+        require_tls_access("127.0.0.1", 8765, PublicOptions(cert_path, key_path))
+    secret_path.write_bytes(b"\xff\xfe")
+    secret_path.chmod(0o600)
+    with pytest.raises(ConfigError, match="secret cannot be read: it is not plain text"):
+        require_tls_access("127.0.0.1", 8765, PublicOptions(proxy="dash.example.org", proxy_secret_file=secret_path))
+
+
 def test_name__beside_a_proxy_is_refused(tmp_path: Path) -> None:
     options = PublicOptions(proxy="dash.example.org", proxy_secret_file=secret_file(tmp_path), public_host_name="other.example.org")
     with pytest.raises(ConfigError, match="--name"):

@@ -21,6 +21,8 @@ from agent.accounting.tax_lots import run_tax_lots
 from agent.app.documents.records import LotsDocument
 from agent.app.records import ledger
 from agent.app.records.ledger import lots_document
+from agent.errors import ConfigError
+from agent.layers.tax.settings import read_rates
 from agent.model import Entry, LedgerOpening, LotMethod, Valuation, ValuedHolding
 from agent.units import NATIVE, Token
 from tests.cli.documents import misfits
@@ -160,6 +162,15 @@ def test_in_another_currency_dollars_gain_too_as_the_rate_moves(method: LotMetho
     found = run_tax_lots(WRITTEN, method, USDC, WETH, RATES.at)
     assert float(found.realised_gain(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-3)
     assert float(found.realised_gain(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-3)
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not plain text")])
+def test_a_rate_table_that_cannot_be_read_is_named_in_plain_words(tmp_path: Path, content: bytes | None, words: str) -> None:
+    loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=SimpleNamespace(rates="eur.csv")), path=tmp_path / "trimtab.toml")
+    if content is not None:
+        (tmp_path / "eur.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"eur.csv cannot be read: {words}"):
+        read_rates(loaded)
 
 
 def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: Path) -> None:

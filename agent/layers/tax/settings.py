@@ -9,6 +9,7 @@ from agent.accounting.export import RateTable, parse_rates
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.errors import ConfigError
+from agent.foreign_text import reading_problem
 
 
 def read_rates(loaded_config: LoadedConfig) -> RateTable | None:
@@ -24,7 +25,7 @@ def read_rates(loaded_config: LoadedConfig) -> RateTable | None:
             return parse_rates(f"tax.rates {rates_path.name}", rates_file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"tax.rates: {rates_path} cannot be read ({type(error).__name__})",
+            f"tax.rates: {rates_path} cannot be read: {reading_problem(error)}",
             "name a CSV file with lines time,rate",
         ) from None
 
