@@ -8,26 +8,43 @@ from web3.logs import DISCARD
 
 from agent.artifacts import npm_artifact
 from agent.localchain.chain import LocalChain
+from agent.signing.batches import BATCH_CONTRACT
 from agent.units import NATIVE
 
-SAFE_ARTIFACT = "@safe-global/safe-contracts/build/artifacts/contracts/Safe.sol/Safe.json"
-PROXY_FACTORY_ARTIFACT = "@safe-global/safe-contracts/build/artifacts/contracts/proxies/SafeProxyFactory.sol/SafeProxyFactory.json"
+_ARTIFACTS = "@safe-global/safe-contracts/build/artifacts/contracts/"
+SAFE_ARTIFACT = f"{_ARTIFACTS}Safe.sol/Safe.json"
+PROXY_FACTORY_ARTIFACT = f"{_ARTIFACTS}proxies/SafeProxyFactory.sol/SafeProxyFactory.json"
+HANDLER_ARTIFACT = (
+    f"{_ARTIFACTS}handler/CompatibilityFallbackHandler.sol/CompatibilityFallbackHandler.json"
+)
+BATCH_ARTIFACT = f"{_ARTIFACTS}libraries/MultiSendCallOnly.sol/MultiSendCallOnly.json"
 OWNER_INDEXES = (5, 6, 7)
 """Test accounts that own the Safe of a served chain."""
 THRESHOLD = 2
 
 
 def deploy_safe(
-    chain: LocalChain, owner_indexes: Sequence[int] = OWNER_INDEXES, threshold: int = THRESHOLD
+    chain: LocalChain,
+    owner_indexes: Sequence[int] = OWNER_INDEXES,
+    threshold: int = THRESHOLD,
+    *,
+    makes_batches: bool,
 ) -> str:
-    """Deploy a proxy of the real Safe, owned by these test accounts, and return its address."""
+    """Deploy a proxy of the real Safe, owned by these test accounts, and return its address. With
+    `makes_batches` it has a fallback handler, and MultiSendCallOnly is at its address.
+    """
     artifact = npm_artifact(SAFE_ARTIFACT)
     factory_artifact = npm_artifact(PROXY_FACTORY_ARTIFACT)
     singleton = chain.contract(chain.deploy(artifact), artifact)
     factory = chain.contract(chain.deploy(factory_artifact), factory_artifact)
     owners = [chain.accounts[index].address for index in owner_indexes]
-    no_call_and_no_refund = (NATIVE, b"", NATIVE, NATIVE, 0, NATIVE)
-    setup_data = singleton.encode_abi("setup", [owners, threshold, *no_call_and_no_refund])
+    handler = NATIVE
+    if makes_batches:
+        handler = chain.deploy(npm_artifact(HANDLER_ARTIFACT))
+        batch_code = npm_artifact(BATCH_ARTIFACT).runtime_code
+        chain.node.ask([("anvil_setCode", [BATCH_CONTRACT, batch_code])])
+    setup_arguments = (owners, threshold, NATIVE, b"", handler, NATIVE, 0, NATIVE)
+    setup_data = singleton.encode_abi("setup", setup_arguments)
     creation_hash = chain.send(
         factory.functions.createProxyWithNonce(singleton.address, setup_data, 0)
     )
@@ -39,7 +56,7 @@ def deploy_safe(
 
 def open_funded_safe(chain: LocalChain) -> str:
     """Deploy the Safe of a served chain with balances as the wallet's; return its address."""
-    safe = deploy_safe(chain)
+    safe = deploy_safe(chain, makes_batches=True)
     for symbol, balance_raw in chain.balances().items():
         chain.set_balance(symbol, balance_raw, owner=safe)
     return safe

@@ -7,7 +7,7 @@ feature adds a row, its rule and its mutation tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NoReturn, cast
 
@@ -21,6 +21,7 @@ from agent.ports.perpetuals import futures_grant
 from agent.signing import calldata, deployment_rules, oracle_rules, payout_rules, swap_rules
 from agent.signing import futures as futures_rules
 from agent.signing import liquidity as liquidity_rules
+from agent.signing.batches import MULTI_SEND, decode_batch
 from agent.signing.calldata import (
     Approve,
     Call,
@@ -235,6 +236,45 @@ def _judge_unwrap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules
         refuse("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, above zero")
 
 
+def _judge_batch(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+    """Require exact approvals for the granted plan, then its trade, each as its own rule does."""
+    if tx.to != rules.batch_contract:
+        refuse("contract", tx.to, f"the pinned contract of batches {rules.batch_contract}")
+    try:
+        *approvals, trade = decode_batch(tx.data)
+    except UndecodableCalldata as error:
+        refuse("call", error.message, "the canonical encoding of a batch")
+    approved_tokens = [approval.to for approval in approvals]
+    if not approvals or len(set(approved_tokens)) != len(approvals):
+        refuse(
+            "batch", f"approvals of {approved_tokens}", "one for each of some tokens, then a trade"
+        )
+    legs = () if grant.plan is None else grant.plan.legs
+    for approval in approvals:
+        if approval.data[:4] != calldata.APPROVE:
+            refuse("call", f"function 0x{approval.data[:4].hex()} before the trade", "an approval")
+        spent_raw = _spent_raw(legs, approval.to)
+        if spent_raw == 0:
+            refuse("contract", approval.to, "a token that the plan spends")
+        approval_grant = Grant(
+            IntentKind.APPROVE,
+            grant.now_s,
+            grant.deadline_s,
+            grant.max_gas_wei,
+            grant.plan,
+            approval_terms=(approval.to, trade.to, spent_raw),
+        )
+        approval_tx = replace(tx, to=approval.to, data=approval.data_hex)
+        _judge_approve(approval_tx, approval.data, approval_grant, rules)
+    judge_trade = _TRADE_JUDGES.get(trade.data[:4])
+    if judge_trade is None:
+        refuse("call", f"function 0x{trade.data[:4].hex()} after the approvals", "a trade")
+    judge_trade(replace(tx, to=trade.to, data=trade.data_hex), trade.data, grant, rules)
+
+
+_TRADE_JUDGES = {calldata.MULTICALL: _judge_swap, calldata.REBALANCE: _judge_rebalance}
+
+
 @dataclass(frozen=True, slots=True)
 class SigningRule:
     """Row of the table: a kind of intent, and its rule."""
@@ -248,6 +288,7 @@ SIGNING_TABLE: dict[bytes, SigningRule] = {
     calldata.APPROVE: SigningRule(IntentKind.APPROVE, _judge_approve),
     calldata.MULTICALL: SigningRule(IntentKind.SWAP, _judge_swap),
     calldata.REBALANCE: SigningRule(IntentKind.SWAP, _judge_rebalance),
+    MULTI_SEND: SigningRule(IntentKind.SWAP, _judge_batch),
     calldata.WITHDRAW: SigningRule(IntentKind.UNWRAP, _judge_unwrap),
     oracle_rules.INCREASE_OBSERVATIONS: SigningRule(IntentKind.ORACLE, oracle_rules.judge_oracle),
     payout_rules.TRANSFER: SigningRule(IntentKind.PAYOUT, payout_rules.judge_payout),

@@ -12,12 +12,13 @@ from eth_utils.crypto import keccak
 
 from agent.errors import ConfigError
 from agent.model import UnsignedTx
+from agent.signing.batches import is_batch
 from agent.units import NATIVE
 
 CALL_OPERATION = 0
-"""Operation of a plain call. Delegate calls, which run arbitrary code as the Safe, are never
-proposed.
-"""
+"""Operation of a plain call."""
+DELEGATE_CALL_OPERATION = 1
+"""Operation of a batch alone, since a delegate call runs the called code as the Safe."""
 SAFE_TX_FIELDS = (
     ("address", "to"),
     ("uint256", "value"),
@@ -47,7 +48,7 @@ def safe_tx_fields(tx: UnsignedTx) -> dict[str, Any]:
         "to": tx.to,
         "value": tx.value_wei,
         "data": tx.data,
-        "operation": CALL_OPERATION,
+        "operation": DELEGATE_CALL_OPERATION if is_batch(tx.to, tx.data) else CALL_OPERATION,
         "safeTxGas": 0,
         "baseGas": 0,
         "gasPrice": 0,

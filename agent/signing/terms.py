@@ -74,7 +74,8 @@ class SigningRules:
     `max_fee_wei` is limits.gas_price, the largest price of one unit of gas (None: off).
     `wrapped_native` is the token that the native coin may be exchanged for, `venue_makers` who
     makes the pools of each venue through which a Rebalancer may trade. `futures` are the terms of
-    the futures layer (None: none is signed).
+    the futures layer (None: none is signed). `batch_contract` is MultiSendCallOnly, whose code was
+    compared in this step, for a Safe that can simulate its delegate call (None: no batch is signed).
     """
 
     chain_id: int
@@ -93,6 +94,7 @@ class SigningRules:
     payout_addresses: tuple[str, ...] = ()
     futures: FuturesRules | None = None
     init_code_hash: str | None = None
+    batch_contract: str | None = None
 
 
 HighestTipByNonce = Mapping[int, int | None]

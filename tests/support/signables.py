@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 
 from eth_utils.crypto import keccak
 
+from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import IntentKind, Payout, UnsignedTx
+from agent.planning.approval_gas import swap_spend
 from agent.planning.gas import build_unwrap_leg
 from agent.ports import Grant, Signer
 from agent.signing import deployment_rules, oracle_rules, payout_rules
+from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.calldata import encode_multicall, wrapped_native_wei
@@ -40,6 +43,15 @@ class Signable:
 NATIVE_RULES = replace(RULES, wrapped_native=WETH)
 
 
+def _batch(trade: UnsignedTx, grant: Grant, rules: SigningRules) -> Signable:
+    """A trade of a Safe, after the approvals of what its plan spends."""
+    assert grant.plan is not None
+    spent = swap_spend(grant.plan.legs)
+    calls = [BatchedCall(token, bytes.fromhex(encode_approve(trade.to, raw)[2:])) for token, raw in spent.items()]
+    data = encode_batch([*calls, BatchedCall(trade.to, bytes.fromhex(trade.data[2:]))])
+    return Signable(replace(trade, to=BATCH_CONTRACT, data=data), grant, replace(rules, batch_contract=BATCH_CONTRACT))
+
+
 def _native() -> dict[str, Signable]:
     found = {}
     for name, plan in PLANS.items():
@@ -65,6 +77,8 @@ SIGNABLES: dict[str, Signable] = {
     **{name: Signable(*pair, signing.FUTURES_RULES) for name, pair in signing.FUTURES_ALLOWED.items()},
     "futures: buy as delegate": Signable(signing.DELEGATE_BUY, signing.futures_grant(signing.BUY), signing.DELEGATE_RULES),
     **_native(),
+    "batch": _batch(*signing.ALLOWED["swap"], RULES),
+    "batch, rebalancer": _batch(*signing.REBALANCES["hub"], signing.REBALANCER_RULES),
     "memory of a pool": Signable(
         tx(POOL, oracle_rules.encode_observations(120)),
         Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle_growth=(POOL, 120)),

@@ -151,10 +151,10 @@ def signer(rules: SigningRules = RULES) -> LocalSigner:
     return LocalSigner(KEY, rules, lambda: NONCES)
 
 
-def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> Refused:
+def refused(transaction: UnsignedTx, grant: Grant, rule: str, rules: SigningRules = RULES) -> Refused:
     """Assert that the signer refuses by `rule`; return the refusal."""
     with pytest.raises(Refused) as caught:
-        signer().sign(transaction, grant)
+        signer(rules).sign(transaction, grant)
     assert caught.value.verdicts[0].guard == f"signer.{rule}"
     assert not caught.value.verdicts[0].passed
     return caught.value

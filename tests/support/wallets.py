@@ -256,8 +256,8 @@ class SafeWallet:
         return int(self.contract.functions.nonce().call())
 
 
-def deploy_safe(chain: LocalChain, owners: Sequence[int] = (5, 6, 7), threshold: int = 2) -> SafeWallet:
+def deploy_safe(chain: LocalChain, owners: Sequence[int] = (5, 6, 7), threshold: int = 2, *, makes_batches: bool = False) -> SafeWallet:
     """Deploy a proxy of the real singleton, owned by these test accounts."""
     accounts = tuple(dev_accounts()[index] for index in owners)
-    contract = chain.contract(safe.deploy_safe(chain, owners, threshold), npm_artifact(safe.SAFE_ARTIFACT))
+    contract = chain.contract(safe.deploy_safe(chain, owners, threshold, makes_batches=makes_batches), npm_artifact(safe.SAFE_ARTIFACT))
     return SafeWallet(chain, contract, accounts, threshold)

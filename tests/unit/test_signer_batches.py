@@ -1,0 +1,142 @@
+"""Batches of a Safe before the signer: exact approvals, then the trade of the granted plan, and no other byte."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from eth_abi import encode as abi_encode
+from eth_abi.packed import encode_packed
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from agent.artifacts import npm_artifact
+from agent.chain.tokens import encode_approve
+from agent.localchain.safe import BATCH_ARTIFACT
+from agent.model import IntentKind, UnsignedTx
+from agent.signing.batches import BATCH_CODE_HASH, BATCH_CONTRACT, MULTI_SEND, BatchedCall, decode_batch
+from agent.signing.calldata import UndecodableCalldata
+from agent.signing.rules import LocalSigner
+from agent.units import UINT256_MAX
+from tests.support.signables import SIGNABLES, calldata, cut_or_lengthened, signs
+from tests.support.signing import (
+    APPROVE_GRANT,
+    KEY,
+    NONCES,
+    ROUTER,
+    STRANGER,
+    SWAP,
+    USDC,
+    USDT,
+    WETH,
+    refused,
+    signer,
+)
+
+BATCH = SIGNABLES["batch"]
+SPENT_WETH, SPENT_USDT = 12 * 10**17, 500_000_000
+APPROVE_WETH = (WETH, encode_approve(ROUTER, SPENT_WETH))
+APPROVE_USDT = (USDT, encode_approve(ROUTER, SPENT_USDT))
+TRADE = (ROUTER, SWAP.data)
+TRANSFER = "0xa9059cbb" + abi_encode(["address", "uint256"], [STRANGER, 1]).hex()
+
+
+def packed(to: str, data: str, operation: int = 0, value_wei: int = 0) -> bytes:
+    """A call as MultiSendCallOnly documents it, by another encoder than ours."""
+    call_bytes = bytes.fromhex(data[2:])
+    types = ["uint8", "address", "uint256", "uint256", "bytes"]
+    return bytes(encode_packed(types, [operation, to, value_wei, len(call_bytes), call_bytes]))
+
+
+def batch_of(*parts: bytes) -> UnsignedTx:
+    """The transaction with these parts one after another."""
+    return replace(BATCH.tx, data="0x" + (MULTI_SEND + abi_encode(["bytes"], [b"".join(parts)])).hex())
+
+
+def calls(*pairs: tuple[str, str]) -> UnsignedTx:
+    return batch_of(*(packed(*pair) for pair in pairs))
+
+
+def test_batch__is_that_of_another_encoder() -> None:
+    assert calls(APPROVE_WETH, APPROVE_USDT, TRADE) == BATCH.tx
+    assert signer(BATCH.rules).sign(BATCH.tx, BATCH.grant).hash
+    expected = [BatchedCall(to, bytes.fromhex(data[2:])) for to, data in (APPROVE_WETH, APPROVE_USDT, TRADE)]
+    assert list(decode_batch(BATCH.tx.data)) == expected
+
+
+def test_batch__may_leave_out_an_approval_that_is_there() -> None:
+    assert signer(BATCH.rules).sign(calls(APPROVE_WETH, TRADE), BATCH.grant).hash
+
+
+SHAPES: dict[str, tuple[UnsignedTx, str]] = {
+    "delegate call inside": (batch_of(packed(*APPROVE_WETH, operation=1), packed(*TRADE)), "call"),
+    "delegate call of the trade": (batch_of(packed(*APPROVE_WETH), packed(*TRADE, operation=1)), "call"),
+    "value of an approval": (batch_of(packed(*APPROVE_WETH, value_wei=1), packed(*TRADE)), "call"),
+    "value of the trade": (batch_of(packed(*APPROVE_WETH), packed(*TRADE, value_wei=1)), "call"),
+    "value of the batch": (replace(BATCH.tx, value_wei=1), "value"),
+    "byte after the calls": (batch_of(packed(*APPROVE_WETH), packed(*TRADE), b"\0"), "call"),
+    "call cut short": (batch_of(packed(*APPROVE_WETH), packed(*TRADE)[:-1]), "call"),
+    "nothing": (batch_of(), "call"),
+    "token that is not pinned": (calls((STRANGER, encode_approve(ROUTER, SPENT_WETH)), TRADE), "contract"),
+    "token that the plan does not spend": (calls((USDC, encode_approve(ROUTER, 1)), TRADE), "contract"),
+    "trade of a stranger": (calls((WETH, encode_approve(STRANGER, SPENT_WETH)), (STRANGER, SWAP.data)), "spender"),
+    "trade of a stranger after good approvals": (calls(APPROVE_WETH, (STRANGER, SWAP.data)), "spender"),
+    "spender": (calls((WETH, encode_approve(STRANGER, SPENT_WETH)), TRADE), "spender"),
+    "one unit more": (calls((WETH, encode_approve(ROUTER, SPENT_WETH + 1)), TRADE), "approval_amount"),
+    "unlimited": (calls((WETH, encode_approve(ROUTER, UINT256_MAX)), TRADE), "approval_amount"),
+    "reset": (calls((WETH, encode_approve(ROUTER, 0)), TRADE), "approval_amount"),
+    "approval twice": (calls(APPROVE_WETH, APPROVE_WETH, TRADE), "batch"),
+    "no approval": (calls(TRADE), "batch"),
+    "no trade": (calls(APPROVE_WETH, APPROVE_USDT), "spender"),
+    "trade before its approval": (calls(TRADE, APPROVE_WETH), "call"),
+    "trade twice": (calls(APPROVE_WETH, TRADE, TRADE), "call"),
+    "transfer in place of an approval": (calls((WETH, TRANSFER), TRADE), "call"),
+    "transfer after the approvals": (calls(APPROVE_WETH, (ROUTER, TRANSFER)), "call"),
+    "batch in a batch": (calls(APPROVE_WETH, (ROUTER, BATCH.tx.data)), "call"),
+    "approval in place of the trade": (calls(APPROVE_WETH, (ROUTER, APPROVE_USDT[1])), "call"),
+    "another contract": (replace(BATCH.tx, to=ROUTER), "contract"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_batch__that_is_not_approvals_and_the_trade__is_refused(name: str) -> None:
+    transaction, rule = SHAPES[name]
+    refused(transaction, BATCH.grant, rule, BATCH.rules)
+
+
+def test_batch__of_a_wallet_that_makes_none__is_refused() -> None:
+    refused(BATCH.tx, BATCH.grant, "contract")
+
+
+def test_batch__granted_as_an_approval__is_refused() -> None:
+    for kind in set(IntentKind) - {IntentKind.SWAP}:
+        refused(BATCH.tx, replace(BATCH.grant, kind=kind), "kind", BATCH.rules)
+    refused(BATCH.tx, APPROVE_GRANT, "kind", BATCH.rules)
+
+
+def test_batch__without_a_plan__is_refused() -> None:
+    refused(BATCH.tx, replace(BATCH.grant, plan=None), "contract", BATCH.rules)
+
+
+@pytest.mark.parametrize("name", ["batch", "batch, rebalancer"])
+def test_batch__cut_or_lengthened__is_refused(name: str) -> None:
+    one = SIGNABLES[name]
+    gate = LocalSigner(KEY, one.rules, lambda: NONCES)
+    assert not any(signs(gate, transaction, one.grant) for transaction in cut_or_lengthened(one.tx))
+
+
+def test_batch__another_encoding_of_the_same_calls__is_not_read() -> None:
+    """Words moved behind the calls; a decoder that follows the offset would see the same batch."""
+    batch_bytes = calldata(BATCH.tx)
+    moved = MULTI_SEND + (64).to_bytes(32, "big") + bytes(32) + batch_bytes[36:]
+    with pytest.raises(UndecodableCalldata):
+        decode_batch("0x" + moved.hex())
+
+
+def test_pinned_contract__is_that_of_the_npm_package__at_its_address_on_every_chain() -> None:
+    """CREATE2 by the Safe singleton factory, without salt (safe-deployments 1.4.1)."""
+    artifact = npm_artifact(BATCH_ARTIFACT)
+    factory = bytes.fromhex("914d7Fec6aaC8cd542e72Bca78B30650d45643d7")
+    address_bytes = keccak(b"\xff" + factory + bytes(32) + keccak(hexstr=artifact.bytecode))[12:]
+    assert to_checksum_address(address_bytes) == BATCH_CONTRACT
+    assert "0x" + keccak(hexstr=artifact.runtime_code).hex() == BATCH_CODE_HASH
