@@ -391,13 +391,14 @@ def _send_next_transaction(
         for layer in records.LAYERS:
             layer.record_swap(ports.readers, ports.store, outcome)
     composer = ports.transactor.composer
-    if missing_approvals := evaluation.missing_approvals(
+    missing_approvals = evaluation.missing_approvals(
         composer,
         outcome,
         plan,
         dict(cycle.approval_attempts),
         is_by_owner=not isinstance(cycle.request, AgentCycle),
-    ):
+    )
+    if missing_approvals and not composer.joins_approvals(plan, missing_approvals):
         cap_by_token = dict(cycle.spend_caps) | {
             approval.token: approval.raw for approval in missing_approvals
         }

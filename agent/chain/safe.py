@@ -5,7 +5,7 @@ Names follow the contract: Safe.sol, versions 1.3.0 and 1.4.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,8 @@ from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import abi_decode, abi_encode
-from agent.chain.receipts import find_safe_execution, find_tx_by_nonce
-from agent.chain.rpc import Transport, hex_data, parse_bytes
+from agent.chain.receipts import find_safe_execution, find_tx_by_nonce, revert_reason
+from agent.chain.rpc import RpcFault, Transport, hex_data, parse_bytes
 from agent.errors import (
     ConfigError,
     ErrorCode,
@@ -26,7 +26,6 @@ from agent.errors import (
 )
 from agent.model import Head, PastPrices, SignedTx, Snapshot, UnsignedTx
 from agent.ports import (
-    ExternalSigner,
     Grant,
     MinedTransaction,
     Reader,
@@ -34,6 +33,15 @@ from agent.ports import (
     Simulation,
     TransactionStatus,
 )
+from agent.signing.batches import (
+    BATCH_CODE_HASH,
+    BATCH_CONTRACT,
+    BatchedCall,
+    decode_batch,
+    encode_batch,
+    is_batch,
+)
+from agent.signing.calldata import WORD_BYTES
 from agent.signing.rules import (
     HighestTipByNonce,
     SigningRules,
@@ -44,6 +52,15 @@ from agent.signing.safe_tx import SAFE_TX_FIELDS, safe_tx_fields, safe_tx_hash, 
 
 SAFE_VERSIONS = ("1.3.0", "1.4.1")
 """Supported versions. Their domain has a chain id, and a failed call reverts (GS013)."""
+BATCH_VERSION = "1.4.1"
+"""Version that BATCH_CONTRACT belongs to."""
+GUARD_SLOT = 0x4A204F620C8C5CCDCA3FD54D003BADD85BA500436A431F0CBDA4F558C93C34C8
+"""Storage slot of the guard, keccak256 of "guard_manager.guard.address" (GuardManager.sol)."""
+SIMULATE = "simulate(address,bytes)"
+"""CompatibilityFallbackHandler.simulate makes a delegate call of the Safe and undoes it; it reverts
+if that call does.
+"""
+_EMPTY_BYTES = "0x" + (WORD_BYTES.to_bytes(WORD_BYTES, "big") + bytes(WORD_BYTES)).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +70,8 @@ class SafeContract:
     transport: Transport
     address: str
 
-    def require_supported(self) -> None:
-        """Raise ConfigError unless a Safe of a supported version is at the address."""
+    def require_supported(self) -> str:
+        """Return the version of the Safe. Raises ConfigError unless it is supported."""
         try:
             version = str(self._call_view("VERSION()", [], [], ["string"])[0])
         except TrimtabError:
@@ -64,6 +81,34 @@ class SafeContract:
                 f"wallet.safe: {self.address} is not a Safe of version {' or '.join(SAFE_VERSIONS)}",
                 "correct wallet.address, or omit wallet.safe for a wallet with a key",
             )
+        return version
+
+    def unbatched_reason(self, version: str) -> str:
+        """Return why this Safe of `version` makes no batches; "" if it does."""
+        if version != BATCH_VERSION:
+            return f"the Safe has version {version}, not {BATCH_VERSION}"
+        code_answer = self.transport.call("eth_getCode", [BATCH_CONTRACT, "latest"])
+        if hex_data(keccak(parse_bytes(code_answer, "the code"))) != BATCH_CODE_HASH:
+            return f"this chain has no MultiSendCallOnly at {BATCH_CONTRACT}"
+        slot_arguments = [GUARD_SLOT, 1]
+        (guard_word,) = self._call_view(
+            "getStorageAt(uint256,uint256)", ["uint256", "uint256"], slot_arguments, ["bytes"]
+        )
+        if any(guard_word):
+            return "the Safe's guard may refuse delegate calls"
+        call_object = {"to": self.address, "data": self._simulation_data(encode_batch(()))}
+        (answer,) = self.transport.batch([("eth_call", [call_object, "latest"])])
+        if answer != _EMPTY_BYTES:
+            return "the Safe has no fallback handler that simulates"
+        return ""
+
+    def simulation_tx(self, batch_tx: UnsignedTx) -> UnsignedTx:
+        """Return a call that reverts if the batch does, with at least its gas."""
+        return replace(batch_tx, to=self.address, data=self._simulation_data(batch_tx.data))
+
+    def _simulation_data(self, batch_data: str) -> str:
+        arguments = [BATCH_CONTRACT, parse_bytes(batch_data, "the batch")]
+        return hex_data(keccak(text=SIMULATE)[:4] + abi_encode(["address", "bytes"], arguments))
 
     def nonce(self, block_ref: object = "latest") -> int:
         """Return the Safe's next nonce: the number of calls that it has executed."""
@@ -133,6 +178,27 @@ class SafeContract:
             ) from None
 
 
+def failure_in_batch(
+    transport: Transport, safe: str, calls: Sequence[BatchedCall], height: int
+) -> str:
+    """Return which of these calls of the Safe reverts after the others, and why; "" if the endpoint
+    does not say. MultiSendCallOnly drops the reason.
+    """
+    call_objects = [{"from": safe, "to": call.to, "data": call.data_hex} for call in calls]
+    request = {"blockStateCalls": [{"calls": call_objects}]}
+    (answer,) = transport.batch([("eth_simulateV1", [request, hex(height)])])
+    block_answer = answer[0] if isinstance(answer, list) and answer else None
+    call_answers = block_answer.get("calls") if isinstance(block_answer, Mapping) else None
+    if not isinstance(call_answers, list):
+        return ""
+    for call, call_answer in zip(calls, call_answers, strict=False):
+        if not isinstance(call_answer, Mapping) or call_answer.get("status") == "0x1":
+            continue
+        revert_data = hex_data(parse_bytes(call_answer.get("returnData"), "the revert data"))
+        return f"the batch's call of {call.to}: {revert_reason(RpcFault(0, '', revert_data))}"
+    return ""
+
+
 def _field_values(tx: UnsignedTx) -> list[Any]:
     """Return the fields of the SafeTx as arguments of the contract, in its order."""
     tx_fields = safe_tx_fields(tx)
@@ -169,17 +235,33 @@ class SafeReader:
 @dataclass(frozen=True, slots=True)
 class SafeSender:
     """ports.Sender for a Safe: its nonce, calls simulated as the Safe, and gas that executors pay.
-    Sends nothing.
+    Sends nothing. `unbatched_reason` is why the Safe makes no batches (empty: it does).
     """
 
     sender: Sender
     safe: SafeContract
+    endpoint_pool: EndpointPool
+    unbatched_reason: str
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
         """See ports.Sender. The Safe's funds for gas are not checked, because executors pay the
-        gas.
+        gas. A batch is simulated by the Safe's fallback handler.
         """
-        return self.sender.simulate(replace(tx, gas=0), sender)
+        free_tx = replace(tx, gas=0)
+        if not is_batch(tx.to, tx.data):
+            return self.sender.simulate(free_tx, sender)
+        simulation = self.sender.simulate(self.safe.simulation_tx(free_tx), sender)
+        if self.unbatched_reason:  # without a handler the simulation succeeds whatever is called
+            reason = f"a batch cannot be simulated: {self.unbatched_reason}"
+            return replace(simulation, ok=False, reason=reason)
+        if not simulation.reverted:
+            return simulation
+        calls = decode_batch(tx.data)
+        poll = self.endpoint_pool.ask(
+            lambda endpoint: failure_in_batch(endpoint, sender, calls, simulation.head.number)
+        )
+        reasons = [reason for reason in poll.answers.values() if reason]
+        return replace(simulation, reason=next(iter(reasons), simulation.reason))
 
     def send(self, signed: SignedTx) -> None:
         """Raise OperatorNeeded: a Safe sends nothing itself."""
@@ -315,9 +397,12 @@ class SafeOwnersSigner:
 
     def how_to_sign(self) -> str:
         """See ports.ExternalSigner."""
+        unbatched_text = ""
+        if reason := self.sender.unbatched_reason:
+            unbatched_text = f" (an approval is a proposal of its own, because {reason})"
         return (
             f"have {self.safe.threshold()} of {len(self.safe.owners())} owners sign it with trimtab"
-            " proposal sign, and anyone execute it with trimtab proposal execute --send"
+            f" proposal sign, and anyone execute it with trimtab proposal execute --send{unbatched_text}"
         )
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
@@ -345,13 +430,17 @@ def open_external_signer(
     transport: Transport,
     *,
     is_safe: bool,
-) -> tuple[ExternalSigner, Sender]:
-    """Return the external signer of the wallet of `rules`, and a sender with its nonce. Raises
-    ConfigError if the wallet is configured as a Safe but is not one.
+) -> tuple[WalletOwnerSigner | SafeOwnersSigner, Sender]:
+    """Return the external signer of the wallet of `rules`, which allow batches if it makes them,
+    and a sender with its nonce. Raises ConfigError if the wallet is configured as a Safe but is not
+    one.
     """
     if not is_safe:
         return WalletOwnerSigner(rules, nonces, endpoint_pool, sender), sender
     safe_contract = SafeContract(transport, rules.wallet)
-    safe_contract.require_supported()
-    safe_sender = SafeSender(sender, safe_contract)
+    version = safe_contract.require_supported()
+    unbatched_reason = safe_contract.unbatched_reason(version)
+    if not unbatched_reason:
+        rules = replace(rules, batch_contract=BATCH_CONTRACT)
+    safe_sender = SafeSender(sender, safe_contract, endpoint_pool, unbatched_reason)
     return SafeOwnersSigner(rules, nonces, endpoint_pool, safe_sender, safe_contract), safe_sender

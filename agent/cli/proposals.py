@@ -195,13 +195,16 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         f" {coins(leg['min_out_raw'], leg['decimals_out'])} {leg['token_out']}"
         for leg in document["legs"]
     ]
-    lines.append(f"  calls {document['function']} of {document['to']}")
-    if document["spender"]:
-        lines.append(f"  lets {document['spender']} spend the token {document['to']}")
-    lines += [
-        f"  pays {'the Safe' if recipient == document['safe'] else recipient}"
-        for recipient in document["recipients"]
-    ]
+    if len(document["calls"]) > 1:
+        lines.append(f"  {len(document['calls'])} calls, all or none, by {document['to']}:")
+    for call in document["calls"]:
+        lines.append(f"  calls {call['function']} of {call['to']}")
+        if call["spender"]:
+            lines.append(f"  lets {call['spender']} spend the token {call['to']}")
+        lines += [
+            f"  pays {'the Safe' if recipient == document['safe'] else recipient}"
+            for recipient in call["recipients"]
+        ]
     lines += [
         f"  nonce {document['nonce']} of the Safe {document['safe']}",
         f"  hash {document['safe_tx_hash']}",

@@ -114,8 +114,11 @@ class Composer(Protocol):
     def layer_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the plan's first action in a layer as a transaction."""
 
+    def joins_approvals(self, plan: Plan, approvals: Sequence[Approval]) -> bool:
+        """True if the transaction of the swaps makes these missing approvals itself."""
+
     def swap_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """Return the whole plan as one transaction."""
+        """Return the whole plan as one transaction, with the missing approvals that it joins."""
 
     def require_unexpired(self, step: StepInput, plan: Plan) -> None:
         """Raise Refused if the plan has expired."""

@@ -31,7 +31,8 @@ from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
 from agent.reference import ReferencePrices, price_ranges, reference_prices
 from agent.reference.floors import fair_floor
-from agent.signing.calldata import WITHDRAW
+from agent.signing.batches import BatchedCall, encode_batch
+from agent.signing.calldata import WITHDRAW, data_bytes
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.signing.oracle_rules import encode_observations
 from agent.signing.payout_rules import encode_payout
@@ -113,7 +114,7 @@ MAX_HEAD_LEAD_S = 30
 class RouterComposer:
     """Implements ports.Composer for the router of the config: SwapRouter02, or our Rebalancer;
     actions in a layer are composed by `layers`. `maker_by_venue` is who makes the pools of each
-    venue, for the Rebalancer.
+    venue, for the Rebalancer. With `batch_contract` swaps and their approvals are one call of it.
     """
 
     def __init__(
@@ -123,12 +124,14 @@ class RouterComposer:
         clock: Clock,
         layers: Sequence[LayerComposer] = (),
         maker_by_venue: Mapping[str, PoolMaker] = MappingProxyType({}),
+        batch_contract: str | None = None,
     ) -> None:
         self._sender = sender
         self._wallet = wallet
         self._clock = clock
         self._layers = layers
         self._maker_by_venue = maker_by_venue
+        self._batch_contract = batch_contract
 
     def missing_approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the exact approvals that the plan lacks, for the router of its swaps or its
@@ -231,9 +234,21 @@ class RouterComposer:
             else self._prepare(step, draft_or_transaction)
         )
 
+    def joins_approvals(self, plan: Plan, approvals: Sequence[Approval]) -> bool:
+        """True if a batch has the approvals and the swaps of the plan. Resets to zero, which some
+        tokens refuse, and swaps of native coin, which a batch does not send, are on their own.
+        """
+        traded_tokens = {token for leg in plan.legs for token in (leg.token_in, leg.token_out)}
+        return (
+            self._batch_contract is not None
+            and not any(layer.composes(plan) for layer in self._layers)
+            and all(approval.raw > 0 for approval in approvals)
+            and NATIVE not in traded_tokens
+        )
+
     def swap_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """Compose the whole plan as one transaction. Raises Refused if the plan has expired, or the
-        simulation fails.
+        """Compose the whole plan as one transaction, with the missing approvals that it joins.
+        Raises Refused if the plan has expired, or the simulation fails.
         """
         head = self._unexpired_head(step, plan)
         if isinstance(plan.decision, TopUp):
@@ -251,6 +266,10 @@ class RouterComposer:
             raise UnsendableTransaction(
                 refusal.message, refusal.verdicts, refusal.remedy, code=refusal.code
             ) from None
+        if self._batch_contract is not None:
+            approvals = self.missing_approvals(step, plan)
+            if approvals and self.joins_approvals(plan, approvals):
+                draft = _batched_draft(step.portfolio, self._batch_contract, approvals, draft)
         return self._prepare(step, draft)
 
     def _swap_draft(self, step: StepInput, plan: Plan, note: str, deadline_s: int) -> TxDraft:
@@ -430,6 +449,22 @@ class RouterComposer:
                 "check the endpoints of [[chain.rpc]] and this machine's clock",
             )
         return head
+
+
+def _batched_draft(
+    portfolio: Portfolio, batch_contract: str, approvals: Sequence[Approval], trade: TxDraft
+) -> TxDraft:
+    """Return the trade with the approvals before it, as one call of MultiSendCallOnly."""
+    calls = [
+        (approval.token, tokens.encode_approve(approval.spender, approval.raw))
+        for approval in approvals
+    ]
+    calls.append((trade.to, trade.data))
+    batched_calls = [BatchedCall(to, data_bytes(data)) for to, data in calls]
+    notes = [*(approval_note(portfolio, approval) for approval in approvals), trade.note]
+    return replace(
+        trade, to=batch_contract, data=encode_batch(batched_calls), note=", then ".join(notes)
+    )
 
 
 def _native_change_wei(draft: TxDraft) -> int:

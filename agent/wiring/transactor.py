@@ -201,6 +201,7 @@ class WalletSession:
             config.execution.submit_public_fallback,
         )
         proposes_only = config.wallet.mode == "propose"
+        batch_contract = None
         if proposes_only:
             external_signer, sender = open_external_signer(
                 rules,
@@ -210,6 +211,7 @@ class WalletSession:
                 context.transport,
                 is_safe=config.wallet.safe,
             )
+            batch_contract = external_signer.rules.batch_contract
         else:
             require_no_open_proposals(context.store.journal, context.store.proposals)
         signer: Signer = ReadOnlySigner(config.wallet.address)
@@ -250,6 +252,7 @@ class WalletSession:
             context.clock,
             layer_composers(futures_venue, config.wallet.address),
             pool_makers(config),
+            batch_contract,
         )
         return StepTransactor(executor, composer, self.confirm)
 

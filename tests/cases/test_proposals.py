@@ -127,13 +127,15 @@ def test_a_safe_is_deployed_without_a_warning(anvil_chain: LocalChain) -> None:
         deploy_safe(anvil_chain)
 
 
-def safe_of(chain: LocalChain, folder: Path, *changes: tuple[str, object]) -> tuple[SafeWallet, Any]:
+def safe_of(
+    chain: LocalChain, folder: Path, *changes: tuple[str, object], makes_batches: bool = False, targets: dict[str, str] = TWO
+) -> tuple[SafeWallet, Any]:
     """A Safe with money, and a config that proposes to its owners; it holds no native coin."""
-    safe = deploy_safe(chain)
+    safe = deploy_safe(chain, makes_batches=makes_batches)
     fund(chain, {})
     chain.set_balance("WETH", 3 * 10**18, owner=safe.address)
     through: Changes = PROPOSING | {"wallet.address": safe.address, "wallet.safe": True, "limits.native_floor": "off"} | dict(changes)
-    return safe, trusted(chain, folder, through, TWO, vouched=False)
+    return safe, trusted(chain, folder, through, targets, vouched=False)
 
 
 def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalChain) -> None:

@@ -71,6 +71,9 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
         assert said.code == 0 or (said.code == 11 and "rebalance" in line), (line, said.why)
         if "proposal list" in line:
             assert "signatures: 0 of 2" in said.out
+            shown_calls = [row.split(" of ")[0].strip() for row in said.out.splitlines() if row.startswith("  calls ")]
+            assert shown_calls == ["calls approve", "calls multicall"]
+            assert "  2 calls, all or none, by 0x9641d764fc13c8B624c04430C7356C1C7C8102e2:" in said.out
         if "proposal sign --key" in line:
             count = re.search(r"(\d) of 2 signatures", said.out)
             assert count
@@ -84,7 +87,7 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
     assert said.code == 0, "the last rebalance holds"
     assert run("trimtab proposal list --json").json == {"proposals": []}
     transactions = run("trimtab txs --json").json["transactions"]
-    assert [(row["kind"], row["status"]) for row in transactions] == [("swap", "final"), ("approve", "final")]
+    assert [(row["kind"], row["status"]) for row in transactions] == [("swap", "final")]
     for words, document_keys in (
         ("list", {"proposals"}),
         ("execute", {"error"}),

@@ -92,6 +92,9 @@ class World:
         granted = replace(grant(IntentKind.APPROVE), approval_terms=(approval.token, approval.spender, approval.raw))
         return PreparedTransaction(replace(tx(step.snapshot.nonce_latest), to=approval.token), granted, str(approval.raw))
 
+    def joins_approvals(self, _: Plan, __: Sequence[Approval]) -> bool:
+        return False
+
     def swap_transaction(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(), plan=plan), "swap")
 

@@ -94,7 +94,7 @@ def test_an_endpoint_that_names_another_data_fee_is_outvoted() -> None:
 def test_a_safe_pays_neither_gas_nor_data_fee_of_its_executor() -> None:
     node = Script("a", eth_getTransactionReceipt={**RAW, "l1Fee": hex(L1_FEE)}, eth_getTransactionByHash=None)
     sender = QuorumSender(EndpointPool([node], 1, data_fee_kind=DataFeeKind.OP_STACK), 10)
-    receipt = SafeSender(sender, SafeContract(node, OWNER)).status_of(HASH).receipt
+    receipt = SafeSender(sender, SafeContract(node, OWNER), EndpointPool([node], 1), "").status_of(HASH).receipt
     assert receipt is not None
     assert receipt.gas_cost_wei == 0
 

@@ -10,23 +10,29 @@ import rlp
 from eth_abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
+from agent.artifacts import npm_artifact
 from agent.chain.endpoints import EndpointPool
 from agent.chain.receipts import EXECUTION_FAILURE_TOPIC, EXECUTION_SUCCESS_TOPIC
+from agent.chain.rpc import RpcFault
 from agent.chain.safe import (
     SafeContract,
     SafeOwnersSigner,
     SafeReader,
     SafeSender,
     WalletOwnerSigner,
+    failure_in_batch,
     open_external_signer,
 )
 from agent.chain.sender import NodeSender
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
-from agent.model import Head, Snapshot
+from agent.localchain.safe import BATCH_ARTIFACT
+from agent.model import Head, Snapshot, UnsignedTx
 from agent.ports import MinedTransaction, TransactionStatus
+from agent.signing.batches import BATCH_CONTRACT, BatchedCall
 from agent.signing.safe_tx import CALL_OPERATION, safe_tx_hash
 from tests.support.builders import step_input
 from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.signables import SIGNABLES
 from tests.support.signing import APPROVE, APPROVE_GRANT, NONCE, NONCES, ROUTER, RULES, STRANGER, USDT, WALLET, tx
 from tests.support.transactions import receipt
 
@@ -35,6 +41,7 @@ DOMAIN_SEPARATOR_TYPEHASH = "47e79534a245952e8b16893a336b85a3d9ea9fa8c573f3d803a
 """Constants of Safe.sol."""
 NO_ONE = "0x" + "00" * 20
 CALL_TX = tx(ROUTER, "0x1234", value_wei=5)
+BATCH = SIGNABLES["batch"].tx
 HEAD = 1_000
 MINED_AT = 137
 HASH = "0x" + "ab" * 32
@@ -90,8 +97,20 @@ def test_hash__gas_and_fees_of_the_proposal_are_no_part_of_it(changes: dict[str,
     assert safe_tx_hash(WALLET, replace(CALL_TX, **changes)) == safe_tx_hash(WALLET, CALL_TX)
 
 
-def test_hash__is_never_that_of_a_delegate_call() -> None:
-    assert safe_tx_hash(WALLET, CALL_TX) != hash_by_the_contract(WALLET, CALL_TX, operation=1)
+@pytest.mark.parametrize(
+    ("call", "operation"),
+    [
+        (CALL_TX, 0),
+        (BATCH, 1),
+        (replace(BATCH, to=ROUTER), 0),
+        (replace(BATCH, data="0x"), 0),
+        (replace(BATCH, data=CALL_TX.data), 0),
+    ],
+    ids=["call", "batch", "multiSend elsewhere", "no data", "another function"],
+)
+def test_hash__is_that_of_a_delegate_call_for_a_batch_alone(call: UnsignedTx, operation: int) -> None:
+    assert safe_tx_hash(WALLET, call) == hash_by_the_contract(WALLET, call, operation=operation)
+    assert safe_tx_hash(WALLET, call) != hash_by_the_contract(WALLET, call, operation=1 - operation)
 
 
 def test_hash__that_the_contract_confirms_is_signed() -> None:
@@ -155,7 +174,7 @@ def test_nonce__of_a_snapshot_is_the_safe_s_at_its_block() -> None:
 
 def sender(**answers: object) -> SafeSender:
     node = Script(eth_call=number_answer(41), **answers)
-    return SafeSender(NodeSender(node), SafeContract(node, WALLET))
+    return SafeSender(NodeSender(node), SafeContract(node, WALLET), EndpointPool([node], 1), "")
 
 
 def test_sender__nonce_is_the_safe_s_and_none_is_pending() -> None:
@@ -191,7 +210,8 @@ class OneStatus:
 
 
 def status(read: TransactionStatus) -> TransactionStatus:
-    return SafeSender(OneStatus(read), contract(None)).status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
+    pool = EndpointPool([Script()], 1)
+    return SafeSender(OneStatus(read), contract(None), pool, "").status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
 
 
 def test_sender__receipt_has_no_cost_because_executors_pay_it() -> None:
@@ -390,9 +410,87 @@ def test_foreign_signer__wallet_with_a_key_is_read_as_it_is() -> None:
 
 
 def test_foreign_signer__safe_is_read_as_a_safe() -> None:
-    signer, safe_sender = signer_of(Script(eth_call=text_answer("1.4.1")), is_safe=True)
+    signer, safe_sender = signer_of(safe_node(), is_safe=True)
     assert isinstance(signer, SafeOwnersSigner)
     assert isinstance(safe_sender, SafeSender)
+    assert (signer.rules.batch_contract, safe_sender.unbatched_reason) == (BATCH_CONTRACT, "")
+
+
+def safe_node(version: str = "1.4.1", guard: int = 0, simulated: object = "0x" + f"{32:064x}{0:064x}") -> Script:
+    """A node with a Safe, by the selectors of VERSION, getStorageAt and simulate."""
+    answers = {
+        "0xffa1ad74": text_answer(version),
+        "0x5624b25b": "0x" + abi_encode(["bytes"], [guard.to_bytes(32, "big")]).hex(),
+        "0xbd61951d": simulated,
+    }
+    code = npm_artifact(BATCH_ARTIFACT).runtime_code
+    return Script(eth_call=lambda params: answers[params[0]["data"][:10]], eth_getCode=code)
+
+
+def without_batch_contract() -> Script:
+    node = safe_node()
+    node.answers["eth_getCode"] = "0x"
+    return node
+
+
+def with_another_contract() -> Script:
+    node = safe_node()
+    node.answers["eth_getCode"] = str(node.answers["eth_getCode"])[:-2] + "34"
+    return node
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        (safe_node("1.3.0"), "version 1.3.0"),
+        (without_batch_contract(), "no MultiSendCallOnly"),
+        (with_another_contract(), "no MultiSendCallOnly"),
+        (safe_node(guard=1), "guard"),
+        (safe_node(simulated="0x"), "no fallback handler"),
+        (safe_node(simulated=RpcFault(3, "execution reverted")), "no fallback handler"),
+    ],
+    ids=["version", "no contract", "another contract", "guard", "no handler", "another handler"],
+)
+def test_safe__that_cannot_make_or_simulate_batches__signs_none_and_says_why(node: Script, reason: str) -> None:
+    signer, safe_sender = signer_of(node, is_safe=True)
+    assert isinstance(signer, SafeOwnersSigner)
+    assert isinstance(safe_sender, SafeSender)
+    assert signer.rules.batch_contract is None
+    assert reason in safe_sender.unbatched_reason
+    node.answers |= {"eth_call": "0x", "eth_estimateGas": "0x5208"}
+    simulation = safe_sender.simulate(BATCH, WALLET)
+    assert (simulation.ok, reason in simulation.reason) == (False, True)
+    node.answers["eth_call"] = safe_tx_hash(WALLET, BATCH)
+    with pytest.raises(Refused) as refusal:
+        signer.require_signable(BATCH, SIGNABLES["batch"].grant)
+    assert refusal.value.guards == ("signer.contract",)
+
+
+REVERTED = {"status": "0x0", "returnData": "0x08c379a0" + abi_encode(["string"], ["Too little received"]).hex()}
+SUCCEEDED = {"status": "0x1", "returnData": "0x"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ([{"calls": [SUCCEEDED, REVERTED]}], (ROUTER, "Too little received")),
+        ([{"calls": [REVERTED, SUCCEEDED]}], (USDT, "Too little received")),
+        ([{"calls": [SUCCEEDED, {"status": "0x0", "returnData": "0x"}]}], (ROUTER, "without a reason")),
+        ([{"calls": [SUCCEEDED, SUCCEEDED]}], ()),
+        (RpcFault(-32601, "no such method"), ()),
+        ([], ()),
+        ([{}], ()),
+        (["0x"], ()),
+        ([{"calls": 7}], ()),
+        ({"calls": []}, ()),
+        (None, ()),
+    ],
+)
+def test_batch__that_reverts__its_failing_call_is_named_if_a_node_says_it(answer: object, words: tuple[str, ...]) -> None:
+    calls = [BatchedCall(USDT, b""), BatchedCall(ROUTER, b"")]
+    reason = failure_in_batch(Script(eth_simulateV1=answer), WALLET, calls, HEAD)
+    assert bool(reason) == bool(words)
+    assert all(word in reason for word in words)
 
 
 def test_foreign_signer__wallet_that_is_no_safe_is_refused_as_one() -> None:

@@ -10,12 +10,24 @@ from agent.app.documents import Address, Count, FromAttributes, Hash, Raw, TxHas
 from agent.app.documents.plans import LegDocument
 
 
+class ProposalCallDocument(TypedDict):
+    """A plain call of the Safe. `function` is the name of the called function of `to`, its selector
+    if it has no name here; `spender` is that of an approval of the token `to`, and `recipients` get
+    what swaps buy.
+    """
+
+    to: Address
+    function: str
+    spender: Address | None
+    recipients: list[Address]
+
+
 class ProposalDocument(TypedDict):
     """A proposal and its signatures. Its state is "used" once the Safe's nonce is, "expired" past its
     deadline, "failing" while the call would fail, for example because prices left its minimums, for
     the reason `failure`; else "waiting". Times in Unix seconds; `legs` are the swaps of a plan.
-    `function` is the name of the called function of `to`, its selector if it has no name here;
-    `spender` is that of an approval of the token `to`, and `recipients` get what swaps buy.
+    `to`, `function`, `spender` and `recipients` are those of its only call; of a batch those of
+    MultiSendCallOnly, with the recipients of all its `calls`.
     """
 
     id: Annotated[str, FromAttributes("intent.id")]
@@ -24,10 +36,11 @@ class ProposalDocument(TypedDict):
     purpose: Annotated[str, FromAttributes("intent.kind")]
     legs: list[LegDocument]
     failure: Annotated[str, FromAttributes("simulation.reason")]
-    to: Annotated[Address, FromAttributes("intent.tx.to")]
+    to: Address
     function: str
     spender: Address | None
     recipients: list[Address]
+    calls: list[ProposalCallDocument]
     safe: Annotated[Address, FromAttributes("safe.address")]
     safe_tx_hash: Hash
     nonce: Annotated[Count, FromAttributes("intent.tx.nonce")]

@@ -20,6 +20,7 @@ from agent.app.documents import fill
 from agent.app.documents.plans import LegDocument
 from agent.app.documents.proposals import (
     CollectedSignaturesDocument,
+    ProposalCallDocument,
     ProposalDocument,
     ProposalExecutionDocument,
     ProposalsDocument,
@@ -38,11 +39,13 @@ from agent.model import Intent, ProposalExecution, Receipt, UnsignedTx
 from agent.policy.native_coin import GAS_MARGIN
 from agent.ports import Grant, Simulation
 from agent.signing import keys
+from agent.signing.batches import BatchedCall, decode_batch, is_batch
 from agent.signing.calldata import (
     Approve,
     Multicall,
     RebalanceCall,
     UndecodableCalldata,
+    data_bytes,
     decode,
 )
 from agent.signing.safe_tx import signature_owner
@@ -84,6 +87,14 @@ class SafeProposal:
         return self.owners_signer.safe
 
     @property
+    def calls(self) -> tuple[BatchedCall, ...]:
+        """The plain calls that it makes: its only one, or those of a batch."""
+        tx = self.intent.tx
+        if is_batch(tx.to, tx.data):
+            return decode_batch(tx.data)
+        return (BatchedCall(tx.to, data_bytes(tx.data)),)
+
+    @property
     def state(self) -> str:
         """State as in ProposalDocument."""
         deadline_s = self.intent.deadline_s
@@ -106,8 +117,25 @@ class SafeProposal:
         portfolio = self.agent.portfolio
         legs = () if plan is None else plan.legs
         leg_documents = [fill(LegDocument, leg, portfolio) for leg in legs]
-        call_fields = _call_fields(self.safe.address, self.intent.tx.data)
-        return fill(document_type, self, portfolio, legs=leg_documents, **call_fields, **fields)
+        calls = [_call_document(self.safe.address, call) for call in self.calls]
+        call_fields = calls[0]
+        if is_batch(self.intent.tx.to, self.intent.tx.data):
+            recipients = {recipient for call in calls for recipient in call["recipients"]}
+            call_fields = {
+                "to": self.intent.tx.to,
+                "function": "multiSend",
+                "spender": None,
+                "recipients": sorted(recipients),
+            }
+        return fill(
+            document_type,
+            self,
+            portfolio,
+            legs=leg_documents,
+            calls=calls,
+            **call_fields,
+            **fields,
+        )
 
     def require_current(self) -> None:
         """Raise Refused if the Safe's nonce is used, or the deadline has passed."""
@@ -391,33 +419,32 @@ def export_proposal(agent: Agent) -> dict[str, Any]:
                 "createdFromSafeAddress": proposal.safe.address,
             },
             "transactions": [
-                {
-                    "to": intent.tx.to,
-                    "value": str(intent.tx.value_wei),
-                    "data": intent.tx.data,
-                }
+                {"to": call.to, "value": str(intent.tx.value_wei), "data": call.data_hex}
+                for call in proposal.calls
             ],
         }
 
 
-def _call_fields(safe: str, data: str) -> dict[str, object]:
-    """Return the fields of ProposalDocument that the calldata says."""
-    function = data[:10]
+def _call_document(safe: str, call: BatchedCall) -> ProposalCallDocument:
+    function = call.data_hex[:10]
     spender: str | None = None
     recipients: list[str] = []
     with suppress(UndecodableCalldata):
-        call = decode(data)
-        match call:
+        decoded_call = decode(call.data)
+        match decoded_call:
             case Approve():
                 function = "approve"
-                spender = call.spender
+                spender = decoded_call.spender
             case Multicall():
                 function = "multicall"
-                recipients = [item.recipient for item in call.calls if hasattr(item, "recipient")]
+                recipients = [
+                    item.recipient for item in decoded_call.calls if hasattr(item, "recipient")
+                ]
             case RebalanceCall():
                 function = "rebalance"
                 recipients = [safe]  # the contract pays its caller only
     return {
+        "to": call.to,
         "function": function,
         "spender": spender,
         "recipients": sorted({*recipients} - {ROUTER_ITSELF}),

@@ -1,0 +1,121 @@
+"""Approvals and the rebalance of a real Safe as one call of the real MultiSendCallOnly: proposed, judged, signed, executed, settled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import app as api
+from agent.app.agent import Agent
+from agent.artifacts import npm_artifact
+from agent.errors import Refused
+from agent.execution.executor import AwaitingExternalSignature
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.safe import BATCH_ARTIFACT
+from agent.model import IntentKind, IntentState
+from agent.signing.batches import BATCH_CONTRACT, decode_batch
+from tests.cases.test_proposals import dying, proposal, rounds, safe_of
+from tests.cases.test_safe_proposals import EXECUTOR, FIRST, SECOND, by_hand, open_one, signed_by
+from tests.support.agents import again, yes
+from tests.support.samples import slow
+from tests.support.wallets import SafeWallet
+
+
+@pytest.fixture
+def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
+    """An agent whose Safe, with two of three owners, makes batches and has a proposal that waits."""
+    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with again(anvil_chain, loaded) as agent:
+        proposal(agent)
+        yield agent, safe
+
+
+def require_settled(agent: Agent, safe: SafeWallet, symbols: tuple[str, ...]) -> None:
+    """One call of the Safe is final, booked once, and leaves no allowance."""
+    (intent,) = agent.context.store.journal.intents()
+    assert (intent.kind, intent.state, safe.nonce()) == (IntentKind.SWAP, IntentState.FINAL, 1)
+    assert agent.context.store.journal.unbooked_intents() == ()
+    budgets = agent.context.store.budgets.history(agent.context.clock.now_s()).budgets
+    assert budgets.turnover_24h > 0 == budgets.gas_24h_wei
+    router = safe.chain.addresses.swap_router_02
+    for symbol in symbols:
+        assert safe.chain.token_contract(symbol).functions.allowance(safe.address, router).call() == 0
+    assert not list(agent.context.loaded_config.proposals_path.iterdir())
+
+
+def test_batch__two_owners_sign__approval_and_swap_execute_together(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    (intent,) = agent.context.store.journal.open_intents()
+    approval, trade = decode_batch(intent.tx.data)
+    document = open_one(agent)
+    router = safe.chain.addresses.swap_router_02
+    assert (document["to"], document["function"], document["spender"]) == (BATCH_CONTRACT, "multiSend", None)
+    assert document["calls"] == [
+        {"to": safe.chain.tokens["WETH"].address, "function": "approve", "spender": router, "recipients": []},
+        {"to": router, "function": "multicall", "spender": None, "recipients": [safe.address]},
+    ]
+    assert document["description"].startswith("approve the router for ")
+    assert api.proposal_typed_data(agent, None)["message"]["operation"] == 1
+    exported = api.export_proposal(agent)["transactions"]
+    assert exported == [{"to": call.to, "value": "0", "data": call.data_hex} for call in (approval, trade)]
+    signed_by(agent, FIRST)
+    api.collect_signatures(agent, [by_hand(agent, 7)])
+    assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
+    assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+    require_settled(agent, safe, ("WETH",))
+
+
+def test_batch__two_tokens_are_sold__both_approvals_are_in_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    targets = {"WETH": "20%", "LINK": "20%", "USDC": "60%"}
+    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True, targets=targets)
+    anvil_chain.set_balance("LINK", int(9_000 * 10**18 / anvil_chain.deployed_world.prices_usd["LINK"]), owner=safe.address)
+    with again(anvil_chain, loaded) as agent:
+        (document,) = rounds(agent, safe.execute)
+        calls = decode_batch(document["safe_tx"]["data"])
+        assert {call.to for call in calls[:-1]} == {anvil_chain.tokens[symbol].address for symbol in ("WETH", "LINK")}
+        require_settled(agent, safe, ("WETH", "LINK"))
+
+
+def test_batch__would_fail__its_call_and_reason_are_named(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    """The market moves away from the minimums, so the swap fails after the approval."""
+    agent, safe = scene
+    signed_by(agent, FIRST, SECOND)
+    prices = anvil_chain.deployed_world.prices_usd
+    anvil_chain.move_market({"WETH": prices["WETH"] * 9 / 10}, twap_follows=False)
+    document = open_one(agent)
+    assert document["state"] == "failing"
+    assert anvil_chain.addresses.swap_router_02 in document["failure"]
+    assert "Too little received" in document["failure"]
+    with pytest.raises(Refused, match="simulated"):
+        api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+    assert safe.nonce() == 0
+
+
+def test_safe__without_a_handler__proposes_the_approval_alone_and_says_why(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path)
+    anvil_chain.node.ask([("anvil_setCode", [BATCH_CONTRACT, npm_artifact(BATCH_ARTIFACT).runtime_code])])
+    with again(anvil_chain, loaded) as agent, pytest.raises(AwaitingExternalSignature) as waiting:
+        agent.rebalance(send=True, confirm=yes)
+    assert (waiting.value.proposal["purpose"], waiting.value.proposal["safe_tx"]["operation"]) == ("approve", 0)
+    assert "no fallback handler" in waiting.value.remedy
+    assert safe.nonce() == 0
+
+
+@pytest.mark.parametrize("number", [2, *slow([4]), 6])
+def test_batch__process_ends_while_it_is_proposed_or_settled__is_booked_once(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
+    """Around the intent's first write, and around each move of its settling."""
+    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with again(anvil_chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
+        agent.rebalance(send=True, confirm=yes, progress=dying(number))
+    with again(anvil_chain, loaded) as agent:
+        safe.execute(proposal(agent))
+        with pytest.raises(KeyboardInterrupt):
+            agent.rebalance(send=True, confirm=yes, progress=dying(number))
+    with again(anvil_chain, loaded) as agent:
+        assert rounds(agent, safe.execute) == []
+        (last,) = [intent for intent in agent.context.store.journal.intents() if intent.state is not IntentState.CANCELLED]
+        assert (last.kind, last.state, safe.nonce()) == (IntentKind.SWAP, IntentState.FINAL, 1)
+        assert agent.context.store.journal.unbooked_intents() == ()
