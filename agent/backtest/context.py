@@ -30,7 +30,7 @@ from agent.backtest.router import (
 from agent.backtest.settings import ROUTER, WALLET, BacktestSpec, SimulationSettings
 from agent.backtest.world import (
     CHAIN_ID,
-    SimulatedSwap,
+    BacktestSwap,
     SimulatedWorld,
     TransactionCost,
     block_hash,
@@ -368,7 +368,7 @@ class SimulatedChain:
             )
         token_by_address = {token.address: token for token in world.tokens}
         swaps = tuple(
-            SimulatedSwap(
+            BacktestSwap(
                 token_by_address[token_in],
                 token_by_address[token_out],
                 swap_result.amount_in_raw,

@@ -203,7 +203,7 @@ class SimulatedWallet:
 
 
 @dataclass(frozen=True, slots=True)
-class SimulatedSwap:
+class BacktestSwap:
     """A swap in one pool: amounts in base units, the value of what was sold and the pool's fee in
     numeraire base units.
     """
@@ -230,7 +230,7 @@ class TransactionCost:
     gas: Value
     succeeded: bool
     is_swap: bool
-    swaps: tuple[SimulatedSwap, ...] = ()
+    swaps: tuple[BacktestSwap, ...] = ()
     reason: str = ""
 
 
