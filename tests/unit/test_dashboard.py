@@ -144,6 +144,15 @@ def test_overview__says_once_why_assets_outside_their_bands_stay(served: Served,
     assert POOLS[8] not in text
 
 
+def test_settings__of_each_section_are_folded_and_its_edit_is_not(served: Served) -> None:
+    text = served.ask("/settings")[2].decode().split("<main")[1].split("</main>")[0]
+    [(mark, title, content)] = re.findall(r'<details id="([a-z0-9-]+)"><summary><h2[^>]*>([^<]*)</h2></summary>(.*?)</details>', text, re.S)
+    assert (mark, title) == ("d-s0", "Limits")
+    assert "settings.sections.0.settings.0.value" in content
+    assert "settings.assets.0.target_bps" in text.replace(content, "")
+    assert 'id="b-edit-limits"' in text.replace(content, "")
+
+
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
     assert format_move("-0.37343385941758046 WETH") == "−0.373433 WETH"
     assert format_move("1309.772945 USDC") == "+1,309.77 USDC"
