@@ -18,16 +18,20 @@ from agent.signing.batches import BATCH_CODE_HASH, BATCH_CONTRACT, MULTI_SEND, B
 from agent.signing.calldata import UndecodableCalldata
 from agent.signing.rules import LocalSigner
 from agent.units import UINT256_MAX
+from agent.venues.calldata import encode_multicall
 from tests.support.signables import SIGNABLES, calldata, cut_or_lengthened, signs
 from tests.support.signing import (
     APPROVE_GRANT,
+    DEADLINE_S,
     KEY,
     NONCES,
+    PLAN,
     ROUTER,
     STRANGER,
     SWAP,
     USDC,
     USDT,
+    WALLET,
     WETH,
     refused,
     signer,
@@ -38,6 +42,7 @@ SPENT_WETH, SPENT_USDT = 12 * 10**17, 500_000_000
 APPROVE_WETH = (WETH, encode_approve(ROUTER, SPENT_WETH))
 APPROVE_USDT = (USDT, encode_approve(ROUTER, SPENT_USDT))
 TRADE = (ROUTER, SWAP.data)
+OTHER_PLAN = replace(PLAN, legs=tuple(replace(leg, amount_in_raw=leg.amount_in_raw - 1) for leg in PLAN.legs))
 TRANSFER = "0xa9059cbb" + abi_encode(["address", "uint256"], [STRANGER, 1]).hex()
 
 
@@ -92,6 +97,9 @@ SHAPES: dict[str, tuple[UnsignedTx, str]] = {
     "trade twice": (calls(APPROVE_WETH, TRADE, TRADE), "call"),
     "transfer in place of an approval": (calls((WETH, TRANSFER), TRADE), "call"),
     "transfer after the approvals": (calls(APPROVE_WETH, (ROUTER, TRANSFER)), "call"),
+    "swaps paid to a stranger": (calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, STRANGER, DEADLINE_S))), "recipient"),
+    "swaps of less": (calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(OTHER_PLAN, WALLET, DEADLINE_S))), "amount_in"),
+    "swaps without a deadline": (calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, WALLET, 2**32))), "deadline"),
     "batch in a batch": (calls(APPROVE_WETH, (ROUTER, BATCH.tx.data)), "call"),
     "approval in place of the trade": (calls(APPROVE_WETH, (ROUTER, APPROVE_USDT[1])), "call"),
     "another contract": (replace(BATCH.tx, to=ROUTER), "contract"),
