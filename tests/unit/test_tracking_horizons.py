@@ -102,6 +102,23 @@ def test_risk_over_horizons__whatever_has_a_route__is_positive_definite(
     assert least_eigenvalue(over_horizons, tokens) > 0.01
 
 
+@given(random_risks(), st.integers(50, 20_000), st.integers(-9_000, 9_000))
+def test_risk_over_horizons__of_a_token_that_the_step_leaves_out__changes_nothing_of_the_others(
+    drawn: tuple[TrackingRisk, list[str], list[float], Mapping[int, TradingCost]], volatility_bps: int, correlation_bps: int
+) -> None:
+    """A token in quarantine stays in the risk of the config."""
+    risk, tokens, targets, costs = drawn
+    left_out = "0x" + "ff" * 20
+    wider_risk = replace(
+        risk,
+        volatilities_bps=(*risk.volatilities_bps, (left_out, volatility_bps)),
+        correlations_bps=(*risk.correlations_bps, *((address, left_out, correlation_bps) for address in tokens)),
+    )
+    over_horizons, wider = (risk_at_costs(each, tokens, targets, len(tokens) - 1, costs) for each in (risk, wider_risk))
+    assert wider.widths == over_horizons.widths
+    assert covariance(wider, tokens) == covariance(over_horizons, tokens)
+
+
 def least_eigenvalue(risk: TrackingRisk, tokens: list[str]) -> float:
     """The least eigenvalue of the correlations of a risk."""
     matrix = np.array(covariance(risk, tokens), dtype=float)

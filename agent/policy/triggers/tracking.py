@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -61,6 +62,7 @@ def risk_at_costs(
 
     Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) is a volatility σᵢ·√Hᵢ and a correlation ρᵢⱼ·√(min/max). The numeraire
     and tokens without a route have the least horizon, so that Q is positive semidefinite (Schur).
+    So have those of `risk` that are not among `tokens`, which a step leaves out.
     """
     reduced = replace(
         risk,
@@ -80,7 +82,7 @@ def risk_at_costs(
         tokens[index]: rule.horizon_years or LEAVING_HORIZON_YEARS for index, rule in rules.items()
     }
     least_horizon = min(horizon_by_token.values(), default=LEAVING_HORIZON_YEARS)
-    horizon_by_token = dict.fromkeys(tokens, least_horizon) | horizon_by_token
+    horizon_by_token = defaultdict(lambda: least_horizon, horizon_by_token)
     return replace(
         reduced,
         horizon_s=YEAR_S,
