@@ -132,12 +132,12 @@ def test_overview__says_once_why_assets_outside_their_bands_stay(served: Served,
     blocked = [{"symbol": symbol, "address": ADDRESS, "why": f"no pool of {', '.join(POOLS)}", "remedy": "wait"} for symbol in ("A", "B")]
     monkeypatch.setitem(documents, "status", documents["status"] | {"holdings": holdings, "decision": decision, "blocked_exits": blocked})
     monkeypatch.setitem(documents["history"]["steps"][0], "reason", REASON)
-    shown, folded = served.ask("/")[2].decode().split('<details id="d-decision">')
-    folded, rest = folded.split("</details>", 1)
-    assert POOLS[8] in folded
-    shown += rest
+    open_html, folded_html = served.ask("/")[2].decode().split('<details id="d-decision">')
+    folded_html, rest = folded_html.split("</details>", 1)
+    assert POOLS[8] in folded_html
+    open_html += rest
     # what a reader sees: without the exact values of the figures
-    text = re.sub(r"<[^>]*>", "", shown)
+    text = re.sub(r"<[^>]*>", "", open_html)
     assert text.count(BRIEF_REASON) == 1
     assert "Outside their bands: " + HOSTILE.replace("<", "&lt;").replace(">", "&gt;") + ", WBTC." in text
     assert "A, B: no pool of 9 addresses (wait)" in text

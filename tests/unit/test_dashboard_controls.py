@@ -260,8 +260,8 @@ def test_review_of_a_withdrawal__says_what_is_paid_and_why_nothing_is(site: Site
     cookie, kept = site.enter(), golden("38-withdraw")
 
     def text(to: str | None, reason: str = "") -> str:
-        shown = {"plan_hash": "" if reason else "ab" * 32, "reason": reason, "moves": [], "document": {**kept, "to": to}}
-        path = review(site, cookie, "withdraw", shown)
+        plan_document = {"plan_hash": "" if reason else "ab" * 32, "reason": reason, "moves": [], "document": {**kept, "to": to}}
+        path = review(site, cookie, "withdraw", plan_document)
         return " ".join(re.sub("<[^>]*>", " ", site.ask(path, Cookie=cookie)[2].decode().split("<main")[1]).split())
 
     assert f"Payments 100 USDC to {ADDRESS}" in text(ADDRESS)
@@ -284,14 +284,15 @@ def test_review_of_a_withdrawal__says_what_is_paid_and_why_nothing_is(site: Site
 )  # fmt: skip
 def test_review__says_that_the_market_may_move_only_of_trades(site: Site, kind: str, document: dict[str, Any], warns: bool) -> None:
     cookie = site.enter()
-    shown = {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document}
-    text = site.ask(review(site, cookie, kind, shown, (("target", "WETH=40%"),)), Cookie=cookie)[2].decode()
+    plan_document = {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document}
+    text = site.ask(review(site, cookie, kind, plan_document, (("target", "WETH=40%"),)), Cookie=cookie)[2].decode()
     assert "and no other." in text
     assert ("If the market moves too far" in text) is warns
 
 
 def test_confirmed_control__is_on_the_page_before_the_list_has_it(site: Site, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cookie, note = site.enter(), "Requested: withdraw. Its state appears below once it is read."
+    cookie = site.enter()
+    note = "Requested: withdraw. Its state appears below once it is read."
     monkeypatch.setitem(site.board.documents, "controls", {"controls": [], "served": True, "waiting": None})
     assert note not in site.ask("/controls", Cookie=cookie)[2].decode()
     document = shown(config, ControlKind.WITHDRAW, 9, (("amount", "9"),))

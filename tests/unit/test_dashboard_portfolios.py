@@ -163,13 +163,13 @@ def test_a_price_alert_is_told_and_needs_nobody(shelf: Shelf, monkeypatch: pytes
 
 def test_card__says_each_problem_once_and_counts_addresses(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shelf.parts[0].opened_parts is not None
-    given = documents()
+    page_documents = documents()
     reason = f"pools changed: {', '.join(f'0x{number:040x}' for number in range(9))}"
     blocked = [{"symbol": symbol, "address": "", "why": reason, "remedy": "wait"} for symbol in ("A", "B")]
-    given["status"] |= {"decision": {"kind": "halt", "reason": reason}, "blocked_exits": blocked}
-    given["history"]["steps"][0] |= {"outcome": "halt", "reason": f"halt: {reason}"}
-    given["alerts"]["open"] = []
-    monkeypatch.setattr(shelf.parts[0].opened_parts.cache, "documents", given)
+    page_documents["status"] |= {"decision": {"kind": "halt", "reason": reason}, "blocked_exits": blocked}
+    page_documents["history"]["steps"][0] |= {"outcome": "halt", "reason": f"halt: {reason}"}
+    page_documents["alerts"]["open"] = []
+    monkeypatch.setattr(shelf.parts[0].opened_parts.cache, "documents", page_documents)
     text = shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
     assert [problem for problem in re.findall('<p class="alarm">([^<]*)', text) if "pools changed" in problem] == [
         "halt: pools changed: 9 addresses", "A, B: pools changed: 9 addresses"

@@ -59,7 +59,9 @@ def test_proxy_secret__others_may_read_or_guess_is_refused(tmp_path: Path, text:
 
 
 def test_file__that_cannot_be_read_is_named_in_plain_words(tmp_path: Path) -> None:
-    cert_path, key_path, secret_path = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "secret"
+    cert_path = tmp_path / "cert.pem"
+    key_path = tmp_path / "key.pem"
+    secret_path = tmp_path / "secret"
     with pytest.raises(ConfigError, match=r"key\.pem cannot be read: No such file or directory"):
         require_tls_access("127.0.0.1", 8765, PublicOptions(cert_path, key_path))
     for path in (cert_path, key_path):

@@ -128,9 +128,9 @@ def test_batch__without_a_plan__is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["batch", "batch, rebalancer"])
 def test_batch__cut_or_lengthened__is_refused(name: str) -> None:
-    one = SIGNABLES[name]
-    gate = LocalSigner(KEY, one.rules, lambda: NONCES)
-    assert not any(signs(gate, transaction, one.grant) for transaction in cut_or_lengthened(one.tx))
+    signable = SIGNABLES[name]
+    gate = LocalSigner(KEY, signable.rules, lambda: NONCES)
+    assert not any(signs(gate, transaction, signable.grant) for transaction in cut_or_lengthened(signable.tx))
 
 
 def test_batch__another_encoding_of_the_same_calls__is_not_read() -> None:

@@ -114,7 +114,8 @@ def test_risk_over_horizons__of_a_token_that_the_step_leaves_out__changes_nothin
         volatilities_bps=(*risk.volatilities_bps, (left_out, volatility_bps)),
         correlations_bps=(*risk.correlations_bps, *((address, left_out, correlation_bps) for address in tokens)),
     )
-    over_horizons, wider = (risk_at_costs(each, tokens, targets, len(tokens) - 1, costs) for each in (risk, wider_risk))
+    over_horizons = risk_at_costs(risk, tokens, targets, len(tokens) - 1, costs)
+    wider = risk_at_costs(wider_risk, tokens, targets, len(tokens) - 1, costs)
     assert wider.widths == over_horizons.widths
     assert covariance(wider, tokens) == covariance(over_horizons, tokens)
 
