@@ -173,6 +173,12 @@ def inside(one: Signable, tx: UnsignedTx) -> bool:
     return NOW_S < int.from_bytes(data[end - 4 : end], "big") <= NOW_S + WINDOW_S
 
 
+def allowed_calls(judged: Signable) -> list[Signable]:
+    """Every call that a grant allows by its rules: a trade of a Safe in a batch may be signed by itself too."""
+    rules = (judged.rules, replace(judged.rules, batch_contract=None))
+    return [one for one in SIGNABLES.values() if one.grant == judged.grant and one.rules in rules]
+
+
 def carries(tx: UnsignedTx, signed: SignedTx) -> bool:
     """Whether the signed bytes are the wallet's own, of exactly this transaction's data."""
     return Account.recover_transaction(signed.signed_bytes) == WALLET and calldata(tx) in signed.signed_bytes
@@ -202,7 +208,7 @@ def attack(dice: random.Random, name: str, score: Score) -> None:
         score.wrong.append(f"{name}: {type(error).__name__} {error} for {tx}")
     else:
         score.signed += 1
-        if not inside(judged, tx) or not carries(tx, signed):
+        if not any(inside(one, tx) for one in allowed_calls(judged)) or not carries(tx, signed):
             score.wrong.append(f"{name}: signed {tx}")
 
 

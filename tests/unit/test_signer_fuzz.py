@@ -16,7 +16,7 @@ from agent.model import IntentKind
 from agent.signing.remote_key import RemoteKey
 from agent.signing.rules import SIGNING_TABLE, LocalSigner
 from agent.signing.secret import PrivateKey
-from tests.fuzz.signer import CEILING_WEI, TIP_WEI, Score, inside, run
+from tests.fuzz.signer import CEILING_WEI, TIP_WEI, Score, allowed_calls, inside, run
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.support.samples import examples
 from tests.support.signables import SIGNABLES, calldata, with_bytes
@@ -54,6 +54,15 @@ def test_the_judge_of_the_attacks_says_no_by_itself() -> None:
     wrong += [replace(one.tx, gas_price_wei=1), replace(one.tx, max_priority_fee_wei=None), replace(one.tx, data=one.tx.data[:-2] + "01")]
     wrong += [replace(one.tx, nonce=8), replace(one.tx, max_fee_wei=CEILING_WEI + 1), replace(one.tx, max_priority_fee_wei=TIP_WEI + 1)]
     assert not any(inside(one, tx) for tx in wrong)
+
+
+def test_grant_of_a_batch__allows_its_trade_by_itself__but_that_of_a_trade_no_batch() -> None:
+    for trade, batch in ((SIGNABLES["swap"], SIGNABLES["batch"]), (SIGNABLES["rebalancer, hub"], SIGNABLES["batch, rebalancer"])):
+        assert LocalSigner(KEY, batch.rules, lambda: NONCES).sign(trade.tx, batch.grant).hash
+        assert trade in allowed_calls(batch)
+        assert batch not in allowed_calls(trade)
+        with pytest.raises(Refused):
+            LocalSigner(KEY, trade.rules, lambda: NONCES).sign(batch.tx, trade.grant)
 
 
 @pytest.mark.parametrize(("name", "message"), typed_messages(WALLET), ids=[name for name, _ in typed_messages(WALLET)])
