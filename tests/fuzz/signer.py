@@ -176,7 +176,7 @@ def inside(one: Signable, tx: UnsignedTx) -> bool:
 def allowed_calls(judged: Signable) -> list[Signable]:
     """Every call that a grant allows by its rules: a trade of a Safe in a batch may be signed by itself too."""
     rules = (judged.rules, replace(judged.rules, batch_contract=None))
-    return [one for one in SIGNABLES.values() if one.grant == judged.grant and one.rules in rules]
+    return [signable for signable in SIGNABLES.values() if signable.grant == judged.grant and signable.rules in rules]
 
 
 def carries(tx: UnsignedTx, signed: SignedTx) -> bool:
@@ -208,7 +208,7 @@ def attack(dice: random.Random, name: str, score: Score) -> None:
         score.wrong.append(f"{name}: {type(error).__name__} {error} for {tx}")
     else:
         score.signed += 1
-        if not any(inside(one, tx) for one in allowed_calls(judged)) or not carries(tx, signed):
+        if not any(inside(allowed, tx) for allowed in allowed_calls(judged)) or not carries(tx, signed):
             score.wrong.append(f"{name}: signed {tx}")
 
 

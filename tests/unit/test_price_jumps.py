@@ -50,6 +50,13 @@ def test_one_wrong_close_is_found_wherever_it_stands(factor: float) -> None:
         assert places(prices) == [(index, index + 1, False)]
 
 
+@pytest.mark.parametrize(("factor", "is_jump"), [(1.31, True), (1.29, False), (1 / 1.31, True), (1 / 1.29, False)])
+def test_of_quiet_prices__a_jump_begins_at_thirty_per_cent(factor: float, is_jump: bool) -> None:
+    prices = [100 + index % 3 / 10 for index in range(60)]
+    prices[30] *= factor
+    assert places(prices) == ([(30, 31, False)] if is_jump else [])
+
+
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("factor", [100, 1 / 100, 4])
 def test_wrong_closes_in_a_row_are_one_jump(factor: float, count: int) -> None:

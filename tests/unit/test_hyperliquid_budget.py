@@ -1,0 +1,31 @@
+"""The venue's budget of request weights: what fits is sent at once, what does not waits for the oldest weight to pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.venues.hyperliquid.budget import WEIGHT_PER_MINUTE, WINDOW_S, RequestBudget
+from tests.support.transactions import ManualClock
+
+
+@pytest.mark.parametrize(("spent", "weight", "waited_s"), [(0, 5_000, 0), (1_190, 10, 0), (1_190, 11, WINDOW_S), (1_200, 1, WINDOW_S)])
+def test_request__waits_only_for_a_weight_above_what_is_left(spent: int, weight: int, waited_s: int) -> None:
+    clock = ManualClock()
+    began_s = clock.now_s()
+    budget = RequestBudget(clock)
+    if spent:
+        budget.spend(spent)
+    budget.wait_for(weight)
+    assert clock.now_s() - began_s == waited_s
+
+
+def test_request__waits_for_the_oldest_weights_alone() -> None:
+    clock = ManualClock()
+    budget = RequestBudget(clock)
+    budget.spend(700)
+    clock.sleep(20)
+    budget.spend(500)
+    began_s = clock.now_s()
+    budget.wait_for(600)
+    assert clock.now_s() - began_s == WINDOW_S - 20
+    assert budget.left() == WEIGHT_PER_MINUTE - 500
