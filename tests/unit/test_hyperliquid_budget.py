@@ -29,3 +29,12 @@ def test_request__waits_for_the_oldest_weights_alone() -> None:
     budget.wait_for(600)
     assert clock.now_s() - began_s == WINDOW_S - 20
     assert budget.left() == WEIGHT_PER_MINUTE - 500
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(59, 0), (60, 0), (61, WEIGHT_PER_MINUTE)])
+def test_weight__counts_for_the_venue_s_minute_and_a_second(seconds: int, left: int) -> None:
+    clock = ManualClock()
+    budget = RequestBudget(clock)
+    budget.spend(WEIGHT_PER_MINUTE)
+    clock.sleep(seconds)
+    assert budget.left() == left

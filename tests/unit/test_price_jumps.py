@@ -77,6 +77,15 @@ def test_a_wrong_first_or_last_close_is_an_edge(factor: float) -> None:
         assert places(last) == [(119, 120, True)]
 
 
+@pytest.mark.parametrize(("factor", "is_jump"), [(5.3, True), (4.7, False), (1 / 5.3, True), (1 / 4.7, False)])
+def test_two_wrong_closes_at_an_end__are_an_edge_from_a_factor_of_five(factor: float, is_jump: bool) -> None:
+    prices = [100 + index % 3 / 10 for index in range(60)]
+    first = [price * factor if index < 2 else price for index, price in enumerate(prices)]
+    last = [price * factor if index >= 58 else price for index, price in enumerate(prices)]
+    assert places(first) == ([(0, 2, True)] if is_jump else [])
+    assert places(last) == ([(58, 60, True)] if is_jump else [])
+
+
 def test_several_wrong_closes_are_all_found() -> None:
     prices = walk(3)
     for index in (0, 17, 60, 119):
