@@ -46,7 +46,7 @@ from agent.backtest.settings import (
     HealthLog,
     SimulationSettings,
 )
-from agent.backtest.tracking_bars import RuleAtStep, RuleRange, rule_after
+from agent.backtest.tracking_bars import RuleAtStep, rule_after
 from agent.backtest.world import (
     EndOfPrices,
     SimulatedWallet,
@@ -56,6 +56,7 @@ from agent.backtest.world import (
 )
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.floats import FloatArray
 from agent.layers.futures.execution.cycle import futures_plan_of
 from agent.layers.futures.policy.chosen_weights import chosen_share_by_market
 from agent.layers.futures.policy.targets import due_triggers, emergency_sizes
@@ -213,7 +214,8 @@ class DueBarFinder:
         rule = self._rule
         if rule is None or end_bar <= start_bar:
             return []
-        return rule.target_bands(self._rule_range(rule, start_bar, end_bar), start_bar)
+        rule_range = rule.at(*self._rule_values(rule, start_bar, end_bar))
+        return rule.target_bands(rule_range, start_bar)
 
     def _due_bar_mask(self, start_bar: int, end_bar: int) -> NDArray[np.bool_]:
         is_stale = self._is_stale[start_bar:end_bar]
@@ -223,7 +225,7 @@ class DueBarFinder:
         if self._is_scheduled:
             is_due = self._world.table.times_s[start_bar:end_bar] >= self._due_s
         elif self._rule is not None:
-            is_due = self._rule_range(self._rule, start_bar, end_bar).may_fire()
+            is_due = self._rule.may_fire(*self._rule_values(self._rule, start_bar, end_bar))
         else:
             is_due = self._is_outside_band(start_bar, end_bar, BAND_MARGIN)
         is_due_or_halts: NDArray[np.bool_] = (is_due & ~is_stale) | needs_halt
@@ -241,14 +243,15 @@ class DueBarFinder:
         asset_values: NDArray[np.float64] = coin_amounts * self._prices[start_bar:end_bar]
         return asset_values
 
-    def _rule_range(self, rule: RuleAtStep, start_bar: int, end_bar: int) -> RuleRange:
+    def _rule_values(
+        self, rule: RuleAtStep, start_bar: int, end_bar: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the values of the assets, and of the gas of a leg, at these bars."""
         gas_prices_wei = np.array(self._world.settings.gas_price_wei, dtype=np.float64)
         if gas_prices_wei.ndim:
             gas_prices_wei = gas_prices_wei[start_bar:end_bar]
-        return rule.at(
-            self._asset_values(start_bar, end_bar),
-            rule.leg_values(gas_prices_wei, self._native_prices[start_bar:end_bar]),
-        )
+        leg_values = rule.leg_values(gas_prices_wei, self._native_prices[start_bar:end_bar])
+        return self._asset_values(start_bar, end_bar), leg_values
 
     def _is_outside_band(
         self, start_bar: int, end_bar: int, edge_margin: float
@@ -318,7 +321,7 @@ def _stays_near_one(world: SimulatedWorld, token_address: str, max_distance_bps:
 
 def _is_simple_tracking(world: SimulatedWorld) -> bool:
     """Return whether the trigger is the tracking rule, with the same volatilities and fees at every
-    bar, targets above zero without a maximum, and nothing beside spot.
+    bar and without tax, targets above zero without a maximum, and nothing beside spot.
     """
     spec = world.spec
     settings = world.settings
@@ -334,7 +337,7 @@ def _is_simple_tracking(world: SimulatedWorld) -> bool:
         has_constant_costs
         and trigger.risk.estimation_window is None
         and world.venue is None
-        and not spec.tax.rate_bps
+        and not trigger.risk.after_tax
         and all(asset.target_bps and asset.max_bps is None for asset in spec.portfolio.assets)
     )
 

@@ -5,15 +5,15 @@ the triggers at once, in floats. The triggers are the step's own (agent/policy/t
 costs rounded down to a step of COST_STEP. By the rule's equations a trigger moves by at most a quarter
 of such a step, an edge by half of it, or three quarters where half the target caps its trigger, and a
 volatility of the plan's risk by half as much as the edge whose horizon it has. What this and whole
-basis points can change is added to each deviation; bars that reach a trigger then are evaluated by a
-step.
+basis points can change is added to each deviation. Bars that reach a trigger then are compared once
+more, at their own costs; those that still do are evaluated by a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,51 +40,83 @@ WIDTH_ROUNDING = 2 / PIPS
 class RuleRange:
     """Distances from the targets, deviations and triggers of the tokens at some bars, a column for
     each token, in shares of the portfolio. `errors` bound what the deviations lack; triggers are
-    infinite for tokens that are not traded for their own sake.
+    infinite for tokens that are not traded for their own sake. The costs of the rule are rounded down
+    to steps of `cost_step`.
     """
 
     distances: FloatArray
     deviations: FloatArray
     errors: FloatArray
     triggers: FloatArray
+    cost_step: float
 
     def may_fire(self) -> NDArray[np.bool_]:
         """Return which bars may have a token beyond its trigger."""
-        least_triggers = self.triggers * (1 - COST_STEP) - WIDTH_ROUNDING
+        least_triggers = self.triggers * (1 - self.cost_step) - WIDTH_ROUNDING
         is_near = np.abs(self.deviations) + self.errors >= least_triggers
         return np.asarray(is_near.any(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
-class RuleAtStep:
-    """The tracking rule of a step: `risk` without widths, the cost of trading each token per unit,
-    by index, and the smallest trade in whole coins of the numeraire, whose index is `numeraire`.
-    `leg_wei` is the gas of a leg at the price `gas_price_wei`.
+class RuleTerms:
+    """What the tracking rule of a portfolio rests on beside the gas of a leg: `risk` without widths,
+    the targets, and the cost of trading each token per unit, by index. `numeraire` is the index of
+    the numeraire.
     """
 
     risk: TrackingRisk
     tokens: tuple[str, ...]
     target_shares: tuple[float, ...]
     numeraire: int
-    unit_costs: Mapping[int, float]
+    unit_costs: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleAtCosts:
+    """The tracking rule at costs rounded down to a step: the deviation and its error per unit of
+    each token's distance from its target, and the triggers.
+    """
+
+    exposures: FloatArray
+    error_shares: FloatArray
+    triggers: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class RuleAtStep:
+    """The tracking rule of a step. `min_trade` is the smallest trade in whole coins of the numeraire,
+    `leg_wei` the gas of a leg at the price `gas_price_wei`.
+    """
+
+    terms: RuleTerms
     min_trade: float
     leg_wei: int
     gas_price_wei: int
-    _rules: dict[tuple[float, float], tuple[FloatArray, FloatArray, FloatArray]] = field(
-        default_factory=dict
-    )
 
     def leg_values(self, gas_prices_wei: FloatArray, native_prices: FloatArray) -> FloatArray:
         """Return the gas of a leg at these prices, in coins of the numeraire."""
         leg_wei = self.leg_wei + minimum.LEG_GAS * (gas_prices_wei - self.gas_price_wei)
         return np.asarray(leg_wei / 1e18 * native_prices)
 
+    def may_fire(self, asset_values: FloatArray, leg_values: FloatArray) -> NDArray[np.bool_]:
+        """Return which bars may have a token beyond its trigger. Arguments as for `at`.
+
+        The first of them is judged at its own costs, those after it at rounded ones.
+        """
+        is_near = self.at(asset_values, leg_values).may_fire()
+        for bar in np.flatnonzero(is_near).tolist():
+            one_bar = slice(bar, bar + 1)
+            if self._at_own_costs(asset_values[one_bar], leg_values[one_bar]).may_fire()[0]:
+                break
+            is_near[bar] = False
+        return is_near
+
     def at(self, asset_values: FloatArray, leg_values: FloatArray) -> RuleRange:
-        """Return the rule at bars, from the values of the assets, a column for each, and of the gas
-        of a leg, in coins of the numeraire.
+        """Return the rule at bars at rounded costs, from the values of the assets, a column for
+        each, and of the gas of a leg, in coins of the numeraire.
         """
         totals = asset_values.sum(axis=1)
-        distances = asset_values / totals[:, None] - self.target_shares
+        distances = asset_values / totals[:, None] - self.terms.target_shares
         costs = np.column_stack(
             (_rounded_down(leg_values / totals), _rounded_down(self.min_trade / totals))
         )
@@ -94,16 +126,30 @@ class RuleAtStep:
         triggers = np.zeros_like(distances)
         for row, (leg_cost, min_trade) in enumerate(different_costs.tolist()):
             bars = np.flatnonzero(cost_rows.reshape(-1) == row)
-            exposures, error_shares, rule_triggers = self._rule(leg_cost, min_trade)
-            deviations[bars] = distances[bars] @ exposures.T
-            errors[bars] = np.abs(distances[bars]) @ error_shares.T
-            triggers[bars] = rule_triggers
-        return RuleRange(distances, deviations, errors, triggers)
+            rule = _rule_at_rounded_costs(self.terms, leg_cost, min_trade)
+            deviations[bars] = distances[bars] @ rule.exposures.T
+            errors[bars] = np.abs(distances[bars]) @ rule.error_shares.T
+            triggers[bars] = rule.triggers
+        return RuleRange(distances, deviations, errors, triggers, COST_STEP)
+
+    def _at_own_costs(self, asset_values: FloatArray, leg_values: FloatArray) -> RuleRange:
+        """Return the rule at one bar at its own costs. Arguments as for `at`."""
+        total = float(asset_values.sum())
+        distances = asset_values / total - self.terms.target_shares
+        rule = _rule_at(self.terms, float(leg_values[0]) / total, self.min_trade / total, 0.0)
+        return RuleRange(
+            distances,
+            distances @ rule.exposures.T,
+            np.abs(distances) @ rule.error_shares.T,
+            rule.triggers,
+            0.0,
+        )
 
     def target_bands(self, rule_range: RuleRange, start_bar: int) -> list[TargetBands]:
         """Return targets and ranges of these bars, of which the first is `start_bar`."""
-        targets = dict(zip(self.tokens, self.target_shares, strict=True))
-        centres = rule_range.distances + self.target_shares - rule_range.deviations
+        tokens = self.terms.tokens
+        targets = dict(zip(tokens, self.terms.target_shares, strict=True))
+        centres = rule_range.distances + self.terms.target_shares - rule_range.deviations
         lows = np.clip(centres - rule_range.triggers, 0, 1).tolist()
         highs = np.clip(centres + rule_range.triggers, 0, 1).tolist()
         return [
@@ -111,51 +157,57 @@ class RuleAtStep:
                 bar,
                 targets,
                 {
-                    self.tokens[index]: (bar_lows[index], bar_highs[index])
-                    for index in self.unit_costs
+                    tokens[index]: (bar_lows[index], bar_highs[index])
+                    for index, _ in self.terms.unit_costs
                 },
             )
             for bar, (bar_lows, bar_highs) in enumerate(zip(lows, highs, strict=True), start_bar)
         ]
 
-    def _rule(self, leg_cost: float, min_trade: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the deviation and its error per unit of each token's distance from its target, and
-        the triggers, at these costs.
 
-        The deviation of token i is that of its exchange with the numeraire n:
-        ((Σx)ᵢ − (Σx)ₙ) / (Σᵢᵢ + Σₙₙ − 2·Σᵢₙ).
-        """
-        if (leg_cost, min_trade) not in self._rules:
-            risk = risk_at_costs(
-                self.risk,
-                self.tokens,
-                self.target_shares,
-                self.numeraire,
-                {
-                    index: TradingCost(unit_cost, leg_cost, min_trade)
-                    for index, unit_cost in self.unit_costs.items()
-                },
-            )
-            sigma = np.array(covariance(risk, self.tokens)) / COVARIANCE_UNIT
-            volatilities = np.sqrt(np.diag(sigma))
-            numeraire_row = sigma[self.numeraire]
-            variances = np.diag(sigma) + numeraire_row[self.numeraire] - 2 * numeraire_row
-            variances[self.numeraire] = np.inf
-            relative_errors = COST_STEP + ROUNDING_BPS / (volatilities * BPS)
-            sums = volatilities + volatilities[self.numeraire]
-            error_shares = (
-                (sums * sums * sums / (variances * variances))[:, None]
-                * volatilities
-                * (relative_errors[:, None] + relative_errors)
-            )
-            trigger_by_token = {width.token: width.trigger_ppm / PIPS for width in risk.widths}
-            triggers = np.array([trigger_by_token.get(token, np.inf) for token in self.tokens])
-            self._rules[leg_cost, min_trade] = (
-                (sigma - numeraire_row) / variances[:, None],
-                error_shares,
-                triggers,
-            )
-        return self._rules[leg_cost, min_trade]
+def _rule_at(terms: RuleTerms, leg_cost: float, min_trade: float, cost_step: float) -> RuleAtCosts:
+    """Return the rule at these costs of a leg and of the smallest trade, shares of the portfolio,
+    rounded down to steps of `cost_step`.
+
+    The deviation of token i is that of its exchange with the numeraire n:
+    ((Σx)ᵢ − (Σx)ₙ) / (Σᵢᵢ + Σₙₙ − 2·Σᵢₙ).
+    """
+    risk = risk_at_costs(
+        terms.risk,
+        terms.tokens,
+        terms.target_shares,
+        terms.numeraire,
+        {
+            index: TradingCost(unit_cost, leg_cost, min_trade)
+            for index, unit_cost in terms.unit_costs
+        },
+    )
+    sigma = np.array(covariance(risk, terms.tokens)) / COVARIANCE_UNIT
+    volatilities = np.sqrt(np.diag(sigma))
+    numeraire_row = sigma[terms.numeraire]
+    variances = np.diag(sigma) + numeraire_row[terms.numeraire] - 2 * numeraire_row
+    variances[terms.numeraire] = np.inf
+    relative_errors = cost_step + ROUNDING_BPS / (volatilities * BPS)
+    sums = volatilities + volatilities[terms.numeraire]
+    error_shares = (
+        (sums * sums * sums / (variances * variances))[:, None]
+        * volatilities
+        * (relative_errors[:, None] + relative_errors)
+    )
+    trigger_by_token = {width.token: width.trigger_ppm / PIPS for width in risk.widths}
+    return RuleAtCosts(
+        (sigma - numeraire_row) / variances[:, None],
+        error_shares,
+        np.array([trigger_by_token.get(token, np.inf) for token in terms.tokens]),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _rule_at_rounded_costs(terms: RuleTerms, leg_cost: float, min_trade: float) -> RuleAtCosts:
+    """Return the rule at costs that were rounded down; most bars of a backtest share theirs with
+    others.
+    """
+    return _rule_at(terms, leg_cost, min_trade, COST_STEP)
 
 
 def _rounded_down(costs: FloatArray) -> FloatArray:
@@ -190,11 +242,13 @@ def rule_after(outcome: StepOutcome | None) -> RuleAtStep | None:
         exchange_costs(step.snapshot, step.portfolio, step.limits, tokens, prices),
     )
     return RuleAtStep(
-        trigger.risk,
-        tokens,
-        tuple(drift.target_bps / BPS for drift in decision_result.drifts),
-        tokens.index(step.portfolio.numeraire.address),
-        {index: cost.unit_cost for index, cost in cost_by_index.items()},
+        RuleTerms(
+            trigger.risk,
+            tokens,
+            tuple(drift.target_bps / BPS for drift in decision_result.drifts),
+            tokens.index(step.portfolio.numeraire.address),
+            tuple((index, cost.unit_cost) for index, cost in cost_by_index.items()),
+        ),
         float(step.limits.min_trade or 0) / 10**step.portfolio.numeraire.decimals,
         int(minimum.leg_gas_value(step.snapshot, Fraction(1))),
         step.snapshot.head.base_fee_wei or 0,

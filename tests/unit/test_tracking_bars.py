@@ -11,7 +11,7 @@ import pytest
 
 from agent.backtest.data import PriceTable
 from agent.backtest.result import SimulationResult
-from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, OwnerTransfer, make_spec
+from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, OwnerTransfer, TaxRule, make_spec
 from agent.model import Destination
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import COIN, HOUR_S, START_S, random_table, simulated
@@ -42,7 +42,7 @@ def assert_equal_results(table: PriceTable, spec: BacktestSpec, **market: object
 def test_only_bars_near_a_trigger_are_evaluated_and_nothing_changes() -> None:
     result = assert_equal_results(random_table(4, 150, volatility=0.03), tracking(), gas_price_wei=10**10)
     assert len(result.rebalances) >= 3
-    assert result.evaluated_bar_count <= 4 * len(result.rebalances)
+    assert result.evaluated_bar_count <= 2 * len(result.rebalances)
 
 
 def test_a_bar_whose_gas_is_cheaper_is_judged_by_its_own_gas() -> None:
@@ -61,6 +61,14 @@ def test_bars_without_prices_and_deposits_are_evaluated() -> None:
     assert result.halted_bar_count == 4
     assert len(result.transfers) == 2
     assert result.evaluated_bar_count < 40
+
+
+def test_tax_of_realised_gains__is_no_reason_to_evaluate_a_bar_unless_the_rule_counts_it() -> None:
+    table = random_table(4, 100, volatility=0.01)
+    taxed = replace(tracking(), tax=TaxRule(rate_bps=2_500))
+    assert assert_equal_results(table, taxed).evaluated_bar_count < 50
+    after_tax = replace(taxed, policy=replace(taxed.policy, trigger=build_tracking("normal", after_tax=True)))
+    assert simulated(table, after_tax, **FEW_TRADES).evaluated_bar_count == table.bar_count
 
 
 @pytest.mark.slow
