@@ -336,14 +336,17 @@ def curve_after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     high_root = low_root * (1 + BAND_WIDTH / 2)
     if high_root >= curve.roots[0]:
         return curve
-    roots = np.concatenate(([high_root, low_root], curve.roots[k + 1 :]))
-    rates = curve.fee_factor * roots * roots - 1
-    if len(later_depths):
-        rates[2:] = curve.rates[k + 1 :]
-    end_roots = np.sqrt((1 + rates[:2]) / curve.fee_factor)
-    root_gap = (rates[0] - rates[1]) / (curve.fee_factor * (end_roots[0] + end_roots[1]))
-    first_depth = net_input * end_roots[0] * end_roots[1] / root_gap
-    return _build_curve(curve.fee_factor, rates, np.concatenate(([first_depth], later_depths)))
+    high_rate = curve.fee_factor * high_root * high_root - 1
+    low_rate = curve.fee_factor * low_root * low_root - 1
+    high_end = math.sqrt((1 + high_rate) / curve.fee_factor)
+    low_end = math.sqrt((1 + low_rate) / curve.fee_factor)
+    root_gap = (high_rate - low_rate) / (curve.fee_factor * (high_end + low_end))
+    first_depth = net_input * high_end * low_end / root_gap
+    return _build_curve(
+        curve.fee_factor,
+        np.concatenate(([high_rate, low_rate], curve.rates[k + 1 :])),
+        np.concatenate(([first_depth], later_depths)),
+    )
 
 
 def _build_curve(fee_factor: float, rates: FloatArray, liquidities: FloatArray) -> PoolCurve:
@@ -386,7 +389,9 @@ def _cut_curve(curve: PoolCurve, max_input: float) -> PoolCurve:
 
 
 def _prefix_sums(increments: FloatArray) -> FloatArray:
-    return np.concatenate(([0.0], np.cumsum(increments)))
+    sums = np.zeros(len(increments) + 1)
+    increments.cumsum(out=sums[1:])
+    return sums
 
 
 def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
@@ -550,15 +555,14 @@ class ChargedCurves:
 def charged_curves(
     edge_ends: Sequence[tuple[int, int]],
     curves: Sequence[PoolCurve],
+    curves_after_charges: Sequence[PoolCurve | None],
     gas_charges: FloatArray,
     rounding_losses: FloatArray,
 ) -> ChargedCurves:
-    """Return the curves between these tokens with and without their charges."""
+    """Return the curves between these tokens with and without their charges. `curves_after_charges`
+    are those of curve_after_charge.
+    """
     charges = gas_charges + rounding_losses
-    curves_after_charges = [
-        curve_after_charge(*curve_and_charge)
-        for curve_and_charge in zip(curves, charges.tolist(), strict=True)
-    ]
     worth_charge = np.array([curve is not None for curve in curves_after_charges], dtype=np.bool_)
     all_curves = [*curves]
     if charges.any():

@@ -31,6 +31,7 @@ from agent.planning.pool_curves import (
     TradeCurves,
     build_trade_curves,
     charged_curves,
+    curve_after_charge,
     whole_unit_curves,
 )
 from agent.policy import native_coin
@@ -561,12 +562,25 @@ def build_pool_graph(
     rounding_losses = np.array([edge.curves.rounding_loss for edge in pool_edges])
     real_curves = [edge.curves.real_curve for edge in pool_edges]
     counted_curves = [edge.curves.counted_curve for edge in pool_edges]
-    real_after_charges = charged_curves(edge_ends, real_curves, gas_charges, rounding_losses)
-    counted_after_charges = (
-        charged_curves(edge_ends, counted_curves, gas_charges, rounding_losses)
-        if pays_above_reference
-        else real_after_charges
+    charges = (gas_charges + rounding_losses).tolist()
+    real_after = [
+        curve_after_charge(curve, charge)
+        for curve, charge in zip(real_curves, charges, strict=True)
+    ]
+    real_after_charges = charged_curves(
+        edge_ends, real_curves, real_after, gas_charges, rounding_losses
     )
+    counted_after_charges = real_after_charges
+    if pays_above_reference:
+        counted_after = [
+            after_charge if counted is real else curve_after_charge(counted, charge)
+            for counted, real, after_charge, charge in zip(
+                counted_curves, real_curves, real_after, charges, strict=True
+            )
+        ]
+        counted_after_charges = charged_curves(
+            edge_ends, counted_curves, counted_after, gas_charges, rounding_losses
+        )
     all_rows = np.arange(len(pool_edges), dtype=np.intp)
     return PoolGraph(
         problem,
