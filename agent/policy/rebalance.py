@@ -71,7 +71,7 @@ def rebalance_or_hold(
     if is_first_purchase:
         rebalance_name = purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal)
         reason = f"{rebalance_name}; {trigger_result.reason}"
-        if is_tracking(step.policy.trigger):
+        if is_tracking(step.policy.trigger) and combined_goal is None:
             # Its ranges say where to trade back to, and this trade goes to the targets.
             weights_text = "; ".join(
                 bands.weight_and_target_text(drift) for drift in drifts if drift.is_outside_band
@@ -170,7 +170,10 @@ def current_goal(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift,
         return bands.reduction_goal(drifts)
     is_leaving = any(drift.is_outside_band and not drift.target_bps for drift in drifts)
     if trigger.risk.widths and (is_leaving or policy.trade_side is not None):
-        goal = rebalance_goal(edge_drifts(trigger.risk, drifts, numeraire), Destination.BAND)
+        ranged_drifts = edge_drifts(
+            trigger.risk, drifts, numeraire, fired_only=policy.trade_side is None
+        )
+        goal = rebalance_goal(ranged_drifts, Destination.BAND)
         return restrict_to_side(drifts, goal, policy.trade_side, numeraire)
     return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
 

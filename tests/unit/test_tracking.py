@@ -207,6 +207,20 @@ def test_asset_without_a_pool__beside_a_goal_that_no_risk_weighs__stays(is_leavi
     assert changes.get(token("LINK").address, 0) == 0
 
 
+@pytest.mark.parametrize("dollars", [-2_500, -1_000, 1_000, 2_500])
+def test_asset_without_target_and_holdings__never_fires_for_what_the_others_lack(dollars: int) -> None:
+    """As after a stop loss: its range does not move with those of correlated assets."""
+    targets = {"WETH": 3_500, "WBTC": 3_500, "LINK": 0, "USDC": 3_000}
+    values = {"WETH": 17_500 + dollars, "WBTC": 17_500, "LINK": 0, "USDC": 15_000 - dollars}
+    step = tracked(values, targets=targets)
+    assert (interval(step, "LINK").trigger_low, interval(step, "LINK").high) == (0, 0)
+    assert isinstance(decide(step).decision, Hold)
+    assert "LINK" not in decide(step).decision.reason
+    leaving = tracked({**values, "LINK": 500, "USDC": values["USDC"] - 500}, targets=targets)
+    assert "LINK at 1 %, target 0 %, is beyond" in decide(leaving).decision.reason
+    assert weights_after(leaving)["LINK"] == 0
+
+
 def test_first_purchase__goes_to_the_targets() -> None:
     step = tracked({"USDC": 50_000})
     step = with_limits(replace(step, history=history()), first_purchase_s=86_400)

@@ -454,7 +454,8 @@ def _rule_intervals(
 
     The deviation that counts is that of the exchange with the numeraire, d = eᵢ − eₙ: dᵀQx / dᵀQd,
     the asset's own deviation and what the correlated ones add to it. `slope_parts` are Σx for x in
-    parts of 1/`deviation_unit`.
+    parts of 1/`deviation_unit`. An asset without a target leaves as a whole, so only its own share
+    counts: it is not held for what the others lack.
     """
     width_by_token = {width.token: width for width in risk.widths}
     numeraire = terms.numeraire
@@ -474,10 +475,12 @@ def _rule_intervals(
                 )
             )
             continue
-        deviation = Fraction(
-            slope_parts[index] - slope_parts[numeraire],
-            exchange_variance(sigma, index, numeraire) * deviation_unit,
-        )
+        deviation = drift.share
+        if drift.target_bps:
+            deviation = Fraction(
+                slope_parts[index] - slope_parts[numeraire],
+                exchange_variance(sigma, index, numeraire) * deviation_unit,
+            )
         centre = drift.share - deviation
         edge = Fraction(width.edge_ppm, PIPS)
         trigger = Fraction(width.trigger_ppm, PIPS)

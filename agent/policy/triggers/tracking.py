@@ -103,22 +103,25 @@ def risk_at_costs(
 
 
 def edge_drifts(
-    risk: TrackingRisk, drifts: Sequence[AssetDrift], numeraire: str
+    risk: TrackingRisk, drifts: Sequence[AssetDrift], numeraire: str, *, fired_only: bool = False
 ) -> tuple[AssetDrift, ...]:
     """Return the drifts with bands that end at the edges of the rule, for goals that no risk
-    weighs. The numeraire takes what the others leave; a token without a route stays.
+    weighs. The numeraire takes what the others leave; a token without a route stays, with
+    `fired_only` also one within its trigger.
     """
     edge_by_token = {width.token: Fraction(width.edge_ppm * BPS, PIPS) for width in risk.widths}
-    return tuple(
-        replace(drift, band_low_bps=Fraction(0), band_high_bps=Fraction(BPS))
-        if drift.token == numeraire or drift.token not in edge_by_token
-        else replace(
-            drift,
-            band_low_bps=drift.target_bps - edge_by_token[drift.token],
-            band_high_bps=drift.target_bps + edge_by_token[drift.token],
-        )
-        for drift in drifts
-    )
+    drifts_with_edges = []
+    for drift in drifts:
+        low_bps = Fraction(0)
+        high_bps = Fraction(BPS)
+        if drift.token != numeraire and drift.token in edge_by_token:
+            low_bps = drift.target_bps - edge_by_token[drift.token]
+            high_bps = drift.target_bps + edge_by_token[drift.token]
+            if fired_only and not drift.is_outside_band:
+                low_bps = min(low_bps, drift.share * BPS)
+                high_bps = max(high_bps, drift.share * BPS)
+        drifts_with_edges.append(replace(drift, band_low_bps=low_bps, band_high_bps=high_bps))
+    return tuple(drifts_with_edges)
 
 
 def trading_costs(
