@@ -13,8 +13,9 @@ from agent.config.futures import futures_markets
 from agent.config.schema import Config
 from agent.config.tables.portfolio import PortfolioTable
 from agent.config.tables.strategies import StrategyTable
-from agent.config.tables.triggers import TriggerTable, build_trigger, is_tracking, is_zone
+from agent.config.tables.triggers import TriggerTable, is_tracking, is_zone
 from agent.config.tables.weights import AllocatorTable, require_valid_allocator
+from agent.config.triggers import build_trigger_with_risk
 from agent.config.weights import build_allocator, build_signals
 from agent.errors import ConfigError
 from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
@@ -29,10 +30,7 @@ from agent.policy.triggers import validation
 from agent.units import BPS, largest_remainder
 
 MAX_STRATEGIES = 12
-OTHER_TRIGGER = (
-    'use another trigger, such as { kind = "threshold", relative = "20%" } with destination ='
-    ' "halfway"'
-)
+OTHER_TRIGGER = 'use another trigger, such as { kind = "tracking" }'
 
 
 def require_valid_strategies(config: Config) -> None:
@@ -130,8 +128,13 @@ def strategy_as_portfolio(table: PortfolioTable, strategy: StrategyTable) -> Por
     return table.model_copy(update={"assets": assets, "weights": allocator})
 
 
-def _zone_name(trigger: TriggerTable | None) -> str:
-    return "tracking" if is_tracking(trigger) else "a zone"
+def _zone_fault(trigger: TriggerTable | None) -> str:
+    """Return why a strategy cannot have this trigger; empty if it can."""
+    if is_zone(trigger) and not is_tracking(trigger):
+        return "a zone with a horizon weighs the whole wallet, and a strategy trades its own part"
+    if getattr(trigger, "after_tax", None):
+        return "after_tax weighs the lots of the whole wallet, and a strategy has none of its own"
+    return ""
 
 
 def _require_no_wallet_settings(config: Config) -> None:
@@ -142,23 +145,20 @@ def _require_no_wallet_settings(config: Config) -> None:
     portfolio = config.portfolio
     lp = config.lp
     for strategy in config.strategies:
-        if is_zone(strategy.trigger):
-            raise ValueError(
-                f"strategies.{strategy.name}.trigger: {_zone_name(strategy.trigger)} weighs the whole"
-                f" wallet, and a strategy trades its own part; {OTHER_TRIGGER}"
-            )
+        if zone_fault := _zone_fault(strategy.trigger):
+            raise ValueError(f"strategies.{strategy.name}.trigger: {zone_fault}; {OTHER_TRIGGER}")
+    triggers = (policy_table.trigger, *(strategy.trigger for strategy in config.strategies))
     conflicts = (
         (
-            f"policy.trigger: {_zone_name(policy_table.trigger)}",
-            is_zone(policy_table.trigger),
-            f"it weighs the whole wallet, and each strategy trades its own part: {OTHER_TRIGGER}",
+            f"policy.trigger: {_zone_fault(policy_table.trigger)}, and",
+            bool(_zone_fault(policy_table.trigger)),
+            OTHER_TRIGGER,
         ),
         (
-            "policy.destination: zone",
-            policy_table.destination == "zone",
-            'write destination = "target"',
+            "policy.risk: without a trigger of kind tracking it",
+            policy_table.risk is not None and not any(map(is_tracking, triggers)),
+            "remove [policy.risk]",
         ),
-        ("policy.risk: the risk of a zone", policy_table.risk is not None, "remove [policy.risk]"),
         (
             (
                 f"portfolio.weights: {portfolio.weights.kind if portfolio.weights else None}, the"
@@ -280,20 +280,24 @@ def with_allocators(
     return replace(split, strategies=tuple(strategies))
 
 
+def _destination(policy: Policy, trigger: TriggerTable) -> Destination:
+    """Return the destination of a strategy with its own trigger: that of [policy] if both are zones
+    or neither is.
+    """
+    if is_zone(trigger):
+        return Destination.ZONE
+    return Destination.TARGET if policy.destination is Destination.ZONE else policy.destination
+
+
 def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
     """Build the policy of one strategy, validated like that of a portfolio."""
-    risky_address_by_symbol = {
-        asset.symbol: asset.address
-        for asset in config.portfolio.assets
-        if asset.symbol != config.portfolio.numeraire
-    }
     try:
-        if is_zone(table.trigger):
-            raise ConfigError(
-                "policy.trigger: a zone needs the whole portfolio", "use another trigger"
-            )
         if table.trigger is not None:
-            policy = replace(policy, trigger=build_trigger(table.trigger, risky_address_by_symbol))
+            policy = replace(
+                policy,
+                trigger=build_trigger_with_risk(config, table.trigger),
+                destination=_destination(policy, table.trigger),
+            )
         if table.destination is not None:
             policy = replace(policy, destination=Destination(table.destination))
         if table.cooldown is not None:

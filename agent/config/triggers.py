@@ -9,6 +9,7 @@ from agent.config.schema import Config
 from agent.config.tables.triggers import (
     EstimateTable,
     RiskTable,
+    TriggerTable,
     build_trigger,
     is_tracking,
     is_zone,
@@ -20,9 +21,11 @@ from agent.policy import risk
 def require_valid_zone(config: Config) -> None:
     """Raise ValueError naming field and remedy if the zone could not be evaluated."""
     risk_table = config.policy.risk or RiskTable()
-    if not is_zone(config.policy.trigger):
+    triggers = (config.policy.trigger, *(strategy.trigger for strategy in config.strategies))
+    zone_table = next((table for table in triggers if table is not None and is_zone(table)), None)
+    if zone_table is None:
         return
-    if config.limits.plan_cost is None and not is_tracking(config.policy.trigger):
+    if config.limits.plan_cost is None and not is_tracking(zone_table):
         raise ValueError(
             "limits.plan_cost: off, but a zone needs it to limit the cost of a swap; write for"
             ' example "0.5%"'
@@ -44,7 +47,7 @@ def require_valid_zone(config: Config) -> None:
         raise ValueError(
             f"policy.risk.correlations: {' and '.join(repeated_pairs)} are the same pair; keep one"
         )
-    zone = build_policy_trigger(config)
+    zone = build_trigger_with_risk(config, zone_table)
     symbol_by_address = {asset.address: asset.symbol for asset in config.portfolio.assets}
     if risk_table.estimate is not None:
         _require_valid_estimate(risk_table, risk_table.estimate, symbols)
@@ -133,13 +136,20 @@ def _correlations(
 
 def build_policy_trigger(config: Config) -> Trigger:
     """Build the trigger of [policy], a zone with its risk. Raises ConfigError."""
+    return build_trigger_with_risk(config, config.policy.trigger)
+
+
+def build_trigger_with_risk(config: Config, table: TriggerTable) -> Trigger:
+    """Build the trigger of [policy] or of a strategy, a zone with the risk of [policy.risk]. Raises
+    ConfigError.
+    """
     address_by_symbol = {asset.symbol: asset.address for asset in config.portfolio.assets}
     risky_address_by_symbol = {
         symbol: address
         for symbol, address in address_by_symbol.items()
         if symbol != config.portfolio.numeraire
     }
-    trigger = build_trigger(config.policy.trigger, risky_address_by_symbol)
+    trigger = build_trigger(table, risky_address_by_symbol)
     if isinstance(trigger, NoTradeZone):
         return _with_risk(trigger, config.policy.risk, address_by_symbol)
     return trigger

@@ -147,7 +147,7 @@ def _recorded_prices(
         spans_and_intervals.append(
             (target_changes.allocation_history_s(portfolio, allocation, now_s), allocator.step_s)
         )
-    spans_and_intervals.append(risk_estimates.price_history_and_step_s(step.policy))
+    spans_and_intervals.append(risk_estimates.price_history_and_step_s(step.policy, layer_triggers))
     older_until_s = now_s - trigger_span_s - bool(trigger_span_s)
     older_prices = {
         price_point

@@ -14,6 +14,7 @@ from agent.layers.futures.policy.reviews import mark_due_review
 from agent.layers.strategies.policy import inputs as strategies
 from agent.layers.strategies.policy import netting
 from agent.layers.strategies.policy.futures import target_market_shares
+from agent.layers.strategies.policy.rule import complete_strategy_risks
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import Goal, StepInput, StepMemory
 from agent.policy import quarantine
@@ -40,8 +41,9 @@ TARGET_ADJUSTMENTS: tuple[InputTransform, ...] = (
     apply_futures_targets,
     apply_orders,
     complete_risk,
+    complete_strategy_risks,
 )
-"""Target adjustments in order: allocator, layers, orders, and the risk of a zone. Each reads
+"""Target adjustments in order: allocator, layers, orders, and the risk of zones. Each reads
 `step.history` and returns the step with its targets and the reason in `targets.reasons`.
 """
 

@@ -4,12 +4,12 @@ usual ones of the token's class.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import NoTradeZone, Policy, Portfolio, StepInput, TrackingRisk
+from agent.model import NoTradeZone, Policy, Portfolio, StepInput, TrackingRisk, Trigger
 from agent.policy.risk import (
     MAX_CORRELATION_BPS,
     MAX_VOLATILITY_BPS,
@@ -28,15 +28,17 @@ SHRINK_FACTOR = Fraction(19, 20)
 """
 
 
-def price_history_and_step_s(policy: Policy) -> tuple[int, int]:
-    """Return (seconds, step in seconds) of recorded prices that the zone measures; (0, 0) if it
-    measures nothing.
+def price_history_and_step_s(
+    policy: Policy, other_triggers: Iterable[Trigger] = ()
+) -> tuple[int, int]:
+    """Return (seconds, step in seconds) of recorded prices that zones measure, all of them in the
+    same way; (0, 0) if they measure nothing.
     """
-    risk = policy.trigger.risk if isinstance(policy.trigger, NoTradeZone) else None
-    measuring = None if risk is None else risk.estimation_window
-    if measuring is None:
-        return (0, 0)
-    return (measuring.window_s + measuring.step_s, measuring.step_s)
+    for trigger in (policy.trigger, *other_triggers):
+        window = trigger.risk.estimation_window if isinstance(trigger, NoTradeZone) else None
+        if window is not None:
+            return (window.window_s + window.step_s, window.step_s)
+    return (0, 0)
 
 
 def complete_risk(step: StepInput) -> StepInput:

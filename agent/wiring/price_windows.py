@@ -64,8 +64,8 @@ def needed_windows(
         for allocator in allocators
         if allocator.method.needs_window
     ]
-    windows.append(NeededPrices(tokens, *risk_estimates.price_history_and_step_s(policy)))
     triggers = [trigger for layer in layers for trigger in layer.triggers]
+    windows.append(NeededPrices(tokens, *risk_estimates.price_history_and_step_s(policy, triggers)))
     windows.append(NeededPrices(tokens, required_history_s(policy, triggers), HOUR_S))
     return tuple(window for window in windows if window.span_s and window.tokens)
 

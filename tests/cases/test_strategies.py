@@ -107,6 +107,39 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         assert all(grown[one.name] > one.units for one in held_before.strategy_books)
 
 
+def test_strategies_by_the_tracking_rule__wait_within_their_ranges_and_trade_back_to_their_edges(
+    anvil_chain: LocalChain, tmp_path: Path
+) -> None:
+    """Both go by the one trigger of [policy]. What one sells and the other buys stays inside, and the market sees the rest."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    rule = {"policy.trigger": {"kind": "tracking"}, "policy.destination": "zone", "policy.confirm_blocks": 2}
+    settings = strategies("60%", "40%")
+    for strategy in settings["strategies"]:  # type: ignore[attr-defined]  # a list of tables
+        del strategy["destination"]
+    loaded = trusted(chain, tmp_path, {**settings, **rule}, TWO)
+    with again(chain, loaded) as agent:
+        begun = agent.rebalance(send=True, confirm=yes)
+        assert begun.kind is OutcomeKind.DONE, begun.reason
+        require_sum(chain, agent)
+        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR, "its first trade goes to its targets"
+        assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+    price = chain.deployed_world.prices_usd["WETH"]
+    with again(chain, loaded) as agent:
+        chain.move_market({"WETH": price * Fraction(101, 100)})
+        chain.mine(2)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "a hundredth is within both ranges"
+        chain.move_market({"WETH": price * Fraction(3, 2)})
+        chain.mine(2)
+        risen = agent.rebalance(send=True, confirm=yes)
+        assert risen.kind is OutcomeKind.DONE, risen.reason
+        assert mentions(risen.reason, "up acts", "down acts", "WETH", "is beyond")
+        require_sum(chain, agent)
+        assert Fraction(71, 100) < weight(chain, agent, "up") < Fraction(74, 100), "the edge above its 70 %"
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
 def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_step(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})

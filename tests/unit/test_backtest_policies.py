@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, make_spec, simulated_spec
 from agent.layers.strategies.state import CapitalSplit, Strategy
 from agent.model import AllocationMethod, AllocatorConfig, Destination, InitialWeights, OrderKind, OrdersConfig, OrderTerms, Threshold
+from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import BAND, COIN, HALVES, HOUR_S, halves, hourly, random_table, simulated
 from tests.support.samples import slow
 
@@ -108,6 +110,26 @@ def test_strategies_begin_at_their_weights_and_each_acts_by_its_own() -> None:
     assert float(found.rebalances[0].turnover) / COIN == pytest.approx(450, rel=1e-3)
     assert found.weights[0].tolist() == pytest.approx([0.3, 0.3, 0.4])
     assert found.weights[-1].tolist() == pytest.approx([3_450 / 10_900, 3_000 / 10_900, 4_450 / 10_900], rel=1e-3)
+
+
+def test_strategies_by_the_tracking_rule__trade_beyond_their_triggers_alone() -> None:
+    rule = build_tracking("normal")
+    banded = strategies()
+    (split,) = banded.layers
+    assert isinstance(split, CapitalSplit)
+    parts = tuple(replace(part, trigger=rule, destination=Destination.ZONE) for part in split.strategies)
+    ruled = replace(
+        banded,
+        policy=replace(banded.policy, trigger=rule, destination=Destination.ZONE),
+        layers=(replace(split, strategies=parts),),
+        limits=replace(PERMISSIVE_LIMITS, min_trade=Fraction(10 * COIN)),
+    )
+    table = hourly(BTC=[100.0, 100, 101, 130, 130, 130], ETH=[10.0] * 6)
+    simulation = simulated(table, ruled)
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [3], "at the opening they exchange what they need"
+    # "trend" has 3,900 of 6,900 in BTC at 130, and keeps what its edge allows above half.
+    btc_of_trend = float(simulation.weights[-1][0]) * float(simulation.final_value) / COIN / 6_900
+    assert 0.51 < btc_of_trend < 0.55
 
 
 PAST = 14

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from agent.config.load import parse_config
 from agent.config.strategies import build_split, with_allocators
 from agent.errors import ConfigError
 from agent.layers.strategies.state import CapitalSplit, StrategyHealthRule
-from agent.model import Destination, Every, Threshold
+from agent.model import Destination, Every, NoTradeZone, Threshold
 from tests.support.text import mentions
 from tests.unit.test_config import USDC, WETH, text, tokens
 from tests.unit.test_config_liquidity import V2 as POSITION
@@ -123,18 +124,17 @@ ZONE = '{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
 RISK = 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%" }'
 TRIGGER, DESTINATION = 'trigger = { kind = "threshold", relative = "10%" }', 'destination = "target"'
 WHOLE = {
-    "tracking": (
-        lambda made: made.replace(TRIGGER, 'trigger = { kind = "tracking" }', 1),
-        "policy.trigger: tracking cannot",
-        "each strategy trades its own part",
+    "zone": (
+        lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1).replace(DESTINATION, "", 1),
+        "policy.trigger: a zone with a horizon weighs the whole wallet",
+        "use another trigger",
     ),
-    "zone": (lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1), "policy.trigger: a zone cannot", "use another trigger"),
-    "destination": (
-        lambda made: made.replace(DESTINATION, 'destination = "zone"', 1),
-        "policy.destination: zone cannot",
-        'write destination = "target"',
+    "after-tax": (
+        lambda made: made.replace(TRIGGER, 'trigger = { kind = "tracking", after_tax = true }', 1).replace(DESTINATION, "", 1),
+        "policy.trigger: after_tax weighs the lots of the whole wallet",
+        "use another trigger",
     ),
-    "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: the risk of a zone cannot", "remove [policy.risk]"),
+    "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: without a trigger", "remove [policy.risk]"),
     "allocator": (
         lambda made: f'{made}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
         "portfolio.weights: equal, the allocator of the whole portfolio,",
@@ -174,9 +174,32 @@ def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: 
     assert remedy in str(caught.value)
 
 
-def test_a_zone_is_no_trigger_of_a_strategy() -> None:
-    assert mentions(error(TREND | {"trigger": ZONE}, CARRY), "strategies.trend.trigger", "zone")
-    assert mentions(error(TREND | {"trigger": '{ kind = "tracking" }'}, CARRY), "strategies.trend.trigger", "tracking", "halfway")
+def test_a_zone_with_a_horizon__or_a_rule_that_counts_tax__is_no_trigger_of_a_strategy() -> None:
+    assert mentions(error(TREND | {"trigger": ZONE}, CARRY), "strategies.trend.trigger", "a zone with a horizon", "tracking")
+    taxed = '{ kind = "tracking", after_tax = true }'
+    assert mentions(error(TREND | {"trigger": taxed}, CARRY), "strategies.trend.trigger", "after_tax", "lots")
+
+
+def test_tracking_of_one_strategy_or_of_the_policy_has_its_destination_and_the_risk_of_the_config() -> None:
+    def destinations(made: str) -> dict[str, Destination]:
+        split = build_split(parse_config(made))
+        assert split is not None
+        return {strategy.name: strategy.destination for strategy in split.strategies}
+
+    strict = TREND | {"trigger": '{ kind = "tracking", strictness = "strict" }'}
+    made = tables(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1)
+    assert destinations(made) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
+    split = build_split(parse_config(made))
+    assert split is not None
+    trigger = split.strategies[0].trigger
+    assert isinstance(trigger, NoTradeZone)
+    assert (trigger.risk.cost_bps, dict(trigger.risk.volatilities_bps)) == (Fraction(3, 2), {WETH.address: 8_000, USDC.address: 100})
+    tracked = text().replace(TRIGGER, 'trigger = { kind = "tracking" }', 1).replace(DESTINATION, "", 1)
+    banded = CARRY | {"trigger": '{ kind = "threshold", relative = "10%" }'}
+    made = tables(TREND, banded).replace(text(), tracked, 1)
+    assert destinations(made) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
+    with pytest.raises(ConfigError, match="'DOGE' is not an asset"):
+        parse_config(tables(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK.replace('WETH', 'DOGE')}", 1))
 
 
 def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:

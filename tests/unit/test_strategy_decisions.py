@@ -181,7 +181,7 @@ def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None
 def test_a_strategy_holds_nothing_of_what_it_does_not_have() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("half", 5_000, HALF))
     prices = {WETH: Fraction(2_000, 10**12), USDC: Fraction(1)}
-    drifts = strategy_drifts(step, strategy("up", 5_000, UP), StrategyState("up", StrategyHealth.ACTIVE, NOW_S), {USDC: 7}, prices)
+    drifts, _ = strategy_drifts(step, strategy("up", 5_000, UP), StrategyState("up", StrategyHealth.ACTIVE, NOW_S), {USDC: 7}, prices)
     assert [(one.token, one.raw, one.value) for one in drifts] == [(WETH, 0, 0), (USDC, 7, 7)]
 
 

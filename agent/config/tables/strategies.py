@@ -89,7 +89,7 @@ class StrategyTable(ConfigTable):
     allocator: Literal["equal"] | AllocatorTable | None = None
     """"equal", or the keys of an allocator."""
     trigger: TriggerTable | None = None
-    """Its trigger, no zone; default: that of [policy]."""
+    """Its trigger, no zone with a horizon; default: that of [policy]."""
     destination: Literal["target", "band", "halfway"] | None = None
     """Its destination; default: that of [policy]."""
     cooldown: Duration | None = None

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.errors import ConfigError
 from agent.layers.questions import raw_outside_wallet
 from agent.layers.strategies.policy import capital
 from agent.layers.strategies.policy.capital import (
@@ -17,6 +16,7 @@ from agent.layers.strategies.policy.capital import (
     target_capital_shares,
 )
 from agent.layers.strategies.policy.faults import strategies_fault
+from agent.layers.strategies.policy.rule import shares_at_edges
 from agent.layers.strategies.state import (
     CapitalSplit,
     StrategiesState,
@@ -45,6 +45,7 @@ from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import price_confirmation
 from agent.policy.triggers.bands import PriceSignal, TriggerResult
+from agent.policy.triggers.no_trade_zone import ZoneView, evaluate_zone, zone_result
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
 from agent.reference import reference_prices
@@ -52,6 +53,7 @@ from agent.units import BPS, PIPS, Price, Value, format_time, largest_remainder
 
 ZERO_BAND = Threshold(0, None)
 """Band of a strategy that is held in the numeraire."""
+NO_CAPITAL = TriggerResult(False, "it has no capital", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,8 @@ def strategy_adjustment(
     """Return the strategy's adjustment; `holdings` are the accounts of all strategies after capital
     transfers.
     """
-    drifts = strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices)
-    trigger_result = _trigger_result(step, strategy, book, drifts)
+    drifts, zone = strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices)
+    trigger_result = _trigger_result(step, strategy, book, drifts, zone)
     is_first_purchase = _is_first_purchase(step.history, book)
     is_acting = trigger_result.fired
     reason = trigger_result.reason
@@ -214,12 +216,16 @@ def strategy_adjustment(
     if is_acting and total_value > 0:
         token_values = [
             asset_share * total_value
-            for asset_share in _target_shares(
-                step.portfolio,
-                step.policy,
-                strategy,
-                drifts,
-                book.state.health is StrategyHealth.PAUSED,
+            for asset_share in (
+                _target_shares(
+                    step.portfolio,
+                    step.policy,
+                    strategy,
+                    drifts,
+                    book.state.health is StrategyHealth.PAUSED,
+                )
+                if zone is None or is_first_purchase or book.last_rebalance_s is None
+                else shares_at_edges(zone, drifts, step.policy.trade_side)
             )
         ]
     target_values = tuple(
@@ -263,9 +269,9 @@ def strategy_drifts(
     state: StrategyState,
     holdings: Mapping[str, int],
     prices: Prices,
-) -> tuple[AssetDrift, ...]:
+) -> tuple[tuple[AssetDrift, ...], ZoneView | None]:
     """Return the drift of each asset of one strategy from its weights, by the band of its own
-    trigger.
+    trigger, and the view of its tracking rule; None without one or without capital.
     """
     bps_by_token = strategy_weights(step, strategy, state)
     excluded_tokens = blocked_exits.excluded_tokens(step.targets, step.blocked_exits)
@@ -281,7 +287,13 @@ def strategy_drifts(
         asset.token.address: holdings.get(asset.token.address, 0) for asset in assets
     }
     trigger = ZERO_BAND if state.health is StrategyHealth.PAUSED else strategy.trigger
-    return drifts_from_balances(assets, balance_by_token, prices, trigger)
+    drifts = drifts_from_balances(assets, balance_by_token, prices, trigger)
+    if not isinstance(trigger, NoTradeZone) or investable_total(drifts) == 0:
+        return drifts, None
+    zone, drifts = evaluate_zone(
+        step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, prices
+    )
+    return drifts, zone
 
 
 def _capped_at_holdings(
@@ -318,18 +330,19 @@ def _capped_at_holdings(
 
 
 def _trigger_result(
-    step: StepInput, strategy: Strategy, book: StrategyBook, drifts: tuple[AssetDrift, ...]
+    step: StepInput,
+    strategy: Strategy,
+    book: StrategyBook,
+    drifts: tuple[AssetDrift, ...],
+    zone: ZoneView | None,
 ) -> TriggerResult:
     if investable_total(drifts) == 0:
-        return TriggerResult(False, "it has no capital", None)
+        return NO_CAPITAL
     if book.state.health is StrategyHealth.PAUSED:
         must_sell = any(drift.value > 0 and drift.target_bps == 0 for drift in drifts)
         return TriggerResult(must_sell, f"paused: held in {step.portfolio.numeraire.label}", None)
     if isinstance(strategy.trigger, NoTradeZone):
-        raise ConfigError(
-            f"strategies.{strategy.name}.trigger: a zone is for a whole portfolio",
-            "use another trigger",
-        )
+        return NO_CAPITAL if zone is None else zone_result(zone, drifts)
     name_prefix = f"{strategy.name}: "
     review_times = tuple(
         (name.removeprefix(name_prefix), at_s)
@@ -357,14 +370,8 @@ def _price_signals(
     holdings: StrategyHoldings,
     prices: Prices,
 ) -> frozenset[PriceSignal]:
-    return frozenset(
-        _trigger_result(
-            step,
-            strategy,
-            book,
-            strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices),
-        ).signals
-    )
+    drifts, zone = strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices)
+    return frozenset(_trigger_result(step, strategy, book, drifts, zone).signals)
 
 
 def _target_shares(
