@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from agent import codec
-from agent.errors import PassingFault, Refused, TrimtabError
+from agent.errors import PassingFault, Refused, TrimtabError, UnsendableTransaction
 from agent.execution import approvals, evaluation
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.confirmation import (
@@ -391,25 +391,27 @@ def _send_next_transaction(
         for layer in records.LAYERS:
             layer.record_swap(ports.readers, ports.store, outcome)
     composer = ports.transactor.composer
+    attempts_by_token = dict(cycle.approval_attempts)
     missing_approvals = evaluation.missing_approvals(
         composer,
         outcome,
         plan,
-        dict(cycle.approval_attempts),
+        lambda approval: max(
+            attempts_by_token.get(approval.token, 0),
+            approvals.ineffective_approvals(ports.store.journal, outcome.step_input, approval),
+        ),
         is_by_owner=not isinstance(cycle.request, AgentCycle),
     )
     if missing_approvals and not composer.joins_approvals(plan, missing_approvals):
-        cap_by_token = dict(cycle.spend_caps) | {
-            approval.token: approval.raw for approval in missing_approvals
-        }
-        return _approve(
-            ports,
-            replace(cycle, spend_caps=tuple(cap_by_token.items())),
-            outcome,
-            missing_approvals,
-        )
+        return _approve(ports, cycle, outcome, missing_approvals)
     plan_sender = sender_of(plan)
-    draft = plan_sender.draft_transaction(composer, outcome, plan)
+    try:
+        draft = plan_sender.draft_transaction(composer, outcome, plan)
+    except UnsendableTransaction:
+        if not missing_approvals:
+            raise
+        # By itself an approval that its token refuses or ignores is known as that token's.
+        return _approve(ports, cycle, outcome, missing_approvals)
     ports.store.cycles.write(replace(cycle, sending_step_id=outcome.step_id))
     outcome, intent = execute(ports, outcome, draft)
     close_step(ports.store, outcome)
@@ -424,6 +426,10 @@ def _approve(
     """Send the first of these approvals, for the use of the next step; a failed one skips its exit
     or ends the cycle.
     """
+    cap_by_token = dict(cycle.spend_caps) | {
+        approval.token: approval.raw for approval in missing_approvals
+    }
+    cycle = replace(cycle, spend_caps=tuple(cap_by_token.items()))
     prepared_tx = approvals.prepare_approval(
         ports.transactor.composer, outcome.step_input, missing_approvals
     )

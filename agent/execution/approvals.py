@@ -21,6 +21,7 @@ from agent.execution.step_context import (
 )
 from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, Snapshot, StepInput
+from agent.policy import quarantine
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import halt_for
 from agent.ports import Approval, Composer, OrderExecutor, PreparedTransaction
@@ -31,7 +32,7 @@ from agent.venues import allowances
 MAX_RESETS = 3
 RESET_LOOKBACK_NONCES = 12
 """Maximum consecutive revocations of an allowance that the token still reports, and the number of
-newest nonces searched for them.
+newest nonces searched for them and for approvals without effect.
 """
 
 
@@ -54,6 +55,49 @@ def prepare_approval(
         ):
             raise
         return composer.approval_transaction(step_input, next_approval)
+
+
+def ineffective_approvals(journal: IntentStore, step: StepInput, approval: Approval) -> int:
+    """Return the successful approvals of a token for a spender, newest first, of which the snapshot
+    shows less: each waits for signatures in a cycle of its own where others sign. A trade, which
+    uses allowances, ends the count; so do an approval that is shown, and those for which the token
+    was left out before.
+    """
+    shown_raw = next(
+        (
+            allowance.raw
+            for allowance in step.snapshot.allowances
+            if (allowance.token, allowance.spender) == (approval.token, approval.spender)
+        ),
+        0,
+    )
+    retried_from_s = max(
+        (
+            refusal.at_s + quarantine.FIRST_APPROVAL_WAIT_S
+            for refusal in step.history.failures.ignored_approvals
+            if refusal.token == approval.token
+        ),
+        default=0,
+    )
+    count = 0
+    for nonce in _newest_nonces(journal):
+        for intent in journal.intents_at(nonce):
+            approval_terms = journal.grant(intent.id).approval_terms
+            if approval_terms is None and intent.succeeded:
+                return count
+            if approval_terms is None or not intent.succeeded:
+                continue
+            if approval_terms[:2] == (approval.token, approval.spender):
+                if approval_terms[2] <= shown_raw or intent.created_s < retried_from_s:
+                    return count
+                count += 1
+    return count
+
+
+def _newest_nonces(journal: IntentStore) -> range:
+    """Return the newest nonces of the wallet, from the last one down."""
+    next_nonce = journal.expected_nonce() or 0
+    return range(next_nonce - 1, max(-1, next_nonce - 1 - RESET_LOOKBACK_NONCES), -1)
 
 
 def execute_prepared(
@@ -190,8 +234,7 @@ def _is_misreported(journal: IntentStore, approval: Approval) -> bool:
     misreports it.
     """
     zero_count = 0
-    next_nonce = journal.expected_nonce() or 0
-    for nonce in range(next_nonce - 1, max(-1, next_nonce - 1 - RESET_LOOKBACK_NONCES), -1):
+    for nonce in _newest_nonces(journal):
         for intent in journal.intents_at(nonce):
             if intent.kind is not IntentKind.APPROVE or not intent.succeeded:
                 continue

@@ -87,13 +87,16 @@ class ExitRefused(Refused):
 
 
 class ApprovalIgnored(Refused):
-    """`token`, which a plan that is no exit spends, ignored its approvals."""
+    """`token`, which a plan that is no exit spends, ignored its approvals: those sent for this plan
+    if `is_new`, else earlier ones, and it is not tried again yet.
+    """
 
-    def __init__(self, token: str, message: str) -> None:
+    def __init__(self, token: str, message: str, *, is_new: bool) -> None:
         super().__init__(
             message, remedy=TokenFinding.APPROVAL_IGNORED.remedy, code=ErrorCode.ALLOWANCE
         )
         self.token = token
+        self.is_new = is_new
 
 
 def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
@@ -132,13 +135,13 @@ def missing_approvals(
     composer: Composer,
     outcome: StepOutcome,
     plan: Plan,
-    attempts_by_token: Mapping[str, int],
+    attempts_of: Callable[[Approval], int],
     *,
     is_by_owner: bool,
 ) -> Sequence[Approval]:
-    """Return approvals that the plan lacks, after `attempts_by_token`, the approvals sent for it.
-    Raises ExitRefused if an exit's token hides or drops its allowance, ApprovalIgnored if another
-    token does, or did before and is not tried again yet; the owner's commands try it at once.
+    """Return approvals that the plan lacks; `attempts_of` counts those already sent for it. Raises
+    ExitRefused if an exit's token hides or drops its allowance, ApprovalIgnored if another token
+    does, or did before and is not tried again yet; the owner's commands try it at once.
     """
     exit_token = outcome.decision_result.exit_token
     try:
@@ -150,16 +153,16 @@ def missing_approvals(
     for approval in approvals:
         token = approval.token
         why = f"{approval.token_label} was approved, but its allowance is still too small"
-        if attempts_by_token.get(token, 0) >= MAX_INEFFECTIVE_APPROVALS:
+        if attempts_of(approval) >= MAX_INEFFECTIVE_APPROVALS:
             if token == exit_token:
                 raise ExitRefused(why, code=ErrorCode.ALLOWANCE)
-            raise ApprovalIgnored(token, why)
+            raise ApprovalIgnored(token, why, is_new=True)
         if (
             token != exit_token
             and not is_by_owner
             and (ignored := quarantine.ignored_approval(outcome.step_input, token)) is not None
         ):
-            raise ApprovalIgnored(token, f"{approval.token_label}: {ignored.why}")
+            raise ApprovalIgnored(token, f"{approval.token_label}: {ignored.why}", is_new=False)
     return approvals
 
 

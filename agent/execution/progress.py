@@ -153,7 +153,7 @@ def leave_out_ignoring_token(
     refused_outcome = close_step(
         ports.store, replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))
     )
-    if not dict(cycle.approval_attempts).get(refusal.token):
+    if not refusal.is_new:
         return StepResult(cycle.end(CycleEnd.REFUSED), refused_outcome)
     step = outcome.step_input
     ports.store.budgets.mark_ignored_approvals(

@@ -11,15 +11,19 @@ from agent import app as api
 from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.errors import Refused
+from agent.execution.evaluation import MAX_INEFFECTIVE_APPROVALS
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.safe import BATCH_ARTIFACT
 from agent.model import IntentKind, IntentState
 from agent.signing.batches import BATCH_CONTRACT, decode_batch
+from tests.cases.test_bad_tokens import turned_bad
+from tests.cases.test_failing_pools import FORGETTING
 from tests.cases.test_proposals import dying, proposal, rounds, safe_of
 from tests.cases.test_safe_proposals import EXECUTOR, FIRST, SECOND, by_hand, open_one, signed_by
 from tests.support.agents import again, yes
+from tests.support.attacks import attack
 from tests.support.samples import slow
 from tests.support.wallets import SafeWallet
 
@@ -77,6 +81,31 @@ def test_batch__two_tokens_are_sold__both_approvals_are_in_it(anvil_chain: Local
         calls = decode_batch(document["safe_tx"]["data"])
         assert {call.to for call in calls[:-1]} == {anvil_chain.tokens[symbol].address for symbol in ("WETH", "LINK")}
         require_settled(agent, safe, ("WETH", "LINK"))
+
+
+@pytest.mark.parametrize("makes_batches", [True, False], ids=["batches", "single calls"])
+def test_safe__a_token_ignores_approvals__is_approved_alone_and_left_out_alone(
+    anvil_chain: LocalChain, tmp_path: Path, makes_batches: bool
+) -> None:
+    """Before, the simulation of the batch failed at each look, and single approvals were proposed without end."""
+    address = turned_bad(anvil_chain, "GUEST", attack("ForgetfulToken"), "GUEST", "GUEST", 18)
+    token = anvil_chain.contract(address, attack("ForgetfulToken"))
+    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=makes_batches, targets={"WETH": "20%", "GUEST": "20%", "USDC": "60%"})
+    anvil_chain.send(token.functions.forget(safe.address, FORGETTING["ignores"]))
+    anvil_chain.set_balance("GUEST", int(9_000 * 10**18 / anvil_chain.deployed_world.prices_usd["GUEST"]), owner=safe.address)
+    with again(anvil_chain, loaded) as agent:
+        documents = rounds(agent, safe.execute)
+        approvals = [document["safe_tx"]["to"] for document in documents if document["purpose"] == "approve"]
+        assert approvals.count(address) == MAX_INEFFECTIVE_APPROVALS
+        (trade,) = [document for document in documents if document["purpose"] == "swap"]
+        weth = anvil_chain.tokens["WETH"].address
+        if makes_batches:
+            assert [call.to for call in decode_batch(trade["safe_tx"]["data"])] == [weth, anvil_chain.addresses.swap_router_02]
+        else:
+            assert approvals.count(weth) == 1
+        held = agent.rebalance(send=True, confirm=yes)
+        assert [screened.token for screened in held.step_input.targets.quarantined_tokens] == [address]
+        assert held.kind is OutcomeKind.HOLD
 
 
 def test_batch__would_fail__its_call_and_reason_are_named(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:

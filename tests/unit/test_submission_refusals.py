@@ -104,7 +104,7 @@ def test_a_token_that_does_not_tell_or_keep_its_allowance_is_blocked() -> None:
     snapshot = replace(outcome.step_input.snapshot, allowances=())
     mute = replace(outcome, step_input=replace(outcome.step_input, snapshot=snapshot))
     with pytest.raises(late.ExitRefused):
-        late.missing_approvals(cast(Composer, Silent()), mute, outcome.plan, {}, is_by_owner=False)
+        late.missing_approvals(cast(Composer, Silent()), mute, outcome.plan, lambda _: 0, is_by_owner=False)
 
 
 @pytest.mark.parametrize("is_by_owner", [False, True])
@@ -117,7 +117,7 @@ def test_missing_approvals__token_ignores_two__is_refused_alone(is_by_owner: boo
     rebalance = replace(outcome, decision_result=replace(outcome.decision_result, exit_token=""))
 
     def missing(outcome: StepOutcome, attempts: int) -> Sequence[Approval]:
-        return late.missing_approvals(lacks, outcome, plan, {LINK.address: attempts}, is_by_owner=is_by_owner)
+        return late.missing_approvals(lacks, outcome, plan, lambda _: attempts, is_by_owner=is_by_owner)
 
     for each in (outcome, rebalance):
         assert [approval.token for approval in missing(each, late.MAX_INEFFECTIVE_APPROVALS - 1)] == [LINK.address]
@@ -143,9 +143,9 @@ def test_ignored_approval__until_its_wait_is_over__is_not_paid_again(times: int,
 
     for age_s in (0, waits_s - 1):
         with raises_code(late.ApprovalIgnored, "allowance"):
-            late.missing_approvals(lacks, at(age_s), plan, {}, is_by_owner=False)
+            late.missing_approvals(lacks, at(age_s), plan, lambda _: 0, is_by_owner=False)
     for waiting, is_by_owner in ((at(waits_s), False), (at(-1), False), (at(0), True), (at(0, LINK.address), False)):
-        assert late.missing_approvals(lacks, waiting, plan, {}, is_by_owner=is_by_owner)
+        assert late.missing_approvals(lacks, waiting, plan, lambda _: 0, is_by_owner=is_by_owner)
     refused = at(0).step_input
     assert quarantine.quarantine_ignored_approvals(refused) is refused, "its stop is due"
     calm = replace(refused, history=replace(refused.history, orders=replace(refused.history.orders, states=())))
