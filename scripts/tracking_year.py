@@ -4,7 +4,8 @@ error of the year beside the estimate in the document of init.
 
 .venv/bin/python scripts/tracking_year.py --value 500
 
-The estimate takes usual volatilities and says what a wild year loses; a second one takes those of the year.
+The estimate takes usual volatilities and says what a wild year loses; a second one takes those of the year, a third the depth of
+the stand-in's pools too, whose ranges the prices of the year leave.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import statistics
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -40,6 +42,7 @@ from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
+from tests.support.worlds import read_v3
 
 LOOK_INTERVAL_S = 86_400 + 60
 """A day, and what a rebalance of the day before took: the template's cooldown of a day is over."""
@@ -48,6 +51,8 @@ CEILING_MULTIPLE = 10
 """Prices rose to five times theirs in 2021."""
 PURCHASE_DAYS = 7
 """The purchase of 50,000 dollars moves the pools by more than plan_cost allows, and goes on once they are back."""
+CHEAPEST_POOLS = ("v3 WETH/USDC 500", "v3 cbBTC/WETH 500")
+DEPTH_INTERVAL_DAYS = 10
 ESTIMATED = ("trades_a_year", "costs_bps", "drift_bps", "loss_bps")
 COLUMNS = {"WETH": "ETH", "cbBTC": "BTC"}
 Floats = NDArray[np.float64]
@@ -89,10 +94,27 @@ def native_wei(chain: LocalChain) -> int:
     return int(str(balance), 16)
 
 
+def pool_depth_usd(chain: LocalChain, name: str, prices: Mapping[str, Fraction]) -> float:
+    """Return the depth D of a V3 pool in dollars: a swap of x costs x²/D in impact within its range, with D the virtual reserve
+    L·√P of the second token (Uniswap v3 whitepaper, section 6.2).
+    """
+    local_pool = chain.deployed_world.pool_by_name[name]
+    pool = read_v3(chain, local_pool)
+    reserve_raw = pool.liquidity * pool.sqrt_price_x96 / 2**96
+    dollar_prices = {**prices, "USDC": Fraction(1)}
+    return (
+        reserve_raw
+        / 10**local_pool.token1.decimals
+        * float(dollar_prices[local_pool.token1.symbol])
+    )
+
+
 def played_year(
     chain: LocalChain, config_path: Path, closes: list[dict[str, Fraction]]
 ) -> dict[str, Any]:
-    """Return trades, costs and tracking error of the agent over these days, shares of the portfolio."""
+    """Return trades, costs and tracking error of the agent over these days, shares of the portfolio, and the median depth of the
+    cheapest pools.
+    """
     targets = {
         symbol: Fraction(share.rstrip("%")) / 100 for symbol, share in SMALL_MONEY_TARGETS.items()
     }
@@ -102,6 +124,7 @@ def played_year(
     active_returns: list[float] = []
     other_outcomes: dict[str, int] = {}
     deviations: dict[str, float] = {}
+    depths_usd: list[float] = []
     with open_agent(loaded_config, transports=[chain.transport], clock=chain.clock) as agent:
         for _ in range(PURCHASE_DAYS):
             purchase = agent.rebalance(send=True, confirm=lambda *_: True)
@@ -112,7 +135,9 @@ def played_year(
         else:
             raise SystemExit(f"no first purchase: {purchase.reason}")
         next_day_s = chain.now_s()
-        for prices_before, prices in zip([closes[0], *closes], closes, strict=False):
+        for day, (prices_before, prices) in enumerate(
+            zip([closes[0], *closes], closes, strict=False)
+        ):
             day_returns = {
                 symbol: float(prices[symbol] / prices_before[symbol] - 1) for symbol in COLUMNS
             }
@@ -124,6 +149,8 @@ def played_year(
             )
             next_day_s += LOOK_INTERVAL_S
             chain.move_market(prices)
+            if day % DEPTH_INTERVAL_DAYS == 0:
+                depths_usd += [pool_depth_usd(chain, name, prices) for name in CHEAPEST_POOLS]
             chain.warp(max(1, next_day_s - chain.now_s()))
             value_before = sum(token_values(chain, prices).values())
             native_before_wei = native_wei(chain)
@@ -147,6 +174,7 @@ def played_year(
         "drift_bps": round(drift_bps, 2),
         "loss_bps": round(costs_bps + drift_bps, 2),
         "end_value": round(float(total), 2),
+        "depth_usd": round(statistics.median(depths_usd)),
         "other_outcomes": other_outcomes,
     }
 
@@ -189,6 +217,9 @@ def main() -> int:
             "of_the_year": config_loss_document(year_config, Fraction(1), Fraction(options.value)),
         }
         year = played_year(chain, config_path, closes)
+        estimates["of_the_year_and_its_pools"] = config_loss_document(
+            year_config, Fraction(1), Fraction(options.value), depth_usd=year["depth_usd"]
+        )
     document = {
         "value": options.value,
         "days": len(closes),

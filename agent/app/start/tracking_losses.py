@@ -68,9 +68,11 @@ def portfolio_of_config(
     numeraire_usd: Fraction,
     value: Fraction,
     gas_price_index: int = ORDINARY_DAY_INDEX,
+    depth_usd: int = USUAL_DEPTH_USD,
 ) -> LossPortfolio | None:
     """Return the portfolio of a config, worth `value` coins of the numeraire, each of which is worth
-    `numeraire_usd` dollars, at a gas price of its network; None if nothing is traded.
+    `numeraire_usd` dollars, at a gas price of its network and in pools of this depth; None if
+    nothing is traded.
     """
     numeraire_symbol = config.portfolio.numeraire
     assets = []
@@ -83,7 +85,7 @@ def portfolio_of_config(
             table.target,
             table.band,
             fee_pips / PIPS,
-            USUAL_DEPTH_USD / numeraire_usd,
+            depth_usd / numeraire_usd,
         )
         if table.symbol == numeraire_symbol:
             numeraire = asset
@@ -190,11 +192,12 @@ def config_loss_document(
     numeraire_usd: Fraction,
     value: Fraction,
     choices: Sequence[ComparedPolicy] = CHOICES,
+    depth_usd: int = USUAL_DEPTH_USD,
 ) -> TrackingLossDocument | None:
-    """Return about what a config loses with `value` coins, beside other triggers; None if nothing is
-    traded.
+    """Return about what a config loses with `value` coins, beside other triggers, in pools of this
+    depth; None if nothing is traded.
     """
-    portfolio = portfolio_of_config(config, numeraire_usd, value)
+    portfolio = portfolio_of_config(config, numeraire_usd, value, depth_usd=depth_usd)
     if portfolio is None:
         return None
     has_tax = config.tax is not None and config.tax.rate is not None
