@@ -179,6 +179,8 @@ class Outcome:
     off_bps: Mapping[str, Fraction]
     reasons: tuple[str, ...]
     gas_used: int = 0
+    difference: str = ""
+    """What was not as planned."""
 
     @property
     def arrived(self) -> bool:
@@ -202,7 +204,7 @@ class Outcome:
         off = max(self.off_bps.values(), default=Fraction(0))
         legs = 0 if self.plan is None else len(self.plan.legs)
         gap = 0.0 if self.plan is None else float(self.plan.gap_bps or 0)
-        words = "as planned" if self.exact else "NOT as planned"
+        words = "as planned" if self.exact else f"NOT as planned ({self.difference})"
         why = "" if self.arrived else "  " + "; ".join(self.reasons)
         return f"{self.seed:>4}  {legs:>2} legs  {words}  {float(off):8.2f} bps off  gap {gap:.4f} bps{why}"
 
@@ -302,9 +304,16 @@ def execute(chain: LocalChain, seed: int) -> Outcome:
     desk.approve_for(found)
     receipt = desk.swap(found)
     after = {at: chain.balance(symbol) for at, symbol in symbols.items()}
-    exact = receipt.status == 1 and after == dict(found.holdings_after)
+    planned = dict(found.holdings_after)
+    difference = "" if receipt.status == 1 else f"reverted with {receipt.gas_used} gas used in block {receipt.block_number}"
+    if not difference and after != planned:
+        difference = "; ".join(
+            f"{symbols.get(at, at)} {after.get(at)} instead of {planned.get(at)}"
+            for at in {**planned, **after}
+            if after.get(at) != planned.get(at)
+        )
     reasons = tuple(f"{item.subject}: {item.why}" for item in found.skipped)
-    return Outcome(seed, found, exact, off(step, decision.goal, after), reasons, receipt.gas_used)
+    return Outcome(seed, found, not difference, off(step, decision.goal, after), reasons, receipt.gas_used, difference)
 
 
 def off(step: StepInput, goal: Goal, balances: Mapping[str, int]) -> dict[str, Fraction]:
