@@ -202,5 +202,5 @@ def test_the_limit_is_of_the_whole_portfolio_and_of_no_strategy() -> None:
     one = strategy("trend", 5_000, {"WETH": 9_000, "USDC": 1_000})
     prices = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}
     held = {WETH.address: raw(Fraction(46, 20), WETH), USDC.address: raw(400, USDC)}
-    drifts = strategy_drifts(step, one, StrategyState("trend", StrategyHealth.ACTIVE, 0), held, prices)
+    drifts, _ = strategy_drifts(step, one, StrategyState("trend", StrategyHealth.ACTIVE, 0), held, prices)
     assert (drifts[0].weight_bps, drifts[0].band_high_bps, drifts[0].is_outside_band) == (9_200, 9_900, False)
