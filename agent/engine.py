@@ -124,6 +124,16 @@ def run_cycle(
     return outcome
 
 
+def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
+    """Record that a schedule's review is done, with the random delay of the next."""
+    if outcome.decision_result.is_reviewed and outcome.kind in REVIEW_DONE_KINDS:
+        store.budgets.mark_review(
+            capped_chain_time_s(outcome.step_input.snapshot),
+            int(readers.chance() * MILLION),
+            outcome.decision_result.due_schedules,
+        )
+
+
 def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOutcome]:
     """Repeat steps until the cycle ends; return it, closed in the store, and its outcome with the
     transactions of this process.
@@ -165,9 +175,8 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
         if not (names_amount(request) and store.journal.open_intents()):
             store.cycles.close(str(error) or "interrupted")
         raise
-    if cycle.restarts or cycle != initial_cycle.end(
-        cycle.end_state
-    ):  # a cycle that did nothing has no row
+    did_nothing = cycle == initial_cycle.end(cycle.end_state)
+    if cycle.restarts or not did_nothing:  # a cycle that did nothing has no row
         store.cycles.close(cycle.end_state.value)
     sent_intents = [
         intent
@@ -175,16 +184,6 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
         for intent in past_outcome.transactions
     ]
     return cycle, replace(outcome, transactions=tuple(sent_intents))
-
-
-def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
-    """Record that a schedule's review is done, with the random delay of the next."""
-    if outcome.decision_result.is_reviewed and outcome.kind in REVIEW_DONE_KINDS:
-        store.budgets.mark_review(
-            capped_chain_time_s(outcome.step_input.snapshot),
-            int(readers.chance() * MILLION),
-            outcome.decision_result.due_schedules,
-        )
 
 
 def run_step(ports: StepPorts, cycle: Cycle) -> StepResult:
@@ -201,11 +200,11 @@ def run_step(ports: StepPorts, cycle: Cycle) -> StepResult:
     for layer in layer_execution.LAYERS:
         if (layer_result := layer.before_confirmation(ports, cycle, outcome)) is not None:
             return layer_result
-    confirm_result = _act_or_skip(ports, cycle, outcome, _confirm_plan)
-    if (plan := confirm_result.plan) is None:
-        return confirm_result
+    confirmed_result = _act_or_skip(ports, cycle, outcome, _record_and_confirm)
+    if (plan := confirmed_result.plan) is None:
+        return confirmed_result
     return _act_or_skip(
-        ports, confirm_result.cycle, outcome, partial(_send_next_transaction, plan=plan)
+        ports, confirmed_result.cycle, outcome, partial(_send_next_transaction, plan=plan)
     )
 
 
@@ -265,6 +264,7 @@ def record_and_evaluate(readers: StepReaders, store: Store, cycle: Cycle) -> Ste
     propose = proposer(cycle.request)
     tick_extender = TickExtender(readers.reader)
     outcome = evaluate_input(step_input, propose, readers.evidence_source, step_id, tick_extender)
+    # without a refused exit, on a direct route, or with more ticks: the input that was decided
     if outcome.step_input is not step_input:
         store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(outcome.step_input))
     return replace(outcome, exits_tried=cycle.tried_exit_tokens)
@@ -274,7 +274,7 @@ def _settle_and_read(
     readers: StepReaders, store: Store, cycle: Cycle
 ) -> tuple[StepInput, frozenset[int]]:
     """Read the step input at a new snapshot, and the blocks in which balances changed. The order
-    matters: each call uses what earlier calls stored (settlements, draw, anomalies).
+    matters: each call uses what earlier calls stored (settlements, anomalies).
     """
     snapshot = readers.reader.snapshot()
     cycle_readers = readers_with_progress(readers, cycle)
@@ -308,9 +308,9 @@ def _record_step(
     store.steps.begin(step_id, readers.clock.now_s(), input_json, request_json, cycle.id)
 
 
-def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult:
-    """Record the decision, and have its plan confirmed; the result has the plan if it is to be
-    sent.
+def _record_and_confirm(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult:
+    """Record the decision. Then end the cycle if nothing is to be sent, else return the plan,
+    confirmed now or by an earlier confirmation that covers it.
     """
     end_purchase(ports.store, outcome)
     for layer in records.LAYERS:
