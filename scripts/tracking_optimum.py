@@ -9,7 +9,7 @@ follows, until none is. Then the policy trades on the same simulated prices as t
 
     .venv/bin/python scripts/tracking_optimum.py --case 3
 
-Without --case all are solved, some eight minutes.
+Without --case all are solved, some fifteen minutes.
 """
 
 from __future__ import annotations
@@ -260,8 +260,18 @@ def policy_values(rates, signs, penalty, destinations, trade_costs):  # type: ig
     return solution[:points].reshape(size, size), solution[points], total.reshape(size, size)
 
 
-def solve(case: PairCase, triggers: list[float], half: int, risk_aversion: float = 1.0) -> Optimum:
-    """Return the optimum on a grid that reaches `case.reach` times the triggers of the rule."""
+def solve(
+    case: PairCase,
+    triggers: list[float],
+    half: int,
+    *,
+    is_uniform: bool,
+    risk_aversion: float = 1.0,
+) -> Optimum:
+    """Return the optimum on a grid that reaches `case.reach` times the triggers of the rule. With
+    `is_uniform` the weights diffuse everywhere as at their targets: elsewhere the moves of the grid
+    cannot express a correlation near 1.
+    """
     covariance = case.market().covariance[:2, :2]
     weights = case.weights
     size = 2 * half + 1
@@ -274,7 +284,12 @@ def solve(case: PairCase, triggers: list[float], half: int, risk_aversion: float
         for trigger, deviation in zip(triggers, spread, strict=True)
     )
     grid = Grid(half, (unit * spread[0] / half, unit * spread[1] / half))
-    rates, signs = diffusion_rates(weights, covariance, half, *grid.steps)
+    if is_uniform:
+        target_rates, target_signs = diffusion_rates(weights, covariance, 0, *grid.steps)
+        rates = np.tile(target_rates, (size, size, 1))
+        signs = np.tile(target_signs, (size, size))
+    else:
+        rates, signs = diffusion_rates(weights, covariance, half, *grid.steps)
     positions = [(np.arange(size) - half) * step for step in grid.steps]
     first, second = np.meshgrid(*positions, indexing="ij")
     penalty = (
@@ -381,9 +396,11 @@ def simulate_policy(market, weights, legs, destinations, half, steps):  # type: 
     return cost, variance
 
 
-def optimum_loss_bps(case: PairCase, triggers: list[float], half: int = 60) -> dict[str, float]:
+def optimum_loss_bps(
+    case: PairCase, triggers: list[float], half: int, *, is_uniform: bool
+) -> dict[str, float]:
     """Return the optimum's loss, bps a year: on the chain, and on the simulated prices."""
-    optimum = solve(case, triggers, half)
+    optimum = solve(case, triggers, half, is_uniform=is_uniform)
     market = case.market()
     grid = optimum.grid
     cost, variance = simulate_policy(
@@ -406,7 +423,9 @@ def triggers_of(case: PairCase) -> list[float]:
 
 
 def main() -> None:
-    """Print the optimum of the chosen cases, the better of two reaches of the grid."""
+    """Print the optimum of the chosen cases, the best of two reaches of the grid and two
+    diffusions.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", type=int, choices=range(len(CASES)))
     parser.add_argument("--half", type=int, default=130, help="points on each side of zero")
@@ -416,8 +435,11 @@ def main() -> None:
         case = CASES[number]
         triggers = triggers_of(case)
         losses = [
-            optimum_loss_bps(replace(case, reach=reach), triggers, options.half)
+            optimum_loss_bps(
+                replace(case, reach=reach), triggers, options.half, is_uniform=is_uniform
+            )
             for reach in dict.fromkeys((case.reach, 5.0))
+            for is_uniform in (False, True)
         ]
         best = min(losses, key=lambda loss: loss["simulated"])
         print(json.dumps({"case": number, **best}), flush=True)
