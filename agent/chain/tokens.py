@@ -234,8 +234,9 @@ def missing_approvals(
     units).
 
     Each approval is exact. A non-zero allowance that is too small is first reset to zero, since
-    tokens like USDT refuse to change one non-zero allowance into another. Raises Refused if an
-    allowance is not in the snapshot.
+    tokens like USDT refuse to change one non-zero allowance into another. Resets are first, so that
+    a batch can have all approvals that follow them. Raises Refused if an allowance is not in the
+    snapshot.
     """
     allowance_raw_by_token = {
         allowance.token: allowance.raw
@@ -258,7 +259,7 @@ def missing_approvals(
         if allowance_raw_by_token[token] > 0:
             approvals.append((token, 0))
         approvals.append((token, needed_raw))
-    return tuple(approvals)
+    return tuple(sorted(approvals, key=lambda approval: (approval[0], 0) not in approvals))
 
 
 def nonzero_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:

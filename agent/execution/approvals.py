@@ -61,7 +61,7 @@ def ineffective_approvals(journal: IntentStore, step: StepInput, approval: Appro
     """Return the successful approvals of a token for a spender, newest first, of which the snapshot
     shows less: each waits for signatures in a cycle of its own where others sign. A trade, which
     uses allowances, ends the count; so do an approval that is shown, and those for which the token
-    was left out before.
+    was left out before. A reset to zero between two of them does not.
     """
     shown_raw = next(
         (
@@ -88,7 +88,11 @@ def ineffective_approvals(journal: IntentStore, step: StepInput, approval: Appro
             if approval_terms is None or not intent.succeeded:
                 continue
             if approval_terms[:2] == (approval.token, approval.spender):
-                if approval_terms[2] <= shown_raw or intent.created_s < retried_from_s:
+                if intent.created_s < retried_from_s:
+                    return count
+                if count and approval_terms[2] == 0:
+                    continue
+                if approval_terms[2] <= shown_raw:
                     return count
                 count += 1
     return count

@@ -83,26 +83,41 @@ def test_batch__two_tokens_are_sold__both_approvals_are_in_it(anvil_chain: Local
         require_settled(agent, safe, ("WETH", "LINK"))
 
 
-@pytest.mark.parametrize("makes_batches", [True, False], ids=["batches", "single calls"])
+@pytest.mark.parametrize(
+    ("router", "makes_batches", "how"),
+    [
+        ("swap_router_02", True, "ignores"),
+        ("swap_router_02", False, "ignores"),
+        ("rebalancer", True, "ignores"),
+        ("rebalancer", True, "halves"),
+    ],
+    ids=["batches", "single calls", "batches with the Rebalancer", "half of them, batches with the Rebalancer"],
+)
 def test_safe__a_token_ignores_approvals__is_approved_alone_and_left_out_alone(
-    anvil_chain: LocalChain, tmp_path: Path, makes_batches: bool
+    anvil_chain: LocalChain, tmp_path: Path, router: str, makes_batches: bool, how: str
 ) -> None:
     """Before, the simulation of the batch failed at each look, and single approvals were proposed without end."""
     address = turned_bad(anvil_chain, "GUEST", attack("ForgetfulToken"), "GUEST", "GUEST", 18)
     token = anvil_chain.contract(address, attack("ForgetfulToken"))
-    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=makes_batches, targets={"WETH": "20%", "GUEST": "20%", "USDC": "60%"})
-    anvil_chain.send(token.functions.forget(safe.address, FORGETTING["ignores"]))
+    spender = getattr(anvil_chain.addresses, router)
+    targets = {"WETH": "20%", "GUEST": "20%", "USDC": "60%"}
+    safe, loaded = safe_of(anvil_chain, tmp_path, ("execution.router", router), makes_batches=makes_batches, targets=targets)
+    anvil_chain.send(token.functions.forget(safe.address, FORGETTING[how]))
     anvil_chain.set_balance("GUEST", int(9_000 * 10**18 / anvil_chain.deployed_world.prices_usd["GUEST"]), owner=safe.address)
     with again(anvil_chain, loaded) as agent:
         documents = rounds(agent, safe.execute)
-        approvals = [document["safe_tx"]["to"] for document in documents if document["purpose"] == "approve"]
-        assert approvals.count(address) == MAX_INEFFECTIVE_APPROVALS
+        approvals = [document for document in documents if document["purpose"] == "approve"]
+        approved = [document["safe_tx"]["to"] for document in approvals if document["description"].startswith("approve ")]
         (trade,) = [document for document in documents if document["purpose"] == "swap"]
         weth = anvil_chain.tokens["WETH"].address
         if makes_batches:
-            assert [call.to for call in decode_batch(trade["safe_tx"]["data"])] == [weth, anvil_chain.addresses.swap_router_02]
+            assert approved == [address] * MAX_INEFFECTIVE_APPROVALS
+            assert [call.to for call in decode_batch(trade["safe_tx"]["data"])] == [weth, spender]
         else:
-            assert approvals.count(weth) == 1
+            assert sorted(approved) == sorted([*[address] * MAX_INEFFECTIVE_APPROVALS, weth])
+        leftovers = rounds(agent, safe.execute)
+        assert [document["safe_tx"]["to"] for document in leftovers] == ([address] if how == "halves" else [])
+        assert token.functions.allowance(safe.address, spender).call() == 0
         held = agent.rebalance(send=True, confirm=yes)
         assert [screened.token for screened in held.step_input.targets.quarantined_tokens] == [address]
         assert held.kind is OutcomeKind.HOLD

@@ -59,6 +59,9 @@ def count(rows: Sequence[tuple[Terms, bool]], shown_raw: int | None = 0, left_ou
         ([approved(100)], 100, 0),
         ([approved(90)], 100, 0),
         ([approved(100), approved(0)], 0, 0),
+        ([approved(100), approved(0), approved(100)], 50, 2),
+        ([approved(100), (TRADE, True), approved(0), approved(100)], 50, 1),
+        ([approved(40), approved(0), approved(100)], 50, 1),
         ([approved(100), (TRADE, True), approved(100)], 0, 1),
         ([approved(100), (TRADE, False), approved(100)], 0, 2),
         ([approved(100), ((LINK, ROUTER, 100), False)], 0, 1),
@@ -77,4 +80,5 @@ def test_token_that_was_left_out__is_tried_again_as_often() -> None:
     left_out = SubmissionRefusal(LINK, 2_300, 1, "its allowance is still too small")
     assert count([approved(100)] * 3, left_out=(left_out,)) == 0
     assert count([approved(100)] * 4, left_out=(left_out,)) == 1
+    assert count([*[approved(100)] * 2, approved(0), approved(100)], shown_raw=50, left_out=(left_out,)) == 1
     assert count([approved(100)] * 4, left_out=(replace(left_out, token=WETH),)) == 4

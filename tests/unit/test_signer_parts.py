@@ -139,6 +139,8 @@ def test_approvals_are_exactly_what_the_wallet_spends_per_token() -> None:
     assert needed_approvals(PLAN, nothing, ROUTER) == ((WETH, 12 * 10**17), (USDT, 500_000_000))
     some = snapshot(allowances=(Allowance(WETH, ROUTER, 12 * 10**17), Allowance(USDT, ROUTER, 1)))
     assert needed_approvals(PLAN, some, ROUTER) == ((USDT, 0), (USDT, 500_000_000))
+    one_reset = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, ROUTER, 1)))
+    assert needed_approvals(PLAN, one_reset, ROUTER) == ((USDT, 0), (USDT, 500_000_000), (WETH, 12 * 10**17))
 
 
 def test_an_allowance_of_another_spender_does_not_count_and_a_missing_one_refuses() -> None:
