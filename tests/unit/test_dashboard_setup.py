@@ -177,9 +177,10 @@ def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     code, _, body = desk.post("/setup/basket", {"basket": "own", "share:WETH": "60", "share:USDC": "30"})
     assert code == 422
-    assert b"sum to 90%" in body
+    assert b"sum to 90%, 10% is missing" in body
     assert b'value="60"' in body
     assert b'value="own" checked' in body
+    assert b"sum to 105.5%, 5.5% too much" in desk.post("/setup/basket", {"share:USDC": "45.5"})[2]
     desk.post("/setup/basket", {"share:USDC": "40 %"})
     desk.post("/setup/cash", {})
     assert "WETH=60% USDC=40%" in desk.text("/setup/review")
