@@ -431,11 +431,10 @@ def _year_costs(answers: InitAnswers) -> list[str]:
 
 
 def _basket_document(basket: Basket) -> dict[str, Any]:
-    targets_text = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
     return {
         "name": basket.name,
         "about": basket.about,
-        "targets": targets_text,
+        "targets": [f"{symbol} {share}" for symbol, share in basket.targets],
         "minimum_capital": basket.minimum_capital,
         "minimum_capitals": basket.minimum_capitals,
         "past": basket.past_result,
