@@ -13,13 +13,11 @@ from fastapi import FastAPI
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from agent import artifacts
 from agent.errors import TrimtabError
-from agent.figures import format_figure
 from agent.web.access import Access
 from agent.web.app_modules import new_portfolios
 from agent.web.controls import read_control_form
-from agent.web.pages import PACKAGE_EXTRA
+from agent.web.pages import page_environment
 from agent.web.reading import AppProcess
 from agent.web.sessions import Session
 from agent.web.setup import SHARE_PREFIX, SetupPage, field_texts, without_urls
@@ -54,7 +52,7 @@ class NewPortfolioPages:
         self._on_written = on_written
         self._written_paths: dict[str, Path] = {}
         self._writing_process = AppProcess()
-        self._template = artifacts.template_environment(PACKAGE_EXTRA).get_template("setup.html")
+        self._template = page_environment().get_template("setup.html")
 
     def close(self) -> None:
         """End the process that checks and writes."""
@@ -170,7 +168,6 @@ class NewPortfolioPages:
             page=page._replace(path=access.reach.prefix + page.path),
             csrf=session.csrf,
             folder=str(Path.cwd()),
-            percent=lambda share: format_figure(share, "ratio+"),
             share=SHARE_PREFIX,
         )
         return HTMLResponse(html, status)

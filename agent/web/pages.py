@@ -26,6 +26,8 @@ from agent.web.reach import Reach
 from agent.web.reading import DocumentRead, Documents
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from agent.web.sessions import PlanReview, Session
 
 
@@ -53,6 +55,23 @@ def value_at(documents: Documents, path: str) -> Any:
             value = value[name]
             path = rest_of_path
     return value
+
+
+def unbroken_text(text: str) -> Markup:
+    """Return a text escaped for HTML, with no-break spaces before "%", so that no line begins with
+    it.
+    """
+    return escape(printable_text(text)).replace(" %", "\u00a0%")
+
+
+def page_environment() -> Environment:
+    """Return the environment of the templates of pages. Raises ConfigError if Jinja2 is missing."""
+    environment = artifacts.template_environment(PACKAGE_EXTRA)
+    environment.filters |= {
+        "unbroken": unbroken_text,
+        "percent": lambda share: unbroken_text(format_figure(share, "ratio+")),
+    }
+    return environment
 
 
 def format_move(move_text: str) -> str:
@@ -212,7 +231,7 @@ class Renderer:
     """Renders the pages of a dashboard with this reach. Raises ConfigError if Jinja2 is missing."""
 
     def __init__(self, reach: Reach) -> None:
-        self._templates = artifacts.template_environment(PACKAGE_EXTRA)
+        self._templates = page_environment()
         self._templates.globals |= {
             name: getattr(reach, name) for name in ("prefix", "portfolio", "banner", "uses_tls")
         }
@@ -350,7 +369,7 @@ def figure_element(
         path,
         figure_format,
         Markup(' class="{}"').format(css_class) if css_class else "",
-        printable_text(spell_durations(format_figure(value, figure_format))),
+        unbroken_text(spell_durations(format_figure(value, figure_format))),
     )
 
 

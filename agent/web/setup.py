@@ -17,13 +17,11 @@ from fastapi import FastAPI
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from agent import artifacts
 from agent.errors import TrimtabError
-from agent.figures import format_figure
 from agent.web.access import LOGIN_PATH, Access, AccessMiddleware, matches_token, read_form
 from agent.web.app import StaticFiles
 from agent.web.app_modules import guide
-from agent.web.pages import PACKAGE_EXTRA
+from agent.web.pages import page_environment
 from agent.web.reach import Reach
 from agent.web.reading import AppProcess
 from agent.web.sessions import Session
@@ -82,7 +80,7 @@ class SetupPages:
         self._written_document: Mapping[str, Any] | None = None
         self._write_lock = asyncio.Lock()
         self._writing_process = AppProcess()
-        self._template = artifacts.template_environment(PACKAGE_EXTRA).get_template("setup.html")
+        self._template = page_environment().get_template("setup.html")
 
     @property
     def opening_path(self) -> str:
@@ -240,7 +238,6 @@ class SetupPages:
             config=str(self._config.absolute()),
             folder=str(Path.cwd()),
             document=self._written_document,
-            percent=lambda share: format_figure(share, "ratio+"),
             share=SHARE_PREFIX,
         )
         return HTMLResponse(html, status)

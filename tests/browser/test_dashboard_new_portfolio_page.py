@@ -16,10 +16,35 @@ from agent.config.load import load_config
 from agent.web import access, new_portfolios
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context
 from tests.browser.test_dashboard_controls_page import wait_for
-from tests.browser.test_dashboard_setup_page import require_fine, tab_to, type_into
+from tests.browser.test_dashboard_setup_page import require_cards, require_fine, tab_to, type_into
 from tests.support.dashboards import HereProcess
 from tests.support.worlds import missing
-from tests.unit.test_dashboard_new_portfolios import OWN_WALLET, Folder
+from tests.unit.test_dashboard_new_portfolios import NEW, OWN_WALLET, Folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [PHONE, (1080, 900), WIDE], ids=["390", "1080", "1280"])
+def test_baskets__of_a_new_portfolio_are_cards_of_the_network_that_was_checked(
+    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    for module in (access, new_portfolios):
+        monkeypatch.setattr(module, "AppProcess", HereProcess)
+    with Folder(tmp_path) as folder:
+        home = f"http://localhost:{folder.port}"
+        context = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True)
+        name, _, value = folder.enter(0).partition("=")
+        context.add_cookies([{"name": name, "value": value, "url": home}])
+        page = context.new_page()
+        page.goto(f"{home}{NEW}")
+        require_cards(page, "ethereum")
+        page.select_option("#f-network", "base")
+        assert "77,520 USDC on ethereum" in page.locator(".basket").first.inner_text()
+        page.click("#check")
+        page.wait_for_selector("#e-name")
+        assert "389 USDC on base" in page.locator(".basket").first.inner_text()
+        context.close()
 
 
 @pytest.mark.slow

@@ -14,7 +14,9 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.app.settings.shown import settings_document
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
+from tests.support import agents
 from tests.support.dashboards import CONTROLS
 from tests.support.sites import Site
 from tests.support.worlds import missing
@@ -123,3 +125,31 @@ def test_alert_prices__of_the_numeraire_are_dashes(site: Site, page: Any) -> Non
         page.goto(path)
         row = page.inner_text("table:has(th:has-text('Alert below')) tr:has(th:has-text('USDC'))").split()
         assert row.count("–") == 4, "its price is 1 whatever moves"
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_settings__folds_open_by_keyboard_and_outlive_an_update(site: Site, page: Any, tmp_path: Path, size: tuple[int, int]) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    document: Any = settings_document(agents.config(tmp_path, targets="WETH=60% USDC=40%"))
+    document["sections"][0]["editable"] = [document["sections"][0]["settings"][0]["key"]]
+    site.board.documents["settings"] = document
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.goto("/settings")
+    folds = page.locator("details[id^=d-s]")
+    assert folds.count() > 5
+    assert page.locator("details[open]").count() == 0
+    assert page.evaluate("document.documentElement.scrollHeight") < 1_800, "unfolded it has 9,371 px on a phone"
+    assert violations(page) == []
+    for mark in ("d-s0", "d-s1", "d-s1"):
+        page.focus(f"#{mark} summary")
+        page.keyboard.press("Enter")
+    page.wait_for_selector("#d-s0[open] td")
+    page.evaluate("document.getElementById('d-s0').dataset.old = 'yes'")
+    site.loop.call_soon_threadsafe(site.board.announce_change)
+    page.wait_for_selector("#d-s0[open]:not([data-old]) td")
+    assert page.locator("details[open]").count() == 1, "what was folded again stays so"
+    assert violations(page) == []
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("[...document.querySelectorAll('.scroll')].every(part => part.scrollWidth <= part.clientWidth)")

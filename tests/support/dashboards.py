@@ -229,9 +229,9 @@ class _Figures(HTMLParser):
 
 
 def figures(html: str) -> list[tuple[str, str, str, str]]:
-    """Return path, form, exact value and text of each figure of a page."""
+    """Return path, form, exact value and text of each figure of a page, with plain spaces before "%"."""
     reader = _Figures()
-    reader.feed(html)
+    reader.feed(html.replace("\u00a0%", " %"))
     return reader.found
 
 

@@ -34,7 +34,7 @@ from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.app_modules import dashboard, exports, queue, run_report
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, CacheProcess, DocumentCache
-from agent.web.pages import PAGES, Renderer, read_replay, weight_charts
+from agent.web.pages import PAGES, Renderer, figure_element, read_replay, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
@@ -151,6 +151,12 @@ def test_settings__of_each_section_are_folded_and_its_edit_is_not(served: Served
     assert "settings.sections.0.settings.0.value" in content
     assert "settings.assets.0.target_bps" in text.replace(content, "")
     assert 'id="b-edit-limits"' in text.replace(content, "")
+
+
+def test_figure__no_line_begins_with_its_percent_sign() -> None:
+    assert ">left 9-11\u00a0% at 9.8\u00a0%</data>" in figure_element({"why": "left 9-11 % at 9.8 %"}, "why")
+    assert ">12.34\u00a0%</data>" in figure_element({"share": 1_234}, "share", "percent")
+    assert ' value="5 %" ' in figure_element({"limit": "5 %"}, "limit"), "the exact value is unchanged"
 
 
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:

@@ -43,7 +43,7 @@ from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.writing import portfolio_templates
 from agent.errors import ConfigError
 from agent.key_variables import process_environment
-from agent.units import BPS, parse_bps, safe_label
+from agent.units import BPS, format_bps, parse_bps, safe_label
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument, PastResultDocument
@@ -173,7 +173,9 @@ class InitAnswers(NewConfig):
         symbols = [token.symbol for token in find_preset(self.network).tokens]
         unknown_symbols = [symbol for symbol, _ in targets if symbol not in symbols]
         if unknown_symbols or total_bps != BPS or NUMERAIRE not in dict(targets):
-            shares_fault = f"sum to {total_bps / 100:g}%"
+            difference_text = format_bps(abs(BPS - total_bps))
+            difference_word = "is missing" if total_bps < BPS else "too much"
+            shares_fault = f"sum to {format_bps(total_bps)}, {difference_text} {difference_word}"
             if unknown_symbols:
                 shares_fault = (
                     f"name {unknown_symbols[0]}, which is not one of {', '.join(symbols)}"
@@ -429,11 +431,10 @@ def _year_costs(answers: InitAnswers) -> list[str]:
 
 
 def _basket_document(basket: Basket) -> dict[str, Any]:
-    targets_text = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
     return {
         "name": basket.name,
         "about": basket.about,
-        "targets": targets_text,
+        "targets": [f"{symbol} {share}" for symbol, share in basket.targets],
         "minimum_capital": basket.minimum_capital,
         "minimum_capitals": basket.minimum_capitals,
         "past": basket.past_result,
