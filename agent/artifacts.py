@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ConfigError, printable_text
+from agent.foreign_text import failure_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -152,7 +153,8 @@ def _read_artifact(artifact_path: Path, artifact_name: str, remedy: str) -> Arti
         raise ConfigError(f"{artifact_name}: no artifact at {artifact_path}", remedy) from None
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ConfigError(
-            f"{artifact_name}: {artifact_path} is not a contract artifact ({error})", remedy
+            f"{artifact_name}: {artifact_path} is not a contract artifact: {failure_text(error)}",
+            remedy,
         ) from None
 
 

@@ -121,7 +121,7 @@ def _fault_text(error: BaseException, _type: type | None) -> str:
         return f"required field {error.args[0]!r} is missing"
     if isinstance(error, ForbiddenExtraKeysError):
         return f"unknown field {', '.join(sorted(map(repr, error.extra_fields)))}"
-    return str(error) or type(error).__name__
+    return str(error) or "it has another form"
 
 
 def _quoted(json_value: object) -> str:

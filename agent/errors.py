@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from traceback import walk_tb
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -178,6 +179,25 @@ class TrimtabError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+def internal_error(error: Exception, remedy: str = "this is a bug; report it") -> TrimtabError:
+    """Return a defect as an error by the file and line that raised it; its text may have a
+    secret.
+    """
+    place = ""
+    for frame, line in walk_tb(error.__traceback__):
+        place = f" at {frame.f_code.co_filename.rpartition('/')[2]}:{line}"
+    return TrimtabError(f"internal error{place}", remedy)
+
+
+def kind_words(cls: type) -> str:
+    """Return the name of a class as words.
+
+    >>> kind_words(TrimtabError)
+    'trimtab error'
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
 
 
 class ConfigError(TrimtabError):

@@ -1,5 +1,5 @@
 """TOML and JSON of files and services: bounded before their parsers, which recurse and whose time
-grows with the square of a key's parts, see them.
+grows with the square of a key's parts, see them; and the errors of libraries in plain words.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ MAX_WORD_LENGTH = 400
 """Longest key, number or other word of TOML outside quotes; Python reads no integer above 4,300
 digits.
 """
+MAX_QUOTED_LENGTH = 300
+"""Longest quotation of a library's error, in characters."""
+UNEXPECTED = "unexpected error"
+"""Words of a failure of no known kind."""
 BYTE_ORDER_MARK = "\ufeff"
 """First character of files that some Windows editors write."""
 
@@ -37,6 +41,26 @@ _TOML_TOKENS = re.compile(
     r"|[^\s\[\]{}.,=\"'#]+",
     re.DOTALL,
 )
+_SYSTEM_MODULES = ("builtins", "socket")
+"""Modules whose errors have the system's own words, such as "Permission denied"."""
+_FAILURES = {
+    r"Time(?:d)?Out|Timeout|DeadlineExceeded": "no answer in time",
+    r"SSL|Certificate": "its certificate is not accepted",
+    r"UnicodeDecode": "it is not plain text",
+    r"Unicode|InvalidHeader": "its address or key has characters that cannot be sent",
+    r"InvalidURL|\w+Schema|LocationValue|LocationParse": "its address is not valid",
+    r"Credential|Unauthenticated": "its credentials are missing or invalid",
+    r"Permission|AccessDenied|Forbidden|Unauthorized": "access is denied",
+    r"Throttl|TooMany|RateLimit|ResourceExhausted": "it limits requests",
+    r"KeyringLocked": "it is locked",
+    r"Chunked|Incomplete|Protocol|Disconnected|Closed|Cancelled|BrokenPipe|Reset": (
+        "the connection was closed during the answer"
+    ),
+    r"Connect|Unavailable|Unreachable": "it cannot be reached",
+    r"MemoryError": "too little memory",
+    r"KeyError": "a value is missing",
+}
+"""Words of a failure by a part of the name of its class or of a base of it; the first counts."""
 _DEPTH_CHANGES = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
@@ -54,10 +78,32 @@ def decode_text(file_bytes: bytes) -> str:
         raise ValueError(f"the text is {what}; save it as UTF-8") from None
 
 
-def reading_problem(error: OSError | ValueError) -> str:
-    """Return in plain words why a text file cannot be read."""
-    strerror = error.strerror if isinstance(error, OSError) else None
-    return strerror or "it is not plain text"
+def failure_words(error: BaseException) -> str:
+    """Return in plain words why a library or the system failed. The error's own text, which may
+    repeat an address or a key, is left out; so is the name of its class.
+    """
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, BaseException):
+        return failure_words(reason)
+    if isinstance(error, OSError) and error.strerror and type(error).__module__ in _SYSTEM_MODULES:
+        return error.strerror
+    class_names = " ".join(cls.__name__ for cls in type(error).__mro__)
+    return next(
+        (words for pattern, words in _FAILURES.items() if re.search(pattern, class_names)),
+        UNEXPECTED,
+    )
+
+
+def failure_text(error: BaseException) -> str:
+    """Return `failure_words` with the first line of the error's text, for errors that have no
+    secret.
+    """
+    words = failure_words(error)
+    first_line = str(error).strip().partition("\n")[0][:MAX_QUOTED_LENGTH]
+    if words == UNEXPECTED:
+        return first_line or words
+    is_plain = isinstance(error, OSError | UnicodeError) or not first_line
+    return words if is_plain else f"{words}: {first_line}"
 
 
 def read_json(json_text: str, number_type: type[str] | None = None) -> Any:

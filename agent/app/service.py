@@ -36,7 +36,7 @@ from agent.app.records.run_report import RunRecorder, pause_reason
 from agent.config.redaction import config_diff
 from agent.config.secrets.known import secrets_of
 from agent.config.tables.fields import parse_duration_s
-from agent.errors import EXIT_HUNG, ConfigError, PassingFault, TrimtabError
+from agent.errors import EXIT_HUNG, ConfigError, PassingFault, TrimtabError, internal_error
 from agent.execution.step_context import StepOutcome
 from agent.model import Alert, AlertKind, Delivery
 from agent.observe.health import MAX_MISSED_CYCLES
@@ -585,7 +585,7 @@ def reported(service: RunEventHandler, every: str) -> Iterator[None]:
         service.on_error(error)
         raise
     except Exception as error:
-        recorder.on_end(f"internal error: {type(error).__name__}")
+        recorder.on_end(internal_error(error).message)
         raise
     finally:
         if recorder.report.ended_s is None:

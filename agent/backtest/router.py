@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from agent import codec
 from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.backtest.settings import ROUTER, WALLET
+from agent.errors import kind_words
 from agent.model import (
     NATIVE_VENUE,
     Leg,
@@ -165,7 +166,7 @@ def execute_transaction(
             effects.gas_units = _gas_units(effects, balances, allowances, pools)
         case unsupported_call:
             raise TransactionReverted(
-                f"{type(unsupported_call).__name__} at {tx.to} is not simulated"
+                f"{kind_words(type(unsupported_call))} at {tx.to} is not simulated"
             )
     return effects
 

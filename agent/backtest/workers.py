@@ -16,6 +16,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable, TrimtabError, printable_text
+from agent.foreign_text import failure_text, failure_words
 from agent.interrupts import allow_termination, interrupts_blocked
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def run_on_cluster(
         distributed.comm.CommClosedError,
     ) as error:
         raise Retryable(
-            f"--run scheduler: {scheduler_address} was lost ({type(error).__name__}); {RESULTS_KEPT_HINT}",
+            f"--run scheduler: {scheduler_address} was lost: {failure_words(error)}; {RESULTS_KEPT_HINT}",
             "restart it, then run the same command again",
             code=ErrorCode.SCHEDULER,
         ) from None
@@ -197,7 +198,7 @@ def _connect(distributed: Any, scheduler_address: str) -> Any:
         )
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise Retryable(
-            f"--run scheduler: {scheduler_address} does not answer ({type(error).__name__})",
+            f"--run scheduler: {scheduler_address} does not answer: {failure_text(error)}",
             "start one with: dask scheduler, dask worker ADDRESS",
             code=ErrorCode.SCHEDULER,
         ) from None
@@ -245,7 +246,7 @@ def _worker_error(error: BaseException) -> TrimtabError:
     if isinstance(error, TrimtabError):
         return error
     return Refused(
-        f"--run scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}",
-        remedy="see its log",
+        f"--run scheduler: a worker failed: {failure_text(error)}; {RESULTS_KEPT_HINT}",
+        remedy="see the log of the worker",
         code=ErrorCode.WORKER,
     )

@@ -170,9 +170,9 @@ class SafeContract:
         )
         try:
             return tuple(abi_decode(answer_types, answer_bytes))
-        except Exception as error:  # eth-abi raises many error types
+        except Exception:  # eth-abi raises many error types
             raise Retryable(
-                f"{signature} of {self.address} returned invalid data ({type(error).__name__})",
+                f"{signature} of {self.address} returned data that cannot be decoded",
                 "check wallet.address and the endpoint",
                 code=ErrorCode.ANSWER,
             ) from None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from agent.chain.rpc import CallFailed, Transport
 from agent.errors import ErrorCode, TrimtabError
+from agent.foreign_text import failure_words
 from agent.model import NATIVE_VENUE, Evidence, Leg, Plan, ScreenedToken, SecondQuote, StepInput
 from agent.ports import Clock
 from agent.units import NATIVE
@@ -297,7 +298,7 @@ def without_foreign_errors(query: Callable[[], T]) -> T:
         raise NoSecondQuote(f"no answer: {error.message}", code=error_code) from None
     except Exception as error:  # uniswap-python raises Exception, ValueError and web3's errors
         raise NoSecondQuote(
-            f"the library failed with {type(error).__name__}", code=ErrorCode.LIBRARY
+            f"the library did not quote: {failure_words(error)}", code=ErrorCode.LIBRARY
         ) from None
 
 
@@ -479,4 +480,4 @@ class EvidenceGatherer:
         except TrimtabError as error:
             return None, error.message
         except Exception as error:  # any failure to read the kill switch counts as paused
-            return None, type(error).__name__
+            return None, failure_words(error)

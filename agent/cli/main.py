@@ -24,7 +24,7 @@ from agent.cli.display import terminal
 from agent.cli.display.help import CommandLine
 from agent.cli.display.terminal import print_error
 from agent.cli.options import DECLARED_COMMANDS, DeclaredCommand
-from agent.errors import ConfigError, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError, internal_error
 
 _SECRET_PATTERN = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
 """A private key, URL or recovery phrase typed in place of a name."""
@@ -237,11 +237,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
             return _report_interruption(as_json, process_exit)
         sys.stderr.write(terminal.without_known_secrets(traceback.format_exc()))
         exit_code = print_error(
-            TrimtabError(
-                f"internal error: {type(error).__name__}",
-                "this is a bug; report it with the lines above",
-            ),
-            as_json,
+            internal_error(error, "this is a bug; report it with the lines above"), as_json
         )
     return exit_code if isinstance(exit_code, int) else 0
 

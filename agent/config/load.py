@@ -35,7 +35,7 @@ from agent.config.variables import VARIABLES_KEY, Variables
 from agent.config.venues import require_usable_venues
 from agent.config.weights import require_futures_allocators, require_signals
 from agent.errors import ConfigError, TrimtabError
-from agent.foreign_text import decode_text, read_toml
+from agent.foreign_text import decode_text, failure_text, read_toml
 from agent.key_variables import named_key_variables
 from agent.layers import settings
 from agent.policy.triggers import validation
@@ -165,7 +165,7 @@ def load_config(
         raise ConfigError(f"{config_file}: no such file", NO_CONFIG_REMEDY) from None
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{config_file}: cannot be read: {error}", "name a readable text file"
+            f"{config_file}: cannot be read: {failure_text(error)}", "name a readable text file"
         ) from None
     return load_config_text(
         config_text, config_file.resolve(), str(config_file), loads_env=checks_permissions

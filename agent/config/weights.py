@@ -24,6 +24,7 @@ from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
 from agent.config.tables.portfolio import PortfolioTable
 from agent.config.tables.weights import HOUR_S, AllocatorTable, weight_bounds
 from agent.errors import ConfigError
+from agent.foreign_text import failure_text
 from agent.model import (
     AllocationMethod,
     AllocationNeeds,
@@ -309,7 +310,7 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
         csv_rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or not a path
         raise ConfigError(
-            f"{file_label}: cannot be read: {error}",
+            f"{file_label}: cannot be read: {failure_text(error)}",
             "write a CSV with the columns symbol,supply,as_of",
         ) from None
     supply_by_symbol: dict[str, TokenSupply] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from agent.app.service import (
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
-from agent.errors import ErrorCode, PassingFault, Retryable, TrimtabError
+from agent.errors import ErrorCode, PassingFault, Retryable, TrimtabError, internal_error
 from agent.execution.step_context import StepOutcome
 from agent.fleet.chains import FleetChain, SharedConnections
 from agent.model import Alert, AlertKind
@@ -402,7 +401,7 @@ class FleetMember:
         """
         failure = error
         if not isinstance(failure, TrimtabError):
-            failure = TrimtabError(f"internal error: {type(error).__name__} at {_place(error)}")
+            failure = internal_error(error)
         now_s = time.monotonic()
         if self._failures_in_row == 0:
             self._failing_since_s = now_s
@@ -461,9 +460,3 @@ def _changed_at(file: Path) -> int:
         return file.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _place(error: Exception) -> str:
-    """Return the file and line that raised an error."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}"

@@ -31,6 +31,7 @@ from web3.types import RPCEndpoint, RPCResponse
 
 from agent.artifacts import anvil_binary
 from agent.errors import ConfigError, Retryable
+from agent.foreign_text import failure_words
 from agent.localchain.world import ACCOUNT_COUNT, HD_PATH, TEST_MNEMONIC, WHALE_INDEX, dev_accounts
 
 REQUEST_TIMEOUT_S = 60
@@ -71,7 +72,7 @@ class LocalProvider(JSONBaseProvider):
         except (HTTPException, OSError) as error:
             connection.close()
             raise ConnectionError(
-                f"the local node at {self.endpoint_uri} does not answer: {type(error).__name__}"
+                f"the local node at {self.endpoint_uri} does not answer: {failure_words(error)}"
             ) from error
 
     def _connection(self) -> HTTPConnection:

@@ -24,6 +24,7 @@ from tenacity import (
 )
 
 from agent.errors import ConfigError
+from agent.foreign_text import failure_words
 from agent.model import Alert, AlertKind, AlertMessage, AlertState, Delivery
 from agent.store.alerts import AlertStore
 
@@ -286,7 +287,7 @@ class AlertChannel:
         try:
             return self._send(f"{self._agent_label}: {message.kind.title}", message.text)
         except Exception as error:  # an error in an apprise plugin must not end the run
-            return type(error).__name__
+            return failure_words(error)
 
 
 def _last_result(retry_state: RetryCallState) -> str:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from agent.chain.providers.sessions import RedirectFreeSession
 from agent.errors import ConfigError
+from agent.foreign_text import failure_words
 from agent.model import AlertDevice, AlertMessage, Delivery
 from agent.observe.notify import FIRST_RETRY_S, AlertChannel
 from agent.store.alerts import AlertStore
@@ -190,7 +191,7 @@ class PushSender:
             ):
                 return response.status_code
         except Exception as error:  # one device must not keep the others from their messages
-            return type(error).__name__
+            return failure_words(error)
 
 
 class PushChannel(AlertChannel):

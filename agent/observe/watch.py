@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import requests
 
 from agent.chain.providers.sessions import RedirectFreeSession
+from agent.foreign_text import failure_words
 from agent.units import format_duration
 
 HttpMethod = Literal["GET", "POST"]
@@ -83,9 +84,9 @@ class Heartbeat:
             ):
                 status_code = response.status_code
         except requests.RequestException as error:
-            return f"{self._host}: {type(error).__name__}"
+            return f"{self._host}: {failure_words(error)}"
         except Exception as error:  # urllib3 and idna raise their own errors on odd addresses; a heartbeat must not end a run
-            return type(error).__name__
+            return failure_words(error)
         return "" if status_code < 300 else f"{self._host}: HTTP {status_code}"
 
 

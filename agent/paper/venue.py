@@ -15,7 +15,7 @@ from fractions import Fraction
 from agent.backtest.router import APPROVE_GAS, TransactionReverted
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.rpc import CallFailed, Transport, parse_bytes
-from agent.errors import ConfigError
+from agent.errors import ConfigError, kind_words
 from agent.layers.futures.policy.needs import ORDER_GAS
 from agent.margin import account as margin
 from agent.margin.account import truncate
@@ -148,7 +148,7 @@ class PaperPerpetualProtocol:
                     call, balances_raw, allowances_raw, account, paper_margin
                 )
             case unsupported:
-                raise TransactionReverted(f"{type(unsupported).__name__} is not simulated")
+                raise TransactionReverted(f"{kind_words(type(unsupported))} is not simulated")
 
     def _fill(
         self,

@@ -17,7 +17,7 @@ from typing import TypeVar
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from agent.errors import Refused
+from agent.errors import Refused, kind_words
 from agent.model import SPACING_SHIFT, PoolMaker, SwapStyle
 
 WORD_BYTES = 32
@@ -276,7 +276,7 @@ def _enum_member(enum_class: type[EnumT], code: int) -> EnumT:
     try:
         return enum_class(code)
     except ValueError:
-        raise ValueError(f"{code} is not known as a {enum_class.__name__}") from None
+        raise ValueError(f"{code} is no known {kind_words(enum_class)}") from None
 
 
 MAX_CALLS = 64

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from eth_utils.crypto import keccak
 
 from agent.codec import json_field
+from agent.errors import kind_words
 from agent.model import (
     DelegateChange,
     FuturesAction,
@@ -134,11 +135,11 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
     except UndecodableCalldata as error:
         refuse("call", error.message, "the canonical encoding of a call of the table")
     if rules.futures is None:
-        refuse("futures", type(call).__name__, "none: no futures are configured")
+        refuse("futures", kind_words(type(call)), "none: no futures are configured")
     layer_grant = futures_grant(grant)
     futures_rules = rules.futures
     if layer_grant is None:
-        refuse("action", type(call).__name__, "none: the grant has no futures action")
+        refuse("action", kind_words(type(call)), "none: the grant has no futures action")
     match call, layer_grant.action:
         case [OpenPosition(), PerpOrder()]:
             _require_contract(tx.to, futures_rules.clearing_house, "clearing house")
@@ -174,7 +175,7 @@ def require_approval(
 
 
 def _refuse_action(call: FuturesCall, action: FuturesAction) -> NoReturn:
-    refuse("action", type(call).__name__, f"{type(action).__name__}, as granted")
+    refuse("action", kind_words(type(call)), f"{kind_words(type(action))}, as granted")
 
 
 def _require_contract(to: str, pinned_address: str, role: str) -> None:
@@ -432,7 +433,7 @@ def granted_venue_action(grant: Grant) -> PerpOrder | RestingAction:
     if grant.kind is not IntentKind.FUTURES or action is None:
         refuse("action", "an order", "none: the grant has no futures action")
     if not isinstance(action, PerpOrder | StopOrder | OrderCancel):
-        refuse("action", "an order", f"{type(action).__name__}, as granted")
+        refuse("action", "an order", f"{kind_words(type(action))}, as granted")
     return action
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from agent.errors import ConfigError, ErrorCode
 from agent.files import sync_folder
-from agent.foreign_text import read_json
+from agent.foreign_text import failure_words, read_json
 from agent.model.rollups import LOCAL_OP_STACK_ID
 from agent.ports import SigningKey
 from agent.signing.secret import (
@@ -260,7 +260,7 @@ def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
         )
     except Exception as error:  # the frames of any error hold the key
         return ConfigError(
-            f"the key cannot be encrypted ({type(error).__name__})",
+            f"the key cannot be encrypted: {failure_words(error)}",
             "scrypt needs 256 MB of free memory",
         )
     return (json.dumps(keystore, indent=1) + "\n").encode()
@@ -352,7 +352,7 @@ def require_keyring() -> str:
         backend = keyring.get_keyring()
     except Exception as error:  # a backend may raise any error while it is loaded
         raise ConfigError(
-            f"keyring: none can be opened ({type(error).__name__})", _KEYRING_ALTERNATIVES
+            f"keyring: none can be opened: {failure_words(error)}", _KEYRING_ALTERNATIVES
         ) from None
     chained_backends = getattr(backend, "backends", [backend])
     if isinstance(backend, fail.Keyring) or not chained_backends:
@@ -393,7 +393,7 @@ def _write_entry(keyring_entry: tuple[str, str], key: PrivateKey) -> ConfigError
 
 def _keyring_error(action: str, keyring_entry: tuple[str, str], error: Exception) -> ConfigError:
     return ConfigError(
-        f"keyring: cannot {action} {_entry_text(keyring_entry)} ({type(error).__name__})",
+        f"keyring: cannot {action} {_entry_text(keyring_entry)}: {failure_words(error)}",
         f"unlock the keyring and try again, or {_KEYRING_ALTERNATIVES}",
     )
 

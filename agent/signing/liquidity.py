@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from agent.amm.lp.venues import LpVenue
+from agent.errors import kind_words
 from agent.model import Collect, LayerAction, Provide, UnsignedTx, Withdraw
 from agent.ports import Grant
 from agent.signing.calldata import WORD_BYTES, CalldataReader, UndecodableCalldata, selector
@@ -274,8 +275,8 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
         case _:
             refuse(
                 "action",
-                type(call).__name__,
-                f"{type(action).__name__} on {action.venue}, as granted",
+                kind_words(type(call)),
+                f"{kind_words(type(action))} on {action.venue}, as granted",
             )
 
 
@@ -304,7 +305,7 @@ def require_approval(
             refuse(
                 "approval",
                 "an approval",
-                f"none: {type(action).__name__} on {action.venue} needs none",
+                f"none: {kind_words(type(action))} on {action.venue} needs none",
             )
     allowed_spenders = _allowed_contracts(action, rules)
     if spender not in allowed_spenders:

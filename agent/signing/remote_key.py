@@ -16,6 +16,7 @@ from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
 
 from agent.errors import ErrorCode, PassingFault, Retryable, TrimtabError
+from agent.foreign_text import failure_words
 from agent.model import SignedTx, UnsignedTx
 from agent.signing.agent_approval import AgentApproval, approval_digest
 from agent.signing.rules import Vrs, sign_with
@@ -72,7 +73,7 @@ class RemoteKey:
             raise
         except Exception as error:  # each service raises its own errors
             raise Retryable(
-                f"the key service did not sign ({type(error).__name__})",
+                f"the key service did not sign: {failure_words(error)}",
                 "nothing was sent; check the service and its permissions, try again",
                 code=ErrorCode.KEY_SERVICE,
             ) from None

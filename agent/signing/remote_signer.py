@@ -43,10 +43,8 @@ class RemoteSigner:
         try:
             signed_tx = _read_signed(str(raw_hex), tx)
             signer_address = str(Account.recover_transaction(signed_tx.signed_bytes))
-        except (
-            Exception
-        ) as error:  # the libraries raise many errors for bytes that are no transaction
-            raise _wrong_answer(self.address, type(error).__name__) from None
+        except Exception:  # the libraries raise many errors for bytes that are no transaction
+            raise _wrong_answer(self.address, "it has other bytes") from None
         if signer_address != self.address:
             raise _wrong_answer(self.address, f"it is signed by {signer_address}")
         return signed_tx

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.errors import ConfigError, OperatorNeeded
+from agent.foreign_text import failure_words
 from agent.model import SignedTx, UnsignedTx
 from agent.signing.agent_approval import AgentApproval, approval_typed_data
 from agent.signing.rules import transaction_fields
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 _PR_SET_DUMPABLE = 4
+_UNSIGNED_REMEDY = "nothing was sent; this is a bug, report it"
 _MNEMONIC_WORDS = (12, 15, 18, 21, 24)
 """Valid word counts of a BIP-39 phrase."""
 BIP44_PATH = "m/44'/60'/0'/0/"
@@ -56,10 +58,12 @@ class PrivateKey:
         """Return the signed bytes and their hash. Raises OperatorNeeded if the fields cannot be
         signed.
         """
-        signed_or_error_name = self._sign_or_error_name(tx_fields)
-        if isinstance(signed_or_error_name, str):
-            raise OperatorNeeded(f"the transaction cannot be signed: {signed_or_error_name}")
-        return signed_or_error_name
+        signed_or_problem = self._sign_or_problem(tx_fields)
+        if isinstance(signed_or_problem, str):
+            raise OperatorNeeded(
+                f"the transaction cannot be signed: {signed_or_problem}", _UNSIGNED_REMEDY
+            )
+        return signed_or_problem
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
         """Sign as ports.SigningKey: the same bytes each time (RFC 6979, by eth-account)."""
@@ -82,30 +86,32 @@ class PrivateKey:
         """
         return bytes(self.__account.key)
 
-    def _sign_or_error_name(self, tx_fields: Mapping[str, Any]) -> SignedTx | str:
-        """Return the signed transaction, or the name of an error. The error itself is not raised,
+    def _sign_or_problem(self, tx_fields: Mapping[str, Any]) -> SignedTx | str:
+        """Return the signed transaction, or why it cannot be signed. The error itself is not raised,
         because the frames of its traceback would hold the key.
         """
         try:
             signed_bytes, tx_hash, *_ = self.__account.sign_transaction(dict(tx_fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
         except Exception as error:  # an error's traceback would hold the key
-            return type(error).__name__
+            return failure_words(error)
         return SignedTx(bytes(signed_bytes), "0x" + bytes(tx_hash).hex())
 
     def _sign_typed_data(self, subject: str, message_json: dict[str, Any]) -> Any:
-        signature_or_error_name = self._sign_message_or_error_name(message_json)
-        if isinstance(signature_or_error_name, str):
-            raise OperatorNeeded(f"{subject} cannot be signed: {signature_or_error_name}")
-        return signature_or_error_name
+        signature_or_problem = self._sign_message_or_problem(message_json)
+        if isinstance(signature_or_problem, str):
+            raise OperatorNeeded(
+                f"{subject} cannot be signed: {signature_or_problem}", _UNSIGNED_REMEDY
+            )
+        return signature_or_problem
 
-    def _sign_message_or_error_name(self, message_json: dict[str, Any]) -> Any:
-        """Return the signature, or the name of an error, for the same reason."""
+    def _sign_message_or_problem(self, message_json: dict[str, Any]) -> Any:
+        """Return the signature, or why there is none, for the same reason."""
         try:
             from eth_account.messages import encode_typed_data
 
             return self.__account.sign_message(encode_typed_data(full_message=message_json))
         except Exception as error:  # an error's traceback would hold the key
-            return type(error).__name__
+            return failure_words(error)
 
     def __repr__(self) -> str:
         return f"PrivateKey({self.address})"
@@ -132,12 +138,14 @@ class AgentPrivateKey:
         signed.
         """
         try:
-            signature_or_error_name: object = self.__account.sign_message(signable_message)
+            signature_or_problem: object = self.__account.sign_message(signable_message)
         except Exception as error:  # an error's traceback would hold the key
-            signature_or_error_name = type(error).__name__
-        if isinstance(signature_or_error_name, str):
-            raise OperatorNeeded(f"the message cannot be signed: {signature_or_error_name}")
-        return signature_or_error_name
+            signature_or_problem = failure_words(error)
+        if isinstance(signature_or_problem, str):
+            raise OperatorNeeded(
+                f"the message cannot be signed: {signature_or_problem}", _UNSIGNED_REMEDY
+            )
+        return signature_or_problem
 
     def __repr__(self) -> str:
         return f"AgentPrivateKey({self.address})"

@@ -12,6 +12,7 @@ from itertools import islice
 from agent.amm import pool_kind, swap_style
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
+from agent.errors import kind_words
 from agent.model import NATIVE_VENUE, Leg, LegPlace, PoolMaker, SwapStyle, UnsignedTx
 from agent.ports import Grant
 from agent.signing.calldata import (
@@ -212,7 +213,7 @@ def _require_call(
     """Require that a call of the multicall matches its leg."""
     if call_kind in ("swap", "paid"):
         if not isinstance(call, ExactInputSingle | SwapExactTokens):
-            refuse("call", f"{leg_label}{type(call).__name__}", "a swap")
+            refuse("call", f"{leg_label}{kind_words(type(call))}", "a swap")
         _require_swap(
             leg_label,
             call,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import ConfigError
-from agent.foreign_text import reading_problem
+from agent.foreign_text import failure_words
 from agent.hosts import LOOPBACK_HOSTS, Authority, Origin, origin_of, parse_authority
 
 _ADDRESS_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
@@ -140,7 +140,7 @@ def _check_certificate(cert_path: Path, key_path: Path) -> None:
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--tls-cert: {cert_path} or {key_path} cannot be read: {reading_problem(error)}",
+            f"--tls-cert: {cert_path} or {key_path} cannot be read: {failure_words(error)}",
             "give a PEM certificate with its chain, and its key without a password",
         ) from None
 
@@ -153,7 +153,7 @@ def _read_secret(path: Path) -> str:
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--proxy-secret: {path} cannot be read: {reading_problem(error)}", _REMEDY
+            f"--proxy-secret: {path} cannot be read: {failure_words(error)}", _REMEDY
         ) from None
     if not _SECRET_PATTERN.fullmatch(secret):
         raise ConfigError(

@@ -16,7 +16,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, TypeVar, TypeVarTuple
 
-from agent.errors import OperatorNeeded, Retryable, TrimtabError
+from agent.errors import OperatorNeeded, Retryable, TrimtabError, internal_error
+from agent.foreign_text import failure_words
 from agent.interrupts import allow_termination, interrupts_blocked
 
 Documents = dict[str, Any]
@@ -62,7 +63,7 @@ class AppProcess:
         except TrimtabError:
             raise
         except Exception as error:
-            message = f"the reading process ended: {type(error).__name__}"
+            message = f"the reading process ended: {failure_words(error)}"
             raise Retryable(message, "try again") from None
 
     def stop(self) -> None:
@@ -93,17 +94,13 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
         raise
     except OSError as error:
         if error.filename is None:
-            raise _internal_error(error) from None
+            raise internal_error(error, "see trimtab status") from None
         raise OperatorNeeded(
-            f"{error.filename}: {error.strerror or type(error).__name__}",
+            f"{error.filename}: {failure_words(error)}",
             "give this process's user access to it (uid and group of a container: docs/service.md)",
         ) from None
     except Exception as error:
-        raise _internal_error(error) from None
-
-
-def _internal_error(error: Exception) -> TrimtabError:
-    return TrimtabError(f"internal error: {type(error).__name__}", "see trimtab status")
+        raise internal_error(error, "see trimtab status") from None
 
 
 def _init_process(niceness: int) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from agent.errors import ErrorCode, Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
+from agent.foreign_text import failure_text
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, SignalAnswer, TokenSupply
 from agent.units import BPS, Price, proportional_shares
 from agent.weights.extras import import_extra
@@ -228,9 +229,8 @@ def _fit_weights(estimator: Any, covariance: Floats) -> Floats:
             warnings.simplefilter("ignore")
             estimator.fit(np.zeros((2, len(covariance))))
     except Exception as error:  # any error of the solver means no weights
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Refused(
-            f"the optimiser found no weights: {message[:200]}",
+            f"the optimiser found no weights: {failure_text(error)}",
             remedy="check portfolio.weights.limits",
             code=ErrorCode.WEIGHTS,
         ) from None

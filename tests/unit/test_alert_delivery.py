@@ -269,7 +269,7 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
     telling = announcer(store, channel(broken))
     telling.process_cycle_alerts([DONE], KINDS, NOON)
     settled(store, telling)
-    assert store.alerts.target_states()["hook"].why == "ConnectionError"
+    assert store.alerts.target_states()["hook"].why == "it cannot be reached"
 
 
 def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:

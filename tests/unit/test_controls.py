@@ -534,9 +534,9 @@ def test_liquidity_futures_and_delegates_that_were_not_shown_are_differences() -
 
     order = PerpOrder("0xMarket", 1_000, PerpOrderKind.MARKET, 1, False)
     for changes, named in (
-        ({"layer_actions": (collect,)}, "Collect uniswap_v3 #7 0xA"),
+        ({"layer_actions": (collect,)}, "collect uniswap_v3 #7 0xA"),
         ({"layers": (futures(order),)}, "futures 0xMarket"),
-        ({"layers": (futures(account=(MarginDeposit(5),)),)}, "MarginDeposit"),
+        ({"layers": (futures(account=(MarginDeposit(5),)),)}, "margin deposit"),
         ({"layers": (futures(account=(DelegateChange("0xD", True),)),)}, "delegate"),
     ):
         other = shown_step(ControlKind.REBALANCE, with_plan(outcome, **changes))

@@ -205,7 +205,7 @@ def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repea
         raise ConnectionError("https://user:secret@kms.example/")
 
     signer = LocalSigner(RemoteKey(WALLET, down), RULES, lambda: NONCES)
-    with raises_code(Retryable, "key_service", "ConnectionError") as caught:
+    with raises_code(Retryable, "key_service", "did not sign: it cannot be reached") as caught:
         signer.sign(CANCEL, CANCEL_GRANT)
     assert "secret" not in str(caught.value)
     assert "was sent" in caught.value.remedy

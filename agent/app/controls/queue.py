@@ -488,7 +488,7 @@ def submit_for_user(
         )
     except TrimtabError as error:
         with suppress(TrimtabError):
-            log_event(UserEventKind.REFUSED, error.code or type(error).__name__)
+            log_event(UserEventKind.REFUSED, error.code)
         raise
     if is_pause:
         with suppress(TrimtabError):  # a full disk must not keep anyone from pausing

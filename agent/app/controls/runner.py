@@ -21,7 +21,7 @@ from agent.app.positions import holdings
 from agent.app.records.kill_switch import end_pause
 from agent.app.settings import editing
 from agent.app.settings.devices import change_devices
-from agent.errors import ErrorCode, OperatorNeeded, PassingFault, TrimtabError
+from agent.errors import ErrorCode, OperatorNeeded, PassingFault, TrimtabError, internal_error
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     AgentCycle,
@@ -336,7 +336,7 @@ class ControlRunner:
                 raise
             return False
         except Exception as error:
-            reason = f"an internal error: {type(error).__name__}"
+            reason = str(internal_error(error))
             control_end = self._failed_end(control_number, control, ControlCode.ERROR, reason)
             control_store.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
             raise

@@ -41,7 +41,7 @@ from agent.config.writing.edits import (
     parse_changes,
     removals_as_sales,
 )
-from agent.errors import Refused
+from agent.errors import Refused, kind_words
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers import settings as layer_settings
 from agent.model import (
@@ -479,7 +479,7 @@ def _liquidity_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, i
     for action in map(as_lp_action, plan.layer_actions):
         amounts = action.fees_raw if isinstance(action, Collect) else action.amounts_raw
         for token, raw in zip((action.token0, action.token1), amounts, strict=True):
-            amount_name = f"{type(action).__name__} {action.name} {token}"
+            amount_name = f"{kind_words(type(action))} {action.name} {token}"
             named_amounts.append((amount_name, raw, raw * tolerance_bps // BPS))
     return named_amounts
 
@@ -493,7 +493,7 @@ def _futures_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int
                 (amount_name, action.size_raw, abs(action.size_raw) * tolerance_bps // BPS)
             )
         elif isinstance(action, MarginDeposit | MarginWithdrawal):
-            amount_name = type(action).__name__
+            amount_name = kind_words(type(action))
             named_amounts.append((amount_name, action.raw, action.raw * tolerance_bps // BPS))
     return named_amounts
 

@@ -52,6 +52,7 @@ from agent.model import (
     Limits,
     StepInput,
     action_interval_s,
+    decision_name,
     is_tracking,
 )
 from agent.policy import native_coin
@@ -240,7 +241,7 @@ class PortfolioStatus:
         paused_text = ", paused" if self.paused else ""
         return (
             f"PortfolioStatus(block {self.step_input.snapshot.head.number}, {total_text}: {shares_text};"
-            f" {type(self.decision_result.decision).__name__.lower()}{paused_text})"
+            f" {decision_name(type(self.decision_result.decision))}{paused_text})"
         )
 
     @property

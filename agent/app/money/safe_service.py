@@ -17,7 +17,7 @@ from agent.chain.providers.sessions import open_session, read_body
 from agent.codec import json_field
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Retryable
-from agent.foreign_text import read_json
+from agent.foreign_text import failure_words, read_json
 from agent.model import UnsignedTx
 from agent.signing.safe_tx import safe_tx_fields
 
@@ -109,7 +109,7 @@ class SafeService:
                     deadline_s = time.monotonic() + TIMEOUT_S
                     answer_bytes = read_body(response, MAX_ANSWER_BYTES, deadline_s)
         except Exception as error:  # also those of urllib3, idna and the encoding of headers
-            raise _failure(type(error).__name__) from None
+            raise _failure(failure_words(error)) from None
         if answer_bytes is None:
             raise _failure("its answer is too long or too slow")
         return status_code, answer_bytes

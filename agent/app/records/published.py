@@ -15,6 +15,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.tables.weights import DataTable
 from agent.errors import ConfigError, Retryable
 from agent.files import replace_file
+from agent.foreign_text import failure_words
 
 DATA_FOLDER = "data"
 MAX_BYTES = 64 * 2**20
@@ -121,7 +122,8 @@ def download(url: str, config_key: str, max_bytes: int, remedy: str) -> bytes:
         ) from None
     except (OSError, HTTPException) as error:
         raise Retryable(
-            f"{config_key}: no answer: {type(error).__name__}", "try again later"
+            f"{config_key}: the download failed: {failure_words(error)}",
+            "check the address and the connection, then try again",
         ) from None
     if not file_bytes or len(file_bytes) > max_bytes:
         raise ConfigError(

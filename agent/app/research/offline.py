@@ -22,6 +22,7 @@ from agent.errors import (
 )
 from agent.execution import evaluation
 from agent.execution.step_context import StepOutcome
+from agent.foreign_text import failure_text
 from agent.model import (
     AdjustFutures,
     AdjustLiquidity,
@@ -65,7 +66,7 @@ def plan_step_input(step_input: StepInput) -> StepOutcome:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # well-formed, but its parts contradict each other
         raise ConfigError(
-            f"the input is inconsistent: {error!r}",
+            f"the input is inconsistent: {failure_text(error)}",
             "use a file written by plan --save-input",
         ) from None
 
@@ -218,9 +219,7 @@ def _comparison(recorded_step: RecordedStep) -> Document:
             )
         )
     except Exception as error:  # an error in place of a decision is a difference too
-        differences = [
-            _difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")
-        ]
+        differences = [_difference("error", None, printable_text(failure_text(error)))]
     comparison_result = SAME
     if differences:
         comparison_result = REWORDED if all(map(_is_wording, differences)) else DIFFERENT

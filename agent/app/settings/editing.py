@@ -46,6 +46,7 @@ from agent.config.writing.edits import (
 from agent.errors import ConfigError, Refused
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.foreign_text import failure_text
 from agent.model import (
     LIMITS,
     ConditionalOrder,
@@ -278,7 +279,7 @@ def _read_config(config_file: Path) -> str:
     except FileNotFoundError:
         raise ConfigError(f"{config_file}: no such file", NO_CONFIG_REMEDY) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config_file}: cannot be read: {error}") from None
+        raise ConfigError(f"{config_file}: cannot be read: {failure_text(error)}") from None
 
 
 def _load_old_config(config_text: str, config_file: Path) -> LoadedConfig | None:

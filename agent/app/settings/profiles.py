@@ -41,7 +41,7 @@ from agent.config.writing.profile_merge import OFF, merge_profile, to_inline
 from agent.config.writing.profile_tokens import ResolvedToken, resolve_token
 from agent.config.writing.token_lists import read_token_list
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
-from agent.foreign_text import read_toml
+from agent.foreign_text import failure_words, read_toml
 from agent.model import LIMITS, LimitUnit
 
 Document = dict[str, Any]
@@ -341,7 +341,7 @@ def _profile_content(source: str, sha256: str | None) -> bytes:
         with Path(source).open("rb") as file:
             profile_bytes = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{source}: not a profile: {error}", remedy) from None
+        raise ConfigError(f"{source}: not a profile: {failure_words(error)}", remedy) from None
     if len(profile_bytes) > MAX_BYTES:
         raise ConfigError(f"{source}: larger than {MAX_BYTES:,} bytes", remedy)
     return profile_bytes

@@ -22,6 +22,7 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig, sqlite_file
 from agent.config.tables.fields import parse_duration_s
 from agent.errors import EXIT_OPERATOR, EXIT_USAGE, ConfigError, OperatorNeeded
+from agent.foreign_text import failure_words
 from agent.key_variables import named_key_variables
 from agent.store.files.locks import make_private
 
@@ -187,7 +188,7 @@ def install_units(
                 unit_path.write_text(unit_text, encoding="utf-8")
         except OSError as error:
             raise ConfigError(
-                f"{options.folder}: {error}", "with --system, run it as root"
+                f"{options.folder}: {failure_words(error)}", "with --system, run it as root"
             ) from None
         _run_commands(commands, unit_names[0], options)
     return _units_document(unit_text_by_path, commands, is_done=write)

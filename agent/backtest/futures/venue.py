@@ -32,6 +32,7 @@ from agent.backtest.futures.simulate import (
 )
 from agent.backtest.router import APPROVE_GAS, TransactionReverted
 from agent.backtest.settings import WALLET, BacktestSpec, simulated_address
+from agent.errors import kind_words
 from agent.floats import FloatArray
 from agent.layers.futures.planning.plans import DEPOSIT_GAS
 from agent.layers.futures.policy.needs import ORDER_GAS
@@ -312,7 +313,7 @@ class SimulatedVenue:
                     new_balances, self.allowance_raw, book, ORDER_GAS, fills=(fill,)
                 )
             case unsupported_call:
-                raise TransactionReverted(f"{type(unsupported_call).__name__} is not simulated")
+                raise TransactionReverted(f"{kind_words(type(unsupported_call))} is not simulated")
 
     def apply(self, effects: VenueEffects) -> None:
         """Apply the effects of a transaction."""

@@ -193,9 +193,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         except requests.ConnectionError:
             failure_text = f"{self.name} cannot be reached"
         except Exception as error:
-            failure_text = (
-                f"{self.name} closed the connection during its answer ({type(error).__name__})"
-            )
+            failure_text = f"{self.name} closed the connection during its answer"
             is_network_error = isinstance(error, requests.RequestException | OSError)
             if not is_network_error and not type(error).__module__.startswith("urllib3"):
                 defect_text = f"a request to {self.name} failed: {type(error).__name__}"

@@ -13,6 +13,7 @@ from web3.types import RPCEndpoint
 from agent.chain.providers.checked import CheckedProvider
 from agent.chain.rpc import RpcCall, RpcFault, parse_fault, scrub
 from agent.errors import Retryable
+from agent.foreign_text import failure_text
 
 CALL_GAS = 25_000_000
 
@@ -165,7 +166,7 @@ class EthTesterTransport(CheckedProvider):
         except BlockNotFound:
             return RpcFault(UNKNOWN_BLOCK_CODE, "block not found")
         except Exception as error:  # eth-tester raises many types for bad input
-            message = f"{type(error).__name__}: {error}"
+            message = failure_text(error)
             return RpcFault(
                 -32000,
                 "intrinsic gas too low" if _NEGATIVE_GAS_MESSAGE in message else scrub(message),

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.config.variables import Variables
 from agent.errors import ConfigError
-from agent.foreign_text import reading_problem
+from agent.foreign_text import failure_words
 from agent.key_variables import holds_key, process_environment, reads_no_keys
 from agent.store.files.locks import require_trusted_writers
 
@@ -59,7 +59,7 @@ def _file_variables(env_file: Path, is_wanted: Callable[[str], bool]) -> dict[st
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{env_file}: cannot be read: {reading_problem(error)}",
+            f"{env_file}: cannot be read: {failure_words(error)}",
             "make it a readable text file, or remove it",
         ) from None
     wanted_variables = {name: value for name, value in value_by_name.items() if is_wanted(name)}

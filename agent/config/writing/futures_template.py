@@ -16,7 +16,7 @@ from agent.config.tables.fields import Address, ConfigTable
 from agent.config.tables.futures import MOST_MARKETS, PerpetualProtocolContracts
 from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError
-from agent.foreign_text import read_toml
+from agent.foreign_text import failure_text, read_toml
 from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
 
 POSITION_HEADROOM_BPS = 1_500
@@ -188,7 +188,8 @@ def read_venue(path: Path) -> VenueFile:
         venue_values = read_toml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
-            f"--futures-venue {path}: cannot be read: {error}", "docs/futures.md shows its form"
+            f"--futures-venue {path}: cannot be read: {failure_text(error)}",
+            "docs/futures.md shows its form",
         ) from None
     if "chain" in venue_values:
         venue_values = _venue_of_config(path, venue_values)

@@ -13,7 +13,7 @@ from agent.config.load import UNSAVED_REMEDY, edit_error, parse_config
 from agent.config.tables.fields import OFF
 from agent.config.writing.edits import insert_key
 from agent.errors import ConfigError
-from agent.foreign_text import bounded_toml
+from agent.foreign_text import bounded_toml, failure_text
 from agent.model import PORTFOLIO_SUBJECT
 
 
@@ -30,7 +30,7 @@ def edit_order_levels(
         text_before = path.read_text(encoding="utf-8")
         document: Any = tomlkit.parse(bounded_toml(text_before))
     except (OSError, ValueError, TOMLKitError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        raise ConfigError(f"{path}: cannot be read: {failure_text(error)}") from None
     order_table = _order_table(document, subject)
     changes: dict[str, tuple[str | None, str | None]] = {}
     for kind, level in levels.items():

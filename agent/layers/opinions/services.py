@@ -16,7 +16,7 @@ import requests
 
 from agent.chain.providers.sessions import open_session, read_body
 from agent.codec import json_field
-from agent.foreign_text import read_json
+from agent.foreign_text import failure_words, read_json
 from agent.units import mul_div_down
 
 TIMEOUT_S = 4.0
@@ -245,7 +245,7 @@ def _answer_of(
                 return f"HTTP {response.status_code}"
             answer_bytes = read_body(response, MAX_ANSWER_BYTES, deadline_s)
     except Exception as error:  # also those of urllib3, idna and the encoding of headers
-        return type(error).__name__
+        return failure_words(error)
     if answer_bytes is None:
         return "its answer is too long or too slow"
     try:

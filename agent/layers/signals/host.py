@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from agent.errors import ConfigError
-from agent.foreign_text import read_json
+from agent.foreign_text import failure_text, read_json
 from agent.layers.signals.policy import checked_answer
 from agent.model import SignalAnswer, SignalRequest, SignalSettings, SignalView
 from agent.signals.worker import signal_package
@@ -148,7 +148,7 @@ class SignalHost:
         except TimeoutError:
             why = f"it gave no answer within {settings.timeout_s} s"
         except (OSError, ValueError) as error:
-            why = f"it failed: {error}"
+            why = f"it failed: {failure_text(error)}"
         else:
             return checked_answer(request, reply, source)
         self._workers.pop(settings.name).stop()

@@ -9,7 +9,7 @@ from agent.accounting.export import RateTable, parse_rates
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.errors import ConfigError
-from agent.foreign_text import reading_problem
+from agent.foreign_text import failure_words
 
 
 def read_rates(loaded_config: LoadedConfig) -> RateTable | None:
@@ -25,7 +25,7 @@ def read_rates(loaded_config: LoadedConfig) -> RateTable | None:
             return parse_rates(f"tax.rates {rates_path.name}", rates_file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"tax.rates: {rates_path} cannot be read: {reading_problem(error)}",
+            f"tax.rates: {rates_path} cannot be read: {failure_words(error)}",
             "name a CSV file with lines time,rate",
         ) from None
 

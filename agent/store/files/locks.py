@@ -18,6 +18,7 @@ from pathlib import Path
 from platformdirs import user_state_path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
+from agent.foreign_text import failure_words
 from agent.units import format_duration
 
 POLL_S = 0.25
@@ -171,7 +172,7 @@ def _lock(lock_file: Path, lock_error: Callable[[Path], LockHeld]) -> Iterator[N
         raise lock_error(lock_file) from None
     except OSError as error:
         raise PassingFault(
-            f"cannot lock {lock_file}: {error}",
+            f"cannot lock {lock_file}: {failure_words(error)}",
             "make its folder writable for this user",
             code=ErrorCode.LOCK,
         ) from error
@@ -222,7 +223,7 @@ def _write_pid(pid_file: Path) -> None:
             file.write(f"{os.getpid()}\n")
     except OSError as error:
         raise PassingFault(
-            f"cannot write {pid_file}: {error}",
+            f"cannot write {pid_file}: {failure_words(error)}",
             "free space on its disk and make its folder writable",
             code=ErrorCode.FILE,
         ) from error

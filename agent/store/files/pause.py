@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from agent.errors import ErrorCode, PassingFault, TrimtabError
+from agent.foreign_text import failure_text, failure_words
 from agent.store import database
 from agent.store.accounts import budgets
 from agent.store.database import Database, first_row, insert_rows
@@ -132,7 +133,7 @@ class KillSwitch:
             store_pause = self._store.read()
             self._store.require_held()
         except (OSError, TrimtabError) as error:
-            return KillSwitchState(None, f"the kill switch cannot be read: {error}")
+            return KillSwitchState(None, f"the kill switch cannot be read: {failure_text(error)}")
         if file_exists:
             reason = store_pause.reason if store_pause.paused else f"{self.file} exists"
             return KillSwitchState(True, reason, store_pause.paused and store_pause.hard)
@@ -171,7 +172,7 @@ class KillSwitch:
             with suppress(OSError):  # a file of another account pauses too
                 os.utime(self.file, (now_s, now_s))
         except OSError as error:
-            failure_texts.append(str(error))
+            failure_texts.append(f"{self.file}: {failure_words(error)}")
         try:
             self._store.pause(reason, now_s, hard)
         except SharedPauseFault as error:
@@ -202,7 +203,7 @@ class KillSwitch:
             self.file.unlink(missing_ok=True)
         except OSError as error:
             raise PassingFault(
-                f"cannot remove {self.file}: {error}",
+                f"cannot remove {self.file}: {failure_words(error)}",
                 "remove it; nothing is sent while it exists",
                 code=ErrorCode.PAUSE,
             ) from error

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent import codec, files
 from agent.errors import ConfigError, ErrorCode, PassingFault, TrimtabError
-from agent.foreign_text import read_json
+from agent.foreign_text import failure_text, read_json
 from agent.model import Plan, StepInput, StepRequest
 from agent.store.database import StepRecord
 
@@ -99,7 +99,9 @@ class StepRecorder:
         try:
             self._write_file(record)
         except (OSError, TrimtabError) as error:
-            self.report_failure(f"a step could not be recorded in {self.folder}: {error}")
+            self.report_failure(
+                f"a step could not be recorded in {self.folder}: {failure_text(error)}"
+            )
 
     def _write_file(self, record: StepRecord) -> None:
         step_files = self._tidied_step_files()

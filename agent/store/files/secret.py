@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.files import sync_folder
+from agent.foreign_text import failure_words
 from agent.store.files.locks import require_trusted_writers
 
 SECRET_BYTES = 32
@@ -34,7 +35,7 @@ def ensure_secret(store_file: Path) -> bytes:
     try:
         _write_secret(path)
     except OSError as error:
-        raise _secret_error(path, "written", str(error)) from error
+        raise _secret_error(path, "written", failure_words(error)) from error
     secret = find_secret(store_file)
     if secret is None:
         raise _secret_error(path, "read", "it was removed")
@@ -57,7 +58,7 @@ def find_secret(store_file: Path) -> bytes | None:
             )
         secret = bytes.fromhex(path.read_text(encoding="ascii"))
     except OSError as error:
-        raise _secret_error(path, "read", str(error)) from error
+        raise _secret_error(path, "read", failure_words(error)) from error
     except ValueError:
         secret = b""
     if len(secret) != SECRET_BYTES:

@@ -18,7 +18,7 @@ from agent.chain.providers.secrets import secret_parts
 from agent.chain.providers.sessions import open_session, read_body
 from agent.chain.rpc import scrub
 from agent.errors import ConfigError, ErrorCode, Retryable
-from agent.foreign_text import read_json
+from agent.foreign_text import failure_words, read_json
 from agent.venues.hyperliquid.budget import (
     RESERVED_WEIGHT,
     RequestBudget,
@@ -209,7 +209,7 @@ class HyperliquidConnection:
                     return response.status_code, answer_body
                 problem = "the answer is too long or too slow"
         except Exception as error:
-            problem = type(error).__name__
+            problem = failure_words(error)
         raise _NoAnswer(problem)
 
 

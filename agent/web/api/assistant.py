@@ -280,7 +280,7 @@ def build_server(assistant: Assistant) -> Server[Any]:
         try:
             answer = await assistant.answer(request.name, request.arguments or {})
         except TrimtabError as error:
-            answer_text = f"{error.code or type(error).__name__}: {error}"
+            answer_text = f"{error.code}: {error}" if error.code else str(error)
             return types.CallToolResult(
                 content=[types.TextContent(type="text", text=answer_text)], is_error=True
             )

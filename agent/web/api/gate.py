@@ -23,6 +23,7 @@ from agent.errors import (
     Refused,
     Retryable,
     TrimtabError,
+    internal_error,
     printable_text,
 )
 from agent.web.api.tokens import TOKEN_IN_URL_PATTERN, TokenFile, TokenScope
@@ -353,7 +354,8 @@ async def failure_response(_: Request, error: Exception) -> Response:
     """Return a TrimtabError as problem+json, and any other error without its text."""
     if isinstance(error, TrimtabError):
         return problem_response(error)
-    return _problem_response(500, "internal", f"internal error: {type(error).__name__}")
+    defect = internal_error(error)
+    return _problem_response(500, "internal", defect.message, defect.remedy)
 
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {
