@@ -172,6 +172,23 @@ def price_text(
     return decimal_text(round(coin_price * 10**places), places)
 
 
+MAX_MAGNITUDE = 60
+"""Largest exponent of ten, up or down, and most characters of a number that people write."""
+
+
+def written_number(number_text: str) -> Fraction:
+    """Return a decimal such as "0.5" or "1e3" exactly. Raises ValueError if it is none, or has more
+    than MAX_MAGNITUDE characters or powers of ten: an exponent of a billion would take minutes.
+    """
+    try:
+        number = Decimal(number_text) if len(number_text) <= MAX_MAGNITUDE else None
+    except InvalidOperation:
+        number = None
+    if number is None or not number.is_finite() or abs(number.adjusted()) > MAX_MAGNITUDE:
+        raise ValueError(f"{number_text[:MAX_MAGNITUDE]!r} is not a number of ordinary size")
+    return Fraction(number)
+
+
 def parse_bps(share: object, field: str) -> int:
     """Return the basis points of "50%", "5000bps" or a number in [0, 1]. Raises ConfigError for a
     number above 1 without a unit (R1.1).
@@ -181,17 +198,17 @@ def parse_bps(share: object, field: str) -> int:
     share_text = str(share).strip().replace(" ", "")
     try:
         if share_text.endswith("%"):
-            share_bps = Fraction(Decimal(share_text[:-1])) * 100
+            share_bps = written_number(share_text[:-1]) * 100
         elif share_text.endswith("bps"):
-            share_bps = Fraction(Decimal(share_text[:-3]))
+            share_bps = written_number(share_text[:-3])
         else:
-            share_bps = Fraction(Decimal(share_text)) * BPS
+            share_bps = written_number(share_text) * BPS
             if share_bps > BPS:
                 raise ConfigError(
                     f"{field}: {share!r} is above 1 and has no unit",
                     f"write {share_text}% or {share_text}bps",
                 )
-    except (InvalidOperation, ValueError, OverflowError):
+    except ValueError:
         raise ConfigError(
             f"{field}: {share!r} is not a share", "write 40%, 4000bps or 0.4"
         ) from None

@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -35,7 +34,7 @@ from agent.model import (
     TriggerFunction,
     part_of,
 )
-from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
+from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int, written_number
 
 IN_NUMERAIRE = "numeraire"
 PRO_RATA = "pro-rata"
@@ -81,9 +80,9 @@ def parse_owner_transfer(flow_text: str) -> OwnerTransfer:
         if not transfer_time.tzinfo:
             transfer_time = transfer_time.replace(tzinfo=UTC)
         transfer = OwnerTransfer(
-            int(transfer_time.timestamp()), Fraction(Decimal(amount_text.strip()))
+            int(transfer_time.timestamp()), written_number(amount_text.strip())
         )
-    except (ValueError, InvalidOperation, OverflowError):
+    except (ValueError, OverflowError):
         raise ConfigError(
             f"--flow: {flow_text[:40]!r}",
             "write a time and an amount of the numeraire: 2021-03-01=+1000",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from functools import wraps
 from inspect import Parameter, signature
@@ -33,7 +33,7 @@ from agent.research.arguments import (
 from agent.research.markets import name_markets
 from agent.research.prices import FRAME_NAME, Moment, between, read_prices, time_s
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
-from agent.units import BPS, PIPS, format_duration
+from agent.units import BPS, PIPS, format_duration, written_number
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -255,8 +255,8 @@ def _whole_bps(share_by_symbol: Mapping[str, Fraction]) -> dict[str, int]:
 def _amount(number: Number, name: str) -> Fraction:
     """Return a number exactly as it is written. Raises ConfigError naming the argument."""
     try:
-        return Fraction(number) if isinstance(number, Fraction) else Fraction(Decimal(str(number)))
-    except (InvalidOperation, ValueError, OverflowError):
+        return number if isinstance(number, Fraction) else written_number(str(number))
+    except ValueError:
         raise ConfigError(
             f"{name}: {described(number)} is no number",
             f"write for example {EXAMPLE_BY_AMOUNT[name]}",

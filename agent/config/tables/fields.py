@@ -26,14 +26,17 @@ OFF = "off"
 _Parser = Callable[[object], object]
 _SECONDS_BY_UNIT = {"w": 604800, "d": 86400, "h": 3600, "m(?:in)?": 60, "s": 1}
 _DURATION = re.compile(
-    r"(?=.)" + r"\s*".join(rf"(?:([0-9]+(?:\.[0-9]+)?)\s*{unit})?" for unit in _SECONDS_BY_UNIT)
+    r"(?=.)"
+    + r"\s*".join(
+        rf"(?:([0-9]{{1,12}}(?:\.[0-9]{{1,12}})?)\s*{unit})?" for unit in _SECONDS_BY_UNIT
+    )
 )
 """A number for each unit, in descending order; each may be missing."""
 _WEI_BY_UNIT = {"wei": 1, "gwei": 10**9}
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 _KEYRING_ENTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}/[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
-_GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
+_GAS_PRICE = re.compile(r"([0-9]{1,24}(?:\.[0-9]{1,24})?)\s*(gwei|wei)")
 
 
 def without_spaces(config_value: object) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from agent.config.tables.fields import ConfigTable, Duration, ShareOrOff, without_spaces
+from agent.units import written_number
 
 ZONE_KEYWORD = "zone"
 MIN_DURATION_S = 12
@@ -48,10 +48,9 @@ def _parse_with_unit(number_text: str, unit: str) -> Fraction | None:
     if not number_text.endswith(unit):
         return None
     try:
-        number = Decimal(number_text.removesuffix(unit))
-    except InvalidOperation:
+        return written_number(number_text.removesuffix(unit))
+    except ValueError:
         return None
-    return Fraction(number) if number.is_finite() else None
 
 
 def _parse_bps(bps_text: str) -> Fraction | None:

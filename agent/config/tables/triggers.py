@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from functools import reduce
 from operator import or_
@@ -25,27 +24,27 @@ from agent.errors import ConfigError
 from agent.model import AnyOf, NoTradeZone, Threshold, Trigger
 from agent.policy.triggers.bands import KeyUnit, TriggerNotation
 from agent.policy.triggers.rules import NOTATIONS
-from agent.units import BPS, parse_share_with_unit_bps
+from agent.units import BPS, parse_share_with_unit_bps, written_number
 
 
 def _parse_yearly_cost(config_value: object) -> Fraction:
     """Parse bps per year, such as "0.5bps" or "0.005%". Fractions of a basis point are allowed."""
     compact_text = without_spaces(config_value)
     unit = next((unit for unit in ("bps", "%") if compact_text.endswith(unit)), None)
-    number = _finite_decimal(compact_text.removesuffix(unit)) if unit else None
+    number = _number_or_none(compact_text.removesuffix(unit)) if unit else None
     if number is None:
         raise ValueError(
             f"{config_value!r} is not a cost per year; write the cost of 1 % of tracking error, such as"
             " 0.5bps"
         )
-    return Fraction(number) * (100 if unit == "%" else 1)
+    return number * (100 if unit == "%" else 1)
 
 
 def _parse_correlation(config_value: object) -> int:
     """Parse a correlation such as "80%" or "-20%" to bps."""
     compact_text = without_spaces(config_value)
     percent = (
-        _finite_decimal(compact_text.removesuffix("%")) if compact_text.endswith("%") else None
+        _number_or_none(compact_text.removesuffix("%")) if compact_text.endswith("%") else None
     )
     if percent is None or abs(bps := percent * 100) > BPS or bps != int(bps):
         raise ValueError(
@@ -54,12 +53,11 @@ def _parse_correlation(config_value: object) -> int:
     return int(bps)
 
 
-def _finite_decimal(number_text: str) -> Decimal | None:
+def _number_or_none(number_text: str) -> Fraction | None:
     try:
-        number = Decimal(number_text)
-    except InvalidOperation:
+        return written_number(number_text)
+    except ValueError:
         return None
-    return number if number.is_finite() else None
 
 
 YearlyCost = Annotated[Fraction, BeforeValidator(_parse_yearly_cost)]
