@@ -1,14 +1,15 @@
-"""The tracking rule against the numerical optimum, 35 fixed rules and what `init` wrote before, as
-JSON: loss is costs + ½·λ·TE², bps of the portfolio a year. The widths are the product's
-(agent/policy/triggers/tracking_rule.py); prices, planner and optimum are the script's own.
+"""The tracking rule against 35 fixed rules and what `init` wrote before, as JSON: loss is costs +
+½·λ·TE², bps of the portfolio a year. The widths are the product's
+(agent/policy/triggers/tracking_rule.py); prices and planner are the script's own. Against the
+numerical optimum: scripts/tracking_optimum.py.
 
-    .venv/bin/python scripts/bench_tracking.py --part optimum
+    .venv/bin/python scripts/bench_tracking.py --part cells
 
-Parts: `optimum` (two coins and cash; scripts/tracking_optimum.py computes the stored optima), `cells`
-(fees, gas, sizes, coins, strictness), `robust` (wrong figures, drift, regimes, cooldown), `prices`
-(real ones, from --data: a fixed rule is chosen on one set and applied to the other), `certificate`
-(gaps of plans of the product's planner; scripts/tracking_certificate.py), `tax` (loss and tax of
-rules that know and do not know the gain of the next lot; scripts/tracking_tax.py).
+Parts: `cells` (fees, gas, sizes, coins, strictness), `robust` (wrong figures, drift, regimes,
+cooldown), `prices` (real ones, from --data: a fixed rule is chosen on one set and applied to the
+other), `certificate` (gaps of plans of the product's planner; scripts/tracking_certificate.py),
+`tax` (loss and tax of rules that know and do not know the gain of the next lot;
+scripts/tracking_tax.py).
 """
 
 from __future__ import annotations
@@ -53,7 +54,6 @@ from scripts.tracking_market import (
     market_of,
     run,
 )
-from scripts.tracking_optimum import CASES, SEED, YEARS
 from scripts.tracking_tax import METHODS, TAX_STEPS, TaxedOutcome, TaxedRanges, run_taxed
 
 DEPTH = 20_000_000
@@ -116,58 +116,6 @@ def class_covariance(symbols: list[str]) -> Floats:
             volatilities = [class_volatility_bps(each, "USD") / BPS for each in (symbol, other)]
             covariance[i, j] = volatilities[0] * volatilities[1] * correlation
     return covariance
-
-
-# --- Two coins and cash against the optimum.
-
-
-OPTIMA_BPS = (
-    3.4115,
-    2.5316,
-    6.8465,
-    1.3860,
-    9.0017,
-    5.9376,
-    3.3341,
-    5.3417,
-    1.4321,
-    4.7808,
-    1.3201,
-    3.0721,
-    24.0118,
-    2.2747,
-    2.3372,
-    4.5503,
-    4.9927,
-    7.3093,
-    14.7590,
-    21.3443,
-    8.6926,
-    13.4906,
-)
-"""Loss of the optimum in each case on the same prices, by scripts/tracking_optimum.py. Where it is above
-the rule's, the grid is the coarser of the two.
-"""
-
-
-def optimum_part() -> dict[str, Any]:
-    """Return the ratio of the rule's loss to the optimum's in each case."""
-    rows = []
-    for number, case in enumerate(CASES):
-        loss = run_rule(case.market(), case.weights, case.legs(), 1.0).loss_bps(1.0)
-        rows.append(
-            {
-                "volatilities": case.volatilities,
-                "correlation": case.correlation,
-                "targets": case.targets,
-                "costs_bps": case.costs_bps,
-                "gas_bps": case.gas_bps,
-                "rule": round(loss, 3),
-                "optimum": OPTIMA_BPS[number],
-                "ratio": round(loss / OPTIMA_BPS[number], 3),
-            }
-        )
-    return {"years": YEARS, "seed": SEED, "cases": rows, **_summary([row["ratio"] for row in rows])}
 
 
 def _summary(ratios: list[float]) -> dict[str, Any]:
@@ -607,13 +555,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--part",
-        choices=("optimum", "cells", "robust", "prices", "certificate", "tax", "all"),
+        choices=("cells", "robust", "prices", "certificate", "tax", "all"),
         default="all",
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/prices"))
     options = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "optimum": optimum_part,
         "cells": cells_part,
         "robust": robust_part,
         "prices": lambda: prices_part(options.data),

@@ -1,15 +1,17 @@
-"""Numerical optimum of trading two tokens and cash: least long-run costs and ½·λ·TE², by policy
-iteration on a Markov chain. Prints it for the cases of bench_tracking.py, as JSON.
+"""The tracking rule against the numerical optimum of trading two tokens and cash: least long-run
+costs and ½·λ·TE², by policy iteration on a Markov chain, as JSON.
 
 The deviations of both tokens lie on a grid, and diffuse as the weights do (Kushner and Dupuis,
 Numerical Methods for Stochastic Control Problems in Continuous Time, 2001, 5.3). At each point the
 portfolio waits, or trades: one leg or two, each for its gas and a cost a unit. A policy's average
 cost and relative values solve a sparse linear system; a policy that trades where that is cheaper
-follows, until none is. Then the policy trades on the same simulated prices as the rules.
+follows, until none is. The rule is one of these policies, to the next point of the grid, so its
+ratio to the optimum is exact and at least 1. Then both trade on the same simulated hours, where the
+ratio has noise.
 
     .venv/bin/python scripts/tracking_optimum.py --case 3
 
-Without --case all are solved, some fifteen minutes.
+Without --case all are solved, some ten minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +29,19 @@ from scipy.sparse.linalg import spsolve
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.policy.triggers.tracking_rule import TradingCost, token_rules
-from scripts.tracking_market import BPS, Floats, Legs, Market, gaussian_market
+from scripts.bench_tracking import rule_of, run_rule
+from scripts.tracking_market import (
+    BPS,
+    Floats,
+    Legs,
+    Market,
+    gaussian_market,
+    is_beyond,
+    plan_legs,
+)
 
 YEARS = 60
-SEED = 3
+SEEDS = range(3, 11)
 WAIT = -1
 MAX_ROUNDS = 200
 
@@ -55,10 +65,21 @@ class PairCase:
         """Targets with that of the cash."""
         return np.array([*self.targets, 1 - sum(self.targets)])
 
-    def market(self) -> Market:
-        """Return the prices on which all rules of the case are compared."""
-        correlation = np.array([[1.0, self.correlation], [self.correlation, 1.0]])
-        return gaussian_market(list(self.volatilities), correlation, YEARS, SEED)
+    @property
+    def correlations(self) -> Floats:
+        """Correlations of the two tokens."""
+        return np.array([[1.0, self.correlation], [self.correlation, 1.0]])
+
+    @property
+    def covariance(self) -> Floats:
+        """Covariance of the two tokens and the cash."""
+        full = np.zeros((3, 3))
+        full[:2, :2] = np.outer(self.volatilities, self.volatilities) * self.correlations
+        return full
+
+    def market(self, seed: int) -> Market:
+        """Return simulated prices of YEARS of hours."""
+        return gaussian_market(list(self.volatilities), self.correlations, YEARS, seed)
 
     def legs(self) -> Legs:
         """Return the pools."""
@@ -87,7 +108,7 @@ CASES = (
     PairCase((0.5, 0.6), 0.8, (0.5, 0.3), (30, 30, 5), reach=4),
     PairCase((0.2, 1.2), 0.3, (0.4, 0.3), (5, 30)),
     PairCase((0.6, 0.6), 0.99, (0.3, 0.3), (5, 5), reach=6),
-    PairCase((0.005, 0.6), 0.0, (0.3, 0.4), (1, 5)),
+    PairCase((0.005, 0.6), 0.0, (0.3, 0.4), (1, 5), reach=5),
     PairCase((0.6, 0.7), 0.8, (0.5, 0.4), (5, 30), reach=6),
     PairCase((0.6, 0.6), 0.0, (0.25, 0.25), (5, 5), 0.1),
     PairCase((0.6, 0.6), 0.5, (0.25, 0.25), (5, 5), 1.0),
@@ -209,12 +230,102 @@ def best_trades(values, unit_costs, gas, step1, step2):  # type: ignore[no-untyp
 
 
 @dataclass(frozen=True)
-class Optimum:
-    """The best policy: the point to which each point trades (WAIT: none), and its average loss."""
+class Chain:
+    """The Markov chain of a case: rates of its moves and the penalty of each point, and the rule's
+    risk and triggers.
+    """
 
+    case: PairCase
     grid: Grid
+    rates: Floats
+    signs: Floats
+    penalty: Floats
+    risk: Floats
+    triggers: Floats
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The point to which each point trades (WAIT: none), and what that costs."""
+
     destinations: Floats
-    loss: float
+    costs: Floats
+
+
+def build_chain(case: PairCase, half: int, *, is_uniform: bool) -> Chain:
+    """Return the chain on a grid that reaches `case.reach` times the triggers of the rule. With
+    `is_uniform` the weights diffuse everywhere as at their targets: elsewhere the moves of the grid
+    cannot express a correlation near 1.
+    """
+    covariance = case.covariance[:2, :2]
+    weights = case.weights
+    risk, triggers = rule_of(case.covariance, weights, case.legs(), 1.0)
+    shape = np.diag(weights[:2]) - np.outer(weights[:2], weights[:2])
+    spread = np.sqrt(np.diag(shape @ covariance @ shape.T))
+    if len(case.costs_bps) > 2:  # the direct pool moves along the diagonal
+        spread = np.full(2, spread.max())
+    unit = case.reach * float(np.max(triggers[:2] / spread))
+    grid = Grid(half, (unit * spread[0] / half, unit * spread[1] / half))
+    rates, signs = diffusion_rates(weights, covariance, 0 if is_uniform else half, *grid.steps)
+    if is_uniform:
+        rates = np.tile(rates, (grid.size, grid.size, 1))
+        signs = np.tile(signs, (grid.size, grid.size))
+    positions = [(np.arange(grid.size) - half) * step for step in grid.steps]
+    first, second = np.meshgrid(*positions, indexing="ij")
+    penalty = (
+        covariance[0, 0] * first**2
+        + 2 * covariance[0, 1] * first * second
+        + covariance[1, 1] * second**2
+    ) / 2
+    return Chain(case, grid, rates, signs, penalty, risk, triggers)
+
+
+@njit(cache=True)
+def trade_cost(first, second, unit_costs, gas):  # type: ignore[no-untyped-def]
+    """Return the cost of moving both deviations by these amounts, over the direct pool where there
+    is one and it is cheaper; two legs, also then, cost two gas.
+    """
+    direct = 0.0
+    if len(unit_costs) > 2 and first * second < 0 and unit_costs[2] < unit_costs[0] + unit_costs[1]:
+        direct = min(abs(first), abs(second))
+    cost = unit_costs[0] * (abs(first) - direct) + unit_costs[1] * (abs(second) - direct)
+    if direct > 0.0:
+        cost += unit_costs[2] * direct
+    return cost + gas * ((first != 0.0) + (second != 0.0))
+
+
+@njit(cache=True)
+def rule_destinations(legs, risk, triggers, half, steps):  # type: ignore[no-untyped-def]
+    """Return the rule's policy: from each point beyond a trigger to the point of the grid next to
+    where its plan ends, and its cost.
+    """
+    size = 2 * half + 1
+    destinations = np.full((size, size), WAIT)
+    costs = np.zeros((size, size))
+    amounts = np.zeros(legs.source.size)
+    deviation = np.zeros(3)
+    for i in range(size):
+        for j in range(size):
+            deviation[0] = (i - half) * steps[0]
+            deviation[1] = (j - half) * steps[1]
+            deviation[2] = -deviation[0] - deviation[1]
+            if not (
+                is_beyond(deviation, risk, triggers) and plan_legs(deviation, risk, legs, amounts)
+            ):
+                continue
+            after = deviation.copy()
+            for leg in range(legs.source.size):
+                after[legs.source[leg]] -= amounts[leg]
+                after[legs.target[leg]] += amounts[leg]
+            to_i = min(max(int(np.floor(after[0] / steps[0] + 0.5)) + half, 0), size - 1)
+            to_j = min(max(int(np.floor(after[1] / steps[1] + 0.5)) + half, 0), size - 1)
+            if to_i == i and to_j == j:
+                continue
+            destinations[i, j] = to_i * size + to_j
+            first = (to_i - i) * steps[0]
+            second = (to_j - j) * steps[1]
+            costs[i, j] = trade_cost(first, second, legs.unit_cost, legs.gas[0])
+    return destinations, costs
 
 
 def policy_values(rates, signs, penalty, destinations, trade_costs):  # type: ignore[no-untyped-def]
@@ -260,80 +371,43 @@ def policy_values(rates, signs, penalty, destinations, trade_costs):  # type: ig
     return solution[:points].reshape(size, size), solution[points], total.reshape(size, size)
 
 
-def solve(
-    case: PairCase,
-    triggers: list[float],
-    half: int,
-    *,
-    is_uniform: bool,
-    risk_aversion: float = 1.0,
-) -> Optimum:
-    """Return the optimum on a grid that reaches `case.reach` times the triggers of the rule. With
-    `is_uniform` the weights diffuse everywhere as at their targets: elsewhere the moves of the grid
-    cannot express a correlation near 1.
-    """
-    covariance = case.market().covariance[:2, :2]
-    weights = case.weights
-    size = 2 * half + 1
-    shape = np.diag(weights[:2]) - np.outer(weights[:2], weights[:2])
-    spread = np.sqrt(np.diag(shape @ covariance @ shape.T))
-    if len(case.costs_bps) > 2:  # the direct pool moves along the diagonal
-        spread = np.full(2, spread.max())
-    unit = max(
-        case.reach * trigger / deviation
-        for trigger, deviation in zip(triggers, spread, strict=True)
+def policy_loss(chain: Chain, policy: Policy) -> float:
+    """Return the long-run loss of a policy, as a share of the portfolio a year."""
+    _, loss, _ = policy_values(
+        chain.rates, chain.signs, chain.penalty, policy.destinations, policy.costs
     )
-    grid = Grid(half, (unit * spread[0] / half, unit * spread[1] / half))
-    if is_uniform:
-        target_rates, target_signs = diffusion_rates(weights, covariance, 0, *grid.steps)
-        rates = np.tile(target_rates, (size, size, 1))
-        signs = np.tile(target_signs, (size, size))
-    else:
-        rates, signs = diffusion_rates(weights, covariance, half, *grid.steps)
-    positions = [(np.arange(size) - half) * step for step in grid.steps]
-    first, second = np.meshgrid(*positions, indexing="ij")
-    penalty = (
-        risk_aversion
-        / 2
-        * (
-            covariance[0, 0] * first**2
-            + 2 * covariance[0, 1] * first * second
-            + covariance[1, 1] * second**2
-        )
+    return float(loss)
+
+
+def rule_policy(chain: Chain) -> Policy:
+    """Return the tracking rule as a policy of the chain."""
+    legs = chain.case.legs()
+    return Policy(
+        *rule_destinations(legs, chain.risk, chain.triggers, chain.grid.half, chain.grid.steps)
     )
-    legs = case.legs()
+
+
+def best_policy(chain: Chain) -> Policy:
+    """Return the policy of the least loss, by policy iteration from the rule."""
+    legs = chain.case.legs()
     gas = float(legs.gas[0])
-    box = [
-        int(np.clip(trigger / step, 2, half - 1))
-        for trigger, step in zip(triggers, grid.steps, strict=True)
-    ]
+    size = chain.grid.size
     index = np.arange(size * size).reshape(size, size)
-    to_i = np.clip(np.arange(size), half - box[0], half + box[0])
-    to_j = np.clip(np.arange(size), half - box[1], half + box[1])
-    destinations = index[to_i[:, None], to_j[None, :]]
-    moved = [
-        abs(np.arange(size) - to) * step for to, step in zip((to_i, to_j), grid.steps, strict=True)
-    ]
-    trade_costs = (
-        legs.unit_cost[0] * moved[0][:, None]
-        + legs.unit_cost[1] * moved[1][None, :]
-        + gas * ((moved[0] > 0)[:, None].astype(float) + (moved[1] > 0)[None, :])
-    )
-    destinations = np.where(destinations == index, WAIT, destinations)
-    loss = np.inf
+    policy = rule_policy(chain)
     for _ in range(MAX_ROUNDS):
-        values, loss, total = policy_values(rates, signs, penalty, destinations, trade_costs)
-        ends = np.where(destinations == WAIT, values, np.inf)  # no trade ends where one begins
-        reached, origin = best_trades(ends, legs.unit_cost, gas, *grid.steps)
-        waiting = wait_values(values, rates, signs, penalty, total, loss)
+        values, loss, total = policy_values(
+            chain.rates, chain.signs, chain.penalty, policy.destinations, policy.costs
+        )
+        # no trade ends where one begins
+        ends = np.where(policy.destinations == WAIT, values, np.inf)
+        reached, origin = best_trades(ends, legs.unit_cost, gas, *chain.grid.steps)
+        waiting = wait_values(values, chain.rates, chain.signs, chain.penalty, total, loss)
         trades = (origin != index) & (reached < waiting - 1e-13)
-        improved = np.where(trades, origin, WAIT)
-        improved_costs = np.where(trades, reached - values.ravel()[origin], 0.0)
-        if np.array_equal(improved, destinations):
+        destinations = np.where(trades, origin, WAIT)
+        if np.array_equal(destinations, policy.destinations):
             break
-        destinations = improved
-        trade_costs = improved_costs
-    return Optimum(grid, destinations, float(loss))
+        policy = Policy(destinations, np.where(trades, reached - values.ravel()[origin], 0.0))
+    return policy
 
 
 def wait_values(values, rates, signs, penalty, total, loss):  # type: ignore[no-untyped-def]
@@ -376,15 +450,7 @@ def simulate_policy(market, weights, legs, destinations, half, steps):  # type: 
         if to >= 0:
             first = (to // size - i) * step1
             second = (to % size - j) * step2
-            direct = 0.0
-            if len(unit_costs) > 2 and first * second < 0:
-                together = min(abs(first), abs(second))
-                if unit_costs[2] < unit_costs[0] + unit_costs[1]:
-                    direct = together
-            cost += unit_costs[0] * (abs(first) - direct) + unit_costs[1] * (abs(second) - direct)
-            if len(unit_costs) > 2:
-                cost += unit_costs[2] * direct
-            cost += gas * ((first != 0.0) + (second != 0.0))
+            cost += trade_cost(first, second, unit_costs, gas)
             held[0] += first
             held[1] += second
             held[2] -= first + second
@@ -396,53 +462,42 @@ def simulate_policy(market, weights, legs, destinations, half, steps):  # type: 
     return cost, variance
 
 
-def optimum_loss_bps(
-    case: PairCase, triggers: list[float], half: int, *, is_uniform: bool
-) -> dict[str, float]:
-    """Return the optimum's loss, bps a year: on the chain, and on the simulated prices."""
-    optimum = solve(case, triggers, half, is_uniform=is_uniform)
-    market = case.market()
-    grid = optimum.grid
-    cost, variance = simulate_policy(
-        market, case.weights, case.legs(), optimum.destinations, grid.half, grid.steps
-    )
+def compared(case: PairCase, half: int, *, is_uniform: bool) -> dict[str, object]:
+    """Return the losses of rule and optimum, bps a year: on the chain, and on simulated prices."""
+    chain = build_chain(case, half, is_uniform=is_uniform)
+    best = best_policy(chain)
+    optimum = policy_loss(chain, best) * BPS
+    rule = policy_loss(chain, rule_policy(chain)) * BPS
+    markets = [case.market(seed) for seed in SEEDS]
+    on_prices = []
+    for market in markets:
+        cost, variance = simulate_policy(
+            market, case.weights, case.legs(), best.destinations, half, chain.grid.steps
+        )
+        on_prices.append((cost + variance / 2) / market.years * BPS)
+    rule_on_prices = [
+        run_rule(market, case.weights, case.legs(), 1.0).loss_bps(1.0) for market in markets
+    ]
     return {
-        "chain": optimum.loss * BPS,
-        "simulated": (cost + variance / 2) / market.years * BPS,
+        "diffusion": "at the targets" if is_uniform else "at each point",
+        "optimum": round(optimum, 3),
+        "rule": round(rule, 3),
+        "ratio": round(rule / optimum, 4),
+        "ratio_on_prices": round(sum(rule_on_prices) / sum(on_prices), 4),
     }
-
-
-def triggers_of(case: PairCase) -> list[float]:
-    """Return the triggers of the rule, which set how far the grid reaches."""
-    covariance = case.market().covariance
-    costs = {
-        token: TradingCost(case.costs_bps[token] / BPS, case.gas_bps / BPS, 0.0) for token in (0, 1)
-    }
-    rules = token_rules(case.weights.tolist(), covariance.tolist(), 2, costs, 1.0)
-    return [rules[token].trigger for token in (0, 1)]
 
 
 def main() -> None:
-    """Print the optimum of the chosen cases, the best of two reaches of the grid and two
-    diffusions.
-    """
+    """Print rule and optimum of the chosen cases."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", type=int, choices=range(len(CASES)))
     parser.add_argument("--half", type=int, default=130, help="points on each side of zero")
     options = parser.parse_args()
     numbers = range(len(CASES)) if options.case is None else (options.case,)
     for number in numbers:
-        case = CASES[number]
-        triggers = triggers_of(case)
-        losses = [
-            optimum_loss_bps(
-                replace(case, reach=reach), triggers, options.half, is_uniform=is_uniform
-            )
-            for reach in dict.fromkeys((case.reach, 5.0))
-            for is_uniform in (False, True)
-        ]
-        best = min(losses, key=lambda loss: loss["simulated"])
-        print(json.dumps({"case": number, **best}), flush=True)
+        for is_uniform in (True, False):
+            comparison = compared(CASES[number], options.half, is_uniform=is_uniform)
+            print(json.dumps({"case": number, **comparison}), flush=True)
 
 
 if __name__ == "__main__":
