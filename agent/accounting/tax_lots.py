@@ -284,27 +284,32 @@ class TaxLotRun:
     """Lots, disposals and sums of a ledger.
 
     `acquired_raw_by_token` and `disposed_raw_by_token` are the base units acquired and disposed of,
-    by token. `quanta_by_flow` are in quanta: deposits (came), withdrawals (went), income, the
-    excess of value over cost of transfers to the owner (carried), and gas outside exchanges
-    (spent). `unpriced_entries` are ids of entries with a missing price, which counts as zero.
+    by token. `deposited_quanta`, `withdrawn_quanta` and `income_quanta` are values,
+    `untaxed_quanta` the excess of value over cost of transfers to the owner, `gas_quanta` gas
+    outside exchanges. `unpriced_entries` are ids of entries with a missing price, which counts as
+    zero.
     """
 
     lots: Lots
     disposals: list[Disposal] = field(default_factory=list)
     acquired_raw_by_token: dict[str, int] = field(default_factory=dict)
     disposed_raw_by_token: dict[str, int] = field(default_factory=dict)
-    quanta_by_flow: Counter[str] = field(default_factory=Counter)
-    unpriced_entries: list[str] = field(default_factory=list)
+    deposited_quanta: int = 0
+    withdrawn_quanta: int = 0
+    income_quanta: int = 0
+    untaxed_quanta: int = 0
+    gas_quanta: int = 0
+    unpriced_entries: set[str] = field(default_factory=set)
 
     @property
     def deposits(self) -> Value:
         """Deposits and openings, reporting units."""
-        return from_quanta(self.quanta_by_flow["came"])
+        return from_quanta(self.deposited_quanta)
 
     @property
     def gas_cost(self) -> Value:
         """Gas outside exchanges, reporting units."""
-        return from_quanta(self.quanta_by_flow["spent"])
+        return from_quanta(self.gas_quanta)
 
     def realised_gain(self, from_s: int = 0, until_s: int | None = None) -> Value:
         """Return gains less losses of disposals with from_s <= time < until_s."""
@@ -382,7 +387,7 @@ class _EntryLots:
         for posting in entry.postings:
             account = posting.account
             if posting.value is None and not account.startswith(accounts.LP):
-                tax_lot_run.unpriced_entries.append(entry.id)
+                tax_lot_run.unpriced_entries.add(entry.id)
             if account.startswith("assets:"):  # the opposite posting has the same amount
                 continue
             account_and_token = (
@@ -412,7 +417,7 @@ class _EntryLots:
         if gas_raw:
             self._dispose(self.wrapped_native, gas_raw, gas_quanta)
             if not received_raw_by_token and not spent_raw_by_token:
-                self.tax_lot_run.quanta_by_flow["spent"] += gas_quanta
+                self.tax_lot_run.gas_quanta += gas_quanta
 
     def _to_reporting(self, quanta: int) -> int:
         """Return a numeraire value as a reporting value."""
@@ -455,7 +460,7 @@ class _EntryLots:
             for tokens in (bought_tokens, sold_tokens)
         )
         if not spent_raw_by_token:  # a receipt without payment is income
-            self.tax_lot_run.quanta_by_flow["income"] += numeraire_in_quanta + sum(bought_quanta)
+            self.tax_lot_run.income_quanta += numeraire_in_quanta + sum(bought_quanta)
         if not received_raw_by_token:
             numeraire_out_quanta = sale_quanta = purchase_quanta = 0
         elif (
@@ -500,9 +505,10 @@ class _EntryLots:
             )
             if raw < 0 and is_inflow:
                 self._acquire(token, -raw, value_quanta)
-                self.tax_lot_run.quanta_by_flow[
-                    "income" if account in _INCOME_ACCOUNTS else "came"
-                ] += value_quanta
+                if account in _INCOME_ACCOUNTS:
+                    self.tax_lot_run.income_quanta += value_quanta
+                else:
+                    self.tax_lot_run.deposited_quanta += value_quanta
             elif account in _LOSS_ACCOUNTS or account in _INCOME_ACCOUNTS:
                 self._dispose(token, abs(raw), 0)
             else:
@@ -515,9 +521,9 @@ class _EntryLots:
         self.tax_lot_run.lots.acquire_at_cost_quanta(token, raw, cost_quanta, self.entry.chain_s)
 
     def _transfer_out(self, token: str, raw: int, value_quanta: int) -> None:
-        self.tax_lot_run.quanta_by_flow["went"] += value_quanta
+        self.tax_lot_run.withdrawn_quanta += value_quanta
         cost_quanta = sum(lot.cost_quanta for lot in self._consume(token, raw, value_quanta))
-        self.tax_lot_run.quanta_by_flow["carried"] += value_quanta - cost_quanta
+        self.tax_lot_run.untaxed_quanta += value_quanta - cost_quanta
 
     def _dispose(self, token: str, raw: int, proceeds_quanta: int) -> None:
         lots = self._consume(token, raw, proceeds_quanta)

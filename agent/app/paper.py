@@ -24,6 +24,7 @@ from agent.ports import Clock
 from agent.units import parse_raw
 from agent.wiring.stores import live_rows_of
 
+DEFAULT_NATIVE = "1"
 NATIVE_DECIMALS = 18
 VALUE_DECIMALS = 18
 
@@ -32,18 +33,18 @@ VALUE_DECIMALS = 18
 class PaperStart:
     """Initial paper wallet, as entered: `value` in whole coins of the numeraire, spread over the
     targets; or `amounts` as SYMBOL=NUMBER; or neither, for a copy of the real wallet. `native` is
-    the amount of native coin for gas in addition to `value` or `amounts`, `margin` the collateral
-    in the margin account, in whole coins.
+    the amount of native coin for gas in addition to `value` or `amounts`, DEFAULT_NATIVE if empty,
+    `margin` the collateral in the margin account, in whole coins.
     """
 
     value: str = ""
     amounts: str = ""
-    native: str = "1"
+    native: str = ""
     margin: str = ""
 
     @property
     def is_set(self) -> bool:
-        """True if an option was given."""
+        """True if an option was given; `native` is refused alone."""
         return bool(self.value or self.amounts or self.margin)
 
 
@@ -79,6 +80,11 @@ def open_paper(
             "--value and --start cannot be combined",
             "--start gives the balance of each token, --value the total value",
         )
+    if start.native and not (start.value or start.amounts):
+        raise ConfigError(
+            "--native: a copy of the real wallet has its native coins",
+            "omit it, or give the wallet's balances, too: --start or --value",
+        )
     with open_agent(
         loaded_config, clock=clock, transports=transports, record_folder=record_folder
     ) as agent:
@@ -99,13 +105,20 @@ def open_paper(
             store.paper.begin(wallet)
         elif start.is_set:
             raise ConfigError(
-                "paper trading has already started; --value and --start apply to its first run"
-                " only",
-                f"omit them; to start over, remove {wiring.store_file(loaded_config)}",
+                "paper trading has already started; --value, --start and --margin apply to its first"
+                " run only",
+                f"omit them; to start over, {start_over_text(loaded_config)}",
                 code=ErrorCode.PAPER_STARTED,
             )
         config_versions.record_version(loaded_config, store.configs, config_versions.YES_ORIGIN)
         yield agent
+
+
+def start_over_text(loaded_config: LoadedConfig) -> str:
+    """Return how to begin a new paper store for a config."""
+    if wiring.is_in_file(loaded_config):
+        return f"remove {wiring.store_file(loaded_config)}"
+    return "name another database in store.url"
 
 
 def always_confirm(_: StepOutcome) -> bool:
@@ -139,7 +152,7 @@ def _wallet_without_margin(
     context = agent.context
     if not start.value and not start.amounts:
         return chain.wallet_from_real(snapshot, context.token_addresses)
-    native_wei = parse_raw(start.native, NATIVE_DECIMALS, "--native")
+    native_wei = parse_raw(start.native or DEFAULT_NATIVE, NATIVE_DECIMALS, "--native")
     if start.amounts:
         raw_by_token = dict.fromkeys(context.token_addresses, 0)
         for symbol, amount_text in parse_pairs(start.amounts, "--start").items():

@@ -543,8 +543,11 @@ def paper(
         str, typer.Option("--start", help="Start with these balances: BTC=0.5,USDC=1000.")
     ] = "",
     native: Annotated[
-        str, typer.Option("--native", help="Native coins for gas, with --value or --start.")
-    ] = "1",
+        str,
+        typer.Option(
+            "--native", help="Native coins for gas, with --value or --start; 1 if omitted."
+        ),
+    ] = "",
     margin: Annotated[
         str, typer.Option("--margin", help="Start with this collateral in the margin account.")
     ] = "",

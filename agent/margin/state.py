@@ -4,7 +4,7 @@ cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -173,25 +173,41 @@ def largest_allowed_raw(
     """Return the largest part of an order, in whole lots, that breaches no limit; zero if every
     part does. `target_leverage_bps` is the target leverage. The fill is assumed at its bound with
     the taker fee, as in guards and signer. Beyond the point where the position flips, leverage and
-    exposure grow with the size, so bisection finds the largest part.
+    exposure grow with the size: bisection finds the largest part from there, and from zero if that
+    point breaches a limit.
     """
     lot_raw = account.market(market).lot_raw
-    sign = sign_of(size_raw)
-    low_lots = 0
-    high_lots = abs(size_raw) // lot_raw
-    if _breaches_no_limit(
-        account, {market: sign * high_lots * lot_raw}, limits, spot_value, target_leverage_bps
-    ):
-        return sign * high_lots * lot_raw
-    while high_lots - low_lots > 1:
-        middle_lots = (low_lots + high_lots) // 2
-        if _breaches_no_limit(
-            account, {market: sign * middle_lots * lot_raw}, limits, spot_value, target_leverage_bps
-        ):
-            low_lots = middle_lots
+    signed_lot_raw = sign_of(size_raw) * lot_raw
+
+    def fits(lots: int) -> bool:
+        return _breaches_no_limit(
+            account, {market: lots * signed_lot_raw}, limits, spot_value, target_leverage_bps
+        )
+
+    order_lots = abs(size_raw) // lot_raw
+    flip_lots = floor_int(_flip_share(account, market, size_raw) * abs(size_raw) / lot_raw)
+    return _largest_fitting((order_lots, flip_lots), order_lots, fits) * signed_lot_raw
+
+
+def _flip_share(account: MarginAccount, market: str, size_raw: int) -> Fraction:
+    """Return the share of an order that closes the position; 0 if the order does not flip it."""
+    position_size_raw = account.size_raw(market)
+    is_flip = position_size_raw * size_raw < 0 and abs(position_size_raw) < abs(size_raw)
+    return Fraction(abs(position_size_raw), abs(size_raw)) if is_flip else Fraction(0)
+
+
+def _largest_fitting(starts: Iterable[int], high: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest number up to `high` that fits, by bisection from the first of `starts`
+    that does; from 0 if none does.
+    """
+    low = next((start for start in starts if fits(start)), 0)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
         else:
-            high_lots = middle_lots
-    return sign * low_lots * lot_raw
+            high = middle
+    return low
 
 
 PART_DENOMINATOR = 10_000
@@ -206,7 +222,8 @@ def largest_allowed_sizes(
 ) -> dict[str, int]:
     """Return the orders by market, all cut by the same share so that together they breach no limit,
     in whole lots rounded toward zero. Fills are assumed as in `largest_allowed_raw`. Bisection
-    finds the share, in steps of 1 / PART_DENOMINATOR.
+    finds the share, in steps of 1 / PART_DENOMINATOR, from the last position that an order flips
+    without a breach.
     """
     if len(size_raw_by_market) <= 1:
         return {
@@ -243,21 +260,19 @@ def _largest_scaled_sizes(
     size_raw_by_market: Mapping[str, int],
     fits: Callable[[Mapping[str, int]], bool],
 ) -> dict[str, int]:
-    """Return the largest part of all orders that fits, by bisection in steps of 1 /
-    PART_DENOMINATOR.
+    """Return the largest part of all orders that fits, in steps of 1 / PART_DENOMINATOR. Leverage
+    and exposure are lowest where a position flips, so that the bisection begins there.
     """
-    low_numerator = 0
-    high_numerator = PART_DENOMINATOR
-    if fits(_scaled_sizes(account, size_raw_by_market, high_numerator)):
-        low_numerator = high_numerator
-    while high_numerator - low_numerator > 1:
-        middle_numerator = (low_numerator + high_numerator) // 2
-        low_numerator, high_numerator = (
-            (middle_numerator, high_numerator)
-            if fits(_scaled_sizes(account, size_raw_by_market, middle_numerator))
-            else (low_numerator, middle_numerator)
-        )
-    return _scaled_sizes(account, size_raw_by_market, low_numerator)
+    flip_numerators = {
+        floor_int(_flip_share(account, market, size_raw) * PART_DENOMINATOR)
+        for market, size_raw in size_raw_by_market.items()
+    }
+    numerator = _largest_fitting(
+        (PART_DENOMINATOR, *sorted(flip_numerators, reverse=True)),
+        PART_DENOMINATOR,
+        lambda numerator: fits(_scaled_sizes(account, size_raw_by_market, numerator)),
+    )
+    return _scaled_sizes(account, size_raw_by_market, numerator)
 
 
 def _scaled_sizes(

@@ -8,6 +8,8 @@ import hashlib
 from dataclasses import dataclass
 from enum import Enum
 
+from agent.model.controls import ControlOrigin
+
 
 class AlertKind(Enum):
     """Subject of an alert: name in the config, and title of its messages."""
@@ -110,7 +112,8 @@ class AlertTargetState:
 class AlertDevice:
     """A browser that receives alerts by web push. `endpoint` is its address at a push service,
     `public_key` its public key and `auth` its secret (RFC 8291) in unpadded base64url, `page` the
-    path that a message opens, `added_s` Unix seconds.
+    path that a message opens, `added_s` Unix seconds, `user` the user or token of `origin` that
+    added it.
     """
 
     endpoint: str
@@ -119,6 +122,7 @@ class AlertDevice:
     page: str
     user: str
     added_s: int
+    origin: ControlOrigin = ControlOrigin.DASHBOARD
 
     @property
     def id(self) -> str:

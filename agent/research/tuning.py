@@ -137,6 +137,7 @@ def _grid(
         return TuneOptions(
             destination=",".join(destinations),
             allocator=",".join(allocators),
+            trigger=",".join(kind.value for kind in TriggerKind) if combined else "",
         ).grid(objective)
     bands = []
     intervals_s = []
@@ -162,6 +163,11 @@ def _grid(
                 f"triggers: {described(trigger)} cannot be searched over",
                 "give research.band, research.every and research.tracking",
             )
+    if combined and not (bands and intervals_s):
+        raise ConfigError(
+            "combined: the triggers have no band with an interval to combine",
+            "give research.band and research.every, or omit it",
+        )
     grid = PolicyGrid(
         tuple(dict.fromkeys(bands)),
         tuple(dict.fromkeys(intervals_s)),
@@ -179,6 +185,10 @@ def _grid(
 def _cores_and_scheduler(jobs: object) -> tuple[int, str]:
     """Return a number of cores, or the address of a Dask scheduler. Raises ConfigError."""
     address = jobs if isinstance(jobs, str) else getattr(_scheduler(jobs), "address", None)
+    if address == "":
+        raise ConfigError(
+            "jobs: an empty text is no address of a scheduler", "write jobs=0 for all"
+        )
     if isinstance(address, str):
         return 0, address
     return checked_cores(jobs), ""

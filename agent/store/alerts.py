@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
@@ -18,6 +18,7 @@ from agent.model import (
     AlertMessage,
     AlertState,
     AlertTargetState,
+    ControlOrigin,
     Delivery,
 )
 from agent.store import database
@@ -184,13 +185,11 @@ class AlertStore:
                 )
             _write_devices(db, [*other_devices, device])
 
-    def remove_devices(self, ids: Collection[str] = (), user: str = "") -> int:
-        """Remove the devices with these ids and those of a user; return their number."""
+    def remove_devices(self, ids: Collection[str]) -> int:
+        """Remove the devices with these ids; return their number."""
         with self.db.write("remove a device") as db:
             devices = _devices(db)
-            kept_devices = [
-                device for device in devices if device.id not in ids and device.user != user
-            ]
+            kept_devices = [device for device in devices if device.id not in ids]
             if len(kept_devices) < len(devices):
                 _write_devices(db, kept_devices)
             return len(devices) - len(kept_devices)
@@ -199,13 +198,17 @@ class AlertStore:
 def _devices(db: Connection) -> tuple[AlertDevice, ...]:
     try:
         devices_json = json.loads(database.fact_text(db, PUSH_DEVICES) or "[]")
-        return tuple(AlertDevice(**device_fields) for device_fields in devices_json)
+        return tuple(
+            replace(device, origin=ControlOrigin(device.origin))
+            for device in (AlertDevice(**device_fields) for device_fields in devices_json)
+        )
     except (TypeError, ValueError):  # damaged: they are added again
         return ()
 
 
 def _write_devices(db: Connection, devices: Iterable[AlertDevice]) -> None:
-    database.write_facts(db, {PUSH_DEVICES: json.dumps([asdict(device) for device in devices])})
+    devices_json = [asdict(device) | {"origin": device.origin.value} for device in devices]
+    database.write_facts(db, {PUSH_DEVICES: json.dumps(devices_json)})
 
 
 def _insert_message(db: Connection, target: str, state: AlertState, now_s: int) -> AlertMessage:

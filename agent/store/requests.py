@@ -106,24 +106,32 @@ class RequestStore:
             return bool(state == RequestState.OPEN.value)
 
     def redirect(self, request_number: int, payout_address: str | None) -> None:
-        """Set or clear the payout address of a withdrawal. Raises ConfigError if it does
-        not exist.
-        """
+        """Set or clear the payout address of a withdrawal. Raises ConfigError if it is not open."""
         with self.db.write("write where a withdrawal goes") as db:
-            request = _request_from_row(_request_row(db, request_number))
+            request = _open_withdrawal(db, request_number)
             _write_terms(db, replace(request, to=payout_address))
 
     def record_progress(self, request_number: int, progress: WithdrawalProgress | None) -> None:
-        """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
+        """Record the progress of a withdrawal in parts. Raises ConfigError if it is not open."""
         with self.db.write("write a part of a withdrawal") as db:
-            request = _request_from_row(_request_row(db, request_number))
+            request = _open_withdrawal(db, request_number)
             _write_terms(db, replace(request, progress=progress))
 
-    def end(self, request_number: int, state: RequestState, now_s: int) -> None:
-        """End a request: DONE, or RELEASED. Raises ConfigError if it does not exist."""
+    def end(self, request_number: int, state: RequestState, now_s: int) -> bool:
+        """End an open request: DONE, or RELEASED; a stop that is done may still be released. Return
+        False, and change nothing, if it ended before. Raises ConfigError if it does not exist.
+        """
         with self.db.write("write the end of a request") as db:
-            _request_row(db, request_number)
-            _end_request(db, request_number, state, now_s)
+            request = _request_from_row(_request_row(db, request_number))
+            is_resumed_stop = (
+                request.kind is RequestKind.STOP
+                and request.state is RequestState.DONE
+                and state is RequestState.RELEASED
+            )
+            may_end = request.state is RequestState.OPEN or is_resumed_stop
+            if may_end:
+                _end_request(db, request_number, state, now_s)
+            return may_end
 
     def end_paid_withdrawals(self, now_s: int) -> None:
         """End the open withdrawals whose payments are all final, in one transaction."""
@@ -276,6 +284,17 @@ def _request_row(db: Connection, request_number: int) -> RequestRow:
             code=ErrorCode.UNKNOWN,
         )
     return row
+
+
+def _open_withdrawal(db: Connection, request_number: int) -> OwnerRequest:
+    request = _request_from_row(_request_row(db, request_number))
+    if request.kind is not RequestKind.WITHDRAW or request.state is not RequestState.OPEN:
+        raise ConfigError(
+            f"request {request_number} is not an open withdrawal",
+            "trimtab withdraw lists open withdrawals",
+            code=ErrorCode.NOT_OPEN,
+        )
+    return request
 
 
 def _write_terms(db: Connection, request: OwnerRequest) -> None:

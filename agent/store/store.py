@@ -402,7 +402,7 @@ class PaperStore:
             if database.find_fact(db, PAPER_WALLET_KEY) is not None:
                 raise ConfigError(
                     "paper trading has already started",
-                    "omit --value and --start; to start over, remove the paper store",
+                    "omit --value, --start and --margin; to start over, begin a new paper store",
                     code=ErrorCode.PAPER_STARTED,
                 )
             database.write_facts(db, {PAPER_WALLET_KEY: codec.dumps(wallet)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import time
@@ -56,6 +57,7 @@ LOGIN_NICENESS = 15
 """Niceness of the process that checks logins, so that hashing the passwords of many guesses delays
 no cycle of the agent.
 """
+log = logging.getLogger("trimtab.dashboard")
 POLL_S = 2.0
 SERVER_POLL_S = 10.0
 """Seconds between two reads of the users of a database, for which a removed user can still look."""
@@ -125,9 +127,16 @@ class Access:
         return self._given_users_place
 
     async def watch(self) -> None:
-        """Follow the users until cancelled."""
+        """Follow the users until cancelled. After an unexpected error all sessions end, and the
+        watch goes on.
+        """
         while True:
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception as error:  # its end would keep the sessions of removed users
+                if self._users:
+                    log.error("the users cannot be read: %s", type(error).__name__)
+                self.set_users({})
             await asyncio.sleep(POLL_S)
 
     async def refresh(self) -> None:

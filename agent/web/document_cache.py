@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,7 @@ from agent.observe.health import RunHealth, is_alive, judge_health
 from agent.web.app_modules import dashboard, run_report
 from agent.web.reading import AppProcess, Arguments, DocumentRead, Documents, Result
 
+log = logging.getLogger("trimtab.dashboard")
 POLL_S = 2.0
 """Interval between two checks of the store's files."""
 REFRESH_AGE_S = 60.0
@@ -112,29 +114,47 @@ class DocumentCache:
 
     async def watch(self) -> None:
         """Read again after each new cycle in the store and each edit of the config, until
-        cancelled; announce that the run became healthy or unhealthy.
+        cancelled; announce that the run became healthy or unhealthy. After an unexpected error the
+        pages show it, and the watch goes on.
         """
         while True:
-            if (file_stamps := self._read_file_stamps()) != self._last_file_stamps:
-                with contextlib.suppress(TrimtabError):
-                    await self._read_report(CacheProcess.STORED)
-                try:
-                    change_marker = await self.call(CacheProcess.STORED, dashboard.change_marker)
-                except TrimtabError as error:
-                    self.read_errors[dashboard.stored_documents] = error
-                else:
-                    is_config_edited = file_stamps[:1] != self._last_file_stamps[:1]
-                    self._last_file_stamps = file_stamps
-                    if change_marker != self._change_marker or is_config_edited:
-                        self._change_marker = change_marker
-                        self.refresh()
-                    for function in self._followed_functions:
-                        self.follow(function)
-            health = self.run_health()
-            if _shown_health(health) != _shown_health(self._announced_health):
-                self._announced_health = health
-                self.announce_change()
+            try:
+                await self._follow_changes()
+            except Exception as error:  # its end would leave old pages, which look current
+                self._show_watch_error(error)
             await asyncio.sleep(POLL_S)
+
+    async def _follow_changes(self) -> None:
+        if (file_stamps := self._read_file_stamps()) != self._last_file_stamps:
+            with contextlib.suppress(TrimtabError):
+                await self._read_report(CacheProcess.STORED)
+            try:
+                change_marker = await self.call(CacheProcess.STORED, dashboard.change_marker)
+            except TrimtabError as error:
+                self.read_errors[dashboard.stored_documents] = error
+            else:
+                is_config_edited = file_stamps[:1] != self._last_file_stamps[:1]
+                self._last_file_stamps = file_stamps
+                if change_marker != self._change_marker or is_config_edited:
+                    self._change_marker = change_marker
+                    self.refresh()
+                for function in self._followed_functions:
+                    self.follow(function)
+        health = self.run_health()
+        if _shown_health(health) != _shown_health(self._announced_health):
+            self._announced_health = health
+            self.announce_change()
+
+    def _show_watch_error(self, error: Exception) -> None:
+        read_error = TrimtabError(
+            f"the dashboard cannot follow the store: {type(error).__name__}",
+            "restart trimtab serve, and report it if it comes again",
+        )
+        previous_error = self.read_errors.get(dashboard.stored_documents)
+        self.read_errors[dashboard.stored_documents] = read_error
+        if str(previous_error) != str(read_error):
+            log.error("%s", read_error)
+            self.announce_change()
 
     def refresh(self) -> None:
         """Read the documents of the store and the chain again in the background, and the plan when

@@ -29,8 +29,12 @@ from agent.web.sessions import Session
 SETUP_USERS = {1: ("set-up", False)}
 """The one session's user."""
 MAX_TEXT_CHARS = 500
-SECRET_PATTERN = re.compile(r"[0-9a-fA-F]{60}|(?:[^\W\d_]+[\s\d,.;:()-]+){11,}[^\W\d_]+")
-"""A private key, even truncated, or a recovery phrase, even with numbers or commas."""
+KEY_PATTERN = re.compile(r"[0-9a-fA-F]{60}")
+"""A private key, even truncated, in a text without its punctuation."""
+PUNCTUATION_PATTERN = re.compile(r"0[xX]|[\W_]")
+WORD_PATTERN = re.compile(r"[^\W\d_]{3,}|[^\W\d_a-zA-Z]")
+"""A word of a recovery phrase. Runs of letters in an address are shorter, or fewer than a phrase's."""
+MIN_PHRASE_WORDS = 12
 KEY_TYPED_TEXT = (
     "This may be a private key or a recovery phrase, so it was not kept. trimtab never needs one in"
     " the browser: type keys at trimtab wallet import only."
@@ -271,11 +275,31 @@ def field_texts(
             field_name.startswith(SHARE_PREFIX) and "basket" in page.fields
         ):
             text_by_field[field_name] = typed_texts[0][:MAX_TEXT_CHARS]
-            refusal = KEY_TYPED_TEXT if SECRET_PATTERN.search(text_by_field[field_name]) else ""
-            if refusal := refusal or (URL_TYPED_TEXT if "://" in text_by_field[field_name] else ""):
+            refusal = _secret_refusal(text_by_field[field_name])
+            if refusal:
                 text_by_field[field_name] = ""
                 refusal_by_field[field_name if field_name in page.fields else "basket"] = refusal
     return text_by_field, refusal_by_field
+
+
+def _secret_refusal(field_text: str) -> str:
+    """Return why a text may not be kept: it may be a key, a recovery phrase, however they are
+    punctuated, or a URL; empty if it may. Names of variables are not words of a phrase.
+    """
+    words = [
+        word
+        for part in field_text.replace(",", " ").split()
+        if not (
+            ("_" in part or "=" in part)
+            and VARIABLE_PATTERN.fullmatch(part)
+            and len(WORD_PATTERN.findall(part)) < MIN_PHRASE_WORDS
+        )
+        for word in WORD_PATTERN.findall(part)
+    ]
+    is_key = KEY_PATTERN.search(PUNCTUATION_PATTERN.sub("", field_text)) is not None
+    if is_key or len(words) >= MIN_PHRASE_WORDS:
+        return KEY_TYPED_TEXT
+    return URL_TYPED_TEXT if "://" in field_text else ""
 
 
 def without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:

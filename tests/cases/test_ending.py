@@ -168,6 +168,30 @@ def test_a_stop_waits_until_what_it_sent_is_final(anvil_chain: LocalChain, tmp_p
         assert [intent.state for intent in done.transactions] == [IntentState.FINAL]
 
 
+def test_a_stop_resumed_while_it_waits_for_confirmations_stays_resumed(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = transactor.submission_settings
+    reconcile = JournaledExecutor.reconcile
+
+    def reconcile_after_resume(executor: JournaledExecutor, *, may_send: bool = True) -> list[Intent]:
+        if not may_send:
+            api.resume(tmp_path / "trimtab.toml")
+            anvil_chain.mine(3)
+        return reconcile(executor, may_send=may_send)
+
+    monkeypatch.setattr(transactor, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
+    monkeypatch.setattr(JournaledExecutor, "reconcile", reconcile_after_resume)
+    fund(anvil_chain, HELD)
+    with agent_on(anvil_chain, tmp_path, {**OPEN, "chain.confirmations": 3}, TARGETS) as agent:
+        allow(anvil_chain, "WETH", raw=10**18)
+        report = shutdown.stop(agent, send=True, confirm=sure)
+        assert report.state == "unfinished"
+        assert "resumed in the meantime" in report.reason
+        assert agent.context.store.requests.active_stop() is None
+        assert agent.plan().kind is not OutcomeKind.HALT
+
+
 def test_a_payout_beyond_the_day_waits_after_everything_was_sold_and_is_paid_on_the_days_after(
     anvil_chain: LocalChain, tmp_path: Path
 ) -> None:

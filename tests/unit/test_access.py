@@ -26,7 +26,7 @@ class FakeLoginProcess:
     def __init__(self, users: Mapping[int, tuple[str, bool]], user_id: int | None = None) -> None:
         self.users = users
         self.user_id = user_id
-        self.error: TrimtabError | None = None
+        self.error: Exception | None = None
         self.read_count = 0
 
     async def call(self, function: object, *_arguments: object) -> object:
@@ -58,6 +58,28 @@ def access_with(
 
 def log_in(access: Access) -> str | int:
     return asyncio.run(access.log_in("ann", "password", "123456", "127.0.0.1"))
+
+
+def test_watch__goes_on_after_an_unexpected_error_without_sessions(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = FakeLoginProcess(USERS)
+    process.error = ValueError("unexpected")
+    access = access_with(process, monkeypatch)
+    session_id = access.begin_session(ANN[0])
+    monkeypatch.setattr("agent.web.access.POLL_S", 0.001)
+
+    async def scene() -> None:
+        watch = asyncio.create_task(access.watch())
+        await asyncio.sleep(0.05)
+        assert access.find_session(session_id, touch=False) is None
+        process.error = None
+        await asyncio.sleep(0.05)
+        watch.cancel()
+
+    asyncio.run(scene())
+    assert access.begin_session(ANN[0])
+    assert caplog.text.count("ValueError") == 1
 
 
 def test_refresh__reads_users_that_did_not_change_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,19 @@ def test_only_a_hash_is_kept_in_a_private_file(tmp_path: Path) -> None:
     assert TokenFile(tmp_path / "a.db").tokens()[0].revoked_s == NOW_S + 1
 
 
+def test_a_revocation_can_be_repeated_since_what_follows_it_may_fail(tmp_path: Path) -> None:
+    tokens = TokenFile(tmp_path / "a.db")
+    tokens.add("ci", ["read"], DAY_S, NOW_S)
+    tokens.add("old", ["read"], DAY_S, NOW_S)
+    for _ in range(2):
+        assert tokens.revoke("ci", NOW_S + 1).revoked_s == NOW_S + 1
+    tokens.add("ci", ["read"], DAY_S, NOW_S + 2)
+    assert tokens.revoke("ci", NOW_S + 3).revoked_s == NOW_S + 3
+    for name, now_s in (("old", NOW_S + DAY_S), ("unknown", NOW_S)):
+        with pytest.raises(ConfigError, match="no active token"):
+            tokens.revoke(name, now_s)
+
+
 @pytest.mark.parametrize(
     ("name", "scopes", "lifetime_s", "field"),
     [("a b", ["read"], 9, "NAME"), ("", ["read"], 9, "NAME"), ("x" * 33, ["read"], 9, "NAME"), ("taken", ["read"], 9, "NAME"),

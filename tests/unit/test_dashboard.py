@@ -394,6 +394,33 @@ def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(t
     asyncio.run(scene())
 
 
+def test_the_watch_shows_an_unexpected_error_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_cache, "POLL_S", 0.001)
+    monkeypatch.setattr(document_cache, "RETRY_AGE_S", 0)
+
+    class FailingBoard(DocumentCache):
+        fails = True
+
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
+            if self.fails:
+                raise ValueError("unexpected")
+            return {} if function is not run_report.newest_report_json else None
+
+    async def scene() -> None:
+        board = FailingBoard("none.toml", tmp_path / "none.db")
+        version = board.version
+        watch = asyncio.create_task(board.watch())
+        await asyncio.sleep(0.05)
+        assert "ValueError" in str(board.read_errors[dashboard.stored_documents])
+        assert board.version == version + 1, "announced once"
+        board.fails = False
+        await asyncio.sleep(0.05)
+        assert dashboard.stored_documents not in board.read_errors
+        watch.cancel()
+
+    asyncio.run(scene())
+
+
 def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
     class CountingBoard(DocumentCache):
         made = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -259,6 +260,50 @@ def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk) -> None:
         for place in (body.decode(), desk.text(f"/setup/{page}"), repr(vars(desk.pages))):
             assert secret not in place
         assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == f"/setup/{page}"
+
+
+WORDS = PHRASE.split()
+DIGITS_KEY = "0x" + "90" * 32
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        pytest.param(json.dumps(WORDS), id="a list of JSON"),
+        pytest.param("_".join(WORDS), id="joined by _"),
+        pytest.param("_".join(WORDS).upper(), id="a name of 12 words"),
+        pytest.param("/".join(WORDS), id="joined by a slash"),
+        pytest.param(" ".join(f"{number}={word}" for number, word in enumerate(WORDS)), id="numbered"),
+        pytest.param("".join(word.capitalize() + "·" for word in WORDS), id="joined by a dot"),
+        pytest.param("的 一 是 在 不 了 有 和 人 这 中 大", id="in Chinese"),
+        pytest.param(f"{DIGITS_KEY[:34]} {DIGITS_KEY[34:]}", id="a key of two halves"),
+        pytest.param(f"{DIGITS_KEY[:34]} 0x{DIGITS_KEY[34:]}", id="halves of their own"),
+        pytest.param(":".join(DIGITS_KEY[2 + start : 10 + start] for start in range(0, 64, 8)), id="a key of eight parts"),
+        pytest.param('["' + '","'.join(DIGITS_KEY[2:]) + '"]', id="a key of single digits"),
+    ],
+)
+def test_a_key_or_phrase_is_refused_however_it_is_punctuated(typed: str) -> None:
+    for field in ("wallet", "endpoints"):
+        texts, refusals = setup.field_texts(setup.QUESTION_PAGES[0], {field: [typed]})
+        assert texts == {field: ""}
+        assert refusals == {field: setup.KEY_TYPED_TEXT}
+
+
+@pytest.mark.parametrize(
+    ("page", "field", "typed"),
+    [
+        pytest.param(0, "wallet", "0x1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b", id="an address of twenty letters"),
+        pytest.param(0, "wallet", "0x" + "abc1" * 10, id="an address of runs of three letters"),
+        pytest.param(0, "wallet", "0x" + "ab" * 20, id="an address of letters alone"),
+        pytest.param(0, "endpoints", " ".join(f"RPC_MAINNET_{name}=operator{name}" for name in "ABCDEFGHIJKLMN"), id="14 endpoints"),
+        pytest.param(0, "endpoints", ", ".join(f"RPC_MAINNET_{name}" for name in ("ALPHA", "BETA", "GAMMA", "DELTA")), id="no operators"),
+        pytest.param(1, "share:WETH", "33.333333333333333333333333333333333333333333333333333333", id="a long weight"),
+        pytest.param(2, "cash", "1,000,000.00", id="cash"),
+        pytest.param(2, "alert", "TRIMTAB_ALERTS_OF_THE_BOT_ON_MY_HOME_SERVER", id="a long name"),
+    ],
+)
+def test_an_ordinary_setting_is_no_key(page: int, field: str, typed: str) -> None:
+    assert setup.field_texts(setup.QUESTION_PAGES[page], {field: [typed]}) == ({field: typed}, {})
 
 
 def test_only_the_answers_that_the_page_showed_are_written(desk: Desk, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its
     for method in LotMethod:
         taxed = run_tax_lots(entries, method, USDC.address, WETH.address)
         assert taxed.disposals == []
-        assert taxed.quanta_by_flow["carried"] == 0
+        assert taxed.untaxed_quanta == 0
         assert sum(lot.raw for lot in taxed.open_lots() if lot.token == WETH.address) == 11 * COIN
         assert {lot.acquired_s for lot in taxed.open_lots()} == {at().snapshot.head.timestamp_s}
     assets = export.RotkiAssets(1, "ETH", lambda _: 18)

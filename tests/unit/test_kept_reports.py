@@ -61,9 +61,39 @@ def test_reports_are_listed_by_their_names_newest_first(config: Path, tmp_path: 
 
 
 def test_a_report_without_a_free_name_in_its_second_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "exists", lambda path: True)
+    def taken(path: Path, exist_ok: bool) -> None:
+        raise FileExistsError
+
+    monkeypatch.setattr(Path, "touch", taken)
     with pytest.raises(ConfigError, match="999 reports"):
         new_report_path(config, "backtest")
+
+
+def test_two_runs_of_a_second_get_two_paths_and_neither_is_listed_before_it_is_written(config: Path) -> None:
+    first = new_report_path(config, "backtest")
+    second = new_report_path(config, "backtest")
+    assert first != second
+    assert list_reports(config) == {"folder": "mine.db.reports", "reports": [], "skipped": []}
+    keep(second.parent, second.name)
+    assert [report["name"] for report in list_reports(config)["reports"]] == [second.name]
+
+
+def test_reports_of_a_second_are_listed_by_their_numbers(config: Path, tmp_path: Path) -> None:
+    names = [f"20261122-130000{suffix}-tune.html" for suffix in ("", "-2", "-10")]
+    for name in (*names[::-1], "20261122-130001-stress.html"):
+        keep(tmp_path / "mine.db.reports", name)
+    listed_names = [report["name"] for report in list_reports(config)["reports"]]
+    assert listed_names == ["20261122-130001-stress.html", *names[::-1]]
+
+
+@pytest.mark.parametrize("stamp", ["20261399-000000", "20260229-000000", "20261122-250000", "00000000-000000"])
+def test_a_report_of_a_time_that_does_not_exist_is_skipped_and_the_others_listed(config: Path, tmp_path: Path, stamp: str) -> None:
+    folder = tmp_path / "mine.db.reports"
+    keep(folder)
+    keep(folder, f"{stamp}-backtest.html")
+    reports = list_reports(config)
+    assert [report["name"] for report in reports["reports"]] == [NAME]
+    assert reports["skipped"] == [f"{stamp}-backtest.html: the time in its name does not exist"]
 
 
 def test_figures_are_those_of_the_reports_own_folder(tmp_path: Path) -> None:

@@ -54,11 +54,8 @@ def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method
     worth = wallet.worth()
     cost = sum((lot.cost for lot in found.open_lots()), Fraction(0))
     assert (
-        found.realised_gain()
-        + (worth - cost)
-        + from_quanta(found.quanta_by_flow["carried"] + found.quanta_by_flow["income"])
-        - found.gas_cost
-        == worth + from_quanta(found.quanta_by_flow["went"]) - found.deposits
+        found.realised_gain() + (worth - cost) + from_quanta(found.untaxed_quanta + found.income_quanta) - found.gas_cost
+        == worth + from_quanta(found.withdrawn_quanta) - found.deposits
     )
     assert all(one.cost.denominator <= QUANTA_PER_UNIT for one in found.disposals)
 

@@ -13,7 +13,7 @@ from agent.layers.futures.policy.hedges import short_costs, with_choice
 from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, reduction_sizes, sizes_to_target
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
-from agent.margin.state import after_fill_at_bound, breaches, largest_allowed_raw, margin_state
+from agent.margin.state import after_fill_at_bound, breaches, largest_allowed_raw, largest_allowed_sizes, margin_state, scaled_size_raw
 from agent.model.futures import (
     FuturesLimits,
     FuturesPolicy,
@@ -172,6 +172,47 @@ def test_the_largest_allowed_order_breaks_no_limit_and_one_lot_more_does(size_ra
     assert allowed % lot == 0
     assert not broken(allowed)
     assert allowed == size_raw // lot * lot or broken(allowed + lot)
+
+
+@pytest.mark.parametrize(
+    ("position", "order", "collateral", "allowed"),
+    [
+        pytest.param(10, -30, 1_000, -12, id="a long that flips too far"),
+        pytest.param(-10, 30, 1_000, 12, id="a short that flips too far"),
+        pytest.param(10, -12, 1_000, -12, id="a flip within the limit"),
+        pytest.param(10, -7, 1_000, 0, id="a reduction that stays too large"),
+        pytest.param(10, -30, 0, -10, id="a flat position alone is allowed"),
+        pytest.param(2, 30, 1_000, 0, id="more of a position at its limit"),
+    ],
+)
+def test_an_order_through_zero_is_cut_to_what_the_limit_allows_beyond_it(position: int, order: int, collateral: int, allowed: int) -> None:
+    """At 1,000 a coin and without costs, twice 1,000 of collateral is a position of 2."""
+    no_fee = replace(market("ETH", 1_000), fee_ppm=0)
+    limits = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=10_000, slippage_bps=0, stress_move_bps=0)
+    held = account(collateral, {"ETH": position * E18}, no_fee)
+    assert largest_allowed_raw(held, "ETH", order * E18, limits, Fraction(10**6 * E18)) == allowed * E18
+
+
+@pytest.mark.parametrize(("eth", "btc", "collateral"), [(10, 10, 2_000), (10, -10, 2_000), (10, 5, 3_000)])
+def test_orders_through_zero_are_cut_together_to_what_the_limit_allows_beyond_it(eth: int, btc: int, collateral: int) -> None:
+    """Every share of 10,000 is tried: none beyond the largest fits, and that one does."""
+    limits = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=10_000, slippage_bps=0, stress_move_bps=0)
+    spot = Fraction(10**6 * E18)
+    markets = tuple(replace(market(name, 1_000), fee_ppm=0) for name in ("ETH", "BTC"))
+    held = account(collateral, {"ETH": eth * E18, "BTC": btc * E18}, *markets)
+    orders = {"ETH": -50 * E18, "BTC": (-50 if btc > 0 else 50) * E18}
+
+    def fits(numerator: int) -> bool:
+        after = held
+        for name, size_raw in orders.items():
+            part = scaled_size_raw(held.market(name), size_raw, Fraction(numerator, 10_000))
+            after = margin.with_trade(after, name, part, -margin.position_value_raw(held.market(name), part)) if part else after
+        return not breaches(margin_state(after, limits), limits, spot)
+
+    largest = next((numerator for numerator in range(10_000, 0, -100) if fits(numerator)), 0)
+    sizes = largest_allowed_sizes(held, orders, limits, spot)
+    assert abs(sizes["ETH"]) >= abs(orders["ETH"]) * largest // 10_000 > 0
+    assert not fits(10_000 * abs(sizes["ETH"]) // abs(orders["ETH"]) + 2)
 
 
 @given(st.integers(1, 10**19), st.integers(1, 10**19), st.integers(300, 5_000), st.integers(0, 5_000))

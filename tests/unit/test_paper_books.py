@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from agent import wiring
+from agent.app.paper import PaperStart, open_paper, start_over_text
+from agent.app.records.maintenance import require_store
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
@@ -132,6 +135,26 @@ def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
     with raises_code(ConfigError, "paper_started"):
         again.paper.begin(begun)
     again.close()
+
+
+@pytest.mark.parametrize("start", [PaperStart(native="5"), PaperStart(native="abc"), PaperStart(native="5", margin="500")])
+def test_native_coins_beside_a_copy_of_the_real_wallet_are_refused(tmp_path: Path, start: PaperStart) -> None:
+    with raises_field("--native"), open_paper(loaded(tmp_path), start):
+        pass
+    assert not (tmp_path / "paper.db").exists()
+
+
+def test_paper_on_a_server_names_no_file_that_there_is_not(tmp_path: Path) -> None:
+    on_server = loaded(tmp_path, ("sqlite:///trimtab.db", "postgresql+psycopg://me@example.org/trimtab"))
+    assert start_over_text(replace(on_server, is_paper=True)) == "name another database in store.url"
+    assert start_over_text(replace(loaded(tmp_path), is_paper=True)) == f"remove {tmp_path / 'paper.db'}"
+
+
+@pytest.mark.parametrize(("url", "place"), [("sqlite:///trimtab.db", "at /"), ("postgresql+psycopg://me@example.org/trimtab", "database")])
+def test_a_missing_store_is_named_by_where_it_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, place: str) -> None:
+    monkeypatch.setattr(wiring, "has_store", lambda _: False)
+    with raises_field("store.url", place):
+        require_store(loaded(tmp_path, ("sqlite:///trimtab.db", url)))
 
 
 def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:

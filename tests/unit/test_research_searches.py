@@ -92,6 +92,11 @@ def test_usual_searches_need_no_trigger() -> None:
     assert not any("tracking" in setting for setting in by_growth.frame()["setting"])
 
 
+def test_a_usual_search_may_combine_its_bands_and_intervals() -> None:
+    settings = set(research.tune(PRICES, TARGETS, allocators=["fixed"], combined=True).frame()["setting"])
+    assert {"tracking normal", "band 10% rel", "every 7 d", "band 10% rel, every 7 d"} <= settings
+
+
 def tuned(*triggers: object, **arguments: object) -> Callable[[], object]:
     return lambda: research.tune(PRICES, TARGETS, triggers, **arguments)  # type: ignore[arg-type]  # wrong on purpose
 
@@ -111,6 +116,10 @@ WRONG = {
     "a calendar of a second": (tuned(calendar="1s"), "calendar: '1s'"),
     "fewer cores than none": (tuned(jobs=-1), "jobs: -1"),
     "a text of cores": (tuned(jobs="four"), "jobs: 'four'"),
+    "an empty text of cores": (tuned(jobs=""), "jobs: an empty text"),
+    "bands to combine with nothing": (tuned(*BANDS, combined=True), "combined: "),
+    "an interval to combine with nothing": (tuned(research.every("7d"), combined=True), "combined: "),
+    "tracking to combine with nothing": (tuned(research.tracking(), combined=True), "combined: "),
     "no prices for a search": (tuned(start="2021-12-30"), "prices: the first three quarters"),
     "no number": (tuned(fee="dear"), "fee: 'dear'"),
     "no paths": (stressed(paths=0), "paths: 0"),

@@ -85,6 +85,40 @@ def test_where_a_withdrawal_goes_and_its_parts_change_in_that_one_alone(store: S
             change()
 
 
+def test_only_an_open_withdrawal_changes_its_terms(store: Store) -> None:
+    stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S).id
+    done = withdrawal(store)
+    released = withdrawal(store)
+    store.requests.end(done, RequestState.DONE, START_S)
+    store.requests.end(released, RequestState.RELEASED, START_S)
+    before = store.requests.newest()
+    for number in (stop, done, released):
+        with raises_code(ConfigError, "not_open", f"request {number}"):
+            store.requests.redirect(number, WALLET)
+        with raises_code(ConfigError, "not_open", f"request {number}"):
+            store.requests.record_progress(number, WithdrawalProgress(2, 0, 1, 2))
+    assert store.requests.newest() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "changes"),
+    [
+        pytest.param(RequestKind.STOP, RequestState.DONE, RequestState.RELEASED, True, id="a resumed stop"),
+        pytest.param(RequestKind.STOP, RequestState.RELEASED, RequestState.DONE, False, id="a stop, resumed while it ended"),
+        pytest.param(RequestKind.WITHDRAW, RequestState.DONE, RequestState.RELEASED, False, id="a paid withdrawal"),
+        pytest.param(RequestKind.WITHDRAW, RequestState.RELEASED, RequestState.DONE, False, id="a released withdrawal"),
+    ],
+)
+def test_a_request_ends_once_but_for_a_resumed_stop(
+    store: Store, kind: RequestKind, first: RequestState, second: RequestState, changes: bool
+) -> None:
+    number = store.requests.record(kind, (), OTHER, True, START_S).id
+    assert store.requests.end(number, first, START_S)
+    assert store.requests.end(number, second, START_S + 1) is changes
+    (request,) = store.requests.newest()
+    assert (request.state, request.ended_s) == ((second, START_S + 1) if changes else (first, START_S))
+
+
 def test_payments_of_open_withdrawals_are_claimed_until_their_payout_is_in_a_block(store: Store) -> None:
     number, other = withdrawal(store), withdrawal(store, PAYMENTS[:1])
     store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from sqlalchemy import insert
@@ -14,7 +16,7 @@ from agent import wiring
 from agent.app.settings import users
 from agent.app.start.wallet import PasswordSource
 from agent.config.load import load_config
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.model import AlertDevice, Control, ControlKind, ControlOrigin, ControlState
 from agent.ports.users import UsersPlace
 from agent.store.files.users import open_user_file
@@ -283,24 +285,50 @@ def test_what_a_removed_user_or_a_revoked_token_has_queued_is_refused(
     assert states == {"0": (ControlState.REFUSED, "user_removed", reason), "1": waits, "2": waits}
 
 
-def test_a_removed_user_gets_no_more_alerts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("origin", "end"),
+    [
+        (ControlOrigin.DASHBOARD, users.remove_user),
+        (ControlOrigin.API, users.end_token_access),
+    ],
+)
+def test_only_the_devices_of_a_removed_user_or_a_revoked_token_get_no_more_alerts(
+    tmp_path: Path, origin: ControlOrigin, end: Callable[[Path, str], object]
+) -> None:
     config = agents.config(tmp_path)
     open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
-    devices = [AlertDevice(f"https://web.push.apple.com/{name}", "", "", "/alerts", name, START_S) for name in ("ann", "bob")]
+    devices = [
+        AlertDevice(f"https://web.push.apple.com/{number}", "", "", "/alerts", user, START_S, device_origin)
+        for number, (user, device_origin) in enumerate(product(("ann", "bob"), (ControlOrigin.DASHBOARD, ControlOrigin.API)))
+    ]
     with wiring.open_store_offline(load_config(config)) as (store, _):
         for device in devices:
             store.alerts.add_device(device)
-        users.remove_user(config, "ann")
-        assert store.alerts.devices() == (devices[1],)
+        assert store.alerts.devices() == tuple(devices)
+        end(config, "ann")
+        assert store.alerts.devices() == tuple(device for device in devices if (device.user, device.origin) != ("ann", origin))
 
 
-def test_the_devices_of_a_revoked_token_get_no_more_alerts_unless_a_user_has_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remains", ["controls", "devices"])
+def test_a_removal_that_failed_after_the_user_was_gone_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remains: str
+) -> None:
     config = agents.config(tmp_path)
     open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
-    devices = [AlertDevice(f"https://web.push.apple.com/{name}", "", "", "/alerts", name, START_S) for name in ("ann", "ci")]
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        for device in devices:
-            store.alerts.add_device(device)
-        for name in ("ann", "ci"):
-            users.end_token_access(config, name)
-        assert store.alerts.devices() == (devices[0],)
+        if remains == "controls":
+            store.controls.queue(Control("0" * 32, ControlKind.RESUME, (), "", "ann", ControlOrigin.DASHBOARD, START_S, START_S + 300))
+        else:
+            store.alerts.add_device(AlertDevice("https://web.push.apple.com/1", "", "", "/alerts", "ann", START_S))
+        with monkeypatch.context() as patched, pytest.raises(Retryable):
+            patched.setattr(wiring, "open_store_offline", locked_store)
+            users.remove_user(config, "ann")
+        assert users.remove_user(config, "ann") == {"removed": "ann", "remaining": 0}
+        assert store.controls.queued_controls() == ()
+        assert store.alerts.devices() == ()
+        with pytest.raises(ConfigError, match="no user"):
+            users.remove_user(config, "ann")
+
+
+def locked_store(_: object) -> NoReturn:
+    raise Retryable("the store is locked")

@@ -62,6 +62,10 @@ MAX_SALES = 12
 """Maximum number of plans of a full sale; the next stop goes on with the rest."""
 MAX_CONFIRMATION_WAITS = 6
 """Maximum number of further waits for the confirmations of what a stop sent."""
+RESUMED_TEXT = (
+    "the bot was resumed in the meantime; assets that were not sold or paid by then stay in the"
+    " wallet"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +296,9 @@ class _Shutdown:
         step = current_step_input(context.readers, context.store)
         if not self._await_final():
             return self._unfinished_report("waiting for confirmations")
-        context.store.requests.end(request.id, RequestState.DONE, context.clock.now_s())
+        now_s = context.clock.now_s()
+        if not context.store.requests.end(request.id, RequestState.DONE, now_s):
+            return self._report(step, "unfinished", RESUMED_TEXT)
         return self._report(
             step,
             "stopped",
@@ -339,10 +345,7 @@ class _Shutdown:
         """Raise _ResumedDuringStop if another command has resumed the bot."""
         open_request = self._context.store.requests.active_stop()
         if open_request is None or open_request.id != self._request.id:
-            raise _ResumedDuringStop(
-                "the bot was resumed in the meantime; assets that were not sold or paid by then"
-                " stay in the wallet"
-            )
+            raise _ResumedDuringStop(RESUMED_TEXT)
 
     def _unfinished_report(self, wait_reason: str) -> ShutdownReport:
         step = current_step_input(self._context.readers, self._context.store)

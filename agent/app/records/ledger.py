@@ -334,7 +334,7 @@ def _profit_document(
         "periods": period_documents,
         "unrealised": _money_text(ledger, _unrealised_gain(ledger, lot_run, last_valuation)),
         "method": lot_run.lots.method.value,
-        "unpriced": sorted(set(lot_run.unpriced_entries)),
+        "unpriced": sorted(lot_run.unpriced_entries),
         "tax": _tax_years(ledger),
         "not_final": len(_unbooked_receipts(ledger)),
     }
@@ -673,7 +673,7 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
         "valued": format_utc(ledger.valuations[-1].chain_s) if ledger.valuations else None,
         "year": year,
         "realised": lot_documents.money_text(net_gain(disposals)),
-        "unpriced": sorted(set(lot_run.unpriced_entries)),
+        "unpriced": sorted(lot_run.unpriced_entries),
         "assets": [
             lot_documents.asset_document(token)
             for token in sorted(tokens, key=ledger.token_names.label)

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -43,9 +43,8 @@ def reports_folder(config: ConfigSource) -> Path:
 
 
 def new_report_path(config: Path | None, report_kind: str) -> Path:
-    """Return the path for a new report of a kind, and create the folder of reports. Raises
-    ConfigError without a config, if the folder cannot be created, or if all names of this second
-    are taken.
+    """Return the path for a new report of a kind, taken by an empty file. Raises ConfigError
+    without a config, if folder or file cannot be created, or if all names of this second are taken.
     """
     config_path = Path("trimtab.toml") if config is None else config
     if not config_path.exists():
@@ -57,16 +56,17 @@ def new_report_path(config: Path | None, report_kind: str) -> Path:
     time_stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
+        for suffix_number in range(MAX_REPORTS_PER_SECOND):
+            suffix = f"-{suffix_number}" if suffix_number else ""
+            report_path = folder / f"{time_stamp}{suffix}-{report_kind}.html"
+            with suppress(FileExistsError):
+                report_path.touch(exist_ok=False)
+                return report_path
     except OSError as error:
         raise ConfigError(
-            f"--keep: {folder} cannot be made: {error.strerror}",
+            f"--keep: {folder} cannot be written: {error.strerror}",
             "choose another place for the store",
         ) from None
-    for suffix_number in range(MAX_REPORTS_PER_SECOND):
-        suffix = f"-{suffix_number}" if suffix_number else ""
-        report_path = folder / f"{time_stamp}{suffix}-{report_kind}.html"
-        if not report_path.exists():
-            return report_path
     raise ConfigError(
         f"--keep: {folder} has {MAX_REPORTS_PER_SECOND} reports of {time_stamp}", "try again"
     )
@@ -79,8 +79,8 @@ def dashboard_reports(config: str) -> dict[str, KeptReportsDocument]:
 
 def list_reports(config: ConfigSource) -> KeptReportsDocument:
     """Return the newest MAX_LISTED reports of the folder. Files with another form of name are
-    ignored; `skipped` names links, files of other users, files that are too large, and damaged
-    ones, and says if there are older reports.
+    ignored, and empty ones, of reports that are not written yet; `skipped` names links, files of
+    other users, files that are too large, and damaged ones, and says if there are older reports.
     """
     folder = reports_folder(config)
     reports: list[KeptReportDocument] = []
@@ -88,13 +88,17 @@ def list_reports(config: ConfigSource) -> KeptReportsDocument:
     with _open_folder(folder) as folder_fd:
         if folder_fd is None:
             return {"folder": folder.name, "reports": [], "skipped": []}
-        file_names = sorted(os.listdir(folder_fd), reverse=True)  # noqa: PTH208 an open folder
-        for file_name in filter(NAME_PATTERN.fullmatch, file_names):
+        file_names = os.listdir(folder_fd)  # noqa: PTH208 an open folder
+        report_names = sorted(
+            filter(NAME_PATTERN.fullmatch, file_names), key=_age_key, reverse=True
+        )
+        for file_name in report_names:
             if len(reports) == MAX_LISTED:
                 skip_reasons.append(f"reports older than the newest {MAX_LISTED}")
                 break
             try:
-                reports.append(_report_document(folder_fd, file_name))
+                if (report := _report_document(folder_fd, file_name)) is not None:
+                    reports.append(report)
             except ConfigError as error:
                 skip_reasons.append(error.message)
     return {"folder": folder.name, "reports": reports, "skipped": skip_reasons}
@@ -110,12 +114,24 @@ def read_report(config: ConfigSource, name: str) -> bytes:
         return _read_content(folder_fd, name)
 
 
-def _report_document(folder_fd: int, file_name: str) -> KeptReportDocument:
+def _age_key(file_name: str) -> tuple[str, int, str]:
+    """Return time, number within its second, and name of a report."""
     name_match = NAME_PATTERN.fullmatch(file_name)
     if name_match is None:
         raise _unknown_report_error(file_name)
+    return name_match[1], int((name_match[2] or "-0")[1:]), file_name
+
+
+def _report_document(folder_fd: int, file_name: str) -> KeptReportDocument | None:
+    """Return the document of a report; None if it is not written yet."""
+    try:
+        made_at = datetime.strptime(_age_key(file_name)[0], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        raise ConfigError(f"{file_name}: the time in its name does not exist") from None
     with _open_file(folder_fd, file_name) as (_, file_status):
         content_bytes = file_status.st_size
+    if not content_bytes:
+        return None
     json_file_name = file_name.removesuffix("html") + "json"
     with _open_file(folder_fd, json_file_name) as (_, file_status):
         file_key = (
@@ -141,7 +157,6 @@ def _report_document(folder_fd: int, file_name: str) -> KeptReportDocument:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ConfigError(f"{file_name}: the file of its figures is damaged") from None
     kind, title, figures = _figures_by_file[file_key]
-    made_at = datetime.strptime(name_match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
     return {
         "name": file_name,
         "kind": kind,

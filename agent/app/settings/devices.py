@@ -80,6 +80,7 @@ def change_devices(alerts_table: AlertsTable, store: AlertStore, control: Contro
         arguments["page"],
         control.asked_by,
         control.asked_at_s,
+        control.origin,
     )
     name_and_sender[1].require_valid_device(device)
     store.add_device(device)

@@ -107,9 +107,11 @@ def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
     alerts. Raises ConfigError if no user has this name.
     """
     user_store = _open_users(config)
-    if not user_store.remove(name, _now_s()):
+    is_removed = user_store.remove(name, _now_s())
+    # an earlier removal may have failed after the user was gone
+    has_ended = _end_access(config, name, ControlOrigin.DASHBOARD, "its user was removed")
+    if not is_removed and not has_ended:
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
-    _end_access(config, name, ControlOrigin.DASHBOARD, "its user was removed")
     return {"removed": name, "remaining": len(user_store.users())}
 
 
@@ -144,9 +146,9 @@ def end_token_access(config: ConfigSource, name: str) -> None:
     _end_access(config, name, ControlOrigin.API, "its token was revoked")
 
 
-def _end_access(config: ConfigSource, name: str, origin: ControlOrigin, reason: str) -> None:
-    """Refuse the queued controls of a user or token, and remove the devices of that name, unless it
-    is that of a user.
+def _end_access(config: ConfigSource, name: str, origin: ControlOrigin, reason: str) -> bool:
+    """Refuse the queued controls of a user or token, and remove its devices; return whether it had
+    any.
     """
     from agent import wiring
     from agent.config.load import load_config
@@ -154,10 +156,13 @@ def _end_access(config: ConfigSource, name: str, origin: ControlOrigin, reason: 
 
     loaded_config = load_config(config)
     if not wiring.has_store(loaded_config):
-        return
+        return False
     with wiring.open_store_offline(loaded_config) as (store, _):
-        if name not in {user.name for user in _open_users(config).users()}:
-            store.alerts.remove_devices(user=name)
+        device_ids = [
+            device.id
+            for device in store.alerts.devices()
+            if (device.origin, device.user) == (origin, name)
+        ]
         refusals = [
             ControlStateChange(
                 queued_control.number, ControlState.REFUSED, ControlCode.USER_REMOVED, reason
@@ -167,6 +172,8 @@ def _end_access(config: ConfigSource, name: str, origin: ControlOrigin, reason: 
             and (control.origin, control.asked_by) == (origin, name)
         ]
         store.controls.finish(refusals, _now_s())
+        store.alerts.remove_devices(device_ids)
+        return bool(refusals or device_ids)
 
 
 def users_place(config: ConfigSource) -> UsersPlace:

@@ -185,11 +185,15 @@ class TokenFile:
         return added_token, token_text
 
     def revoke(self, name: str, now_s: int) -> ApiToken:
-        """Revoke the active token of this name at once. Raises ConfigError if there is none."""
+        """Revoke the active token of this name at once, or return the one that was revoked last.
+        Raises ConfigError if there is neither.
+        """
         with self._locked_tokens() as tokens:
-            matching_tokens = [
-                token for token in tokens if token.name == name and token.state(now_s) == "active"
-            ]
+            named_tokens = [token for token in tokens if token.name == name]
+            matching_tokens = [token for token in named_tokens if token.state(now_s) == "active"]
+            revoked_tokens = [token for token in named_tokens if token.revoked_s is not None]
+            if not matching_tokens and revoked_tokens:
+                return revoked_tokens[-1]
             if not matching_tokens:
                 raise ConfigError(
                     f"NAME: no active token is named {name!r}", "see trimtab token list"
