@@ -426,8 +426,8 @@ def _tax_rule(tax_rule: TaxRule, tune_options: TuneOptions) -> TaxRule:
             tax_rule, method=parse_choice(tune_options.lots, "--objective lots", methods)
         )
     if tune_options.tax == "off":
-        return replace(tax_rule, rate_bps=0)
-    if tune_options.tax:
+        tax_rule = replace(tax_rule, rate_bps=0)
+    elif tune_options.tax:
         rate_bps = parse_share_with_unit_bps(tune_options.tax, "--objective tax")
         if not 0 < rate_bps <= BPS:
             raise ConfigError(
@@ -437,7 +437,7 @@ def _tax_rule(tax_rule: TaxRule, tune_options: TuneOptions) -> TaxRule:
         tax_rule = replace(tax_rule, rate_bps=rate_bps)
     if tune_options.lots and not tax_rule.rate_bps:
         raise ConfigError(
-            "--objective lots: no tax rate is given", "add --objective tax=25%, or omit it"
+            "--objective lots: there is no tax rate", "write --objective tax=25%, or omit it"
         )
     return tax_rule
 
