@@ -83,29 +83,23 @@ def read_feed(
     feed: str, answers: Sequence[LensAnswer]
 ) -> tuple[FeedRound | None, tuple[UnreadableItem, ...]]:
     """Return the latest round, or the items that could not be read."""
-    item_names = [item_name for item_name, _ in feed_questions(feed)]
     decimals = answer_uint(answers[0], 8)
     round_fields = _latest_round(answers[1])
-    named_answers = [
-        (item_names[0], decimals),
-        (item_names[1], round_fields),
-        *(
-            (item_name, item_answer)
-            for item_name, item_answer in zip(item_names[2:], answers[2:], strict=True)
-        ),
-    ]
-    # A feed may lack bounds, but an item that ran out of gas was not read.
-    unread_items = [
-        (item_name, item_answer)
-        for item_index, (item_name, item_answer) in enumerate(named_answers)
-        if isinstance(item_answer, CallStatus)
-        and (item_index < 2 or item_answer is CallStatus.UNREAD)
-    ]
-    if isinstance(decimals, CallStatus) or isinstance(round_fields, CallStatus) or unread_items:
+    min_answer = _answer_bound(answers[2])
+    max_answer = _answer_bound(answers[3])
+    if (
+        isinstance(decimals, CallStatus)
+        or isinstance(round_fields, CallStatus)
+        or isinstance(min_answer, CallStatus)
+        or isinstance(max_answer, CallStatus)
+    ):
+        parsed_answers = (decimals, round_fields, min_answer, max_answer)
         return None, tuple(
-            UnreadableItem(item_name, feed, item_answer.why)
-            for item_name, item_answer in unread_items
-            if isinstance(item_answer, CallStatus)
+            UnreadableItem(item_name, feed, parsed_answer.why)
+            for (item_name, _), parsed_answer in zip(
+                feed_questions(feed), parsed_answers, strict=True
+            )
+            if isinstance(parsed_answer, CallStatus)
         )
     round_id, answer, started_s, updated_s, answered_in_round = round_fields
     return (
@@ -117,8 +111,8 @@ def read_feed(
             started_s,
             updated_s,
             answered_in_round,
-            _answer_bound(answers[2]),
-            _answer_bound(answers[3]),
+            min_answer,
+            max_answer,
         ),
         (),
     )
@@ -135,10 +129,14 @@ def _latest_round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallSt
     return round_id, to_signed(answer_word), started_s, updated_s, answered_in_round
 
 
-def _answer_bound(answer: LensAnswer) -> int | None:
-    """Return a signed word; None if the feed has no such bound."""
+def _answer_bound(answer: LensAnswer) -> int | CallStatus | None:
+    """Return a signed word; None if the feed has no such bound, because it or its aggregator has no
+    such function, or it names no aggregator.
+    """
+    if answer in (CallStatus.FAILED, CallStatus.NO_CODE):
+        return None
     words = answer_words(answer, 1)
-    return None if isinstance(words, CallStatus) else to_signed(words[0])
+    return words if isinstance(words, CallStatus) else to_signed(words[0])
 
 
 MIN_WINDOW_BPS = 200
