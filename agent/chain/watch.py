@@ -391,7 +391,9 @@ def _with_unwritten_slots(
 
 
 def _read_supplies(scope: SnapshotScope, answers: Iterator[LensAnswer]) -> tuple[TokenSupply, ...]:
-    """Return the supplies that were read."""
+    """Return the supplies that were read. One that was not is no unreadable item, which would take
+    its token out of use: it only keeps the allocator from choosing weights, which says so.
+    """
     supply_answers = [(token, answer_uint(next(answers))) for token in scope.supply_tokens]
     return tuple(
         TokenSupply(token, supply_raw)
@@ -401,7 +403,9 @@ def _read_supplies(scope: SnapshotScope, answers: Iterator[LensAnswer]) -> tuple
 
 
 def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
-    """Return the typed parts of the snapshot. Unread items are listed in `quarantined` only."""
+    """Return the typed parts of the snapshot. What the agent may not do without and was not read is
+    in `quarantined_items` only.
+    """
     questions = snapshot_questions(scope)
     quarantined_items: list[UnreadableItem] = []
     remaining_answers = iter(zip(questions, answers, strict=True))
@@ -481,18 +485,14 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     pools = _with_unwritten_slots(scope, pools, answers_left)
     pools = _with_short_means(scope, pools, answers_left)
     supplies = _read_supplies(scope, answers_left)
-    data_fee_quote = _data_fee_or_quarantine(
-        scope,
-        [next(remaining_answers)[1] for _ in fee_items(scope.data_fee_kind)],
-        quarantined_items,
-    )
-    layer_readings: tuple[LayerReading, ...] = ()
-    for layer_scope in scope.layer_scopes:
-        layer_reading, unknown_items = layer_scope.read(
-            [next(remaining_answers)[1] for _ in layer_scope.questions()]
-        )
-        layer_readings = (*layer_readings, layer_reading)
-        quarantined_items = [*quarantined_items, *unknown_items]
+    data_fee_quote, unread_fee = _read_data_fee(scope, answers_left)
+    quarantined_items += unread_fee
+    layer_results = [
+        layer_scope.read([next(answers_left) for _ in layer_scope.questions()])
+        for layer_scope in scope.layer_scopes
+    ]
+    for _, unknown_items in layer_results:
+        quarantined_items += unknown_items
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),
@@ -502,23 +502,21 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         tuple(lp_positions),
         tuple(quarantined_items),
         supplies,
-        layer_readings,
+        tuple(layer_reading for layer_reading, _ in layer_results),
         data_fee_quote,
     )
 
 
-def _data_fee_or_quarantine(
-    scope: SnapshotScope, answers: Sequence[LensAnswer], quarantined_items: list[UnreadableItem]
-) -> DataFeeQuote | None:
-    """Return the data fee; None, with an entry in `quarantined_items`, if the rollup's contract did
-    not answer.
+def _read_data_fee(
+    scope: SnapshotScope, answers: Iterator[LensAnswer]
+) -> tuple[DataFeeQuote | None, list[UnreadableItem]]:
+    """Return the data fee, None where the chain charges none; or an entry for it, if the rollup's
+    contract did not answer.
     """
-    if not answers:
-        return None
-    fee_quote = read_quote(scope.data_fee_kind, answers)
+    questions = fee_items(scope.data_fee_kind)
+    if not questions:
+        return None, []
+    fee_quote = read_quote(scope.data_fee_kind, [next(answers) for _ in questions])
     if isinstance(fee_quote, CallStatus):
-        quarantined_items.append(
-            UnreadableItem(DATA_FEE_ITEM, fee_items(scope.data_fee_kind)[0].target, fee_quote.why)
-        )
-        return None
-    return fee_quote
+        return None, [UnreadableItem(DATA_FEE_ITEM, questions[0].target, fee_quote.why)]
+    return fee_quote, []

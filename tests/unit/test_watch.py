@@ -13,7 +13,7 @@ from agent.chain.lens import CallStatus, LensAnswer, V3Answer, uint_word
 from agent.chain.pools.positions import PositionRange, PositionRef
 from agent.chain.pools.reading import PoolRef, V3Reader
 from agent.chain.watch import MIN_WINDOW_BPS, LensQuestion, SnapshotScope, snapshot_parts, snapshot_questions
-from agent.model import Allowance, DataFeeKind, LayerReading, TickMean, UnreadableItem
+from agent.model import Allowance, DataFeeKind, LayerReading, TickMean, TokenSupply, UnreadableItem
 from agent.model.rollups import DATA_FEE_ITEM
 from tests.support import lp_worlds as lp
 from tests.support.builders import address
@@ -55,6 +55,12 @@ def test_data_fee__that_was_not_read_is_named() -> None:
     parts = snapshot_parts(scope, [CallStatus.FAILED] * len(snapshot_questions(scope)))
     assert parts.data_fee_quote is None
     assert [item.subject for item in parts.quarantined_items] == [DATA_FEE_ITEM]
+
+
+def test_supply__that_was_not_read_leaves_its_token_in_use() -> None:
+    scope = replace(SCOPE, supply_tokens=(WETH.address, USDC.address))
+    parts = snapshot_parts(scope, [CallStatus.FAILED, uint_word(9)])
+    assert (parts.supplies, parts.quarantined_items) == ((TokenSupply(USDC.address, 9),), ())
 
 
 @pytest.mark.parametrize(
