@@ -211,7 +211,7 @@ class SnapshotParts:
     feed_rounds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
     positions: tuple[LpPosition, ...]
-    quarantined_items: tuple[UnreadableItem, ...]
+    unreadable_items: tuple[UnreadableItem, ...]
     supplies: tuple[TokenSupply, ...]
     layer_readings: tuple[LayerReading, ...]
     data_fee_quote: DataFeeQuote | None = None
@@ -404,10 +404,10 @@ def _read_supplies(scope: SnapshotScope, answers: Iterator[LensAnswer]) -> tuple
 
 def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
     """Return the typed parts of the snapshot. What the agent may not do without and was not read is
-    in `quarantined_items` only.
+    in `unreadable_items` only.
     """
     questions = snapshot_questions(scope)
-    quarantined_items: list[UnreadableItem] = []
+    unreadable_items: list[UnreadableItem] = []
     remaining_answers = iter(zip(questions, answers, strict=True))
 
     def next_uint(max_bits: int = 256) -> int | None:
@@ -415,11 +415,11 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         uint_or_status = answer_uint(answer, max_bits)
         if not isinstance(uint_or_status, CallStatus):
             return uint_or_status
-        quarantine(question, uint_or_status)
+        add_unreadable(question, uint_or_status)
         return None
 
-    def quarantine(question: LensQuestion, status: CallStatus) -> None:
-        quarantined_items.append(UnreadableItem(question.name, question.address, status.why))
+    def add_unreadable(question: LensQuestion, status: CallStatus) -> None:
+        unreadable_items.append(UnreadableItem(question.name, question.address, status.why))
 
     holdings: list[Holding] = []
     allowances: list[Allowance] = []
@@ -427,7 +427,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         balance_raw = next_uint()
         decimals = next_uint(8)
         if decimals is not None and decimals != token.decimals:
-            quarantined_items.append(_wrong_decimals(token, decimals))
+            unreadable_items.append(_wrong_decimals(token, decimals))
         elif balance_raw is not None and decimals is not None:
             holdings.append(Holding(token.address, balance_raw))
         for spender in scope.spenders:
@@ -443,7 +443,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
             pool, [answer for _, answer in pool_answers], scope.twap_window_s
         )
         if isinstance(pool_state, CallStatus):
-            quarantine(pool_answers[0][0], pool_state)
+            add_unreadable(pool_answers[0][0], pool_state)
         else:
             pools.append(pool_state)
     feeds: list[FeedRound] = []
@@ -452,14 +452,16 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
             feed, [next(remaining_answers)[1] for _ in range(ITEMS_PER_FEED)]
         )
         feeds += [] if feed_round is None else [feed_round]
-        quarantined_items += unread_items
+        unreadable_items += unread_items
     code_hashes: list[CodeHash] = []
     for address in scope.code_addresses:
         question, answer = next(remaining_answers)
         if isinstance(answer, bytes):
             code_hashes.append(CodeHash(address, "0x" + answer.hex()))
         else:
-            quarantine(question, answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED)
+            add_unreadable(
+                question, answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED
+            )
     lp_positions: list[LpPosition] = []
     for position_ref in scope.positions:
         position_answers = [
@@ -468,7 +470,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         ]
         position_or_reason = positions.read_position(position_ref, scope.owner, position_answers)
         if isinstance(position_or_reason, str):
-            quarantined_items.append(
+            unreadable_items.append(
                 UnreadableItem(
                     f"position {position_ref.confirmed_position.name}",
                     position_ref.confirmed_position.contract,
@@ -486,13 +488,13 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     pools = _with_short_means(scope, pools, answers_left)
     supplies = _read_supplies(scope, answers_left)
     data_fee_quote, unread_fee = _read_data_fee(scope, answers_left)
-    quarantined_items += unread_fee
+    unreadable_items += unread_fee
     layer_results = [
         layer_scope.read([next(answers_left) for _ in layer_scope.questions()])
         for layer_scope in scope.layer_scopes
     ]
     for _, unknown_items in layer_results:
-        quarantined_items += unknown_items
+        unreadable_items += unknown_items
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),
@@ -500,7 +502,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         tuple(feeds),
         tuple(code_hashes),
         tuple(lp_positions),
-        tuple(quarantined_items),
+        tuple(unreadable_items),
         supplies,
         tuple(layer_reading for layer_reading, _ in layer_results),
         data_fee_quote,
