@@ -362,11 +362,12 @@ def _back_to_bps(
         case Destination.BAND:
             return [round(drift.band_low_bps), round(drift.band_high_bps)]
         case Destination.ZONE if decision_result.zone is not None:
-            return next(
+            ranges_bps = (
                 [round(interval.low * BPS), round(interval.high * BPS)]
                 for interval in decision_result.zone.intervals
                 if interval.token == drift.token
             )
+            return next(ranges_bps, None)
         case _:
             return None
 
