@@ -1,6 +1,4 @@
-"""Descriptions of steps and configs: pool names, sandwich exposure, strategies, parameters,
-triggers, limit prices. Reads no chain.
-"""
+"""Texts about steps and configs for their owner. Reads no chain."""
 
 from __future__ import annotations
 
@@ -156,7 +154,7 @@ def exposure_under_limits(config: Config) -> SandwichExposure:
         limits.turnover,
         limits.daily_turnover,
         limits.oracle_deviation,
-        min(2, max(1, len(other_assets))),
+        priced_tokens_per_swap=2 if len(other_assets) > 1 else 1,
     )
 
 
@@ -373,13 +371,15 @@ def risk_text(risk_table: RiskTable) -> str:
 
 
 def limit_text(
-    limit_name: str, limit_value: int | str | list[str] | dict[str, int] | None, numeraire: str
+    limit_name: str,
+    limit_value: bool | int | str | list[str] | dict[str, int] | None,
+    numeraire: str,
 ) -> str:
-    """Format a limit with its unit: shares in percent, gas prices in gwei, durations in seconds,
-    the rest in coins.
+    """Format a limit with its unit: switches as on or off, shares in percent, gas prices in gwei,
+    durations in words, the rest in coins.
     """
-    if limit_value is None or limit_value is True:
-        return "off" if limit_value is None else "on"
+    if limit_value is None or isinstance(limit_value, bool):
+        return "on" if limit_value else "off"
     if isinstance(limit_value, list):
         return ", ".join(limit_value) or "none"
     if isinstance(limit_value, dict):
