@@ -228,19 +228,18 @@ def propose_selling_everything(step: StepInput) -> Proposal:
     nothing more can be sold. As for any exit, unexplained increases do not block the sale; they are
     sold too.
     """
-    step_input = cash_limit.restore_excluded_amounts(step)
-    return replace(
-        _sell_all_assets(step_input), changed_step=quarantine.exclude_unpriced_assets(step_input)
-    )
+    whole_step = cash_limit.restore_excluded_amounts(step)
+    priced_step = quarantine.exclude_unpriced_assets(whole_step)
+    return replace(_sell_all_assets(priced_step, whole_step), changed_step=priced_step)
 
 
-def _sell_all_assets(original_step: StepInput) -> Proposal:
-    """Sell as `propose_selling_everything` does; an asset without a price stays and does not block
-    the others.
+def _sell_all_assets(step: StepInput, whole_step: StepInput) -> Proposal:
+    """Sell as `propose_selling_everything` does. An asset of `whole_step` without a price is not in
+    `step`: it stays and does not block the others.
     """
+    has_unpriced_assets = len(step.portfolio.assets) < len(whole_step.portfolio.assets)
     halt_decision: Halt | None = None
     layer_refusal: Refused | None = None
-    step = quarantine.exclude_unpriced_assets(original_step)
     for layer_planner in PLANNERS.values():
         match layer_planner.plan_release(step):
             case Plan() as plan:
@@ -253,7 +252,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
                 layer_refusal = refusal
     drifts = compute_drifts(step, reference_prices(step).price_by_token)
     quarantine_notes = _quarantine_notes(step)
-    if investable_total(drifts) == 0 and step is original_step and not quarantine_notes:
+    if investable_total(drifts) == 0 and not has_unpriced_assets and not quarantine_notes:
         return _owner_proposal(
             step, Hold("nothing to sell: all balances are zero or reserved"), None
         )
@@ -269,8 +268,8 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
         if isinstance(sale_or_block, Proposal):
             return sale_or_block
         blocked_exits.append(sale_or_block)
-    if step is not original_step:
-        _require_priced(original_step)
+    if has_unpriced_assets:
+        _require_priced(whole_step)
     if layer_refusal is not None:
         raise layer_refusal
     if halt_decision is not None:
