@@ -62,7 +62,6 @@ if TYPE_CHECKING:
         LpAction,
         Plan,
         PlanCost,
-        Portfolio,
         StepInput,
     )
     from agent.planning.planner import Quote
