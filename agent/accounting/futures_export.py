@@ -102,7 +102,9 @@ def futures_events(entry: Entry, token_names: TokenNames) -> Iterator[CsvRow]:
         return decimal_text(amount_raw, quote_decimals), value_cell
 
     for fill in futures_entry.fills:
-        size_text = decimal_text(fill.size_raw, fill.size_decimals)
+        size_text = (
+            "" if fill.size_decimals is None else decimal_text(fill.size_raw, fill.size_decimals)
+        )
         notional_text = decimal_text(fill.notional_raw, quote_decimals)
         order_cells = (fill.market, fill.symbol, size_text, notional_text)
         yield ("trading fee", *order_cells, *amount_cells(-fill.fee_raw))

@@ -1,6 +1,4 @@
-"""Descriptions of steps and configs: pool names, sandwich exposure, strategies, parameters,
-triggers, limit prices. Reads no chain.
-"""
+"""Texts about steps and configs for their owner. Reads no chain."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from agent.config.build import build_policy
 from agent.config.networks import ORDERED_BY_SEQUENCER
 from agent.config.networks.presets import SEQUENCED_CHAINS
 from agent.config.pace import pace_text
-from agent.config.schema import Config
+from agent.config.schema import Config, ReferenceTable
 from agent.config.strategies import build_split, strategy_as_portfolio
 from agent.config.tables.limits import LimitsTable
 from agent.config.tables.triggers import RiskTable
@@ -156,7 +154,7 @@ def exposure_under_limits(config: Config) -> SandwichExposure:
         limits.turnover,
         limits.daily_turnover,
         limits.oracle_deviation,
-        min(2, max(1, len(other_assets))),
+        priced_tokens_per_swap=2 if len(other_assets) > 1 else 1,
     )
 
 
@@ -258,75 +256,17 @@ def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str
 
 def binding_parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
     """Return the parameters by name, without secrets: URLs show as their operators."""
-    chain = config.chain
-    execution = config.execution
-    reference = config.reference
-    operators = sorted({endpoint.operator for endpoint in chain.rpc})
     numeraire = portfolio.numeraire.label
-    policy = build_policy(config)
     text_by_parameter = {
-        "chain": f"{chain.chain_id}{' (a local fork)' if chain.fork else ''}",
-        "endpoints": f"{', '.join(operators)}; {chain.min_operators} must agree",
-        "wallet": config.wallet.address,
-        "key": _key_text(config),
-        "router": f"{execution.router} {router}",
-        "payout addresses": ", ".join(config.wallet.payout_addresses) or "none",
-        "submission": submission_text(config),
-        "deadline": f"{format_duration(execution.deadline)}",
-        "style": pace_text(config),
-        "confirmations": ", then ".join(
-            [str(chain.confirmations), *([chain.finality_tag] if chain.finality_tag else [])]
-        ),
-        "targets": ", ".join(
-            f"{asset.token.label} {asset.target_bps / 100:g}%" for asset in portfolio.assets
-        ),
-        "reserves": (
-            ", ".join(
-                f"{decimal_text(asset.reserve_raw, asset.token.decimals)} {asset.token.label}"
-                for asset in portfolio.assets
-                if asset.reserve_raw
-            )
-            or "none"
-        ),
-        "cash used": (
-            "all"
-            if config.portfolio.use_cash is None
-            else f"at most {config.portfolio.use_cash} {numeraire} of the wallet"
-        ),
-        "weights": allocator_sentences(config.portfolio),
-        "liquidity positions": (
-            ", ".join(position.name for position in portfolio.positions) or "none"
-        ),
-        "liquidity targets": (
-            ", ".join(_lp_target_text(target) for target in portfolio.lp_targets) or "none"
-        ),
-        "orders": conditional_orders.format_orders(portfolio) or "none",
-        "trigger": trigger_text.format_trigger(policy.trigger, portfolio),
-        "bands of single assets": bands.format_bands(portfolio) or "none",
-        "destination": policy.destination.value,
-        "only": (
-            "both sides"
-            if policy.trade_side is None
-            else f"{policy.trade_side.value}: {trigger_text.SIDE_TEXTS[policy.trade_side]}"
-        ),
-        "cooldown": f"{format_duration(config.policy.cooldown)}",
-        "confirm_blocks": str(config.policy.confirm_blocks or 0),
-        "jitter": "off" if config.policy.jitter is None else f"{config.policy.jitter / 100:g}%",
-        "reference prices": ", then ".join(reference.kind),
-        "twap_window": f"{format_duration(reference.twap_window)}",
-        "short_window": (
-            "off" if reference.short_window is None else format_duration(reference.short_window)
-        ),
-        "feed_max_age": f"{format_duration(reference.feed_max_age)}",
-        "sequencer": (
-            f"{reference.sequencer_feed}, {format_duration(reference.sequencer_grace or 0)}"
-            if reference.sequencer_feed
-            else "off"
-        ),
+        **_account_parameters(config, router),
+        **_execution_parameters(config),
+        **_portfolio_parameters(config, portfolio),
+        **_policy_parameters(config, portfolio),
+        **_reference_parameters(config.reference),
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
-    if execution.min_tip is not None:
-        text_by_parameter["min_tip"] = f"{decimal_text(execution.min_tip, 9)} gwei"
+    if config.execution.min_tip is not None:
+        text_by_parameter["min_tip"] = f"{decimal_text(config.execution.min_tip, 9)} gwei"
     for layer in layer_settings.LAYERS:
         text_by_parameter |= layer.confirmed(config, portfolio)
     allocator_texts = {
@@ -342,6 +282,91 @@ def binding_parameters(config: Config, portfolio: Portfolio, router: str) -> dic
             limit_name, getattr(config.limits, limit_name), numeraire
         )
     return text_by_parameter
+
+
+def _account_parameters(config: Config, router: str) -> dict[str, str]:
+    """Return which account acts on which chain, by whose word, and to whom it may pay."""
+    chain = config.chain
+    operators = sorted({endpoint.operator for endpoint in chain.rpc})
+    return {
+        "chain": f"{chain.chain_id}{' (a local fork)' if chain.fork else ''}",
+        "endpoints": f"{', '.join(operators)}; {chain.min_operators} must agree",
+        "wallet": config.wallet.address,
+        "key": _key_text(config),
+        "router": f"{config.execution.router} {router}",
+        "payout addresses": ", ".join(config.wallet.payout_addresses) or "none",
+    }
+
+
+def _execution_parameters(config: Config) -> dict[str, str]:
+    """Return how transactions are sent, and when they count as final."""
+    chain = config.chain
+    finality_texts = [chain.finality_tag] if chain.finality_tag else []
+    return {
+        "submission": submission_text(config),
+        "deadline": format_duration(config.execution.deadline),
+        "style": pace_text(config),
+        "confirmations": ", then ".join([str(chain.confirmations), *finality_texts]),
+    }
+
+
+def _portfolio_parameters(config: Config, portfolio: Portfolio) -> dict[str, str]:
+    """Return what the wallet shall hold, and what is kept out of it."""
+    use_cash = config.portfolio.use_cash
+    target_texts = [
+        f"{asset.token.label} {asset.target_bps / 100:g}%" for asset in portfolio.assets
+    ]
+    reserve_texts = [
+        f"{decimal_text(asset.reserve_raw, asset.token.decimals)} {asset.token.label}"
+        for asset in portfolio.assets
+        if asset.reserve_raw
+    ]
+    position_names = [position.name for position in portfolio.positions]
+    lp_target_texts = [_lp_target_text(target) for target in portfolio.lp_targets]
+    cash_text = f"at most {use_cash} {portfolio.numeraire.label} of the wallet"
+    return {
+        "targets": ", ".join(target_texts),
+        "reserves": ", ".join(reserve_texts) or "none",
+        "cash used": "all" if use_cash is None else cash_text,
+        "weights": allocator_sentences(config.portfolio),
+        "liquidity positions": ", ".join(position_names) or "none",
+        "liquidity targets": ", ".join(lp_target_texts) or "none",
+        "orders": conditional_orders.format_orders(portfolio) or "none",
+    }
+
+
+def _policy_parameters(config: Config, portfolio: Portfolio) -> dict[str, str]:
+    """Return when assets are traded, and how far."""
+    policy = build_policy(config)
+    side_text = "both sides"
+    if policy.trade_side is not None:
+        side_text = f"{policy.trade_side.value}: {trigger_text.SIDE_TEXTS[policy.trade_side]}"
+    jitter_bps = config.policy.jitter
+    return {
+        "trigger": trigger_text.format_trigger(policy.trigger, portfolio),
+        "bands of single assets": bands.format_bands(portfolio) or "none",
+        "destination": policy.destination.value,
+        "only": side_text,
+        "cooldown": format_duration(config.policy.cooldown),
+        "confirm_blocks": str(config.policy.confirm_blocks or 0),
+        "jitter": "off" if jitter_bps is None else f"{jitter_bps / 100:g}%",
+    }
+
+
+def _reference_parameters(reference: ReferenceTable) -> dict[str, str]:
+    """Return which prices count, and how old they may be."""
+    short_window_s = reference.short_window
+    sequencer_text = "off"
+    if reference.sequencer_feed:
+        grace_text = format_duration(reference.sequencer_grace or 0)
+        sequencer_text = f"{reference.sequencer_feed}, {grace_text}"
+    return {
+        "reference prices": ", then ".join(reference.kind),
+        "twap_window": format_duration(reference.twap_window),
+        "short_window": "off" if short_window_s is None else format_duration(short_window_s),
+        "feed_max_age": format_duration(reference.feed_max_age),
+        "sequencer": sequencer_text,
+    }
 
 
 def _lp_target_text(target: LpTarget) -> str:
@@ -373,13 +398,15 @@ def risk_text(risk_table: RiskTable) -> str:
 
 
 def limit_text(
-    limit_name: str, limit_value: int | str | list[str] | dict[str, int] | None, numeraire: str
+    limit_name: str,
+    limit_value: bool | int | str | list[str] | dict[str, int] | None,
+    numeraire: str,
 ) -> str:
-    """Format a limit with its unit: shares in percent, gas prices in gwei, durations in seconds,
-    the rest in coins.
+    """Format a limit with its unit: switches as on or off, shares in percent, gas prices in gwei,
+    durations in words, the rest in coins.
     """
-    if limit_value is None or limit_value is True:
-        return "off" if limit_value is None else "on"
+    if limit_value is None or isinstance(limit_value, bool):
+        return "on" if limit_value else "off"
     if isinstance(limit_value, list):
         return ", ".join(limit_value) or "none"
     if isinstance(limit_value, dict):

@@ -25,7 +25,8 @@ REVIEW_S = 28 * 86_400
 """Interval of the spot portfolio's reviews; it holds nothing to trade."""
 DUST_WALLET_COINS = Fraction(1, 10**6)
 """Wallet of a book without reserve, in whole coins."""
-POOL_DEPTH = Fraction(10**9)
+POOL_DEPTH_COINS = Fraction(10**9)
+"""Each side of a pool through which nothing is traded, in whole coins."""
 
 
 def simulate_book(
@@ -44,9 +45,9 @@ def simulate_book(
     spec = make_spec(targets, Every(REVIEW_S), numeraire_symbol, interval_s=interval_s)
     reserve_coins = Fraction(settings.reserve_raw, QUOTE.unit)
     market_settings = SimulationSettings(
-        POOL_DEPTH,
-        0,
-        reserve_coins or DUST_WALLET_COINS,
+        depth=POOL_DEPTH_COINS,
+        fee_pips=0,
+        start_value=reserve_coins or DUST_WALLET_COINS,
         latency_bars=settings.latency_bars,
         seed=settings.seed,
         looks_at_all=looks_at_all,

@@ -126,8 +126,8 @@ class PerpScope:
         """See LayerScope."""
         account_or_reason = read_account(self, answers)
         if isinstance(account_or_reason, str):
-            quarantined_item = UnreadableItem(MARGIN_ACCOUNT_ITEM, self.trader, account_or_reason)
-            return FuturesReading(unknown_reason=account_or_reason), [quarantined_item]
+            unreadable_item = UnreadableItem(MARGIN_ACCOUNT_ITEM, self.trader, account_or_reason)
+            return FuturesReading(unknown_reason=account_or_reason), [unreadable_item]
         return FuturesReading(account_or_reason), []
 
     def wider_scope(

@@ -293,7 +293,7 @@ class ChainReader:
             pools=parts.pools,
             feeds=parts.feed_rounds,
             code_hashes=parts.code_hashes,
-            unreadable_items=parts.quarantined_items + failed_items + dissent_items,
+            unreadable_items=parts.unreadable_items + failed_items + dissent_items,
             operators=agreement.agreeing_operators,
             http_request_count=reading.request_count,
             positions=parts.positions,

@@ -83,29 +83,23 @@ def read_feed(
     feed: str, answers: Sequence[LensAnswer]
 ) -> tuple[FeedRound | None, tuple[UnreadableItem, ...]]:
     """Return the latest round, or the items that could not be read."""
-    item_names = [item_name for item_name, _ in feed_questions(feed)]
     decimals = answer_uint(answers[0], 8)
     round_fields = _latest_round(answers[1])
-    named_answers = [
-        (item_names[0], decimals),
-        (item_names[1], round_fields),
-        *(
-            (item_name, item_answer)
-            for item_name, item_answer in zip(item_names[2:], answers[2:], strict=True)
-        ),
-    ]
-    # A feed may lack bounds, but an item that ran out of gas was not read.
-    unread_items = [
-        (item_name, item_answer)
-        for item_index, (item_name, item_answer) in enumerate(named_answers)
-        if isinstance(item_answer, CallStatus)
-        and (item_index < 2 or item_answer is CallStatus.UNREAD)
-    ]
-    if isinstance(decimals, CallStatus) or isinstance(round_fields, CallStatus) or unread_items:
+    min_answer = _answer_bound(answers[2])
+    max_answer = _answer_bound(answers[3])
+    if (
+        isinstance(decimals, CallStatus)
+        or isinstance(round_fields, CallStatus)
+        or isinstance(min_answer, CallStatus)
+        or isinstance(max_answer, CallStatus)
+    ):
+        parsed_answers = (decimals, round_fields, min_answer, max_answer)
         return None, tuple(
-            UnreadableItem(item_name, feed, item_answer.why)
-            for item_name, item_answer in unread_items
-            if isinstance(item_answer, CallStatus)
+            UnreadableItem(item_name, feed, parsed_answer.why)
+            for (item_name, _), parsed_answer in zip(
+                feed_questions(feed), parsed_answers, strict=True
+            )
+            if isinstance(parsed_answer, CallStatus)
         )
     round_id, answer, started_s, updated_s, answered_in_round = round_fields
     return (
@@ -117,8 +111,8 @@ def read_feed(
             started_s,
             updated_s,
             answered_in_round,
-            _answer_bound(answers[2]),
-            _answer_bound(answers[3]),
+            min_answer,
+            max_answer,
         ),
         (),
     )
@@ -135,10 +129,14 @@ def _latest_round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallSt
     return round_id, to_signed(answer_word), started_s, updated_s, answered_in_round
 
 
-def _answer_bound(answer: LensAnswer) -> int | None:
-    """Return a signed word; None if the feed has no such bound."""
+def _answer_bound(answer: LensAnswer) -> int | CallStatus | None:
+    """Return a signed word; None if the feed has no such bound, because it or its aggregator has no
+    such function, or it names no aggregator.
+    """
+    if answer in (CallStatus.FAILED, CallStatus.NO_CODE):
+        return None
     words = answer_words(answer, 1)
-    return None if isinstance(words, CallStatus) else to_signed(words[0])
+    return words if isinstance(words, CallStatus) else to_signed(words[0])
 
 
 MIN_WINDOW_BPS = 200
@@ -213,7 +211,7 @@ class SnapshotParts:
     feed_rounds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
     positions: tuple[LpPosition, ...]
-    quarantined_items: tuple[UnreadableItem, ...]
+    unreadable_items: tuple[UnreadableItem, ...]
     supplies: tuple[TokenSupply, ...]
     layer_readings: tuple[LayerReading, ...]
     data_fee_quote: DataFeeQuote | None = None
@@ -393,7 +391,9 @@ def _with_unwritten_slots(
 
 
 def _read_supplies(scope: SnapshotScope, answers: Iterator[LensAnswer]) -> tuple[TokenSupply, ...]:
-    """Return the supplies that were read."""
+    """Return the supplies that were read. One that was not is no unreadable item, which would take
+    its token out of use: it only keeps the allocator from choosing weights, which says so.
+    """
     supply_answers = [(token, answer_uint(next(answers))) for token in scope.supply_tokens]
     return tuple(
         TokenSupply(token, supply_raw)
@@ -403,9 +403,11 @@ def _read_supplies(scope: SnapshotScope, answers: Iterator[LensAnswer]) -> tuple
 
 
 def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
-    """Return the typed parts of the snapshot. Unread items are listed in `quarantined` only."""
+    """Return the typed parts of the snapshot. What the agent may not do without and was not read is
+    in `unreadable_items` only.
+    """
     questions = snapshot_questions(scope)
-    quarantined_items: list[UnreadableItem] = []
+    unreadable_items: list[UnreadableItem] = []
     remaining_answers = iter(zip(questions, answers, strict=True))
 
     def next_uint(max_bits: int = 256) -> int | None:
@@ -413,11 +415,11 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         uint_or_status = answer_uint(answer, max_bits)
         if not isinstance(uint_or_status, CallStatus):
             return uint_or_status
-        quarantine(question, uint_or_status)
+        add_unreadable(question, uint_or_status)
         return None
 
-    def quarantine(question: LensQuestion, status: CallStatus) -> None:
-        quarantined_items.append(UnreadableItem(question.name, question.address, status.why))
+    def add_unreadable(question: LensQuestion, status: CallStatus) -> None:
+        unreadable_items.append(UnreadableItem(question.name, question.address, status.why))
 
     holdings: list[Holding] = []
     allowances: list[Allowance] = []
@@ -425,7 +427,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         balance_raw = next_uint()
         decimals = next_uint(8)
         if decimals is not None and decimals != token.decimals:
-            quarantined_items.append(_wrong_decimals(token, decimals))
+            unreadable_items.append(_wrong_decimals(token, decimals))
         elif balance_raw is not None and decimals is not None:
             holdings.append(Holding(token.address, balance_raw))
         for spender in scope.spenders:
@@ -441,7 +443,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
             pool, [answer for _, answer in pool_answers], scope.twap_window_s
         )
         if isinstance(pool_state, CallStatus):
-            quarantine(pool_answers[0][0], pool_state)
+            add_unreadable(pool_answers[0][0], pool_state)
         else:
             pools.append(pool_state)
     feeds: list[FeedRound] = []
@@ -450,14 +452,16 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
             feed, [next(remaining_answers)[1] for _ in range(ITEMS_PER_FEED)]
         )
         feeds += [] if feed_round is None else [feed_round]
-        quarantined_items += unread_items
+        unreadable_items += unread_items
     code_hashes: list[CodeHash] = []
     for address in scope.code_addresses:
         question, answer = next(remaining_answers)
         if isinstance(answer, bytes):
             code_hashes.append(CodeHash(address, "0x" + answer.hex()))
         else:
-            quarantine(question, answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED)
+            add_unreadable(
+                question, answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED
+            )
     lp_positions: list[LpPosition] = []
     for position_ref in scope.positions:
         position_answers = [
@@ -466,7 +470,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         ]
         position_or_reason = positions.read_position(position_ref, scope.owner, position_answers)
         if isinstance(position_or_reason, str):
-            quarantined_items.append(
+            unreadable_items.append(
                 UnreadableItem(
                     f"position {position_ref.confirmed_position.name}",
                     position_ref.confirmed_position.contract,
@@ -483,18 +487,14 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     pools = _with_unwritten_slots(scope, pools, answers_left)
     pools = _with_short_means(scope, pools, answers_left)
     supplies = _read_supplies(scope, answers_left)
-    data_fee_quote = _data_fee_or_quarantine(
-        scope,
-        [next(remaining_answers)[1] for _ in fee_items(scope.data_fee_kind)],
-        quarantined_items,
-    )
-    layer_readings: tuple[LayerReading, ...] = ()
-    for layer_scope in scope.layer_scopes:
-        layer_reading, unknown_items = layer_scope.read(
-            [next(remaining_answers)[1] for _ in layer_scope.questions()]
-        )
-        layer_readings = (*layer_readings, layer_reading)
-        quarantined_items = [*quarantined_items, *unknown_items]
+    data_fee_quote, unread_fee = _read_data_fee(scope, answers_left)
+    unreadable_items += unread_fee
+    layer_results = [
+        layer_scope.read([next(answers_left) for _ in layer_scope.questions()])
+        for layer_scope in scope.layer_scopes
+    ]
+    for _, unknown_items in layer_results:
+        unreadable_items += unknown_items
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),
@@ -502,25 +502,23 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         tuple(feeds),
         tuple(code_hashes),
         tuple(lp_positions),
-        tuple(quarantined_items),
+        tuple(unreadable_items),
         supplies,
-        layer_readings,
+        tuple(layer_reading for layer_reading, _ in layer_results),
         data_fee_quote,
     )
 
 
-def _data_fee_or_quarantine(
-    scope: SnapshotScope, answers: Sequence[LensAnswer], quarantined_items: list[UnreadableItem]
-) -> DataFeeQuote | None:
-    """Return the data fee; None, with an entry in `quarantined_items`, if the rollup's contract did
-    not answer.
+def _read_data_fee(
+    scope: SnapshotScope, answers: Iterator[LensAnswer]
+) -> tuple[DataFeeQuote | None, list[UnreadableItem]]:
+    """Return the data fee, None where the chain charges none; or an entry for it, if the rollup's
+    contract did not answer.
     """
-    if not answers:
-        return None
-    fee_quote = read_quote(scope.data_fee_kind, answers)
+    questions = fee_items(scope.data_fee_kind)
+    if not questions:
+        return None, []
+    fee_quote = read_quote(scope.data_fee_kind, [next(answers) for _ in questions])
     if isinstance(fee_quote, CallStatus):
-        quarantined_items.append(
-            UnreadableItem(DATA_FEE_ITEM, fee_items(scope.data_fee_kind)[0].target, fee_quote.why)
-        )
-        return None
-    return fee_quote
+        return None, [UnreadableItem(DATA_FEE_ITEM, questions[0].target, fee_quote.why)]
+    return fee_quote, []

@@ -54,7 +54,8 @@ class Posting:
 class FuturesFill:
     """A trade in one futures market. `size_raw` is negative for a sale. `notional_raw` is the
     exchanged quote without the fee, and `realised_raw` the profit that a reduction realised, net of
-    its share of the fees. `size_decimals` are those of `size_raw`.
+    its share of the fees. `size_decimals` are those of `size_raw`, None of a market that is not the
+    account's.
     """
 
     market: str
@@ -63,7 +64,7 @@ class FuturesFill:
     notional_raw: int
     fee_raw: int
     realised_raw: int
-    size_decimals: int = 18
+    size_decimals: int | None = 18
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from agent.model.parts import LayerReading, part_of, with_part
 from agent.model.parts import T as Part
 from agent.model.rollups import DATA_FEE_ITEM, MAX_FEE_RISE, DataFeeQuote
 from agent.model.weights import TokenSupply
-from agent.units import Price, Token
+from agent.units import Price, Token, mul_div_up
 
 # --- Findings of the token screen.
 
@@ -614,13 +614,14 @@ class Snapshot(DerivedValueCache):
         return 0 if self.data_fee is None else self.data_fee.expected_fee_wei(gas, *calldata_bytes)
 
     def max_data_gas(self, calldata_bytes: int) -> int:
-        """Return the most gas by which the data fee of a transaction may raise a node's estimate;
-        zero where the fee is charged beside the gas.
+        """Return the most gas by which the data fee of a transaction may raise a node's estimate,
+        rounded up; zero where the fee is charged beside the gas.
         """
         gas_price_wei = self.head.base_fee_wei or self.gas_price_wei
         if self.data_fee is None or not self.data_fee.is_charged_as_gas or gas_price_wei <= 0:
             return 0
-        return MAX_FEE_RISE * self.data_fee.max_data_fee_wei(calldata_bytes) // gas_price_wei
+        data_fee_wei = self.data_fee.max_data_fee_wei(calldata_bytes)
+        return mul_div_up(MAX_FEE_RISE, data_fee_wei, gas_price_wei)
 
     @property
     def current_gas_price_wei(self) -> int:

@@ -265,9 +265,9 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
     unpriced_reasons = {
         unpriced_asset.token: unpriced_asset.why for unpriced_asset in references.unpriced
     }
-    quarantine_reasons = {
-        quarantine_entry.address: quarantine_entry.why
-        for quarantine_entry in step.snapshot.unreadable_items
+    unreadable_reasons = {
+        unreadable_item.address: unreadable_item.why
+        for unreadable_item in step.snapshot.unreadable_items
     }
     spend_caps_raw = dict(step.progress.spend_caps)
     outside_raw_by_token = raw_outside_wallet(step, references.price_by_token)
@@ -291,7 +291,7 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
         if token.address not in balances_raw:
             raise Refused(
                 f"the balance of {token.label} is unknown:"
-                f" {quarantine_reasons.get(token.address, 'it was not read')}",
+                f" {unreadable_reasons.get(token.address, 'it was not read')}",
                 (
                     Verdict(
                         "balance", f"{token.label} unknown", "the balance of every asset", False
@@ -328,9 +328,9 @@ def _hub_nodes(
 ) -> tuple[list[TokenNode], list[SkippedItem]]:
     """Return the hubs that routes may use, and those that they may not, with the reason."""
     node_tokens = {asset.token.address for asset in step.portfolio.assets}
-    quarantine_reasons = {
-        quarantine_entry.address: quarantine_entry.why
-        for quarantine_entry in step.snapshot.unreadable_items
+    unreadable_reasons = {
+        unreadable_item.address: unreadable_item.why
+        for unreadable_item in step.snapshot.unreadable_items
     }
     nodes = []
     exclusions = []
@@ -341,10 +341,10 @@ def _hub_nodes(
             continue
         node_tokens.add(token.address)
         reference_price = references.reference_by_token.get(token.address)
-        if token.address in quarantine_reasons:
+        if token.address in unreadable_reasons:
             exclusions.append(
                 SkippedItem(
-                    f"hub {token.label}", f"quarantined: {quarantine_reasons[token.address]}"
+                    f"hub {token.label}", f"quarantined: {unreadable_reasons[token.address]}"
                 )
             )
         elif reference_price is None or reference_price.price <= 0:

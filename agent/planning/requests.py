@@ -89,44 +89,48 @@ def raise_money_proposer(token: str) -> Proposer:
             exempt_turnover=transfers.gross_sale_value(step, token),
         )
         plan = planner.plan(step, decision)
-        parts_done = transfers.parts_done(step, token)
-        is_short = (
-            uncovered_after_plan_raw(step.snapshot, step.portfolio, step.limits, plan, token) > 0
-        )
-        if step.limits.first_purchase_s is not None and (
-            is_short or not partial_plans.fits_daily_loss(step, plan)
-        ):
-            decision_result = replace(decide(step), decision=decision)
-            if partial_plans.fits_daily_loss(step, plan):
-                partial_plan = plan
-            else:
-                partial_plan = plan_proportional_part(step, decision_result, decision, plan)[0]
-            short_before_raw = transfers.shortfall_raw(
-                step.portfolio, step.limits, native_coin.held_balances(step), token
-            )
-            short_after_raw = uncovered_after_plan_raw(
-                step.snapshot, step.portfolio, step.limits, partial_plan, token
-            )
-            if short_after_raw < short_before_raw and (is_short or short_after_raw > 0):
-                decision = replace(
-                    decision,
-                    reason=(
-                        f"{decision.reason}, part {parts_done + 1} of about"
-                        f" {parts_done + ceil_int(Fraction(short_before_raw, short_before_raw - short_after_raw))}"
-                    ),
-                )
-                return _owner_proposal(step, decision, replace(partial_plan, decision=decision))
+        if step.limits.first_purchase_s is not None:
+            part_plan = _part_of_sale(step, plan, decision, token)
+            if part_plan is not None:
+                return _owner_proposal(step, part_plan.decision, part_plan)
         _require_raised(step.snapshot, step.portfolio, step.limits, plan, token)
-        if parts_done:
-            plan = replace(
-                plan,
-                decision=replace(
-                    decision, reason=f"{decision.reason}, part {parts_done + 1} of {parts_done + 1}"
-                ),
-            )
+        if parts_done := transfers.parts_done(step, token):
+            part_text = f"part {parts_done + 1} of {parts_done + 1}"
+            decision = replace(decision, reason=f"{decision.reason}, {part_text}")
+            plan = replace(plan, decision=decision)
         return _owner_proposal(step, plan.decision, plan)
 
     return propose
+
+
+def _part_of_sale(
+    step: StepInput, whole_plan: Plan, decision: Rebalance, token: str
+) -> Plan | None:
+    """Return the next part of a sale for the shortfall of `token`; None if the whole is possible, or
+    a part would not raise anything.
+    """
+
+    def uncovered_raw(plan: Plan) -> int:
+        return uncovered_after_plan_raw(step.snapshot, step.portfolio, step.limits, plan, token)
+
+    part_plan = whole_plan
+    if not partial_plans.fits_daily_loss(step, whole_plan):
+        decision_result = replace(decide(step), decision=decision)
+        part_plan, _ = plan_proportional_part(step, decision_result, decision, whole_plan)
+    elif uncovered_raw(whole_plan) <= 0:
+        return None
+    short_before_raw = transfers.shortfall_raw(
+        step.portfolio, step.limits, native_coin.held_balances(step), token
+    )
+    short_after_raw = uncovered_raw(part_plan)
+    raised_raw = short_before_raw - short_after_raw
+    is_part = short_after_raw > 0 or uncovered_raw(whole_plan) > 0
+    if raised_raw <= 0 or not is_part:
+        return None
+    parts_done = transfers.parts_done(step, token)
+    part_count = parts_done + ceil_int(Fraction(short_before_raw, raised_raw))
+    reason = f"{decision.reason}, part {parts_done + 1} of about {part_count}"
+    return replace(part_plan, decision=replace(decision, reason=reason))
 
 
 def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "") -> Proposer:
@@ -228,19 +232,18 @@ def propose_selling_everything(step: StepInput) -> Proposal:
     nothing more can be sold. As for any exit, unexplained increases do not block the sale; they are
     sold too.
     """
-    step_input = cash_limit.restore_excluded_amounts(step)
-    return replace(
-        _sell_all_assets(step_input), changed_step=quarantine.exclude_unpriced_assets(step_input)
-    )
+    whole_step = cash_limit.restore_excluded_amounts(step)
+    priced_step = quarantine.exclude_unpriced_assets(whole_step)
+    return replace(_sell_all_assets(priced_step, whole_step), changed_step=priced_step)
 
 
-def _sell_all_assets(original_step: StepInput) -> Proposal:
-    """Sell as `propose_selling_everything` does; an asset without a price stays and does not block
-    the others.
+def _sell_all_assets(step: StepInput, whole_step: StepInput) -> Proposal:
+    """Sell as `propose_selling_everything` does. An asset of `whole_step` without a price is not in
+    `step`: it stays and does not block the others.
     """
+    has_unpriced_assets = len(step.portfolio.assets) < len(whole_step.portfolio.assets)
     halt_decision: Halt | None = None
     layer_refusal: Refused | None = None
-    step = quarantine.exclude_unpriced_assets(original_step)
     for layer_planner in PLANNERS.values():
         match layer_planner.plan_release(step):
             case Plan() as plan:
@@ -253,7 +256,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
                 layer_refusal = refusal
     drifts = compute_drifts(step, reference_prices(step).price_by_token)
     quarantine_notes = _quarantine_notes(step)
-    if investable_total(drifts) == 0 and step is original_step and not quarantine_notes:
+    if investable_total(drifts) == 0 and not has_unpriced_assets and not quarantine_notes:
         return _owner_proposal(
             step, Hold("nothing to sell: all balances are zero or reserved"), None
         )
@@ -269,8 +272,8 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
         if isinstance(sale_or_block, Proposal):
             return sale_or_block
         blocked_exits.append(sale_or_block)
-    if step is not original_step:
-        _require_priced(original_step)
+    if has_unpriced_assets:
+        _require_priced(whole_step)
     if layer_refusal is not None:
         raise layer_refusal
     if halt_decision is not None:

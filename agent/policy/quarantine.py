@@ -44,7 +44,7 @@ def quarantine_pools(step: StepInput, screened_tokens: Iterable[ScreenedToken]) 
     """Return the step with the pools that failed the screen also in quarantine: every pool that
     keeps the token in a failed contract. Its tokens stay tradable elsewhere.
     """
-    quarantined_addresses = {item.address for item in step.snapshot.unreadable_items}
+    unreadable_addresses = {item.address for item in step.snapshot.unreadable_items}
     new_item_by_address: dict[str, UnreadableItem] = {}
     for screened_token in screened_tokens:
         why_by_contract = {failed.pool: failed.why for failed in screened_token.failed_pools}
@@ -53,7 +53,7 @@ def quarantine_pools(step: StepInput, screened_tokens: Iterable[ScreenedToken]) 
             if (
                 why is None
                 or not holds_token(pool, screened_token.token)
-                or pool.address in quarantined_addresses
+                or pool.address in unreadable_addresses
             ):
                 continue
             label = step.portfolio.token(screened_token.token).label

@@ -187,6 +187,7 @@ def confirm_rebalance(
     step: StepInput,
     prices: Mapping[str, Price],
     decision: Rebalance,
+    *,
     review_done: bool,
     fired_by_schedule: bool,
 ) -> tuple[Decision, bool]:

@@ -14,7 +14,7 @@ from fractions import Fraction
 from operator import mul
 
 from agent.model import TrackingRisk
-from agent.units import BPS, YEAR_S, Value
+from agent.units import BPS, YEAR_S, Value, format_bps
 
 MIN_VOLATILITY_BPS = 10
 """Minimum annual volatility, 0.1 %: even a stable token moves, and two riskless tokens could be
@@ -27,7 +27,7 @@ MAX_HORIZON_S = YEAR_S
 MAX_TRACKING_COST_BPS = 100
 """Upper bound, above which 1 % of tracking error would cost more than 1 % a year."""
 LEAST_EIGENVALUE_BPS = 10
-"""Least eigenvalue of the correlations: every mix of tokens keeps some risk."""
+"""The least eigenvalue of the correlations is above it: every mix of tokens keeps some risk."""
 
 COVARIANCE_UNIT = BPS * BPS * BPS
 """Parts of one in which covariances are whole numbers."""
@@ -142,15 +142,17 @@ def faults(risk: TrackingRisk, label_by_token: Mapping[str, str]) -> Iterator[tu
         )
     if risk.horizon_s is not None and not MIN_HORIZON_S <= risk.horizon_s <= MAX_HORIZON_S:
         yield (
-            f"policy.trigger.horizon: {risk.horizon_s} s is not between 1h and 365d",
+            f"policy.trigger.horizon: {risk.horizon_s} s is not between"
+            f" {MIN_HORIZON_S // 3_600}h and {MAX_HORIZON_S // 86_400}d",
             'write the time until the next review, such as "30d"',
         )
     for token, volatility_bps in risk.volatilities_bps:
         if not MIN_VOLATILITY_BPS <= volatility_bps <= MAX_VOLATILITY_BPS:
-            value_text = f"{label_by_token[token]} = {volatility_bps / 100:g}%"
+            least_text = format_bps(MIN_VOLATILITY_BPS)
             yield (
-                f"policy.risk.volatilities: {value_text} is not between 0.1% and 1000%",
-                'even a stable token moves: write at least "0.1%"',
+                f"policy.risk.volatilities: {label_by_token[token]} = {format_bps(volatility_bps)}"
+                f" is not between {least_text} and {format_bps(MAX_VOLATILITY_BPS)}",
+                f'even a stable token moves: write at least "{least_text}"',
             )
     yield from _correlation_faults(risk, label_by_token)
 
@@ -163,39 +165,39 @@ def _correlation_faults(
         for token_a, token_b, correlation_bps in risk.correlations_bps
     }
     tokens = list(label_by_token)
-    is_complete = True
+    may_check_matrix = True
     for row_index, token in enumerate(tokens):
         for token_b in tokens[:row_index]:
             pair_text = f"{label_by_token[token_b]}/{label_by_token[token]}"
             correlation_bps = correlation_bps_by_pair.get(frozenset((token, token_b)))
             if correlation_bps is None:
-                is_complete = False
+                may_check_matrix = False
             elif abs(correlation_bps) > MAX_CORRELATION_BPS:
-                is_complete = False
+                may_check_matrix = False
+                most_text = format_bps(MAX_CORRELATION_BPS)
                 yield (
-                    f"policy.risk.correlations: {pair_text} = {correlation_bps / 100:g}% is beyond 99%",
-                    'write "99%" for tokens that move as one',
+                    f"policy.risk.correlations: {pair_text} = {format_bps(correlation_bps)}"
+                    f" is beyond {most_text}",
+                    f'write "{most_text}" for tokens that move as one',
                 )
     contradicting_row = (
-        first_contradicting_row(correlations_bps(risk, tokens)) if is_complete else None
+        first_contradicting_row(correlations_bps(risk, tokens)) if may_check_matrix else None
     )
     if contradicting_row is not None:
         yield (
-            (
-                f"policy.risk.correlations: the values of {label_by_token[tokens[contradicting_row]]} "
-                "contradict the others (the matrix is not positive"
-                " semidefinite)"
-            ),
+            f"policy.risk.correlations: the values of {label_by_token[tokens[contradicting_row]]}"
+            " contradict the others, or leave a mix of tokens no risk (the least eigenvalue of the"
+            f" matrix is not above {format_bps(LEAST_EIGENVALUE_BPS)})",
             "bring them nearer to 0%, or take all of them from one table of prices",
         )
 
 
 def first_contradicting_row(correlation_matrix: IntMatrix) -> int | None:
-    """Return the row at which a correlation matrix stops being positive definite, its least
-    eigenvalue below LEAST_EIGENVALUE_BPS; None if it never does. All leading minors are positive if
-    and only if the matrix is positive definite (Sylvester); elimination without fractions gives them
-    as pivots, with exact divisions (Bareiss, Sylvester's Identity and Multistep Integer-Preserving
-    Gaussian Elimination, 1968).
+    """Return the first row with which the least eigenvalue of a correlation matrix is not above
+    LEAST_EIGENVALUE_BPS; None if it is above. The matrix less that share of the identity then is
+    positive definite, which it is if and only if all its leading minors are positive (Sylvester);
+    elimination without fractions gives them as pivots, with exact divisions (Bareiss, Sylvester's
+    Identity and Multistep Integer-Preserving Gaussian Elimination, 1968).
     """
     matrix_rows = [
         [entry - (LEAST_EIGENVALUE_BPS if i == j else 0) for j, entry in enumerate(row)]

@@ -54,9 +54,9 @@ def balance_faults(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]:
             holding.raw for holding in snapshot.holdings if holding.token == address
         }
         quarantine_texts = [
-            f"{quarantined_item.subject}: {quarantined_item.why}"
-            for quarantined_item in snapshot.unreadable_items
-            if quarantined_item.address == address
+            f"{unreadable_item.subject}: {unreadable_item.why}"
+            for unreadable_item in snapshot.unreadable_items
+            if unreadable_item.address == address
         ]
         if quarantine_texts:
             fault_message = f"{label} is quarantined ({'; '.join(quarantine_texts)})"

@@ -46,9 +46,9 @@ def sequencer_fault(snapshot: Snapshot, reference: ReferenceConfig) -> str:
     )
     if feed_round is None:
         unread_texts = (
-            f": {quarantined_item.why}"
-            for quarantined_item in snapshot.unreadable_items
-            if quarantined_item.address == feed
+            f": {unreadable_item.why}"
+            for unreadable_item in snapshot.unreadable_items
+            if unreadable_item.address == feed
         )
         unread_text = next(unread_texts, "")
         return f"the sequencer's uptime feed was not read{unread_text}"

@@ -416,9 +416,9 @@ def _valid_round(inputs: PriceInputs, address: str) -> tuple[Token, FeedRound]:
     )
     if feed_round is None:
         unread_texts = (
-            f": {quarantined_item.why}"
-            for quarantined_item in inputs.snapshot.unreadable_items
-            if quarantined_item.address == feed
+            f": {unreadable_item.why}"
+            for unreadable_item in inputs.snapshot.unreadable_items
+            if unreadable_item.address == feed
         )
         unread_text = next(unread_texts, "")
         raise _NoPrice(f"the feed of {label} was not read{unread_text}")

@@ -190,7 +190,8 @@ def fee_module_row(market: InitialMarket) -> tuple[str, str]:
     """Return state and finding of doctor's row for the venue."""
     table = SimpleNamespace(name=market.kind.name, factory=market.kind.factory)
     context: Any = SimpleNamespace(config=SimpleNamespace(venues=[table]), transport=market.chain.transport)
-    snapshot: Any = SimpleNamespace(pools=market.read())
+    head = market.chain.w3.eth.get_block("latest")
+    snapshot: Any = SimpleNamespace(pools=market.read(), head=SimpleNamespace(hash=head["hash"].to_0x_hex()))
     ((check, state, finding, _),) = fee_module_checks(context, snapshot)
     assert check == f"fee module {market.kind.name}"
     return state, finding

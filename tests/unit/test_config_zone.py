@@ -211,10 +211,12 @@ def test_destination__not_written__is_that_of_the_trigger(trigger: str, destinat
     [
         ('{ "WETH/WBTC" = "90%", "WETH/USDC" = "90%", "WBTC/USDC" = "-50%" }', "USDC"),
         ('{ "WETH/WBTC" = "-60%", "WETH/USDC" = "-60%", "WBTC/USDC" = "-60%" }', "USDC"),
+        ('{ "WETH/WBTC" = "60%", "WETH/USDC" = "80%", "WBTC/USDC" = "0%" }', "USDC"),
     ],
+    ids=["contradict", "contradict below zero", "leave no risk"],
 )
 def test_correlations_that_contradict_each_other_are_refused(correlations: str, guilty: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{guilty}.*semidefinite.*0%"):
+    with pytest.raises(ConfigError, match=rf"{guilty} contradict.*, or leave a mix of tokens no risk \(.*not above 0\.1%\)"):
         parse_config(three(f"{THREE}correlations = {correlations}\n"))
 
 

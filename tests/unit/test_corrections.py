@@ -100,6 +100,15 @@ def test_a_band__says_what_its_destination_brings_back_to(destination: Destinati
     assert shown(step)["WETH"] == back_to_bps
 
 
+def test_the_rule__without_an_interval_of_an_asset_says_no_range_for_it() -> None:
+    step = tracked(moved(WETH=3_000))
+    decision_result = decide(step)
+    others = tuple(row for row in zone_of(step).intervals if row.token != token("WETH").address)
+    decision_result = replace(decision_result, zone=replace(zone_of(step), intervals=others))
+    document = status_document(PortfolioStatus(step, decision_result, False, "", ()))
+    assert [holding["symbol"] for holding in document["holdings"] if holding["back_to_bps"] is None] == ["WETH"]
+
+
 def test_the_rule__says_the_edges_it_brings_back_to_and_none_for_the_numeraire() -> None:
     step = tracked(moved(WETH=3_000))
     weth: ZoneInterval = interval(step, "WETH")

@@ -214,6 +214,16 @@ def test_the_fee_of_small_parts_is_in_wei_like_their_gas() -> None:
     assert native_coin.data_fee_cap_wei(rollup.snapshot, TX) == MAX_FEE_RISE * QUOTE.max_fee_beyond_gas_wei(TX.gas, 100)
 
 
+@pytest.mark.parametrize(("base_fee_wei", "gas"), [(3, 67), (4, 50), (200, 1), (201, 1)])
+def test_the_gas_of_a_fee_that_is_charged_as_gas_is_rounded_up(base_fee_wei: int, gas: int) -> None:
+    step = step_input()
+    quote = DataFeeQuote(100, 100, is_charged_as_gas=True)
+    head = replace(step.snapshot.head, base_fee_wei=base_fee_wei)
+    snapshot = with_snapshot(step, data_fee=quote, head=head).snapshot
+    assert snapshot.max_data_gas(0) == gas
+    assert with_snapshot(step, data_fee=replace(quote, is_charged_as_gas=False), head=head).snapshot.max_data_gas(0) == 0
+
+
 def test_the_fee_is_valued_where_gas_is_free() -> None:
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     free = replace(step.snapshot.head, base_fee_wei=0)

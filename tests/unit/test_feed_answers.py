@@ -8,7 +8,7 @@ import pytest
 
 from agent.chain.lens import CallStatus, LensAnswer, int_word, uint_word
 from agent.chain.watch import read_feed
-from agent.model import FeedRound
+from agent.model import FeedRound, UnreadableItem
 from tests.support.builders import address
 
 FEED = address("feed")
@@ -57,8 +57,9 @@ def test_decimals_of_more_than_8_bits_are_not_read(decimals: int, is_read: bool)
     assert (read(decimals=decimals) is not None) is is_read
 
 
-def test_a_feed_without_bounds_is_read_without_them() -> None:
-    latest = read(bounds=(CallStatus.FAILED, CallStatus.FAILED))
+@pytest.mark.parametrize("status", [CallStatus.FAILED, CallStatus.NO_CODE])
+def test_a_feed_without_bounds_is_read_without_them(status: CallStatus) -> None:
+    latest = read(bounds=(status, status))
     assert latest is not None
     assert (latest.min_answer, latest.max_answer) == (None, None)
 
@@ -69,11 +70,21 @@ def test_bounds_below_zero_keep_their_sign() -> None:
     assert (latest.min_answer, latest.max_answer) == (-5, -1)
 
 
-@pytest.mark.parametrize("bounds", [(CallStatus.UNREAD, int_word(9)), (int_word(1), CallStatus.UNREAD)])
-def test_a_feed_with_a_bound_that_ran_out_of_gas_is_not_read(bounds: tuple[LensAnswer, LensAnswer]) -> None:
-    latest, unread = read_feed(FEED, answers(bounds=bounds))
+UNKNOWN_BOUNDS: dict[str, tuple[LensAnswer, CallStatus]] = {
+    "out of gas": (CallStatus.UNREAD, CallStatus.UNREAD),
+    "too long": (CallStatus.TOO_LONG, CallStatus.TOO_LONG),
+    "empty": (b"", CallStatus.MALFORMED),
+    "too short": (bytes(31), CallStatus.MALFORMED),
+}
+
+
+@pytest.mark.parametrize("is_least", [True, False], ids=["least", "largest"])
+@pytest.mark.parametrize(("answer", "status"), UNKNOWN_BOUNDS.values(), ids=UNKNOWN_BOUNDS)
+def test_a_feed_with_a_bound_that_is_unknown_is_not_read(answer: LensAnswer, status: CallStatus, is_least: bool) -> None:
+    latest, unread = read_feed(FEED, answers(bounds=(answer, int_word(9)) if is_least else (int_word(1), answer)))
     assert latest is None
-    assert [item.address for item in unread] == [FEED]
+    name = f"{'least' if is_least else 'largest'} answer of feed"
+    assert unread == (UnreadableItem(name, FEED, status.why),)
 
 
 @pytest.mark.parametrize("position", [0, 1])

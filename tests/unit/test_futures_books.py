@@ -15,19 +15,24 @@ from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotk
 from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_sums, sum_changes
 from agent.accounting.futures_export import futures_profit_by_year, futures_table
 from agent.accounting.performance import BuyAndHoldTokens, performance
-from agent.layers.futures.accounting import futures_entry, margin_entry
+from agent.layers.futures.accounting import futures_effect, futures_entry, margin_entry
 from agent.model import (
     Entry,
     FuturesEntry,
     FuturesFill,
     MarginReading,
     MarketReading,
+    PerpFill,
+    PerpFunding,
+    Receipt,
     SettledFunding,
     Valuation,
     ValuedHolding,
 )
 from agent.units import NATIVE, Token
 from tests.support.ledgers import COUNTED, USDC, WETH
+from tests.unit.test_futures_step import POLICY, step_of
+from tests.unit.test_margin_account import USD, account, market
 
 E6, E12, E18 = 10**6, 10**12, 10**18
 DAY_S = 86_400
@@ -207,6 +212,27 @@ def test_the_export_names_each_fee_profit_payment_and_move() -> None:
     assert {row["currency"] for row in rows} == {"USDC"}
     assert rows[1]["size"] == "2"
     assert futures_table([], NAMES).rows == ()
+
+
+def test_effect__fill_of_another_market_has_a_size_of_no_known_decimals() -> None:
+    """Market and quote differ in decimals, as at Hyperliquid: a size in those of the quote would be a hundredth."""
+    eth = replace(market("ETH"), symbol="Ether", size_decimals=4)
+    step = step_of(account(10_000, {}, eth))
+    key = (USD.address, POLICY.trader)
+    receipt = Receipt(
+        "0x1", 1, 7, "0x2", 0, 0, (),
+        fills=tuple(PerpFill(*key, name, 20_000, -4_000 * E18, E18) for name in ("ETH", "DOGE")),
+        funding=tuple(PerpFunding(*key, name, 3 * E18) for name in ("ETH", "DOGE")),
+    )  # fmt: skip
+    effect_of_receipt = futures_effect(step.snapshot, POLICY, receipt, PRICES)
+    assert effect_of_receipt is not None
+    assert [(fill.symbol, fill.size_decimals) for fill in effect_of_receipt.fills] == [("Ether", 4), ("DOGE", None)]
+    assert effect_of_receipt.funding == (SettledFunding("ETH", "Ether", 3 * E18), SettledFunding("DOGE", "DOGE", 3 * E18))
+    entry = futures_entry(change(2), PRICES, COUNTED, replace(effect_of_receipt, collateral=USDC))
+    assert codec.loads(Entry, codec.dumps(entry)) == entry
+    columns = futures_table([entry], NAMES).columns
+    rows = [dict(zip(columns, row, strict=True)) for row in futures_table([entry], NAMES).rows]
+    assert [(row["symbol"], row["size"]) for row in rows if row["event"] == "trading fee"] == [("Ether", "2"), ("DOGE", "")]
 
 
 def test_rotki_gets_results_as_income_and_loss_that_sum_to_a_base_unit() -> None:

@@ -149,7 +149,7 @@ def test_an_item_that_failed_is_named_and_is_never_a_zero() -> None:
     watch = portfolio(3, 3)
     everything = snapshot_parts(watch, [CallStatus.FAILED] * len(snapshot_questions(watch)))
     assert everything.holdings == everything.allowances == everything.pools == everything.feed_rounds == everything.code_hashes == ()
-    assert {lost.address for lost in everything.quarantined_items} == {question.address for question in snapshot_questions(watch)}
+    assert {lost.address for lost in everything.unreadable_items} == {question.address for question in snapshot_questions(watch)}
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_a_profile_brings_no_acceptance_and_exports_none(tmp_path: Path) -> None
 
 
 def test_the_question_before_sending_shows_a_switch_as_a_switch_and_what_is_accepted() -> None:
-    assert limit_text("token_screen", True, "USDC") == "on"
+    assert [limit_text("token_screen", is_on, "USDC") for is_on in (True, False, None)] == ["on", "off", "off"]
+    assert limit_text("head_age", 90, "USDC") == "1 min 30 s"
     assert limit_text("i_accept", ["slippage", "plan_cost"], "USDC") == "slippage, plan_cost"
     assert limit_text("i_accept", [], "USDC") == "none"

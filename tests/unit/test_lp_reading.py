@@ -151,7 +151,7 @@ def test_an_unreadable_position_is_quarantined_by_name_and_the_others_stay() -> 
     answers[8 + 3] = CallStatus.UNREAD
     seen = snapshot_parts(watch, answers)
     assert [position.name for position in seen.positions] == [f"uniswap_v2 {lp.PAIR}"]
-    [bad] = seen.quarantined_items
+    [bad] = seen.unreadable_items
     assert (bad.subject, bad.address, bad.why) == ("position uniswap_v3 #42", lp.MANAGER, f"price: {CallStatus.UNREAD.why}")
 
 

@@ -35,7 +35,7 @@ def pair(*words: int) -> Any:
 def reasons(pool: PoolRef, answer: LensAnswer) -> list[tuple[str, str]]:
     parts = read(pool, answer)
     assert parts.pools == ()
-    return [(item.address, item.why) for item in parts.quarantined_items]
+    return [(item.address, item.why) for item in parts.unreadable_items]
 
 
 def pool_answer(twap: tuple[int, int] | None) -> V3Answer:

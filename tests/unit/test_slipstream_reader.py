@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from agent.app.start import fee_modules
 from agent.chain.lens import CallItem, CallStatus, LensAnswer, LensItem, V3Answer, address_word, uint_word
 from agent.chain.pools.observations import observe_calldata
 from agent.chain.pools.reading import PoolRef
+from agent.chain.rpc import block_ref_at_hash
 from agent.venues.kinds.slipstream import SlipstreamReader
 from tests.support.builders import address
 
@@ -114,6 +116,23 @@ def test_items__both_starts_of_the_window_are_observed() -> None:
     assert observe_calldata((600, 596, 0)) in calldata
 
 
+def fee_module_row(monkeypatch: pytest.MonkeyPatch, fees_at_block: Sequence[int], module: LensAnswer, code: LensAnswer) -> tuple[str, str]:
+    """Return state and finding of doctor's row for pools with these fees, whose factory and code answer so at their block."""
+    head_hash = "0x" + "ab" * 32
+
+    def answers(_transport: object, items: list[LensItem], block_ref: object = "latest") -> list[LensAnswer]:
+        assert block_ref == block_ref_at_hash(head_hash)
+        return [module if isinstance(item, CallItem) else code for item in items]
+
+    monkeypatch.setattr(fee_modules, "query_lens", answers)
+    pools = [replace(pool, venue="aerodrome") for fee in fees_at_block if isinstance(pool := read(fee), SlipstreamPool)]
+    table = SimpleNamespace(name="aerodrome", factory=READER.factory)
+    context: Any = SimpleNamespace(config=SimpleNamespace(venues=[table]), transport=None)
+    snapshot: Any = SimpleNamespace(pools=pools, head=SimpleNamespace(hash=head_hash))
+    ((_, state, finding, _),) = fee_modules.fee_module_checks(context, snapshot)
+    return state, finding
+
+
 @pytest.mark.parametrize(
     ("fees_at_block", "state", "says"),
     [
@@ -126,13 +145,27 @@ def test_items__both_starts_of_the_window_are_observed() -> None:
 def test_doctor__module_is_known_if_its_rule_is_for_every_pool(
     fees_at_block: tuple[int, ...], state: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answers(_transport: object, items: list[LensItem]) -> list[bytes]:
-        return [address_word(address("module")) if isinstance(item, CallItem) else bytes(32) for item in items]
-
-    monkeypatch.setattr(fee_modules, "query_lens", answers)
-    pools = [replace(pool, venue="aerodrome") for fee in fees_at_block if isinstance(pool := read(fee), SlipstreamPool)]
-    table = SimpleNamespace(name="aerodrome", factory=READER.factory)
-    context: Any = SimpleNamespace(config=SimpleNamespace(venues=[table]), transport=None)
-    snapshot: Any = SimpleNamespace(pools=pools)
-    ((_, row_state, finding, _),) = fee_modules.fee_module_checks(context, snapshot)
+    row_state, finding = fee_module_row(monkeypatch, fees_at_block, address_word(address("module")), bytes(32))
     assert (row_state, says in finding) == (state, True)
+
+
+def test_doctor__factory_without_a_module__has_fixed_fees(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fee_module_row(monkeypatch, [1_900], bytes(32), bytes(32)) == ("ok", "none: the fee of each tick spacing is fixed")
+
+
+NO_ADDRESS: dict[str, tuple[LensAnswer, CallStatus]] = {
+    "reverted": (CallStatus.FAILED, CallStatus.FAILED),
+    "no contract": (CallStatus.NO_CODE, CallStatus.NO_CODE),
+    "empty answer": (b"", CallStatus.MALFORMED),
+    "word above an address": (words(1 << 160), CallStatus.MALFORMED),
+}
+
+
+@pytest.mark.parametrize(("answer", "status"), NO_ADDRESS.values(), ids=NO_ADDRESS)
+def test_doctor__factory_that_names_no_address__is_unknown(answer: LensAnswer, status: CallStatus, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fee_module_row(monkeypatch, [1_900], answer, bytes(32)) == ("warn", f"the factory does not name it: {status.why}")
+
+
+def test_doctor__module_without_code_hash__is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, finding = fee_module_row(monkeypatch, [1_900], address_word(address("module")), CallStatus.NO_CODE)
+    assert (state, finding) == ("warn", f"{address('module')}, code hash unread: {CallStatus.NO_CODE.why}")

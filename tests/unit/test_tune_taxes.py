@@ -151,6 +151,12 @@ def test_options__refuse_a_tax_that_is_none(tax: str, lots: str, named: str) -> 
         _tax_rule(TaxRule(), TuneOptions(tax=tax, lots=lots))
 
 
+@pytest.mark.parametrize("rate_bps", [0, 2_000], ids=["untaxed", "taxed"])
+def test_options__refuse_lots_of_a_tax_that_is_off(rate_bps: int) -> None:
+    with pytest.raises(ConfigError, match="--objective lots: there is no tax rate"):
+        _tax_rule(TaxRule(rate_bps=rate_bps), TuneOptions(tax="off", lots="hifo"))
+
+
 @pytest.mark.parametrize(("rate", "bps"), [('"25%"', 2_500), ('"100%"', 10_000), ('"1bps"', 1)])
 def test_config__has_the_rate(rate: str, bps: int) -> None:
     config = parse_config(text(('year_limit = "off"', f'year_limit = "off"\nrate = {rate} #')))

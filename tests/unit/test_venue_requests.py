@@ -350,6 +350,25 @@ def test_action__same_bytes_are_posted_again_only_if_it_was_not_taken(
     assert (made_posts.count, clock.now_s() - began_s) == (posts, waited_s)
 
 
+@pytest.mark.parametrize("answer", [b"<html>", b"", b"\xff", b"null"], ids=["web page", "empty", "no text", "null"])
+def test_action__without_an_answer_in_json__may_have_been_sent(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    connection, posts, _ = connected(monkeypatch)
+    posts.answer = answer
+    with raises_code(Retryable, ErrorCode.UNKNOWN_IF_SENT):
+        connection.exchange({"action": {}})
+    assert posts.count == 1
+
+
+def test_reads__without_an_answer_in_json__are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, posts, _ = connected(monkeypatch)
+    posts.answer = b"<html>"
+    connection.begin_side_reads()
+    for read in (connection.info, connection.side_info):
+        with pytest.raises(Retryable, match="did not answer allMids: the answer is not JSON"):
+            read(type="allMids")
+    assert posts.count == 2
+
+
 @pytest.mark.parametrize(("left", "waited_s"), [(600, 0), (599, WINDOW_S)])
 def test_look__waits_until_its_reads_and_the_reserve_fit(monkeypatch: pytest.MonkeyPatch, left: int, waited_s: int) -> None:
     connection, _, clock = connected(monkeypatch, left=left)

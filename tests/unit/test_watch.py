@@ -13,7 +13,7 @@ from agent.chain.lens import CallStatus, LensAnswer, V3Answer, uint_word
 from agent.chain.pools.positions import PositionRange, PositionRef
 from agent.chain.pools.reading import PoolRef, V3Reader
 from agent.chain.watch import MIN_WINDOW_BPS, LensQuestion, SnapshotScope, snapshot_parts, snapshot_questions
-from agent.model import Allowance, DataFeeKind, LayerReading, TickMean, UnreadableItem
+from agent.model import Allowance, DataFeeKind, LayerReading, TickMean, TokenSupply, UnreadableItem
 from agent.model.rollups import DATA_FEE_ITEM
 from tests.support import lp_worlds as lp
 from tests.support.builders import address
@@ -41,20 +41,26 @@ def test_ticks__are_read_as_far_as_the_depth_reaches(impact_bps: int) -> None:
 def test_holding__of_a_token_without_decimals_is_unread() -> None:
     parts = snapshot_parts(replace(SCOPE, tokens=(WETH,)), [uint_word(5), CallStatus.FAILED])
     assert parts.holdings == ()
-    assert [(item.subject, item.address) for item in parts.quarantined_items] == [("decimals of WETH", WETH.address)]
+    assert [(item.subject, item.address) for item in parts.unreadable_items] == [("decimals of WETH", WETH.address)]
 
 
 def test_feed__that_was_not_read_is_named() -> None:
     feed = address("feed")
     parts = snapshot_parts(replace(SCOPE, feeds=(feed,)), [CallStatus.FAILED] * 4)
-    assert [(item.subject, item.address) for item in parts.quarantined_items] == [("decimals of feed", feed), ("round of feed", feed)]
+    assert [(item.subject, item.address) for item in parts.unreadable_items] == [("decimals of feed", feed), ("round of feed", feed)]
 
 
 def test_data_fee__that_was_not_read_is_named() -> None:
     scope = replace(SCOPE, data_fee_kind=DataFeeKind.OP_STACK)
     parts = snapshot_parts(scope, [CallStatus.FAILED] * len(snapshot_questions(scope)))
     assert parts.data_fee_quote is None
-    assert [item.subject for item in parts.quarantined_items] == [DATA_FEE_ITEM]
+    assert [item.subject for item in parts.unreadable_items] == [DATA_FEE_ITEM]
+
+
+def test_supply__that_was_not_read_leaves_its_token_in_use() -> None:
+    scope = replace(SCOPE, supply_tokens=(WETH.address, USDC.address))
+    parts = snapshot_parts(scope, [CallStatus.FAILED, uint_word(9)])
+    assert (parts.supplies, parts.unreadable_items) == ((TokenSupply(USDC.address, 9),), ())
 
 
 @pytest.mark.parametrize(
@@ -108,4 +114,4 @@ def test_layers__each_add_allowance_reading_and_unread_items() -> None:
     parts = snapshot_parts(replace(SCOPE, layer_scopes=(FakeLayer(WETH.address), FakeLayer(USDC.address))), [uint_word(5), uint_word(6)])
     assert parts.allowances == (Allowance(WETH.address, SPENDER, 5), Allowance(USDC.address, SPENDER, 6))
     assert len(parts.layer_readings) == 2
-    assert [item.address for item in parts.quarantined_items] == [WETH.address, USDC.address]
+    assert [item.address for item in parts.unreadable_items] == [WETH.address, USDC.address]

@@ -12,10 +12,11 @@ from agent.amm.v3.pool import V3Pool
 from agent.model import IdlePoolFee, SwapGas, SwapResult, VenueKeys
 
 DYNAMIC_FEE_GAS = 6_500
-OBSERVATION_GAS = 4_600
-"""Gas of DynamicSwapFeeModule.getFee beyond a module with fixed fees, and of each step of its
-search for an observation.
+"""Gas of DynamicSwapFeeModule.getFee beyond a module with fixed fees, without its search for an
+observation.
 """
+OBSERVATION_GAS = 4_600
+"""Gas of each step of that search."""
 FEE_WINDOW_S = 600
 """DynamicSwapFeeModule.secondsAgo as deployed."""
 SCALING_PRECISION = 10**6
@@ -94,6 +95,7 @@ class SlipstreamPool(V3Pool):
         self, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None
     ) -> SwapResult[Self]:
         """See Pool: CLPool.swap."""
+        # `super()` does not work in a dataclass with slots, which is a copy of its class.
         swap_result = V3Pool.swap(self, token_in, amount_in_raw, sqrt_price_limit_x96)
         if self.dynamic_fee is None:
             return swap_result

@@ -47,7 +47,7 @@ from agent.layers import documents as layer_documents
 from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.tax.state import TaxState
-from agent.model import Halt, Hold, Portfolio, Snapshot, decision_name
+from agent.model import Collect, Halt, Hold, Portfolio, Provide, Snapshot, Withdraw, decision_name
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.reference import reference_prices
 from agent.units import BPS, decimal_text, price_text
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
         LpAction,
         Plan,
         PlanCost,
-        Portfolio,
         StepInput,
     )
     from agent.planning.planner import Quote
@@ -466,25 +465,41 @@ class ActionDocument(TypedDict):
 def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
     """Return the document of one liquidity action."""
     symbols = [portfolio.token(address).label for address in (action.token0, action.token1)]
-    optional_fields: dict[str, Any] = {}
-    for field in ("amounts_raw", "desired_raw", "min_raw", "fees_raw"):
-        optional_fields[field] = None
-        if (amounts_raw := getattr(action, field, None)) is not None:
-            optional_fields[field] = {
-                symbol: str(amount) for symbol, amount in zip(symbols, amounts_raw, strict=True)
+
+    def by_symbol(amounts_raw: tuple[int, int]) -> dict[str, str]:
+        return dict(zip(symbols, map(str, amounts_raw), strict=True))
+
+    own_fields: dict[str, Any] = dict.fromkeys(
+        ("liquidity", "ticks", "amounts_raw", "desired_raw", "min_raw", "fees_raw")
+    )
+    match action:
+        case Withdraw():
+            action_kind = "withdraw"
+            own_fields |= {
+                "liquidity": str(action.liquidity),
+                "amounts_raw": by_symbol(action.amounts_raw),
+                "min_raw": by_symbol(action.min_raw),
+                "fees_raw": by_symbol(action.fees_raw),
             }
-    liquidity = getattr(action, "liquidity", None)
-    ticks = getattr(action, "ticks", None)
-    optional_fields["liquidity"] = None if liquidity is None else str(liquidity)
-    optional_fields["ticks"] = None if ticks is None else list(ticks)
-    action_kind = type(action).__name__.lower()
+        case Collect():
+            action_kind = "collect"
+            own_fields["fees_raw"] = by_symbol(action.fees_raw)
+        case Provide():
+            action_kind = "provide"
+            own_fields |= {
+                "liquidity": str(action.liquidity),
+                "ticks": None if action.ticks is None else list(action.ticks),
+                "amounts_raw": by_symbol(action.amounts_raw),
+                "desired_raw": by_symbol(action.desired_raw),
+                "min_raw": by_symbol(action.min_raw),
+            }
     return fill(
         ActionDocument,
         action,
         kind=action_kind,
         position=action.name,
         tokens=symbols,
-        **optional_fields,
+        **own_fields,
     )
 
 

@@ -363,11 +363,12 @@ def _back_to_bps(
         case Destination.BAND:
             return [round(drift.band_low_bps), round(drift.band_high_bps)]
         case Destination.ZONE if decision_result.zone is not None:
-            return next(
+            ranges_bps = (
                 [round(interval.low * BPS), round(interval.high * BPS)]
                 for interval in decision_result.zone.intervals
                 if interval.token == drift.token
             )
+            return next(ranges_bps, None)
         case _:
             return None
 
@@ -376,9 +377,9 @@ ORDINARY_DAY_INDEX = 1
 """Position of an ordinary day among the gas prices of estimates."""
 DAY_S = 86_400
 MIN_HEADROOM = Fraction(6, 5)
+"""Least ceiling without a warning, as a multiple of the amount to use."""
 SUGGESTED_HEADROOM = Fraction(3, 2)
-"""Ceiling as a multiple of the amount to use: the least without a warning, and the one that init
-suggests."""
+"""Ceiling that init suggests, as a multiple of the amount to use."""
 VALUE_PLACES = 6
 """Decimals of a value in coins: one coin may be worth thousands."""
 

@@ -426,8 +426,8 @@ def _tax_rule(tax_rule: TaxRule, tune_options: TuneOptions) -> TaxRule:
             tax_rule, method=parse_choice(tune_options.lots, "--objective lots", methods)
         )
     if tune_options.tax == "off":
-        return replace(tax_rule, rate_bps=0)
-    if tune_options.tax:
+        tax_rule = replace(tax_rule, rate_bps=0)
+    elif tune_options.tax:
         rate_bps = parse_share_with_unit_bps(tune_options.tax, "--objective tax")
         if not 0 < rate_bps <= BPS:
             raise ConfigError(
@@ -437,7 +437,7 @@ def _tax_rule(tax_rule: TaxRule, tune_options: TuneOptions) -> TaxRule:
         tax_rule = replace(tax_rule, rate_bps=rate_bps)
     if tune_options.lots and not tax_rule.rate_bps:
         raise ConfigError(
-            "--objective lots: no tax rate is given", "add --objective tax=25%, or omit it"
+            "--objective lots: there is no tax rate", "write --objective tax=25%, or omit it"
         )
     return tax_rule
 
@@ -502,12 +502,12 @@ def run_tune(
     trusted_result = tune(
         trusted_spec, run_chunks, trusted_folder, lambda _job, _chunks: None, run_progress
     )
-    note = f"{suspect_note(suspects)}. {_without_suspects_text(trusted_result, result)}"
+    note = f"{suspect_note(suspects)}. {_trusted_search_text(trusted_result, result)}"
     noted_table = replace(tune_spec.table, notes=(note, *tune_spec.table.notes))
     return replace(result, spec=replace(result.spec, table=noted_table))
 
 
-def _without_suspects_text(trusted_result: TuneResult, result: TuneResult) -> str:
+def _trusted_search_text(trusted_result: TuneResult, result: TuneResult) -> str:
     """Return how the best setting and its end of the last quarter change without suspect closes."""
     trusted_label, label = (
         search.choices[search.best_index].label for search in (trusted_result, result)
@@ -561,7 +561,6 @@ def write_report(result: SimulationResult | FuturesResult, path: Path) -> tuple[
     """Write the report of a backtest or of a futures book alone. See write_pages. Raises Refused
     without empyrical.
     """
-    check_report_path(path)
     page = futures_page(result) if isinstance(result, FuturesResult) else backtest_page(result)
     return write_pages(page, path)
 

@@ -528,7 +528,7 @@ def _weight_notes(merged_config: LoadedConfig) -> list[str]:
 
 
 def _limit_value_text(key: str, limit: Limit) -> str:
-    return "on" if limit is True else limit_text(key, limit, "coins")
+    return limit_text(key, limit, "coins")
 
 
 def _asset_address(asset: AssetTable) -> str:

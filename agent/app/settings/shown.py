@@ -20,10 +20,10 @@ from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILE_KEYS
 from agent.foreign_text import read_toml
 from agent.layers import settings as layer_settings
-from agent.model import LIMITS, LimitUnit, NoTradeZone
+from agent.model import LIMITS, NoTradeZone
 from agent.policy import drift
 from agent.policy.triggers import trigger_text
-from agent.units import Token, format_duration
+from agent.units import Token
 
 ASSUMED_DECIMALS = 18
 """Decimals of a token whose config leaves them to the chain; no setting depends on them."""
@@ -108,7 +108,9 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "Wallet": ("wallet.address", "wallet.mode", "wallet.safe", "wallet.payout_addresses"),
 }
-"""Tables and keys shown under each title. No other key is ever shown."""
+"""Tables and keys of the config shown under each title, as they are written; `_derived_settings`
+adds those whose text differs.
+"""
 EXCLUDED_KEYS = ("policy.trigger", "execution.submit_url", "alerts.targets")
 """Keys under these tables that are shown differently, or not at all."""
 
@@ -230,17 +232,10 @@ def _limit_settings(loaded_config: LoadedConfig) -> list[SettingDocument]:
         limit_value = getattr(limits, key)
         if key in LIMITS or limit_value:
             limit_rule = LIMITS.get(key)
-            limit_value_text = limit_text(key, limit_value, portfolio.numeraire)
-            if (
-                limit_rule is not None
-                and limit_rule.unit is LimitUnit.DURATION
-                and limit_value is not None
-            ):
-                limit_value_text = format_duration(limit_value)
             settings.append(
                 _setting_document(
                     f"limits.{key}",
-                    limit_value_text,
+                    limit_text(key, limit_value, portfolio.numeraire),
                     "" if limit_rule is None else limit_rule.comment,
                 )
             )

@@ -634,12 +634,12 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
         )
     else:
         yield CheckResult("pools", OK, f"{len(context.pools)} found")
-    for quarantine_entry in (
-        quarantine_entry
-        for quarantine_entry in snapshot.unreadable_items
-        if quarantine_entry.subject != "endpoint"
+    for unreadable_item in (
+        unreadable_item
+        for unreadable_item in snapshot.unreadable_items
+        if unreadable_item.subject != "endpoint"
     ):
-        yield _unreadable_check(context.portfolio, quarantine_entry)
+        yield _unreadable_check(context.portfolio, unreadable_item)
 
 
 def _unreadable_check(portfolio: Portfolio, unreadable: UnreadableItem) -> CheckResult:

@@ -4,13 +4,13 @@ module's rule is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from agent import wiring
 from agent.amm.v3.slipstream import SlipstreamPool
 from agent.app.documents.owner import OK, WARN, CheckLine
-from agent.chain.lens import CallItem, CodeItem, answer_uint, query_lens
-from agent.chain.rpc import hex_data
+from agent.chain.lens import CallItem, CallStatus, CodeItem, answer_uint, query_lens
+from agent.chain.rpc import block_ref_at_hash, hex_data
 from agent.model import Snapshot
 from agent.signing.calldata import address_from_word
 from agent.units import NATIVE
@@ -31,24 +31,36 @@ def fee_module_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Itera
         ]
         if not pools:
             continue
-        (module_answer,) = query_lens(context.transport, [CallItem(table.factory, SWAP_FEE_MODULE)])
-        module_word = answer_uint(module_answer, 160)
-        module = address_from_word(module_word) if isinstance(module_word, int) else NATIVE
-        check_name = f"fee module {table.name}"
-        if module == NATIVE:
-            yield check_name, OK, "none: the fee of each tick spacing is fixed", ""
-            continue
-        (code_answer,) = query_lens(context.transport, [CodeItem(module)])
-        hash_text = hex_data(code_answer) if isinstance(code_answer, bytes) else "unread"
-        code_text = f"{module}, code hash {hash_text}"
-        unknown_pools = [pool for pool in pools if pool.dynamic_fee is None]
-        if not unknown_pools:
-            yield check_name, OK, f"its rule is known: {code_text}", ""
-            continue
         yield (
-            check_name,
-            WARN,
-            f"its rule is unknown for {len(unknown_pools)} of {len(pools)} pools, whose fee counts as"
-            f" of the block read: {code_text}",
-            _UNKNOWN_REMEDY,
+            f"fee module {table.name}",
+            *_fee_module_finding(context, snapshot, table.factory, pools),
         )
+
+
+def _fee_module_finding(
+    context: wiring.AgentContext, snapshot: Snapshot, factory: str, pools: Sequence[SlipstreamPool]
+) -> tuple[str, str, str]:
+    """Return state, finding and remedy of a factory's module at the block of the pools."""
+    block_ref = block_ref_at_hash(snapshot.head.hash)
+    module_call = CallItem(factory, SWAP_FEE_MODULE)
+    (module_answer,) = query_lens(context.transport, [module_call], block_ref)
+    module_word = answer_uint(module_answer, 160)
+    if isinstance(module_word, CallStatus):
+        return WARN, f"the factory does not name it: {module_word.why}", _UNKNOWN_REMEDY
+    module = address_from_word(module_word)
+    if module == NATIVE:
+        return OK, "none: the fee of each tick spacing is fixed", ""
+    (code_answer,) = query_lens(context.transport, [CodeItem(module)], block_ref)
+    if not isinstance(code_answer, bytes):
+        code_status = code_answer if isinstance(code_answer, CallStatus) else CallStatus.MALFORMED
+        return WARN, f"{module}, code hash unread: {code_status.why}", _UNKNOWN_REMEDY
+    code_text = f"{module}, code hash {hex_data(code_answer)}"
+    unknown_pools = [pool for pool in pools if pool.dynamic_fee is None]
+    if not unknown_pools:
+        return OK, f"its rule is known: {code_text}", ""
+    return (
+        WARN,
+        f"its rule is unknown for {len(unknown_pools)} of {len(pools)} pools, whose fee counts as"
+        f" of the block read: {code_text}",
+        _UNKNOWN_REMEDY,
+    )

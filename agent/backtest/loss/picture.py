@@ -46,20 +46,21 @@ def loss_curve(portfolio: LossPortfolio, policy: Policy) -> LossCurve:
     policy (unless it has no estimate) and a relative band of 10 %.
     """
     market = loss_market(portfolio, policy.trigger)
-    own = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
+    own_choice = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
     rule = loss_policy(portfolio, market, RULE)
     if rule is None:
         raise ValueError("the tracking rule has no estimate")
     marked = {RULE.name: rule}
-    for choice in (own, COMPARED_CHOICE):
+    for choice in (own_choice, COMPARED_CHOICE):
         marked_policy = loss_policy(portfolio, market, choice)
-        if marked_policy is not None and not (choice is own and policy.trade_side):
+        if marked_policy is not None and not (choice is own_choice and policy.trade_side):
             marked.setdefault(choice.name, marked_policy)
     widened = [_widened(rule, factor) for factor in WIDTH_FACTORS]
     losses = simulate_losses(market, (*widened, *marked.values()))
+    width_losses = losses[: len(widened)]
     mark_losses = losses[len(widened) :]
     return LossCurve(
-        tuple(zip(WIDTH_FACTORS, losses, strict=False)),
+        tuple(zip(WIDTH_FACTORS, width_losses, strict=True)),
         tuple(
             LossMark(name, _width_factor(rule, marked_policy), loss)
             for (name, marked_policy), loss in zip(marked.items(), mark_losses, strict=True)
@@ -75,13 +76,18 @@ def _widened(rule: LossPolicy, factor: float) -> LossPolicy:
         rule,
         triggers=tuple(trigger * factor for trigger in rule.triggers),
         edges=tuple(edge * factor for edge in rule.edges),
-        risk=tuple(tuple(entry / factor for entry in row) for row in rule.risk or ()),
+        risk=None
+        if rule.risk is None
+        else tuple(tuple(entry / factor for entry in row) for row in rule.risk),
     )
 
 
 def _width_factor(rule: LossPolicy, policy: LossPolicy) -> float | None:
-    """Return how wide a policy is beside the rule: the geometric mean over the tokens."""
-    pairs = list(zip(policy.triggers, rule.triggers, strict=True))[:-1]
-    if policy.has_schedule or not all(width > 0 for width, _ in pairs):
+    """Return how wide a policy is beside the rule: the geometric mean over the tokens, without the
+    numeraire, whose trigger is the last and under the rule infinite.
+    """
+    token_triggers = list(zip(policy.triggers[:-1], rule.triggers[:-1], strict=True))
+    if policy.has_schedule or not all(trigger > 0 for trigger, _ in token_triggers):
         return None
-    return math.exp(math.fsum(math.log(width / own) for width, own in pairs) / len(pairs))
+    log_factors = [math.log(trigger / rule_trigger) for trigger, rule_trigger in token_triggers]
+    return math.exp(math.fsum(log_factors) / len(log_factors))

@@ -84,9 +84,9 @@ def lending_pools(snapshot: Snapshot, token: str) -> list[Pool]:
     """Return the pools that have liquidity, hold a token and are not in quarantine, deepest
     first.
     """
-    quarantined_addresses = {item.address for item in snapshot.unreadable_items}
+    unreadable_addresses = {item.address for item in snapshot.unreadable_items}
     return [
-        pool for pool in holding_pools(snapshot, token) if pool.address not in quarantined_addresses
+        pool for pool in holding_pools(snapshot, token) if pool.address not in unreadable_addresses
     ]
 
 

@@ -469,10 +469,10 @@ def show_status(console: Console, status_document: Document) -> None:
         console.print(
             safe_text(minimum_total["text"], "yellow" if minimum_total["enough"] is False else "")
         )
-    for quarantined_item in status_document["quarantined"]:
+    for unreadable_item in status_document["quarantined"]:
         console.print(
             safe_text(
-                f"Not readable: {quarantined_item['item']} {quarantined_item['address']}: {quarantined_item['why']}",
+                f"Not readable: {unreadable_item['item']} {unreadable_item['address']}: {unreadable_item['why']}",
                 "yellow",
             )
         )

@@ -4,7 +4,7 @@ account.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from agent.accounting.entries import (
@@ -28,11 +28,13 @@ from agent.model import (
     MarginReading,
     MarginWithdrawal,
     MarketReading,
+    PerpFunding,
     PerpOrder,
     Receipt,
     SettledFunding,
     Snapshot,
     StepInput,
+    VenuePayment,
 )
 from agent.ports import Grant
 from agent.ports.perpetuals import granted_action
@@ -87,7 +89,7 @@ def futures_effect(
     snapshot: Snapshot, policy: FuturesPolicy | None, receipt: Receipt, prices: EntryPrices
 ) -> FuturesEntry | None:
     """Return the effect of a receipt's events on the margin account of the step; None without an
-    account.
+    account. The size of a fill in a market that the account does not have is unknown.
     """
     account = margin_account(snapshot)
     if account is None or policy is None:
@@ -107,17 +109,13 @@ def futures_effect(
                 abs(fill.quote_raw),
                 fill.fee_raw,
                 fill.realised_raw,
-                size_decimals_by_market.get(fill.market, account.quote.decimals),
+                size_decimals_by_market.get(fill.market),
             )
             for fill in receipt.fills
             if (fill.clearing_house, fill.trader) == account_key
         ),
         tuple(
-            SettledFunding(
-                payment.market,
-                symbol_by_market.get(payment.market, payment.market),
-                payment.paid_raw,
-            )
+            _settled_funding(payment, symbol_by_market)
             for payment in receipt.funding
             if (payment.clearing_house, payment.trader) == account_key
         ),
@@ -148,16 +146,20 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
                 account.collateral_unit_raw,
                 collateral_price,
                 (),
-                (
-                    SettledFunding(
-                        payment.market,
-                        symbol_by_market.get(payment.market, payment.market),
-                        payment.paid_raw,
-                    ),
-                ),
+                (_settled_funding(payment, symbol_by_market),),
             ),
         )
         for payment in account.unbooked_payments
+    )
+
+
+def _settled_funding(
+    payment: PerpFunding | VenuePayment, symbol_by_market: Mapping[str, str]
+) -> SettledFunding:
+    return SettledFunding(
+        market=payment.market,
+        symbol=symbol_by_market.get(payment.market, payment.market),
+        paid_raw=payment.paid_raw,
     )
 
 

@@ -90,8 +90,8 @@ def balances_of(snapshot: Snapshot) -> dict[str, int]:
     """Return every balance whose reads agree, in base units by token; units.NATIVE is the native
     coin.
     """
-    quarantined_addresses = {
-        quarantine_entry.address for quarantine_entry in snapshot.unreadable_items
+    unreadable_addresses = {
+        unreadable_item.address for unreadable_item in snapshot.unreadable_items
     }
     reads_raw_by_token: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
@@ -99,7 +99,7 @@ def balances_of(snapshot: Snapshot) -> dict[str, int]:
     agreed_raw = {
         token: next(iter(reads_raw))
         for token, reads_raw in reads_raw_by_token.items()
-        if len(reads_raw) == 1 and token not in quarantined_addresses
+        if len(reads_raw) == 1 and token not in unreadable_addresses
     }
     return {**agreed_raw, NATIVE: snapshot.native_wei}
 

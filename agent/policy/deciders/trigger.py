@@ -59,7 +59,11 @@ def rebalance_on_trigger(
         )
         if isinstance(decision, Rebalance):
             decision, is_reviewed = rebalances.confirm_rebalance(
-                step, prices, decision, is_reviewed, trigger_result.fired_by_schedule
+                step,
+                prices,
+                decision,
+                review_done=is_reviewed,
+                fired_by_schedule=trigger_result.fired_by_schedule,
             )
         if (
             isinstance(decision, Rebalance)

@@ -94,8 +94,7 @@ def _is_usable(
         pool.token0 not in index_by_token
         or pool.token1 not in index_by_token
         or any(
-            quarantined_item.address == pool.address
-            for quarantined_item in snapshot.unreadable_items
+            unreadable_item.address == pool.address for unreadable_item in snapshot.unreadable_items
         )
     ):
         return False

@@ -43,7 +43,7 @@ SIDE_READS_S = 4.0
 
 
 class _NoAnswer(Exception):
-    """Raised if a request that may have arrived has no answer."""
+    """Raised if a request that may have arrived has no answer that can be read."""
 
     def __init__(self, problem: str, http_status: int = 0) -> None:
         super().__init__(problem)
@@ -150,8 +150,8 @@ class HyperliquidConnection:
     def exchange(self, signed_action: Mapping[str, object]) -> object:
         """Return the answer to a signed action. While the venue limits requests, which it says
         before it takes an action, the same bytes are posted again: by their nonce they can be
-        carried out once. Without an answer raises Retryable with the code `unknown_if_sent`,
-        whatever other HTTP status, because a gateway may set its own.
+        carried out once. Without an answer in JSON raises Retryable with the code
+        `unknown_if_sent`, whatever other HTTP status, because a gateway may set its own.
         """
         pauses_s = [] if self._budget is None else list(LIMITED_PAUSES_S)
         while True:
@@ -248,5 +248,5 @@ def _parse_json(answer_body: bytes) -> object:
     except ValueError:
         answer_json = None
     if answer_json is None:
-        raise Retryable("Hyperliquid's answer is not JSON", code=ErrorCode.NOT_JSON)
+        raise _NoAnswer("the answer is not JSON", requests.codes.ok)
     return answer_json

@@ -391,7 +391,7 @@ def spendable_collateral_raw(
     asset = portfolio.find_asset(token)
     if asset is None or len(read_balances_raw) != 1:
         return 0
-    if any(quarantined.address == token for quarantined in snapshot.unreadable_items):
+    if any(item.address == token for item in snapshot.unreadable_items):
         return 0
     return max(0, read_balances_raw.pop() - native_coin.reserved_raw(limits, asset))
 

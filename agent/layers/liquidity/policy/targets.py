@@ -54,9 +54,9 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     )
     quarantine_reason = next(
         (
-            quarantined_item.why
-            for quarantined_item in book.step.snapshot.unreadable_items
-            if quarantined_item.address == target.pool
+            unreadable_item.why
+            for unreadable_item in book.step.snapshot.unreadable_items
+            if unreadable_item.address == target.pool
         ),
         None,
     )

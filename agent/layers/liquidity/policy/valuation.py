@@ -88,8 +88,8 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
     """
     read_names = {position.name for position in snapshot.positions}
     why_by_subject = {
-        quarantined_item.subject: quarantined_item.why
-        for quarantined_item in snapshot.unreadable_items
+        unreadable_item.subject: unreadable_item.why
+        for unreadable_item in snapshot.unreadable_items
     }
     asset_addresses = {asset.token.address for asset in portfolio.assets}
     reasons = []

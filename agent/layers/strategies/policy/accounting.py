@@ -180,13 +180,13 @@ def wallet_balances(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, int] 
     readings_by_token: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
         readings_by_token.setdefault(holding.token, set()).add(holding.raw)
-    quarantined_addresses = {
-        quarantined_item.address for quarantined_item in snapshot.unreadable_items
+    unreadable_addresses = {
+        unreadable_item.address for unreadable_item in snapshot.unreadable_items
     }
     balance_by_token = {}
     for asset in portfolio.assets:
         readings_raw = readings_by_token.get(asset.token.address, set())
-        if len(readings_raw) != 1 or asset.token.address in quarantined_addresses:
+        if len(readings_raw) != 1 or asset.token.address in unreadable_addresses:
             return None
         balance_by_token[asset.token.address] = next(iter(readings_raw))
         if asset.includes_native:

@@ -63,7 +63,9 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
             step, drifts, context.references, trigger, goal
         )
     if isinstance(decision, Rebalance) and not netting_result.trigger_result.fired:
-        decision, is_review = rebalances.confirm_rebalance(step, prices, decision, is_review, False)
+        decision, is_review = rebalances.confirm_rebalance(
+            step, prices, decision, review_done=is_review, fired_by_schedule=False
+        )
     is_netting_only = (
         netting_result.trigger_result.fired
         and isinstance(decision, Hold)
