@@ -338,3 +338,19 @@ def test_alerts_test_sends_to_each_device(service: PushService, monkeypatch: pyt
         store.alerts.add_device(browser.device(service.host))
     assert alert_channels.send_test_alerts(config) == {"reached": True, "targets": [{"name": "phone", "delivered": True, "why": ""}]}
     assert [browser.read(body)["text"] for _, body in service.got["/a"]] == [alert_channels.TEST_MESSAGE]
+
+
+@pytest.mark.parametrize(("device_count", "within_s"), [(0, 25), (1, 25), (3, 55)])
+def test_alerts_test__waits_for_the_time_out_of_each_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device_count: int, within_s: float
+) -> None:
+    config = agents.config(tmp_path)
+    config.write_text(f"{config.read_text()}\n[[alerts.targets]]\nname = 'phone'\nurl_env = 'PUSH'\n")
+    monkeypatch.setenv("PUSH", URL)
+    waits: list[float] = []
+    monkeypatch.setattr(alert_channels, "drain_channels", lambda _channels, within_s: waits.append(within_s) or [])
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        for number in range(device_count):
+            store.alerts.add_device(Browser(f"/{number}").device("web.push.apple.com"))
+    alert_channels.send_test_alerts(config)
+    assert waits == [within_s]
