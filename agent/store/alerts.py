@@ -5,13 +5,13 @@ channel, and the devices of web push.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
 
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError
 from agent.model import (
     AlertDevice,
     AlertKind,
@@ -36,7 +36,8 @@ PUSH_DEVICES = "push_devices"
 UNCOUNTED_KINDS = (AlertKind.DIGEST, AlertKind.TEST)
 """Kinds of alerts that report no event of their own."""
 RETENTION_S = 90 * 86_400
-"""Age at which an ended alert without a pending message is deleted."""
+"""Age at which an ended alert without a pending message is deleted: since it was sent, or, if it
+ended before, since it was raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class AlertStore:
             conditions = (
                 AlertRow.since_s.is_(None),
                 AlertRow.unsent_count == 0,
-                AlertRow.last_sent_s < now_s - RETENTION_S,
+                func.coalesce(AlertRow.last_sent_s, AlertRow.raised_s) < now_s - RETENTION_S,
             )
             db.execute(delete(AlertRow).where(*conditions))
             sent_alerts = {
@@ -184,13 +185,18 @@ class AlertStore:
                 )
             _write_devices(db, [*other_devices, device])
 
-    def remove_devices(self, ids: Collection[str] = (), user: str = "") -> int:
-        """Remove the devices with these ids and those of a user; return their number."""
+    def remove_devices(self, ids: Collection[str]) -> int:
+        """Remove the devices with these ids; return their number."""
+        return self._remove_devices(lambda device: device.id in ids)
+
+    def remove_devices_of_user(self, user: str) -> int:
+        """Remove the devices of a user; return their number."""
+        return self._remove_devices(lambda device: device.user == user)
+
+    def _remove_devices(self, is_removed: Callable[[AlertDevice], bool]) -> int:
         with self.db.write("remove a device") as db:
             devices = _devices(db)
-            kept_devices = [
-                device for device in devices if device.id not in ids and device.user != user
-            ]
+            kept_devices = [device for device in devices if not is_removed(device)]
             if len(kept_devices) < len(devices):
                 _write_devices(db, kept_devices)
             return len(devices) - len(kept_devices)
@@ -200,8 +206,8 @@ def _devices(db: Connection) -> tuple[AlertDevice, ...]:
     try:
         devices_json = json.loads(database.fact_text(db, PUSH_DEVICES) or "[]")
         return tuple(AlertDevice(**device_fields) for device_fields in devices_json)
-    except (TypeError, ValueError):  # damaged: they are added again
-        return ()
+    except (TypeError, ValueError) as error:
+        raise database.damaged_row_error(f"the devices of web push: {error}") from None
 
 
 def _write_devices(db: Connection, devices: Iterable[AlertDevice]) -> None:
@@ -263,10 +269,7 @@ def _parse_kind(kind_text: str) -> AlertKind:
     try:
         return AlertKind(kind_text)
     except ValueError as error:
-        raise OperatorNeeded(
-            f"store: a row is damaged: {error}",
-            "keep the file, restore a backup, compare it with the chain",
-        ) from None
+        raise database.damaged_row_error(str(error)) from None
 
 
 def _target_state(target: str, row: AlertTargetRow | None, pending_count: int) -> AlertTargetState:

@@ -31,7 +31,7 @@ from agent.model import Alert, AlertDevice, AlertKind, Control, ControlKind, Con
 from agent.observe.notify import AlertNotifier, ChannelSubscription
 from agent.observe.push import NO_DEVICE, PushChannel, PushSender, decode_base64, encode_base64, encrypt
 from agent.store.alerts import MAX_DEVICES, PUSH_DEVICES, AlertStore
-from agent.store.database import write_facts
+from agent.store.database import fact_text, write_facts
 from agent.store.store import Store
 from agent.web.reach import PublicOptions
 from tests.support import agents
@@ -289,7 +289,7 @@ def test_a_run_offers_its_public_key_and_another_key_ends_the_devices_of_the_old
         alert_channels.open_notifier(table(PUSH=URL, SECOND=URL), store.alerts, lambda _: None)
 
 
-def test_devices_are_bounded_replaced_removed_and_survive_a_damaged_row(store: Store) -> None:
+def test_devices_are_bounded_replaced_and_removed(store: Store) -> None:
     devices = [Browser(f"/{number}").device("web.push.apple.com", "ann" if number % 2 else "bob") for number in range(MAX_DEVICES + 1)]
     for device in devices[:-1]:
         store.alerts.add_device(device)
@@ -299,14 +299,35 @@ def test_devices_are_bounded_replaced_removed_and_survive_a_damaged_row(store: S
     store.alerts.add_device(renewed)
     assert store.alerts.devices() == (*devices[1:-1], renewed)
     assert store.alerts.remove_devices({renewed.id, "unknown"}) == 1
-    assert store.alerts.remove_devices(user="ann") == MAX_DEVICES // 2
+    assert store.alerts.remove_devices_of_user("ann") == MAX_DEVICES // 2
     assert {device.user for device in store.alerts.devices()} == {"bob"}
-    assert store.alerts.remove_devices() == 0
+    assert store.alerts.remove_devices(()) == 0
+
+
+def test_devices_of_no_user__are_removed_by_their_id_alone(store: Store) -> None:
+    nameless, other = (Browser(f"/{number}").device("web.push.apple.com", "") for number in range(2))
+    store.alerts.add_device(nameless)
+    store.alerts.add_device(other)
+    assert store.alerts.remove_devices({nameless.id}) == 1
+    assert store.alerts.devices() == (other,)
+    assert store.alerts.remove_devices_of_user("ann") == 0
+    assert store.alerts.remove_devices_of_user("") == 1
+
+
+@pytest.mark.parametrize("damage", ['[{"endpoint": 1}]', "[", "[1]", "{}{}"])
+def test_devices__damaged_row_needs_an_operator_and_is_not_overwritten(store: Store, damage: str) -> None:
     with store.db.write("damage a row") as db:
-        write_facts(db, {PUSH_DEVICES: '[{"endpoint": 1}]'})
-    assert store.alerts.devices() == ()
-    store.alerts.add_device(devices[0])
-    assert store.alerts.devices() == (devices[0],)
+        write_facts(db, {PUSH_DEVICES: damage})
+    attempts: list[Callable[[], object]] = [
+        store.alerts.devices,
+        lambda: store.alerts.add_device(Browser("/a").device("web.push.apple.com")),
+        lambda: store.alerts.remove_devices({"id"}),
+    ]
+    for attempt in attempts:
+        with pytest.raises(OperatorNeeded, match="a row is damaged: the devices of web push"):
+            attempt()
+    with store.db.read("read the row") as db:
+        assert fact_text(db, PUSH_DEVICES) == damage
 
 
 def test_a_control_adds_and_removes_a_device(store: Store) -> None:

@@ -157,7 +157,7 @@ def _end_access(config: ConfigSource, name: str, origin: ControlOrigin, reason: 
         return
     with wiring.open_store_offline(loaded_config) as (store, _):
         if name not in {user.name for user in _open_users(config).users()}:
-            store.alerts.remove_devices(user=name)
+            store.alerts.remove_devices_of_user(name)
         refusals = [
             ControlStateChange(
                 queued_control.number, ControlState.REFUSED, ControlCode.USER_REMOVED, reason
