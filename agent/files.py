@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -15,8 +16,10 @@ Content = bytes | Callable[[BinaryIO], object]
 def replace_file(path: Path, content: Content, mode: int = 0o600) -> None:
     """Replace a file: write a temporary file beside it, sync it and rename it.
 
-    Raises OSError and leaves the target unchanged.
+    Raises OSError and leaves the target unchanged; a device or a pipe is none that can be replaced.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary_path = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     try:
         with os.fdopen(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 """Hosts that name this machine."""
 
-_AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
+_AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 TEST_MESSAGE = "This is a test of trimtab's alerts."
 EXTRA_WAIT_S = 10.0
-"""Extra seconds that a test waits for a target after its last attempt."""
+"""Seconds that a test waits for a target beyond the time-outs of its requests."""
 
 
 def open_notifier(
@@ -104,8 +104,11 @@ def low_gas_wei(loaded_config: LoadedConfig) -> int | None:
     """Return the low-gas threshold in wei; None if neither alerts.low_gas nor limits.native_floor
     is set.
     """
-    threshold_text = loaded_config.config.alerts.low_gas or loaded_config.config.limits.native_floor
-    return None if threshold_text is None else parse_raw(threshold_text, 18, "alerts.low_gas")
+    low_gas_text = loaded_config.config.alerts.low_gas
+    if low_gas_text is not None:
+        return parse_raw(low_gas_text, 18, "alerts.low_gas")
+    floor_text = loaded_config.config.limits.native_floor
+    return None if floor_text is None else parse_raw(floor_text, 18, "limits.native_floor")
 
 
 def alerts(agent: Agent) -> AlertsDocument:
@@ -163,21 +166,29 @@ def alerts(agent: Agent) -> AlertsDocument:
 def send_test_alerts(
     config: LoadedConfig | Path | str, target_name: str | None = None
 ) -> AlertTestDocument:
-    """Send a test message to each target, or only to one, and wait for the results; uses no chain,
-    and the store only for the devices of web push. Raises ConfigError without targets.
+    """Send a test message once to each target, or only to one, and wait for the results; uses no
+    chain, and the store only for the devices of web push. Raises ConfigError without targets, or
+    without one of that name.
     """
     loaded_config = load_config(config)
-    alerts_table = loaded_config.config.alerts
-    targets = [target for target in alerts_table.targets if target_name in (None, target.name)]
-    if not targets:
+    alerts_table = loaded_config.config.alerts.model_copy(update={"attempts": 1})
+    if not alerts_table.targets:
         raise ConfigError(
             "alerts.targets: no alert target is configured",
             "write [[alerts.targets]] with name and url_env; see docs/alerts.md",
         )
+    targets = [target for target in alerts_table.targets if target_name in (None, target.name)]
+    if not targets:
+        raise ConfigError(
+            f"alerts.targets: no target is named {target_name!r}",
+            f"choose from {', '.join(target.name for target in alerts_table.targets)}",
+        )
     with ExitStack() as stack:
         store = None
+        request_count = 1
         if any(target.read_url().startswith(PUSH_SCHEME) for target in targets):
             store = stack.enter_context(wiring.open_store_offline(loaded_config))[0].alerts
+            request_count = max(1, len(store.devices()))
         channels = [_open_channel(alerts_table, target, store) for target in targets]
         for channel_number, channel in enumerate(channels):
             channel.put(
@@ -185,9 +196,7 @@ def send_test_alerts(
                     channel_number, channel.name, AlertKind.TEST, TEST_MESSAGE, int(time.time())
                 )
             )
-        deliveries = drain_channels(
-            channels, alerts_table.timeout * alerts_table.attempts + EXTRA_WAIT_S
-        )
+        deliveries = drain_channels(channels, alerts_table.timeout * request_count + EXTRA_WAIT_S)
     failure_reasons = {delivery.message.target: delivery.failure_reason for delivery in deliveries}
     reason_by_channel = [
         (channel.name, failure_reasons.get(channel.name, UNANSWERED_REASON)) for channel in channels

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,11 +41,13 @@ from agent.cli.options import (
 )
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE
 from agent.figures import columns
+from agent.units import price_text
 
 if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
+GWEI_DECIMALS = 9
 MAX_REASON_LENGTH = 100
 """Characters of a reason in a list of steps. `explain` shows the whole reason."""
 
@@ -250,14 +253,15 @@ def _show_transactions(document: Document) -> None:
     say(f"{document['waiting']} pending, {document['confirming']} awaiting confirmations.")
 
 
-def gas_price_wei(transaction: Document) -> float:
-    """Return the price paid for each unit of gas; of a transaction that is not mined, its maximum."""
-    if transaction["gas_used"]:
-        return int(transaction["gas_cost_wei"]) / int(transaction["gas_used"])
-    return int(transaction["max_fee_wei"])
+def gas_price_text(transaction: Document) -> str:
+    """Return the price paid for each unit of gas, in gwei; of a transaction that is not mined, its
+    maximum.
+    """
+    price_wei = transaction["gas_price_wei"] or transaction["max_fee_wei"]
+    return price_text(Fraction(price_wei), 0, GWEI_DECIMALS, 3)
 
 
-def _transactions_table(document: Document) -> Any:
+def _transactions_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     figure_table = tables.table(
@@ -276,7 +280,7 @@ def _transactions_table(document: Document) -> Any:
             str(transaction["nonce"]),
             transaction["kind"],
             safe_text(status, tables.STATE_STYLES.get(status, "yellow")),
-            f"{gas_price_wei(transaction) / 10**9:.3g}",
+            gas_price_text(transaction),
             "" if transaction["block"] is None else str(transaction["block"]),
             description,
             transaction["hash"],

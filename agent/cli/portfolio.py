@@ -41,6 +41,7 @@ from agent.cli.options import (
     paper_or_live,
 )
 from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
+from agent.files import replace_file
 
 if TYPE_CHECKING:
     from agent.app import Agent, LimitOrderRequest, StoppableClock
@@ -134,7 +135,7 @@ def plan(
             hint = "To trade it on paper: trimtab paper --once"
     if save_input is not None:
         try:
-            save_input.write_text(api.input_text(outcome.step_input), encoding="utf-8")
+            replace_file(save_input, api.input_text(outcome.step_input).encode())
         except OSError as error:
             raise ConfigError(
                 f"--save-input {save_input}: {error.strerror}",

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from agent.backtest.router import APPROVE_GAS, TransactionReverted
 from agent.chain.lens import abi_decode, abi_encode
-from agent.chain.rpc import CallFailed, Transport, parse_bytes
+from agent.chain.rpc import CallFailed, Transport, block_ref_at_hash, parse_bytes
 from agent.errors import ConfigError, kind_words
 from agent.layers.futures.policy.needs import ORDER_GAS
 from agent.margin import account as margin
@@ -92,7 +92,9 @@ class PaperPerpetualProtocol:
                     position.market,
                     position.size_raw,
                     position.open_notional_raw,
-                    _pending_funding_raw(position, self._funding_growth_x96(position.market, head)),
+                    funding_pending_raw=_pending_funding_raw(
+                        position, self._funding_growth_x96(position.market, head)
+                    ),
                 )
                 for position in paper_margin.positions
             ),
@@ -117,7 +119,7 @@ class PaperPerpetualProtocol:
                     position.market,
                     position.size_raw,
                     position.open_notional_raw,
-                    self._funding_growth_x96(position.market, head),
+                    growth_x96=self._funding_growth_x96(position.market, head),
                 )
                 for position in real_account.positions
             ),
@@ -194,10 +196,10 @@ class PaperPerpetualProtocol:
             contracts.clearing_house,
             contracts.trader,
             call.market,
-            call.size_raw,
-            quote_raw,
-            fee_raw,
-            account_after.realised_raw - account.realised_raw + funding_paid_raw,
+            size_raw=call.size_raw,
+            quote_raw=quote_raw,
+            fee_raw=fee_raw,
+            realised_raw=account_after.realised_raw - account.realised_raw + funding_paid_raw,
         )
         funding_payment = PerpFunding(
             contracts.clearing_house, contracts.trader, call.market, funding_paid_raw
@@ -207,7 +209,7 @@ class PaperPerpetualProtocol:
                 position.market,
                 position.size_raw,
                 position.open_notional_raw,
-                growth_x96_by_market[position.market],
+                growth_x96=growth_x96_by_market[position.market],
             )
             for position in account_after.positions
         )
@@ -298,7 +300,9 @@ class PaperPerpetualProtocol:
             "data": "0x" + calldata_bytes.hex(),
         }
         try:
-            call_result = self._transport.call("eth_call", [call_object, hex(head.number)])
+            call_result = self._transport.call(
+                "eth_call", [call_object, block_ref_at_hash(head.hash)]
+            )
         except CallFailed as error:
             code = revert_code(error.fault.revert_data, error.fault.message)
             if not code:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
 
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError
 from agent.model import (
     AlertDevice,
     AlertKind,
@@ -37,7 +37,8 @@ PUSH_DEVICES = "push_devices"
 UNCOUNTED_KINDS = (AlertKind.DIGEST, AlertKind.TEST)
 """Kinds of alerts that report no event of their own."""
 RETENTION_S = 90 * 86_400
-"""Age at which an ended alert without a pending message is deleted."""
+"""Age at which an ended alert without a pending message is deleted: since it was sent, or, if it
+ended before, since it was raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class AlertStore:
             conditions = (
                 AlertRow.since_s.is_(None),
                 AlertRow.unsent_count == 0,
-                AlertRow.last_sent_s < now_s - RETENTION_S,
+                func.coalesce(AlertRow.last_sent_s, AlertRow.raised_s) < now_s - RETENTION_S,
             )
             db.execute(delete(AlertRow).where(*conditions))
             sent_alerts = {
@@ -202,8 +203,8 @@ def _devices(db: Connection) -> tuple[AlertDevice, ...]:
             replace(device, origin=ControlOrigin(device.origin))
             for device in (AlertDevice(**device_fields) for device_fields in devices_json)
         )
-    except (TypeError, ValueError):  # damaged: they are added again
-        return ()
+    except (TypeError, ValueError) as error:
+        raise database.damaged_row_error(f"the devices of web push: {error}") from None
 
 
 def _write_devices(db: Connection, devices: Iterable[AlertDevice]) -> None:
@@ -266,10 +267,7 @@ def _parse_kind(kind_text: str) -> AlertKind:
     try:
         return AlertKind(kind_text)
     except ValueError as error:
-        raise OperatorNeeded(
-            f"store: a row is damaged: {error}",
-            "keep the file, restore a backup, compare it with the chain",
-        ) from None
+        raise database.damaged_row_error(str(error)) from None
 
 
 def _target_state(target: str, row: AlertTargetRow | None, pending_count: int) -> AlertTargetState:

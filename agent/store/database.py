@@ -680,7 +680,7 @@ def decompress_text(compressed_text: bytes) -> str:
     try:
         return zlib.decompress(compressed_text).decode()
     except (zlib.error, UnicodeDecodeError) as error:
-        raise _damaged_row_error(str(error)) from None
+        raise damaged_row_error(str(error)) from None
 
 
 def decode_json(cls: type[T], text: str) -> T:
@@ -689,7 +689,7 @@ def decode_json(cls: type[T], text: str) -> T:
         decode = _decode_short if len(text) <= MAX_SHORT_CHARS else _decode_long
         return cast(T, decode(cast(Hashable, cls), text))
     except ConfigError as error:
-        raise _damaged_row_error(error.message) from None
+        raise damaged_row_error(error.message) from None
 
 
 def decode_optional(cls: type[T], text: str | None) -> T | None:
@@ -717,7 +717,8 @@ def _decode_long(cls: Hashable, text: str) -> object:
     return codec.loads(cls, text)
 
 
-def _damaged_row_error(reason: str) -> OperatorNeeded:
+def damaged_row_error(reason: str) -> OperatorNeeded:
+    """Return the error of a row that this program has not written."""
     return OperatorNeeded(
         f"store: a row is damaged: {reason}",
         "keep the file, restore a backup, compare it with the chain",
@@ -746,7 +747,7 @@ def intent_from_row(row: IntentRow) -> Intent:
         kind = IntentKind(row.kind)
         state = IntentState(row.state)
     except ValueError as error:
-        raise _damaged_row_error(str(error)) from None
+        raise damaged_row_error(str(error)) from None
     return Intent(
         id=row.id,
         step_id=row.step_id,

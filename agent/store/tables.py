@@ -24,7 +24,7 @@ from agent.store.transitions import OPEN_STATE_NAMES
 ROW_NUMBER_TYPE = BigInteger().with_variant(Integer, "sqlite")
 """Type of row numbers: SQLite generates them only in columns declared INTEGER."""
 
-_IS_OPEN = "state IN (" + ", ".join(f"'{state}'" for state in sorted(OPEN_STATE_NAMES)) + ")"
+_IS_OPEN = "state IN (" + ", ".join(f"'{state}'" for state in OPEN_STATE_NAMES) + ")"
 
 
 IS_UNFINISHED = "state IN ('queued', 'taken')"

@@ -222,10 +222,11 @@ NONCE_USED_STATES: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED
 ENDED_IN_BLOCK_STATES: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
 """Final states of transactions in a block."""
 
-OPEN_STATE_NAMES = tuple(state.value for state in OPEN_STATES)
-NONCE_USED_STATE_NAMES = tuple(state.value for state in NONCE_USED_STATES)
-ENDED_IN_BLOCK_STATE_NAMES = tuple(state.value for state in ENDED_IN_BLOCK_STATES)
-"""Those states as the store writes them."""
+OPEN_STATE_NAMES = tuple(sorted(state.value for state in OPEN_STATES))
+NONCE_USED_STATE_NAMES = tuple(sorted(state.value for state in NONCE_USED_STATES))
+ENDED_IN_BLOCK_STATE_NAMES = tuple(sorted(state.value for state in ENDED_IN_BLOCK_STATES))
+"""Those states as the store writes them, in the order of the alphabet: that of a set differs by
+process."""
 
 
 def find_rule(

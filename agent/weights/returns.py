@@ -303,7 +303,8 @@ def _point_by_interval(
 def _duration_text(seconds: int) -> str:
     for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= unit_s:
-            return f"{float(Fraction(seconds, unit_s)):.3g} {unit}"
+            count = Fraction(seconds, unit_s)
+            return f"{float(count):.3g} {unit}" if count < 1_000 else f"{round(count)} {unit}"
     return f"{seconds} s"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,12 +13,13 @@ from agent.app.agent import Agent
 from agent.app.paper import PaperStart, open_paper
 from agent.backtest.router import TransactionReverted
 from agent.chain.receipts import parse_receipt
+from agent.chain.rpc import CallFailed
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.state import margin_account
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from agent.model import Head, PaperMargin, UnsignedTx
-from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
+from agent.model import Head, PaperMargin, PaperPosition, UnsignedTx
+from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Position
 from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
 from agent.venues.perpetual_protocol import decode_venue_call, encode_order
 from tests.support import agents
@@ -53,12 +55,17 @@ def order(perps: LocalPerps, symbol: str, size_raw: int) -> PerpOrder:
     return PerpOrder(perps.markets[symbol].base_token, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
 
 
+def venue_tx(perps: LocalPerps, asked: PerpOrder) -> UnsignedTx:
+    wallet = perps.chain.wallet.address
+    data = encode_order(asked, contracts_of(perps, wallet), wallet, 2**40)
+    return UnsignedTx(perps.chain.chain_id, 0, perps.addresses.clearing_house, 0, data, 2_000_000, 10**11, 10**9, None)
+
+
 def on_paper(perps: LocalPerps, venue: PaperPerpetualProtocol, held: PaperMargin, asked: PerpOrder) -> PaperVenueEffects:
     """The order on paper at the newest block."""
     chain, head = perps.chain, head_of(perps)
     wallet = chain.wallet.address
-    data = encode_order(asked, contracts_of(perps, wallet), wallet, 2**40)
-    tx = UnsignedTx(chain.chain_id, 0, perps.addresses.clearing_house, 0, data, 2_000_000, 10**11, 10**9, None)
+    tx = venue_tx(perps, asked)
     call = decode_venue_call(tx, venue.contracts)
     assert call is not None
     account = venue.account(read_now(perps, wallet), held, head)
@@ -102,6 +109,24 @@ def test_an_order_beyond_bound_margin_or_deadline_reverts_with_its_code(perps: L
     poor = replace(held, collateral_raw=100 * WAD)
     with pytest.raises(TransactionReverted, match="CH_NEFCI"):
         on_paper(perps, venue, poor, buy)
+
+
+def test_reads__block_of_another_hash_at_the_same_height_is_refused(perps: LocalPerps) -> None:
+    """A reorganisation between snapshot and quote must not price a fill of the other block."""
+    venue, wallet = venue_of(perps), perps.chain.wallet.address
+    real, head = read_now(perps, wallet), head_of(perps)
+    held = replace(venue.opening_margin(real, head, None), positions=(PaperPosition(perps.markets["WETH"].base_token, WAD, -WAD, 0),))
+    orphan = replace(head, hash="0x" + 32 * "77")
+    call = decode_venue_call(venue_tx(perps, order(perps, "WETH", WAD)), venue.contracts)
+    assert call is not None
+    reads: list[Callable[[], object]] = [
+        lambda: venue.account(real, held, orphan),
+        lambda: venue.opening_margin(replace(real, positions=(Position(perps.markets["WETH"].base_token, WAD, -WAD),)), orphan, None),
+        lambda: venue.execute(venue_tx(perps, order(perps, "WETH", WAD)), call, {}, {}, real, held, orphan),
+    ]
+    for read in reads:
+        with pytest.raises(CallFailed):
+            read()
 
 
 def opened(agent: Agent) -> dict[str, int]:

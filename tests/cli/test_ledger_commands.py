@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from stat import S_IMODE
 
 import pytest
 
@@ -97,6 +98,30 @@ def test_a_limit_of_the_year_is_shown_and_holds_a_plan_back(desk: Desk) -> None:
     tax = desk.ask("plan")["tax"]
     assert (tax["year_limit"], tax["left_this_year"]) == ("0", "0")
     assert float(tax["gain"]) <= 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "--out", "{folder}", "--force"),
+        ("export", "--out", "{folder}", "--format", "rotki", "--force"),
+        ("plan", "--save-input", "{file}"),
+    ],
+    ids=["csv", "rotki", "save-input"],
+)
+def test_a_readable_file_that_is_overwritten_becomes_private(desk: Desk, tmp_path: Path, command: tuple[str, ...]) -> None:
+    if command[0] == "export":
+        desk.ask("pnl", "--now")
+    folder = tmp_path / "ledger"
+    folder.mkdir()
+    words = [word.format(folder=folder, file=folder / "input.json") for word in command]
+    desk.ask(*words)
+    files = list(folder.iterdir())
+    assert files
+    for file in files:
+        file.chmod(0o644)
+    desk.ask(*words)
+    assert {S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,14 @@ def test_rules_are_those_of_the_table() -> None:
     assert (rules.cooldown_s, rules.cooldown_s_by_kind, rules.repeat_s) == (300, {AlertKind.ERROR: 120}, 86_400)
 
 
+@pytest.mark.parametrize(("table", "key"), [("alerts", "low_gas"), ("limits", "native_floor")])
+def test_low_gas__too_many_decimals_are_named_by_their_own_key(table: str, key: str) -> None:
+    document = tomlkit.parse(config_text())
+    document.setdefault(table, {})[key] = "0.0" + 18 * "1"
+    with raises_field(f"{table}.{key}", "more than 18 decimal places"):
+        alert_channels.low_gas_wei(SimpleNamespace(config=parse_config(tomlkit.dumps(document))))  # type: ignore[arg-type]  # of a LoadedConfig
+
+
 def test_low_gas_is_told_below_its_own_limit_and_without_one_below_the_floor() -> None:
     document = tomlkit.parse(config_text())
     document["limits"]["native_floor"] = "0.01"  # type: ignore[index]  # a table
@@ -169,5 +177,27 @@ def test_test_of_one_target__is_sent_to_it_alone(tmp_path: Path) -> None:
         delivered = {"name": "phone", "delivered": True, "why": ""}
         assert alert_channels.send_test_alerts(file, "phone") == {"reached": True, "targets": [delivered]}
     assert (len(box.items), [item["text"] for item in other.items]) == (0, [alert_channels.TEST_MESSAGE])
-    with pytest.raises(ConfigError, match="no alert target is configured"):
-        alert_channels.send_test_alerts(file, "nobody")
+
+
+def test_test_of_an_unknown_target__names_it_and_those_there_are(tmp_path: Path) -> None:
+    file = agents.config(tmp_path)
+    document = tomlkit.parse(file.read_text())
+    document["alerts"]["targets"] = [{"name": "mail", "url_env": "A"}, {"name": "phone", "url_env": "B"}]  # type: ignore[index]  # a table
+    file.write_text(tomlkit.dumps(document))
+    with raises_field("alerts.targets", "'fone'") as refused:
+        alert_channels.send_test_alerts(file, "fone")
+    assert refused.value.remedy == "choose from mail, phone"
+
+
+@pytest.mark.parametrize("attempts", [1, 6, 10])
+def test_test_of_a_target_that_refuses__says_so_whatever_attempts_a_delivery_has(tmp_path: Path, attempts: int) -> None:
+    file = agents.config(tmp_path)
+    document = tomlkit.parse(file.read_text())
+    document["alerts"] |= {"timeout": "1s", "attempts": attempts, "targets": [{"name": "mail", "url_env": "A"}]}  # type: ignore[operator]  # a table
+    file.write_text(tomlkit.dumps(document))
+    box = Box(failing=20)
+    with webhook(box) as address:
+        (tmp_path / ".env").write_text(f"A={address}\n")
+        (tmp_path / ".env").chmod(0o600)
+        [target] = alert_channels.send_test_alerts(file)["targets"]
+    assert (target["why"], box.tries) == ("not accepted", 1)

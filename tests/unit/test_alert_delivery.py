@@ -236,12 +236,17 @@ def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> N
 def test_ended_alerts_are_deleted_90_days_after_their_message(store: Store) -> None:
     now_s = NOON + RETENTION_S + 1
 
-    def state(key: str, since_s: int | None = None, untold: int = 0, told_s: int | None = NOON) -> AlertState:
-        return AlertState(key, AlertKind.REBALANCE, key, NOON, since_s, untold, told_s)
+    def state(key: str, since_s: int | None = None, untold: int = 0, told_s: int | None = NOON, raised_s: int = NOON) -> AlertState:
+        return AlertState(key, AlertKind.REBALANCE, key, raised_s, since_s, untold, told_s)
 
-    others = state("lasts", since_s=NOON), state("not sent", untold=1), state("a second less", told_s=NOON + 1), state("held", told_s=None)
-    store.alerts.record_and_queue([state("ended"), *others], (), now_s - 1)
-    assert len(store.alerts.states()) == 5, "it is no older than that"
+    others = (
+        state("lasts", since_s=NOON),
+        state("not sent", untold=1),
+        state("a second less", told_s=NOON + 1),
+        state("ended in quiet hours, a second less", told_s=None, raised_s=NOON + 1),
+    )
+    store.alerts.record_and_queue([state("ended"), state("ended in quiet hours", told_s=None), *others], (), now_s - 1)
+    assert len(store.alerts.states()) == 6, "they are no older than that"
     store.alerts.record_and_queue((), (), now_s)
     assert {state.key for state in store.alerts.states()} == {state.key for state in others}
 

@@ -248,6 +248,11 @@ def test_a_certificates_name_may_have_a_port_too(tmp_path: Path) -> None:
         ("localhost:0", None),
         ("localhost:123456", None),
         ("a:b:c", None),
+        ("a b", None),
+        ("a/b?c", None),
+        ("user@localhost", None),
+        ("localhost\n", None),
+        ("b\u00fccher.example", None),
         ("", None),
     ],
 )
@@ -271,7 +276,7 @@ def test_an_origin_with_its_schemes_port_is_the_one_without() -> None:
     assert str(parse_origin("http://a.example:80")) == "http://a.example"
     assert str(parse_origin("http://[::1]:8765")) == "http://[::1]:8765"
     assert parse_origin("https://a.example:80") != parse_origin("https://a.example")
-    assert [parse_origin(text) for text in ("null", "", "ftp://a.example", "https://", "a.example")] == [None] * 5
+    assert [parse_origin(text) for text in ("null", "", "ftp://a.example", "https://", "a.example", "http://a b/c?d@e")] == [None] * 6
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ READERS: dict[str, Callable[[str], object]] = {
 @pytest.mark.parametrize("text", ["1e400", "1e999999999", "1e-999999999", "9" * 5000, "0." + "0" * 5000 + "1"], ids=lambda text: text[:12])
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_number_of_absurd_size__is_refused(reader: Callable[[str], object], text: str) -> None:
-    with pytest.raises((ConfigError, ValueError), match="is not|is no|digits before|decimal places|--flow"):
+    with pytest.raises((ConfigError, ValueError), match=r"is not|is no|digits before|decimal places|--flow"):
         reader(text)
 
 

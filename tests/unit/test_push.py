@@ -31,7 +31,7 @@ from agent.model import Alert, AlertDevice, AlertKind, Control, ControlKind, Con
 from agent.observe.notify import AlertNotifier, ChannelSubscription
 from agent.observe.push import NO_DEVICE, PushChannel, PushSender, decode_base64, encode_base64, encrypt
 from agent.store.alerts import MAX_DEVICES, PUSH_DEVICES, AlertStore
-from agent.store.database import write_facts
+from agent.store.database import fact_text, write_facts
 from agent.store.store import Store
 from agent.web.reach import PublicOptions
 from tests.support import agents
@@ -289,7 +289,7 @@ def test_a_run_offers_its_public_key_and_another_key_ends_the_devices_of_the_old
         alert_channels.open_notifier(table(PUSH=URL, SECOND=URL), store.alerts, lambda _: None)
 
 
-def test_devices_are_bounded_replaced_removed_and_survive_a_damaged_row(store: Store) -> None:
+def test_devices_are_bounded_replaced_and_removed(store: Store) -> None:
     devices = [Browser(f"/{number}").device("web.push.apple.com", "ann" if number % 2 else "bob") for number in range(MAX_DEVICES + 1)]
     for device in devices[:-1]:
         store.alerts.add_device(device)
@@ -302,11 +302,22 @@ def test_devices_are_bounded_replaced_removed_and_survive_a_damaged_row(store: S
     assert store.alerts.remove_devices([device.id for device in devices if device.user == "ann"]) == MAX_DEVICES // 2
     assert {device.user for device in store.alerts.devices()} == {"bob"}
     assert store.alerts.remove_devices(()) == 0
+
+
+@pytest.mark.parametrize("damage", ['[{"endpoint": 1}]', "[", "[1]", "{}{}"])
+def test_devices__damaged_row_needs_an_operator_and_is_not_overwritten(store: Store, damage: str) -> None:
     with store.db.write("damage a row") as db:
-        write_facts(db, {PUSH_DEVICES: '[{"endpoint": 1}]'})
-    assert store.alerts.devices() == ()
-    store.alerts.add_device(devices[0])
-    assert store.alerts.devices() == (devices[0],)
+        write_facts(db, {PUSH_DEVICES: damage})
+    attempts: list[Callable[[], object]] = [
+        store.alerts.devices,
+        lambda: store.alerts.add_device(Browser("/a").device("web.push.apple.com")),
+        lambda: store.alerts.remove_devices({"id"}),
+    ]
+    for attempt in attempts:
+        with pytest.raises(OperatorNeeded, match="a row is damaged: the devices of web push"):
+            attempt()
+    with store.db.read("read the row") as db:
+        assert fact_text(db, PUSH_DEVICES) == damage
 
 
 def test_a_control_adds_and_removes_a_device(store: Store) -> None:
@@ -338,3 +349,19 @@ def test_alerts_test_sends_to_each_device(service: PushService, monkeypatch: pyt
         store.alerts.add_device(browser.device(service.host))
     assert alert_channels.send_test_alerts(config) == {"reached": True, "targets": [{"name": "phone", "delivered": True, "why": ""}]}
     assert [browser.read(body)["text"] for _, body in service.got["/a"]] == [alert_channels.TEST_MESSAGE]
+
+
+@pytest.mark.parametrize(("device_count", "within_s"), [(0, 25), (1, 25), (3, 55)])
+def test_alerts_test__waits_for_the_time_out_of_each_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device_count: int, within_s: float
+) -> None:
+    config = agents.config(tmp_path)
+    config.write_text(f"{config.read_text()}\n[[alerts.targets]]\nname = 'phone'\nurl_env = 'PUSH'\n")
+    monkeypatch.setenv("PUSH", URL)
+    waits: list[float] = []
+    monkeypatch.setattr(alert_channels, "drain_channels", lambda _channels, within_s: waits.append(within_s) or [])
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        for number in range(device_count):
+            store.alerts.add_device(Browser(f"/{number}").device("web.push.apple.com"))
+    alert_channels.send_test_alerts(config)
+    assert waits == [within_s]

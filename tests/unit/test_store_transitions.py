@@ -14,7 +14,10 @@ import pytest
 from agent.model import Intent, IntentEvent, IntentKind, IntentState
 from agent.store import Store
 from agent.store.transitions import (
+    ENDED_IN_BLOCK_STATE_NAMES,
+    NONCE_USED_STATE_NAMES,
     NONCE_USED_STATES,
+    OPEN_STATE_NAMES,
     OPEN_STATES,
     RULE_BY_EVENT,
     TRANSITION_RULES,
@@ -327,3 +330,10 @@ def test_the_drawing_is_the_table() -> None:
     arrows = {(before, event, after) for before, after, event in re.findall(r"^ +(\w+) --> (\w+): (\w+)$", drawing, re.MULTILINE)}
     assert arrows == {(row.state_before.value, row.event.value, row.state_after.value) for row in TRANSITION_RULES}
     assert "[*] --> planned" in drawing
+
+
+def test_names_of_states_have_one_order_in_every_process() -> None:
+    """Statements that list them are then the same text, which a database compiles once."""
+    assert OPEN_STATE_NAMES == ("broadcast", "mined", "planned", "signed")
+    assert NONCE_USED_STATE_NAMES == ("final", "mined", "reverted")
+    assert ENDED_IN_BLOCK_STATE_NAMES == ("final", "reverted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from agent.app.records.maintenance import _journalled_document as journalled_document
 from agent.cli import emergency
 from agent.cli.display.tables import FigureTable, decision_notice, gain_or_loss, holdings_table, table, zone_table
 from agent.cli.display.terminal import Document, WeightBar
 from agent.cli.history import _transactions_table as transaction_rows
-from agent.cli.history import gas_price_wei, steps_table
+from agent.cli.history import gas_price_text, steps_table
 from agent.cli.portfolio import noting_waits
+from agent.model import Intent, IntentKind, IntentState
 from tests.cli.widths import WIDTHS, cut, drawn
 from tests.support.samples import examples
+from tests.support.transactions import receipt, tx
 from tests.test_architecture import AGENT, imported
 
 WORDS = st.text("abcdefgh", min_size=1, max_size=12)
@@ -143,10 +147,25 @@ def test_a_decision_names_its_kind_once() -> None:
     assert (notice.title, notice.text) == ("futures", "leverage is above its limit")
 
 
-def test_a_mined_transaction_shows_the_gas_price_paid_and_a_pending_one_its_maximum() -> None:
-    mined = {"gas_used": 21_000, "gas_cost_wei": str(21_000 * 7 * 10**8), "max_fee_wei": str(10**9)}
-    assert gas_price_wei(mined) == 7 * 10**8
-    assert gas_price_wei({**mined, "gas_used": None, "gas_cost_wei": None}) == 10**9
+@pytest.mark.parametrize(
+    ("paid_wei", "gwei"),
+    [
+        (7 * 10**8, "0.7"),
+        (10**7, "0.01"),
+        (1_500 * 10**9, "1500"),
+        (1_234_567 * 10**5, "123.5"),
+        (52_000, "0.000052"),
+        (None, "1"),
+    ],
+    ids=["plain", "rollup", "spike", "rounded", "least", "pending shows its maximum"],
+)
+def test_gas_price_of_a_transaction_excludes_the_data_fee(paid_wei: int | None, gwei: str) -> None:
+    mined = None
+    if paid_wei is not None:
+        mined = replace(receipt("0x1", 7, "0x7"), effective_gas_price_wei=paid_wei, data_fee_wei=2 * 50_000 * paid_wei)
+    intent = Intent("i", "s", IntentKind.SWAP, IntentState.MINED, tx(0, max_fee_wei=10**9), "swap", 0, None, "0x1", mined)
+    transaction: Document = dict(journalled_document(intent))
+    assert gas_price_text(transaction) == gwei
 
 
 def test_long_rows_of_history_and_transactions_are_whole_at_every_width() -> None:
@@ -160,7 +179,7 @@ def test_long_rows_of_history_and_transactions_are_whole_at_every_width() -> Non
     }
     assert cut(steps_table({"steps": [row]})) == []
     note = "reduce futures: sell 12.345678 WETH for at least 34,567.89 USD " * 3
-    order = {"nonce": 1234, "kind": "futures", "status": "broadcast", "gas_used": None, "max_fee_wei": str(10**9), "block": None}
+    order = {"nonce": 1234, "kind": "futures", "status": "broadcast", "gas_price_wei": None, "max_fee_wei": str(10**9), "block": None}
     made = transaction_rows({"transactions": [{**order, "note": note, "hash": "0x" + 64 * "a"}]})
     assert cut(made) == []
     assert drawn(made, 80).splitlines()[1] == "nonce 1234"

@@ -600,6 +600,10 @@ class ExplanationDocument(TypedDict):
 
 
 class JournalledTransactionDocument(TypedDict):
+    """A transaction of the journal; `gas_price_wei` is the price paid for each unit of gas, and
+    `gas_cost_wei` what all of it cost, with a rollup's data fee.
+    """
+
     id: str
     step: Annotated[str, FromAttributes("step_id")]
     kind: str
@@ -616,6 +620,7 @@ class JournalledTransactionDocument(TypedDict):
     block: int | None
     succeeded: bool | None
     gas_used: int | None
+    gas_price_wei: Raw | None
     gas_cost_wei: Raw | None
 
 

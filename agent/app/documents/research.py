@@ -237,7 +237,8 @@ class FuturesBookDocument(TypedDict):
     """Simulated margin account with its positions. `max_leverage` is the highest leverage reached,
     null if the account value reached zero with open positions. `bars_above_limit` counts bars whose
     leverage after fills exceeds the limit, `longest_above_limit` the longest run of them.
-    `unfilled` counts orders, `refused` plans, both by reason.
+    `unfilled` counts the orders that the venue would not fill, `refused` those that were cut or left
+    out before, both by reason.
     """
 
     final_value: Annotated[QuoteCoins, FromAttributes("final_value_raw")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from agent.accounting.futures_export import futures_table
 from agent.app.records.ledger import LedgerData, open_ledger_data
 from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError
+from agent.files import replace_file
 
 if TYPE_CHECKING:
     from agent.app.documents.records import ExportDocument
@@ -122,8 +122,8 @@ def export_archive(config: ConfigSource, format_name: str) -> bytes:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return RFC 4180 CSV with Unix line ends and without cells that a spreadsheet reads as
-    formulas (T17).
+    """Return CSV quoted as in RFC 4180, but with Unix line ends, and without cells that a spreadsheet
+    reads as formulas (T17).
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -151,8 +151,8 @@ def _rotki_tables(ledger: LedgerData, native_name: str | None) -> tuple[ExportTa
     chain = ledger.loaded_config.config.chain
     if native_name is None and not chain.is_local and chain.chain_id not in ETHER_CHAINS:
         raise ConfigError(
-            f"--native-asset: rotki's name of the native coin of chain {chain.chain_id} is unknown",
-            "give its rotki name, for example XDAI",
+            f"rotki's name of the native coin of chain {chain.chain_id} is unknown",
+            "trimtab export --format rotki --native-asset XDAI, for example, gives it",
         )
     rotki_assets = RotkiAssets(chain.chain_id, native_name or "ETH", ledger.token_names.decimals)
     return (
@@ -194,9 +194,7 @@ def _encode_parquet(table: ExportTable) -> bytes:
 
 def _write_file(path: Path, table_bytes: bytes) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(table_bytes)
+        replace_file(path, table_bytes)
     except OSError as error:
         raise ConfigError(
             f"--out {path}: {error.strerror}", "free some space, or name another folder"

@@ -168,13 +168,14 @@ def _derived_fields(intent: Intent) -> dict[str, object]:
     receipt = intent.receipt
     tx = intent.tx
     receipt_fields: dict[str, object] = dict.fromkeys(
-        ("block", "succeeded", "gas_used", "gas_cost_wei")
+        ("block", "succeeded", "gas_used", "gas_price_wei", "gas_cost_wei")
     )
     if receipt is not None:
         receipt_fields = {
             "block": receipt.block_number,
             "succeeded": receipt.status == 1,
             "gas_used": receipt.gas_used,
+            "gas_price_wei": str(receipt.effective_gas_price_wei),
             "gas_cost_wei": str(receipt.gas_cost_wei),
         }
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from agent.app.start.checks import screen_tokens
 from agent.chain.rpc import Transport
 from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
+from agent.layers.questions import raw_outside_wallet
 from agent.model import (
     CodeHash,
     Pool,
@@ -26,7 +27,7 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.policy import minimum
+from agent.policy import minimum, native_coin
 from agent.ports import Clock
 from agent.reference import ReferencePrices, reference_prices
 from agent.reference.prices import twap_rejection
@@ -285,8 +286,8 @@ def find_leftovers(
     transports: Sequence[Transport] | None,
     clock: Clock | None,
 ) -> list[Leftover]:
-    """Return the holdings of assets that `config_after` removes. A holding without a price is not
-    dust. Raises Retryable if the chain cannot be read.
+    """Return the holdings of assets that `config_after` removes. Raises Retryable if the chain cannot
+    be read.
     """
     if config_before is None:
         return []
@@ -296,50 +297,65 @@ def find_leftovers(
     with wiring.open_context(
         config_before, transports, clock, includes_untrusted_pools=True
     ) as context:
-        step = Agent(context).step_input()
-    held_raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    price_by_token = reference_prices(step).reference_by_token
-    native_price = price_by_token.get(context.portfolio.wrapped_native)
+        return list_leftovers(Agent(context).step_input(), addresses_after)
+
+
+def list_leftovers(step: StepInput, addresses_after: Collection[str]) -> list[Leftover]:
+    """Return the holdings of assets without an address in `addresses_after`, in the wallet and
+    outside it, without gas money. A holding without a price is not dust. Raises Refused if what is
+    outside the wallet is unknown.
+    """
+    wallet_raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    price_by_token = reference_prices(step).price_by_token
+    native_price = price_by_token.get(step.portfolio.wrapped_native)
+    removed_assets = [
+        asset for asset in step.portfolio.assets if asset.token.address not in addresses_after
+    ]
+    outside_raw_by_token = raw_outside_wallet(step, price_by_token) if removed_assets else {}
     leftovers = []
-    for asset in context.portfolio.assets:
+    for asset in removed_assets:
         token = asset.token
-        if token.address in addresses_after:
-            continue
-        held_raw = held_raw_by_token.get(token.address)
-        reference_price = price_by_token.get(token.address)
-        if held_raw is None:
+        wallet_raw = wallet_raw_by_token.get(token.address)
+        if wallet_raw is None:
             leftovers.append(Leftover(token.label, "?", False))
-        elif held_raw > 0:
+            continue
+        held_raw = wallet_raw + outside_raw_by_token.get(token.address, 0)
+        if asset.includes_native:
+            held_raw += native_coin.wrappable_wei(step.snapshot, step.portfolio, step.limits)
+        if held_raw > 0:
+            price = price_by_token.get(token.address)
             is_dust = (
                 native_price is not None
-                and reference_price is not None
-                and held_raw * reference_price.price
-                <= minimum.leg_gas_value(step.snapshot, native_price.price)
+                and price is not None
+                and held_raw * price <= minimum.leg_gas_value(step.snapshot, native_price)
             )
             leftovers.append(Leftover(token.label, decimal_text(held_raw, token.decimals), is_dust))
     return leftovers
 
 
 def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[str, ...]:
-    """Return a line for each holding that stays in the wallet. Raises Refused if any is worth
+    """Return a line for each holding that leaves the portfolio unsold. Raises Refused if any is worth
     selling, unless `keep_holdings`.
     """
     sellable_leftovers = [leftover for leftover in leftovers if not leftover.is_dust]
     if sellable_leftovers and not keep_holdings:
         amounts_text = ", ".join(leftover.amount_text for leftover in sellable_leftovers)
+        target_options = " ".join(
+            f"--target {leftover.symbol}=0%" for leftover in sellable_leftovers
+        )
         raise Refused(
-            f"the wallet holds {amounts_text}, which would be unmanaged",
+            f"the portfolio holds {amounts_text}, which would be unmanaged",
             tuple(
                 Verdict("holdings", leftover.amount_text, "none", False)
                 for leftover in sellable_leftovers
             ),
-            f"first --target {sellable_leftovers[0].symbol}=0% and a rebalance, then --remove; or"
-            " --keep-holdings leaves it in the wallet",
+            f"first {target_options} and a rebalance, then --remove; or --keep-holdings leaves it"
+            " where it is",
         )
     lines = []
     for leftover in leftovers:
         dust_note = ", less than the gas of its sale," if leftover.is_dust else ""
         lines.append(
-            f"{leftover.amount_text}{dust_note} stay in the wallet and leave the portfolio"
+            f"{leftover.amount_text}{dust_note} stay where they are and leave the portfolio"
         )
     return tuple(lines)

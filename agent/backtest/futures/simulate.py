@@ -71,8 +71,8 @@ class BookResult:
     its gross notional divided by account value, `utilisation` its initial margin divided by account
     value (both infinite for positions in an account without value), `funding_paid` the funding paid
     so far, in whole coins; all after the fills of each bar. `max_leverage` is the limit. `sizes` are
-    by symbol; `unfilled_counts` counts the orders that were not filled, and `refusal_counts` the
-    refused plans, by reason.
+    by symbol; `unfilled_counts` counts the orders that were not filled, and `refusal_counts`
+    those that were cut or left out before, by reason.
     """
 
     final_value_raw: int
@@ -263,7 +263,7 @@ def book_result(
     figures: FloatArray,
     refusal_counts: Sequence[tuple[str, int]],
 ) -> BookResult:
-    """Return a book's result: its figures over the bars, and refused plans by reason."""
+    """Return a book's result: its figures over the bars, and the orders cut or left out by reason."""
     equity, leverage, utilisation, funding = figures
     return BookResult(
         book.value_raw,

@@ -238,7 +238,9 @@ class SimulatedVenue:
         return realised_raw * Fraction(numeraire.unit, QUOTE.unit)
 
     def result(self, refusal_counts: Sequence[tuple[str, int]]) -> BookResult:
-        """Return the book over all bars. `refusal_counts` has refused plans by reason."""
+        """Return the book over all bars. `refusal_counts` has the orders that were cut or
+        left out, by reason.
+        """
         return book_result(self.book, self.setup.settings, self._figures, refusal_counts)
 
     def hedges(self) -> tuple[HedgeRecord, ...]:

@@ -350,8 +350,6 @@ BOOK_NAMES = ("agent", "held")
 
 def show_futures_book(document: Document) -> None:
     """Print the books with and without the agent."""
-    from agent.cli.display.tables import money_text, table
-
     books = [document[book_name] for book_name in BOOK_NAMES]
     figure_table = table(f"Futures, {document['bars']} bars", ("what",), BOOK_NAMES)
     figure_table.add_row("start value", *(money_text(document["start_value"]) for _ in books))
@@ -394,8 +392,6 @@ def show_futures_book(document: Document) -> None:
 
 def show_futures_stress(stress_document: Document) -> None:
     """Print losses and liquidations of both books by scenario."""
-    from agent.cli.display.tables import table
-
     figure_table = table(
         f"Futures, {stress_document['bars']} bars; losses of {', '.join(BOOK_NAMES)} as shares of the start value",
         ("case",),
@@ -435,33 +431,31 @@ def show_futures_stress(stress_document: Document) -> None:
 
 
 def _show_book_events(book_name: str, book: Document) -> None:
-    from agent.cli.display.tables import money_text
-
     for liquidation in book["liquidations"][:1]:
-        liquidated_at = datetime.fromtimestamp(liquidation["time"], UTC)
-        say(f"{book_name}: first liquidated on {liquidated_at:%Y-%m-%d %H:%M} UTC")
+        say(f"{book_name}: first liquidated on {_utc_minute(liquidation['time'])}")
     if book["deposited"] != "0":
         say(f"{book_name}: {money_text(book['deposited'])} deposited from the wallet")
-    for reason, order_count in {**book["unfilled"], **book["refused"]}.items():
-        say(f"{book_name}: {order_count} orders unfilled or reduced: {reason}")
+    for reason, order_count in book["unfilled"].items():
+        say(f"{book_name}: {order_count} orders unfilled: {reason}")
+    for reason, order_count in book["refused"].items():
+        say(f"{book_name}: {order_count} orders cut or left out: {reason}")
 
 
 def _show_hedge(hedge: Document) -> None:
-    from agent.cli.display.tables import money_text
-
     end_text = "still open"
     if hedge["closed"] is not None:
-        end_text = (
-            f"closed {datetime.fromtimestamp(hedge['closed'], UTC):%Y-%m-%d %H:%M}: {hedge['end']}"
-        )
+        end_text = f"closed {_utc_minute(hedge['closed'])}: {hedge['end']}"
     profit_text = (
         "unknown: part was liquidated" if hedge["profit"] is None else money_text(hedge["profit"])
     )
-    opened_at = datetime.fromtimestamp(hedge["opened"], UTC)
     say(
-        f"hedge of {hedge['size'].lstrip('-')} {hedge['symbol']}, opened {opened_at:%Y-%m-%d %H:%M} UTC,"
+        f"hedge of {hedge['size'].lstrip('-')} {hedge['symbol']}, opened {_utc_minute(hedge['opened'])},"
         f" {end_text}; earned excluding funding: {profit_text}"
     )
+
+
+def _utc_minute(at_s: int) -> str:
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _negated(amount_text: str) -> str:
