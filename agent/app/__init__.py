@@ -128,10 +128,13 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.offline import input_text as input_text
     from agent.app.research.offline import plan_saved_input as plan_saved_input
     from agent.app.research.offline import replay as replay
+    from agent.app.research.report_files import check_report_path as check_report_path
+    from agent.app.research.report_files import write_report as write_report
+    from agent.app.research.report_files import write_stress_report as write_stress_report
+    from agent.app.research.report_files import write_tune_report as write_tune_report
     from agent.app.research.trials import PreparedStressTest as PreparedStressTest
     from agent.app.research.trials import StressOptions as StressOptions
     from agent.app.research.trials import TuneOptions as TuneOptions
-    from agent.app.research.trials import check_report_path as check_report_path
     from agent.app.research.trials import prepare_stress as prepare_stress
     from agent.app.research.trials import prepare_tune as prepare_tune
     from agent.app.research.trials import run_stress as run_stress
@@ -139,9 +142,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.trials import stress_document as stress_document
     from agent.app.research.trials import tune_document as tune_document
     from agent.app.research.trials import with_shocks as with_shocks
-    from agent.app.research.trials import write_report as write_report
-    from agent.app.research.trials import write_stress_report as write_stress_report
-    from agent.app.research.trials import write_tune_report as write_tune_report
     from agent.app.research.whatif import WhatIf as WhatIf
     from agent.app.research.whatif import WhatIfOptions as WhatIfOptions
     from agent.app.research.whatif import what_if as what_if

@@ -103,9 +103,11 @@ def off_target_reasons(outcome: StepOutcome) -> list[str]:
 
 
 PRIVATE_PATH = "private endpoint"
+"""Signed transactions are sent to execution.submit_url alone."""
 PUBLIC_PATH = "public mempool"
+"""They are sent to the endpoints of the chain."""
 EITHER_PATH = "private endpoint, public mempool if it fails"
-"""Where signed transactions are sent."""
+"""They are sent to the endpoints of the chain if execution.submit_url fails."""
 HIDDEN_PATHS = (PRIVATE_PATH, ORDERED_BY_SEQUENCER)
 """Ways by which no stranger sees a transaction before its block."""
 

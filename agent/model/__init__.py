@@ -192,6 +192,7 @@ from agent.model.portfolio import OrderStage as OrderStage
 from agent.model.portfolio import OrderTerms as OrderTerms
 from agent.model.portfolio import Policy as Policy
 from agent.model.portfolio import Portfolio as Portfolio
+from agent.model.portfolio import PortfolioIdentity as PortfolioIdentity
 from agent.model.portfolio import PriceSource as PriceSource
 from agent.model.portfolio import ReferenceConfig as ReferenceConfig
 from agent.model.portfolio import SlicingComparison as SlicingComparison

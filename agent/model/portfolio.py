@@ -476,6 +476,17 @@ class ReferenceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PortfolioIdentity:
+    """Where a portfolio is: name or chain id of its network, and its wallet's address. `is_local` is
+    true for a local chain or a fork, whose coins are worth nothing.
+    """
+
+    network: str
+    is_local: bool
+    wallet: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionConfig:
     """Settings for turning a plan into a transaction.
 

@@ -22,7 +22,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
 from agent.figures import brief_reason
-from agent.model import PRICE_ALERTS
+from agent.model import PRICE_ALERTS, PortfolioIdentity
 from agent.observe.health import RunHealth
 from agent.web import app_modules
 from agent.web.access import (
@@ -67,15 +67,14 @@ HIDDEN_ERROR = "It cannot be read now. Log in to another portfolio to see why."
 @dataclass(frozen=True, slots=True)
 class PortfolioStartData:
     """Data of a portfolio, read before it is served: the places of store and users, names and roles
-    of the users by id, the key that signs links, and, if several portfolios are served, the network
-    and wallet.
+    of the users by id, the key that signs links, and its network and wallet.
     """
 
     store_path: Path
     users_place: UsersPlace
     users: Mapping[int, tuple[str, bool]]
     link_key: bytes
-    identity: Mapping[str, str] = field(default_factory=dict)
+    identity: PortfolioIdentity
 
 
 async def read_portfolio(config: Path, process: AppProcess) -> PortfolioStartData:
@@ -88,7 +87,8 @@ async def read_portfolio(config: Path, process: AppProcess) -> PortfolioStartDat
     link_key = b""  # links lead to the login, which needs users
     if users:
         link_key = await process.call(app_modules.queue.link_key, str(config))
-    return PortfolioStartData(Path(store_path), users_place, users, link_key)
+    identity = await process.call(app_modules.shown.portfolio_identity, str(config))
+    return PortfolioStartData(Path(store_path), users_place, users, link_key, identity)
 
 
 def require_users(users: Mapping[int, object], host: str, *, is_exposed: bool) -> None:
@@ -102,11 +102,11 @@ def require_users(users: Mapping[int, object], host: str, *, is_exposed: bool) -
 
 @dataclass(frozen=True, slots=True)
 class OpenedPortfolio:
-    """The parts that serve a portfolio; `identity` is that of agent/app/settings/shown.py."""
+    """The parts that serve a portfolio, and its network and wallet."""
 
     cache: DocumentCache
     access: Access
-    identity: Mapping[str, str]
+    identity: PortfolioIdentity
     app: FastAPI
     checked_app: AccessMiddleware
 
@@ -142,9 +142,6 @@ class ServedPortfolio:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 portfolio_start = await read_portfolio(self.config, self._reading_process)
-                identity = await self._reading_process.call(
-                    app_modules.shown.network_and_wallet, str(self.config)
-                )
             require_users(
                 portfolio_start.users, shared_settings.host, is_exposed=shared_settings.is_exposed
             )
@@ -156,7 +153,7 @@ class ServedPortfolio:
         except TrimtabError as error:
             self.error = error
             return None
-        return replace(portfolio_start, identity=identity)
+        return portfolio_start
 
     def begin_serving(
         self, portfolio_start: PortfolioStartData | None, shared_settings: SharedSettings
@@ -193,7 +190,7 @@ class ServedPortfolio:
         self,
         cache: DocumentCache,
         access: Access,
-        identity: Mapping[str, str],
+        identity: PortfolioIdentity,
         is_stopping: Callable[[], bool],
     ) -> None:
         """Serve the portfolio from this cache."""
@@ -380,7 +377,8 @@ class PortfoliosApp:
                 row_documents = cache.documents
                 row |= {
                     "state": "open",
-                    **portfolio.opened_parts.identity,
+                    "network": portfolio.opened_parts.identity.network,
+                    "wallet": portfolio.opened_parts.identity.wallet,
                     **_list_row(cache, f"portfolios.{index}"),
                     "csrf": session.csrf if session is not None and not session.read_only else "",
                 }
@@ -485,7 +483,7 @@ def _sums_by_numeraire(
             "profit": all_time_pnl["periods"][0]["profit"],
             "day": next((period["profit"] for period in pnl["day"]["periods"]), None),
         }
-        coin_suffix = " of local chains" if portfolio.opened_parts.identity["local"] else ""
+        coin_suffix = " of local chains" if portfolio.opened_parts.identity.is_local else ""
         numeraire_sum = sum_by_coin.setdefault(
             all_time_pnl["numeraire"] + coin_suffix,
             {"count": 0, "oldest": all_time_pnl["until"], **dict.fromkeys(amount_by_figure, "0")},

@@ -20,7 +20,7 @@ from unittest.mock import AsyncMock
 import pytest
 
 from agent.app.research.kept_reports import list_reports, new_report_path
-from agent.app.research.trials import write_pages
+from agent.app.research.report_files import write_pages
 from agent.app.settings.shown import settings_document
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection
 from agent.figures import format_figure

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.app.research.trials import backtest_page, write_pages, write_report
+from agent.app.research.report_files import write_pages, write_report
+from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection, ReportTable, write_page
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, violations
 from tests.browser.conftest import Opened

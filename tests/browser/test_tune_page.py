@@ -12,7 +12,7 @@ from tests.support.text import mentions
 
 pytest.importorskip("numba")
 
-from agent.app.research.trials import write_pages
+from agent.app.research.report_files import write_pages
 from agent.backtest.tune.report import tune_page
 from agent.backtest.tune.statistics import Objective
 from tests.browser.chromium import PHONE

@@ -33,6 +33,7 @@ from agent.app.settings.users import _client_network
 from agent.cli.display.terminal import out
 from agent.cli.serve import serve
 from agent.errors import ConfigError, TrimtabError
+from agent.model import PortfolioIdentity
 from agent.store.files.users import open_user_file
 from agent.store.users import FAILURES_BEFORE_LOCK, FIRST_LOCK_S
 from agent.web.access import LOGIN_NICENESS, MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, AccessMiddleware
@@ -467,7 +468,7 @@ def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: Pu
 
 def test_no_option_opens_a_dashboard_without_users_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def read_without_users(*_: object) -> PortfolioStartData:
-        return PortfolioStartData(tmp_path / "s", tmp_path / "u", {}, b"")
+        return PortfolioStartData(tmp_path / "s", tmp_path / "u", {}, b"", PortfolioIdentity("ethereum", False, ""))
 
     monkeypatch.setattr("agent.web.portfolios.read_portfolio", read_without_users)
     with pytest.raises(ConfigError) as error:

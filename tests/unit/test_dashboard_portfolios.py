@@ -26,7 +26,7 @@ from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.figures import format_figure
 from agent.fleet.configs import find_configs, portfolio_names
-from agent.model import OrderKind, RunReport
+from agent.model import OrderKind, PortfolioIdentity, RunReport
 from agent.observe.health import process_identity
 from agent.ports.users import UsersPlace
 from agent.store import open_store
@@ -45,7 +45,7 @@ from tests.support import agents
 from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, Served, StillBoard, documents, figures, until
 from tests.support.sites import HASH, PASSWORD, behind_proxy
 
-ABOUT = {"network": "ethereum", "local": "", "wallet": "0x" + "ab" * 20}
+ABOUT = PortfolioIdentity("ethereum", False, "0x" + "ab" * 20)
 
 
 class Shelf(Served):
@@ -117,7 +117,7 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     stranger = shelf.ask("/")[2].decode()
     assert not figures(stranger)
     assert "the disk is gone" not in stranger
-    assert ABOUT["wallet"][-4:] not in stranger
+    assert ABOUT.wallet[-4:] not in stranger
     assert 'href="/p/a/login"' in stranger
     assert f'href="{B}/login"' in stranger
     assert HOSTILE not in stranger
@@ -179,12 +179,12 @@ def test_card__says_each_problem_once_and_counts_addresses(shelf: Shelf, monkeyp
 def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     second, both = shelf.parts[1], f"{shelf.enter(0)}; {shelf.enter(1)}"
     assert second.opened_parts is not None
-    for local in ("yes", ""):
-        monkeypatch.setattr(second, "opened_parts", replace(second.opened_parts, identity={**ABOUT, "local": local}))
+    for local in (True, False):
+        monkeypatch.setattr(second, "opened_parts", replace(second.opened_parts, identity=replace(ABOUT, is_local=local)))
         text = shelf.ask("/", Cookie=both)[2].decode()
         counts = [value for of, _, value, _ in figures(text) if of.startswith("sums.") and of.endswith(".count")]
         assert counts == (["1", "1"] if local else ["2"])
-        assert ("USDC of local chains" in text) is bool(local)
+        assert ("USDC of local chains" in text) is local
 
 
 def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Shelf) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from agent import artifacts
-from agent.app.research.trials import write_report
+from agent.app.research.report_files import write_report
 from agent.backtest.report import page
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import ReportFact, ReportPage, format_money, format_percent, format_ratio, render_html, write_page

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
 from agent.app.documents.status import SettingsDocument
-from agent.app.settings.shown import settings_document
+from agent.app.settings.shown import portfolio_identity, settings_document
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS, TemplateAsset
 from agent.config.writing.template import render_config
+from agent.model import PortfolioIdentity
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.agents import WALLET
@@ -40,6 +42,17 @@ floor = "0%"
 health = "off"
 allocator = "equal"
 """
+
+
+@pytest.mark.parametrize(
+    ("chain_id", "network", "is_local"),
+    [(1, "ethereum", False), (424_242, "chain 424242", False), (31_337, "local chain", True)],
+)
+def test_identity__names_network_and_wallet(tmp_path: Path, chain_id: int, network: str, is_local: bool) -> None:
+    path = agents.config(tmp_path)
+    path.write_text(path.read_text().replace("chain_id = 1\n", f"chain_id = {chain_id}\n"))
+    assert portfolio_identity(path) == PortfolioIdentity(network, is_local, WALLET)
+    assert pickle.loads(pickle.dumps(portfolio_identity(path))) == portfolio_identity(path)  # the dashboard reads it in a process
 
 
 def test_targets_bands_limits_and_network_are_those_of_the_config(tmp_path: Path) -> None:

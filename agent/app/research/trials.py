@@ -1,10 +1,9 @@
-"""Trials of a backtest's portfolio: stress tests on simulated paths and stress scenarios, parameter
-searches over a grid of triggers, and the report files of all (a page as HTML, its data as JSON).
+"""Trials of a backtest's portfolio: stress tests on simulated paths and stress scenarios, and
+parameter searches over a grid of triggers.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,17 +18,12 @@ from agent.app.research.backtests import (
 from agent.app.research.shocks import parse_shocks
 from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable, select_spec_symbols
-from agent.backtest.futures.simulate import FuturesResult
 from agent.backtest.jumps import (
     settings_from_bar,
     suspect_closes,
     suspect_note,
     without_closes,
 )
-from agent.backtest.report.backtest import backtest_page
-from agent.backtest.report.futures import futures_page
-from agent.backtest.report.page import ReportPage, write_document, write_page
-from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec, SimulationSettings, TaxRule
 from agent.backtest.stress.futures import FuturesStressSpec
 from agent.backtest.stress.paths import SpotScenario, SpotSeverity
@@ -41,7 +35,6 @@ from agent.backtest.stress.run import (
     estimate_s,
     run_stress_test,
     stress_document,
-    stress_page,
     without_suspects_text,
 )
 from agent.backtest.stress.run import Progress as StressProgress
@@ -65,7 +58,7 @@ from agent.backtest.tune.jobs import (
     estimate_work,
     spec_for_choice,
 )
-from agent.backtest.tune.report import tune_document, tune_page
+from agent.backtest.tune.report import tune_document
 from agent.backtest.tune.search import Progress as TuneProgress
 from agent.backtest.tune.search import TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
@@ -518,65 +511,4 @@ def _trusted_search_text(trusted_result: TuneResult, result: TuneResult) -> str:
     return (
         f"Without them the best setting is {trusted_label} instead of {label}; it ends the last"
         f" quarter at {trusted_value:,.2f} instead of {value:,.2f}"
-    )
-
-
-HTML_SUFFIXES = (".html", ".htm")
-
-
-def check_report_path(path: Path) -> None:
-    """Raise ConfigError, before any work is done, if the report could not be written."""
-    if path.suffix.lower() not in HTML_SUFFIXES:
-        raise ConfigError(
-            f"--html: {path.name} does not end in .html",
-            "name a file such as report.html; its data are written beside it as JSON",
-        )
-    for report_file in (path, path.with_suffix(".json")):
-        if not path.parent.is_dir() or report_file.is_dir():
-            raise ConfigError(
-                f"--html: {report_file} cannot be written", "name a file in an existing folder"
-            )
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise _unwritable_error(path, error) from None
-
-
-def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
-    """Write the page and its data, and return both paths. Raises ConfigError if one cannot be
-    written.
-    """
-    check_report_path(path)
-    data_path = path.with_suffix(".json")
-    try:
-        write_page(page, path)
-        write_document(page, data_path)
-    except OSError as error:
-        raise _unwritable_error(path, error) from None
-    return path, data_path
-
-
-def write_report(result: SimulationResult | FuturesResult, path: Path) -> tuple[Path, Path]:
-    """Write the report of a backtest or of a futures book alone. See write_pages. Raises Refused
-    without empyrical.
-    """
-    page = futures_page(result) if isinstance(result, FuturesResult) else backtest_page(result)
-    return write_pages(page, path)
-
-
-def write_stress_report(result: StressResult, path: Path) -> tuple[Path, Path]:
-    """Write the report of a stress test; see write_pages."""
-    return write_pages(stress_page(result), path)
-
-
-def write_tune_report(result: TuneResult, path: Path) -> tuple[Path, Path]:
-    """Write the report of a parameter search; see write_pages."""
-    return write_pages(tune_page(result), path)
-
-
-def _unwritable_error(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"--html: {path} cannot be written: {error.strerror}",
-        "name a file in a folder that you may write to",
     )

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.app.settings.shown import network_and_wallet
+from agent.app.settings.shown import portfolio_identity
 from agent.app.start.guide import check_setup, error_text, parse_answers
 from agent.app.start.past_prices import needed_past_prices
 from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
@@ -145,14 +145,18 @@ def _check_and_render(
 
 
 def _first_answers(source: str) -> Mapping[str, str]:
-    source_identity = network_and_wallet(source)
+    identity = portfolio_identity(source)
     endpoints = load_config(source).config.chain.rpc
-    if source_identity["network"] not in PRESETS:
-        return {"network": DEFAULT_NETWORK, "wallet": source_identity["wallet"]}
+    if identity.network not in PRESETS:
+        return {"network": DEFAULT_NETWORK, "wallet": identity.wallet}
     endpoint_pairs = (
         f"{endpoint.url_env}={endpoint.operator}" for endpoint in endpoints if endpoint.url_env
     )
-    return {**source_identity, "endpoints": " ".join(endpoint_pairs)}
+    return {
+        "network": identity.network,
+        "wallet": identity.wallet,
+        "endpoints": " ".join(endpoint_pairs),
+    }
 
 
 def _check_new(field_texts: Mapping[str, str]) -> dict[str, Any]:
@@ -187,7 +191,7 @@ def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dic
     ceiling = "none" if portfolio.max_live_value is None else portfolio.max_live_value
     answer_texts = {
         "copy of": loaded_config.path.stem,
-        "network": network_and_wallet(loaded_config)["network"],
+        "network": portfolio_identity(loaded_config).network,
         "basket": " ".join(target_texts),
         "ceiling": f"{ceiling} {portfolio.numeraire}",
         "payouts to": ", ".join(loaded_config.config.wallet.payout_addresses) or "none",

@@ -20,7 +20,7 @@ from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILE_KEYS
 from agent.foreign_text import read_toml
 from agent.layers import settings as layer_settings
-from agent.model import LIMITS, NoTradeZone
+from agent.model import LIMITS, NoTradeZone, PortfolioIdentity
 from agent.policy import drift
 from agent.policy.triggers import trigger_text
 from agent.units import Token
@@ -293,15 +293,12 @@ def _setting_document(key: str, setting_text: str, about: str = "") -> SettingDo
     return {"key": key, "about": about or DESCRIPTIONS.get(key, ""), "value": setting_text}
 
 
-def network_and_wallet(source: ConfigSource) -> dict[str, str]:
-    """Return `network`, its name or chain id, `local`, "yes" for a local chain or a fork, whose
-    coins are worth nothing, else empty, and `wallet`, its address. Raises ConfigError.
-    """
+def portfolio_identity(source: ConfigSource) -> PortfolioIdentity:
+    """Return network and wallet of a config. Raises ConfigError."""
     config = load_config(source).config
     chain = config.chain
     preset_names = (
         preset_name for preset_name, preset in PRESETS.items() if preset.chain_id == chain.chain_id
     )
     network = "local chain" if chain.is_local else next(preset_names, f"chain {chain.chain_id}")
-    local_text = "yes" if chain.is_local else ""
-    return {"network": network, "local": local_text, "wallet": config.wallet.address}
+    return PortfolioIdentity(network, chain.is_local, config.wallet.address)
