@@ -117,7 +117,7 @@ class GroupedOption:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredCommand:
-    """A command or a group of commands, ordered below its heading by `rank`."""
+    """A command or a group of commands, ordered below its heading by `rank`, then by name."""
 
     heading: Heading
     rank: int
@@ -126,9 +126,9 @@ class DeclaredCommand:
     grouped_options: tuple[GroupedOption, ...] = ()
 
     @property
-    def sort_key(self) -> tuple[int, int]:
+    def sort_key(self) -> tuple[int, int, str]:
         """Place in the list of commands."""
-        return list(Heading).index(self.heading), self.rank
+        return list(Heading).index(self.heading), self.rank, self.name
 
 
 DECLARED_COMMANDS: list[DeclaredCommand] = []
