@@ -447,53 +447,98 @@ class _EntryLots:
         spent_raw_by_token: dict[str, int],
         gas_quanta: int,
     ) -> None:
-        if not received_raw_by_token and not spent_raw_by_token:
-            return
-        bought_tokens = sorted(set(received_raw_by_token) - {self.numeraire})
-        sold_tokens = sorted(set(spent_raw_by_token) - {self.numeraire})
-        numeraire_in_quanta, numeraire_out_quanta = (
-            self._to_reporting(raw_by_token.get(self.numeraire, 0) * QUANTA_PER_UNIT)
-            for raw_by_token in (received_raw_by_token, spent_raw_by_token)
-        )
-        bought_quanta, sold_quanta = (
-            [self._traded_quanta(token) for token in tokens]
-            for tokens in (bought_tokens, sold_tokens)
-        )
-        if not spent_raw_by_token:  # a receipt without payment is income
-            self.tax_lot_run.income_quanta += numeraire_in_quanta + sum(bought_quanta)
-        if not received_raw_by_token:
-            numeraire_out_quanta = sale_quanta = purchase_quanta = 0
-        elif (
-            numeraire_out_quanta
-        ):  # tokens given with the numeraire count at their reference prices
-            sale_quanta = sum(sold_quanta)
-            purchase_quanta = numeraire_out_quanta + sale_quanta
+        if not spent_raw_by_token:
+            self._book_receipt(received_raw_by_token, gas_quanta)
+        elif not received_raw_by_token:
+            self._book_loss(spent_raw_by_token, gas_quanta)
+        elif self.numeraire in spent_raw_by_token:
+            self._book_purchase(received_raw_by_token, spent_raw_by_token, gas_quanta)
         else:
-            purchase_quanta = sum(bought_quanta)
-            sale_quanta = numeraire_in_quanta + purchase_quanta
-        if sold_tokens:
-            for token, proceeds_quanta in zip(
-                sold_tokens, split_quanta(sale_quanta - gas_quanta, sold_quanta), strict=True
-            ):
-                self._dispose(token, spent_raw_by_token[token], proceeds_quanta)
-        if self.numeraire in spent_raw_by_token:
-            self._dispose(
-                self.numeraire,
-                spent_raw_by_token[self.numeraire],
-                numeraire_out_quanta if received_raw_by_token or sold_tokens else -gas_quanta,
-            )
+            self._book_sale(received_raw_by_token, spent_raw_by_token, gas_quanta)
+
+    def _book_receipt(self, received_raw_by_token: dict[str, int], gas_quanta: int) -> None:
+        """Book a receipt without payment: income, whose gas raises the cost."""
+        bought_tokens = self._tokens_beside_numeraire(received_raw_by_token)
+        bought_quanta = sum(map(self._traded_quanta, bought_tokens))
+        numeraire_quanta = self._numeraire_quanta(received_raw_by_token)
+        self.tax_lot_run.income_quanta += numeraire_quanta + bought_quanta
         if bought_tokens:
-            purchase_cost_quanta = purchase_quanta if sold_tokens else purchase_quanta + gas_quanta
-            for token, cost_quanta in zip(
-                bought_tokens, split_quanta(purchase_cost_quanta, bought_quanta), strict=True
-            ):
-                self._acquire(token, received_raw_by_token[token], cost_quanta)
+            self._acquire_all(bought_tokens, received_raw_by_token, bought_quanta + gas_quanta)
+        else:
+            numeraire_quanta += gas_quanta
+        self._acquire_numeraire(received_raw_by_token, numeraire_quanta)
+
+    def _book_loss(self, spent_raw_by_token: dict[str, int], gas_quanta: int) -> None:
+        """Book a payment without receipt: no proceeds, less gas."""
+        sold_tokens = self._tokens_beside_numeraire(spent_raw_by_token)
+        self._dispose_all(sold_tokens, spent_raw_by_token, -gas_quanta)
+        if self.numeraire in spent_raw_by_token:
+            proceeds_quanta = 0 if sold_tokens else -gas_quanta
+            self._dispose(self.numeraire, spent_raw_by_token[self.numeraire], proceeds_quanta)
+
+    def _book_purchase(
+        self,
+        received_raw_by_token: dict[str, int],
+        spent_raw_by_token: dict[str, int],
+        gas_quanta: int,
+    ) -> None:
+        """Book a payment with the numeraire; tokens given beside it count at their reference prices,
+        less gas, which else raises the cost.
+        """
+        sold_tokens = self._tokens_beside_numeraire(spent_raw_by_token)
+        sold_quanta = sum(map(self._traded_quanta, sold_tokens))
+        numeraire_quanta = self._numeraire_quanta(spent_raw_by_token)
+        self._dispose_all(sold_tokens, spent_raw_by_token, sold_quanta - gas_quanta)
+        self._dispose(self.numeraire, spent_raw_by_token[self.numeraire], numeraire_quanta)
+        cost_quanta = numeraire_quanta + (sold_quanta if sold_tokens else gas_quanta)
+        self._acquire_all(sorted(received_raw_by_token), received_raw_by_token, cost_quanta)
+
+    def _book_sale(
+        self,
+        received_raw_by_token: dict[str, int],
+        spent_raw_by_token: dict[str, int],
+        gas_quanta: int,
+    ) -> None:
+        """Book a payment without the numeraire: the proceeds are the numeraire received, and other
+        tokens at their reference prices, less gas.
+        """
+        bought_tokens = self._tokens_beside_numeraire(received_raw_by_token)
+        bought_quanta = sum(map(self._traded_quanta, bought_tokens))
+        numeraire_quanta = self._numeraire_quanta(received_raw_by_token)
+        proceeds_quanta = numeraire_quanta + bought_quanta - gas_quanta
+        self._dispose_all(sorted(spent_raw_by_token), spent_raw_by_token, proceeds_quanta)
+        self._acquire_all(bought_tokens, received_raw_by_token, bought_quanta)
+        self._acquire_numeraire(received_raw_by_token, numeraire_quanta)
+
+    def _tokens_beside_numeraire(self, raw_by_token: dict[str, int]) -> list[str]:
+        return sorted(raw_by_token.keys() - {self.numeraire})
+
+    def _numeraire_quanta(self, raw_by_token: dict[str, int]) -> int:
+        """Return the numeraire's amount as a reporting value."""
+        return self._to_reporting(raw_by_token.get(self.numeraire, 0) * QUANTA_PER_UNIT)
+
+    def _acquire_all(
+        self, tokens: list[str], raw_by_token: dict[str, int], cost_quanta: int
+    ) -> None:
+        """Acquire tokens, which share the cost by their reference values."""
+        for token, token_cost_quanta in self._split_by_value(tokens, cost_quanta):
+            self._acquire(token, raw_by_token[token], token_cost_quanta)
+
+    def _dispose_all(
+        self, tokens: list[str], raw_by_token: dict[str, int], proceeds_quanta: int
+    ) -> None:
+        """Dispose of tokens, which share the proceeds by their reference values."""
+        for token, token_proceeds_quanta in self._split_by_value(tokens, proceeds_quanta):
+            self._dispose(token, raw_by_token[token], token_proceeds_quanta)
+
+    def _split_by_value(self, tokens: list[str], quanta: int) -> list[tuple[str, int]]:
+        if not tokens:
+            return []
+        values_quanta = [self._traded_quanta(token) for token in tokens]
+        return list(zip(tokens, split_quanta(quanta, values_quanta), strict=True))
+
+    def _acquire_numeraire(self, received_raw_by_token: dict[str, int], cost_quanta: int) -> None:
         if self.numeraire in received_raw_by_token:
-            cost_quanta = (
-                numeraire_in_quanta
-                if sold_tokens or bought_tokens
-                else numeraire_in_quanta + gas_quanta
-            )
             self._acquire(self.numeraire, received_raw_by_token[self.numeraire], cost_quanta)
 
     def _book_external(self, account: str, is_inflow: bool) -> None:

@@ -224,10 +224,12 @@ def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -
     The root always fits: the output is rounded down, so the price moves less than in exact
     arithmetic.
     """
+    if reserve_in <= 0 or reserve_out <= 0:
+        return 0
     max_amount_in = UINT112_MAX - reserve_in
     min_price_bps = max(0, BPS - impact_bps)
-    if min_price_bps == 0 or reserve_in <= 0 or reserve_out <= 0:
-        return max(max_amount_in, 0) if reserve_in > 0 and reserve_out > 0 else 0
+    if min_price_bps == 0:
+        return max(max_amount_in, 0)
 
     def fits(amount_in: int) -> bool:
         if amount_in > max_amount_in:

@@ -34,13 +34,12 @@ FUNDING_DAYS = 7
 def require_store(config: ConfigSource) -> str:
     """Return the store's file. Raises ConfigError if the config is invalid or has no store yet."""
     loaded_config = load_config(config)
-    store_path = wiring.store_file(loaded_config)
     if not wiring.has_store(loaded_config):
         raise ConfigError(
-            f"store: {store_path} does not exist",
+            f"store: there is none of this wallet: {wiring.store_text(loaded_config)}",
             "trimtab trust creates it, and so does the first step of trimtab run",
         )
-    return str(store_path)
+    return str(wiring.store_file(loaded_config))
 
 
 def require_current_store(config: ConfigSource) -> None:

@@ -42,15 +42,6 @@ class MarginState:
     survives_stress: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Breach:
-    """A breached limit: its name in the config, and measurement and limit as text."""
-
-    limit_name: str
-    measured_text: str
-    limit_text: str
-
-
 def margin_state(
     account: MarginAccount, limits: FuturesLimits, target_leverage_bps: int = 0
 ) -> MarginState:
@@ -85,45 +76,20 @@ def limit_checks(
     """Return every limit that is not off, with the state's measurement. `spot_value` is in quote
     base units; if it is not known (None), positions breach the spot multiple.
     """
-    leverage = state.leverage
-    utilisation = state.utilisation
-    max_utilisation = Fraction(limits.max_utilisation_bps, BPS)
-    max_share = Fraction(limits.max_position_bps, BPS)
     checks = [
-        LimitCheck(
-            "max_leverage",
-            multiple_text(leverage),
-            _multiple_bps_text(limits.max_leverage_bps),
-            leverage is None or leverage > Fraction(limits.max_leverage_bps, BPS),
-        ),
-        LimitCheck(
-            "max_utilisation",
-            _percent_text(utilisation),
-            _percent_text(max_utilisation),
-            utilisation is None or utilisation > max_utilisation,
-        ),
-        LimitCheck(
-            "max_position",
-            _percent_text(state.largest_position_share),
-            _percent_text(max_share),
-            state.largest_position_share > max_share,
-        ),
+        _multiple_check("max_leverage", state.leverage, limits.max_leverage_bps),
+        _share_check("max_utilisation", state.utilisation, limits.max_utilisation_bps),
+        _share_check("max_position", state.largest_position_share, limits.max_position_bps),
     ]
     if limits.spot_multiple_bps:
-        known_spot_value = spot_value or Fraction(0)
-        spot_multiple = (
-            Fraction(state.gross_notional_raw) / known_spot_value if known_spot_value > 0 else None
-        )
-        if not state.gross_notional_raw:
-            spot_multiple = Fraction(0)
-        checks.append(
-            LimitCheck(
-                "spot_multiple",
-                "unknown" if spot_value is None else multiple_text(spot_multiple),
-                _multiple_bps_text(limits.spot_multiple_bps),
-                state.gross_notional_raw > known_spot_value * limits.spot_multiple_bps / BPS,
+        known_spot_value = max(spot_value or Fraction(0), Fraction(0))
+        spot_multiple: Fraction | None = Fraction(0)
+        if state.gross_notional_raw:
+            spot_multiple = (
+                state.gross_notional_raw / known_spot_value if known_spot_value else None
             )
-        )
+        check = _multiple_check("spot_multiple", spot_multiple, limits.spot_multiple_bps)
+        checks.append(check if spot_value is not None else replace(check, measured_text="unknown"))
     move_text = _percent_text(Fraction(limits.stress_move_bps, BPS))
     checks.append(
         LimitCheck(
@@ -136,15 +102,29 @@ def limit_checks(
     return checks
 
 
+def _multiple_check(limit_name: str, multiple: Fraction | None, limit_bps: int) -> LimitCheck:
+    is_broken = multiple is None or multiple > Fraction(limit_bps, BPS)
+    measured = _rounded_up(multiple, 100) if is_broken else multiple
+    return LimitCheck(limit_name, multiple_text(measured), _multiple_bps_text(limit_bps), is_broken)
+
+
+def _share_check(limit_name: str, share: Fraction | None, limit_bps: int) -> LimitCheck:
+    max_share = Fraction(limit_bps, BPS)
+    is_broken = share is None or share > max_share
+    measured = _rounded_up(share, BPS) if is_broken else share
+    return LimitCheck(limit_name, _percent_text(measured), _percent_text(max_share), is_broken)
+
+
+def _rounded_up(number: Fraction | None, parts: int) -> Fraction | None:
+    """Return the next larger multiple of 1 / `parts`, so that a breach is not shown as its limit."""
+    return None if number is None else Fraction(ceil_int(number * parts), parts)
+
+
 def breaches(
     state: MarginState, limits: FuturesLimits, spot_value: Fraction | None
-) -> list[Breach]:
+) -> list[LimitCheck]:
     """Return the limits in `limit_checks` that the state breaches."""
-    return [
-        Breach(check.limit_name, check.measured_text, check.limit_text)
-        for check in limit_checks(state, limits, spot_value)
-        if check.is_broken
-    ]
+    return [check for check in limit_checks(state, limits, spot_value) if check.is_broken]
 
 
 def oversized_positions(

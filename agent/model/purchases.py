@@ -75,8 +75,8 @@ class PurchasePart:
 
 @dataclass(frozen=True, slots=True)
 class PurchaseResult:
-    """What a decision means for purchases: the part that is `due_part`, why the active purchase
-    `end_reason`, and the purchase that starts with this decision.
+    """What a decision means for purchases. `due_part` is the part to trade now, `end_reason` why the
+    active purchase ends (empty: it does not), `new_purchase` the one that starts with the decision.
     """
 
     due_part: PurchasePart | None = None

@@ -261,8 +261,8 @@ def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
 
 
 def action_interval_s(trigger: Trigger) -> int | None:
-    """Return the interval, in seconds, at which a trigger may act; None for a cron schedule, or if
-    it may act in every cycle.
+    """Return the interval, in seconds, at which a trigger may act; None without a single one: for a
+    cron schedule, for several triggers, and for one that may act in every cycle.
     """
     schedules = () if isinstance(trigger, AnyOf) else schedules_of(trigger)
     match schedules[-1:]:

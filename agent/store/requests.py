@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Update,
     and_,
     bindparam,
     or_,
@@ -307,15 +308,15 @@ def _end_request(db: Connection, request_number: int, state: RequestState, now_s
     )
 
 
-_update_request = cache(lambda: update(RequestRow).where(RequestRow.seq == bindparam("row_seq")))
-_select_newest_stop = cache(
-    lambda: (
-        select(RequestRow)
-        .where(RequestRow.kind == RequestKind.STOP.value)
-        .order_by(RequestRow.seq.desc())
-        .limit(1)
-    )
-)
+@cache
+def _update_request() -> Update:
+    return update(RequestRow).where(RequestRow.seq == bindparam("row_seq"))
+
+
+@cache
+def _select_newest_stop() -> Select[Any]:
+    query = select(RequestRow).where(RequestRow.kind == RequestKind.STOP.value)
+    return query.order_by(RequestRow.seq.desc()).limit(1)
 
 
 @cache
@@ -330,9 +331,9 @@ def _is_open_withdrawal() -> ColumnElement[bool]:
     )
 
 
-_select_open_withdrawals = cache(
-    lambda: select(RequestRow).where(_is_open_withdrawal()).order_by(RequestRow.seq)
-)
+@cache
+def _select_open_withdrawals() -> Select[Any]:
+    return select(RequestRow).where(_is_open_withdrawal()).order_by(RequestRow.seq)
 
 
 @cache

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from fastapi.requests import Request
@@ -91,6 +91,15 @@ def content_policy(*, allows_forms: bool) -> str:
     )
 
 
+class LoginResult(NamedTuple):
+    """`session_id` is that of the new session, empty if the login is wrong or refused; `locked_s`
+    are the remaining seconds of a lock-out.
+    """
+
+    session_id: str = ""
+    locked_s: int = 0
+
+
 class Access:
     """Users, sessions and logins. Without users there is no login, and the dashboard only reads.
     After the first user is added, a login is needed until the process ends.
@@ -165,26 +174,25 @@ class Access:
             if users.get(session.user_id) != (session.name, session.read_only):
                 self._end_session(session_key)
 
-    async def log_in(self, name: str, password: str, code: str, address: str) -> str | int:
-        """Return the id of a new session, or the seconds of a lock-out; 0 if the login is wrong.
-
-        Raises TrimtabError if it cannot be checked.
+    async def log_in(self, name: str, password: str, code: str, address: str) -> LoginResult:
+        """Check a login, and begin a session if it is right. Raises TrimtabError if it cannot be
+        checked.
         """
         if self._login_check_count >= MAX_LOGIN_CHECKS:
             raise TrimtabError("too many logins at once", "try again in a minute")
         self._login_check_count += 1
         try:
-            login_result = await self._login_process.call(
+            login_check = await self._login_process.call(
                 app_modules.users.login, self.users_place, name, password, code, address
             )
         finally:
             self._login_check_count -= 1
-        user_id = login_result["user"]
+        user_id = login_check["user"]
         if user_id not in self._users:
             await self.refresh()  # the user may have been added since the last refresh
         if user_id is None or user_id not in self._users:
-            return login_result["locked_s"]
-        return self.begin_session(user_id)
+            return LoginResult(locked_s=login_check["locked_s"])
+        return LoginResult(self.begin_session(user_id))
 
     def begin_session(self, user_id: int) -> str:
         """Begin a session and return its new id, of which only a hash is kept."""

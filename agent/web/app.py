@@ -193,21 +193,21 @@ class LoginPages:
             )
         except TrimtabError as error:
             return self._page(request, 503, f"Logins cannot be checked now: {error}")
-        if isinstance(login_result, int):
-            if login_result:
-                return self._page(
-                    request,
-                    429,
-                    f"Too many failed logins. Try again in {format_duration(login_result)}; until then all are refused.",
-                    {"Retry-After": str(login_result)},
-                )
+        if login_result.locked_s:
+            return self._page(
+                request,
+                429,
+                f"Too many failed logins. Try again in {format_duration(login_result.locked_s)}; until then all are refused.",
+                {"Retry-After": str(login_result.locked_s)},
+            )
+        if not login_result.session_id:
             return self._page(
                 request,
                 401,
                 "Wrong name, password or code. A code works once: wait for the next one.",
             )
         response = RedirectResponse(_return_path(request), 303)
-        self._set_cookie(response, access.reach.cookie_name, login_result)
+        self._set_cookie(response, access.reach.cookie_name, login_result.session_id)
         self._set_cookie(response, self._form_cookie, "", 0)
         return response
 

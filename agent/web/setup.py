@@ -132,7 +132,10 @@ class SetupPages:
         return response
 
     async def _go_to_next_page(self, _: Request) -> Response:
-        return RedirectResponse((await self._next_page()).path, 303)
+        checked_answers = await self._check_answers(self._answers)
+        if isinstance(checked_answers, Response):
+            return checked_answers
+        return RedirectResponse(self._next_page(checked_answers).path, 303)
 
     async def _show(self, request: Request) -> Response:
         page = _requested_page(request)
@@ -141,7 +144,7 @@ class SetupPages:
         checked_answers = await self._check_answers(self._answers)
         if isinstance(checked_answers, Response):
             return checked_answers
-        next_page = await self._next_page(checked_answers)
+        next_page = self._next_page(checked_answers)
         if page is DONE_PAGE or next_page is DONE_PAGE:
             if page is not next_page:
                 return RedirectResponse(next_page.path, 303)
@@ -176,14 +179,14 @@ class SetupPages:
             self._answered_paths.discard(page.path)
             return self._html(request, page, checked_answers, errors, 422)
         self._answered_paths.add(page.path)
-        return RedirectResponse((await self._next_page(checked_answers)).path, 303)
+        return RedirectResponse(self._next_page(checked_answers).path, 303)
 
     async def _write(self, request: Request, fields: Mapping[str, list[str]]) -> Response:
         answers = dict(self._answers)  # another form may change them meanwhile
         checked_answers = await self._check_answers(answers)
         if isinstance(checked_answers, Response):
             return checked_answers
-        if (next_page := await self._next_page(checked_answers)) is not REVIEW_PAGE:
+        if (next_page := self._next_page(checked_answers)) is not REVIEW_PAGE:
             return RedirectResponse(next_page.path, 303)
         if not matches_token(fields.get("answers_hash"), _answers_hash(checked_answers)):
             return self._html(
@@ -207,13 +210,10 @@ class SetupPages:
             return PlainTextResponse(f"503: {error}\n", 503)
         return checked_answers
 
-    async def _next_page(self, checked_answers: Mapping[str, Any] | None = None) -> SetupPage:
+    def _next_page(self, checked_answers: Mapping[str, Any]) -> SetupPage:
         """Return the first page that lacks a valid answer, else the review; DONE once written."""
         if self._written_document is not None:
             return DONE_PAGE
-        if checked_answers is None:
-            check_result = await self._check_answers(self._answers)
-            checked_answers = {"errors": {}} if isinstance(check_result, Response) else check_result
         for page in QUESTION_PAGES:
             if page.path not in self._answered_paths or any(
                 field_name in checked_answers["errors"] for field_name in page.fields
@@ -304,14 +304,12 @@ def _secret_refusal(field_text: str) -> str:
 
 def without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
     """Return the texts, without those that may be part of a URL: a page must not repeat them."""
-    return {
-        field_name: field_text
-        if field_name not in VARIABLE_FIELDS
-        or field_name not in errors
-        or all(map(VARIABLE_PATTERN.fullmatch, field_text.replace(",", " ").split()))
-        else ""
-        for field_name, field_text in text_by_field.items()
-    }
+    kept_texts = dict(text_by_field)
+    for field_name in VARIABLE_FIELDS & text_by_field.keys() & errors.keys():
+        parts = text_by_field[field_name].replace(",", " ").split()
+        if not all(map(VARIABLE_PATTERN.fullmatch, parts)):
+            kept_texts[field_name] = ""
+    return kept_texts
 
 
 def _answers_hash(checked_answers: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from agent.wiring.stores import (
     open_users,
     server_key,
     store_file,
+    store_text,
 )
 from agent.wiring.transactor import (
     AgentApprover,
@@ -60,5 +61,6 @@ __all__ = [
     "server_key",
     "signing_rules",
     "store_file",
+    "store_text",
     "submission_settings",
 ]

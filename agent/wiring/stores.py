@@ -29,6 +29,11 @@ def is_in_file(loaded_config: LoadedConfig) -> bool:
     return sqlite_path(loaded_config.store_url) is not None
 
 
+def store_text(loaded_config: LoadedConfig) -> str:
+    """Return where the store of this config is, for a message."""
+    return str(store_file(loaded_config)) if is_in_file(loaded_config) else "PostgreSQL"
+
+
 def has_store(loaded_config: LoadedConfig) -> bool:
     """Return whether the store of this config has been created."""
     if is_in_file(loaded_config):

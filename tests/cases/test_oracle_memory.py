@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent.app.documents.records import RaisedObservationsDocument
 from agent.app.records.oracle import observations, raise_observations
 from agent.artifacts import npm_artifact
 from agent.errors import ConfigError, Refused
@@ -62,7 +63,13 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         assert (shown["outcome"], shown["increase"], shown["transactions"]) == ("planned", ENOUGH - 1, [])
         assert purse(chain) == before
 
-        done = raise_observations(agent, at, ENOUGH, send=True, confirm=lambda found: found["most_native"] is not None)
+        def change_and_confirm(document: RaisedObservationsDocument) -> bool:
+            document["to"] = 7  # what is sent does not depend on what a caller does with its document
+            document["pool"] = chain.tokens["LINK"].address
+            return document["most_native"] is not None
+
+        done = raise_observations(agent, at, ENOUGH, send=True, confirm=change_and_confirm)
+        assert (done["pool"], done["to"]) == (at, ENOUGH)
         (sent,) = done["transactions"]
         assert (sent["kind"], sent["status"]) == (IntentKind.ORACLE.value, IntentState.FINAL.value)
         assert abs(sent["gas_used"] - shown["gas_units"]) < shown["gas_units"] // 5

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from eth_typing import HexStr
@@ -12,6 +14,7 @@ from eth_typing import HexStr
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money import transfers
+from agent.app.records import oracle
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.layers.strategies.policy.decide import StrategiesResult
@@ -185,6 +188,25 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
         assert agent.context.store.allocations.newest("up") is None
         wished = {one.name: one.acts for one in netting.adjustments}
         assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "message", "remedy"),
+    [
+        pytest.param(("up", "down"), "", "several strategies have an allocator", "choose from up, down", id="no name of several"),
+        pytest.param(("up", "down"), "in", "'in' is not a strategy with an allocator", "choose from up, down", id="another name"),
+        pytest.param((), "in", "'in' is not a strategy with an allocator", "omit it: no strategy has an allocator", id="none"),
+    ],
+)
+def test_a_strategy_of_weights_is_asked_for_by_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], name: str, message: str, remedy: str
+) -> None:
+    split = SimpleNamespace(strategies=[SimpleNamespace(name=strategy_name, allocator=object()) for strategy_name in names])
+    monkeypatch.setattr(oracle, "part_of", lambda *_: split)
+    agent: Any = SimpleNamespace(context=SimpleNamespace(layers=()))
+    with pytest.raises(ConfigError) as error:
+        oracle.weights(agent, strategy=name)
+    assert (error.value.message, error.value.remedy) == (f"--strategy: {message}", remedy)
 
 
 def test_the_owner_accepts_a_jump_of_a_strategys_weights(anvil_chain: LocalChain, tmp_path: Path) -> None:

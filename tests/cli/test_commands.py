@@ -203,6 +203,13 @@ def test_version_and_help_need_nothing(bare: Callable[..., Said]) -> None:
         assert name in said.out
 
 
+def test_help_of_help_is_that_without_a_command(bare: Callable[..., Said]) -> None:
+    assert bare("help", "help") == bare("help")
+    assert bare("help").code == 0
+    assert bare("help", "status") == bare("status", "--help")
+    assert bare("help", "frobnicate").code == 2
+
+
 def test_no_command_shows_the_help_and_is_a_usage_error(bare: Callable[..., Said]) -> None:
     assert bare("frobnicate", "--json").error["exit"] == 2
     said = bare()

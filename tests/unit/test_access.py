@@ -12,7 +12,7 @@ import pytest
 from agent.errors import OperatorNeeded, PassingFault, TrimtabError
 from agent.ports.users import UsersPlace
 from agent.web import app_modules
-from agent.web.access import MAX_LOGIN_CHECKS, MAX_SESSIONS, RESTARTED_TEXT, SESSION_ENDED_TEXT, Access, matches_token
+from agent.web.access import MAX_LOGIN_CHECKS, MAX_SESSIONS, RESTARTED_TEXT, SESSION_ENDED_TEXT, Access, LoginResult, matches_token
 from agent.web.reach import Reach
 from agent.web.sessions import MAX_IDLE_S
 
@@ -56,7 +56,7 @@ def access_with(
     return access
 
 
-def log_in(access: Access) -> str | int:
+def log_in(access: Access) -> LoginResult:
     return asyncio.run(access.log_in("ann", "password", "123456", "127.0.0.1"))
 
 
@@ -158,7 +158,7 @@ def test_ended_reason__tells_a_restart_from_the_end_of_a_session(monkeypatch: py
 def test_log_in__refuses_more_checks_at_once_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     access = access_with(FakeLoginProcess(USERS, user_id=1), monkeypatch)
     access._login_check_count = MAX_LOGIN_CHECKS - 1
-    assert isinstance(log_in(access), str)
+    assert log_in(access).session_id
     access._login_check_count = MAX_LOGIN_CHECKS
     with pytest.raises(TrimtabError, match="too many logins"):
         log_in(access)
@@ -172,17 +172,17 @@ def test_log_in__failures_use_up_no_check(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(PassingFault):
             log_in(access)
     process.error = None
-    assert isinstance(log_in(access), str)
+    assert log_in(access).session_id
 
 
 def test_log_in__finds_a_user_who_was_just_added(monkeypatch: pytest.MonkeyPatch) -> None:
     access = access_with(FakeLoginProcess({**USERS, 3: ("cleo", False)}, user_id=3), monkeypatch)
-    assert isinstance(log_in(access), str)
+    assert log_in(access).session_id
 
 
 @pytest.mark.parametrize("user_id", [None, 3], ids=["wrong", "removed meanwhile"])
 def test_log_in__of_no_user_is_a_lock_out(monkeypatch: pytest.MonkeyPatch, user_id: int | None) -> None:
-    assert log_in(access_with(FakeLoginProcess(USERS, user_id), monkeypatch)) == 7
+    assert log_in(access_with(FakeLoginProcess(USERS, user_id), monkeypatch)) == LoginResult(locked_s=7)
 
 
 def test_begin_session__has_the_role_of_its_user(monkeypatch: pytest.MonkeyPatch) -> None:

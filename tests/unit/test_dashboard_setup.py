@@ -24,7 +24,7 @@ from agent.app.start.guide import InitAnswers, baskets, check_setup
 from agent.app.start.past_results import PAST_BASIS
 from agent.app.start.setup import LocalStart
 from agent.config.load import load_config
-from agent.errors import ConfigError
+from agent.errors import ConfigError, TrimtabError
 from agent.figures import format_figure
 from agent.web import setup
 from agent.web.access import Access
@@ -260,6 +260,20 @@ def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk) -> None:
         for place in (body.decode(), desk.text(f"/setup/{page}"), repr(vars(desk.pages))):
             assert secret not in place
         assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == f"/setup/{page}"
+
+
+def test_answers_that_cannot_be_checked_lead_nowhere(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.enter()
+    for path, fields in ANSWERS.items():
+        desk.post(path, fields)
+
+    async def fail(*_: object) -> None:
+        raise TrimtabError("the process ended", "try again")
+
+    monkeypatch.setattr(desk.pages._writing_process, "call", fail)
+    for path in ("/", "/setup/wallet", "/setup/review"):
+        code, _, body = desk.ask(path, Cookie=desk.cookie)
+        assert (code, body) == (503, b"503: the process ended (try again)\n")
 
 
 WORDS = PHRASE.split()

@@ -148,6 +148,20 @@ def test_a_worthless_account_has_no_leverage_and_breaks_every_limit() -> None:
     assert {"max_leverage", "max_utilisation"} <= {breach.limit_name for breach in breaches(state, LIMITS, Fraction(10**24))}
 
 
+@pytest.mark.parametrize("size", [2 * E18, 2 * E18 + 1, 2 * E18 + 10**15])
+def test_a_breach_is_not_shown_as_its_limit(size: int) -> None:
+    """1,000 a coin and 1,000 of collateral: two coins are the limits of twice and of 20 %."""
+    limits = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=2_000, spot_multiple_bps=20_000)
+    state = margin_state(account(1_000, {"ETH": size}, replace(market("ETH", 1_000), fee_ppm=0)), limits)
+    broken = {check.limit_name: (check.measured_text, check.limit_text) for check in breaches(state, limits, Fraction(1_000 * E18))}
+    broken.pop("stress_move", None)
+    if size == 2 * E18:
+        assert broken == {}
+    else:
+        assert broken["max_leverage"] == broken["spot_multiple"] == ("2.01x", "2x")
+        assert broken["max_utilisation"] == ("20.01 %", "20.00 %")
+
+
 def test_sizes_round_toward_zero_and_bounds_count_from_the_index() -> None:
     held = market("ETH")
     assert size_for_notional_raw(held, Fraction(-(5 * E18 + 1))) == -2 * 10**15

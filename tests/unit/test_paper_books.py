@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
+from agent.app import dashboard
 from agent.app.paper import PaperStart, open_paper, start_over_text
-from agent.app.records.maintenance import require_store
+from agent.app.records import maintenance
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
@@ -150,11 +152,16 @@ def test_paper_on_a_server_names_no_file_that_there_is_not(tmp_path: Path) -> No
     assert start_over_text(replace(loaded(tmp_path), is_paper=True)) == f"remove {tmp_path / 'paper.db'}"
 
 
-@pytest.mark.parametrize(("url", "place"), [("sqlite:///trimtab.db", "at /"), ("postgresql+psycopg://me@example.org/trimtab", "database")])
-def test_a_missing_store_is_named_by_where_it_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, place: str) -> None:
+@pytest.mark.parametrize("is_in_file", [True, False], ids=["a file", "a server"])
+@pytest.mark.parametrize("require", [maintenance.require_store, dashboard.require_store])
+def test_a_missing_store_is_named_by_where_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require: Callable[[LoadedConfig], object], is_in_file: bool
+) -> None:
     monkeypatch.setattr(wiring, "has_store", lambda _: False)
-    with raises_field("store.url", place):
-        require_store(loaded(tmp_path, ("sqlite:///trimtab.db", url)))
+    url = "sqlite:///trimtab.db" if is_in_file else "postgresql+psycopg://me@example.org/trimtab"
+    with pytest.raises(ConfigError) as error:
+        require(loaded(tmp_path, ("sqlite:///trimtab.db", url)))
+    assert (str(tmp_path / "trimtab.") in error.value.message, "PostgreSQL" in error.value.message) == (is_in_file, not is_in_file)
 
 
 def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:

@@ -261,13 +261,8 @@ def exclusive_locks(loaded_config: LoadedConfig) -> Iterator[None]:
 def require_store(loaded_config: LoadedConfig) -> None:
     """Raise ConfigError if the store of a config has not been created."""
     if not wiring.has_store(loaded_config):
-        place_text = (
-            f"there is no store at {wiring.store_file(loaded_config)}"
-            if wiring.is_in_file(loaded_config)
-            else "the database has no store of this wallet"
-        )
         raise ConfigError(
-            f"store.url: {place_text}",
+            f"store.url: there is no store of this wallet: {wiring.store_text(loaded_config)}",
             "the first command that needs a store creates it",
         )
 

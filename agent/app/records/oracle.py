@@ -115,31 +115,34 @@ def raise_observations(
     with wiring.open_transactor(agent.context, never_confirm, progress) as transactor:
         transactor.executor.reconcile()
         step = agent.step_input()
-        increase_document = _increase_document(
-            step, _find_pool(step.snapshot, pool.address), requested_capacity
+        pool = _find_pool(step.snapshot, pool.address)
+        increase_document = _increase_document(step, pool, requested_capacity)
+        if increase_document["increase"] == 0:
+            return increase_document
+        return _send_increase(
+            agent, transactor, step, pool, requested_capacity, increase_document, confirm
         )
-        _send_increase(
-            agent, transactor, step, increase_document, lambda: confirm(increase_document)
-        )
-        return increase_document
 
 
 def _send_increase(
     agent: Agent,
     transactor: StepTransactor,
     step: StepInput,
+    pool: Pool,
+    capacity: int,
     increase_document: RaisedObservationsDocument,
-    confirm: Callable[[], bool],
-) -> None:
-    """Send the transaction through journal, signer and executor, like any other."""
-    if increase_document["increase"] == 0:
-        return
+    confirm: Callable[[RaisedObservationsDocument], bool],
+) -> RaisedObservationsDocument:
+    """Send the transaction through journal, signer and executor, like any other; return the document
+    with its outcome.
+    """
+    shown_document = increase_document
 
     def confirm_cost(prepared_transaction: PreparedTransaction) -> bool:
-        increase_document["most_native"] = decimal_text(
-            prepared_transaction.tx.max_gas_cost_wei, 18
-        )
-        return confirm()
+        nonlocal shown_document
+        most_native = decimal_text(prepared_transaction.tx.max_gas_cost_wei, 18)
+        shown_document = {**increase_document, "most_native": most_native}
+        return confirm({**shown_document})
 
     outcome, intents = send_by_command(
         agent.context.readers,
@@ -148,15 +151,16 @@ def _send_increase(
         step,
         OwnerAction(
             ORACLE_DECISION,
-            lambda step: transactor.composer.oracle_transaction(
-                step, increase_document["pool"], increase_document["to"]
-            ),
-            f"{increase_document['pool']} keeps {increase_document['to']} price observations",
+            lambda step: transactor.composer.oracle_transaction(step, pool.address, capacity),
+            f"{pool.address} keeps {capacity} price observations",
         ),
         confirm_cost,
     )
-    increase_document["outcome"] = outcome
-    increase_document["transactions"] = [transaction_document(intent) for intent in intents]
+    return {
+        **shown_document,
+        "outcome": outcome,
+        "transactions": [transaction_document(intent) for intent in intents],
+    }
 
 
 def _increase_document(
@@ -332,10 +336,13 @@ def _strategy_with_allocator(agent: Agent, name: str) -> Strategy | None:
     if not name and len(strategy_by_name) <= 1:
         return next(iter(strategy_by_name.values()), None)
     if name not in strategy_by_name:
-        raise ConfigError(
-            f"--strategy: {name!r} is not a strategy with an allocator",
-            f"choose from {', '.join(strategy_by_name) or 'none'}",
-        )
+        fault = f"{name!r} is not a strategy with an allocator"
+        remedy = f"choose from {', '.join(strategy_by_name)}"
+        if not strategy_by_name:
+            remedy = "omit it: no strategy has an allocator"
+        elif not name:
+            fault = "several strategies have an allocator"
+        raise ConfigError(f"--strategy: {fault}", remedy)
     return strategy_by_name[name]
 
 

@@ -346,7 +346,7 @@ def _run_checks(
         with wiring.open_context(
             loaded_config, chain_endpoints, includes_untrusted_pools=True
         ) as context:
-            yield CheckResult("store", OK, str(wiring.store_file(loaded_config)))
+            yield CheckResult("store", OK, wiring.store_text(loaded_config))
             yield from _seal_checks(context.store, loaded_config)
             snapshot = context.position_reader.snapshot()
             endpoint_documents[:] = [

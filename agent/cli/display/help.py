@@ -43,7 +43,8 @@ class CommandLine(TyperGroup):
         """Read the options before the command, and rewrite the words of help and of renamed options."""
         if args[:1] == ["help"]:
             ctx.meta[_SHOWS_ALL_KEY] = args[1:2] == ["all"]
-            args = ["--help"] if ctx.meta[_SHOWS_ALL_KEY] else [*args[1:], "--help"]
+            command_words = [] if args[1:2] in (["all"], ["help"]) else args[1:]
+            args = [*command_words, "--help"]
         return super().parse_args(ctx, with_present_names(args))
 
     def format_help(self, ctx: click.Context, _formatter: click.HelpFormatter) -> None:
@@ -66,9 +67,9 @@ class CommandLine(TyperGroup):
                 ]
         say(f"Usage: {ctx.command_path} COMMAND [OPTIONS]")
         say(f"{self.help}\n")
+        name_width = max(map(len, chain(*DAILY_COMMANDS.values())))
         for heading, heading_rows in rows_by_heading.items():
             out.print(safe_text(heading, "bold"))
-            name_width = max(map(len, chain(*DAILY_COMMANDS.values())))
             out.print(Padding.indent(definition_grid(heading_rows, name_width), 2))
         say("All commands: trimtab help all. One of them: trimtab help COMMAND")
 
@@ -83,11 +84,9 @@ def with_present_names(args: list[str]) -> list[str]:
     present_args = list(args)
     for (command, old_name), new_name in RENAMED_OPTIONS.items():
         command_words = command.split()
-        for word_index in (
-            range(len(command_words), len(args))
-            if args[: len(command_words)] == command_words
-            else ()
-        ):
+        if args[: len(command_words)] != command_words:
+            continue
+        for word_index in range(len(command_words), len(args)):
             option, equals_sign, option_value = args[word_index].partition("=")
             if option == old_name:
                 note(f"{old_name} is now {new_name}")

@@ -80,8 +80,8 @@ def with_automatic_deposits(
     day_deposits = _earlier_deposits(step, recorded_flows)
     deposits_value = _sum_values(day_deposits)
     values = [_current_value(step, prices, flow) for flow in recorded_flows]
-    new_value = sum((_current_value(step, prices, flow) for flow in new_flows), Fraction(0))
-    base_value = total_value - sum(values, new_value) - deposits_value
+    new_values = [_current_value(step, prices, flow) for flow in new_flows]
+    base_value = total_value - sum((*values, *new_values), Fraction(0)) - deposits_value
     judged_flows = []
     for flow, value in zip(recorded_flows, values, strict=True):
         is_deposit = (
@@ -89,8 +89,8 @@ def with_automatic_deposits(
             and flow.token in qualifying_tokens
             and step.snapshot.head.number >= flow.block + CONFIRMING_BLOCKS
             and len(day_deposits) < MAX_AUTOMATIC_DEPOSITS
-            and 0 < (deposits_value + value) * BPS <= limit_bps * base_value
             and value > 0
+            and (deposits_value + value) * BPS <= limit_bps * base_value
         )
         if is_deposit:
             deposit = replace(flow, kind=ExternalTransferKind.AUTOMATIC)

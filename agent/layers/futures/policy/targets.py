@@ -15,7 +15,7 @@ from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
 from agent.margin.state import (
-    Breach,
+    LimitCheck,
     after_fill_at_bound,
     after_fill_at_mark,
     breaches,
@@ -218,7 +218,7 @@ def fired_triggers(
 
 def known_breaches(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
-) -> list[Breach]:
+) -> list[LimitCheck]:
     """Return every limit that the account is known to breach and that requires an action."""
     state = margin_state(account, policy.limits, policy.leverage_bps)
     account_breaches = breaches(state, policy.limits, spot_value)
