@@ -29,13 +29,8 @@ from agent.planning.problem import MAX_RATE, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import UNNAMED_FRACTION, PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
 from agent.planning.solver.charges import bound_with_charges
+from agent.planning.solver.drop_reasons import COARSE_UNIT_PHRASE, DropCause, DropReason
 from agent.planning.solver.fixed_point import BELOW_MIN_TRADE, FixedPoint
-from agent.planning.solver.search import (
-    COARSE_UNIT_PHRASE,
-    COSTLY_REASONS,
-    GAS_EXCEEDS_SAVING,
-    OVER_COST,
-)
 from agent.planning.solver.token_order import order_tokens
 from agent.planning.solver.utility import PlanObjective
 from agent.reference.floors import UNBOUNDED_BPS
@@ -140,7 +135,10 @@ def skipped_items(
     problem = graph.problem
     draft = fixed_point.draft
     skips = list(problem.exclusions)
-    skips += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped_pools.items()]
+    skips += [
+        SkippedItem(f"pool {pool}", reason.text)
+        for pool, reason in fixed_point.dropped_pools.items()
+    ]
     skips += [
         SkippedItem(
             f"pool {pool}",
@@ -292,7 +290,8 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
         return why, MIN_TRADE_LIMIT if is_dust else ""
     if remainder.turnover_binds:
         return f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}", ""
-    if GAS_EXCEEDS_SAVING in remainder.fixed_point.dropped_pools.values():
+    dropped_pools = remainder.fixed_point.dropped_pools
+    if any(reason.cause is DropCause.GAS for reason in dropped_pools.values()):
         why = f"the amount that gas and the pools' bounds allow is {BELOW_MIN_TRADE}"
         return why, PLAN_COST_LIMIT if is_dust else ""
     return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", ""
@@ -329,9 +328,11 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
         graph, remainder.token_index, remainder.is_excess, frozenset(remainder.counterparts)
     ):
         return "no route of usable pools connects it to a token off target on the other side", ""
-    drop_reasons = {fixed_point.dropped_pools.get(edge.pool_address, "") for edge in useful_edges}
-    if "" not in drop_reasons:
-        return _dropped_reason(remainder, drop_reasons)
+    useful_pools = {edge.pool_address for edge in useful_edges}
+    if useful_pools <= fixed_point.dropped_pools.keys():
+        return _dropped_reason(
+            remainder, {fixed_point.dropped_pools[pool] for pool in useful_pools}
+        )
     if remainder.turnover_limit_name:
         return f"{remainder.turnover_limit_name} allows no more; the cheapest trades go first", ""
     if fixed_point.approval_binds:
@@ -346,12 +347,12 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
     return _bounds_reason(remainder, useful_edges, weighs_risk)
 
 
-def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str, str]:
+def _dropped_reason(remainder: _Remainder, drop_reasons: set[DropReason]) -> tuple[str, str]:
     """Return why every pool of a token was dropped."""
     plan_cost_bps = remainder.graph.problem.plan_cost_bps
-    is_costly = all(reason.startswith(COSTLY_REASONS) for reason in drop_reasons)
-    is_over_cost = any(reason.startswith(OVER_COST) for reason in drop_reasons)
-    gas_text = GAS_EXCEEDS_SAVING
+    is_costly = all(reason.is_costly for reason in drop_reasons)
+    is_over_cost = any(reason.cause is DropCause.OVER_COST for reason in drop_reasons)
+    gas_text = DropCause.GAS.value
     if (
         is_costly and remainder.turnover_limit_name
     ):  # the limit determines how much gas is worth paying
@@ -359,7 +360,8 @@ def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str,
     elif is_costly and plan_cost_bps is not None and not is_over_cost:
         gas_text += f" within limits.plan_cost of {plan_cost_bps} bps"
     reasons_text = "; ".join(
-        gas_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(drop_reasons)
+        gas_text if reason.cause is DropCause.GAS else reason.text
+        for reason in sorted(drop_reasons, key=lambda reason: reason.text)
     )
     limit_name = PLAN_COST_LIMIT if is_costly and not remainder.turnover_limit_name else ""
     return f"{UNUSED_PHRASE}: {reasons_text}", limit_name
