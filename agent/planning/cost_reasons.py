@@ -13,7 +13,7 @@ from agent.errors import Refused
 from agent.model import Pool, Portfolio
 from agent.planning.approval_gas import approval_count
 from agent.planning.problem import Problem
-from agent.planning.solver.search import COARSE_UNIT_PHRASE
+from agent.planning.solver.drop_reasons import COARSE_UNIT_PHRASE
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.units import BPS, PIPS, Value, decimal_text, floor_int, value_text
 

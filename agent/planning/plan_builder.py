@@ -29,13 +29,8 @@ from agent.planning.problem import MAX_RATE, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import UNNAMED_FRACTION, PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
 from agent.planning.solver.charges import bound_with_charges
+from agent.planning.solver.drop_reasons import COARSE_UNIT_PHRASE, DropCause, DropReason
 from agent.planning.solver.fixed_point import BELOW_MIN_TRADE, FixedPoint
-from agent.planning.solver.search import (
-    COARSE_UNIT_PHRASE,
-    COSTLY_REASONS,
-    GAS_EXCEEDS_SAVING,
-    OVER_COST,
-)
 from agent.planning.solver.token_order import order_tokens
 from agent.planning.solver.utility import PlanObjective
 from agent.reference.floors import UNBOUNDED_BPS
@@ -50,8 +45,6 @@ SAME_DEVIATION = 0.999
 equal.
 """
 BELOW_FLOOR_PHRASE = "pays less than the floor set by the reference price"
-UNUSED_PHRASE = "no pool of it is used"
-TOO_COSTLY_PHRASE = "trading it would cost more than"
 UnlimitedResult = tuple[PoolGraph, FixedPoint]
 """Result of the iteration without the turnover limit."""
 MIN_REPORTED = float(UNNAMED_FRACTION)
@@ -125,6 +118,22 @@ class _Remainder:
         return moved_token == self.token_index
 
 
+@dataclass(frozen=True, slots=True)
+class _OffTargetReason:
+    """Why a token stays off target. `limit` is the limit of cost or size, or LOCKED_EXCESS, if that
+    alone keeps it there; `is_cost` is true if it stays there because of its cost.
+    """
+
+    why: str
+    limit: str = ""
+    is_cost: bool = False
+
+    @property
+    def is_costly(self) -> bool:
+        """True if the cost keeps it there, alone or with the state of the pools."""
+        return self.is_cost or self.limit == PLAN_COST_LIMIT
+
+
 def skipped_items(
     step: StepInput,
     graph: PoolGraph,
@@ -140,7 +149,10 @@ def skipped_items(
     problem = graph.problem
     draft = fixed_point.draft
     skips = list(problem.exclusions)
-    skips += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped_pools.items()]
+    skips += [
+        SkippedItem(f"pool {pool}", reason.text)
+        for pool, reason in fixed_point.dropped_pools.items()
+    ]
     skips += [
         SkippedItem(
             f"pool {pool}",
@@ -200,11 +212,9 @@ def skipped_items(
             binding_limit_name,
             *explaining_result,
         )
-        why, limiting_rule = _off_target_reason(step.limits, objective, total, remainder)
-        is_costly = limiting_rule == PLAN_COST_LIMIT or (
-            not binding_limit_name and why.startswith((UNUSED_PHRASE, TOO_COSTLY_PHRASE))
-        )
-        if is_costly and node.address != step.portfolio.numeraire.address:
+        reason = _off_target_reason(step.limits, objective, total, remainder)
+        why = reason.why
+        if reason.is_costly and node.address != step.portfolio.numeraire.address:
             counterpart_addresses = [problem.nodes[index].address for index in counterparts]
             cost_text = cost_reason(
                 step.portfolio,
@@ -216,7 +226,7 @@ def skipped_items(
             )
             why = cost_text or why
         message = f"{_money_text(step.portfolio, deviation_value)} off target: {why}"
-        skips.append(SkippedItem(node.label, message, limiting_rule))
+        skips.append(SkippedItem(node.label, message, reason.limit))
     return skips
 
 
@@ -256,15 +266,15 @@ def _is_locked(objective: PlanObjective, token_index: int, total: float) -> bool
 
 def _off_target_reason(
     limits: Limits, objective: PlanObjective, total: float, remainder: _Remainder
-) -> tuple[str, str]:
-    """Return why a token stays off target, and the limit of cost or size, or LOCKED_EXCESS, if
-    that alone keeps it there.
-    """
+) -> _OffTargetReason:
+    """Return why a token stays off target."""
     unmoved_tokens = remainder.fixed_point.unmoved_tokens
     nodes = remainder.graph.problem.nodes
     if remainder.value < nodes[remainder.token_index].price:
         label = nodes[remainder.token_index].label
-        return f"{COARSE_UNIT_PHRASE} {label} is worth more than the drift", MIN_TRADE_LIMIT
+        return _OffTargetReason(
+            f"{COARSE_UNIT_PHRASE} {label} is worth more than the drift", MIN_TRADE_LIMIT
+        )
     if remainder.token_index in unmoved_tokens:
         return _unmoved_reason(limits, remainder)
     locked_tokens = {index for index in range(len(nodes)) if _is_locked(objective, index, total)}
@@ -273,15 +283,17 @@ def _off_target_reason(
     ):
         why = f"{' and '.join(nodes[index].label for index in remainder.counterparts)} cannot be traded against it"
         if not remainder.is_excess and locked_tokens.issuperset(remainder.counterparts):
-            return why, LOCKED_EXCESS
+            return _OffTargetReason(why, LOCKED_EXCESS)
         are_dust = all(
             unmoved_tokens.get(index) == BELOW_MIN_TRADE for index in remainder.counterparts
         )
-        return why, MIN_TRADE_LIMIT if are_dust and not remainder.turnover_binds else ""
+        return _OffTargetReason(
+            why, MIN_TRADE_LIMIT if are_dust and not remainder.turnover_binds else ""
+        )
     return _market_reason(remainder, weighs_risk=objective.risk is not None)
 
 
-def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
+def _unmoved_reason(limits: Limits, remainder: _Remainder) -> _OffTargetReason:
     """Return why a token is not moved at all; bounds may leave only a small amount of a large
     remainder.
     """
@@ -289,18 +301,21 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     min_trade = limits.min_trade
     is_dust = why == BELOW_MIN_TRADE and not remainder.turnover_binds
     if min_trade is None or not remainder.value >= min_trade:
-        return why, MIN_TRADE_LIMIT if is_dust else ""
+        return _OffTargetReason(why, MIN_TRADE_LIMIT if is_dust else "")
     if remainder.turnover_binds:
-        return f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}", ""
-    if GAS_EXCEEDS_SAVING in remainder.fixed_point.dropped_pools.values():
+        return _OffTargetReason(
+            f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}"
+        )
+    dropped_pools = remainder.fixed_point.dropped_pools
+    if any(reason.cause is DropCause.GAS for reason in dropped_pools.values()):
         why = f"the amount that gas and the pools' bounds allow is {BELOW_MIN_TRADE}"
-        return why, PLAN_COST_LIMIT if is_dust else ""
-    return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", ""
+        return _OffTargetReason(why, PLAN_COST_LIMIT if is_dust else "")
+    return _OffTargetReason(f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}")
 
 
-def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
-    """Return why the market does not bring a token to its goal (no route, impact bound, turnover
-    limit, cost), and the limit that alone keeps it off.
+def _market_reason(remainder: _Remainder, weighs_risk: bool) -> _OffTargetReason:
+    """Return why the market does not bring a token to its goal: no route, impact bound, turnover
+    limit, cost.
     """
     graph = remainder.graph
     fixed_point = remainder.fixed_point
@@ -321,19 +336,27 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
             for pool, source in shut_directions
         ):
             plan_cost_text = f"limits.plan_cost of {graph.problem.plan_cost_bps} bps"
-            return f"with its gas {pools_text} costs more than {plan_cost_text}", PLAN_COST_LIMIT
+            return _OffTargetReason(
+                f"with its gas {pools_text} costs more than {plan_cost_text}", PLAN_COST_LIMIT
+            )
         if shut_directions:
-            return f"{pools_text} {BELOW_FLOOR_PHRASE}", ""
-        return "no usable pool trades it", ""
+            return _OffTargetReason(f"{pools_text} {BELOW_FLOOR_PHRASE}")
+        return _OffTargetReason("no usable pool trades it")
     if not _is_connected(
         graph, remainder.token_index, remainder.is_excess, frozenset(remainder.counterparts)
     ):
-        return "no route of usable pools connects it to a token off target on the other side", ""
-    drop_reasons = {fixed_point.dropped_pools.get(edge.pool_address, "") for edge in useful_edges}
-    if "" not in drop_reasons:
-        return _dropped_reason(remainder, drop_reasons)
+        return _OffTargetReason(
+            "no route of usable pools connects it to a token off target on the other side"
+        )
+    useful_pools = {edge.pool_address for edge in useful_edges}
+    if useful_pools <= fixed_point.dropped_pools.keys():
+        return _dropped_reason(
+            remainder, {fixed_point.dropped_pools[pool] for pool in useful_pools}
+        )
     if remainder.turnover_limit_name:
-        return f"{remainder.turnover_limit_name} allows no more; the cheapest trades go first", ""
+        return _OffTargetReason(
+            f"{remainder.turnover_limit_name} allows no more; the cheapest trades go first"
+        )
     if fixed_point.approval_binds:
         wrapped_native = graph.problem.wrapped_native
         if (
@@ -341,17 +364,17 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> tuple[str, str]:
             and wrapped_native.native_counts
             and wrapped_native.approved_raw is None
         ):
-            return "the rest of the native coin is kept for gas", ""
-        return "this step has not approved more", ""
+            return _OffTargetReason("the rest of the native coin is kept for gas")
+        return _OffTargetReason("this step has not approved more")
     return _bounds_reason(remainder, useful_edges, weighs_risk)
 
 
-def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str, str]:
+def _dropped_reason(remainder: _Remainder, drop_reasons: set[DropReason]) -> _OffTargetReason:
     """Return why every pool of a token was dropped."""
     plan_cost_bps = remainder.graph.problem.plan_cost_bps
-    is_costly = all(reason.startswith(COSTLY_REASONS) for reason in drop_reasons)
-    is_over_cost = any(reason.startswith(OVER_COST) for reason in drop_reasons)
-    gas_text = GAS_EXCEEDS_SAVING
+    is_costly = all(reason.is_costly for reason in drop_reasons)
+    is_over_cost = any(reason.cause is DropCause.OVER_COST for reason in drop_reasons)
+    gas_text = DropCause.GAS.value
     if (
         is_costly and remainder.turnover_limit_name
     ):  # the limit determines how much gas is worth paying
@@ -359,15 +382,16 @@ def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str,
     elif is_costly and plan_cost_bps is not None and not is_over_cost:
         gas_text += f" within limits.plan_cost of {plan_cost_bps} bps"
     reasons_text = "; ".join(
-        gas_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(drop_reasons)
+        gas_text if reason.cause is DropCause.GAS else reason.text
+        for reason in sorted(drop_reasons, key=lambda reason: reason.text)
     )
     limit_name = PLAN_COST_LIMIT if is_costly and not remainder.turnover_limit_name else ""
-    return f"{UNUSED_PHRASE}: {reasons_text}", limit_name
+    return _OffTargetReason(f"no pool of it is used: {reasons_text}", limit_name)
 
 
 def _bounds_reason(
     remainder: _Remainder, useful_edges: Sequence[PoolEdge], weighs_risk: bool
-) -> tuple[str, str]:
+) -> _OffTargetReason:
     """Return why the used pools accept no more of a token: their bounds, their ticks, or
     the cost.
     """
@@ -396,16 +420,16 @@ def _bounds_reason(
         )
     elif problem.plan_cost_bps is not None:
         reasons.append(
-            f"{elsewhere_text}{TOO_COSTLY_PHRASE} limits.plan_cost of {problem.plan_cost_bps} bps"
+            f"{elsewhere_text}trading it would cost more than limits.plan_cost of {problem.plan_cost_bps} bps"
         )
     why = "; ".join(reasons) or "the usable pools accept no more"
     if problem.plan_cost_bps is None or full_pools or weighs_risk:
-        return why, ""
+        return _OffTargetReason(why)
     fees_pips = [problem.pools[edge.pool_address].fee_pips for edge in useful_edges]
     # If the fee is lower, the cost comes from pools off the reference.
     if all(fee_pips * BPS >= problem.plan_cost_bps * PIPS for fee_pips in fees_pips):
-        return why, PLAN_COST_LIMIT
-    return why, ""
+        return _OffTargetReason(why, PLAN_COST_LIMIT)
+    return _OffTargetReason(why, is_cost=True)
 
 
 def _shortfalls_and_excesses(

@@ -32,6 +32,7 @@ from agent.planning.plan_builder import (
 )
 from agent.planning.problem import PoolGraph, Problem, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
+from agent.planning.solver.drop_reasons import DropCause, DropReason
 from agent.planning.solver.fixed_point import (
     BELOW_MIN_TRADE,
     FixedPoint,
@@ -39,7 +40,6 @@ from agent.planning.solver.fixed_point import (
     net_utility,
     sell_exits_whole,
 )
-from agent.planning.solver.search import OVER_COST
 from agent.planning.solver.utility import (
     PlanObjective,
     leaving_tokens,
@@ -566,7 +566,7 @@ def _result_within_plan_cost(
     max_unit_cost = _max_unit_cost(problem, objective)
     tightening_count = 0
     is_cost_bound = False
-    dropped_pools: dict[str, str] = {}
+    dropped_pools: dict[str, DropReason] = {}
     while True:
         fixed_point = find_fixed_point(
             graph,
@@ -583,7 +583,7 @@ def _result_within_plan_cost(
         overshoot = overshoot_reason(problem, objective, fixed_point.draft)
         if overshoot:
             pool, why = best_paying_pool(problem, fixed_point.draft, overshoot)
-            dropped_pools[pool] = why
+            dropped_pools[pool] = DropReason(DropCause.OVERSHOOT, why)
             continue
         cost = fixed_point.draft.cost(problem)
         turnover = fixed_point.draft.turnover(problem)
@@ -617,8 +617,8 @@ def _result_within_plan_cost(
                 counts_rounding=search.counts_rounding,
             )
         else:
-            dropped_pools[_costliest_pool(problem, fixed_point.draft)] = (
-                f"{OVER_COST} of {plan_cost_bps} bps"
+            dropped_pools[_costliest_pool(problem, fixed_point.draft)] = DropReason(
+                DropCause.OVER_COST, f"{DropCause.OVER_COST.value} of {plan_cost_bps} bps"
             )
 
 

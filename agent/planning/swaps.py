@@ -280,7 +280,7 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
             return _Split(
                 draft,
                 barred_pools,
-                dict(selection.dropped_pools),
+                {pool: reason.text for pool, reason in selection.dropped_pools.items()},
                 rounded_gap(Fraction(first_bound) - output_share, Fraction(1)),
             )
         barred_pools |= draft.below_floor_pools

@@ -17,9 +17,10 @@ from agent.planning.planner import NothingPlanned, plan, plan_swap
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.charges import bound_with_charges
+from agent.planning.solver.drop_reasons import DropCause
 from agent.planning.solver.dual import DualSolution
 from agent.planning.solver.fixed_point import FixedPoint, find_fixed_point
-from agent.planning.solver.search import COARSE_UNIT_PHRASE, GAS_EXCEEDS_SAVING, SAVES_NOTHING, PoolSelector
+from agent.planning.solver.search import PoolSelector
 from agent.planning.solver.token_order import order_tokens
 from agent.planning.solver.utility import objective_for_goal, turnover_left
 from agent.reference import reference_prices
@@ -358,18 +359,19 @@ def test_only_gas_that_is_paid_is_named_as_a_reason(base_fee_wei: int) -> None:
         market, _, _ = settled(step)
         selector = PoolSelector(market, lambda _stack, _earlier: DualSolution, 0.0, lambda _selection: {})
         for edge in market.pool_edges:
-            reason = selector._drop_reason(edge.pool_address, GAS_EXCEEDS_SAVING)
-            assert (reason == GAS_EXCEEDS_SAVING) == (base_fee_wei > 0 and not reason.startswith(COARSE_UNIT_PHRASE))
+            cause = selector._drop_reason(edge.pool_address, DropCause.GAS).cause
+            assert (cause is DropCause.GAS) == (base_fee_wei > 0 and cause is not DropCause.COARSE_UNIT)
 
 
 def test_without_gas_a_coarse_unit_is_the_reason_or_that_a_pool_saves_nothing() -> None:
-    reasons: set[str] = set()
+    causes: set[DropCause] = set()
     for seed in range(6):
         market, _, _ = settled(without_gas(KINDS["units"](seed)))
         selector = PoolSelector(market, lambda _stack, _earlier: DualSolution, 0.0, lambda _selection: {})
         for pool in {edge.pool_address for edge in market.pool_edges}:
             is_coarse = any(edge.curves.rounding_loss for edge in market.pool_edges if edge.pool_address == pool)
-            expected = COARSE_UNIT_PHRASE if is_coarse else SAVES_NOTHING
-            assert selector._drop_reason(pool, GAS_EXCEEDS_SAVING).startswith(expected)
-            reasons.add(expected)
-    assert reasons == {COARSE_UNIT_PHRASE, SAVES_NOTHING}
+            reason = selector._drop_reason(pool, DropCause.GAS)
+            assert reason.cause is (DropCause.COARSE_UNIT if is_coarse else DropCause.SAVES_NOTHING)
+            assert reason.text.startswith(reason.cause.value)
+            causes.add(reason.cause)
+    assert causes == {DropCause.COARSE_UNIT, DropCause.SAVES_NOTHING}

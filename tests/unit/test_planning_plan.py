@@ -9,7 +9,14 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import LegPlace, Pool
+from agent.planning.plan_builder import skipped_items
 from agent.planning.planner import plan
+from agent.planning.problem import build_pool_graph, build_problem
+from agent.planning.rounding import PlanDraft
+from agent.planning.solver.drop_reasons import DropCause, DropReason
+from agent.planning.solver.fixed_point import FixedPoint
+from agent.planning.solver.utility import objective_for_goal
+from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import (
@@ -288,3 +295,30 @@ def test_what_is_left_because_another_token_stays_still_names_that_token() -> No
     assert left["WETH"].startswith("349")
     assert mentions(left["WETH"], ": USDC")
     assert {leg.token_out for leg in found.legs} == {DAI.address}
+
+
+FLOOR_REASON = DropReason(DropCause.BELOW_FLOOR, "pays less than the floor set by the reference price")
+GAS_REASON = DropReason(DropCause.GAS, DropCause.GAS.value)
+
+
+@pytest.mark.parametrize(
+    ("drop_reasons", "why"),
+    [
+        ((FLOOR_REASON,) * 2, "no pool of it is used: pays less than the floor set by the reference price"),
+        (
+            (FLOOR_REASON, GAS_REASON),
+            "no pool of it is used: gas costs more than it saves; pays less than the floor set by the reference price",
+        ),
+        ((GAS_REASON,) * 2, "plan_cost allows"),
+    ],
+    ids=["floor", "floor and gas", "gas"],
+)
+def test_skipped__cost_is_named_only_where_it_keeps_a_token_off(drop_reasons: tuple[DropReason, ...], why: str) -> None:
+    step = two(60_000, 40_000, [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, USDC, 2_000, DEEP, "second")], plan_cost_bps=1)
+    problem = build_problem(step, reference_prices(step))
+    objective = objective_for_goal(problem, rebalance_to_targets(step).goal)
+    graph = build_pool_graph(problem, float(problem.total))
+    pools = {edge.pool_address for edge in graph.pool_edges}
+    fixed_point = FixedPoint(PlanDraft(), dropped_pools=dict(zip(sorted(pools), drop_reasons, strict=True)))
+    skips = {item.subject: item.why for item in skipped_items(step, graph, objective, fixed_point, "", None)}
+    assert skips["WETH"].partition(" off target: ")[2].startswith(why)

@@ -45,6 +45,20 @@ plan end at the same amounts.
 """
 
 
+def slopes_along(
+    common_rise: FloatArray,
+    token_rise: FloatArray,
+    token: IndexArray,
+    last_rises: FloatArray | None,
+    token_changes: FloatArray,
+) -> FloatArray:
+    """Return the slope of a dual along each multiplier with these rises, for changes of tokens."""
+    slopes = common_rise * fsum_array(token_changes) + token_rise * token_changes[token]
+    if last_rises is not None:
+        slopes[-1] = dot(last_rises, token_changes)
+    return np.asarray(slopes)
+
+
 @dataclass(frozen=True, slots=True)
 class DualProgram:
     """minimise  base + cost·z + ½ z·quadratic·z + Σ pools(ν)  over low ≤ z ≤ high.
@@ -77,13 +91,9 @@ class DualProgram:
         """Return the slope of the dual along each multiplier, for these changes of tokens by
         flows.
         """
-        slopes = (
-            self.common_rise * fsum_array(token_changes)
-            + self.token_rise * token_changes[self.token]
+        return slopes_along(
+            self.common_rise, self.token_rise, self.token, self.last_rises, token_changes
         )
-        if self.last_rises is not None:
-            slopes[-1] = dot(self.last_rises, token_changes)
-        return np.asarray(slopes)
 
     def gram(
         self, stack: CurveStack, target_weight: FloatArray, steepness: FloatArray

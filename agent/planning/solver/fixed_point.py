@@ -23,6 +23,7 @@ from agent.planning.routes import (
     decompose_flows,
     merged_legs,
 )
+from agent.planning.solver.drop_reasons import DropCause, DropReason
 from agent.planning.solver.dual import DualSolution, solve_dual
 from agent.planning.solver.search import PoolSelection, PoolSelector
 from agent.planning.solver.token_order import TokenOrder, order_tokens
@@ -84,7 +85,7 @@ class FixedPoint:
     approval_binds: bool = False
     token_order: TokenOrder | None = None
     unmoved_tokens: dict[int, str] = field(default_factory=dict)
-    dropped_pools: dict[str, str] = field(default_factory=dict)
+    dropped_pools: dict[str, DropReason] = field(default_factory=dict)
     banned_directions: set[tuple[str, int]] = field(default_factory=set)
     below_floor_pools: set[str] = field(default_factory=set)
 
@@ -94,7 +95,7 @@ def find_fixed_point(
     objective: PlanObjective,
     max_turnover: Value | None,
     min_trade: Value | None,
-    dropped_pools: Mapping[str, str],
+    dropped_pools: Mapping[str, DropReason],
     unmoved_tokens: Mapping[int, str] | None = None,
 ) -> FixedPoint:
     """Return the result for `objective`. `max_turnover` bounds turnover; tokens that move less than
@@ -298,8 +299,8 @@ class _FixedPointIteration:
             return flow_paths
         state.banned_directions |= {_narrowest_edge(path) for path in large_overlong_paths}
         state.dropped_pools = {
-            pool: why
-            for pool, why in state.dropped_pools.items()
+            pool: reason
+            for pool, reason in state.dropped_pools.items()
             if pool not in selection.dropped_pools
         }
         self.is_pruned = False
@@ -451,7 +452,7 @@ def _exclude_limit_breaches(
         if pool not in state.dropped_pools and draft.untraded_values[pool] > max(
             DUST_PORTFOLIO_SHARE * problem.total, DUST_TRADE_SHARE * traded_value
         ):
-            state.dropped_pools[pool] = why
+            state.dropped_pools[pool] = DropReason(DropCause.BELOW_FLOOR, why)
             has_breach = True
             state.below_floor_pools.add(pool)
     turnover = draft.turnover(problem)

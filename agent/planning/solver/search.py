@@ -5,7 +5,7 @@ any size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from agent.planning.problem import (
 )
 from agent.planning.routes import MergedLegs, PoolSide
 from agent.planning.solver.charges import FlowSolver
+from agent.planning.solver.drop_reasons import COARSE_UNIT_PHRASE, DropCause, DropReason
 from agent.planning.solver.dual import DualSolution, PoolResponses
 
 MANY_POOLS = 6
@@ -36,23 +37,6 @@ MAX_RETRIED_POOLS = 8
 """Maximum number of dropped pools to retry, most promising first."""
 MIN_GAIN = 1e-12
 """Smallest relative gain that is not float noise."""
-GAS_EXCEEDS_SAVING = "gas costs more than it saves"
-SAVES_NOTHING = "the other pools trade it at the same cost"
-OVER_COST = "with its gas the plan would exceed limits.plan_cost"
-PART_TOO_SMALL = "its part would be below limits.min_trade"
-REST_TOO_SMALL = (
-    "its share is below limits.min_trade without the pools that cost more gas than they save"
-)
-COARSE_UNIT_PHRASE = "one base unit of"
-COSTLY_REASONS = (
-    GAS_EXCEEDS_SAVING,
-    SAVES_NOTHING,
-    OVER_COST,
-    PART_TOO_SMALL,
-    REST_TOO_SMALL,
-    COARSE_UNIT_PHRASE,
-)
-"""Prefixes of the reasons for dropping a usable pool that costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +55,7 @@ class PoolSelection:
     first_leg_gas: Mapping[PoolSide, float] = field(default_factory=dict)
     repeat_leg_gas: Mapping[PoolSide, float] = field(default_factory=dict)
     chain_gas: Mapping[PoolSide, float] = field(default_factory=dict)
-    dropped_pools: Mapping[str, str] = field(default_factory=dict)
+    dropped_pools: Mapping[str, DropReason] = field(default_factory=dict)
 
     @property
     def net_utility(self) -> float:
@@ -204,66 +188,65 @@ class PoolSelector:
             )
             current_selection = self._prune(
                 self._without(
-                    current_selection, {weakest_flow.pool_edge.pool_address}, GAS_EXCEEDS_SAVING
+                    current_selection, {weakest_flow.pool_edge.pool_address}, DropCause.GAS
                 ),
                 charges_one_leg,
             )
             best_selection = _better_selection(best_selection, current_selection)
         return best_selection
 
-    def _prune(self, best_selection: PoolSelection, charges_one_leg: bool) -> PoolSelection:
-        """Drop pools while that improves the result; first, all at once, those beside a larger pool
-        of the same pair, which costs little.
+    def _prune(self, selection: PoolSelection, charges_one_leg: bool) -> PoolSelection:
+        """Drop pools while that improves the result: those whose part is too small, then those that
+        cost more than they save, last those that are not worth the gas of their chains.
         """
         kept_pools: set[str] = set()
         while True:
-            small_pools = _pools_too_small(best_selection.flows, self.min_trade)
-            costly_flows = [
-                flow
-                for flow in best_selection.flows
-                if flow.pool_edge.pool_address not in kept_pools
-                and best_selection.surplus_after_gas(flow, charges_one_leg) < 0
-            ]
-            pools_beside_larger = {
-                flow.pool_edge.pool_address
-                for flow in costly_flows
-                if _has_larger_beside(flow, best_selection.flows)
-            }
-            costly_flows = sorted(
-                costly_flows,
-                key=lambda flow: best_selection.surplus_after_gas(flow, charges_one_leg),
-            )
-            weaker_pools = {
-                flow.pool_edge.pool_address for flow in costly_flows[: len(costly_flows) // 2]
-            }
-            weakest_flow = costly_flows[0] if costly_flows else None
-            reason = GAS_EXCEEDS_SAVING
-            if small_pools:
-                pool_sets = [small_pools]
-                reason = (
-                    REST_TOO_SMALL
-                    if GAS_EXCEEDS_SAVING in best_selection.dropped_pools.values()
-                    else PART_TOO_SMALL
-                )
+            if small_pools := _pools_too_small(selection.flows, self.min_trade):
+                selection = self._without_small_pools(selection, small_pools)
+            elif costly_flows := _costly_flows(selection, kept_pools, charges_one_leg):
+                selection = self._without_costly_pool(selection, costly_flows, kept_pools)
             else:
-                costly_half = weaker_pools if len(costly_flows) > MANY_COSTLY_POOLS else set[str]()
-                pool_sets = (
-                    [pools_beside_larger, costly_half, {weakest_flow.pool_edge.pool_address}]
-                    if weakest_flow
-                    else []
-                )
-            for pools in (pools for pools in pool_sets if pools):
-                trial_selection = self._without(best_selection, pools, reason)
-                if small_pools or trial_selection.net_utility >= best_selection.net_utility:
-                    best_selection = trial_selection
-                    break
-                if len(pools) == 1:
-                    kept_pools |= pools
-            if not pool_sets:
-                improved_selection = self._without_pool_of_costly_chain(best_selection, kept_pools)
+                improved_selection = self._without_pool_of_costly_chain(selection, kept_pools)
                 if improved_selection is None:
-                    return best_selection
-                best_selection = improved_selection
+                    return selection
+                selection = improved_selection
+
+    def _without_small_pools(
+        self, selection: PoolSelection, small_pools: set[str]
+    ) -> PoolSelection:
+        has_dropped_for_gas = any(
+            reason.cause is DropCause.GAS for reason in selection.dropped_pools.values()
+        )
+        cause = DropCause.REST_TOO_SMALL if has_dropped_for_gas else DropCause.PART_TOO_SMALL
+        return self._without(selection, small_pools, cause)
+
+    def _without_costly_pool(
+        self, selection: PoolSelection, costly_flows: Sequence[EdgeFlow], kept_pools: set[str]
+    ) -> PoolSelection:
+        """Return the selection, no worse, without the pools beside a larger one of the same pair,
+        else without the costliest half if there are many, else without the costliest; itself if
+        each of these is worse. `kept_pools` gets the single pools without which it is worse.
+        """
+        pools_beside_larger = {
+            flow.pool_edge.pool_address
+            for flow in costly_flows
+            if _has_larger_beside(flow, selection.flows)
+        }
+        half_count = len(costly_flows) // 2 if len(costly_flows) > MANY_COSTLY_POOLS else 0
+        costliest_half = {flow.pool_edge.pool_address for flow in costly_flows[:half_count]}
+        for pools in (
+            pools_beside_larger,
+            costliest_half,
+            {costly_flows[0].pool_edge.pool_address},
+        ):
+            if not pools:
+                continue
+            trial_selection = self._without(selection, pools, DropCause.GAS)
+            if trial_selection.net_utility >= selection.net_utility:
+                return trial_selection
+            if len(pools) == 1:
+                kept_pools |= pools
+        return selection
 
     def _without_costly_chains(self, current_selection: PoolSelection) -> PoolSelection:
         """Return a selection without the pools that are worth their own gas, but not that of the
@@ -297,7 +280,7 @@ class PoolSelector:
             :MAX_CHAIN_TRIALS
         ]:
             trial_selection = self._without(
-                start_selection, {flow.pool_edge.pool_address}, GAS_EXCEEDS_SAVING
+                start_selection, {flow.pool_edge.pool_address}, DropCause.GAS
             )
             if trial_selection.net_utility <= start_selection.net_utility:
                 kept_pools.add(flow.pool_edge.pool_address)
@@ -391,7 +374,7 @@ class PoolSelector:
             if self.graph.pool_edges[row].pool_address not in tempting_pools
         ]
         dropped_pools = {
-            pool: self._drop_reason(pool, GAS_EXCEEDS_SAVING) for pool in sorted(tempting_pools)
+            pool: self._drop_reason(pool, DropCause.GAS) for pool in sorted(tempting_pools)
         } | dict(best_selection.dropped_pools)
         return replace(
             self._select(
@@ -407,38 +390,41 @@ class PoolSelector:
         while (
             other_pools := {flow.pool_edge.pool_address for flow in selection.flows} - allowed_pools
         ):
-            selection = self._without(selection, other_pools, GAS_EXCEEDS_SAVING)
+            selection = self._without(selection, other_pools, DropCause.GAS)
         return selection
 
     def _without(
-        self, current_selection: PoolSelection, pools: set[str], why: str
+        self, current_selection: PoolSelection, pools: set[str], cause: DropCause
     ) -> PoolSelection:
         """Return the flows without some pools."""
         remaining_rows = current_selection.rows[
             [self.graph.pool_edges[row].pool_address not in pools for row in current_selection.rows]
         ]
         selection = self._select(remaining_rows, current_selection.solution)
-        reason_by_pool = {pool: self._drop_reason(pool, why) for pool in sorted(pools)}
+        reason_by_pool = {pool: self._drop_reason(pool, cause) for pool in sorted(pools)}
         return replace(
             selection, dropped_pools={**current_selection.dropped_pools, **reason_by_pool}
         )
 
-    def _drop_reason(self, pool: str, why: str) -> str:
-        """Return why a pool is dropped: `why`, or a coarse token if it costs more than gas, or without
-        any cost that it saves nothing.
+    def _drop_reason(self, pool: str, cause: DropCause) -> DropReason:
+        """Return why a pool is dropped: `cause`, or a coarse token if it costs more than gas, or
+        without any cost that it saves nothing.
         """
+        if cause is not DropCause.GAS:
+            return DropReason(cause, cause.value)
         graph = self.graph
         edges = [edge for edge in graph.pool_edges if edge.pool_address == pool]
         coarsest_edge = max(edges, key=lambda edge: edge.curves.rounding_loss)
         rounding_loss = coarsest_edge.curves.rounding_loss
         gas_cost = repeat_leg_cost(graph, coarsest_edge) - rounding_loss
-        if why == GAS_EXCEEDS_SAVING and gas_cost == rounding_loss == 0:
-            return SAVES_NOTHING
-        if why != GAS_EXCEEDS_SAVING or rounding_loss <= gas_cost:
-            return why
+        if gas_cost == rounding_loss == 0:
+            return DropReason(DropCause.SAVES_NOTHING, DropCause.SAVES_NOTHING.value)
+        if rounding_loss <= gas_cost:
+            return DropReason(cause, cause.value)
         label = graph.problem.nodes[coarsest_edge.token_in_index].label
-        return (
-            f"{COARSE_UNIT_PHRASE} {label}, which each swap may lose, is worth more than it saves"
+        return DropReason(
+            DropCause.COARSE_UNIT,
+            f"{COARSE_UNIT_PHRASE} {label}, which each swap may lose, is worth more than it saves",
         )
 
     def _select(
@@ -521,6 +507,23 @@ def _pools_too_small(flows: Sequence[EdgeFlow], min_trade: float) -> set[str]:
             min(flows_too_small, key=lambda flow: flow.amount_in).pool_edge.pool_address
         }
     return set()
+
+
+def _costly_flows(
+    selection: PoolSelection, kept_pools: Collection[str], charges_one_leg: bool
+) -> list[EdgeFlow]:
+    """Return the flows that cost more gas than they contribute, the costliest first, without those
+    through `kept_pools`.
+    """
+    return sorted(
+        (
+            flow
+            for flow in selection.flows
+            if flow.pool_edge.pool_address not in kept_pools
+            and selection.surplus_after_gas(flow, charges_one_leg) < 0
+        ),
+        key=lambda flow: selection.surplus_after_gas(flow, charges_one_leg),
+    )
 
 
 def _has_larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:

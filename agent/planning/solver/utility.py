@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,13 @@ from agent.model import Goal, StepInput, TrackingRisk, Verdict
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import Problem, TokenNode
 from agent.planning.solver.box import box_minimum
-from agent.planning.solver.dual import DualProgram, DualSolution, evaluate_dual, solve_dual
+from agent.planning.solver.dual import (
+    DualProgram,
+    DualSolution,
+    evaluate_dual,
+    slopes_along,
+    solve_dual,
+)
 from agent.policy.risk import aversion, correlations_bps
 from agent.units import BPS, Value
 
@@ -143,7 +150,9 @@ class PlanUtility:
         )
 
     def exact_utility_of(self, final_values: Sequence[Fraction]) -> Fraction:
-        """Return the utility in exact numbers; a lower bound where risk is known only in floats."""
+        """Return the utility in exact numbers; where risk counts, which is known only in floats, at
+        most a float's error of the total above it (the gap adds plan_builder.FLOAT_ERROR).
+        """
         total = sum(final_values, Fraction(0))
         goal_tokens = self.goal_tokens
         if self.risk is not None:
@@ -320,7 +329,13 @@ class FlowOptimizer:
             for i, cap in zip(utility.risk.tokens.tolist(), caps, strict=True):
                 volatility = utility.risk.volatility[i]
                 multiplier_rows.append(
-                    (i, utility.low_shares[i] * volatility, -volatility, 0.0, -cap, cap)
+                    MultiplierRow(
+                        i,
+                        low=-cap,
+                        high=cap,
+                        common_rise=utility.low_shares[i] * volatility,
+                        token_rise=-volatility,
+                    )
                 )
         for i in goal_tokens.tolist() if utility.risk is None else ():
             low_share = utility.low_shares[i]
@@ -336,49 +351,60 @@ class FlowOptimizer:
                     direction < 0 or low_share == 0
                 )  # no market absorbs more of a token than exists
                 multiplier_rows.append(
-                    (
+                    MultiplierRow(
                         i,
-                        low_share,
-                        -1.0,
-                        0.0,
-                        -bound_price if floor_is_hard else low_price,
-                        bound_price if direction > 0 else high_price,
+                        low=-bound_price if floor_is_hard else low_price,
+                        high=bound_price if direction > 0 else high_price,
+                        common_rise=low_share,
+                        token_rise=-1.0,
                     )
                 )
             else:
-                multiplier_rows.append(
-                    (i, high_share, -1.0, 0.0, 0.0, penalty * utility.above_weight)
-                )
-                multiplier_rows.append(
-                    (i, -low_share, 1.0, 0.0, 0.0, penalty * (1 - utility.above_weight))
-                )
+                multiplier_rows += [
+                    MultiplierRow(
+                        i,
+                        high=penalty * utility.above_weight,
+                        common_rise=high_share,
+                        token_rise=-1.0,
+                    ),
+                    MultiplierRow(
+                        i,
+                        high=penalty * (1 - utility.above_weight),
+                        common_rise=-low_share,
+                        token_rise=1.0,
+                    ),
+                ]
         multiplier_rows += [
-            (i, 0.0, 1.0, -self.min_values[i], 0.0, bound_price) for i in self._tokens_bounded_below
+            MultiplierRow(i, high=bound_price, token_rise=1.0, extra_cost=-self.min_values[i])
+            for i in self._tokens_bounded_below
         ]
         multiplier_rows += [
-            (i, 0.0, -1.0, self.max_values[i], 0.0, bound_price) for i in self._tokens_bounded_above
+            MultiplierRow(i, high=bound_price, token_rise=-1.0, extra_cost=self.max_values[i])
+            for i in self._tokens_bounded_above
         ]
         multiplier_rows += [
-            (i, 0.0, -1.0, end_value, -bound_price, bound_price)
+            _end_row(i, end_value, bound_price)
             for i, end_value in utility.end_value_by_token.items()
         ]
         last_rises = None
         if shrink_signs is not None and self.max_turnover is not None:
             if self.directions is None:
                 multiplier_rows += [
-                    (i, 0.0, -sign, sign * self.held_values[i], 0.0, 2 * penalty)
+                    MultiplierRow(
+                        i,
+                        high=2 * penalty,
+                        token_rise=-sign,
+                        extra_cost=sign * self.held_values[i],
+                    )
                     for i, sign in zip(goal_tokens.tolist(), shrink_signs.tolist(), strict=True)
                 ]
             last_rises = np.zeros(len(self.held_values))
             last_rises[goal_tokens] = shrink_signs / 2
             multiplier_rows.append(
-                (
+                MultiplierRow(
                     0,
-                    0.0,
-                    0.0,
-                    self.max_turnover - dot(last_rises, self.held_values),
-                    0.0,
-                    bound_price,
+                    high=bound_price,
+                    extra_cost=self.max_turnover - dot(last_rises, self.held_values),
                 )
             )
         quadratic = None
@@ -390,10 +416,24 @@ class FlowOptimizer:
         return _build_program(self.start_values, multiplier_rows, last_rises, quadratic)
 
 
-MultiplierRow = tuple[int, float, float, float, float, float]
-"""Token, common rise, token rise, cost beyond that of the start, low and high of a multiplier (see
-Program).
-"""
+class MultiplierRow(NamedTuple):
+    """A multiplier of a DualProgram: its token, range and rises, and its cost beyond that of the
+    start.
+    """
+
+    token: int
+    low: float = 0.0
+    high: float = 0.0
+    common_rise: float = 0.0
+    token_rise: float = 0.0
+    extra_cost: float = 0.0
+
+
+def _end_row(token: int, end_value: float, max_price: float) -> MultiplierRow:
+    """Return the multiplier of a token that must end at a value."""
+    return MultiplierRow(
+        token, low=-max_price, high=max_price, token_rise=-1.0, extra_cost=end_value
+    )
 
 
 def _build_program(
@@ -403,22 +443,21 @@ def _build_program(
     quadratic: FloatArray | None,
 ) -> DualProgram:
     columns = np.array(multiplier_rows, dtype=np.float64).reshape(-1, 6).T
-    _, common_rise, token_rise, extra_cost, low, high = columns
-    token = np.array([row[0] for row in multiplier_rows], dtype=np.intp)
-    total_start_value = fsum_array(start_values)
-    program = DualProgram(
-        total_start_value,
-        common_rise,
-        token_rise,
-        token,
-        last_rises,
-        extra_cost,
-        quadratic,
-        low,
-        high,
-        len(start_values),
+    _, low, high, common_rise, token_rise, extra_cost = columns
+    token = np.array([row.token for row in multiplier_rows], dtype=np.intp)
+    start_slopes = slopes_along(common_rise, token_rise, token, last_rises, start_values)
+    return DualProgram(
+        base=fsum_array(start_values),
+        common_rise=common_rise,
+        token_rise=token_rise,
+        token=token,
+        last_rises=last_rises,
+        cost=start_slopes + extra_cost,
+        quadratic=quadratic,
+        low=low,
+        high=high,
+        token_count=len(start_values),
     )
-    return replace(program, cost=program.slopes_of(start_values) + extra_cost)
 
 
 def sell_program(
@@ -428,8 +467,7 @@ def sell_program(
     where it is pinned.
     """
     multiplier_rows = [
-        (i, 0.0, -1.0, end_value, -price_range, price_range)
-        for i, end_value in pinned_values.items()
+        _end_row(i, end_value, price_range) for i, end_value in pinned_values.items()
     ]
     return _build_program(start_values, multiplier_rows, None, None)
 
