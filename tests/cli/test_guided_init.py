@@ -17,8 +17,8 @@ from agent.app.start.past_results import template_result
 from agent.cli import setup
 from agent.cli.display.dialogue import guided_init
 from agent.config.load import load_config
-from agent.config.writing.template import with_safe
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
+from agent.config.writing.template import with_safe
 from agent.errors import ConfigError
 from tests.cli.terminal import typed
 from tests.cli.test_init import WALLET, Bare
