@@ -110,7 +110,8 @@ def documentation_site() -> Path:
     site_folder = _data_dir("build/site", "site")
     if not (site_folder / "index.html").is_file():
         raise ConfigError(
-            "docs: the site is not built", "run make docs in a checkout, or install a wheel with it"
+            "docs: the site is not built",
+            "run make docs in a checkout, or install a wheel with it; docs/*.md are the same pages",
         )
     return site_folder
 

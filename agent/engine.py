@@ -28,6 +28,7 @@ from agent.execution.confirmation import (
 from agent.execution.cycle_outcome import outcome_of_cycle, unsent_phrase, with_layer_notes
 from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.execution_parts import end_finished_purchase, end_purchase, record_part_begin
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.progress import (
     after_approval,
     leave_out_ignoring_token,
@@ -113,15 +114,16 @@ def run_cycle(
     if transactor.executor.may_send():
         for layer in records.LAYERS:
             layer.record_cycle(store, outcome)
-    outcome = approvals.revoke_leftovers(readers, transactor, store, outcome)
-    # approvals of refused exits, ignored ones, and their revocations do not count as failures
-    if cycle.skipped_exits or IntentKind.APPROVE in cycle.sent_kinds:
-        failures = readers.read_history(readers.clock.now_s()).failures
-        if cycle.skipped_exits:
-            store.budgets.mark_submission_refusals(failures.submission_refusals)
-        if failures.ignored_approvals:
-            store.budgets.mark_ignored_approvals(failures.ignored_approvals)
-    return outcome
+    try:
+        return approvals.revoke_leftovers(readers, transactor, store, outcome)
+    finally:
+        # approvals of refused exits, ignored ones, and their revocations do not count as failures
+        if cycle.skipped_exits or IntentKind.APPROVE in cycle.sent_kinds:
+            failures = readers.read_history(readers.clock.now_s()).failures
+            if cycle.skipped_exits:
+                store.budgets.mark_submission_refusals(failures.submission_refusals)
+            if failures.ignored_approvals:
+                store.budgets.mark_ignored_approvals(failures.ignored_approvals)
 
 
 def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
@@ -224,7 +226,8 @@ def _act_or_skip(
     except Refused as refusal:
         return skip_refusal(ports, cycle, outcome, refusal)
     except TrimtabError as error:
-        end_step(ports.store, outcome, str(error), "error")
+        awaits_signer = isinstance(error, AwaitingExternalSignature)
+        end_step(ports.store, outcome, str(error), WAITING_OUTCOME if awaits_signer else "error")
         token = outcome.decision_result.exit_token
         may_retry_on_direct_route = may_take_direct_route(
             outcome.step_input.portfolio,

@@ -24,7 +24,6 @@ from mkdocs.structure.pages import Page
 from pydantic import SecretStr
 from typer.main import get_command
 
-from agent import errors
 from agent.amm.venue_kinds import VenueKind
 from agent.app.start.capital import minimum_capitals
 from agent.cli.main import app
@@ -40,11 +39,12 @@ from agent.config.tables.pace import BpsPerHour, SignedBps
 from agent.config.tables.strategies import Ratio
 from agent.config.tables.triggers import AnyTriggerTable, Band, Correlation, YearlyCost
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
-from agent.guards.table import PAYOUT_REMEDIES, REMEDIES
+from agent.guards.table import REMEDIES
 from agent.model import LIMITS
 from agent.model.alerts import AlertKind
 from agent.model.rollups import DataFeeKind
 from agent.reference.prices import required_observations
+from agent.web.documentation import refusal_entries
 
 ROOT = Path(__file__).parent.parent
 OPENAPI = ROOT / "agent" / "web" / "api" / "openapi.json"
@@ -353,36 +353,8 @@ def api_page() -> str:
     return "\n".join(lines)
 
 
-def text_of(node: ast.expr | None) -> str:
-    """Return a text of the program, with … in the place of what it fills in."""
-    if isinstance(node, ast.JoinedStr):
-        return "".join(
-            part.value if isinstance(part, ast.Constant) else "…" for part in node.values
-        )
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-
-
-def causes() -> Mapping[str, list[str]]:
-    """Return the messages and remedies of each code, as the program's errors have them."""
-    found: dict[str, list[str]] = {code.value: [] for code in errors.ErrorCode}
-    texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "agent").rglob("*.py"))]
-    nodes = (
-        node for text in texts if "code=ErrorCode." in text for node in ast.walk(ast.parse(text))
-    )
-    for call in (node for node in nodes if isinstance(node, ast.Call)):
-        named = {keyword.arg: keyword.value for keyword in call.keywords}
-        code = named.get("code")
-        if isinstance(code, ast.Attribute) and ast.unparse(code.value) == "ErrorCode":
-            remedy = named.get("remedy", call.args[1] if len(call.args) > 1 else None)
-            parts = filter(None, map(text_of, (*call.args[:1], remedy)))
-            found[errors.ErrorCode[code.attr].value].append(" → ".join(parts))
-    return found
-
-
 def refusals_page() -> str:
     """Return the catalogue, with an anchor for each code, guard, exit code and kind of alert."""
-    remedies = {**PAYOUT_REMEDIES, **REMEDIES}
-    cases = causes()
     lines = [
         "# Refusals, exit codes, alerts",
         "",
@@ -394,11 +366,9 @@ def refusals_page() -> str:
         "",
         "Guards refuse a plan, with measured value and limit ([limits](limits.md)).",
     ]
-    for name in sorted({*remedies, *cases}):
+    for name, texts in refusal_entries().items():
         lines += ["", f"### {name}", ""]
-        lines += [f"- Guard. What to do: {remedies[name]}."] if name in remedies else []
-        lines += [f"- {plain(text)}" for text in dict.fromkeys(cases.get(name, ())) if text]
-        lines += ["The message has the cause."] if not lines[-1] else []
+        lines += [f"- {plain(text)}" for text in texts] or ["The message has the cause."]
     exits = [(row[1], f"{row[2]}.") for row in table("service.md") if row[1].isdecimal()]
     alerts = [(kind.value, f"{kind.title[0].upper()}{kind.title[1:]}.") for kind in AlertKind]
     for prefix, title, entries in (("exit", "Exit codes", exits), ("alert", "Alerts", alerts)):

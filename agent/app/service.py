@@ -8,12 +8,12 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from agent import wiring
 from agent.app import alert_channels, alerting
@@ -37,8 +37,9 @@ from agent.config.redaction import config_diff
 from agent.config.secrets.known import secrets_of
 from agent.config.tables.fields import parse_duration_s
 from agent.errors import EXIT_HUNG, ConfigError, PassingFault, TrimtabError, internal_error
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import StepOutcome
-from agent.model import Alert, AlertKind, Delivery
+from agent.model import Alert, AlertKind, Delivery, IntentState
 from agent.observe.health import MAX_MISSED_CYCLES
 from agent.observe.logs import Log, LogStyle, Redactor, configure
 from agent.observe.notify import AlertNotifier
@@ -190,6 +191,10 @@ class RunEventHandler:
     """Number of the newest reported line of the log of controls."""
     stopped_by: str = ""
     """Command that stopped the run; empty for a signal."""
+    proposal: Mapping[str, Any] | None = None
+    """The proposal that waited at the last look."""
+    proposal_note: str = ""
+    """What became of it, until the screen shows it."""
     plan_waits: bool = False
     """Whether the plan of the last cycle waits for a confirmation, until the screen shows it."""
 
@@ -215,6 +220,7 @@ class RunEventHandler:
             self.failing_since_s = self.agent.context.clock.now_s()
         for report_part in (
             self._report,
+            self._report_proposal,
             self.report_controls,
             self._take_up_targets,
             self._alert,
@@ -422,18 +428,40 @@ class RunEventHandler:
         self.log.info("offered")
         self.plan_waits = True
 
+    def _report_proposal(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
+        """Report what became of the proposal that waited, once it does not."""
+        if self.proposal is not None:
+            proposal_id = self.proposal["id"]
+            intents = self.agent.context.store.journal.intents()
+            intent = next((intent for intent in intents if intent.id == proposal_id), None)
+            if intent is not None and intent.state is IntentState.PLANNED:
+                return  # also if this cycle failed before it looked
+            end_text = "was not executed"
+            if intent is not None and intent.tx_hash is not None:
+                end_text = f"was executed in {intent.tx_hash}"
+            self.proposal_note = (
+                f"The proposal {proposal_id} {end_text}: {self.proposal['description']}"
+            )
+            self.log.info("proposal ended", proposal=proposal_id, why=self.proposal_note)
+            self.proposal = None
+        if isinstance(outcome_or_error, AwaitingExternalSignature):
+            self.proposal = outcome_or_error.proposal
+
     def pop_screen_notes(self) -> tuple[str, ...]:
         """Return the lines of the last cycle for the screen, each once."""
         screen_notes: tuple[str, ...] = ()
         if self.config_changes:
             screen_notes += (f"Now running the edited config: {'; '.join(self.config_changes)}",)
         screen_notes += self.control_notes
+        if self.proposal_note:
+            screen_notes += (self.proposal_note,)
         if self.plan_waits:
             screen_notes += ("The plan waits for a confirmation: trimtab request confirm",)
         if self.unrecorded_reason:
             screen_notes += (self.unrecorded_reason,)
         self.config_changes = ()
         self.control_notes = ()
+        self.proposal_note = ""
         self.plan_waits = False
         self.unrecorded_reason = ""
         return screen_notes

@@ -28,6 +28,7 @@ from agent.model import Head, PastPrices, SignedTx, Snapshot, UnsignedTx
 from agent.ports import (
     Grant,
     MinedTransaction,
+    NextAct,
     Reader,
     Sender,
     Simulation,
@@ -336,9 +337,9 @@ class WalletOwnerSigner:
             "signing_hash": hex_data(bytes(unsigned_tx.hash())),
         }
 
-    def how_to_sign(self) -> str:
+    def next_act(self, signed_by: Collection[str]) -> NextAct:
         """See ports.ExternalSigner."""
-        return "have the transaction in its file signed and sent"
+        return NextAct("its signature", "have the transaction in its file signed and sent")
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ExternalSigner."""
@@ -395,14 +396,24 @@ class SafeOwnersSigner:
             "typed_data": typed_data_json,
         }
 
-    def how_to_sign(self) -> str:
+    def next_act(self, signed_by: Collection[str]) -> NextAct:
         """See ports.ExternalSigner."""
+        owners = self.safe.owners()
+        threshold = self.safe.threshold()
+        signature_count = len({*signed_by} & {*owners})
         unbatched_text = ""
         if reason := self.sender.unbatched_reason:
             unbatched_text = f" (an approval is a proposal of its own, because {reason})"
-        return (
-            f"have {self.safe.threshold()} of {len(self.safe.owners())} owners sign it with trimtab"
-            f" proposal sign, and anyone execute it with trimtab proposal execute --send{unbatched_text}"
+        execution_text = f"execute it with trimtab proposal execute --send{unbatched_text}"
+        if signature_count >= threshold:
+            return NextAct(
+                "its execution, as enough owners have signed", f"have anyone {execution_text}"
+            )
+        more_text = f"{threshold - signature_count} more" if signature_count else str(threshold)
+        return NextAct(
+            "its signature",
+            f"have {more_text} of {len(owners)} owners sign it with trimtab proposal sign, and anyone"
+            f" {execution_text}",
         )
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:

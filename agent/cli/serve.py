@@ -146,22 +146,31 @@ def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
 @command(Heading.LOOK, 17)
 def docs(
     code: Annotated[
-        str | None, typer.Argument(help="Code of an error or name of a guard, to open at.")
+        str | None, typer.Argument(help="Code of an error or name of a guard, to print and open.")
     ] = None,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 0,
 ) -> None:
     """Serves the documentation to a browser of this machine until stopped. CODE, of an error or a
-    guard, opens its entry.
+    guard, prints its entry first; that alone needs no built site.
     """
     from agent.artifacts import documentation_site
-    from agent.web.documentation import entry_path, serve_documentation
+    from agent.web.documentation import REFUSALS_PAGE, refusal_entry, serve_documentation
     from agent.web.stopping import end_at_signal
 
     drop_key_variables([])
-    site = documentation_site()
-    page_path = entry_path(site, code) if code else ""
+    page_path = ""
+    if code:
+        page_path = f"{REFUSALS_PAGE}#{code}"
+        for line in refusal_entry(code):
+            say(f"{code}: {line}")
+    try:
+        site = documentation_site()
+    except ConfigError:
+        if code:
+            return  # its entry is printed
+        raise
     with end_at_signal():
         serve_documentation(
             site,

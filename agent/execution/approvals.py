@@ -11,6 +11,7 @@ from functools import partial
 
 from agent import codec
 from agent.errors import Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.settlement import after_gas, settle_mined
 from agent.execution.step_context import (
     CaughtUpReader,
@@ -143,7 +144,8 @@ def revoke_leftovers(
 
     Gas limits apply. Sends nothing while paused, while a transaction is open, or if nothing was
     confirmed. A failed revocation is reported and retried after the next cycle, unless the token
-    still reports an allowance that was reset MAX_RESETS times.
+    still reports an allowance that was reset MAX_RESETS times. Raises AwaitingExternalSignature once
+    one is proposed.
     """
     if outcome.kind is OutcomeKind.DECLINED and not outcome.transactions:
         return outcome
@@ -184,8 +186,11 @@ def revoke_leftovers(
         if not failures:
             step_after = None if outcome.input_after is None else readers.step_input_at(snapshot)
             return replace(outcome, transactions=tuple(sent_intents), input_after=step_after)
+        _require_none_proposed(failures)
         failures_text = "; ".join(failure.message for failure in failures)
         message = f"open allowances remain: {failures_text}"
+    except AwaitingExternalSignature:
+        raise
     except TrimtabError as error:
         message = f"open allowances remain: {error.message}"
     return replace(outcome, transactions=tuple(sent_intents), reason=f"{outcome.reason}; {message}")
@@ -194,11 +199,19 @@ def revoke_leftovers(
 @dataclass(frozen=True, slots=True)
 class RevocationFailure:
     """An allowance that was not set to zero; `is_by_token` is true if its token refuses that, so
-    that trying again does not help.
+    that trying again does not help. `cause` is the passing error, if one was raised.
     """
 
     message: str
     is_by_token: bool = False
+    cause: Retryable | None = None
+
+
+def _require_none_proposed(failures: Sequence[RevocationFailure]) -> None:
+    """Raise AwaitingExternalSignature if a revocation is proposed."""
+    for failure in failures:
+        if isinstance(failure.cause, AwaitingExternalSignature):
+            raise failure.cause
 
 
 def revoke_approvals(
@@ -223,7 +236,7 @@ def revoke_approvals(
             failures.append(RevocationFailure(message, is_by_token))
             continue
         except Retryable as error:
-            failures.append(RevocationFailure(error.message))
+            failures.append(RevocationFailure(error.message, cause=error))
             break
         sent_intents.append(intent)
         if not intent.succeeded:

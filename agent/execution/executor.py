@@ -374,10 +374,14 @@ class ProposingExecutor(JournaledExecutor):
             intent.id, json.dumps(proposal_document, indent=2) + "\n"
         )
         until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
+        next_act = self.external_signer.next_act(self._proposals.signatures(intent.id))
+        resume_text = (
+            "end the pause with trimtab resume, then " if self._submitter.is_paused() else ""
+        )
         return AwaitingExternalSignature(
-            f'"{intent.note}" is proposed and awaits its signature{until_text}: {outbox_path}'
+            f'"{intent.note}" is proposed and awaits {next_act.awaited}{until_text}: {outbox_path}'
             f"{'; it would revert now' if reverts else ''}",
-            self.external_signer.how_to_sign(),
+            f"{resume_text}{next_act.instruction}",
             proposal_document,
             outbox_path,
             reverts=reverts,

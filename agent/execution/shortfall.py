@@ -9,6 +9,7 @@ from dataclasses import replace
 from agent import codec
 from agent.execution.settlement import originating_step
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import WAITING_OUTCOME
 from agent.model import Intent, Plan, Portfolio, Receipt, Snapshot, decision_name, wallet_changes
 from agent.store.store import Store
 from agent.units import NATIVE, decimal_text
@@ -35,15 +36,18 @@ def with_shortfall(
 
 
 def end_interrupted_steps(store: Store) -> None:
-    """Record the outcome of each step that a crash or an error interrupted, and whose transaction
-    succeeded: failed if it brought less than the plan's minimums by the receipt's events, else
+    """Record the outcome of each step that a crash or an error interrupted, or that proposed, and whose
+    transaction succeeded: failed if it brought less than the plan's minimums by the receipt's events, else
     done. Balances are not compared, because they may have changed since.
     """
-    for intent in store.journal.successful_trades("", "error"):
+    proposed_ids = store.proposals.proposal_blocks()
+    for intent in store.journal.successful_trades("", "error", WAITING_OUTCOME):
         if (step := originating_step(store.steps, intent)) is None:
             continue
         outcome_kind = OutcomeKind.DONE
         reason = "the transaction was mined after the step was interrupted"
+        if intent.id in proposed_ids:
+            reason = f'the proposal {intent.id} ("{intent.note}") was signed and executed'
         if shortfalls := shortfall_by_receipt(store, intent):
             outcome_kind = OutcomeKind.FAILED
             reason = _shortfall_reason(step.portfolio, shortfalls)

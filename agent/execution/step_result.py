@@ -31,7 +31,9 @@ class StepResult:
 
 
 WAITING_OUTCOME = "waiting"
-"""Recorded outcome of a step whose plan waits for a confirmation by a control."""
+"""Recorded outcome of a step whose plan waits for a confirmation by a control, or whose transaction is
+proposed and waits for its signer.
+"""
 
 
 def close_step(store: Store, outcome: StepOutcome) -> StepOutcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol, runtime_checkable
@@ -228,6 +228,14 @@ class MinedTransaction:
     is_proposal: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NextAct:
+    """What a proposal awaits, and what somebody has to do, as an imperative clause."""
+
+    awaited: str
+    instruction: str
+
+
 class ExternalSigner(Protocol):
     """External signers, such as the owners of a Safe, who sign a proposed transaction.
 
@@ -244,9 +252,9 @@ class ExternalSigner(Protocol):
     def signing_json(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """Return the JSON to sign; the same transaction gives the same JSON."""
 
-    def how_to_sign(self) -> str:
-        """Return what the signer has to do with a proposal, as an imperative clause. Raises Retryable
-        if the chain gives no answer.
+    def next_act(self, signed_by: Collection[str]) -> NextAct:
+        """Return what a proposal that these addresses have signed waits for. Raises Retryable if the
+        chain gives no answer.
         """
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:

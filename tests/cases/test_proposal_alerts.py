@@ -10,6 +10,7 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
+from agent.app.documents.past import step_history
 from agent.app.service import StoppableClock, report_run
 from agent.localchain import LocalChain
 from agent.units import format_time
@@ -94,6 +95,32 @@ def test_failing_proposal__is_an_alert_once_and_the_next_proposal_one_of_its_own
     assert later["id"] != swap["id"]
     assert later["id"] in box.texts[2]
     assert len(box.items) == 3
+
+
+def test_executed_proposal__is_noted_once_and_done_in_the_history(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """While it waits, its step waits too, and is no error."""
+    _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with again(anvil_chain, loaded) as agent, report_run(agent, StoppableClock(agent.context.clock), "1h") as service:
+
+        def notes_of_cycle() -> tuple[str, ...]:
+            for result in agent.run(send=True, confirm=yes, once=True):
+                service.on_cycle(result)
+            return service.pop_screen_notes()
+
+        def newest_outcomes() -> list[str]:
+            return [step["outcome"] for step in step_history.history(loaded.path)["steps"]]
+
+        assert notes_of_cycle() == notes_of_cycle() == ()
+        (document,) = api.list_proposals(agent)["proposals"]
+        assert newest_outcomes() == ["waiting"]
+        execute(agent)
+        (note,) = notes_of_cycle()
+        assert note.startswith(f"The proposal {document['id']} was executed in 0x")
+        assert document["description"] in note
+        assert notes_of_cycle() == ()
+        assert {"done"} <= {*newest_outcomes()} <= {"done", "hold"}
+        (reason,) = [step["reason"] for step in step_history.history(loaded.path)["steps"] if step["outcome"] == "done"]
+        assert mentions(reason, document["id"], "was signed and executed")
 
 
 def test_proposal_for_a_wallet__names_its_file(anvil_chain: LocalChain, tmp_path: Path, box: Box) -> None:

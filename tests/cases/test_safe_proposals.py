@@ -100,6 +100,26 @@ def test_the_list_says_the_call_with_its_addresses(scene: tuple[Agent, SafeWalle
     assert (document["to"], document["spender"], document["recipients"]) == (call.spender, None, [safe.address])
 
 
+def test_what_waits__names_the_signatures_that_are_missing_and_a_pause(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, _ = scene
+
+    def waiting() -> AwaitingExternalSignature:
+        with pytest.raises(AwaitingExternalSignature) as caught:
+            agent.rebalance(send=True, confirm=yes)
+        return caught.value
+
+    for count, awaited, instruction in (
+        (0, "its signature", "have 2 of 3 owners sign it"),
+        (1, "its signature", "have 1 more of 3 owners sign it"),
+        (2, "its execution, as enough owners have signed", "have anyone execute it with trimtab proposal execute --send"),
+    ):
+        signed_by(agent, *[FIRST, SECOND][max(0, count - 1) : count])
+        assert f"awaits {awaited} until" in waiting().message
+        assert waiting().remedy.startswith(instruction)
+    agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
+    assert waiting().remedy.startswith("end the pause with trimtab resume, then have anyone execute it")
+
+
 def test_a_signature_by_eth_sign_counts(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     message = encode_defunct(hexstr=open_one(agent)["safe_tx_hash"])

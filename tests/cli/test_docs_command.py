@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import HTTPError
@@ -23,7 +24,8 @@ from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Verdict
 from agent.guards.table import REMEDIES
 from agent.model.alerts import AlertKind
-from agent.web.documentation import entry_path, serve_documentation
+from agent.web.documentation import refusal_entry, serve_documentation
+from tests.cli.tools import Said
 from tests.support.text import mentions
 
 reference = pytest.importorskip("scripts.docs_reference", reason="mkdocs is not installed")
@@ -55,17 +57,14 @@ def test_the_site_is_served_on_this_machine_alone_and_nothing_beside_it(tmp_path
         ("HEAD_AGE", "write head_age"),
         ("turn_over", "write turnover"),
         ("xyzzy", "trimtab docs shows all at refusals.html"),
-        ("search", "trimtab docs shows all at refusals.html"),
         ("<b>", "trimtab docs shows all at refusals.html"),
     ],
 )
-def test_a_code_without_an_entry_is_named_with_those_like_it(tmp_path: Path, code: str, remedy: str) -> None:
-    (tmp_path / "refusals.html").write_text('<input id="search"><h3 id="head_age">head_age</h3><h3 id="turnover">turnover</h3>')
-    assert entry_path(tmp_path, "head_age") == "refusals.html#head_age"
+def test_a_code_without_an_entry_is_named_with_those_like_it(code: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as error:
-        entry_path(tmp_path, code)
+        refusal_entry(code)
     assert error.value.message == f"CODE: {code!r} is neither the code of an error nor a guard"
-    assert error.value.remedy == remedy
+    assert error.value.remedy.startswith(remedy)
 
 
 def test_a_port_in_use_and_a_site_that_was_not_built_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +73,15 @@ def test_a_port_in_use_and_a_site_that_was_not_built_are_named(tmp_path: Path, m
     monkeypatch.setattr(artifacts, "_REPO", tmp_path)
     with pytest.raises(ConfigError, match="make docs"):
         documentation_site()
+
+
+def test_an_entry_is_printed_where_no_site_is_built(bare: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_REPO", tmp_path)
+    guard = bare("docs", "turnover")
+    assert (guard.code, REMEDIES["turnover"] in " ".join(guard.out.split())) == (0, True), guard.err
+    error = bare("docs", "proposal_open")
+    assert mentions(" ".join(error.out.split()), "proposal_open: ", "awaits an external signature", "→ after it was sent")
+    assert bare("docs").code == 2
 
 
 def test_the_catalogue_has_the_anchor_of_every_error_guard_and_alert() -> None:

@@ -18,6 +18,7 @@ from agent.cli import setup
 from agent.cli.display.dialogue import guided_init
 from agent.config.load import load_config
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
+from agent.config.writing.template import with_safe
 from agent.errors import ConfigError
 from tests.cli.terminal import typed
 from tests.cli.test_init import WALLET, Bare
@@ -313,6 +314,21 @@ def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
     checked = bare("doctor", "--config", config, "--json")
     assert checked.code == 0, [row for row in checked.json["checks"] if row["state"] == "fail"]
     assert bare("plan", "--config", config, "--json").json["decision"]
+
+
+@pytest.mark.parametrize("options", [(), ("--safe",)], ids=["without --safe", "with --safe"])
+def test_the_config_of_a_local_safe_gives_the_safe_and_its_endpoint(
+    served: tuple[Path, dict[str, Any]], bare: Bare, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    source, about = served
+    (tmp_path / "safe.toml").write_text(with_safe(source.read_text()))
+    config = tmp_path / "own.toml"
+    said = bare("init", *options, "--network", str(tmp_path / "safe.toml"), "--template", "small", "--config", str(config), "--json")
+    assert said.code == 0, said.why
+    loaded = load_config(config).config
+    assert (loaded.wallet.address, loaded.wallet.safe, loaded.wallet.mode) == (about["wallet"], True, "propose")
+    assert (loaded.execution.deadline, loaded.limits.native_floor) == (1_800, None)
+    assert [endpoint.read_url() for endpoint in loaded.chain.rpc] == [about["url"]]
 
 
 def test_a_local_chains_config_gives_its_wallet_and_endpoint_and_a_real_ones_gives_neither(

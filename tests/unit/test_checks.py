@@ -47,10 +47,11 @@ def test_outvoted_endpoints__are_no_tokens() -> None:
     assert list(outvoted_endpoints(snapshot(unreadable_items=items))) == [("alpha", "it differs")]
 
 
-def gas_context(now_s: int = NOW_S, top_up_wei: int | None = 5) -> Any:
-    limits = SimpleNamespace(native_floor_wei=100, native_top_up_wei=top_up_wei, head_age_s=60)
+def gas_context(now_s: int = NOW_S, top_up_wei: int | None = 5, floor_wei: int | None = 100, is_safe: bool = False) -> Any:
+    limits = SimpleNamespace(native_floor_wei=floor_wei, native_top_up_wei=top_up_wei, head_age_s=60)
     clock = SimpleNamespace(now_s=lambda: now_s)
-    return SimpleNamespace(limits=limits, portfolio=SimpleNamespace(wrapped_native=WRAPPED), clock=clock)
+    config = SimpleNamespace(wallet=SimpleNamespace(safe=is_safe))
+    return SimpleNamespace(limits=limits, portfolio=SimpleNamespace(wrapped_native=WRAPPED), clock=clock, config=config)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,12 @@ def test_gas_money__below_its_floor_fails_unless_it_can_be_unwrapped(
 ) -> None:
     balances = snapshot([Holding(WRAPPED, wrapped_raw)], native_wei=native_wei)
     (row,) = _gas_and_head_checks(gas_context(top_up_wei=top_up_wei), balances)
+    assert row.state == state
+
+
+@pytest.mark.parametrize(("floor_wei", "is_safe", "state"), [(None, True, OK), (None, False, FAIL), (100, True, FAIL)], ids=str)
+def test_gas_money__is_not_needed_by_a_safe_without_a_floor(floor_wei: int | None, is_safe: bool, state: str) -> None:
+    (row,) = _gas_and_head_checks(gas_context(floor_wei=floor_wei, is_safe=is_safe), snapshot(native_wei=0))
     assert row.state == state
 
 

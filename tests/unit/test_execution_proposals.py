@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submitter import Submitter
 from agent.model import Head, IntentKind, IntentState, UnsignedTx
-from agent.ports import Grant, MinedTransaction, Simulation
+from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
 from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, bench, grant, tx
@@ -36,8 +36,8 @@ class Owner:
     def signing_json(self, unsigned: UnsignedTx) -> Mapping[str, Any]:
         return {"nonce": unsigned.nonce}
 
-    def how_to_sign(self) -> str:
-        return "sign it"
+    def next_act(self, _signed_by: Collection[str]) -> NextAct:
+        return NextAct("its signature", "sign it")
 
     def mines(self, nonce: int = 0, same: bool = True) -> None:
         self.same = same

@@ -22,6 +22,7 @@ from agent.errors import (
 )
 from agent.execution import evaluation
 from agent.execution.step_context import StepOutcome
+from agent.execution.step_result import WAITING_OUTCOME
 from agent.foreign_text import failure_text
 from agent.model import (
     AdjustFutures,
@@ -270,7 +271,7 @@ def _differences(recorded_step: RecordedStep, outcome: StepOutcome) -> Iterator[
     if (
         recorded_step.plan is None
         and outcome.plan is None
-        and recorded_step.outcome != "error"
+        and recorded_step.outcome not in ("error", WAITING_OUTCOME)
         and not (recorded_step.reason or "").endswith(outcome.reason)
     ):
         yield _difference("reason", recorded_step.reason, outcome.reason)

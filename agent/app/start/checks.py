@@ -765,7 +765,11 @@ def _gas_and_head_checks(context: wiring.AgentContext, snapshot: Snapshot) -> It
     can_top_up = wrapped_raw > 0 and context.limits.native_top_up_wei is not None
     balance_text = f"{decimal_text(snapshot.native_wei, 18)} native"
     below_floor_text = f"{balance_text}, the floor is {decimal_text(floor_wei, 18)}"
-    if snapshot.native_wei > floor_wei:
+    if context.config.wallet.safe and context.limits.native_floor_wei is None:
+        yield CheckResult(
+            "gas money", OK, f"{balance_text}; who executes for the Safe pays the gas"
+        )
+    elif snapshot.native_wei > floor_wei:
         yield CheckResult("gas money", OK, balance_text)
     elif snapshot.native_wei > 0 and can_top_up:
         yield CheckResult(

@@ -327,7 +327,7 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
         f"{command}  (asks before it pins)" if command.startswith("trimtab trust") else command
         for command in next_commands
     ]
-    if wallet.test_account is None:
+    if wallet.test_account is None and not wallet.safe:
         first_command_index = next(
             (index for index, command in enumerate(next_commands) if command.startswith("trimtab")),
             len(next_commands),

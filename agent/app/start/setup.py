@@ -373,7 +373,7 @@ def _store_warnings(config: Path, url: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class LocalStart:
-    """Wallet and endpoint of a local chain: its published test account and its URL; and the waits
+    """Wallet and endpoint of a local chain: its published test account or Safe, its URL; and the waits
     of its config, `cooldown` and `confirm_blocks` of the policy, which suit an idle chain.
     """
 
@@ -393,7 +393,8 @@ def local_start(network: str) -> LocalStart | None:
     policy_values = loaded_config.toml_values["policy"]
     url = config.chain.rpc[0].url
     is_local = config.chain.is_local and not config.chain.fork
-    if not is_local or config.wallet.test_account is None or url is None:
+    has_own_wallet = config.wallet.test_account is not None or config.wallet.safe
+    if not is_local or not has_own_wallet or url is None:
         return None
     wait_by_key = {
         key: policy_values[key] for key in ("cooldown", "confirm_blocks") if key in policy_values
@@ -436,8 +437,8 @@ def find_preset(network: str) -> Preset:
 def _with_alert_and_key(
     config_text: str, new_config: NewConfig, local_chain: LocalStart | None
 ) -> str:
-    """Return the config with an alert target, on a local chain with its test key, and with the
-    endpoint and waits of `local_chain`. Raises ConfigError.
+    """Return the config with an alert target, on a local chain with its test key or Safe, and with
+    the endpoint and waits of `local_chain`. Raises ConfigError.
     """
     if local_chain is not None:
         url_line = f"url = {json.dumps(local_chain.url)}"
@@ -453,6 +454,8 @@ def _with_alert_and_key(
     if new_config.network not in PRESETS:
         chain_wallet = load_config(new_config.network).config.wallet
         is_chain_wallet = chain_wallet.address == parse_address(new_config.wallet, "--wallet")
+        if is_chain_wallet and chain_wallet.safe:
+            config_text = with_safe(config_text)
         if is_chain_wallet and chain_wallet.test_account is not None:
             key_line = f"test_account = {chain_wallet.test_account}"
             key_line += "                 # a published test key, for local chains alone"
