@@ -214,7 +214,10 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         + ("never expires" if expires_s is None else f"expires {format_time(expires_s)}"),
     ]
     if document["failure"]:
-        lines.append(f"  would fail now: {document['failure']}")
+        failure_text = (
+            "must not be signed now" if document["state"] == "stale" else "would fail now"
+        )
+        lines.append(f"  {failure_text}: {document['failure']}")
     for line in lines:
         console.print(safe_text(line), soft_wrap=True)
 

@@ -40,7 +40,7 @@ from agent.reference import (
     reference_prices,
     spot_prices,
 )
-from agent.units import NATIVE, Token
+from agent.units import NATIVE, Token, decimal_text
 
 K = TypeVar("K")
 
@@ -90,6 +90,14 @@ class GuardCase:
             return self.step.portfolio.token(address).label
         except KeyError:
             return address
+
+    def amount_text(self, address: str, raw: int) -> str:
+        """Return an amount of a token in coins, in base units if it is not of the portfolio."""
+        try:
+            token = self.step.portfolio.token(address)
+        except KeyError:
+            return f"{raw} base units of {address}"
+        return f"{decimal_text(raw, token.decimals)} {token.label}"
 
     def price(self, address: str) -> Fraction:
         """Return the reference price of a token; the native coin has the price of its wrapped

@@ -100,8 +100,9 @@ def measure_fair_floor(case: GuardCase) -> GuardMeasurement:
         required_out_raw = _least_out_raw(case, swap)
         if swap.leg.min_out_raw < required_out_raw:
             return GuardMeasurement(
-                f"leg {swap.number} has a minimum of {swap.leg.min_out_raw}, the reference requires"
-                f" {required_out_raw}",
+                f"leg {swap.number} has a minimum of"
+                f" {case.amount_text(swap.leg.token_out, swap.leg.min_out_raw)}, the reference requires"
+                f" {case.amount_text(swap.leg.token_out, required_out_raw)}",
                 False,
             )
     return GuardMeasurement("every leg at or above it", True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import ErrorCode, Refused
+from agent.guards import market
 from agent.guards.case import build_guard_case
 from agent.guards.guard import OFF, Guard, format_money
 from agent.layers.guards import GUARDS
@@ -29,6 +30,10 @@ from agent.reference import reference_prices
 from agent.units import NATIVE, decimal_text
 
 REMEDIES = {guard.name: guard.remedy for guard in GUARDS}
+MINIMUM_GUARDS = frozenset(
+    guard.name for guard in (market.FAIR_FLOOR, market.FEED_HEALTH, market.SEQUENCER)
+)
+"""Guards of the minimums of a plan, and of the prices that they are compared with."""
 MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
 
 
@@ -36,6 +41,15 @@ def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...
     """Return the verdict of every guard. Never raises, whatever plan or chain data it gets."""
     case = build_guard_case(step, plan, evidence)
     return tuple(guard.judge(case) for guard in guards_of(plan))
+
+
+def judge_minimums(step: StepInput, plan: Plan) -> tuple[Verdict, ...]:
+    """Return the verdicts about the minimums of an earlier plan at the prices of this step. Prices
+    that cannot be read refuse. Never raises.
+    """
+    no_evidence = Evidence(None, "", (), (), has_quorum=False, now_s=step.snapshot.now_s)
+    case = build_guard_case(step, plan, no_evidence)
+    return tuple(guard.judge(case) for guard in guards_of(plan) if guard.name in MINIMUM_GUARDS)
 
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:

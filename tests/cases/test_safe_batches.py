@@ -133,7 +133,7 @@ def test_batch__would_fail__its_call_and_reason_are_named(anvil_chain: LocalChai
     assert document["state"] == "failing"
     assert anvil_chain.addresses.swap_router_02 in document["failure"]
     assert "Too little received" in document["failure"]
-    with pytest.raises(Refused, match="simulated"):
+    with pytest.raises(Refused, match="would fail now"):
         api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
     assert safe.nonce() == 0
 

@@ -332,7 +332,7 @@ def test_a_call_that_would_fail_is_named_and_not_executed(anvil_chain: LocalChai
     anvil_chain.move_market({"WETH": prices["WETH"] * 9 / 10}, twap_follows=False)
     document = open_one(agent)
     assert (document["state"], bool(document["failure"])) == ("failing", True)
-    with pytest.raises(Refused, match="simulated"):
+    with pytest.raises(Refused, match="would fail now"):
         api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
     assert safe.nonce() == 1
 

@@ -25,13 +25,14 @@ class ProposalCallDocument(TypedDict):
 class ProposalDocument(TypedDict):
     """A proposal and its signatures. Its state is "used" once the Safe's nonce is, "expired" past its
     deadline, "failing" while the call would fail, for example because prices left its minimums, for
-    the reason `failure`; else "waiting". Times in Unix seconds; `legs` are the swaps of a plan.
+    the reason `failure`; "stale" while its minimums are lower than the limits allow at the prices now,
+    or these cannot be read, for the reason `failure`; else "waiting". Times in Unix seconds; `legs` are the swaps of a plan.
     `to`, `function`, `spender` and `recipients` are those of its only call; of a batch those of
     MultiSendCallOnly, with the recipients of all its `calls`.
     """
 
     id: Annotated[str, FromAttributes("intent.id")]
-    state: Annotated[str, one_of("waiting", "failing", "expired", "used")]
+    state: Annotated[str, one_of("waiting", "failing", "stale", "expired", "used")]
     description: Annotated[str, FromAttributes("intent.note")]
     purpose: Annotated[str, FromAttributes("intent.kind")]
     legs: list[LegDocument]

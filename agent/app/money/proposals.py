@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from agent import wiring
+from agent import guards, wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill
@@ -105,6 +105,11 @@ class SafeProposal:
         return "waiting" if self.simulation.ok else "failing"
 
     @property
+    def renewal_advice(self) -> str:
+        """How its place is freed for a new proposal."""
+        return "trimtab cancel withdraws it, and trimtab rebalance --send proposes anew"
+
+    @property
     def age_s(self) -> int:
         """Seconds since it was proposed."""
         return max(0, self.agent.context.clock.now_s() - self.intent.created_s)
@@ -148,12 +153,53 @@ class SafeProposal:
                 "trimtab rebalance --send settles it and goes on",
             )
 
+    def low_minimums(self) -> str:
+        """Return why its minimums are lower than the limits allow at the prices now, or why these
+        cannot be read; "" if neither. Whoever executes it could keep the difference. Reads the chain.
+        """
+        plan = self.grant.plan
+        if plan is None:
+            return ""
+        readers = self.agent.context.readers
+        try:
+            step = readers.step_input_at(readers.reader.snapshot())
+        except Retryable as error:
+            return f"the prices now cannot be read: {error.message}"
+        return "; ".join(
+            f"{verdict.guard}: {verdict.measured_text}"
+            for verdict in guards.judge_minimums(step, plan)
+            if not verdict.passed
+        )
+
+    def judged_document(self) -> ProposalDocument:
+        """Return its document, judged at the prices now. Reads the chain."""
+        if self.state == "waiting" and (reason := self.low_minimums()):
+            return self.document(ProposalDocument, state="stale", failure=reason)
+        return self.document(ProposalDocument)
+
     def require_signable(self) -> None:
-        """Raise Refused while paused, and unless the proposal is current and the rules of a signer
-        allow it; OperatorNeeded if its file has another call than the journal.
+        """Raise Refused while paused, and unless the proposal is current, would succeed, has
+        minimums that fit the prices now, and the rules of a signer allow it; OperatorNeeded if its
+        file has another call than the journal.
         """
         self.submitter.require_running()
         self.require_current()
+        if self.state == "failing":
+            raise guard_refusal(
+                "simulation",
+                self.simulation.reason,
+                "succeeds at the head",
+                f"the proposal {self.intent.id} would fail now: {self.simulation.reason}",
+                f"wait until trimtab proposal list says waiting; or {self.renewal_advice}",
+            )
+        if reason := self.low_minimums():
+            raise guard_refusal(
+                "minimums",
+                reason,
+                "at least what the limits require at the prices now",
+                f"the proposal {self.intent.id} is stale, {reason}",
+                self.renewal_advice,
+            )
         tx = self.intent.tx
         now_s = self.simulation.head.timestamp_s
         self.owners_signer.require_signable(tx, replace(self.grant, now_s=now_s))
@@ -255,7 +301,7 @@ def list_proposals(agent: Agent) -> ProposalsDocument:
     Safe.
     """
     with open_proposals(agent) as proposals:
-        return {"proposals": [proposal.document(ProposalDocument) for proposal in proposals]}
+        return {"proposals": [proposal.judged_document() for proposal in proposals]}
 
 
 def sign_proposal(
@@ -369,13 +415,15 @@ def execute_proposal(
     account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
     it is sent, and not sent again while a node has it.
 
-    Raises Refused if signatures are missing or the simulation fails, Retryable if it is not mined
-    in time.
+    Raises Refused if it may not be signed, signatures are missing or the simulation fails,
+    Retryable if it is not mined in time.
     """
     key = load_named_key(agent.context.loaded_config, key_fields) if send else None
     executor = NATIVE if key is None else key.address
     with open_proposal(agent, executor=executor, progress=progress) as proposal:
         execution = _pending_execution(proposal)
+        if execution is None:
+            proposal.require_signable()
         tx = _execution_tx(proposal) if execution is None else execution.tx
         document = proposal.document(
             ProposalExecutionDocument,
@@ -406,8 +454,11 @@ def execute_proposal(
 
 
 def export_proposal(agent: Agent) -> dict[str, Any]:
-    """Return the open proposal as a file of the Safe's Transaction Builder."""
+    """Return the open proposal as a file of the Safe's Transaction Builder. Raises Refused if it may
+    not be signed.
+    """
     with open_proposal(agent) as proposal:
+        proposal.require_signable()
         intent = proposal.intent
         return {
             "version": "1.0",

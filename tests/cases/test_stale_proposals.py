@@ -1,0 +1,121 @@
+"""Proposals of a Safe judged at the prices now: what has become too cheap, would fail, or is paused is neither signed nor executed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import app as api
+from agent import guards
+from agent.app.agent import Agent
+from agent.app.records import maintenance
+from agent.errors import Refused
+from agent.localchain import LocalChain
+from agent.model import Plan, PriceSource, StepInput, Verdict
+from tests.cases.test_proposals import proposal, safe_of
+from tests.cases.test_safe_proposals import EXECUTOR, FIRST, SECOND, by_hand, open_one, signed_by
+from tests.support.agents import again, yes
+from tests.support.wallets import SafeWallet
+
+
+@pytest.fixture
+def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
+    """An agent whose Safe, with two of three owners, has a batch of an approval and a swap that waits."""
+    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with again(anvil_chain, loaded) as agent:
+        proposal(agent)
+        yield agent, safe
+
+
+def move_weth(chain: LocalChain, percent: int) -> None:
+    """Move pools and feed; the mean of 30 minutes follows after the proposal's deadline only."""
+    price = chain.deployed_world.prices_usd["WETH"]
+    chain.move_market({"WETH": price * (100 + percent) / 100}, twap_follows=False)
+
+
+def acts(agent: Agent) -> dict[str, Callable[[], Any]]:
+    """What lets the call be executed, here or elsewhere."""
+    return {
+        "sign": lambda: api.sign_proposal(agent, {"test_account": 7}, None, yes),
+        "sign --export": lambda: api.proposal_typed_data(agent, None),
+        "export": lambda: api.export_proposal(agent),
+        "execute": lambda: api.execute_proposal(agent, {}),
+        "execute --send": lambda: api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes),
+    }
+
+
+def require_refused(agent: Agent, safe: SafeWallet, *words: str) -> None:
+    """Every act is refused with these words, and nothing is executed or recorded."""
+    signers = open_one(agent)["signed_by"]
+    for name, act in acts(agent).items():
+        with pytest.raises(Refused) as caught:
+            act()
+        text = f"{caught.value.message} {caught.value.remedy}"
+        assert all(word in text for word in words), (name, text)
+    assert open_one(agent)["signed_by"] == signers
+    assert agent.context.store.proposals.execution(open_one(agent)["id"]) is None
+    assert safe.nonce() == 0
+
+
+def test_stale__price_19_percent_higher__is_refused_by_name_with_numbers(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    signed_by(agent, FIRST)
+    move_weth(anvil_chain, 19)
+    document = open_one(agent)
+    assert document["state"] == "stale"
+    (leg,) = document["legs"]
+    min_out = int(leg["min_out_raw"]) / 10**6
+    assert f"has a minimum of {min_out:.6f}" in document["failure"]
+    assert "USDC, the reference requires" in document["failure"]
+    require_refused(agent, safe, document["id"], "the reference requires", "USDC", "trimtab cancel", "trimtab rebalance --send")
+    maintenance.cancel(agent)
+    anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"]})
+    renewed = proposal(agent)
+    assert renewed["id"] != document["id"]
+    signed_by(agent, FIRST, SECOND)
+    assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
+
+
+@pytest.mark.parametrize(("percent", "state"), [(0, "waiting"), (1, "waiting"), (4, "stale")])
+def test_stale__begins_where_the_limits_of_a_plan_end(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet], percent: int, state: str
+) -> None:
+    agent, _ = scene
+    move_weth(anvil_chain, percent)
+    assert open_one(agent)["state"] == state
+
+
+def test_stale__prices_unreadable__is_refused_and_says_why(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, safe = scene
+    real = guards.judge_minimums
+
+    def without_feeds(step: StepInput, plan: Plan) -> tuple[Verdict, ...]:
+        reference = replace(step.reference, sources=(PriceSource.FEED,))
+        return real(replace(step, snapshot=replace(step.snapshot, feeds=()), reference=reference), plan)
+
+    monkeypatch.setattr(guards, "judge_minimums", without_feeds)
+    assert open_one(agent)["state"] == "stale"
+    require_refused(agent, safe, "unknown: no reference price of")
+
+
+def test_failing__is_neither_signed_nor_exported_and_says_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    signed_by(agent, FIRST)
+    move_weth(anvil_chain, -10)
+    assert open_one(agent)["state"] == "failing"
+    require_refused(agent, safe, "would fail now", "Too little received", "wait until", "trimtab cancel")
+
+
+def test_paused__is_neither_signed_exported_nor_called_executable(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    signed_by(agent, FIRST)
+    api.collect_signatures(agent, [by_hand(agent, 6)])
+    move_weth(anvil_chain, -10)
+    agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
+    require_refused(agent, safe, "kill switch")
