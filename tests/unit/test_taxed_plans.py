@@ -167,6 +167,28 @@ def test_the_guard_holds_no_exit_back_and_no_swap_by_hand(free: dict[str, bool])
     assert "(not applied)" in found.measured_text
 
 
+@pytest.mark.parametrize(
+    ("changes", "gas_price_wei", "passes"),
+    [
+        pytest.param({}, 10**9, False, id="a rebalance"),
+        pytest.param({}, 0, True, id="free gas"),
+        pytest.param({"is_exit": True}, 10**9, True, id="an exit"),
+        pytest.param({"by_hand": True}, 10**9, True, id="by hand"),
+    ],
+)
+def test_year_limit__is_unknown_where_gas_cannot_be_valued(changes: dict[str, bool], gas_price_wei: int, passes: bool) -> None:
+    plan = planned(overweight(10_000))
+    assert isinstance(plan.decision, Rebalance)
+    plan = replace(plan, decision=replace(plan.decision, **changes))
+    step = overweight(10_000)
+    step = builders.with_snapshot(step, gas_price_wei=gas_price_wei, head=replace(step.snapshot.head, base_fee_wei=None))
+    unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=builders.address("unpriced")))
+    assert judged(step, plan).passed
+    verdict = judged(unpriced, plan)
+    assert verdict.passed is passes
+    assert verdict.measured_text.startswith("unknown") is (gas_price_wei > 0)
+
+
 @pytest.mark.parametrize("asked", [requests.rebalance_to_targets, requests.invest_proposer({})], ids=["edit", "invest"])
 def test_what_an_owner_asks_of_the_strategy_keeps_to_the_year_too(asked: Proposer) -> None:
     """An edit onto the targets sells what gains within what is left, and nothing where nothing is."""

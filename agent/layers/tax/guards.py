@@ -16,7 +16,7 @@ from agent.units import Value, value_text
 
 def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
     """Return the predicted taxable gain of this plan and the gain realised this year, net of
-    losses.
+    losses; it is unknown if gas, which is disposed of, cannot be valued.
 
     Plans without a gain, exits and manual requests pass.
     """
@@ -25,18 +25,28 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
     decision = case.plan.decision
     if tax_inputs is None or not plan.legs or not isinstance(decision, Rebalance):
         return GuardMeasurement("no gain", True)
-    at_s = case.step.snapshot.head.timestamp_s
+    snapshot = case.step.snapshot
     wrapped_native = case.step.portfolio.wrapped_native
-    plan_gains = planned_gains(
-        plan, tax_inputs, case.prices, case.numeraire.address, wrapped_native, at_s
-    )
-    total_gain = sum((token_gain.gain for token_gain in plan_gains), Fraction(0))
-    gain_text = f"{_money_text(case, total_gain)} with {_money_text(case, tax_inputs.realised_gain)} realised this year"
+    if snapshot.current_gas_price_wei and wrapped_native not in case.prices:
+        gain_text = (
+            "unknown: gas cannot be valued, since the wrapped native coin has no reference price"
+        )
+        is_within = False
+    else:
+        plan_gains = planned_gains(
+            plan,
+            tax_inputs,
+            case.prices,
+            case.numeraire.address,
+            wrapped_native,
+            snapshot.head.timestamp_s,
+        )
+        total_gain = sum((token_gain.gain for token_gain in plan_gains), Fraction(0))
+        gain_text = f"{_money_text(case, total_gain)} with {_money_text(case, tax_inputs.realised_gain)} realised this year"
+        is_within = total_gain <= max(limit - tax_inputs.realised_gain, Fraction(0))
     if decision.by_hand or case.is_sell_only():
         return GuardMeasurement(f"{gain_text} (not applied)", True)
-    return GuardMeasurement(
-        gain_text, total_gain <= max(limit - tax_inputs.realised_gain, Fraction(0))
-    )
+    return GuardMeasurement(gain_text, is_within)
 
 
 def format_year_limit(limit: Value, currency: str, numeraire_label: str, decimals: int) -> str:
