@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol, runtime_checkable
@@ -247,6 +247,11 @@ class ExternalSigner(Protocol):
     def how_to_sign(self) -> str:
         """Return what the signer has to do with a proposal, as an imperative clause. Raises Retryable
         if the chain gives no answer.
+        """
+
+    def sufficient_signatures(self, signers: Collection[str]) -> str:
+        """Return "2 of 2 signatures" if those of `signers` let anybody execute a proposal; "" if not.
+        Raises Retryable if the chain gives no answer.
         """
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
