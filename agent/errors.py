@@ -127,7 +127,6 @@ class ErrorCode(StrEnum):
     POOL = "pool"
     POSITION = "position"
     PROPOSAL_OPEN = "proposal_open"
-    PROPOSAL_SENT = "proposal_sent"
     QUORUM = "quorum"
     QUOTER = "quoter"
     QUOTES_DIFFER = "quotes_differ"

@@ -341,6 +341,10 @@ class WalletOwnerSigner:
         """See ports.ExternalSigner."""
         return NextAct("its signature", "have the transaction in its file signed and sent")
 
+    def sufficient_signatures(self, signers: Collection[str]) -> str:
+        """See ports.ExternalSigner. A wallet's owner gives no signature before it is sent."""
+        return ""
+
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ExternalSigner."""
         head_number = self.sender.head().number
@@ -415,6 +419,14 @@ class SafeOwnersSigner:
             f"have {more_text} of {len(owners)} owners sign it with trimtab proposal sign, and anyone"
             f" {execution_text}",
         )
+
+    def sufficient_signatures(self, signers: Collection[str]) -> str:
+        """See ports.ExternalSigner."""
+        if not signers:
+            return ""
+        count = len({*signers} & {*self.safe.owners()})
+        threshold = self.safe.threshold()
+        return f"{count} of {threshold} signatures" if count >= threshold else ""
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """Return the executed call (see ports.ExternalSigner), else the first that the Safe executed

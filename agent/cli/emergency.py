@@ -110,9 +110,7 @@ def pause(
     hard_pause_document = hard_pause.hard_pause_document(report, send)
     emit(hard_pause_document, as_json, lambda: _show_pause(hard_pause_document))
     raise typer.Exit(
-        {"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(
-            hard_pause_document["outcome"], 0
-        )
+        {**OUTCOME_EXIT_CODES, "handed over": EXIT_RETRYABLE}.get(hard_pause_document["outcome"], 0)
     )
 
 
@@ -124,6 +122,8 @@ def _pause_softly(config: Path, reason: str) -> PortfolioAnswer:
 
     if "store" in document:
         note(f"Paused by file only: {document['store']}")
+    for signed_text in document.get("signed", ()):
+        note(signed_text[0].upper() + signed_text[1:])
     return PortfolioAnswer(document, show)
 
 

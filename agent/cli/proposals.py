@@ -198,7 +198,10 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
     if len(document["calls"]) > 1:
         lines.append(f"  {len(document['calls'])} calls, all or none, by {document['to']}:")
     for call in document["calls"]:
-        lines.append(f"  calls {call['function']} of {call['to']}")
+        call_text = f"calls {call['function']} of {call['to']}"
+        if call["function"] == "0x":
+            call_text = f"an empty call of {call['to']}, which only uses up the nonce"
+        lines.append(f"  {call_text}")
         if call["spender"]:
             lines.append(f"  lets {call['spender']} spend the token {call['to']}")
         lines += [

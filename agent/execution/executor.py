@@ -33,9 +33,10 @@ from agent.model import (
     SignedTx,
     UnsignedTx,
 )
-from agent.ports import ExternalSigner, Grant, Sender, Signer
+from agent.ports import ExternalSigner, Grant, MinedTransaction, Sender, Signer
 from agent.store.files.recorder import FileOutbox
 from agent.store.journal import IntentStore, ProposalStore
+from agent.store.transitions import OPEN_STATES
 from agent.units import format_time
 
 
@@ -186,6 +187,13 @@ class ReadOnlySigner:
         )
 
 
+def execution_period(intent: Intent) -> str:
+    """Return until when the chain accepts a proposed call: only trades have a deadline there."""
+    if intent.deadline_s is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY):
+        return "at any time"
+    return f"until {format_time(intent.deadline_s)}"
+
+
 PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
 
@@ -251,14 +259,13 @@ class ProposingExecutor(JournaledExecutor):
         """Settle proposals that are mined or expired.
 
         Raises AwaitingExternalSignature while one is unsigned, OperatorNeeded if another
-        transaction took its nonce or an expired one was sent.
+        transaction took its nonce.
         """
         proposal_block_by_id = self._proposals.proposal_blocks()
         initial_open_intents = self._journal.open_intents()
-        for intent in initial_open_intents:
-            if intent.state is IntentState.PLANNED and intent.id in proposal_block_by_id:
-                self._settle(intent, proposal_block_by_id[intent.id])
-        self._require_none_sent_late(proposal_block_by_id)
+        for intent in reversed(self.unsigned_intents()):  # a rejection before what it rejects
+            self._settle(intent, proposal_block_by_id[intent.id])
+        self._record_sent_late(proposal_block_by_id)
         self._reconciler.run(may_send=False)
         return [self._stored_intent(intent) for intent in initial_open_intents]
 
@@ -283,18 +290,22 @@ class ProposingExecutor(JournaledExecutor):
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Withdraw every proposal. A signer who has seen a proposal can still send it: a swap until
-        its deadline, an approval or payment at any time.
+        its deadline, an approval or payment at any time. One that anybody can execute already is not
+        withdrawn: its rejection is proposed.
 
-        A proposal that the chain already has is settled. Raises OperatorNeeded if another
-        transaction took its nonce.
+        A proposal that the chain already has is settled. Raises AwaitingExternalSignature for a
+        rejection, OperatorNeeded if another transaction took its nonce.
         """
         proposal_block_by_id = self._proposals.proposal_blocks()
         unsigned_intents = self.unsigned_intents()
         for intent in unsigned_intents:
             self.outbox.remove_proposal(intent.id)
         for intent in unsigned_intents:
-            if not self._record_if_mined(intent, proposal_block_by_id[intent.id]):
-                self._drop(intent, why)
+            if self._record_if_mined(intent, proposal_block_by_id[intent.id]):
+                continue
+            if signatures_text := self._sufficient_signatures(intent):
+                raise self._reject(intent, signatures_text, why)
+            self._drop(intent, why)
         cancelled_intents = super().cancel_pending(why)
         cancelled_ids = {intent.id for intent in cancelled_intents}
         return [
@@ -319,6 +330,58 @@ class ProposingExecutor(JournaledExecutor):
         """Return a submitter with another account, such as the one that executes a Safe's call."""
         return replace(self._submitter, signer=signer, sender=sender)
 
+    def resync_nonce(self) -> int:
+        """See JournaledExecutor. If the nonce was used by a dropped proposal that was sent after all,
+        that is recorded instead.
+        """
+        if self._record_sent_late(self._proposals.proposal_blocks()):
+            self._reconciler.run(may_send=False)
+            return self._reconciler.require_or_adopt_nonce()
+        return super().resync_nonce()
+
+    def _sufficient_signatures(self, intent: Intent) -> str:
+        """Return how many signatures let anybody execute the proposal now; "" if too few are
+        recorded, or its deadline has passed. A rejection may be executed.
+        """
+        signers = self._proposals.signatures(intent.id)
+        head = self._sender.head()
+        has_expired = intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s
+        if intent.kind is IntentKind.CANCEL or has_expired:
+            return ""
+        return self.external_signer.sufficient_signatures(signers)
+
+    def _reject(self, intent: Intent, signatures_text: str, why: str) -> AwaitingExternalSignature:
+        """Propose an empty call at the nonce of a proposal, which makes it void once it is mined."""
+        submitter = self._submitter
+        grant = self._journal.grant(intent.id)
+        rejection_grant = Grant(IntentKind.CANCEL, grant.now_s, grant.deadline_s, grant.max_gas_wei)
+        tx = replace(intent.tx, to=self.external_signer.address, value_wei=0, data="0x")
+        submitter.require_running(rejection_grant)
+        self.external_signer.require_signable(tx, rejection_grant)
+        earlier_rejections = [
+            peer for peer in self._open_intents_at(tx.nonce) if peer.kind is IntentKind.CANCEL
+        ]
+        rejection = next(iter(earlier_rejections), None) or submitter.record_intent(
+            intent.step_id,
+            IntentKind.CANCEL,
+            tx,
+            rejection_grant,
+            f"rejection of {intent.note}: {why}",
+            intent.deadline_s,
+        )
+        self._proposals.mark_proposed(rejection.id, self._proposals.proposal_blocks()[intent.id])
+        awaiting = self._propose(rejection, reverts=False)
+        awaiting.message = (
+            f"{signatures_text} of the proposal {intent.id} exist, and no pause takes them back:"
+            f" whoever has them can execute it {execution_period(intent)}. It is void once its"
+            f" rejection is executed, an empty call of {tx.to} to itself at nonce {tx.nonce}:"
+            f" {awaiting.message}"
+        )
+        return awaiting
+
+    def _open_intents_at(self, nonce: int) -> list[Intent]:
+        return [intent for intent in self._journal.intents_at(nonce) if intent.state in OPEN_STATES]
+
     def _settle(self, intent: Intent, since_block: int) -> None:
         """Settle one proposal that is mined or expired; raise AwaitingExternalSignature
         otherwise.
@@ -338,13 +401,15 @@ class ProposingExecutor(JournaledExecutor):
         raise self._propose(intent, reverts=reverts)
 
     def _record_if_mined(self, intent: Intent, since_block: int) -> bool:
-        """Return whether the proposed transaction is mined, and record it as SIGNED if so. Raises
-        OperatorNeeded if another transaction took its nonce, Retryable while the endpoints do not
-        show which one did.
+        """Return whether the proposed transaction is mined, or another that was proposed at its
+        nonce, and record that as SIGNED if so. Raises OperatorNeeded if a foreign transaction took its
+        nonce, Retryable while the endpoints do not show which one did.
         """
         next_nonce, _ = self._sender.nonces(self.external_signer.address)
         if next_nonce <= intent.tx.nonce:
             return False
+        if any(peer.tx_hash is not None for peer in self._open_intents_at(intent.tx.nonce)):
+            return True  # reconciliation follows it by hash and drops the others
         mined_tx = self.external_signer.mined_at_nonce(intent.tx, since_block)
         if mined_tx is None:
             raise unseen_transaction_error(
@@ -353,13 +418,9 @@ class ProposingExecutor(JournaledExecutor):
                 f'the proposal {intent.id} ("{intent.note}")',
             )
         if mined_tx.is_proposal:
-            self._submitter.move(
-                intent,
-                IntentState.SIGNED,
-                "signed elsewhere, found on the chain",
-                tx_hash=mined_tx.tx_hash,
-            )
-            self.outbox.remove_proposal(intent.id)
+            self._record_mined(intent, mined_tx)
+            return True
+        if self._record_mined_peer(intent.tx.nonce, self._proposals.proposal_blocks()):
             return True
         raise OperatorNeeded(
             f"nonce {intent.tx.nonce} of {self.external_signer.address} was used by {mined_tx.tx_hash}, a"
@@ -406,30 +467,50 @@ class ProposingExecutor(JournaledExecutor):
         self._submitter.drop(intent, why)
         self.outbox.remove_proposal(intent.id)
 
-    def _require_none_sent_late(self, proposal_block_by_id: dict[str, int]) -> None:
-        """Raise OperatorNeeded if a dropped proposal was sent after all. Approvals have no deadline
-        on chain; a late swap would revert.
+    def _record_mined(self, intent: Intent, mined_tx: MinedTransaction) -> None:
+        """Record the proposed transaction as SIGNED by its hash, also if it was dropped, and drop
+        others that wait at its nonce.
+        """
+        for peer in self._open_intents_at(intent.tx.nonce):
+            if peer.id != intent.id:
+                self._drop(peer, f"{mined_tx.tx_hash} took the nonce")
+        self._submitter.move(
+            intent,
+            IntentState.SIGNED,
+            "signed elsewhere, found on the chain",
+            tx_hash=mined_tx.tx_hash,
+        )
+        self.outbox.remove_proposal(intent.id)
+
+    def _record_mined_peer(self, nonce: int, proposal_block_by_id: dict[str, int]) -> bool:
+        """Return whether a transaction proposed at the nonce is mined, even if it was dropped, and
+        record it.
+        """
+        for intent in self._journal.intents_at(nonce):
+            is_dropped = intent.state is IntentState.CANCELLED and intent.tx_hash is None
+            if intent.id in proposal_block_by_id and (
+                is_dropped or intent.state is IntentState.PLANNED
+            ):
+                mined_tx = self.external_signer.mined_at_nonce(
+                    intent.tx, proposal_block_by_id[intent.id]
+                )
+                if mined_tx is not None and mined_tx.is_proposal:
+                    self._record_mined(intent, mined_tx)
+                    return True
+        return False
+
+    def _record_sent_late(self, proposal_block_by_id: dict[str, int]) -> bool:
+        """Record a dropped proposal that was sent after all, so that it is booked like others;
+        return whether there was one.
         """
         expected_nonce = self._journal.expected_nonce()
         next_nonce, _ = self._sender.nonces(self.external_signer.address)
         if expected_nonce is None or next_nonce <= expected_nonce:
-            return
-        intents_at_nonce = self._journal.intents_at(expected_nonce)
-        if any(intent.tx_hash is not None for intent in intents_at_nonce):
-            return  # reconciliation follows these transactions by hash
-        for intent in intents_at_nonce:
-            if intent.state is not IntentState.CANCELLED or intent.id not in proposal_block_by_id:
-                continue
-            mined_tx = self.external_signer.mined_at_nonce(
-                intent.tx, proposal_block_by_id[intent.id]
-            )
-            if mined_tx is not None and mined_tx.is_proposal:
-                raise OperatorNeeded(
-                    f'the dropped proposal {intent.id} ("{intent.note}") was sent after all, by'
-                    f" {mined_tx.tx_hash}",
-                    "check the balances, then run trimtab adopt",
-                    code=ErrorCode.PROPOSAL_SENT,
-                )
+            return False
+        has_hash = any(
+            intent.tx_hash is not None for intent in self._journal.intents_at(expected_nonce)
+        )  # reconciliation follows these transactions by hash
+        return not has_hash and self._record_mined_peer(expected_nonce, proposal_block_by_id)
 
     def _stored_intent(self, intent: Intent) -> Intent:
         return next(

@@ -257,6 +257,11 @@ class ExternalSigner(Protocol):
         chain gives no answer.
         """
 
+    def sufficient_signatures(self, signers: Collection[str]) -> str:
+        """Return "2 of 2 signatures" if those of `signers` let anybody execute a proposal; "" if not.
+        Raises Retryable if the chain gives no answer.
+        """
+
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """Return the transaction mined at the nonce of `tx` since `since_block`; None if the
         endpoints show none.

@@ -52,6 +52,10 @@ def _hash_guard(facts: TransitionFacts) -> str | None:
     return _refuse_unless(facts.tx_hash is not None, "without a hash")
 
 
+def _late_hash_guard(facts: TransitionFacts) -> str | None:
+    return _hash_guard(facts) or _never_left_guard(facts) or _no_adoption_guard(facts)
+
+
 def _never_left_guard(facts: TransitionFacts) -> str | None:
     return _refuse_unless(not facts.may_have_been_sent, "once its bytes may have left")
 
@@ -190,6 +194,13 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
         _BROADCAST,
         "its bytes left, nothing at its nonce is final any more, nothing was adopted since",
         _reopening_guard,
+    ),
+    TransitionRule(
+        _CANCELLED,
+        _Event.SIGN,
+        _SIGNED,
+        "its external signer sent it after all, nothing was adopted since",
+        _late_hash_guard,
     ),
     TransitionRule(
         _CANCELLED,

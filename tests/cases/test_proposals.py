@@ -181,7 +181,7 @@ def test_a_proposal_waits_until_it_expires_and_is_then_given_up_by_name(anvil_ch
         assert "unsent" in note
 
 
-def test_an_expired_approval_that_was_sent_after_all_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_an_expired_approval_that_was_sent_after_all_is_booked(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
@@ -191,12 +191,10 @@ def test_an_expired_approval_that_was_sent_after_all_is_named(anvil_chain: Local
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
         store.pause_switch.resume("", agent.context.clock.now_s())
         by_hash = by_owner(chain)(late)
-        with raises_code(OperatorNeeded, "proposal_sent") as caught:
-            agent.rebalance(send=True, confirm=yes)
-        assert late["id"] in str(caught.value)
-        assert by_hash in str(caught.value)
-        agent.resync_nonce()
         assert proposal(agent)["purpose"] == "swap", "the allowance is there"
+        (booked,) = [intent for intent in store.journal.intents() if intent.id == late["id"]]
+        assert (booked.state, booked.tx_hash) == (IntentState.FINAL, by_hash)
+        assert store.journal.unbooked_intents() == ()
 
 
 def test_another_transaction_in_the_place_of_a_proposal_is_named_with_both(anvil_chain: LocalChain, tmp_path: Path) -> None:

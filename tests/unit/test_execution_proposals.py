@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Owner:
     def __init__(self, made: Bench) -> None:
         self.made = made
         self.same = True
+        self.proposed_data: str | None = None
 
     def require_signable(self, _unsigned: UnsignedTx, _granted: Grant) -> None:
         """Everything may be shown."""
@@ -39,16 +41,20 @@ class Owner:
     def next_act(self, _signed_by: Collection[str]) -> NextAct:
         return NextAct("its signature", "sign it")
 
+    def sufficient_signatures(self, signers: Collection[str]) -> str:
+        return f"{len(signers)} of 1 signatures" if signers else ""
+
     def mines(self, nonce: int = 0, same: bool = True) -> None:
         self.same = same
         self.made.chain.nonces_of[HASH] = nonce
         self.made.chain.mine(HASH)
 
-    def mined_at_nonce(self, _unsigned: UnsignedTx, _since_block: int) -> MinedTransaction | None:
+    def mined_at_nonce(self, unsigned: UnsignedTx, _since_block: int) -> MinedTransaction | None:
         if self.made.chain.hides_bodies:
             return None
         seen = self.made.chain.status_of(HASH)
-        return None if seen.receipt is None else MinedTransaction(HASH, seen.receipt.block_number, self.same)
+        same = self.same if self.proposed_data is None else unsigned.data == self.proposed_data
+        return None if seen.receipt is None else MinedTransaction(HASH, seen.receipt.block_number, same)
 
 
 def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
@@ -160,8 +166,8 @@ def test_what_is_mined_in_its_last_second_is_not_given_up(tmp_path: Path) -> Non
     assert ended.state is IntentState.FINAL
 
 
-@pytest.mark.parametrize(("same", "code"), [(True, "proposal_sent"), (False, "foreign_nonce")])
-def test_an_expired_proposal_that_is_mined_later_is_named_among_what_was_dropped(tmp_path: Path, same: bool, code: str) -> None:
+@pytest.mark.parametrize("same", [True, False])
+def test_dropped_proposal__is_mined_later__is_booked_and_a_foreign_one_named(tmp_path: Path, same: bool) -> None:
     made = bench(tmp_path)
     owner = Owner(made)
     executor = proposing(made, owner, tmp_path)
@@ -175,8 +181,28 @@ def test_an_expired_proposal_that_is_mined_later_is_named_among_what_was_dropped
     assert dropped.state is IntentState.CANCELLED
     assert executor.reconcile() == []
     owner.mines(same=same)
-    with raises_code(OperatorNeeded, code):
-        executor.reconcile()
+    if not same:
+        with raises_code(OperatorNeeded, "foreign_nonce"):
+            executor.reconcile()
+        return
+    executor.reconcile()
+    assert [intent.id for intent in made.store.journal.unbooked_intents()] == [dropped.id]
+    assert {intent.id: intent.state for intent in made.store.journal.intents()}[dropped.id] is IntentState.FINAL
+    assert made.store.journal.expected_nonce() == 1
+
+
+def test_dropped_proposal__is_mined_in_place_of_the_next__is_booked_and_the_next_dropped(tmp_path: Path) -> None:
+    made, owner, executor = proposed(tmp_path)
+    (first,) = made.store.journal.open_intents()
+    executor.cancel_pending("by the owner")
+    with pytest.raises(AwaitingExternalSignature):
+        executor.run("s", IntentKind.SWAP, replace(tx(0), data="0x1234"), grant(), "another swap")
+    owner.mines()
+    owner.proposed_data = first.tx.data
+    (second,) = executor.reconcile()
+    states = {intent.id: intent.state for intent in made.store.journal.intents()}
+    assert (states[first.id], second.state) == (IntentState.FINAL, IntentState.CANCELLED)
+    assert not list((tmp_path / "proposals").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ DRAWN = {
     (S.MINED, E.MINE): S.MINED, (S.MINED, E.UNMINE): S.BROADCAST, (S.MINED, E.CONFIRM): S.FINAL, (S.MINED, E.FAIL): S.REVERTED,
     (S.FINAL, E.MINE): S.MINED, (S.FINAL, E.UNMINE): S.BROADCAST,
     (S.REVERTED, E.MINE): S.MINED, (S.REVERTED, E.UNMINE): S.BROADCAST,
-    (S.REPLACED, E.REOPEN): S.BROADCAST, (S.CANCELLED, E.REOPEN): S.BROADCAST,
+    (S.REPLACED, E.REOPEN): S.BROADCAST, (S.CANCELLED, E.REOPEN): S.BROADCAST, (S.CANCELLED, E.SIGN): S.SIGNED,
 }  # fmt: skip
 """Written a second time, so that no slip in the table stays unseen."""
 TARGET = {
@@ -120,12 +120,19 @@ def undecided(state: IntentState) -> Callable[[Store], str]:
     return build
 
 
+def dropped(store: Store) -> str:
+    """A proposal that was withdrawn unsent."""
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    return store.journal.advance(intent.id, S.CANCELLED, NOW).id
+
+
 READY: dict[tuple[IntentState, IntentEvent], Callable[[Store], str]] = {
     (S.BROADCAST, E.LOSE): lambda store: placed(store, S.BROADCAST, IntentKind.SWAP),
     (S.BROADCAST, E.YIELD): lambda store: placed(store, S.BROADCAST, IntentKind.CANCEL),
     (S.MINED, E.FAIL): reverted_in_a_block,
     (S.REPLACED, E.REOPEN): undecided(S.REPLACED),
     (S.CANCELLED, E.REOPEN): undecided(S.CANCELLED),
+    (S.CANCELLED, E.SIGN): dropped,
 }
 """Where a plain intent in that state is not enough."""
 
@@ -195,7 +202,7 @@ def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> 
 MINED_HERE, MINED_THERE = receipt(HASH, 1, "0x01"), receipt(HASH, 2, "0x02")
 FACTS = TransitionFacts(HASH, may_have_been_sent=True)
 PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
-    **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND)], TransitionFacts(HASH)),
+    **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.CANCELLED, E.SIGN)], TransitionFacts(HASH)),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], TransitionFacts(None)),
     **dict.fromkeys([(S.BROADCAST, E.SEND), (S.MINED, E.UNMINE), (S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], FACTS),
     (S.BROADCAST, E.MINE): replace(FACTS, receipt=MINED_HERE),
@@ -217,6 +224,7 @@ REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
         (TransitionFacts(None, may_have_been_sent=True),),
     ),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], (FACTS,)),
+    (S.CANCELLED, E.SIGN): (TransitionFacts(None), FACTS, TransitionFacts(HASH, is_nonce_adopted=True)),
     (S.BROADCAST, E.MINE): (FACTS, _FOREIGN),
     (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, final_peer_kind=IntentKind.CANCEL)),
     (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, final_peer_kind=IntentKind.SWAP), replace(FACTS, is_nonce_adopted=True)),

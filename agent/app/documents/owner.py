@@ -199,18 +199,20 @@ class CancelAndRevokeDocument(TypedDict):
 
 class PauseDocument(TypedDict):
     """The kill switch. If the store could not be opened, `store` has the reason, and the pause file
-    beside it is used instead.
+    beside it is used instead. `signed` says which waiting proposals have signatures, which a pause
+    does not take back.
     """
 
     paused: bool
     hard: bool
     reason: str
     store: NotRequired[str]
+    signed: NotRequired[list[str]]
 
 
 class HardPauseDocument(TypedDict):
-    """A hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, or handed over to
-    a running agent.
+    """A hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, unfinished (a
+    rejection awaits its signatures), or handed over to a running agent.
     """
 
     paused: bool

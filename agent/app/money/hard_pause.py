@@ -14,13 +14,14 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.documents import fill
 from agent.app.documents.owner import HANDED_OVER_ADVICE, CancelAndRevokeDocument, HardPauseDocument
 from agent.app.documents.plans import transaction_document
-from agent.app.records.kill_switch import pause_by_file
+from agent.app.records.kill_switch import pause_by_file, signed_proposal_texts
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ErrorCode, OperatorNeeded, TrimtabError
 from agent.execution.approvals import (
     PendingAndAllowances,
 )
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import StepOutcome
 from agent.store.files.locks import LockHeld, require_trusted_writers
 
@@ -31,6 +32,8 @@ class HardPauseReport:
 
     `outcome` is None if this command sent nothing. `is_hard` is the state of the switch;
     `lock_holder` names the process that holds the wallet's lock and cancels instead.
+    `rejection_text` is about a proposal that can still be executed, and its rejection;
+    `signed_texts` are about recorded signatures.
     """
 
     reason: str
@@ -38,6 +41,8 @@ class HardPauseReport:
     pending_and_allowances: PendingAndAllowances
     outcome: StepOutcome | None = None
     lock_holder: str = ""
+    rejection_text: str = ""
+    signed_texts: tuple[str, ...] = ()
 
 
 def pause_hard(
@@ -71,7 +76,12 @@ def pause_hard(
     with open_agent(loaded_config) as agent:
         open_items = agent.pending_and_allowances()
         if not send or not (is_confirmed or confirm(open_items)):
-            return HardPauseReport(reason, agent.context.kill_switch.is_hard(), open_items)
+            return HardPauseReport(
+                reason,
+                agent.context.kill_switch.is_hard(),
+                open_items,
+                signed_texts=signed_proposal_texts(agent.context.store),
+            )
         agent.context.kill_switch.pause(reason, int(time.time()), hard=True)
         try:
             return HardPauseReport(
@@ -79,6 +89,9 @@ def pause_hard(
             )
         except LockHeld as error:
             return HardPauseReport(reason, True, open_items, lock_holder=error.message)
+        except AwaitingExternalSignature as awaiting:
+            rejection_text = f"{awaiting.message}; {awaiting.remedy}"
+            return HardPauseReport(reason, True, open_items, rejection_text=rejection_text)
 
 
 def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:
@@ -88,6 +101,9 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     if report.outcome is not None:
         outcome = report.outcome.kind.value.replace("halt", "clear")
         message = report.outcome.reason
+    elif report.rejection_text:
+        outcome = "unfinished"
+        message = report.rejection_text
     elif report.lock_holder and not is_clear:
         outcome = "handed over"
         message = f"{report.lock_holder}; {HANDED_OVER_ADVICE}"
@@ -99,7 +115,9 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
         message = "not confirmed, but paused"
     else:
         outcome = "planned"
-        message = "paused; to cancel and revoke: trimtab pause --hard --send"
+        message = "; ".join(
+            ("paused", *report.signed_texts, "to cancel and revoke: trimtab pause --hard --send")
+        )
     intents = () if report.outcome is None else report.outcome.transactions
     transactions = [transaction_document(intent) for intent in intents]
     return fill(

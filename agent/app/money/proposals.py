@@ -107,7 +107,12 @@ class SafeProposal:
     @property
     def renewal_advice(self) -> str:
         """How its place is freed for a new proposal."""
-        return "trimtab cancel withdraws it, and trimtab rebalance --send proposes anew"
+        if len(self.signature_by_owner) < self.threshold:
+            return "trimtab cancel withdraws it, and trimtab rebalance --send proposes anew"
+        return (
+            "since enough signatures exist, trimtab cancel proposes its rejection; once that is"
+            " executed, or this has expired, trimtab rebalance --send proposes anew"
+        )
 
     @property
     def age_s(self) -> int:
@@ -178,11 +183,12 @@ class SafeProposal:
         return self.document(ProposalDocument)
 
     def require_signable(self) -> None:
-        """Raise Refused while paused, and unless the proposal is current, would succeed, has
+        """Raise Refused while paused (a hard pause allows a rejection and the reset of an allowance),
+        and unless the proposal is current, would succeed, has
         minimums that fit the prices now, and the rules of a signer allow it; OperatorNeeded if its
         file has another call than the journal.
         """
-        self.submitter.require_running()
+        self.submitter.require_running(self.grant)
         self.require_current()
         if self.state == "failing":
             raise guard_refusal(
@@ -279,21 +285,21 @@ def open_proposal(
     executor: str = NATIVE,
     progress: Progress = ignore_progress,
 ) -> Iterator[SafeProposal]:
-    """Yield the open proposal as `open_proposals`. Raises Refused if there is none, ConfigError if
-    it is another than `proposal_id`.
+    """Yield the open proposal as `open_proposals`, a rejection in place of what it rejects. Raises
+    Refused if there is none, ConfigError if it is another than `proposal_id`.
     """
     with open_proposals(agent, executor, progress) as proposals:
         if not proposals:
             raise Refused(
                 "no proposal waits", remedy="trimtab rebalance --send", code=ErrorCode.EMPTY
             )
-        open_id = proposals[0].intent.id
+        open_id = proposals[-1].intent.id
         if proposal_id not in (None, open_id):
             raise ConfigError(
                 f"PROPOSAL: {str(proposal_id)[:40]!r} is not the proposal that waits, {open_id}",
                 "see trimtab proposal list",
             )
-        yield proposals[0]
+        yield proposals[-1]
 
 
 def list_proposals(agent: Agent) -> ProposalsDocument:

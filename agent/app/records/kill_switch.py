@@ -13,9 +13,8 @@ from agent import wiring
 from agent.config.load import load_config, store_file_unchecked
 from agent.config.loaded import ConfigSource, LoadedConfig, is_place_of_server
 from agent.errors import Refused, TrimtabError
-from agent.model import (
-    RequestState,
-)
+from agent.execution.executor import execution_period
+from agent.model import IntentKind, IntentState, RequestState
 from agent.policy.cash_flows.buy_back import shortest_buy_back
 from agent.store.files.pause import KillSwitch, pause_file, paused_here_alone_error
 from agent.units import format_duration
@@ -52,7 +51,7 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
     with ExitStack() as stack:
         try:
             loaded_config = load_config(config, checks_permissions=False)
-            _, switch = stack.enter_context(wiring.open_store_offline(loaded_config))
+            store, switch = stack.enter_context(wiring.open_store_offline(loaded_config))
         except TrimtabError as error:
             return {
                 "paused": True,
@@ -61,7 +60,29 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
                 "store": str(error),
             }
         switch.pause(reason, int(time.time()))
-        return {"paused": True, "hard": switch.is_hard(), "reason": reason}
+        document: PauseDocument = {"paused": True, "hard": switch.is_hard(), "reason": reason}
+        with suppress(TrimtabError):  # it is paused already
+            if signed_texts := signed_proposal_texts(store):
+                document["signed"] = list(signed_texts)
+        return document
+
+
+def signed_proposal_texts(store: Store) -> tuple[str, ...]:
+    """Return what the recorded signatures of waiting proposals allow, whatever the kill switch
+    says.
+    """
+    count_by_id = {
+        intent.id: len(store.proposals.signatures(intent.id))
+        for intent in store.journal.open_intents()
+        if intent.state is IntentState.PLANNED and intent.kind is not IntentKind.CANCEL
+    }
+    return tuple(
+        f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; no pause takes them back,"
+        f" and once there are enough, whoever has them can execute it {execution_period(intent)};"
+        " trimtab pause --hard --send withdraws it, or proposes the rejection that makes it void"
+        for intent in store.journal.open_intents()
+        if count_by_id.get(intent.id)
+    )
 
 
 def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) -> PauseDocument:

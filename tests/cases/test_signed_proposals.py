@@ -1,0 +1,212 @@
+"""Proposals of a Safe that are signed already: what a pause cannot take back, their rejection, and what is executed after all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import app as api
+from agent import wiring
+from agent.app.agent import Agent
+from agent.app.cycles import ignore_progress
+from agent.app.money import hard_pause
+from agent.app.money.transfers import list_transfers
+from agent.app.records import maintenance
+from agent.chain.safe import SafeOwnersSigner
+from agent.errors import Refused, Retryable
+from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.localchain.world import dev_accounts as accounts
+from agent.model import IntentKind, IntentState, UnsignedTx
+from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
+from agent.units import format_time
+from tests.cases.test_proposals import proposal, safe_of
+from tests.cases.test_safe_proposals import EXECUTOR, FIRST, SECOND, open_one, signed_by
+from tests.cli.tools import in_process
+from tests.support.agents import again, yes
+from tests.support.wallets import SafeWallet
+
+
+@pytest.fixture
+def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet, dict[str, Any]]]:
+    """An agent whose Safe, with two of three owners, has a batch of an approval and a swap that waits."""
+    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with again(anvil_chain, loaded) as agent:
+        yield agent, safe, proposal(agent)
+
+
+def pause_hard(agent: Agent, *, send: bool = True) -> dict[str, Any]:
+    report = hard_pause.pause_hard(agent.context.loaded_config, "test", send=send, is_confirmed=send, confirm=yes)
+    return dict(hard_pause.hard_pause_document(report, send))
+
+
+def states(agent: Agent) -> list[tuple[str, str]]:
+    return [(intent.kind.value, intent.state.value) for intent in reversed(agent.context.store.journal.intents())]
+
+
+def resume(agent: Agent) -> None:
+    api.resume(agent.context.loaded_config.path)
+
+
+def test_hard_pause__enough_signatures__says_so_and_proposes_the_rejection(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    agent, safe, swap = scene
+    signed_by(agent, FIRST, SECOND)
+    until = f"until {format_time(swap['expires_s'])}"
+    document = pause_hard(agent)
+    assert (document["hard"], document["outcome"]) == (True, "unfinished")
+    for words in ("2 of 2 signatures", swap["id"], until, f"empty call of {safe.address} to itself at nonce 0", "proposal sign"):
+        assert words in document["message"], words
+    assert "cancelled" not in document["message"]
+    assert states(agent) == [("swap", "planned"), ("cancel", "planned")]
+    assert pause_hard(agent)["outcome"] == "unfinished"
+    swap_document, rejection = api.list_proposals(agent)["proposals"]
+    assert (swap_document["id"], swap_document["state"]) == (swap["id"], "waiting")
+    assert (rejection["purpose"], rejection["to"], rejection["nonce"], rejection["signed_by"]) == ("cancel", safe.address, 0, [])
+    signed_by(agent, FIRST, SECOND)
+    assert len(agent.context.store.proposals.signatures(rejection["id"])) == 2
+    assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
+    assert safe.nonce() == 1
+    assert pause_hard(agent)["outcome"] in ("done", "clear")
+    assert states(agent) == [("swap", "cancelled"), ("cancel", "final")]
+    assert api.list_proposals(agent)["proposals"] == []
+    resume(agent)
+    assert proposal(agent)["safe_tx"]["nonce"] == "1"
+
+
+def test_hard_pause__executed_by_others_all_the_same__is_booked(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    agent, safe, swap = scene
+    signed_by(agent, FIRST, SECOND)
+    pause_hard(agent)
+    safe.execute(swap)
+    document = pause_hard(agent)
+    assert "was mined before it could be cancelled" in document["message"]
+    require_booked(agent, swap)
+    assert ("cancel", "cancelled") in states(agent)
+
+
+def require_booked(agent: Agent, swap: dict[str, Any]) -> None:
+    """The swap is final in the journal and in the budgets, explains every change of a balance, and the portfolio is where it should be."""
+    resume(agent)
+    assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+    store = agent.context.store
+    (intent,) = [intent for intent in store.journal.intents() if intent.id == swap["id"]]
+    assert intent.state is IntentState.FINAL
+    assert store.journal.unbooked_intents() == ()
+    assert store.budgets.history(agent.context.clock.now_s()).budgets.turnover_24h > 0
+    assert list_transfers(agent)["flows"] == []
+
+
+@pytest.mark.parametrize("adopts", [True, False], ids=["adopt", "next look"])
+def test_dropped__executed_by_others_all_the_same__is_booked(scene: tuple[Agent, SafeWallet, dict[str, Any]], adopts: bool) -> None:
+    """One signature was recorded here, so that it was withdrawn; the owners signed elsewhere."""
+    agent, safe, swap = scene
+    signed_by(agent, FIRST)
+    assert pause_hard(agent)["outcome"] == "done"
+    assert states(agent) == [("swap", "cancelled")]
+    safe.execute(swap)
+    if adopts:
+        assert agent.resync_nonce() == 1
+    require_booked(agent, swap)
+    assert states(agent) == [("swap", "final")]
+
+
+def test_cancel__process_ends_before_the_rejection_is_proposed__proposes_the_same(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    agent, _, swap = scene
+    signed_by(agent, FIRST, SECOND)
+    with pytest.raises(KeyboardInterrupt):
+        maintenance.cancel(agent, progress=dying_at("after:planned"))
+    with pytest.raises(AwaitingExternalSignature) as awaiting:
+        maintenance.cancel(agent)
+    assert states(agent) == [("swap", "planned"), ("cancel", "planned")]
+    assert awaiting.value.proposal["id"] != swap["id"]
+    assert [document["purpose"] for document in api.list_proposals(agent)["proposals"]] == ["swap", "cancel"]
+
+
+def dying_at(event: str) -> Any:
+    def progress(text: str) -> None:
+        if "rejection" in text or text == event:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_rejection__expires_with_what_it_rejects(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    agent, safe, swap = scene
+    signed_by(agent, FIRST, SECOND)
+    with pytest.raises(AwaitingExternalSignature):
+        maintenance.cancel(agent)
+    anvil_chain.warp(1_801)
+    assert proposal(agent)["id"] != swap["id"]
+    assert states(agent) == [("swap", "cancelled"), ("cancel", "cancelled"), ("swap", "planned")]
+    assert safe.nonce() == 0
+
+
+def test_rejection__with_any_field_changed__is_refused_by_the_signer(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    agent, safe, _ = scene
+    signed_by(agent, FIRST, SECOND)
+    with pytest.raises(AwaitingExternalSignature):
+        maintenance.cancel(agent)
+    rejection = agent.context.store.journal.open_intents()[-1]
+    assert rejection.kind is IntentKind.CANCEL
+    stranger = accounts()[8].address
+    batch = encode_batch([BatchedCall(safe.address, b"")])
+    enable_module = safe.contract.encode_abi("enableModule", [stranger])
+    assert judge(agent, rejection.tx) is None
+    for changes in (
+        {"to": stranger},
+        {"value_wei": 1},
+        {"data": enable_module},
+        {"data": "0x00"},
+        {"to": BATCH_CONTRACT, "data": batch},
+        {"nonce": rejection.tx.nonce + 1},
+        {"chain_id": 1},
+    ):
+        assert judge(agent, replace(rejection.tx, **changes)), changes
+    swap_grant = agent.context.store.journal.grant(agent.context.store.journal.open_intents()[0].id)
+    assert judge(agent, rejection.tx, grant=swap_grant), "a swap's grant permits no rejection"
+
+
+def judge(agent: Agent, tx: UnsignedTx, grant: Any = None) -> str | None:
+    """Return the rule by which the Safe's signer refuses this call in place of the rejection; None if it signs."""
+    journal = agent.context.store.journal
+    grant = grant or journal.grant(journal.open_intents()[-1].id)
+    with wiring.open_transactor(agent.context, yes, ignore_progress, signs=False) as transactor:
+        assert isinstance(transactor.executor, ProposingExecutor)
+        assert isinstance(transactor.executor.external_signer, SafeOwnersSigner)
+        try:
+            transactor.executor.external_signer.require_signable(tx, grant)
+        except Refused as refusal:
+            return refusal.guards[0]
+        except Retryable as error:
+            return error.message
+    return None
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_pause__with_signatures__says_what_they_still_allow(scene: tuple[Agent, SafeWallet, dict[str, Any]], hard: bool) -> None:
+    agent, _, swap = scene
+    signed_by(agent, FIRST, SECOND)
+    texts = pause_hard(agent, send=False)["message"] if hard else " ".join(api.pause(agent.context.loaded_config.path, "test")["signed"])
+    for words in (f"signatures of the proposal {swap['id']}: 2", f"until {format_time(swap['expires_s'])}", "rejection"):
+        assert words in texts
+    assert open_one(agent)["state"] == "waiting"
+
+
+def test_command_line__names_the_signatures_at_a_pause_and_the_empty_call(
+    scene: tuple[Agent, SafeWallet, dict[str, Any]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, safe, swap = scene
+    signed_by(agent, FIRST, SECOND)
+    monkeypatch.setenv("COLUMNS", "400")
+    config = ("--config", str(agent.context.loaded_config.path))
+    said = in_process(capfd, monkeypatch, "pause", *config)
+    assert (said.code, f"Signatures of the proposal {swap['id']}: 2" in said.err) == (0, True)
+    said = in_process(capfd, monkeypatch, "pause", "--hard", "--send", "--yes", *config)
+    assert (said.code, "2 of 2 signatures" in said.out) == (11, True)
+    said = in_process(capfd, monkeypatch, "proposal", "list", *config)
+    assert f"an empty call of {safe.address}" in said.out
