@@ -28,6 +28,7 @@ from agent.app.documents import fill, plans
 from agent.app.documents.past.frames import AgentHistory
 from agent.app.documents.past.step_history import store_history
 from agent.app.documents.status import PortfolioStatus
+from agent.app.money.waiting_proposals import waiting_proposals
 from agent.app.start.endpoint_checks import endpoint_records
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
@@ -108,6 +109,7 @@ class Agent:
         decision_result = proposals.decision_after_plan(step_input)
         switch_state = self.context.kill_switch.read()
         warnings = (
+            *waiting_proposals(self.context, step_input.snapshot),
             *minimum.size_warnings(self.portfolio),
             *overweight_messages(decision_result.drifts),
             *valuation.position_warnings(step_input.snapshot, step_input.portfolio),

@@ -124,6 +124,22 @@ class SafeContract:
         """Return the number of owners who must sign a call."""
         return int(self._call_view("getThreshold()", [], [], ["uint256"])[0])
 
+    def next_act(self, signed_by: Collection[str], note: str = "") -> NextAct:
+        """Return what a call that these addresses have signed waits for."""
+        owners = self.owners()
+        threshold = self.threshold()
+        count = len({*signed_by} & {*owners})
+        count_text = f" ({count} signatures collected, {threshold} needed)" if count else ""
+        execution_text = f"execute it with trimtab proposal execute --send{note}"
+        if count >= threshold:
+            return NextAct(f"its execution{count_text}", f"have anyone {execution_text}")
+        more_text = f"{threshold - count} more" if count else str(threshold)
+        return NextAct(
+            f"its signature{count_text}",
+            f"have {more_text} of {len(owners)} owners sign it with trimtab proposal sign, and anyone"
+            f" {execution_text}",
+        )
+
     def execution_data(self, tx: UnsignedTx, signature_by_owner: Mapping[str, bytes]) -> str:
         """Return the calldata of execTransaction of `tx`, 0x-hex, with the signatures in the order
         of their owners' addresses, as the contract demands.
@@ -402,23 +418,10 @@ class SafeOwnersSigner:
 
     def next_act(self, signed_by: Collection[str]) -> NextAct:
         """See ports.ExternalSigner."""
-        owners = self.safe.owners()
-        threshold = self.safe.threshold()
-        signature_count = len({*signed_by} & {*owners})
         unbatched_text = ""
         if reason := self.sender.unbatched_reason:
             unbatched_text = f" (an approval is a proposal of its own, because {reason})"
-        execution_text = f"execute it with trimtab proposal execute --send{unbatched_text}"
-        if signature_count >= threshold:
-            return NextAct(
-                "its execution, as enough owners have signed", f"have anyone {execution_text}"
-            )
-        more_text = f"{threshold - signature_count} more" if signature_count else str(threshold)
-        return NextAct(
-            "its signature",
-            f"have {more_text} of {len(owners)} owners sign it with trimtab proposal sign, and anyone"
-            f" {execution_text}",
-        )
+        return self.safe.next_act(signed_by, unbatched_text)
 
     def sufficient_signatures(self, signers: Collection[str]) -> str:
         """See ports.ExternalSigner."""

@@ -52,11 +52,12 @@ DocumentPrinter = Callable[["Console", Document], None]
 def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[Agent, Spinner]]:
     """Open the agent and a progress display.
 
-    Raises ConfigError up front if a question could not be answered.
+    Raises ConfigError up front for a wrong config, or if a question could not be answered.
     """
+    loaded_config = api.load_config(config)
     if send:
         require_answerable(yes)
-    with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
+    with api.open_agent(loaded_config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         yield agent, spinner
 
 

@@ -25,7 +25,11 @@ from agent.units import format_duration, format_time
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.app.documents.proposals import ProposalDocument, ProposalExecutionDocument
+    from agent.app.documents.proposals import (
+        ProposalCallDocument,
+        ProposalDocument,
+        ProposalExecutionDocument,
+    )
 
 KEY = GroupedOption(
     "--key",
@@ -190,6 +194,10 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
 
     expires_s = document["expires_s"]
     lines = [f"{document['description']} ({state_text or document['state']}, {document['id']})"]
+    if document["ending"]:
+        lines.append(f"  {document['ending']}")
+    if document["why"]:
+        lines.append(f"  why: {document['why']}")
     lines += [
         f"  sell {coins(leg['amount_in_raw'], leg['decimals_in'])} {leg['token_in']} for at least"
         f" {coins(leg['min_out_raw'], leg['decimals_out'])} {leg['token_out']}"
@@ -203,16 +211,17 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
             call_text = f"an empty call of {call['to']}, which only uses up the nonce"
         lines.append(f"  {call_text}")
         if call["spender"]:
-            lines.append(f"  lets {call['spender']} spend the token {call['to']}")
+            lines.append(f"  lets {call['spender']} spend exactly {_approved_text(call)}")
         lines += [
             f"  pays {'the Safe' if recipient == document['safe'] else recipient}"
             for recipient in call["recipients"]
         ]
+    if (cost := document["cost"]) is not None:
+        lines.append(_cost_text(document, cost))
     lines += [
         f"  nonce {document['nonce']} of the Safe {document['safe']}",
         f"  hash {document['safe_tx_hash']}",
-        f"  signatures: {len(document['signed_by'])} of {document['threshold']}"
-        f" {' '.join(document['signed_by'])}".rstrip(),
+        f"  signatures: {_signature_count(document)} {' '.join(document['signed_by'])}".rstrip(),
         f"  proposed {format_duration(document['age_s'])} ago, "
         + ("never expires" if expires_s is None else f"expires {format_time(expires_s)}"),
     ]
@@ -225,14 +234,41 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         console.print(safe_text(line), soft_wrap=True)
 
 
+def _approved_text(call: ProposalCallDocument) -> str:
+    from agent.cli.display.tables import coins
+
+    if call["decimals"] is None:
+        return f"{call['amount_raw']} base units of the token {call['to']}"
+    return f"{coins(str(call['amount_raw']), call['decimals'])} {call['token']} ({call['to']})"
+
+
+def _cost_text(document: ProposalDocument, cost: str) -> str:
+    """Return cost, worst case and weights of the plan, as they were when it was proposed."""
+    from agent.cli.display.tables import amount, bps_percent_text
+
+    unit = document["numeraire"]
+    cost_text = f"  cost when proposed: {amount(cost, 4)} {unit}"
+    if document["worst_case"] is not None:
+        cost_text += f", at worst {amount(document['worst_case'], 4)} {unit}, by its minimums"
+    weights_text = ", ".join(
+        f"{symbol} {bps_percent_text(bps)}" for symbol, bps in document["weights_after_bps"].items()
+    )
+    return f"{cost_text}; weights after: {weights_text}" if weights_text else cost_text
+
+
+def _signature_count(document: ProposalDocument, unit: str = "") -> str:
+    count = len(document["signed_by"])
+    threshold = document["threshold"]
+    if count > threshold:
+        return f"{count}{unit} ({threshold} needed)"
+    return f"{count} of {threshold}{unit}"
+
+
 def _show_signatures(document: ProposalDocument, result_text: str) -> None:
     say(result_text)
     is_complete = len(document["signed_by"]) >= document["threshold"]
     next_text = "trimtab proposal execute" if is_complete else "another owner signs"
-    say(
-        f"{len(document['signed_by'])} of {document['threshold']} signatures are collected."
-        f" Next: {next_text}"
-    )
+    say(f"{_signature_count(document, ' signatures')} are collected. Next: {next_text}")
 
 
 def _show_execution(

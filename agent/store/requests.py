@@ -113,10 +113,13 @@ class RequestStore:
             _write_terms(db, replace(request, to=payout_address))
 
     def record_progress(self, request_number: int, progress: WithdrawalProgress | None) -> None:
-        """Record the progress of a withdrawal in parts. Raises ConfigError if it is not open."""
+        """Record the progress of a withdrawal in parts, unless it has ended in the meantime. Raises
+        ConfigError if it does not exist.
+        """
         with self.db.write("write a part of a withdrawal") as db:
-            request = _open_withdrawal(db, request_number)
-            _write_terms(db, replace(request, progress=progress))
+            request = _request_from_row(_request_row(db, request_number))
+            if request.state is RequestState.OPEN:
+                _write_terms(db, replace(request, progress=progress))
 
     def end(self, request_number: int, state: RequestState, now_s: int) -> bool:
         """End an open request: DONE, or RELEASED; a stop that is done may still be released. Return

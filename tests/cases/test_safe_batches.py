@@ -57,10 +57,15 @@ def test_batch__two_owners_sign__approval_and_swap_execute_together(scene: tuple
     document = open_one(agent)
     router = safe.chain.addresses.swap_router_02
     assert (document["to"], document["function"], document["spender"]) == (BATCH_CONTRACT, "multiSend", None)
+    (leg,) = document["legs"]
+    sold = {"token": "WETH", "decimals": 18, "amount_raw": leg["amount_in_raw"]}
     assert document["calls"] == [
-        {"to": safe.chain.tokens["WETH"].address, "function": "approve", "spender": router, "recipients": []},
-        {"to": router, "function": "multicall", "spender": None, "recipients": [safe.address]},
+        {"to": safe.chain.tokens["WETH"].address, "function": "approve", "spender": router, "recipients": [], **sold},
+        {"to": router, "function": "multicall", "spender": None, "recipients": [safe.address], **dict.fromkeys(sold)},
     ]
+    assert "WETH" in document["why"]
+    assert 0 < float(document["cost"]) < float(document["worst_case"])
+    assert sum(document["weights_after_bps"].values()) == 10_000
     assert document["description"].startswith("approve the router for ")
     assert api.proposal_typed_data(agent, None)["message"]["operation"] == 1
     exported = api.export_proposal(agent)["transactions"]

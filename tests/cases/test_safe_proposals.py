@@ -13,16 +13,18 @@ from eth_account.messages import encode_defunct
 
 from agent import app as api
 from agent.app.agent import Agent
+from agent.app.money.transaction_builder import checksum
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
-from agent.model import IntentState
+from agent.model import IntentState, UnsignedTx
 from agent.signing.calldata import Approve, decode
+from agent.signing.safe_tx import safe_tx_fields, typed_data
 from tests.cases.test_proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.agents import again, fund, trusted, yes
-from tests.support.text import raises_field
+from tests.support.text import mentions, raises_field
 from tests.support.wallets import SafeWallet, native_of
 
 FIRST = {"test_account": 5}
@@ -72,7 +74,8 @@ def test_owners_sign_and_an_executor_pays_until_the_rebalance_is_done(anvil_chai
         executed = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
         assert (executed["outcome"], executed["executor"]) == ("executed", executor)
         assert 0 < before - native_of(anvil_chain, executor) <= int(executed["max_cost_wei"])
-        assert open_one(agent)["state"] == "used"
+        used = open_one(agent)
+        assert (used["state"], used["ending"]) == ("used", f"executed from here in {executed['transaction']}")
         try:
             outcome = agent.rebalance(send=True, confirm=yes)
         except AwaitingExternalSignature:
@@ -110,14 +113,33 @@ def test_what_waits__names_the_signatures_that_are_missing_and_a_pause(scene: tu
 
     for count, awaited, instruction in (
         (0, "its signature", "have 2 of 3 owners sign it"),
-        (1, "its signature", "have 1 more of 3 owners sign it"),
-        (2, "its execution, as enough owners have signed", "have anyone execute it with trimtab proposal execute --send"),
+        (1, "its signature (1 signatures collected, 2 needed)", "have 1 more of 3 owners sign it"),
+        (2, "its execution (2 signatures collected, 2 needed)", "have anyone execute it with trimtab proposal execute --send"),
     ):
         signed_by(agent, *[FIRST, SECOND][max(0, count - 1) : count])
         assert f"awaits {awaited} until" in waiting().message
         assert waiting().remedy.startswith(instruction)
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
     assert waiting().remedy.startswith("end the pause with trimtab resume, then have anyone execute it")
+
+
+def test_the_status_names_what_waits_and_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, _ = scene
+    document = open_one(agent)
+
+    def sentence() -> str:
+        return next(text for text in agent.status().warnings if document["id"] in text)
+
+    assert mentions(sentence(), document["description"], "awaits its signature until", "have 2 of 3 owners sign it")
+    signed_by(agent, FIRST, SECOND)
+    assert mentions(sentence(), "awaits its execution (2 signatures collected, 2 needed)", "trimtab proposal execute --send")
+    api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+    assert "waits no longer, since its nonce is used: trimtab rebalance --send settles it" in sentence()
+    with pytest.raises(AwaitingExternalSignature):
+        agent.rebalance(send=True, confirm=yes)
+    assert not [text for text in agent.status().warnings if document["id"] in text]
+    anvil_chain.warp(1_801)
+    assert [text for text in agent.status().warnings if "has expired" in text]
 
 
 def test_a_signature_by_eth_sign_counts(scene: tuple[Agent, SafeWallet]) -> None:
@@ -318,6 +340,21 @@ def test_the_file_of_the_transaction_builder_is_the_proposed_call(scene: tuple[A
     assert (document["version"], document["chainId"]) == ("1.0", "31337")
     assert document["meta"]["createdFromSafeAddress"] == safe.address
     assert document["transactions"] == [{"to": intent.tx.to, "value": "0", "data": intent.tx.data}]
+    proposed = open_one(agent)
+    assert mentions(document["meta"]["description"], f"Set nonce {proposed['nonce']}", proposed["safe_tx_hash"], "Expires ")
+    stated = document["meta"].pop("checksum")
+    assert stated == checksum(document)
+
+
+def test_what_used_the_nonce_is_named(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    (intent,) = agent.context.store.journal.open_intents()
+    rejects = UnsignedTx(anvil_chain.chain_id, 0, safe.address, 0, "0x", 0, None, None, 1)
+    before = anvil_chain.node.rpc("evm_snapshot")
+    for tx, ending in ((intent.tx, "executed by somebody else in 0x"), (rejects, "not executed: 0x")):
+        safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
+        assert open_one(agent)["ending"].startswith(ending)
+        anvil_chain.node.rpc("evm_revert", before)
 
 
 def test_a_call_that_would_fail_is_named_and_not_executed(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:

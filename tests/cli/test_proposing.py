@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from eth_account import Account
 
 from tests.cli.test_sending import WALLET_KEY
-from tests.cli.tools import Desk
+from tests.cli.tools import Desk, Said
 from tests.support.text import mentions
 
 
@@ -64,3 +65,9 @@ def test_modes_that_contradict_themselves_are_named(desk: Desk) -> None:
         desk.edit(("test_account = 0", new))
         assert words in desk.ask("rebalance", "--send", "--yes", want=2)["error"]["message"]
         desk.config.write_text(text)
+
+
+def test_a_missing_config_is_named_before_a_missing_confirmation(bare: Callable[..., Said], tmp_path: Path) -> None:
+    for command in (("proposal", "sign"), ("proposal", "execute", "--send"), ("withdraw", "10", "--send")):
+        error = bare(*command, "--config", str(tmp_path / "none.toml"), "--json").error
+        assert "no such file" in error["message"]

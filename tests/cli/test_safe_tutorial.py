@@ -73,6 +73,13 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
             assert "signatures: 0 of 2" in said.out
             shown_calls = [row.split(" of ")[0].strip() for row in said.out.splitlines() if row.startswith("  calls ")]
             assert shown_calls == ["calls approve", "calls multicall"]
+            approved = re.search(r"^  lets 0x\w{40} spend exactly (\S+ WETH) \(0x\w{40}\)$", said.out, re.MULTILINE)
+            assert approved
+            assert said.out.startswith(f"approve the router for {approved[1]}, then ")
+            assert re.search(
+                r"^  cost when proposed: \S+ USDC, at worst \S+ USDC, by its minimums; weights after: \w+ [\d.]+ %", said.out, re.MULTILINE
+            )
+            assert "  why: " in said.out
             assert "  2 calls, all or none, by 0x9641d764fc13c8B624c04430C7356C1C7C8102e2:" in said.out
         if "proposal sign --key" in line:
             count = re.search(r"(\d) of 2 signatures", said.out)

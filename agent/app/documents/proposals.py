@@ -6,27 +6,41 @@ from typing import Annotated
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import Address, Count, FromAttributes, Hash, Raw, TxHash, one_of
+from agent.app.documents import (
+    Address,
+    Count,
+    FromAttributes,
+    Hash,
+    Raw,
+    SmallMoney,
+    TxHash,
+    one_of,
+)
 from agent.app.documents.plans import LegDocument
 
 
 class ProposalCallDocument(TypedDict):
     """A plain call of the Safe. `function` is the name of the called function of `to`, its selector
-    if it has no name here; `spender` is that of an approval of the token `to`, and `recipients` get
-    what swaps buy.
+    if it has no name here; `spender` is that of an approval of `amount_raw` of the token `to`, whose
+    `token` is the symbol in the portfolio, and `recipients` get what swaps buy.
     """
 
     to: Address
     function: str
     spender: Address | None
     recipients: list[Address]
+    token: str | None
+    decimals: int | None
+    amount_raw: Raw | None
 
 
 class ProposalDocument(TypedDict):
     """A proposal and its signatures. Its state is "used" once the Safe's nonce is, "expired" past its
     deadline, "failing" while the call would fail, for example because prices left its minimums, for
-    the reason `failure`; "stale" while its minimums are lower than the limits allow at the prices now,
-    or these cannot be read, for the reason `failure`; else "waiting". Times in Unix seconds; `legs` are the swaps of a plan.
+    the reason `failure`; "stale" while its minimums are lower than the limits allow at the prices
+    now, or these cannot be read, for the reason `failure`; else "waiting". `ending` says what used
+    the nonce. Times in Unix seconds; `legs` are the swaps of a plan, and `why`, `cost`,
+    `worst_case` and `weights_after_bps` are its own, at the prices then, in the `numeraire`.
     `to`, `function`, `spender` and `recipients` are those of its only call; of a batch those of
     MultiSendCallOnly, with the recipients of all its `calls`.
     """
@@ -37,6 +51,12 @@ class ProposalDocument(TypedDict):
     purpose: Annotated[str, FromAttributes("intent.kind")]
     legs: list[LegDocument]
     failure: Annotated[str, FromAttributes("simulation.reason")]
+    ending: str
+    why: str
+    numeraire: str
+    cost: SmallMoney | None
+    worst_case: SmallMoney | None
+    weights_after_bps: dict[str, int]
     to: Address
     function: str
     spender: Address | None

@@ -215,8 +215,8 @@ class StatusDocument(TypedDict):
 @dataclass(frozen=True, slots=True)
 class PortfolioStatus:
     """Status of a portfolio. `paused` is the state of the kill switch, `is_hard_paused` that of its
-    hard level, which also cancels and revokes. `warnings` concern the number of assets, overweight,
-    liquidity positions, paused strategies, portfolio.max_live_value and accepted limits.
+    hard level, which also cancels and revokes. `warnings` concern proposals that wait, the number of
+    assets, overweight, liquidity positions, paused strategies, portfolio.max_live_value and accepted limits.
     `day_old_prices` are those of the valuation of 24 h ago, by token.
     """
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from agent import guards, wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
-from agent.app.documents import fill
+from agent.app.documents import fill, money_text
 from agent.app.documents.plans import LegDocument
 from agent.app.documents.proposals import (
     CollectedSignaturesDocument,
@@ -27,15 +27,18 @@ from agent.app.documents.proposals import (
     SignatureDocument,
 )
 from agent.app.money.safe_service import configured_service
+from agent.app.money.transaction_builder import builder_file
 from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import ProposingExecutor, ReadOnlySigner
+from agent.execution.settlement import originating_step
 from agent.execution.submitter import Submitter, guard_refusal
 from agent.foreign_text import decode_text, read_json
-from agent.model import Intent, ProposalExecution, Receipt, UnsignedTx
+from agent.guards.sandwich import plan_worst_case
+from agent.model import Intent, Portfolio, ProposalExecution, Receipt, UnsignedTx
 from agent.policy.native_coin import GAS_MARGIN
 from agent.ports import Grant, Simulation
 from agent.signing import keys
@@ -53,7 +56,7 @@ from agent.signing.secret import PrivateKey
 from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.signing.terms import tip_range_wei
 from agent.store.files.recorder import FileOutbox
-from agent.units import NATIVE, ceil_int
+from agent.units import NATIVE, Token, ceil_int
 from agent.venues.gas_fees import gas_fees
 
 AnyProposalDocument = TypeVar("AnyProposalDocument")
@@ -127,8 +130,10 @@ class SafeProposal:
         portfolio = self.agent.portfolio
         legs = () if plan is None else plan.legs
         leg_documents = [fill(LegDocument, leg, portfolio) for leg in legs]
-        calls = [_call_document(self.safe.address, call) for call in self.calls]
-        call_fields = calls[0]
+        calls = [_call_document(self.safe.address, call, portfolio) for call in self.calls]
+        call_fields: dict[str, object] = {
+            name: calls[0][name] for name in ("to", "function", "spender", "recipients")
+        }
         if is_batch(self.intent.tx.to, self.intent.tx.data):
             recipients = {recipient for call in calls for recipient in call["recipients"]}
             call_fields = {
@@ -143,9 +148,49 @@ class SafeProposal:
             portfolio,
             legs=leg_documents,
             calls=calls,
+            numeraire=portfolio.numeraire.label,
+            **self._plan_fields(),
             **call_fields,
             **fields,
         )
+
+    def _plan_fields(self) -> dict[str, object]:
+        """Return why the call is proposed, and what it costs and leaves, at the prices then."""
+        portfolio = self.agent.portfolio
+        plan = self.grant.plan
+        if plan is None:
+            return {"why": "", "cost": None, "worst_case": None, "weights_after_bps": {}}
+        step = originating_step(self.agent.context.store.steps, self.intent)
+        worst_case = None if step is None else plan_worst_case(step, plan)
+        return {
+            "why": plan.decision.reason,
+            "cost": money_text(plan.cost.total, portfolio),
+            "worst_case": None if worst_case is None else money_text(worst_case, portfolio),
+            "weights_after_bps": {
+                portfolio.token(token).label: bps for token, bps in plan.weights_after_bps
+            },
+        }
+
+    @property
+    def ending(self) -> str:
+        """What used the Safe's nonce; empty while it is free, or if the endpoints do not say."""
+        if self.state != "used":
+            return ""
+        proposals = self.agent.context.store.proposals
+        since_block = proposals.proposal_blocks()[self.intent.id]
+        mined_tx = None
+        with suppress(Retryable):
+            mined_tx = self.owners_signer.mined_at_nonce(self.intent.tx, since_block)
+        if mined_tx is None:
+            return ""
+        if not mined_tx.is_proposal:
+            return (
+                f"not executed: {mined_tx.tx_hash} is another call at its nonce, as a rejection is"
+            )
+        execution = proposals.execution(self.intent.id)
+        is_sent_here = execution is not None and execution.tx_hash == mined_tx.tx_hash
+        sender_text = "from here" if is_sent_here else "by somebody else"
+        return f"executed {sender_text} in {mined_tx.tx_hash}"
 
     def require_current(self) -> None:
         """Raise Refused if the Safe's nonce is used, or the deadline has passed."""
@@ -465,24 +510,12 @@ def export_proposal(agent: Agent) -> dict[str, Any]:
     """
     with open_proposal(agent) as proposal:
         proposal.require_signable()
-        intent = proposal.intent
-        return {
-            "version": "1.0",
-            "chainId": str(intent.tx.chain_id),
-            "createdAt": intent.created_s * 1000,
-            "meta": {
-                "name": f"trimtab {intent.id}",
-                "description": intent.note,
-                "createdFromSafeAddress": proposal.safe.address,
-            },
-            "transactions": [
-                {"to": call.to, "value": str(intent.tx.value_wei), "data": call.data_hex}
-                for call in proposal.calls
-            ],
-        }
+        return builder_file(proposal.intent, proposal.document(ProposalDocument), proposal.calls)
 
 
-def _call_document(safe: str, call: BatchedCall) -> ProposalCallDocument:
+def _call_document(safe: str, call: BatchedCall, portfolio: Portfolio) -> ProposalCallDocument:
+    token: Token | None = None
+    approved_raw: int | None = None
     function = call.data_hex[:10]
     spender: str | None = None
     recipients: list[str] = []
@@ -492,6 +525,9 @@ def _call_document(safe: str, call: BatchedCall) -> ProposalCallDocument:
             case Approve():
                 function = "approve"
                 spender = decoded_call.spender
+                approved_raw = decoded_call.raw
+                with suppress(KeyError):
+                    token = portfolio.token(call.to)
             case Multicall():
                 function = "multicall"
                 recipients = [
@@ -505,6 +541,9 @@ def _call_document(safe: str, call: BatchedCall) -> ProposalCallDocument:
         "function": function,
         "spender": spender,
         "recipients": sorted({*recipients} - {ROUTER_ITSELF}),
+        "token": None if token is None else token.label,
+        "decimals": None if token is None else token.decimals,
+        "amount_raw": None if approved_raw is None else str(approved_raw),
     }
 
 

@@ -1,0 +1,39 @@
+"""What the proposals that wait for an external signer wait for, for the status of a portfolio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from agent import wiring
+from agent.chain.safe import SafeContract
+from agent.errors import Retryable
+from agent.model import Intent, IntentState, Snapshot
+from agent.units import format_time
+
+
+def waiting_proposals(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[str]:
+    """Yield a sentence about each open proposal: its signatures, its end, and what to do. Reads the
+    owners of the Safe while one waits.
+    """
+    proposed_ids = context.store.proposals.proposal_blocks()
+    if not proposed_ids:
+        return
+    for intent in context.store.journal.open_intents():
+        if intent.state is IntentState.PLANNED and intent.id in proposed_ids:
+            yield f'The proposal {intent.id} ("{intent.note}") {_waits_for(context, snapshot, intent)}'
+
+
+def _waits_for(context: wiring.AgentContext, snapshot: Snapshot, intent: Intent) -> str:
+    settled_text = "trimtab rebalance --send settles it and goes on."
+    if snapshot.nonce_latest > intent.tx.nonce:
+        return f"waits no longer, since its nonce is used: {settled_text}"
+    if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
+        return f"has expired: {settled_text}"
+    until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
+    if context.config.wallet.safe:
+        with suppress(Retryable):
+            safe = SafeContract(context.transport, context.config.wallet.address)
+            next_act = safe.next_act(context.store.proposals.signatures(intent.id))
+            return f"awaits {next_act.awaited}{until_text}: {next_act.instruction}."
+    return f"awaits its external signer{until_text}."
