@@ -107,19 +107,22 @@ class RequestStore:
             return bool(state == RequestState.OPEN.value)
 
     def redirect(self, request_number: int, payout_address: str | None) -> None:
-        """Set or clear the payout address of a withdrawal. Raises ConfigError if it is not open."""
-        with self.db.write("write where a withdrawal goes") as db:
-            request = _open_withdrawal(db, request_number)
-            _write_terms(db, replace(request, to=payout_address))
+        """Set or clear the payout address of a withdrawal, unless it has ended in the meantime.
+        Raises ConfigError if it does not exist.
+        """
+        self._change_terms(request_number, to=payout_address)
 
     def record_progress(self, request_number: int, progress: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts, unless it has ended in the meantime. Raises
         ConfigError if it does not exist.
         """
-        with self.db.write("write a part of a withdrawal") as db:
+        self._change_terms(request_number, progress=progress)
+
+    def _change_terms(self, request_number: int, **terms: Any) -> None:
+        with self.db.write("write the terms of a withdrawal") as db:
             request = _request_from_row(_request_row(db, request_number))
-            if request.state is RequestState.OPEN:
-                _write_terms(db, replace(request, progress=progress))
+            if request.kind is RequestKind.WITHDRAW and request.state is RequestState.OPEN:
+                _write_terms(db, replace(request, **terms))
 
     def end(self, request_number: int, state: RequestState, now_s: int) -> bool:
         """End an open request: DONE, or RELEASED; a stop that is done may still be released. Return
@@ -288,17 +291,6 @@ def _request_row(db: Connection, request_number: int) -> RequestRow:
             code=ErrorCode.UNKNOWN,
         )
     return row
-
-
-def _open_withdrawal(db: Connection, request_number: int) -> OwnerRequest:
-    request = _request_from_row(_request_row(db, request_number))
-    if request.kind is not RequestKind.WITHDRAW or request.state is not RequestState.OPEN:
-        raise ConfigError(
-            f"request {request_number} is not an open withdrawal",
-            "trimtab withdraw lists open withdrawals",
-            code=ErrorCode.NOT_OPEN,
-        )
-    return request
 
 
 def _write_terms(db: Connection, request: OwnerRequest) -> None:

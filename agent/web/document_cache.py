@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec
-from agent.errors import Retryable, TrimtabError
+from agent.errors import Retryable, TrimtabError, internal_error
 from agent.model import RunReport
 from agent.observe.health import RunHealth, is_alive, judge_health
 from agent.web.app_modules import dashboard, run_report
@@ -147,7 +147,7 @@ class DocumentCache:
 
     def _show_watch_error(self, error: Exception) -> None:
         read_error = TrimtabError(
-            f"the dashboard cannot follow the store: {type(error).__name__}",
+            f"the dashboard cannot follow the store: {internal_error(error).message}",
             "restart trimtab serve, and report it if it comes again",
         )
         previous_error = self.read_errors.get(dashboard.stored_documents)

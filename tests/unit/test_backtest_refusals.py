@@ -44,9 +44,16 @@ def test_a_data_fee_is_refused_without_a_native_coin_and_as_no_amount() -> None:
         replace(FREE, data_fee="300").settings()
 
 
-@pytest.mark.parametrize("flow", ["2021-03-01=1e400", "2021-03-01=-1e31", "0001-01-01T00:00:00+14:00=5"])
-def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str) -> None:
-    with pytest.raises(ConfigError, match="has a time or amount out of range"):
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [
+        ("2021-03-01=1e400", "--flow: '2021-03-01=1e400'"),
+        ("2021-03-01=-1e31", "has a time or amount out of range"),
+        ("0001-01-01T00:00:00+14:00=5", "has a time or amount out of range"),
+    ],
+)
+def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         api.backtest(PRICES, replace(FREE, flows=(flow,)), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel"))
 
 

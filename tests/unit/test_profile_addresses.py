@@ -75,5 +75,5 @@ def test_a_profile_is_read_from_an_https_address_whose_hash_is_pinned(site: str,
     assert (document["profile"], document["sha256"], document["editing"].state) == (f"{site}/p", digest, "written")
     assert document["minimum_capital"] == by_file["minimum_capital"] != ""
     monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(Retryable, match="FILE: no answer"):
+    with pytest.raises(Retryable, match="FILE: the download failed: its certificate is not accepted"):
         taken_over(path, f"{site}/p", sha256=digest)
