@@ -115,6 +115,17 @@ def test_dropped__executed_by_others_all_the_same__is_booked(scene: tuple[Agent,
     assert states(agent) == [("swap", "final")]
 
 
+def test_run__under_a_hard_pause__proposes_the_rejection_and_goes_on(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    agent, _, swap = scene
+    signed_by(agent, FIRST, SECOND)
+    agent.context.store.pause_switch.pause("test", agent.context.clock.now_s(), hard=True)
+    for _ in range(2):
+        (waiting,) = agent.run(send=True, confirm=yes, once=True)
+        assert isinstance(waiting, AwaitingExternalSignature)
+        assert (waiting.proposal["purpose"], waiting.proposal["id"] != swap["id"]) == ("cancel", True)
+    assert states(agent) == [("swap", "planned"), ("cancel", "planned")]
+
+
 def test_cancel__process_ends_before_the_rejection_is_proposed__proposes_the_same(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, _, swap = scene
     signed_by(agent, FIRST, SECOND)

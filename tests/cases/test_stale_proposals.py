@@ -101,7 +101,11 @@ def test_stale__prices_unreadable__is_refused_and_says_why(
 
     monkeypatch.setattr(guards, "judge_minimums", without_feeds)
     assert open_one(agent)["state"] == "stale"
-    require_refused(agent, safe, "unknown: no reference price of")
+    require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel withdraws it")
+    monkeypatch.undo()
+    signed_by(agent, FIRST, SECOND)
+    monkeypatch.setattr(guards, "judge_minimums", without_feeds)
+    require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel proposes its rejection")
 
 
 def test_failing__is_neither_signed_nor_exported_and_says_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
