@@ -447,8 +447,8 @@ class PoolEdge:
 
 @dataclass(frozen=True, slots=True)
 class EdgeFlow:
-    """Flow of an edge at the dual prices: value into the pool, and out of it. `surplus` is a
-    lower bound of its contribution.
+    """Flow of an edge at the dual prices, in units of the graph's scale: value into the pool, and
+    out of it. `surplus` is a lower bound of its contribution.
     """
 
     pool_edge: PoolEdge

@@ -300,9 +300,9 @@ def merged_legs(edge_chains: Iterable[Sequence[PoolSide]]) -> MergedLegs:
     common_edges: dict[tuple[tuple[PoolSide, ...], bool], set[PoolSide]] = {}
     for edge_chain in edge_chains:
         for start_index in range(len(edge_chain)):
-            common_edges.setdefault(
-                (tuple(edge_chain[start_index:]), start_index == 0), set(edge_chain)
-            ).intersection_update(edge_chain)
+            suffix_and_start = (tuple(edge_chain[start_index:]), start_index == 0)
+            edges = set(edge_chain)
+            common_edges[suffix_and_start] = common_edges.get(suffix_and_start, edges) & edges
     dependents: dict[PoolSide, Counter[PoolSide]] = {}
     for (suffix, _), edges in common_edges.items():
         for edge in edges - {suffix[0]}:

@@ -5,7 +5,7 @@ any size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -195,61 +195,58 @@ class PoolSelector:
             best_selection = _better_selection(best_selection, current_selection)
         return best_selection
 
-    def _prune(self, best_selection: PoolSelection, charges_one_leg: bool) -> PoolSelection:
-        """Drop pools while that improves the result; first, all at once, those beside a larger pool
-        of the same pair, which costs little.
+    def _prune(self, selection: PoolSelection, charges_one_leg: bool) -> PoolSelection:
+        """Drop pools while that improves the result: those whose part is too small, then those that
+        cost more than they save, last those that are not worth the gas of their chains.
         """
         kept_pools: set[str] = set()
         while True:
-            small_pools = _pools_too_small(best_selection.flows, self.min_trade)
-            costly_flows = [
-                flow
-                for flow in best_selection.flows
-                if flow.pool_edge.pool_address not in kept_pools
-                and best_selection.surplus_after_gas(flow, charges_one_leg) < 0
-            ]
-            pools_beside_larger = {
-                flow.pool_edge.pool_address
-                for flow in costly_flows
-                if _has_larger_beside(flow, best_selection.flows)
-            }
-            costly_flows = sorted(
-                costly_flows,
-                key=lambda flow: best_selection.surplus_after_gas(flow, charges_one_leg),
-            )
-            weaker_pools = {
-                flow.pool_edge.pool_address for flow in costly_flows[: len(costly_flows) // 2]
-            }
-            weakest_flow = costly_flows[0] if costly_flows else None
-            cause = DropCause.GAS
-            if small_pools:
-                pool_sets = [small_pools]
-                has_dropped_for_gas = any(
-                    reason.cause is DropCause.GAS
-                    for reason in best_selection.dropped_pools.values()
-                )
-                cause = (
-                    DropCause.REST_TOO_SMALL if has_dropped_for_gas else DropCause.PART_TOO_SMALL
-                )
+            if small_pools := _pools_too_small(selection.flows, self.min_trade):
+                selection = self._without_small_pools(selection, small_pools)
+            elif costly_flows := _costly_flows(selection, kept_pools, charges_one_leg):
+                selection = self._without_costly_pool(selection, costly_flows, kept_pools)
             else:
-                costly_half = weaker_pools if len(costly_flows) > MANY_COSTLY_POOLS else set[str]()
-                pool_sets = (
-                    [pools_beside_larger, costly_half, {weakest_flow.pool_edge.pool_address}]
-                    if weakest_flow
-                    else []
-                )
-            for pools in (pools for pools in pool_sets if pools):
-                trial_selection = self._without(best_selection, pools, cause)
-                if small_pools or trial_selection.net_utility >= best_selection.net_utility:
-                    best_selection = trial_selection
-                    break
-                if len(pools) == 1:
-                    kept_pools |= pools
-            if not pool_sets:
-                improved_selection = self._without_pool_of_costly_chain(best_selection, kept_pools)
+                improved_selection = self._without_pool_of_costly_chain(selection, kept_pools)
                 if improved_selection is None:
-                    return best_selection
-                best_selection = improved_selection
+                    return selection
+                selection = improved_selection
+
+    def _without_small_pools(
+        self, selection: PoolSelection, small_pools: set[str]
+    ) -> PoolSelection:
+        has_dropped_for_gas = any(
+            reason.cause is DropCause.GAS for reason in selection.dropped_pools.values()
+        )
+        cause = DropCause.REST_TOO_SMALL if has_dropped_for_gas else DropCause.PART_TOO_SMALL
+        return self._without(selection, small_pools, cause)
+
+    def _without_costly_pool(
+        self, selection: PoolSelection, costly_flows: Sequence[EdgeFlow], kept_pools: set[str]
+    ) -> PoolSelection:
+        """Return the selection, no worse, without the pools beside a larger one of the same pair,
+        else without the costliest half if there are many, else without the costliest; itself if
+        each of these is worse. `kept_pools` gets the single pools without which it is worse.
+        """
+        pools_beside_larger = {
+            flow.pool_edge.pool_address
+            for flow in costly_flows
+            if _has_larger_beside(flow, selection.flows)
+        }
+        half_count = len(costly_flows) // 2 if len(costly_flows) > MANY_COSTLY_POOLS else 0
+        costliest_half = {flow.pool_edge.pool_address for flow in costly_flows[:half_count]}
+        for pools in (
+            pools_beside_larger,
+            costliest_half,
+            {costly_flows[0].pool_edge.pool_address},
+        ):
+            if not pools:
+                continue
+            trial_selection = self._without(selection, pools, DropCause.GAS)
+            if trial_selection.net_utility >= selection.net_utility:
+                return trial_selection
+            if len(pools) == 1:
+                kept_pools |= pools
+        return selection
 
     def _without_costly_chains(self, current_selection: PoolSelection) -> PoolSelection:
         """Return a selection without the pools that are worth their own gas, but not that of the
@@ -510,6 +507,23 @@ def _pools_too_small(flows: Sequence[EdgeFlow], min_trade: float) -> set[str]:
             min(flows_too_small, key=lambda flow: flow.amount_in).pool_edge.pool_address
         }
     return set()
+
+
+def _costly_flows(
+    selection: PoolSelection, kept_pools: Collection[str], charges_one_leg: bool
+) -> list[EdgeFlow]:
+    """Return the flows that cost more gas than they contribute, the costliest first, without those
+    through `kept_pools`.
+    """
+    return sorted(
+        (
+            flow
+            for flow in selection.flows
+            if flow.pool_edge.pool_address not in kept_pools
+            and selection.surplus_after_gas(flow, charges_one_leg) < 0
+        ),
+        key=lambda flow: selection.surplus_after_gas(flow, charges_one_leg),
+    )
 
 
 def _has_larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:
