@@ -119,7 +119,12 @@ def _highest_weights(config: Config, symbol: str) -> Iterator[tuple[str, int]]:
         next(asset.target for asset in portfolio_table.assets if asset.symbol == symbol),
     )
     if portfolio_table.weights is not None:
-        yield "portfolio.weights.cap", _max_allocator_weight_bps(portfolio_table.weights, symbol)
+        weight_limit = portfolio_table.weights.limits.get(symbol)
+        has_own_limit = weight_limit is not None and "max" in weight_limit.model_fields_set
+        yield (
+            f"portfolio.weights.limits.{symbol}.max" if has_own_limit else "portfolio.weights.cap",
+            _max_allocator_weight_bps(portfolio_table.weights, symbol),
+        )
 
 
 def _max_strategy_weight_bps(strategy: StrategyTable, symbol: str, asset_count: int) -> int:

@@ -77,8 +77,11 @@ def test_a_mistake_is_named_with_its_remedy(limit: str, said: str) -> None:
 
 
 def test_what_an_allocator_may_choose_counts_like_a_target() -> None:
-    assert mentions(error('"50%"', config_text(RETURNS)), "portfolio.weights.cap", "60%", "limits.max_weight", "50%")
+    assert mentions(error('"50%"', config_text(RETURNS)), "portfolio.weights.limits.WETH.max: 60%", "limits.max_weight", "50%")
     parse_config(limited('"60%"', config_text(RETURNS)))
+    for own_limit in ('cap = "60%"\nlimits = { WETH = { min = "10%" } }', 'cap = "60%"'):
+        capped_returns = f"{RETURNS.partition('cap =')[0]}{own_limit}\n"
+        assert "portfolio.weights.cap: 60% for WETH" in error('"50%"', config_text(capped_returns))
 
 
 def test_what_strategies_want_together_counts_like_a_target() -> None:
