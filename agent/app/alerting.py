@@ -365,7 +365,7 @@ def _unsanitized_alerts(
             order_label = conditional_orders.order_subject(step.portfolio, blocked_exit.token)
             alert_text = (
                 f"{order_label} cannot be sold although its order fired; everything else continues. trimtab"
-                f" orders shows why; {disarm_command(step.portfolio, step.history.orders, blocked_exit)}"
+                f" orders shows why; {disarm_command(step.portfolio, step.history.orders, blocked_exit.token)}"
             )
             yield Alert(AlertKind.ORDER, f"blocked:{blocked_exit.token}", alert_text, True)
         for strategy_name, why in paused_strategies(

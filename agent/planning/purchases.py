@@ -94,6 +94,6 @@ def _purchase_terms(
             sorted((token, reference.price) for token, reference in reference_by_token.items())
         ),
         began_s=now_s,
-        expires_s=now_s + max(purchases.MAX_DURATION_S, (part_count + 1) * DAY_S),
+        expires_s=now_s + max(purchases.PARTS_LIFETIME_S, (part_count + 1) * DAY_S),
         deposits=deposits,
     )

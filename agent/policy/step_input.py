@@ -20,9 +20,9 @@ from agent.units import NATIVE, decimal_text
 
 
 def apply_min_tip(step: StepInput) -> StepInput:
-    """Return the step with at least the tip that nodes take, which every cost then includes: of the
-    config, and as they demanded when they refused a lower one. Without a base fee the gas price is
-    the tip.
+    """Return the step with a tip of at least execution.min_tip and the tip that nodes demanded when
+    they refused a lower one; every cost then includes it. Without a base fee the gas price is the
+    tip.
     """
     min_tip_wei = max(step.execution.min_tip_wei, step.history.demanded_tip_wei)
     snapshot = step.snapshot

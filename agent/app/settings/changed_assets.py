@@ -42,8 +42,8 @@ class NewTokens:
     """Tokens that an edit adds.
 
     `notes` has lines on price and screening of each token, `contracts` their contracts and those of
-    their pools as in `trimtab trust`, with the `liquidity` of these pools. `implementations` has
-    (token, implementation, code hash) of each proxy.
+    their pools as in `trimtab trust`, with the `liquidity` of these pools. `implementations` are
+    those of the proxies among them.
     """
 
     notes: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ def _added_contracts(
     implementations = [
         implementation
         for implementation in all_implementations
-        if implementation[0] in added_tokens
+        if implementation.proxy in added_tokens
     ]
     added_pools = [
         pool for pool in context.pools if not {pool.token0, pool.token1}.isdisjoint(added_tokens)
@@ -119,7 +119,7 @@ def _added_contracts(
     added_addresses = {
         *added_tokens,
         *(pool.contract for pool in added_pools),
-        *(address for _, address, _ in implementations),
+        *(implementation.address for implementation in implementations),
     }
     setup.require_code(
         [verdict for address, verdict in no_code_verdicts if address in added_addresses]

@@ -231,7 +231,7 @@ def edit(
             implementations = [
                 implementation
                 for implementation in new_tokens.implementations
-                if implementation[1] in addresses_to_pin
+                if implementation.address in addresses_to_pin
             ]
             setup.pin_contracts(context, contracts_to_pin, implementations)
         backup_path = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent import wiring
 from agent.app import config_versions
@@ -135,8 +135,14 @@ def _feed_prices(
         yield Fraction(latest_round.answer, 10**latest_round.decimals)
 
 
-Implementation = tuple[str, str, str]
-"""(token, implementation, code hash of the implementation)."""
+class Implementation(NamedTuple):
+    """Implementation of a proxy with its code hash."""
+
+    proxy: str
+    address: str
+    code_hash: str
+
+
 NO_CODE_HASH = "0x" + "0" * 64
 EMPTY_CODE_HASH = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
 """keccak256 of no code: EXTCODEHASH of an account that exists without code."""
@@ -593,7 +599,7 @@ def list_contracts(
             }
         )
     pinned_implementations = context.store.trust.implementations()
-    implementations = []
+    implementations: list[Implementation] = []
     for implementation in snapshot.implementations:
         code_hash = code_hashes.get(implementation.address, NO_CODE_HASH)
         contract_name = (
@@ -616,7 +622,9 @@ def list_contracts(
                 "state": state,
             }
         )
-        implementations.append((implementation.proxy, implementation.address, code_hash))
+        implementations.append(
+            Implementation(implementation.proxy, implementation.address, code_hash)
+        )
     return contracts, implementations, no_code_verdicts
 
 

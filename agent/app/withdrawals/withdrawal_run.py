@@ -33,7 +33,7 @@ from agent.model import (
 from agent.planning import requests
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
-from agent.policy.cash_flows.purchases import MAX_DURATION_S
+from agent.policy.cash_flows.purchases import PARTS_LIFETIME_S
 from agent.store import Store
 from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext
@@ -518,7 +518,7 @@ def _current_progress(
 def _deadline_s(request: OwnerRequest, now_s: int) -> int:
     if request.progress is not None and request.progress.until_s > now_s:
         return request.progress.until_s
-    return now_s + MAX_DURATION_S
+    return now_s + PARTS_LIFETIME_S
 
 
 def require_part_due(request: OwnerRequest | None, step: StepInput) -> None:

@@ -36,8 +36,10 @@ from agent.policy.one_sided import restrict_to_side
 from agent.reference import reference_prices
 from agent.units import Value, floor_int, format_time
 
-MAX_DURATION_S = 7 * 86_400
-"""Longest duration of a purchase in parts; any remainder then counts as drift."""
+PARTS_LIFETIME_S = 7 * 86_400
+"""Time after which what is done in parts expires, unless its parts need longer; the rest of a
+purchase then counts as drift.
+"""
 ZERO = Fraction(0)
 
 
@@ -195,8 +197,8 @@ def decide_part(
             f" {step.portfolio.numeraire.money_text(value_left)} remain, and count as drift"
         )
     elif now_s < active_purchase.next_s:
-        message += f", next at {format_time(active_purchase.next_s)}; {format_cancel_command(active_purchase)}"
-        return Hold(message, active_purchase.next_s, "limits.first_purchase"), PurchaseResult()
+        wait_message = f"{message}, next at {format_time(active_purchase.next_s)}; {format_cancel_command(active_purchase)}"
+        return Hold(wait_message, active_purchase.next_s, "limits.first_purchase"), PurchaseResult()
     else:
         by_owner = terms.kind is PurchaseKind.TOP_UP
         next_part = PurchasePart(active_purchase.parts_done + 1, Fraction(1), value_left)

@@ -149,7 +149,7 @@ def format_retries(
     return [
         f"{order_subject(portfolio, refusal.token)}: {refusal.why}; {times_text(refusal)}, last at"
         f" {format_time(refusal.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
-        f" {disarm_command(portfolio, history.orders, BlockedExit(refusal.token, '', ''))}"
+        f" {disarm_command(portfolio, history.orders, refusal.token)}"
         for refusal in retried_refusals
     ]
 
@@ -183,9 +183,9 @@ def exclude_blocked_exits(step: StepInput, new_exits: Iterable[BlockedExit]) -> 
     target_bps_by_token = _remaining_targets(step, {*new_exit_by_token})
     balances_raw = native_coin.held_balances(step)
     for asset in step.portfolio.assets:
-        if (
-            new_exit := new_exit_by_token.get(token := asset.token.address)
-        ) is not None and token in balances_raw:
+        token = asset.token.address
+        new_exit = new_exit_by_token.get(token)
+        if new_exit is not None and token in balances_raw:
             excluded_raw = max(
                 0, balances_raw[token] - native_coin.reserved_raw(step.limits, asset)
             )
@@ -270,7 +270,7 @@ def format_blocked_exit(
 ) -> str:
     """Format one blocked exit: the order, the reason, and the remedy."""
     subject_text = order_subject(portfolio, blocked_exit.token)
-    disarm_text = disarm_command(portfolio, history.orders, blocked_exit)
+    disarm_text = disarm_command(portfolio, history.orders, blocked_exit.token)
     if backing_off_exit(snapshot, history.failures, blocked_exit.token):
         retry_text = "is kept until then"
     else:
@@ -281,10 +281,10 @@ def format_blocked_exit(
     )
 
 
-def disarm_command(portfolio: Portfolio, orders: OrderStates, blocked_exit: BlockedExit) -> str:
+def disarm_command(portfolio: Portfolio, orders: OrderStates, exit_token: str) -> str:
     """Return the command that cancels an exit order."""
     sells_portfolio = fired_exit_of(orders.states, PORTFOLIO_SUBJECT) is not None
     return (
         "cancel the order: trimtab orders disarm"
-        f" {PORTFOLIO_SUBJECT if sells_portfolio else order_subject(portfolio, blocked_exit.token)}"
+        f" {PORTFOLIO_SUBJECT if sells_portfolio else order_subject(portfolio, exit_token)}"
     )
