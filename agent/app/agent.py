@@ -28,7 +28,6 @@ from agent.app.documents import fill, plans
 from agent.app.documents.past.frames import AgentHistory
 from agent.app.documents.past.step_history import store_history
 from agent.app.documents.status import PortfolioStatus
-from agent.app.money.waiting_proposals import waiting_proposals
 from agent.app.start.endpoint_checks import endpoint_records
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
@@ -70,6 +69,7 @@ from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.units import NATIVE, Price, Token, parse_raw
 from agent.wiring.price_windows import fill_price_windows
+from agent.wiring.waiting_proposals import waiting_proposals
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import EndpointDocument, LivePlanDocument, RealisedChangeDocument

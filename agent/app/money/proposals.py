@@ -132,7 +132,9 @@ class SafeProposal:
         leg_documents = [fill(LegDocument, leg, portfolio) for leg in legs]
         calls = [_call_document(self.safe.address, call, portfolio) for call in self.calls]
         call_fields: dict[str, object] = {
-            name: calls[0][name] for name in ("to", "function", "spender", "recipients")
+            name: value
+            for name, value in calls[0].items()
+            if name in ("to", "function", "spender", "recipients")
         }
         if is_batch(self.intent.tx.to, self.intent.tx.data):
             recipients = {recipient for call in calls for recipient in call["recipients"]}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from agent import wiring
 from agent.chain.safe import SafeContract
 from agent.errors import Retryable
 from agent.model import Intent, IntentState, Snapshot
 from agent.units import format_time
+from agent.wiring.context import AgentContext
 
 
-def waiting_proposals(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[str]:
+def waiting_proposals(context: AgentContext, snapshot: Snapshot) -> Iterator[str]:
     """Yield a sentence about each open proposal: its signatures, its end, and what to do. Reads the
     owners of the Safe while one waits.
     """
@@ -24,7 +24,7 @@ def waiting_proposals(context: wiring.AgentContext, snapshot: Snapshot) -> Itera
             yield f'The proposal {intent.id} ("{intent.note}") {_waits_for(context, snapshot, intent)}'
 
 
-def _waits_for(context: wiring.AgentContext, snapshot: Snapshot, intent: Intent) -> str:
+def _waits_for(context: AgentContext, snapshot: Snapshot, intent: Intent) -> str:
     settled_text = "trimtab rebalance --send settles it and goes on."
     if snapshot.nonce_latest > intent.tx.nonce:
         return f"waits no longer, since its nonce is used: {settled_text}"
