@@ -328,7 +328,13 @@ def build_unchecked_app(
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        coroutines = cache.watch(), access.watch(), end_streams(), warm_up_controls(cache, tokens)
+        coroutines = (
+            cache.watch(),
+            cache.watch_pause(),
+            access.watch(),
+            end_streams(),
+            warm_up_controls(cache, tokens),
+        )
         tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         yield
         for task in tasks:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from agent.app import alert_channels, dashboard
     from agent.app.controls import queue, shown_plans
     from agent.app.documents.past import step_history
-    from agent.app.records import exports, ledger, run_report
+    from agent.app.records import exports, kill_switch, ledger, run_report
     from agent.app.research import edit_backtests, kept_reports
     from agent.app.settings import new_portfolios, profiles, shown, users
     from agent.app.start import guide
@@ -44,6 +44,7 @@ else:
     queue = AppModule("agent.app.controls.queue")
     shown_plans = AppModule("agent.app.controls.shown_plans")
     exports = AppModule("agent.app.records.exports")
+    kill_switch = AppModule("agent.app.records.kill_switch")
     ledger = AppModule("agent.app.records.ledger")
     run_report = AppModule("agent.app.records.run_report")
     step_history = AppModule("agent.app.documents.past.step_history")

@@ -328,6 +328,7 @@ class ControlPages:
             review.error = str(error)
         else:
             session.requested_control = (review.kind, control_id)
+            await self._cache.follow_pause()
         self._cache.follow(queue.dashboard_controls)
 
     def _review_page(self, request: Request, review: PlanReview, status: int) -> Response:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,12 +21,14 @@ from agent import codec
 from agent.errors import Retryable, TrimtabError, internal_error
 from agent.model import RunReport
 from agent.observe.health import RunHealth, is_alive, judge_health
-from agent.web.app_modules import dashboard, run_report
+from agent.web.app_modules import dashboard, kill_switch, run_report
 from agent.web.reading import AppProcess, Arguments, DocumentRead, Documents, Result
 
 log = logging.getLogger("trimtab.dashboard")
 POLL_S = 2.0
 """Interval between two checks of the store's files."""
+PAUSE_POLL_S = 0.5
+"""Interval between two checks of the store's files for a pause or its end."""
 REFRESH_AGE_S = 60.0
 """Age at which documents of the chain are read again when they are requested."""
 RETRY_AGE_S = 10.0
@@ -43,6 +46,8 @@ REPORT_AGE_S = 1.0
 """Age at which the report of the run is read again when its health is asked for."""
 REPORT_WAIT_S = 10.0
 
+PAUSE_ENDING = ".paused"
+"""Ending of the file beside the store that pauses the agent."""
 SERVER_READ_S = 5
 """Seconds between two reads of a store on PostgreSQL, whose changes no file shows."""
 
@@ -93,6 +98,7 @@ class DocumentCache:
         self.store_path = store_path
         self._change_marker: str | None = None
         self._last_file_stamps: tuple[object, ...] = ()
+        self._pause_stamps: tuple[object, ...] = ()
         self._followed_functions: set[DocumentRead] = set()
         self._processes = {process: AppProcess() for process in CacheProcess}
         if process is not None:
@@ -117,12 +123,38 @@ class DocumentCache:
         cancelled; announce that the run became healthy or unhealthy. After an unexpected error the
         pages show it, and the watch goes on.
         """
+        await self._repeat(self._follow_changes, POLL_S)
+
+    async def watch_pause(self) -> None:
+        """Follow the kill switch until cancelled."""
+        await self._repeat(self.follow_pause, PAUSE_POLL_S)
+
+    async def _repeat(self, follow: Callable[[], Awaitable[None]], interval_s: float) -> None:
         while True:
             try:
-                await self._follow_changes()
+                await follow()
             except Exception as error:  # its end would leave old pages, which look current
                 self._show_watch_error(error)
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(interval_s)
+
+    async def follow_pause(self) -> None:
+        """Keep the document `pause`, the kill switch, up to date with the store's files. It waits
+        for no read of the chain or of other documents, which on a busy machine take a minute.
+        """
+        if (file_stamps := self._read_file_stamps()) == self._pause_stamps:
+            return
+        pause_path = self.store_path.with_name(self.store_path.name + PAUSE_ENDING)
+        if os.path.lexists(pause_path) and not self.documents.get("pause", {}).get("paused"):
+            reason = f"{pause_path} exists"
+            self._show_pause({"paused": True, "pause_reason": reason, "pause_hard": False})
+        with contextlib.suppress(TrimtabError):
+            self._show_pause(await self.call(CacheProcess.CONTROLS, kill_switch.shown_pause))
+            self._pause_stamps = file_stamps
+
+    def _show_pause(self, pause: Documents) -> None:
+        if self.documents.get("pause") != pause:
+            self.documents["pause"] = pause
+            self.announce_change()
 
     async def _follow_changes(self) -> None:
         if (file_stamps := self._read_file_stamps()) != self._last_file_stamps:
@@ -363,7 +395,7 @@ class DocumentCache:
         """Return time and size of the config, first, and of the files of the store and the paper
         store.
         """
-        file_endings = ("", "-wal", ".paused", ".service.pid")
+        file_endings = ("", "-wal", PAUSE_ENDING, ".service.pid")
         paper_store = self.documents.get("paper_run", {}).get("store")
         store_paths = [self.store_path, *([Path(paper_store)] if paper_store else ())]
         store_files = [

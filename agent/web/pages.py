@@ -281,6 +281,7 @@ class Renderer:
             title=page.title,
             documents=documents,
             status=status,
+            pause=documents.get("pause", status),
             figure=partial(figure_element, documents),
             columns=columns_at,
             value_at=partial(value_at, documents),

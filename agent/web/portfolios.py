@@ -513,6 +513,7 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     status = documents["status"]
     history = documents["history"]
     alerts = documents["alerts"]
+    pause = cache.documents.get("pause", status)
     row: dict[str, Any] = {
         **dict.fromkeys(("value", "whole", "decision", "last"), ""),
         "weights": [],
@@ -529,13 +530,14 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
                 (holding["symbol"], f"{path}.status.holdings.{index}.weight_bps")
                 for index, holding in enumerate(status["holdings"])
             ],
-            "label": "Not running" if status["paused"] is False else "Paused",
-            "paused": status["paused"],
+            "label": "Not running",
         }
+    if pause.get("paused", False) is not False:
+        row |= {"label": "Paused", "paused": True}
     row |= _profit_paths(cache.documents, path)
     row["paper"] = _profit_paths(_readable_document(cache.documents, "paper"), f"{path}.paper")
     row["paper_served"] = _readable_document(cache.documents, "paper_run").get("served")
-    if status.get("paused") and status["pause_hard"]:
+    if pause.get("paused") and pause["pause_hard"]:
         row["marks"].append("paused (hard)")
     row["waiting"] = bool(_readable_document(cache.documents, "controls").get("waiting"))
     if row["waiting"]:

@@ -193,12 +193,24 @@ class StillBoard(DocumentCache):
     def follow(self, function: DocumentRead) -> None:
         """Do nothing: no document changes."""
 
+    async def follow_pause(self) -> None:
+        """Do nothing: the kill switch is that of the status."""
+
 
 class HereBoard(DocumentCache):
     """A board that reads in this process, where all modules are loaded."""
 
     async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, self.config_path, *arguments)
+
+
+class BusyBoard(HereBoard):
+    """A board with documents, whose reads of the store and the chain take for ever: only controls are quick."""
+
+    async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
+        if process is not CacheProcess.CONTROLS:
+            await asyncio.Event().wait()
+        return await super().call(process, function, *arguments)
 
 
 class HereProcess(AppProcess):

@@ -12,6 +12,7 @@ import pyotp
 from agent.ports.users import UsersPlace
 from agent.store.files.users import open_user_file
 from agent.web.access import Access
+from agent.web.document_cache import DocumentCache
 from agent.web.reach import PublicOptions, Reach
 from tests.support.dashboards import Served, StillBoard, documents
 
@@ -44,15 +45,18 @@ class Now:
 class Site(Served):
     """A dashboard with users."""
 
-    def __init__(self, file: Path, reach: Reach | None = None, config: str = "none.toml", port: int = 0) -> None:
+    def __init__(
+        self, file: Path, reach: Reach | None = None, config: str = "none.toml", port: int = 0, board: DocumentCache | None = None
+    ) -> None:
         self.file, self.now = file, Now()
         self.secrets = {name: pyotp.random_base32() for name in NAMES}
         for name in NAMES:
             open_user_file(file).add(name, HASH, self.secrets[name], name == "eve", 1)
         self.access = Access(reach or Reach(port=1), UsersPlace(str(file)), self.now)
         self.access.set_users({number + 1: (name, name == "eve") for number, name in enumerate(NAMES)})
-        board = StillBoard(config, Path("none.db"))
-        board.documents = documents()
+        if board is None:
+            board = StillBoard(config, Path("none.db"))
+            board.documents = documents()
         super().__init__(self.access, board, port)
 
     def enter(self, user: int = FULL) -> str:

@@ -85,6 +85,14 @@ def signed_proposal_texts(store: Store) -> tuple[str, ...]:
     )
 
 
+def shown_pause(config: ConfigSource) -> dict[str, object]:
+    """Return the kill switch with the fields of the status. Reads no chain."""
+    with wiring.open_store_offline(load_config(config), checks_and_migrates=False) as (_, switch):
+        state = switch.read()
+    is_paused = state.paused is not False
+    return {"paused": is_paused, "pause_reason": state.reason, "pause_hard": state.hard}
+
+
 def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) -> PauseDocument:
     """End the pause and any stop. Completed sales and payments are not undone.
 

@@ -1,0 +1,85 @@
+"""A pause and its end on the dashboard while its reads of the store and the chain take for ever, and without a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.app.records import kill_switch
+from agent.config.load import load_config
+from agent.store import open_store
+from agent.web import document_cache
+from tests.support import agents
+from tests.support.dashboards import BusyBoard, documents, until
+from tests.support.sites import Site
+
+BANNER = "nothing is sent."
+
+
+def outside_documents() -> dict[str, object]:
+    """Documents of a portfolio that trades in its next cycle."""
+    shown = documents()
+    shown["status"] |= {"paused": False, "decision": {"kind": "rebalance", "reason": "outside its band"}}
+    shown["status"]["holdings"][0]["weight_bps"] = 9_999
+    shown["history"]["steps"] = []
+    return shown
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = agents.config(tmp_path)
+    loaded = load_config(path)
+    open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
+    return path
+
+
+@pytest.fixture
+def busy_site(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(document_cache, "PAUSE_POLL_S", 0.05)
+    board = BusyBoard(str(config), config.with_name("mine.db"))
+    board.documents = outside_documents()
+    with Site(config.with_name("mine.db.users"), config=str(config), board=board) as site:
+        yield site
+
+
+def shows(site: Site, path: str, words: str, cookie: str) -> bool:
+    return words in site.ask(path, Cookie=cookie)[2].decode()
+
+
+def wait_until_shown(site: Site, path: str, words: str, cookie: str) -> None:
+    until(lambda: shows(site, path, words, cookie))
+
+
+def test_pause__by_another_process_is_shown_before_any_read_ends(busy_site: Site, config: Path) -> None:
+    cookie = busy_site.enter()
+    assert shows(busy_site, "/", "Traded in the next cycle.", cookie)
+    kill_switch.pause(config, "lunch")
+    for path, words in (("/", f"{BANNER} lunch"), ("/", "Not traded: paused."), ("/", "while paused"), ("/history", f"{BANNER} lunch")):
+        wait_until_shown(busy_site, path, words, cookie)
+    kill_switch.resume(config)
+    wait_until_shown(busy_site, "/", "Traded in the next cycle.", cookie)
+    config.with_name("mine.db.paused").touch()
+    wait_until_shown(busy_site, "/", f"{BANNER} {config.with_name('mine.db.paused')} exists", cookie)
+
+
+def test_pause__of_the_page_is_on_the_next_page(busy_site: Site) -> None:
+    cookie = busy_site.enter()
+    assert shows(busy_site, "/", 'id="b-pause"', cookie)
+    code, _, _ = busy_site.post("/controls/pause", {"csrf": busy_site.token(cookie), "reason": "smoke", "hard": ""}, cookie)
+    assert code == 303
+    for path in ("/", "/controls"):
+        assert shows(busy_site, path, f"{BANNER} smoke", cookie), path
+        assert not shows(busy_site, path, 'id="b-pause"', cookie), path
+
+
+def test_pause__is_shown_while_the_status_cannot_be_read(busy_site: Site, config: Path) -> None:
+    busy_site.board.documents = {}
+    kill_switch.pause(config, "lunch")
+    wait_until_shown(busy_site, "/", f"{BANNER} lunch", busy_site.enter())
