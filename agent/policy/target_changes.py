@@ -66,7 +66,9 @@ def apply_allocation(step: StepInput) -> StepInput:
     ):
         return _with_allocation(step, last_allocation, format_allocation(last_allocation))
     try:
-        allocation = choose_allocation(allocator, assets, allocator_inputs(step), last_allocation)
+        allocation = choose_allocation(
+            allocator, assets, allocator_inputs(step), step.history.allocation
+        )
     except Refused as refusal:
         choice_fault = refusal.message
         if step.history.price_fault and allocator.method.needs_window:
@@ -143,7 +145,8 @@ def _with_last_allocation(
     choice_fault: str,
 ) -> StepInput:
     """Return the step with the last allocation while it is valid, after a choice failed. The
-    targets of the config do not replace first weights whose prices an endpoint failed to give.
+    targets of the config replace no weights that were chosen under other settings, and no first
+    weights whose prices an endpoint failed to give.
     """
     if (
         last_allocation is not None
@@ -157,7 +160,7 @@ def _with_last_allocation(
         )
     awaits_prices = bool(step.history.price_fault) and allocator.method.needs_window
     if (
-        last_allocation is None
+        step.history.allocation is None
         and allocator.initial_weights is InitialWeights.TARGETS
         and not awaits_prices
     ):

@@ -108,12 +108,12 @@ def choose_allocation(
         for asset in assets
     }
     choice_reason = allocator_weights.why
-    last_allocation = valid_allocation(settings, assets, last_allocation)
     market_weights_bps = allocator_weights.market_bps
     if not inputs.accepts_jumps:
         _require_small_changes(
             settings, assets, inputs, last_allocation, weight_bps_by_token, market_weights_bps
         )
+    last_allocation = valid_allocation(settings, assets, last_allocation)
     if last_allocation is not None:
         previous_bps_by_token = {
             token: last_allocation.weight_bps(token) for token in weight_bps_by_token
@@ -161,8 +161,8 @@ def _require_small_changes(
     market_bps: tuple[tuple[str, int], ...],
 ) -> None:
     """Raise Refused if a weight would move by more than `max_change_bps` from the last allocation,
-    or if a market would lose its weight; before the first one from the targets of the config, if
-    these apply until then.
+    under whatever settings it was chosen, or if a market would lose its weight; before the first one
+    from the targets of the config, if these apply until then.
     """
     if settings.max_change_bps is None:
         return

@@ -14,7 +14,8 @@ from agent.localchain import LocalChain
 from agent.signals.worker import load_file
 from agent.units import BPS
 from tests.cases.test_weights_on_chain import closes
-from tests.support.agents import ROOMY, agent_on, fund, weights, yes
+from tests.support.agents import ROOMY, again, agent_on, fund, trusted, weights, yes
+from tests.support.text import mentions
 
 TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}
 SOURCE = '''"""Half in what rose most, half in cash."""
@@ -68,3 +69,21 @@ def test_a_file_that_was_changed_trades_nothing_and_says_why(anvil_chain: LocalC
     outcome = rebalance(anvil_chain, tmp_path / "changed", SOURCE.replace("max(", "min("))
     assert outcome.kind is OutcomeKind.HALT
     assert "its file best.py has the SHA-256" in outcome.reason
+
+
+def test_an_edited_file_with_its_new_hash_waits_for_the_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    folder = tmp_path / "edited"
+    assert rebalance(chain, folder, SOURCE).kind is OutcomeKind.DONE
+    before = weights(chain, TARGETS)
+    source = SOURCE.replace("max(", "min(")
+    (folder / "best.py").write_text(source)
+    signals = {"best": {"timeout": "10s", "file": "best.py:best", "sha256": hashlib.sha256(source.encode()).hexdigest()}}
+    with again(chain, trusted(chain, folder, CHANGES | {"signals": signals}, TARGETS)) as agent:
+        waiting = agent.rebalance(send=True, confirm=yes)
+        assert waiting.kind is OutcomeKind.HALT
+        assert mentions(waiting.reason, "max_change of 20 %", "trimtab weights --accept")
+        assert weights(chain, TARGETS) == before
+        assert api.weights(agent, accept=lambda _: True)["accepted"]
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+    assert weights(chain, TARGETS) != before

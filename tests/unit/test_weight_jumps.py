@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 
 from agent.errors import Refused
 from agent.layers.inputs import apply_effective_targets
-from agent.model import Allocation, AllocationMethod, FuturesRisk, FuturesSide, InitialWeights, PricePoint, StepInput
+from agent.layers.signals.state import SignalState
+from agent.model import (
+    Allocation,
+    AllocationMethod,
+    FuturesRisk,
+    FuturesSide,
+    Halt,
+    InitialWeights,
+    PricePoint,
+    SignalAnswer,
+    SignalSettings,
+    StepInput,
+    WeightLimit,
+)
+from agent.policy.decide import decide
 from agent.policy.target_changes import allocator_inputs
 from agent.policy.targets import choose_allocation, settings_hash
 from agent.weights.returns import Returns, require_no_dominant_return
@@ -182,3 +197,56 @@ def test_a_limit_on_changes_makes_no_choice_due(limit_bps: int | None) -> None:
     """A choice that was stored without the limit is the one that the next is compared with."""
     settings = allocator(AllocationMethod.RISK_PARITY, max_change_bps=limit_bps)
     assert settings_hash(settings, weighed(settings).portfolio.assets) == "1e5af158e2b8651e"
+
+
+TREND = SignalSettings("trend", 5, file="trend.py:targets", sha256="0" * 64)
+CHANGES = [
+    pytest.param({"signal": replace(TREND, sha256="1" * 64)}, id="hash"),
+    pytest.param({"signal": replace(TREND, file="other.py:targets")}, id="file"),
+    pytest.param({"signal": replace(TREND, options=(("mean", "5"),))}, id="options"),
+    pytest.param({"every_s": DAY_S}, id="every"),
+    pytest.param({"limits": (WeightLimit(WBTC, 0, 9_000),)}, id="limits"),
+]
+
+
+def answered(step: StepInput, wbtc_ppm: int) -> StepInput:
+    """The step with WBTC and USDC as the signal's targets."""
+    spot_ppm = ((WBTC, wbtc_ppm), (token("USDC").address, 1_000_000 - wbtc_ppm))
+    return step.with_layer(SignalState((SignalAnswer("trend", "", spot_ppm),)))
+
+
+@pytest.mark.parametrize("initial", InitialWeights)
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize(("ppm", "waits"), [(500_000, False), (500_100, True), (800_000, True)])
+def test_a_jump_under_changed_settings_waits_and_only_exits_trade(
+    initial: InitialWeights, changes: dict[str, Any], ppm: int, waits: bool
+) -> None:
+    settings = allocator(AllocationMethod.SIGNAL, (), signal=TREND, max_change_bps=2_000)
+    last = apply_effective_targets(answered(weighed(settings), 300_000)).history.allocation
+    assert last is not None
+    edited = replace(settings, initial_weights=initial, **changes)
+    step = answered(weighed(edited), ppm)
+    step = replace(step, history=replace(step.history, allocation=last))
+    due = apply_effective_targets(step)
+    if waits:
+        decision = decide(due).decision
+        assert isinstance(decision, Halt)
+        assert mentions(decision.reason, "WBTC would move from 30 % to", "max_change of 20 %", "trimtab weights --accept")
+    else:
+        assert due.history.allocation is not None
+        assert due.history.allocation.weight_bps(WBTC) == 5_000
+    inputs = replace(allocator_inputs(step), accepts_jumps=True)
+    accepted = choose_allocation(edited, step.portfolio.assets, inputs, last)
+    settled = apply_effective_targets(replace(step, history=replace(step.history, allocation=accepted)))
+    assert settled.history.allocation == accepted, "what the owner accepts stands"
+
+
+@pytest.mark.parametrize("initial", InitialWeights)
+def test_targets_of_the_config_replace_no_weights_of_other_settings(initial: InitialWeights) -> None:
+    settings = allocator(AllocationMethod.SIGNAL, (), signal=TREND, max_change_bps=2_000)
+    last = apply_effective_targets(answered(weighed(settings), 300_000)).history.allocation
+    edited = replace(settings, initial_weights=initial, signal=replace(TREND, sha256="1" * 64))
+    failed = weighed(edited).with_layer(SignalState((SignalAnswer("trend", "", why="it raised ValueError: no"),)))
+    result = decide(apply_effective_targets(replace(failed, history=replace(failed.history, allocation=last))))
+    assert isinstance(result.decision, Halt)
+    assert "it raised ValueError: no" in result.decision.reason
