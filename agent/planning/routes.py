@@ -265,7 +265,7 @@ def merge_routes(routes: Sequence[Route]) -> list[Route]:
 def _merged_same_end(last_hop: Hop, same_end_routes: Sequence[Route]) -> Iterable[Route]:
     direct_amounts = [route.amount_raw for route in same_end_routes if len(route.hops) == 1]
     if direct_amounts:
-        yield Route((last_hop,), sum(direct_amounts))
+        yield Route((last_hop,), sum(direct_amounts, 0))
     feeding_routes = merge_routes(
         [
             Route(route.hops[:-1], route.amount_raw)
