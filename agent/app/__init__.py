@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.money.deployment import rebalancer_deployment as rebalancer_deployment
     from agent.app.money.hard_pause import HardPauseReport as HardPauseReport
     from agent.app.money.hard_pause import pause_hard as pause_hard
+    from agent.app.money.proposal_files import read_proposal_file as read_proposal_file
     from agent.app.money.proposals import collect_from_service as collect_from_service
     from agent.app.money.proposals import collect_signatures as collect_signatures
     from agent.app.money.proposals import execute_proposal as execute_proposal

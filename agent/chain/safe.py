@@ -216,6 +216,23 @@ def failure_in_batch(
     return ""
 
 
+def signing_json(safe: str, tx: UnsignedTx) -> dict[str, Any]:
+    """Return the SafeTx with its hash, and its typed data."""
+    fields_json = {
+        field_name: str(field_value) if field_name in ("value", "nonce") else field_value
+        for field_name, field_value in safe_tx_fields(tx).items()
+    }
+    # numbers as text, since wallets read JSON numbers with 53 bits only
+    typed_data_json = {**typed_data(safe, tx), "message": fields_json}
+    return {
+        "kind": "safe",
+        "safe": safe,
+        "safe_tx": fields_json,
+        "safe_tx_hash": safe_tx_hash(safe, tx),
+        "typed_data": typed_data_json,
+    }
+
+
 def _field_values(tx: UnsignedTx) -> list[Any]:
     """Return the fields of the SafeTx as arguments of the contract, in its order."""
     tx_fields = safe_tx_fields(tx)
@@ -400,21 +417,8 @@ class SafeOwnersSigner:
         self.safe.require_hash(tx)
 
     def signing_json(self, tx: UnsignedTx) -> Mapping[str, Any]:
-        """Return the SafeTx with its hash, and its typed data."""
-        fields_json = {
-            field_name: str(field_value) if field_name in ("value", "nonce") else field_value
-            for field_name, field_value in safe_tx_fields(tx).items()
-        }
-        digest = safe_tx_hash(self.address, tx)
-        # numbers as text, since wallets read JSON numbers with 53 bits only
-        typed_data_json = {**typed_data(self.address, tx), "message": fields_json}
-        return {
-            "kind": "safe",
-            "safe": self.address,
-            "safe_tx": fields_json,
-            "safe_tx_hash": digest,
-            "typed_data": typed_data_json,
-        }
+        """See `signing_json`."""
+        return signing_json(self.address, tx)
 
     def next_act(self, signed_by: Collection[str]) -> NextAct:
         """See ports.ExternalSigner."""

@@ -1,14 +1,15 @@
-"""Commands about proposals to the owners of a Safe: proposal list, sign, collect, execute, export."""
+"""Commands about proposals to the owners of a Safe: proposal list, show, sign, collect, execute, export."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent import app as api
 from agent.cli import money
-from agent.cli.display.terminal import ask, emit, err, out, safe_text, say
+from agent.cli.display.terminal import ask, emit, err, out, safe_text, say, say_whole
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -66,6 +67,28 @@ def list_open(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> N
 
         with spinner.hidden():
             emit(document, as_json, show)
+
+
+@proposal_group.command("show")
+def show_file(
+    file: Annotated[Path, typer.Argument(help="File of a Safe's proposal, from wallet.proposals.")],
+    as_json: AsJson = False,
+) -> None:
+    """Shows what the call in a proposal's file does, and computes its hash. Needs neither config nor
+    chain.
+    """
+    document = api.read_proposal_file(file)
+
+    def show() -> None:
+        say(
+            f"Call {document['nonce']} of the Safe {document['safe']} on chain {document['chain_id']}"
+        )
+        for line in document["calls"]:
+            out.print(safe_text(f"  {line}"), soft_wrap=True)
+        say_whole(f"Hash, computed from this call: {document['safe_tx_hash']}")
+        say("Compare it with what your wallet shows, then sign. Amounts are in base units.")
+
+    emit(document, as_json, show)
 
 
 @proposal_group.command()

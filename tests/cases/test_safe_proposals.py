@@ -241,6 +241,26 @@ def by_hand_unchecked(agent: Agent, number: int) -> str:
     return "0x" + bytes(Account.sign_typed_data(accounts()[number].private_key, full_message=data).signature).hex()
 
 
+def test_a_file_alone_shows_its_call_and_hash_and_no_other(scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    (path,) = agent.context.loaded_config.proposals_path.iterdir()
+    proposed = open_one(agent)
+    shown = api.read_proposal_file(path)
+    assert (shown["safe"], shown["nonce"], shown["safe_tx_hash"]) == (safe.address, 0, proposed["safe_tx_hash"])
+    (call,) = proposed["calls"]
+    assert shown["calls"] == [f"{call['to']}: Approve spender {call['spender']}, raw {call['amount_raw']}"]
+    document = json.loads(path.read_text())
+    for changes, words in (
+        ({"safe_tx_hash": "0x" + "ab" * 32}, "not those of its call"),
+        ({"safe_tx": document["safe_tx"] | {"to": accounts()[8].address}}, "not those of its call"),
+        ({"typed_data": {}}, "not those of its call"),
+        ({"safe_tx": 7}, "not the file of a Safe's proposal"),
+    ):
+        path.write_text(json.dumps(document | changes))
+        with pytest.raises(ConfigError, match=words):
+            api.read_proposal_file(path)
+
+
 def test_a_file_that_says_another_call_than_the_journal_stops_the_signing(scene: tuple[Agent, SafeWallet]) -> None:
     agent, _ = scene
     (path,) = agent.context.loaded_config.proposals_path.iterdir()

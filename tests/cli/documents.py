@@ -32,6 +32,7 @@ DOCUMENTS: dict[str, Any] = {
     "worker": plans.LivePlanDocument,
     "paper": plans.LivePlanDocument,
     "proposal list": proposals.ProposalsDocument,
+    "proposal show": proposals.ProposalFileDocument,
     "proposal sign": proposals.SignatureDocument | mapping_documents.TypedDataDocument,
     "proposal collect": proposals.CollectedSignaturesDocument,
     "proposal execute": proposals.ProposalExecutionDocument,

@@ -75,6 +75,7 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("wallet", "change-password"): (),
     ("limit",): (),
     ("proposal", "list"): (),
+    ("proposal", "show"): ("steps",),
     ("proposal", "sign"): ("--yes",),
     ("proposal", "collect"): ("0x12",),
     ("proposal", "execute"): (),

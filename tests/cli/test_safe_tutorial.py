@@ -113,4 +113,4 @@ def test_tutorial__shows_the_lines_of_a_new_config_of_a_safe() -> None:
 
 def test_tutorial__shows_every_command_about_proposals() -> None:
     words = set(re.findall(r"trimtab proposal (\w+)", PAGE.read_text()))
-    assert words == {"list", "sign", "collect", "execute", "export"}
+    assert words == {"list", "show", "sign", "collect", "execute", "export"}

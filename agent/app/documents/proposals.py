@@ -73,6 +73,19 @@ class ProposalDocument(TypedDict):
     expires_s: Annotated[int | None, FromAttributes("intent.deadline_s")]
 
 
+class ProposalFileDocument(TypedDict):
+    """The call in the file of a proposal: its hash, computed from the call, and a line about each plain
+    call and swap, amounts in base units.
+    """
+
+    safe: Address
+    chain_id: int
+    nonce: Count
+    safe_tx_hash: Hash
+    value_wei: Raw
+    calls: list[str]
+
+
 class ProposalsDocument(TypedDict):
     proposals: list[ProposalDocument]
 

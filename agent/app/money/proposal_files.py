@@ -1,0 +1,91 @@
+"""The file of a proposal in words, for an owner of the Safe who has neither config nor store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from agent.app.documents.proposals import ProposalFileDocument
+from agent.chain.safe import signing_json
+from agent.config.tables.fields import parse_address
+from agent.errors import ConfigError
+from agent.foreign_text import decode_text, read_json
+from agent.model import UnsignedTx
+from agent.signing.batches import BatchedCall, decode_batch, is_batch
+from agent.signing.calldata import (
+    Multicall,
+    RebalanceCall,
+    UndecodableCalldata,
+    data_bytes,
+    decode,
+)
+
+_REMEDY = "name a file that trimtab wrote to wallet.proposals for a Safe, and ask for it again"
+
+
+def read_proposal_file(path: Path) -> ProposalFileDocument:
+    """Return what the call in the file of a Safe's proposal does, and its hash, computed here; nothing
+    else that the file says is repeated. Raises ConfigError if its hash or typed data are of another
+    call.
+    """
+    try:
+        file_json: dict[str, Any] = read_json(decode_text(path.read_bytes()))
+        call_json = file_json["safe_tx"]
+        safe = parse_address(str(file_json["safe"]), "safe")
+        tx = UnsignedTx(
+            int(file_json["chain_id"]),
+            int(call_json["nonce"]),
+            parse_address(str(call_json["to"]), "safe_tx.to"),
+            int(call_json["value"]),
+            str(call_json["data"]),
+            0,
+            None,
+            None,
+            0,
+        )
+        document = signing_json(safe, tx)
+        calls = [BatchedCall(tx.to, data_bytes(tx.data))]
+        if is_batch(tx.to, tx.data):
+            calls = list(decode_batch(tx.data))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}", _REMEDY) from None
+    except (ValueError, TypeError, KeyError, OverflowError, UndecodableCalldata):
+        raise ConfigError(f"{path}: not the file of a Safe's proposal", _REMEDY) from None
+    if not document.items() <= file_json.items():
+        raise ConfigError(
+            f"{path}: its hash or typed data are not those of its call, {document['safe_tx_hash']}",
+            "sign neither; ask for the file again",
+        )
+    return {
+        "safe": safe,
+        "chain_id": tx.chain_id,
+        "nonce": tx.nonce,
+        "safe_tx_hash": document["safe_tx_hash"],
+        "value_wei": str(tx.value_wei),
+        "calls": [line for call in calls for line in _lines(call)],
+    }
+
+
+def _lines(call: BatchedCall) -> Iterator[str]:
+    """Yield what a call does, amounts in base units, as the contract reads its calldata."""
+    try:
+        decoded_call: Any = decode(call.data)
+    except UndecodableCalldata:
+        yield f"{call.to}: unknown function {call.data_hex[:10]}"
+        return
+    parts = {Multicall: "calls", RebalanceCall: "legs"}
+    part_name = parts.get(type(decoded_call), "")
+    yield f"{call.to}: {_words(decoded_call, part_name)}"
+    for part in getattr(decoded_call, part_name, ()):
+        yield f"  {_words(part)}"
+
+
+def _words(value: Any, omitted_field: str = "") -> str:
+    field_texts = [
+        f"{field.name} {getattr(value, field.name)}"
+        for field in fields(value)
+        if field.name != omitted_field
+    ]
+    return f"{type(value).__name__} {', '.join(field_texts)}"
