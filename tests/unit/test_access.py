@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +69,9 @@ def test_watch__goes_on_after_an_unexpected_error_without_sessions(
     access = access_with(process, monkeypatch)
     session_id = access.begin_session(ANN[0])
     monkeypatch.setattr("agent.web.access.POLL_S", 0.001)
+    logger = logging.Logger("users")  # uvicorn disables those that exist when it starts
+    logger.addHandler(caplog.handler)
+    monkeypatch.setattr("agent.web.access.log", logger)
 
     async def scene() -> None:
         watch = asyncio.create_task(access.watch())

@@ -59,7 +59,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "confirmed config": ("app/cycles.py::AgentRun._adopt_confirmed_config",),
     "proposal whose nonce": (
         "execution/executor.py::ProposingExecutor._record_if_mined",
-        "execution/executor.py::ProposingExecutor._require_none_sent_late",
         "execution/executor.py::RefusingSigner.sign",
         "execution/executor.py::require_no_open_proposals",
     ),
