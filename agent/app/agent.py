@@ -34,7 +34,7 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.tables.fields import parse_address, parse_duration_s
 from agent.config.tables.limits import accepted_limit_texts
-from agent.errors import ConfigError, Refused, TrimtabError
+from agent.errors import ConfigError, TrimtabError
 from agent.execution import evaluation
 from agent.execution.approvals import (
     PendingAndAllowances,
@@ -56,7 +56,6 @@ from agent.model import (
     Portfolio,
     StepInput,
     Swap,
-    Verdict,
     as_lp_action,
 )
 from agent.planning import planner, proposals
@@ -327,13 +326,7 @@ class Agent:
         """Raise Refused while the bot is stopped or stopping. Other commands remain available to
         the owner.
         """
-        if (request := self.context.store.requests.active_stop()) is not None:
-            verdict = Verdict(
-                "stopped", f"by its owner, at {request.asked_s} of chain time", "running", False
-            )
-            raise Refused(
-                "the bot was stopped by its owner", (verdict,), "trimtab resume restarts it"
-            )
+        self.context.store.requests.require_not_stopped()
 
     def history(self, limit: int = 20) -> AgentHistory:
         """Return the newest steps with transactions and costs, and valuations, newest first."""

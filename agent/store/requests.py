@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from agent import codec
-from agent.errors import ConfigError, ErrorCode
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import (
     Intent,
     IntentKind,
@@ -31,6 +31,7 @@ from agent.model import (
     PendingPayment,
     RequestKind,
     RequestState,
+    Verdict,
     WithdrawalProgress,
 )
 from agent.ports import Grant
@@ -153,6 +154,16 @@ class RequestStore:
         """Return the active stop: open, or done and not resumed."""
         with self.db.read("read the requests") as db:
             return active_stop(db)
+
+    def require_not_stopped(self) -> None:
+        """Raise Refused while the bot is stopped or stopping."""
+        if (request := self.active_stop()) is not None:
+            verdict = Verdict(
+                "stopped", f"by its owner, at {request.asked_s} of chain time", "running", False
+            )
+            raise Refused(
+                "the bot was stopped by its owner", (verdict,), "trimtab resume restarts it"
+            )
 
     def payouts(self, request_number: int) -> tuple[tuple[Intent, Payout], ...]:
         """Return every payout recorded for a request, oldest first, failed ones included."""

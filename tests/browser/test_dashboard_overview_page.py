@@ -50,6 +50,9 @@ def test_overview__says_where_an_asset_moves_and_what_waiting_costs(chromium: An
         back_low, back_high = (format_figure(bps, "percent") for bps in weth["no_trade_bps"])
         assert f"beyond {low} or {high}" in row
         assert f"moves beyond {low} or {high}" in row or size != PHONE, "a phone shows no heads of columns"
+        assert "leaves its band below" in row or size != PHONE
+        dashes = page.locator("tr:has(th:has-text('USDC')) td.at:text-is('–'):visible").count()
+        assert (dashes > 0) is (size != PHONE), "no loose dashes without heads of columns"
         assert page.evaluate("document.scrollingElement.scrollWidth") <= size[0], "no column is cut off"
         assert f"back to {back_low} or {back_high}" in row
         costs = [format_figure(weth["correction"][cost], "money") for cost in ("cost", "waiting_year")]

@@ -153,3 +153,26 @@ def test_settings__folds_open_by_keyboard_and_outlive_an_update(site: Site, page
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("[...document.querySelectorAll('.scroll')].every(part => part.scrollWidth <= part.clientWidth)")
+
+
+@pytest.mark.parametrize(
+    ("typed", "sum_text", "message"),
+    [
+        ("50", "90.00 %: 10.00 % missing", "The targets sum to 90.00 %: 10.00 % missing."),
+        ("70", "110.00 %: 10.00 % too much", "The targets sum to 110.00 %: 10.00 % too much."),
+        ("60,5", "unknown", "Write a number, such as 60.5."),
+    ],
+    ids=["missing", "too much", "comma"],
+)
+def test_weights__that_do_not_sum_up_stay_in_their_form(page: Any, typed: str, sum_text: str, message: str) -> None:
+    page.keyboard.press("Escape")
+    page.click("#b-weights")
+    page.fill("#w-1", typed)
+    assert page.inner_text("#sum.down") == sum_text
+    page.click("#weights button:has-text('Review')")
+    assert page.input_value("#w-1:invalid") == typed
+    assert page.evaluate("document.getElementById('w-1').validationMessage") == message
+    assert page.evaluate("location.pathname") == "/"
+    page.fill("#w-1", "60 %")
+    assert page.inner_text("#sum:not(.down)") == "100.00 %"
+    assert page.evaluate("document.querySelector('#weights form').checkValidity()")

@@ -1,8 +1,9 @@
-"""A pause and its end on the dashboard while its reads of the store and the chain take for ever, and without a run."""
+"""A pause and its end on the dashboard: while its reads of the store and the chain take for ever, and without a run."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,10 +13,15 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.app.controls.queue import list_controls, submit_control
 from agent.app.records import kill_switch
 from agent.config.load import load_config
+from agent.model import ControlKind, ControlOrigin, ControlSubmission, RequestKind
 from agent.store import open_store
+from agent.store.files.locks import service_lock
 from agent.web import document_cache
+from agent.wiring import open_store_offline
+from agent.wiring.transactor import lock_arguments
 from tests.support import agents
 from tests.support.dashboards import BusyBoard, documents, until
 from tests.support.sites import Site
@@ -83,3 +89,43 @@ def test_pause__is_shown_while_the_status_cannot_be_read(busy_site: Site, config
     busy_site.board.documents = {}
     kill_switch.pause(config, "lunch")
     wait_until_shown(busy_site, "/", f"{BANNER} lunch", busy_site.enter())
+
+
+def resumed(site: Site, config: Path, pause_age_s: int) -> tuple[str, str, bool]:
+    """Pause, press Resume, and return state and code of the control, and whether the agent is paused."""
+    cookie = site.enter()
+    with open_store_offline(load_config(config)) as (_, switch):
+        switch.pause("lunch", int(time.time()) - pause_age_s)
+    assert site.post("/controls/resume", {"csrf": site.token(cookie)}, cookie)[0] == 303
+    control = list_controls(config)["controls"][0]
+    assert (control["kind"], control["requested_by"]) == ("resume", "ann")
+    with open_store_offline(load_config(config)) as (_, switch):
+        is_paused = switch.is_paused() is not False
+    assert shows(site, "/", BANNER, cookie) is is_paused
+    return control["state"], control["code"], is_paused
+
+
+def test_resume__takes_effect_at_once_without_a_run(busy_site: Site, config: Path) -> None:
+    assert resumed(busy_site, config, 10) == ("done", "", False)
+
+
+def test_resume__waits_for_the_run_that_serves_the_wallet(busy_site: Site, config: Path) -> None:
+    with service_lock(*lock_arguments(load_config(config))):
+        assert resumed(busy_site, config, 10) == ("queued", "", True)
+
+
+def test_resume__lifts_no_newer_pause(busy_site: Site, config: Path) -> None:
+    assert resumed(busy_site, config, -30) == ("refused", "paused_since", True)
+
+
+def test_resume__lifts_no_stop(busy_site: Site, config: Path) -> None:
+    with open_store_offline(load_config(config)) as (store, _):
+        store.requests.record(RequestKind.STOP, (), None, False, 1)
+    assert resumed(busy_site, config, 10)[::2] == ("refused", True)
+
+
+def test_controls__of_no_run_are_shown_as_expired(config: Path) -> None:
+    request = ControlSubmission(ControlKind.RESUME, (), "ann", ControlOrigin.API)
+    submit_control(config, request, now=lambda: time.time() - 301)
+    submit_control(config, request)
+    assert [control["state"] for control in list_controls(config)["controls"]] == ["queued", "expired"]

@@ -22,7 +22,7 @@ from agent.app.documents.owner import (
     stored_plan_document,
 )
 from agent.app.paper import paper_config
-from agent.app.records.kill_switch import pause_by_file
+from agent.app.records.kill_switch import pause_by_file, resume_by_control
 from agent.app.settings.devices import devices_document
 from agent.app.settings.users import known_users, record_event
 from agent.config.load import load_config
@@ -44,6 +44,7 @@ from agent.model import (
 from agent.model.controls import canonical_json
 from agent.ports.users import UsersPlace
 from agent.store import Store
+from agent.store.controls import ControlStateChange
 from agent.store.files.locks import service_lock_path
 from agent.store.files.secret import ensure_secret, find_secret
 from agent.store.opening import sqlite_path
@@ -230,7 +231,9 @@ def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
         "served": is_served(loaded_config),
         "queued": queued_count,
         "waiting": None if offered_plan is None else stored_plan_document(offered_plan),
-        "controls": [control_document(control_record) for control_record in control_records],
+        "controls": [
+            control_document(_with_expiry(control_record)) for control_record in control_records
+        ],
     }
 
 
@@ -244,7 +247,21 @@ def find_control(config: ConfigSource, control_id: str) -> ControlDocument:
             "trimtab controls lists them",
             code=ErrorCode.UNKNOWN,
         )
-    return control_document(control_record)
+    return control_document(_with_expiry(control_record))
+
+
+def _with_expiry(control_record: ControlRecord) -> ControlRecord:
+    """Return a queued control whose time is over as expired, which the next run stores."""
+    if control_record.state is not ControlState.QUEUED:
+        return control_record
+    if time.time() < control_record.control.expires_at_s:
+        return control_record
+    return replace(
+        control_record,
+        state=ControlState.EXPIRED,
+        code=ControlCode.EXPIRED,
+        reason="no run took it in its time: start trimtab run --send, then ask again",
+    )
 
 
 def link_key(config: ConfigSource) -> bytes:
@@ -462,7 +479,8 @@ def submit_for_user(
     paper run, and return the control's id. Raises Refused if the user is gone or read-only, and the
     errors of `submit_control`.
 
-    Nothing but a pause is queued without its entry in the audit log.
+    Nothing but a pause is queued without its entry in the audit log. A request to resume is carried
+    out at once if no run would take it.
     """
     user_name, read_only = known_users(users_place).get(user_id, ("", True))
 
@@ -490,10 +508,30 @@ def submit_for_user(
         with suppress(TrimtabError):
             log_event(UserEventKind.REFUSED, error.code)
         raise
+    if submission.kind is ControlKind.RESUME and not on_paper:
+        _resume_without_run(load_config(config), control)
     if is_pause:
         with suppress(TrimtabError):  # a full disk must not keep anyone from pausing
             log_event(UserEventKind.CONTROL, "")
     return control.id
+
+
+def _resume_without_run(loaded_config: LoadedConfig, control: Control) -> None:
+    """Carry out a queued request to resume, as the run does, unless a run serves the wallet."""
+    if is_served(loaded_config):
+        return
+    now_s = int(time.time())
+    with wiring.open_store_offline(loaded_config) as (store, switch):
+        control_record = store.controls.find(control.id)
+        if control_record is None or not store.controls.take(control_record.sequence_number, now_s):
+            return
+        number = control_record.sequence_number
+        try:
+            control_end = resume_by_control(store, switch, number, control, now_s)
+        except TrimtabError as error:
+            code = error.code or ControlCode.ERROR
+            control_end = ControlStateChange(number, ControlState.REFUSED, code, str(error))
+        store.controls.finish([control_end], now_s)
 
 
 def dashboard_controls(config: str) -> dict[str, object]:

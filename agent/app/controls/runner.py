@@ -18,7 +18,7 @@ from agent.app.cycles import run_policy_cycle
 from agent.app.documents.owner import sealed_with_document
 from agent.app.money import transfers
 from agent.app.positions import holdings
-from agent.app.records.kill_switch import end_pause
+from agent.app.records.kill_switch import resume_by_control
 from agent.app.settings import editing
 from agent.app.settings.devices import change_devices
 from agent.errors import ErrorCode, OperatorNeeded, PassingFault, TrimtabError, internal_error
@@ -359,15 +359,9 @@ class ControlRunner:
             self.stopped_by = f"{control.asked_by} ({control.origin.value})"
             return ControlStateChange(control_number, ControlState.DONE, "", "the paper run ends")
         if control.kind is ControlKind.RESUME:
-            if self._is_paused_since(control_number, control):
-                refusal = "a pause came after this request; ask again"
-                return ControlStateChange(
-                    control_number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, refusal
-                )
-            self._agent.require_not_stopped()
-            reason = f"resumed by {control.asked_by} ({control.origin.value})"
-            end_pause(context.store, context.kill_switch, reason, context.clock.now_s())
-            return ControlStateChange(control_number, ControlState.DONE, "", "resumed")
+            return resume_by_control(
+                context.store, context.kill_switch, control_number, control, context.clock.now_s()
+            )
         if control.kind is ControlKind.DEVICE:
             reason = change_devices(context.config.alerts, context.store.alerts, control)
             return ControlStateChange(control_number, ControlState.DONE, "", reason)
@@ -386,13 +380,6 @@ class ControlRunner:
             agent.require_not_stopped()
         command = ControlCommand(agent, control, plan_check, session, self._transports)
         return _control_end(control_number, command.run(), plan_check)
-
-    def _is_paused_since(self, control_number: int, control: Control) -> bool:
-        """Return whether a pause is newer than a control."""
-        context = self._agent.context
-        return context.kill_switch.paused_at_or_after(
-            control.asked_at_s
-        ) or context.store.controls.pause_requested_after(control_number)
 
     def _plan_or_refusal(self, control: Control) -> ShownPlan | str:
         """Return the plan that the control confirms, or why there is none. A stop that neither

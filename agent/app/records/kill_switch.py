@@ -14,8 +14,9 @@ from agent.config.load import load_config, store_file_unchecked
 from agent.config.loaded import ConfigSource, LoadedConfig, is_place_of_server
 from agent.errors import Refused, TrimtabError
 from agent.execution.executor import execution_period
-from agent.model import IntentKind, IntentState, RequestState
+from agent.model import Control, ControlCode, ControlState, IntentKind, IntentState, RequestState
 from agent.policy.cash_flows.buy_back import shortest_buy_back
+from agent.store.controls import ControlStateChange
 from agent.store.files.pause import KillSwitch, pause_file, paused_here_alone_error
 from agent.units import format_duration
 
@@ -132,6 +133,22 @@ def _buy_back_text(loaded_config: LoadedConfig) -> str:
         f", in at least {rebalance_count} rebalances over {format_duration(duration_s)}, by"
         " limits.turnover, limits.daily_turnover and policy.cooldown"
     )
+
+
+def resume_by_control(
+    store: Store, switch: KillSwitch, control_number: int, control: Control, now_s: int
+) -> ControlStateChange:
+    """Carry out a taken request to resume. Raises Refused while the bot is stopped."""
+    if switch.paused_at_or_after(control.asked_at_s) or store.controls.pause_requested_after(
+        control_number
+    ):
+        refusal = "a pause came after this request; ask again"
+        return ControlStateChange(
+            control_number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, refusal
+        )
+    store.requests.require_not_stopped()
+    end_pause(store, switch, f"resumed by {control.asked_by} ({control.origin.value})", now_s)
+    return ControlStateChange(control_number, ControlState.DONE, "", "resumed")
 
 
 def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> PauseDocument:

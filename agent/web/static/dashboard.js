@@ -111,8 +111,17 @@
 
   document.addEventListener("input", event => {
     if (!event.target.name?.startsWith("target:")) return;
-    const sum = [...document.querySelectorAll("[name^='target:']")].reduce((total, input) => total + parseFloat(input.value), 0);
-    document.getElementById("sum").textContent = `${sum.toFixed(2)} %`;
+    const inputs = [...document.querySelectorAll("[name^='target:']")];
+    const shares = inputs.map(input => Number(input.value.replace("%", "")));
+    inputs.forEach((input, at) => input.setCustomValidity(Number.isNaN(shares[at]) ? "Write a number, such as 60.5." : ""));
+    const total = shares.reduce((sum, share) => sum + share, 0);
+    const missing = (100 - total).toFixed(2);
+    const isWhole = Number(missing) === 0;
+    const words = isWhole ? `${total.toFixed(2)} %` : `${total.toFixed(2)} %: ${missing.replace("-", "")} % ${missing > 0 ? "missing" : "too much"}`;
+    const output = document.getElementById("sum");
+    output.textContent = Number.isNaN(total) ? "unknown" : words;
+    output.className = isWhole ? "" : "down";
+    if (!isWhole && !Number.isNaN(total)) event.target.setCustomValidity(`The targets sum to ${words}.`);
   });
 
   // The history shows all steps, or those of one kind.
