@@ -126,9 +126,13 @@ def read_inputs(
     return ResearchInputs(table, spec, settings)
 
 
+MAX_CORES = 1_000
+"""More than any machine has."""
+
+
 def checked_cores(jobs: object) -> int:
     """Return the number of cores that `jobs` asks for, 0 for all. Raises ConfigError."""
-    if isinstance(jobs, int) and not isinstance(jobs, bool) and jobs >= 0:
+    if isinstance(jobs, int) and not isinstance(jobs, bool) and 0 <= jobs <= MAX_CORES:
         return jobs
     raise ConfigError(
         f"jobs: {described(jobs)} is no number of cores", "write jobs=4, or 0 for all"

@@ -144,10 +144,18 @@ def targets_document(returned: Any, view: SignalView) -> dict[str, Any]:
 
 
 def _float_weights(weight_by_name: Mapping[str, Any]) -> dict[str, float]:
+    floats = {}
     for name, weight in weight_by_name.items():
+        fault = TypeError(f"the weight of {name!r} is {type(weight).__name__}")
         if isinstance(weight, bool | str) or not isinstance(name, str):
-            raise TypeError(f"the weight of {name!r} is {type(weight).__name__}")
-    return {name: float(weight) for name, weight in weight_by_name.items()}
+            raise fault
+        try:
+            floats[name] = float(weight)
+        except TypeError:
+            raise fault from None
+        except OverflowError:
+            raise ValueError(f"the weight of {name!r} is too large") from None
+    return floats
 
 
 def main(load: Callable[[], Signal], view_lines: TextIO, answer_stream: TextIO) -> None:

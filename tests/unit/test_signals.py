@@ -151,6 +151,7 @@ def test_weights_off_by_the_last_bits_of_a_float_are_the_same_weights() -> None:
         ('{"spot": {"WETH": NaN}}', "the weight of WETH is nan, not from 0 to 1"),
         ('{"spot": {"WETH": Infinity}}', "the weight of WETH is inf, not from 0 to 1"),
         ('{"spot": {"WETH": -0.1, "WBTC": 1.1}}', "the weight of WETH is -0.1, not from 0 to 1"),
+        ('{"spot": {"WETH": 1' + 400 * "0" + "}}", "int too large to convert to float"),
         ('{"spot": {"WETH": 0.5}}', "its spot weights sum to 0.5, not 1"),
         ('{"spot": {"DOGE": 1}}', "'DOGE' is not an asset whose weight is free; choose from WETH, WBTC, LINK, UNI"),
         ('{"spot": {"USDC": 1}}', "'USDC' is not an asset whose weight is free; choose from WETH, WBTC, LINK, UNI"),
@@ -306,6 +307,8 @@ def test_a_mapping_leaves_the_rest_to_a_numeraire_that_is_free(
         ("import os; os._exit(3)", "it failed: its process ended"),
         ("view.prices['WETH'] = ()", "it raised TypeError: 'mappingproxy' object does not support item assignment"),
         ("view.now_s = 5", "it raised FrozenInstanceError: cannot assign to field 'now_s'"),
+        ("return SignalTargets({'WETH': 10**400})", "it raised ValueError: the weight of 'WETH' is too large"),
+        ("return SignalTargets({'WETH': None})", "it raised TypeError: the weight of 'WETH' is NoneType"),
         ("return SignalTargets({'WETH': True})", "it raised TypeError: the weight of 'WETH' is bool"),
     ],
 )

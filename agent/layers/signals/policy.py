@@ -230,7 +230,7 @@ def checked_answer(request: SignalRequest, reply: Any, source: str) -> SignalAns
         market_ppm = (
             None if futures_weights is None else _market_ppm(futures_weights, market_by_symbol)
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         return replace(answer, source=source, why=str(error))
     return replace(answer, spot_ppm=spot_ppm, market_ppm=market_ppm, source=source)
 
