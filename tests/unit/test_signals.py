@@ -302,6 +302,7 @@ def test_a_mapping_leaves_the_rest_to_a_numeraire_that_is_free(
     ("body", "why"),
     [
         ("raise ValueError('no history')", "it raised ValueError: no history"),
+        ("return None", "it returned NoneType, not SignalTargets"),
         ("return 5", "it returned int, not SignalTargets"),
         ("import time; time.sleep(60)", "it gave no answer within 1 s"),
         ("import os; os._exit(3)", "it failed: its process ended"),
