@@ -223,13 +223,8 @@ class Tuning(ReportedResult):
 
     @property
     def best_destination(self) -> str:
-        """The destination of the best setting, as `backtest` takes it; the tracking rule has its
-        own.
-        """
-        destination = self._choice.destination
-        if destination is Destination.ZONE:
-            destination = Destination.TARGET
-        return str(destination.value)
+        """The destination of the best setting, as `backtest` and `stress` take it."""
+        return str(self._choice.destination.value)
 
     @property
     def is_recommended(self) -> bool:

@@ -245,7 +245,9 @@ def test_triggers_are_those_of_a_config(trigger: object, expected: object) -> No
 def test_the_tracking_rule_is_the_default() -> None:
     assert isinstance(research.tracking("strict"), NoTradeZone)
     targets = {"BTC": 0.5, "USD": 0.5}
-    assert research.backtest(small(), targets).summary == research.backtest(small(), targets, research.tracking()).summary
+    usual = research.backtest(small(), targets).summary
+    assert usual == research.backtest(small(), targets, research.tracking()).summary
+    assert usual == research.backtest(small(), targets, destination="zone").summary
 
 
 @pytest.mark.parametrize(
@@ -280,6 +282,9 @@ def test_the_tracking_rule_is_the_default() -> None:
         ({"flows": {"soon": 5}}, "flows: 'soon' is no time"),
         ({"start": "2025-01-01"}, "start, end: 0 bars are left of prices from 2024-01-01 to 2024-01-30"),
         ({"destination": "nowhere"}, "destination: 'nowhere'"),
+        ({"destination": "zone"}, "destination: zone, but only tracking has one"),
+        ({"destination": "halfway", "trigger": None}, "destination: halfway, but tracking trades to the edge of its zone"),
+        ({"destination": "target", "trigger": None}, "destination: target, but tracking trades to the edge of its zone"),
         ({"prices": [1, 2]}, "prices: list is no frame"),
         ({"prices": small().head(0)}, "prices is empty"),
         ({"prices": small(BTC=[-1.0] * 30)}, "prices, row 1"),
