@@ -125,6 +125,13 @@ def test_answer_that_a_live_agent_would_refuse_ends_the_backtest(function: Calla
     assert words in caught.value.message
 
 
+def test_a_refused_answer_names_its_bar_and_who_takes_the_rest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, TARGETS, BAND, signal=lambda view: {"BTC": 0.05 if len(view.prices["BTC"]) > 4 else 0.9, "USD": 0.1})
+    assert caught.value.message == "signal: its spot weights sum to 0.15, not 1, at 2024-01-06 00:00 UTC"
+    assert "a dict without USD that sums to less: it takes the rest" in caught.value.remedy
+
+
 def test_error_of_the_function_is_its_own() -> None:
     with pytest.raises(KeyError, match="LINK"):
         research.backtest(PRICES, TARGETS, BAND, signal=lambda view: view.prices["LINK"])  # type: ignore[arg-type, return-value]
