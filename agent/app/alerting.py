@@ -28,6 +28,7 @@ from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
 from agent.layers.futures.policy.hedges import comparison_text
 from agent.layers.futures.state import futures_policy, planned_futures
+from agent.layers.signals.state import SignalState
 from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import (
@@ -383,6 +384,7 @@ def _unsanitized_alerts(
         yield from unnamed_market_alerts(latest_input.snapshot)
         yield from account_alerts(latest_input.snapshot)
         yield from stale_read_alerts(latest_input.snapshot)
+        yield from _signal_alerts(outcome_or_error)
         yield from _outcome_alerts(outcome_or_error, run_facts.paused)
         yield from _transfer_alerts(outcome_or_error)
         yield from _gas_alerts(latest_input.snapshot, run_facts.low_gas_wei)
@@ -434,6 +436,17 @@ def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> I
             f"Fired: {order_label}{fired_text}; {advice}.",
             True,
         )
+
+
+def _signal_alerts(outcome: StepOutcome) -> Iterator[Alert]:
+    """Yield an alert for each signal without targets, whose last weights apply; a halt names it
+    itself.
+    """
+    if outcome.kind is OutcomeKind.HALT:
+        return
+    for answer in outcome.step_input.layer(SignalState).faults:
+        alert_text = f"Signal {answer.name} gives no new weights: {answer.why}. trimtab weights"
+        yield Alert(AlertKind.HALT, f"signal:{answer.name}", alert_text, True)
 
 
 def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:

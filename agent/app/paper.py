@@ -22,7 +22,6 @@ from agent.paper import chain
 from agent.paper.order_venue import PaperHyperliquid
 from agent.ports import Clock
 from agent.units import parse_raw
-from agent.wiring.stores import live_rows_of
 
 DEFAULT_NATIVE = "1"
 NATIVE_DECIMALS = 18
@@ -101,7 +100,6 @@ def open_paper(
                     f" {agent.portfolio.numeraire.label}=500",
                 )
             store.balances.record_prior_day((), wallet.nonce)  # this wallet has no history
-            store.paper.copy_prices(live_rows_of(loaded_config))
             store.paper.begin(wallet)
         elif start.is_set:
             raise ConfigError(

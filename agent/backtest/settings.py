@@ -188,6 +188,8 @@ NUMBER_PATTERN = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
 STALE_PRICE = "a price is too old"
 HALT_WHEN_GONE = "halt"
 LEAVE_WHEN_GONE = "leave"
+MAX_WHOLE_NUMBER = 2**32
+"""Bound of latency and seed."""
 MAX_AGE_BARS = 2
 """Default number of missed bars after which a feed is stale."""
 PERMISSIVE_LIMITS = Limits(
@@ -328,8 +330,11 @@ class SimulationSettings:
             ("--market latency", self.latency_bars),
             ("--market seed", self.seed),
         ):
-            if whole_number < 0:
-                raise ConfigError(f"{option}: {whole_number}", "write a whole number, 0 or more")
+            if not 0 <= whole_number < MAX_WHOLE_NUMBER:
+                raise ConfigError(
+                    f"{option}: {whole_number}",
+                    f"write a whole number from 0 to {MAX_WHOLE_NUMBER - 1}",
+                )
         if self.transfer_mode not in TRANSFER_MODES:
             raise ConfigError(
                 f"--flows-in: {self.transfer_mode!r}", f"choose from {', '.join(TRANSFER_MODES)}"

@@ -27,10 +27,13 @@ from agent.cli.options import (
     AsJson,
     ConfigPath,
     Heading,
+    OnPaper,
     Send,
     Yes,
     command,
     command_group,
+    mark_paper,
+    paper_or_live,
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
 from agent.units import format_duration
@@ -62,6 +65,7 @@ def weights(
         ),
     ] = "",
     config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,7 +74,10 @@ def weights(
     """
     if accept:
         require_answerable(yes)
-    with show_spinner("Reading the chain") as spinner, api.open_agent(config) as agent:
+    with (
+        show_spinner("Reading the chain") as spinner,
+        api.open_agent(paper_or_live(config, paper)) as agent,
+    ):
 
         def confirm(choice: Document) -> bool:
             if yes:
@@ -79,7 +86,9 @@ def weights(
                 _show_weights(choice)
                 return ask("Use these weights?")
 
-        document = api.weights(agent, strategy=strategy, accept=confirm if accept else None)
+        document = mark_paper(
+            api.weights(agent, strategy=strategy, accept=confirm if accept else None), paper
+        )
     emit(document, as_json, lambda: _show_weights(document))
     if accept and not document["accepted"]:
         raise typer.Exit(EXIT_REFUSED)

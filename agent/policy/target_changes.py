@@ -14,6 +14,7 @@ from agent.model import (
     History,
     InitialWeights,
     Portfolio,
+    SignalAnswer,
     Snapshot,
     StepInput,
 )
@@ -64,7 +65,10 @@ def apply_allocation(step: StepInput) -> StepInput:
         not is_allocation_due(allocator, assets, last_allocation, now_s)
         and last_allocation is not None
     ):
-        return _with_allocation(step, last_allocation, format_allocation(last_allocation))
+        last_choice_text = format_allocation(last_allocation)
+        if allocator.signal is not None and (answer := _signal_answer(step)) and answer.why:
+            last_choice_text += f"; signal {answer.name} gives no new weights: {answer.why}"
+        return _with_allocation(step, last_allocation, last_choice_text)
     try:
         allocation = choose_allocation(
             allocator, assets, allocator_inputs(step), step.history.allocation
@@ -92,14 +96,18 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
         label_by_token,
         step.snapshot.supplies,
         current_prices,
-        next(
-            (
-                allocator_answer
-                for layer_state in step.history.layers
-                for allocator_answer in layer_state.allocator_answers
-            ),
-            None,
+        _signal_answer(step),
+    )
+
+
+def _signal_answer(step: StepInput) -> SignalAnswer | None:
+    return next(
+        (
+            allocator_answer
+            for layer_state in step.history.layers
+            for allocator_answer in layer_state.allocator_answers
         ),
+        None,
     )
 
 

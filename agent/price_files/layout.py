@@ -20,7 +20,7 @@ from agent.units import safe_label
 from agent.weights.asset_classes import FIAT_SYMBOLS
 
 TIME_NAMES = (
-    "unix", "unixtimestamp", "opentime", "timeopen", "starttime", "startat", "timestamp", "time",
+    "unix", "unixtimestamp", "opentime", "timeopen", "starttime", "startat", "timestamp", "time", "dt",
     "datetime", "date", "snappedat", "timestamputc", "timeutc", "datetimeutc", "dateutc",
     "observationdate", "gmttime", "ts", "mts", "start", "ticks", "closetime", "timeclose", "endtime",
 )  # fmt: skip

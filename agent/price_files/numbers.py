@@ -116,7 +116,11 @@ def _comma_error(text: str, row_number: int, file_name: str) -> ConfigError:
 def _price_error(cell: object, row_number: int, file_name: str, symbol: str) -> ConfigError:
     text = cell_text(cell)
     remedy = "prices must be above zero: remove the row, or write a plain decimal such as 1850.25"
-    if (united := _WITH_UNIT.fullmatch(text)) is not None:
+    if text.startswith("-"):
+        remedy = "prices must be above zero; if these are returns, give the prices they are of"
+    elif text.lstrip("+").lower() in ("inf", "infinity"):
+        remedy = "prices must be finite: remove the row"
+    elif (united := _WITH_UNIT.fullmatch(text)) is not None:
         number_text = (united[2] or united[3]).replace(",", "")
         remedy = f"write {number_text}, without {(united[1] or united[4]).strip()!r}"
     return ConfigError(

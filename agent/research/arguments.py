@@ -43,8 +43,21 @@ def described(argument: object) -> str:
     if isinstance(argument, type):
         return f"the class {argument.__name__}"
     if argument is None or isinstance(argument, str | Number | list | tuple | dict):
-        return repr(argument)[:MAX_QUOTED_LENGTH]
+        return "a number of too many digits" if is_too_large(argument) else _quoted(argument)
     return type(argument).__name__
+
+
+def is_too_large(argument: object) -> bool:
+    """Return whether an argument is an integer of more digits than any that makes sense."""
+    return isinstance(argument, Integral) and abs(argument) >= 10**MAX_QUOTED_LENGTH
+
+
+def _quoted(argument: object) -> str:
+    try:
+        text = repr(argument)
+    except ValueError:  # an integer of thousands of digits in a list or mapping
+        return type(argument).__name__
+    return text if len(text) <= MAX_QUOTED_LENGTH else f"{text[: MAX_QUOTED_LENGTH - 1]}…"
 
 
 def has_items(argument: object) -> bool:
@@ -77,7 +90,7 @@ def check_kinds(argument_by_name: Mapping[str, object]) -> None:
     """Raise ConfigError for the first argument of another kind than its name has."""
     for name, argument in argument_by_name.items():
         kind = _KIND_BY_NAME.get(name)
-        if kind is not None and not kind.is_met(argument):
+        if kind is not None and (is_too_large(argument) or not kind.is_met(argument)):
             raise ConfigError(
                 f"{name}: {described(argument)} is no {kind.noun}",
                 f"write for example {name}={kind.example}",

@@ -40,7 +40,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     flows: Mapping[Moment, Number] | None = None,
     start: Moment | None = None,
     end: Moment | None = None,
-    destination: str = "target",
+    destination: str = "",
     numeraire: str = "",
     native: str = "",
     depth: Number = USUAL_DEPTH,

@@ -11,7 +11,6 @@ from inspect import Parameter, signature
 from typing import ParamSpec, TypedDict, TypeVar
 
 from agent.app.research.backtests import (
-    DESTINATION_BY_NAME,
     implied_numeraire,
     require_priced_gas,
 )
@@ -101,7 +100,7 @@ def read_inputs(
     trigger: AnyTrigger | None,
     market: MarketArguments,
     *,
-    destination: str = "target",
+    destination: str = "",
     flows: Mapping[Moment, Number] | None = None,
 ) -> ResearchInputs:
     """Check the arguments. Raises ConfigError with the options of the command line."""
@@ -126,9 +125,13 @@ def read_inputs(
     return ResearchInputs(table, spec, settings)
 
 
+MAX_CORES = 1_000
+"""More than any machine has."""
+
+
 def checked_cores(jobs: object) -> int:
     """Return the number of cores that `jobs` asks for, 0 for all. Raises ConfigError."""
-    if isinstance(jobs, int) and not isinstance(jobs, bool) and jobs >= 0:
+    if isinstance(jobs, int) and not isinstance(jobs, bool) and 0 <= jobs <= MAX_CORES:
         return jobs
     raise ConfigError(
         f"jobs: {described(jobs)} is no number of cores", "write jobs=4, or 0 for all"
@@ -157,6 +160,21 @@ def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Param
     return with_named_arguments
 
 
+def _destination(name: str, is_tracking: bool) -> Destination:
+    """Return a destination by its name (empty: the trigger's usual one). Raises ConfigError."""
+    usual = Destination.ZONE if is_tracking else Destination.TARGET
+    if not name or name == usual.value:
+        return usual
+    destination = parse_choice(name, "destination", {each.value: each for each in Destination})
+    if is_tracking:
+        raise ConfigError(
+            f"destination: {name}, but tracking trades to the edge of its zone", "omit it"
+        )
+    if destination is Destination.ZONE:
+        raise ConfigError("destination: zone, but only tracking has one", "omit it")
+    return destination
+
+
 def _spec(
     table: PriceTable,
     targets: Mapping[str, Number],
@@ -176,8 +194,8 @@ def _spec(
                 f" {format_duration(chosen_trigger.window_s)} before a bar",
                 f"write a window longer than the {format_duration(table.interval_s)} of a bar",
             )
-    chosen_destination = parse_choice(destination, "destination", DESTINATION_BY_NAME)
     is_tracking = isinstance(chosen_trigger, NoTradeZone)
+    chosen_destination = _destination(destination, is_tracking)
     target_bps = _target_bps(targets)
     missing_symbols = [symbol for symbol in target_bps if symbol not in table.symbols]
     numeraire = numeraire or implied_numeraire(missing_symbols, table.currency)
@@ -205,7 +223,7 @@ def _spec(
         target_bps,
         chosen_trigger,
         numeraire,
-        destination=Destination.ZONE if is_tracking else chosen_destination,
+        destination=chosen_destination,
         interval_s=table.interval_s,
         native=native,
     )

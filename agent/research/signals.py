@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from agent.backtest.settings import MAX_AGE_BARS
@@ -111,8 +112,11 @@ class FunctionRunner:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"signal: {error}", "return weights by symbol") from None
         if answer.why:
+            view = request.view
             raise ConfigError(
-                f"signal: {answer.why}", "return weights of the targets' symbols that sum to 1"
+                f"signal: {answer.why}, at {datetime.fromtimestamp(view.now_s, UTC):%Y-%m-%d %H:%M} UTC",
+                "return weights of the targets' symbols that sum to 1, or a dict without"
+                f" {view.numeraire} that sums to less: it takes the rest",
             )
         return answer
 

@@ -36,7 +36,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     targets: Mapping[str, Number],
     trigger: AnyTrigger | None = None,
     *,
-    destination: str = "target",
+    destination: str = "",
     paths: int = USUAL_PATHS,
     bars: int = 0,
     scenarios: Sequence[str] = ("all",),

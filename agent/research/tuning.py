@@ -223,13 +223,8 @@ class Tuning(ReportedResult):
 
     @property
     def best_destination(self) -> str:
-        """The destination of the best setting, as `backtest` takes it; the tracking rule has its
-        own.
-        """
-        destination = self._choice.destination
-        if destination is Destination.ZONE:
-            destination = Destination.TARGET
-        return str(destination.value)
+        """The destination of the best setting, as `backtest` and `stress` take it."""
+        return str(self._choice.destination.value)
 
     @property
     def is_recommended(self) -> bool:
@@ -272,22 +267,29 @@ class Tuning(ReportedResult):
         )
 
     def plot(self) -> Any:
-        """Return a plotly heat map of the objective over the two axes of the grid that matter
-        most. Raises ConfigError if plotly is not installed.
+        """Return a plotly heat map of the objective over the two axes of the grid with the most
+        values; by the objective tracking, of the loss in basis points. Raises ConfigError if plotly
+        is not installed.
         """
         graph_objects = load_plotly()
         heat_map = self._result.heat_map
+        objective = self._result.spec.objective
+        is_loss = objective is Objective.TRACKING
+        score_name = "loss, bps" if is_loss else objective.value
         figure = graph_objects.Figure(
             graph_objects.Heatmap(
                 x=heat_map.column_axis.labels,
                 y=heat_map.row_axis.labels,
-                z=heat_map.scores,
-                colorbar={"title": self._result.spec.objective.value},
+                z=-BPS * heat_map.scores if is_loss else heat_map.scores,
+                reversescale=is_loss,
+                colorbar={"title": f"{score_name} a year"},
+                hovertemplate=f"%{{y}}, %{{x}}<br>{score_name} %{{z:.4g}}<extra></extra>",
             )
         )
         figure.update_xaxes(title_text=heat_map.column_axis.name, type="category")
         figure.update_yaxes(title_text=heat_map.row_axis.name, type="category")
-        figure.update_layout(margin={"t": 24, "r": 16})
+        title = f"{score_name} a year by {heat_map.row_axis.name} and {heat_map.column_axis.name}"
+        figure.update_layout(title=title.capitalize(), margin={"t": 48, "r": 16})
         return figure
 
     def _page(self) -> ReportPage:

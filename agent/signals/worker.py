@@ -46,11 +46,8 @@ def find_signal(name: str) -> EntryPoint:
     return next(iter(entry_point_by_source.values()))
 
 
-@cache
-def load_file(path: Path, function_name: str, sha256: str) -> Signal:
-    """Return a function of a file that has this hash. What is run is what was hashed. Raises
-    ConfigError if it has another one, or cannot be read, or has no such function.
-    """
+def read_pinned(path: Path, sha256: str) -> bytes:
+    """Return a file that has this hash. Raises ConfigError if it has another one or cannot be read."""
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -60,6 +57,15 @@ def load_file(path: Path, function_name: str, sha256: str) -> Signal:
         raise ConfigError(
             f"its file {path.name} has the SHA-256 {digest}, not the one of the config"
         )
+    return source
+
+
+@cache
+def load_file(path: Path, function_name: str, sha256: str) -> Signal:
+    """Return a function of a file that has this hash. What is run is what was hashed. Raises
+    ConfigError like read_pinned, or if it has no such function.
+    """
+    source = read_pinned(path, sha256)
     module = ModuleType(path.stem)
     exec(compile(source, path.name, "exec"), module.__dict__)  # noqa: S102  the owner's, pinned
     function: Signal | None = getattr(module, function_name, None)
@@ -138,10 +144,18 @@ def targets_document(returned: Any, view: SignalView) -> dict[str, Any]:
 
 
 def _float_weights(weight_by_name: Mapping[str, Any]) -> dict[str, float]:
+    floats = {}
     for name, weight in weight_by_name.items():
+        fault = TypeError(f"the weight of {name!r} is {type(weight).__name__}")
         if isinstance(weight, bool | str) or not isinstance(name, str):
-            raise TypeError(f"the weight of {name!r} is {type(weight).__name__}")
-    return {name: float(weight) for name, weight in weight_by_name.items()}
+            raise fault
+        try:
+            floats[name] = float(weight)
+        except TypeError:
+            raise fault from None
+        except OverflowError:
+            raise ValueError(f"the weight of {name!r} is too large") from None
+    return floats
 
 
 def main(load: Callable[[], Signal], view_lines: TextIO, answer_stream: TextIO) -> None:

@@ -27,6 +27,8 @@ PRICE_FAULT = "price_fault"
 """Facts on the last attempt to read missing prices: its time, and the fault of an endpoint."""
 AGENT_SOURCE = "look"
 """Source of prices that the agent's cycles record."""
+IMPORT_SOURCE = "import"
+"""Source of prices of files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, delete, select
+from sqlalchemy import Select, bindparam, delete, inspect, select
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
@@ -35,7 +35,6 @@ from agent.store.database import (
     database_errors,
     decode_optional,
     decompress_text,
-    insert_new_rows,
     insert_rows,
     upsert_rows,
 )
@@ -44,7 +43,7 @@ from agent.store.files.backup import COPY_KEY, STORE_KIND_KEY, open_read_only
 from agent.store.files.pause import PauseSwitch
 from agent.store.journal import IntentStore, ProposalStore, StepStore
 from agent.store.orders import OrderStore
-from agent.store.prices import AllocationStore, PriceStore
+from agent.store.prices import IMPORT_SOURCE, AllocationStore, PriceStore
 from agent.store.requests import RequestStore
 from agent.store.runs import RunReportStore
 from agent.store.seals import SEALED_TABLES, SealReport, seal_report
@@ -431,10 +430,28 @@ class PaperStore:
                 insert_rows(db, model, pin_rows)
 
     def copy_prices(self, live_rows_of: RowReader) -> None:
-        """Copy the live store's recorded prices, for weights and triggers that need history."""
-        price_rows = live_rows_of(PriceRow)
+        """Copy the live store's prices of hours that have none, and remove imported prices that it
+        no longer has.
+        """
+        live_rows = {_price_key(row): row for row in live_rows_of(PriceRow)}
         with self.db.write("copy prices") as db:
-            insert_new_rows(db, PriceRow, price_rows)
+            paper_rows = {
+                _price_key(row): dict(row)
+                for row in db.execute(select(PriceRow.__table__)).mappings()
+            }
+            for key, row in list(paper_rows.items()):
+                if row["source"] == IMPORT_SOURCE and live_rows.get(key) != row:
+                    del paper_rows[key]
+                    is_row = (
+                        column == row[column.name] for column in inspect(PriceRow).primary_key
+                    )
+                    db.execute(delete(PriceRow).where(*is_row))
+            new_rows = [row for key, row in live_rows.items() if key not in paper_rows]
+            insert_rows(db, PriceRow, new_rows)
+
+
+def _price_key(row: Mapping[Any, Any]) -> tuple[object, ...]:
+    return row["numeraire"], row["token"], row["hour"]
 
 
 def rows_of_file(store_path: Path, model: type[Base]) -> list[dict[str, object]]:

@@ -284,7 +284,7 @@ class AgentContext:
     @property
     def layer_readers(self) -> tuple[LayerReader, ...]:
         """Readers of what layers know by a service: signals, and the tax lots of the ledger."""
-        signal_reader = SignalReader(self.signal_host)
+        signal_reader = SignalReader(self.signal_host, self.signal_host.fault)
         return (
             (signal_reader,)
             if self.tax_runs is None

@@ -54,8 +54,8 @@ PAPER_FOLDER = "paper"
 
 
 def prepare_paper_store(loaded_config: LoadedConfig, store: Store) -> None:
-    """Copy the live store's pinned contracts into the paper store. Raises ConfigError for features
-    that are not simulated.
+    """Copy the live store's pinned contracts and recorded prices into the paper store. Raises
+    ConfigError for features that are not simulated.
     """
     config = loaded_config.config
     if config.portfolio.positions or (config.lp is not None and config.lp.targets):
@@ -68,7 +68,9 @@ def prepare_paper_store(loaded_config: LoadedConfig, store: Store) -> None:
             "paper: only SwapRouter02 is simulated",
             'set execution.router = "swap_router_02" in a copy of the config',
         )
-    store.paper.copy_pins(live_rows_of(loaded_config))
+    live_rows = live_rows_of(loaded_config)
+    store.paper.copy_pins(live_rows)
+    store.paper.copy_prices(live_rows)
 
 
 def paper_chain(

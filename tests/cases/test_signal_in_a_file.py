@@ -9,6 +9,8 @@ import pytest
 
 from agent import app as api
 from agent import research
+from agent.app.alerting import RunFacts, cycle_alerts
+from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.signals.worker import load_file
@@ -69,6 +71,23 @@ def test_a_file_that_was_changed_trades_nothing_and_says_why(anvil_chain: LocalC
     outcome = rebalance(anvil_chain, tmp_path / "changed", SOURCE.replace("max(", "min("))
     assert outcome.kind is OutcomeKind.HALT
     assert "its file best.py has the SHA-256" in outcome.reason
+
+
+def test_a_file_that_changes_after_its_answer_is_named_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    folder = tmp_path / "silent"
+    assert rebalance(chain, folder, SOURCE).kind is OutcomeKind.DONE
+    (folder / "best.py").write_text(SOURCE + "# edit\n")
+    loaded = load_config(folder / "trimtab.toml")
+    why = "its file best.py has the SHA-256"
+    with again(chain, loaded) as agent:
+        held = agent.rebalance(send=True, confirm=yes)
+    assert held.kind is OutcomeKind.HOLD
+    assert mentions(held.step_input.targets.reasons[0], "signal best gives no new weights", why)
+    (alert,) = [alert for alert in cycle_alerts(held, RunFacts(False, "", None)) if alert.key == "signal:best"]
+    assert mentions(alert.text, why, "trimtab weights")
+    (check,) = [check for check in api.doctor(loaded, [chain.transport])["checks"] if check["check"] == "signal best"]
+    assert (check["state"], why in check["finding"]) == ("warn", True)
 
 
 def test_an_edited_file_with_its_new_hash_waits_for_the_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:

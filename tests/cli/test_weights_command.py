@@ -10,7 +10,7 @@ import pytest
 
 from agent import app as api
 from agent.localchain import LocalChain
-from tests.cases.test_weights_on_chain import TARGETS, VOLATILE, WEIGHED, closes
+from tests.cases.test_weights_on_chain import SETTINGS, TARGETS, VOLATILE, WEIGHED, closes
 from tests.cli.tools import Said
 from tests.support import agents
 from tests.support.text import mentions
@@ -90,6 +90,24 @@ def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(anvil_chain: Loc
     chosen = run("weights", "--json").json["chosen"]
     assert chosen["weights_bps"] == offered[0]["now"]["weights_bps"], "what was shown is what is recorded"
     assert mentions(run("rebalance", "--json").json["target_reasons"][0], "inverse_volatility", "chosen")
+
+
+def test_paper_sees_prices_that_are_imported_after_its_first_start(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+) -> None:
+    settings = {**SETTINGS, "until_chosen": "wait", "max_change": "20%"}
+    agents.trusted(anvil_chain, tmp_path, {**WEIGHED, "portfolio.weights": settings}, TARGETS)
+    halted = run("paper", "--once", "--start", "USDC=5000", "--json")
+    assert mentions(halted.json["reason"], "no target weights", "min_history requires 30")
+    run("prices", "import", str(closes(anvil_chain, tmp_path / "closes.csv")), "--json")
+    shown = run("weights", "--paper", "--json").json
+    assert shown["book_kind"] == "paper"
+    assert sum(shown["now"]["weights_bps"].values()) == 10_000
+    assert run("plan", "--paper", "--json").json["target_reasons"][0].startswith("weights by inverse_volatility")
+    accepted = run("weights", "--paper", "--accept", "--yes", "--json").json
+    assert accepted["accepted"] is True
+    assert run("weights", "--json").json["chosen"] is None, "what is accepted on paper is not accepted live"
+    assert run("weights", "--paper", "--json").json["chosen"]["weights_bps"] == accepted["now"]["weights_bps"]
 
 
 def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Holding, PaperWallet
+from agent.model import Holding, PaperWallet, PricePoint
 from agent.store import open_store
 from agent.store.files import backup
 from agent.store.migrations.schema import REVISIONS
@@ -109,6 +110,26 @@ def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_pa
     for _ in range(2):
         paper.paper.copy_prices(partial(rows_of_file, tmp_path / "trimtab.db"))
         assert paper.prices.has_cycle_prices(builders.OWNER, 3_600)
+    live.close()
+    paper.close()
+
+
+def test_imported_prices_follow_the_live_store_and_its_own_looks_stay(tmp_path: Path) -> None:
+    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+
+    def points(*hours: int, price: int = 2) -> list[PricePoint]:
+        return [PricePoint(TOKEN, hour * 3_600, Fraction(price)) for hour in hours]
+
+    def copied() -> list[tuple[int, int]]:
+        paper.paper.copy_prices(partial(rows_of_file, tmp_path / "trimtab.db"))
+        return [(point.at_s // 3_600, int(point.price)) for point in paper.prices.prices_between(builders.OWNER, 0, 10**6)]
+
+    paper.prices.record(builders.OWNER, points(5, price=7))
+    live.prices.record(builders.OWNER, points(1, 2, 5), "import")
+    assert copied() == copied() == [(1, 2), (2, 2), (5, 7)]
+    live.prices.forget(builders.OWNER, "import")
+    live.prices.record(builders.OWNER, points(2, 3, price=9), "import")
+    assert copied() == [(2, 9), (3, 9), (5, 7)], "a price that was taken back decides no weight on paper"
     live.close()
     paper.close()
 

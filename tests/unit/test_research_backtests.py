@@ -245,7 +245,9 @@ def test_triggers_are_those_of_a_config(trigger: object, expected: object) -> No
 def test_the_tracking_rule_is_the_default() -> None:
     assert isinstance(research.tracking("strict"), NoTradeZone)
     targets = {"BTC": 0.5, "USD": 0.5}
-    assert research.backtest(small(), targets).summary == research.backtest(small(), targets, research.tracking()).summary
+    usual = research.backtest(small(), targets).summary
+    assert usual == research.backtest(small(), targets, research.tracking()).summary
+    assert usual == research.backtest(small(), targets, destination="zone").summary
 
 
 @pytest.mark.parametrize(
@@ -267,6 +269,12 @@ def test_the_tracking_rule_is_the_default() -> None:
         ({"fee": 0.6}, "fee: 60%"),
         ({"fee": float("inf")}, "fee: inf is no number"),
         ({"latency": -1}, "latency: -1"),
+        ({"latency": 10**20}, "latency: 100000000000000000000"),
+        ({"latency": 10**400}, "latency: a number of too many digits is no whole number"),
+        ({"value": 10**400}, "value: a number of too many digits is no number"),
+        ({"value": "9" * 61}, f"value: '{'9' * 58}… is no number"),
+        ({"targets": {"BTC": 10**5_000, "USD": 0.5}}, "targets: a number of too many digits is no number"),
+        ({"flows": {"2024-01-05": [10**5_000]}}, "flows: list is no number"),
         ({"network": "solana"}, "network: 'solana' is unknown"),
         ({"network": "base"}, "network: gas of base is paid in ETH, which is not a target with prices"),
         ({"network": "base", "prices": small(BTC=BTC, ETH=BTC)}, "network: gas of base is paid in ETH"),
@@ -274,6 +282,9 @@ def test_the_tracking_rule_is_the_default() -> None:
         ({"flows": {"soon": 5}}, "flows: 'soon' is no time"),
         ({"start": "2025-01-01"}, "start, end: 0 bars are left of prices from 2024-01-01 to 2024-01-30"),
         ({"destination": "nowhere"}, "destination: 'nowhere'"),
+        ({"destination": "zone"}, "destination: zone, but only tracking has one"),
+        ({"destination": "halfway", "trigger": None}, "destination: halfway, but tracking trades to the edge of its zone"),
+        ({"destination": "target", "trigger": None}, "destination: target, but tracking trades to the edge of its zone"),
         ({"prices": [1, 2]}, "prices: list is no frame"),
         ({"prices": small().head(0)}, "prices is empty"),
         ({"prices": small(BTC=[-1.0] * 30)}, "prices, row 1"),

@@ -65,6 +65,7 @@ READ: dict[str, Callable[[], object]] = {
     "long with categories": lambda: LONG.astype({"symbol": "category"}),
     "rows left of more": lambda: by_rows(time=DAYS).set_axis([3, 5, 8, 13, 21, 34]),
     "polars dates": lambda: pl.DataFrame({"time": DAYS, "BTC": BTC, "ETH": BTC / 2}),
+    "polars dates named dt": lambda: pl.DataFrame({"dt": DAYS, "BTC": BTC, "ETH": BTC / 2}),
     "polars milliseconds": lambda: pl.DataFrame({"BTC": BTC, "ETH": BTC / 2, "time": list(SECONDS * 1000)}),
     "polars texts": lambda: pl.DataFrame({"date": [str(day) for day in DAYS], "BTC": BTC, "ETH": BTC / 2}),
 }
@@ -118,7 +119,8 @@ def test_series_is_a_column(series: Any, symbol: str) -> None:
         (lambda: by_rows().iloc[[0, 2, 3]], "row 1: '0' is not a time"),
         (by_rows, "no column time; its header is: BTC, ETH (name the columns"),
         (lambda: WIDE.assign(BTC="$5"), "'$5' is not a price of BTC (write 5, without '$')"),
-        (lambda: WIDE.replace(103, np.inf), "row 4: 'inf' is not a price of BTC"),
+        (lambda: WIDE.replace(103, np.inf), "row 4: 'inf' is not a price of BTC (prices must be finite"),
+        (lambda: WIDE.replace(103, -0.0304), "row 4: '-0.0304' is not a price of BTC (prices must be above zero; if these are returns"),
         (lambda: WIDE.replace(103, 0), "row 4: '0.0' is not a price of BTC"),
         (lambda: WIDE.assign(btc=BTC), "has columns 'BTC' and 'btc', which are one name"),
         (lambda: in_levels("Open", "High"), "its columns have 2 levels, none of them with Close (give a frame with one column"),

@@ -92,6 +92,21 @@ def test_usual_searches_need_no_trigger() -> None:
     assert not any("tracking" in setting for setting in by_growth.frame()["setting"])
 
 
+def test_the_picture_has_every_setting_that_has_a_cell() -> None:
+    triggers = [*BANDS, research.every("7d"), research.tracking("normal")]
+    search = research.tune(PRICES, TARGETS, triggers, destinations=["target", "halfway"])
+    figure = search.plot()
+    (heat,) = figure.data
+    loss_by_cell = {(row, column): heat.z[i][j] for i, row in enumerate(heat.y) for j, column in enumerate(heat.x)}
+    for row in search.frame().iter_rows(named=True):
+        trigger_text = row["setting"].split(",")[0]
+        band = "no band" if trigger_text == "every 7 d" else trigger_text.removeprefix("band ")
+        assert loss_by_cell[band, row["destination"]] == pytest.approx(row["loss_bps"])
+    assert figure.layout.title.text == "Loss, bps a year by band and destination"
+    assert (heat.colorbar.title.text, heat.reversescale) == ("loss, bps a year", True)
+    assert "loss, bps" in heat.hovertemplate
+
+
 def test_a_usual_search_may_combine_its_bands_and_intervals() -> None:
     settings = set(research.tune(PRICES, TARGETS, allocators=["fixed"], combined=True).frame()["setting"])
     assert {"tracking normal", "band 10% rel", "every 7 d", "band 10% rel, every 7 d"} <= settings
@@ -115,6 +130,8 @@ WRONG = {
     "an unknown allocator": (tuned(*BANDS, allocators=["best"]), "allocators: 'best'"),
     "a calendar of a second": (tuned(calendar="1s"), "calendar: '1s'"),
     "fewer cores than none": (tuned(jobs=-1), "jobs: -1"),
+    "more cores than any machine has": (tuned(jobs=10**400), "jobs: a number of too many digits"),
+    "a thousand and one cores": (stressed(jobs=1_001), "jobs: 1001"),
     "a text of cores": (tuned(jobs="four"), "jobs: 'four'"),
     "an empty text of cores": (tuned(jobs=""), "jobs: an empty text"),
     "bands to combine with nothing": (tuned(*BANDS, combined=True), "combined: "),

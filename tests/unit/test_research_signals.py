@@ -109,6 +109,9 @@ def test_closes_of_a_view_are_a_frame() -> None:
         (lambda view: {"BTC": -0.2}, "signal:"),
         (lambda view: {"LINK": 0.5}, "signal: 'LINK' is not an asset"),
         (lambda view: {"BTC": float("nan")}, "signal:"),
+        (lambda view: {"BTC": 10**400}, "signal: the weight of 'BTC' is too large"),
+        (lambda view: {"BTC": {}}, "signal: the weight of 'BTC' is dict"),
+        (lambda view: {"BTC": None}, "signal: the weight of 'BTC' is NoneType"),
         (lambda view: {"BTC": "half"}, "signal: the weight of 'BTC' is str"),
         (lambda view: 5, "signal: it returned 5, not a dict of weights"),
         (lambda view: None, "signal: it returned None, not a dict of weights"),
@@ -120,6 +123,13 @@ def test_answer_that_a_live_agent_would_refuse_ends_the_backtest(function: Calla
     with pytest.raises(ConfigError) as caught:
         research.backtest(PRICES, TARGETS, BAND, signal=function)
     assert words in caught.value.message
+
+
+def test_a_refused_answer_names_its_bar_and_who_takes_the_rest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, TARGETS, BAND, signal=lambda view: {"BTC": 0.05 if len(view.prices["BTC"]) > 4 else 0.9, "USD": 0.1})
+    assert caught.value.message == "signal: its spot weights sum to 0.15, not 1, at 2024-01-06 00:00 UTC"
+    assert "a dict without USD that sums to less: it takes the rest" in caught.value.remedy
 
 
 def test_error_of_the_function_is_its_own() -> None:

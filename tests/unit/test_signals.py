@@ -20,12 +20,25 @@ from agent.layers.futures.policy.chosen_weights import policy_with_shares
 from agent.layers.futures.state import futures_policy, with_policy
 from agent.layers.inputs import apply_effective_targets
 from agent.layers.signals.host import SignalHost
+from agent.layers.signals.memory import SignalReader
 from agent.layers.signals.policy import checked_answer, signal_requests
 from agent.layers.signals.state import SignalState
-from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, NoTradeZone, Rebalance, StepInput, TrackingRisk
+from agent.model import (
+    AdjustFutures,
+    AllocationMethod,
+    ExpectedBalances,
+    Halt,
+    InitialWeights,
+    NoTradeZone,
+    Rebalance,
+    StepInput,
+    StepMemory,
+    TrackingRisk,
+)
 from agent.model.futures import FuturesTarget
 from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
+from agent.policy.targets import settings_hash
 from tests.support.builders import split, strategy, token, with_snapshot
 from tests.support.planning_worlds import PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.signals import install
@@ -138,6 +151,7 @@ def test_weights_off_by_the_last_bits_of_a_float_are_the_same_weights() -> None:
         ('{"spot": {"WETH": NaN}}', "the weight of WETH is nan, not from 0 to 1"),
         ('{"spot": {"WETH": Infinity}}', "the weight of WETH is inf, not from 0 to 1"),
         ('{"spot": {"WETH": -0.1, "WBTC": 1.1}}', "the weight of WETH is -0.1, not from 0 to 1"),
+        ('{"spot": {"WETH": 1' + 400 * "0" + "}}", "int too large to convert to float"),
         ('{"spot": {"WETH": 0.5}}', "its spot weights sum to 0.5, not 1"),
         ('{"spot": {"DOGE": 1}}', "'DOGE' is not an asset whose weight is free; choose from WETH, WBTC, LINK, UNI"),
         ('{"spot": {"USDC": 1}}', "'USDC' is not an asset whose weight is free; choose from WETH, WBTC, LINK, UNI"),
@@ -288,11 +302,14 @@ def test_a_mapping_leaves_the_rest_to_a_numeraire_that_is_free(
     ("body", "why"),
     [
         ("raise ValueError('no history')", "it raised ValueError: no history"),
+        ("return None", "it returned NoneType, not SignalTargets"),
         ("return 5", "it returned int, not SignalTargets"),
         ("import time; time.sleep(60)", "it gave no answer within 1 s"),
         ("import os; os._exit(3)", "it failed: its process ended"),
         ("view.prices['WETH'] = ()", "it raised TypeError: 'mappingproxy' object does not support item assignment"),
         ("view.now_s = 5", "it raised FrozenInstanceError: cannot assign to field 'now_s'"),
+        ("return SignalTargets({'WETH': 10**400})", "it raised ValueError: the weight of 'WETH' is too large"),
+        ("return SignalTargets({'WETH': None})", "it raised TypeError: the weight of 'WETH' is NoneType"),
         ("return SignalTargets({'WETH': True})", "it raised TypeError: the weight of 'WETH' is bool"),
     ],
 )
@@ -384,6 +401,34 @@ def test_a_file_that_is_gone_or_changes_meanwhile(tmp_path: Path) -> None:
     assert run(file_host, step) == answer
     assert answer.why == ""
     file_host.close()
+
+
+def test_a_file_that_changes_between_two_answers_is_named_at_once(tmp_path: Path) -> None:
+    file_host = SignalHost(tmp_path)
+    step = asked(in_file(GOOD))
+    chosen = apply_effective_targets(with_answer(step, answer_of_file(tmp_path, GOOD, in_file(GOOD)))).history.allocation
+    idle = replace(step, history=replace(step.history, allocation=chosen))
+
+    def state_of(whose: StepInput) -> SignalState:
+        return SignalReader(file_host, file_host.fault)(whose, StepMemory((), None, ExpectedBalances((), (), (), None, 0), ()))
+
+    assert state_of(idle) == SignalState()
+    (tmp_path / "own.py").write_text(CHANGED)
+    (fault,) = state_of(idle).faults
+    assert fault.why.startswith("its file own.py has the SHA-256")
+    late = apply_effective_targets(idle.with_layer(state_of(idle)))
+    assert late.history.allocation == chosen
+    assert f"signal mine gives no new weights: {fault.why}" in late.targets.reasons[-1]
+    (tmp_path / "own.py").unlink()
+    assert [answer.why for answer in state_of(idle).faults] == ["its file own.py cannot be read: No such file or directory"]
+    installed = idle.portfolio.allocator
+    assert installed is not None
+    other = replace(installed, signal=replace(SETTINGS, name="gone"))
+    gone = replace(idle, portfolio=replace(idle.portfolio, allocator=other))
+    assert chosen is not None
+    kept = replace(chosen, settings_hash=settings_hash(other, gone.portfolio.assets))
+    (fault,) = state_of(replace(gone, history=replace(gone.history, allocation=kept))).faults
+    assert "no installed package has the entry point gone" in fault.why
 
 
 def test_too_little_history_asks_no_signal(host: SignalHost) -> None:

@@ -195,6 +195,10 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
     assert made.scores[2, 2] == 10.0
     assert made.scores[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)))]
     assert np.isnan(made.scores[6, 0])
+    alone = [best, *(i for i, one in enumerate(choices) if one.destination is Destination.HALFWAY)]
+    filled = heat_map([choices[i] for i in alone], objective[alone], 0)
+    assert filled.scores[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)), Destination.HALFWAY)]
+    assert filled.scores[filled.best_cell] == 10.0
     beside = [
         PolicyChoice(HybridTrigger(Threshold(None, 200), Every(7 * DAY_S))),
         PolicyChoice(HybridTrigger(Threshold(None, 400), Every(7 * DAY_S))),

@@ -444,6 +444,7 @@ class WeightsDocument(TypedDict):
     assets: list[WeightedAssetDocument]
     correlations: dict[str, DecimalText]
     target_reasons: list[str]
+    book_kind: NotRequired[str]
 
 
 BpsFloat = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BPS), 2))]

@@ -29,7 +29,7 @@ from agent.price_files.read import (
     symbol_pairs,
 )
 from agent.reference import reference_prices
-from agent.store.prices import AGENT_SOURCE, HOUR_S, RETENTION_S
+from agent.store.prices import AGENT_SOURCE, HOUR_S, IMPORT_SOURCE, RETENTION_S
 from agent.units import Price, Token, format_duration
 from agent.wiring.past_prices import CHAIN_SOURCES, FetchedPrices, chain_sources, fetch_hours
 
@@ -287,9 +287,6 @@ def _price_series(
         len(gaps_s),
         max(gaps_s, default=0),
     )
-
-
-IMPORT_SOURCE = "import"
 
 
 def recorded_price_spans(agent: Agent) -> PricesDocument:

@@ -47,6 +47,7 @@ from agent.errors import (
     TrimtabError,
 )
 from agent.foreign_text import read_json
+from agent.layers.signals.state import SignalState
 from agent.model import (
     FeedRound,
     Policy,
@@ -393,6 +394,13 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
             "the quorum works without it; ask its operator, or replace it",
         )
     step = context.readers.step_input_at(snapshot)
+    for answer in step.layer(SignalState).faults:
+        yield CheckResult(
+            f"signal {answer.name}",
+            WARN,
+            answer.why,
+            "correct its file or package, or signals in the config; see docs/signals.md",
+        )
     yield from _contract_checks(context, snapshot)
     yield from _holding_checks(context, step)
     for label, screened_token in screen_tokens(context, step):

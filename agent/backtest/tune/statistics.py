@@ -379,8 +379,9 @@ class GridAxis:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """The objective over two axes, other parameters as in the best setting; NaN where the grid has
-    no setting. `best_cell` is the cell of the best setting.
+    """The objective over two axes, other parameters as in the best setting; where the grid has none
+    with these, that of the best with others; NaN where it has no setting. `best_cell` is the cell of
+    the best setting.
     """
 
     row_axis: GridAxis
@@ -488,9 +489,10 @@ def heat_map(choices: Sequence[PolicyChoice], scores: FloatArray, best_index: in
     row_axis, column_axis = sorted(largest_axes)
     cell_scores = np.full((len(axes[row_axis].labels), len(axes[column_axis].labels)), np.nan)
     other_axes = [axis for axis in range(len(axes)) if axis not in (row_axis, column_axis)]
-    for choice_indices, score in zip(grid_indices, scores, strict=True):
-        if all(choice_indices[axis] == grid_indices[best_index][axis] for axis in other_axes):
-            cell_scores[choice_indices[row_axis], choice_indices[column_axis]] = score
+    is_as_best = (grid_indices == grid_indices[best_index])[:, other_axes].all(axis=1)
+    for index in np.lexsort((scores, is_as_best)):  # what a cell shows comes last
+        choice_indices = grid_indices[index]
+        cell_scores[choice_indices[row_axis], choice_indices[column_axis]] = scores[index]
     return HeatMap(
         axes[row_axis],
         axes[column_axis],

@@ -20,7 +20,7 @@ from agent.errors import ConfigError
 from agent.foreign_text import failure_text, read_json
 from agent.layers.signals.policy import checked_answer
 from agent.model import SignalAnswer, SignalRequest, SignalSettings, SignalView
-from agent.signals.worker import signal_package
+from agent.signals.worker import read_pinned, signal_package
 
 MAX_ANSWER_BYTES = 65_536
 PASSED_VARIABLES = ("PATH", "LANG", "LC_ALL", "HOME", "SYSTEMROOT", "VIRTUAL_ENV")
@@ -95,9 +95,13 @@ class _Worker:
 def _worker_arguments(settings: SignalSettings, folder: Path | None) -> list[str]:
     if not settings.file:
         return [settings.name]
-    file_name, _, function_name = settings.file.rpartition(":")
-    path = (folder or Path()) / file_name
+    function_name = settings.file.rpartition(":")[2]
+    path = _file_path(settings, folder)
     return [settings.name, str(path.absolute()), function_name, settings.sha256]
+
+
+def _file_path(settings: SignalSettings, folder: Path | None) -> Path:
+    return (folder or Path()) / settings.file.rpartition(":")[0]
 
 
 START_ALLOWANCE_S = 20
@@ -124,6 +128,16 @@ class SignalHost:
     def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
         """Return the answer to each request, in order."""
         return tuple(self._answer(request) for request in requests)
+
+    def fault(self, settings: SignalSettings) -> str:
+        """Return why a signal that is not due could not be started; empty if it could."""
+        try:
+            _source(settings)
+            if settings.file:
+                read_pinned(_file_path(settings, self._folder), settings.sha256)
+        except ConfigError as error:
+            return error.message
+        return ""
 
     def close(self) -> None:
         """End all processes."""

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.layers.signals.host import SignalRunner
-from agent.layers.signals.policy import signal_requests
+from agent.layers.signals.policy import idle_signals, signal_requests
 from agent.layers.signals.state import SignalState
-from agent.model import StepInput, StepMemory
+from agent.model import SignalAnswer, SignalSettings, StepInput, StepMemory
 
 
 @dataclass(frozen=True, slots=True)
 class SignalReader:
-    """Reader of the signals' answers at a step."""
+    """Reader of the signals' answers at a step. `fault_of` is why a signal that is not due could not
+    be started; empty if it could.
+    """
 
     host: SignalRunner
+    fault_of: Callable[[SignalSettings], str] = lambda _: ""
 
     def __call__(self, step: StepInput, memory: StepMemory) -> SignalState:
-        """Return the answers of the signals that are due."""
+        """Return the answers of the signals that are due, and the faults of the others."""
+        last_allocation_by_owner = dict(memory.allocation_by_owner)
+        faults = tuple(
+            SignalAnswer(settings.name, owner, why=why)
+            for owner, settings in idle_signals(step, last_allocation_by_owner)
+            if (why := self.fault_of(settings))
+        )
         return SignalState(
-            self.host.answers(signal_requests(step, dict(memory.allocation_by_owner)))
+            self.host.answers(signal_requests(step, last_allocation_by_owner)) + faults
         )

@@ -42,6 +42,28 @@ def signal_requests(
     `last_allocation_by_owner` are those of the parts. `step` has prices and the portfolio's last
     allocation in its history.
     """
+    return tuple(
+        _signal_request(step, owner, allocator, settings)
+        for owner, allocator, settings, is_due in _signals(step, last_allocation_by_owner)
+        if is_due
+    )
+
+
+def idle_signals(
+    step: StepInput, last_allocation_by_owner: Mapping[str, Allocation]
+) -> tuple[tuple[str, SignalSettings], ...]:
+    """Return owner and settings of the signals that are not due."""
+    return tuple(
+        (owner, settings)
+        for owner, _, settings, is_due in _signals(step, last_allocation_by_owner)
+        if not is_due
+    )
+
+
+def _signals(
+    step: StepInput, last_allocation_by_owner: Mapping[str, Allocation]
+) -> tuple[tuple[str, AllocatorConfig, SignalSettings, bool], ...]:
+    """Return owner, allocator and settings of each signal, and whether it is due."""
     assets = step.portfolio.assets
     possible_requests: list[tuple[str, AllocatorConfig, tuple[Asset, ...], Allocation | None]] = []
     if not step.divides_wallet and step.portfolio.allocator is not None:
@@ -65,11 +87,14 @@ def signal_requests(
         )
     now_s = trusted_time_s(step.snapshot)
     return tuple(
-        _signal_request(step, owner, allocator, allocator.signal)
+        (
+            owner,
+            allocator,
+            allocator.signal,
+            targets.is_allocation_due(allocator, owned_assets, last_allocation, now_s),
+        )
         for owner, allocator, owned_assets, last_allocation in possible_requests
-        if allocator.method is AllocationMethod.SIGNAL
-        and allocator.signal is not None
-        and targets.is_allocation_due(allocator, owned_assets, last_allocation, now_s)
+        if allocator.method is AllocationMethod.SIGNAL and allocator.signal is not None
     )
 
 
@@ -205,7 +230,7 @@ def checked_answer(request: SignalRequest, reply: Any, source: str) -> SignalAns
         market_ppm = (
             None if futures_weights is None else _market_ppm(futures_weights, market_by_symbol)
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         return replace(answer, source=source, why=str(error))
     return replace(answer, spot_ppm=spot_ppm, market_ppm=market_ppm, source=source)
 

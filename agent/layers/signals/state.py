@@ -9,7 +9,7 @@ from agent.model import LayerState, SignalAnswer
 
 @dataclass(frozen=True, slots=True)
 class SignalState(LayerState):
-    """Answers of the signals that a step ran."""
+    """Answers of the signals that a step ran, and faults of those that are not due."""
 
     answers: tuple[SignalAnswer, ...] = ()
 
@@ -17,6 +17,11 @@ class SignalState(LayerState):
     def allocator_answers(self) -> tuple[SignalAnswer, ...]:
         """See LayerState."""
         return self.answers
+
+    @property
+    def faults(self) -> tuple[SignalAnswer, ...]:
+        """Answers without targets."""
+        return tuple(answer for answer in self.answers if answer.why)
 
     def for_part(self, part_name: str) -> LayerState:
         """See LayerState."""
