@@ -133,7 +133,7 @@ def serve(
         serve_portfolios(configs, host, port, show_portfolios, public_options, folder)
 
 
-@command(Heading.LOOK, 16)
+@command(Heading.LOOK, 15)
 @interruptible
 def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Serves the Telegram bot until stopped: status, plans, pause, resume and confirmations from
@@ -187,7 +187,7 @@ class UnitService(StrEnum):
     TELEGRAM = "telegram"
 
 
-@command(Heading.SET_UP, 60)
+@command(Heading.SET_UP, 65)
 def install(
     services: Annotated[
         list[UnitService] | None,
