@@ -248,7 +248,7 @@ def test_a_file_alone_shows_its_call_and_hash_and_no_other(scene: tuple[Agent, S
     shown = api.read_proposal_file(path)
     assert (shown["safe"], shown["nonce"], shown["safe_tx_hash"]) == (safe.address, 0, proposed["safe_tx_hash"])
     (call,) = proposed["calls"]
-    assert shown["calls"] == [f"{call['to']}: Approve spender {call['spender']}, raw {call['amount_raw']}"]
+    assert shown["calls"] == [f"{call['to']}: approve spender {call['spender']}, raw {call['amount_raw']}"]
     document = json.loads(path.read_text())
     for changes, words in (
         ({"safe_tx_hash": "0x" + "ab" * 32}, "not those of its call"),

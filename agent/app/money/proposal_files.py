@@ -10,7 +10,7 @@ from typing import Any
 from agent.app.documents.proposals import ProposalFileDocument
 from agent.chain.safe import signing_json
 from agent.config.tables.fields import parse_address
-from agent.errors import ConfigError
+from agent.errors import ConfigError, kind_words
 from agent.foreign_text import decode_text, read_json
 from agent.model import UnsignedTx
 from agent.signing.batches import BatchedCall, decode_batch, is_batch
@@ -88,4 +88,4 @@ def _words(value: Any, omitted_field: str = "") -> str:
         for field in fields(value)
         if field.name != omitted_field
     ]
-    return f"{type(value).__name__} {', '.join(field_texts)}"
+    return f"{kind_words(type(value))} {', '.join(field_texts)}"
