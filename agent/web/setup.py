@@ -35,6 +35,8 @@ PUNCTUATION_PATTERN = re.compile(r"0[xX]|[\W_]")
 WORD_PATTERN = re.compile(r"[^\W\d_]{3,}|[^\W\d_a-zA-Z]")
 """A word of a recovery phrase. Runs of letters in an address are shorter, or fewer than a phrase's."""
 MIN_PHRASE_WORDS = 12
+PATH_STARTS = ("/", "./", "../", "~/")
+"""How a path begins that is not a name alone, such as that of a local chain's config."""
 KEY_TYPED_TEXT = (
     "This may be a private key or a recovery phrase, so it was not kept. trimtab never needs one in"
     " the browser: type keys at trimtab wallet import only."
@@ -284,8 +286,9 @@ def field_texts(
 
 def _secret_refusal(field_text: str) -> str:
     """Return why a text may not be kept: it may be a key, a recovery phrase, however they are
-    punctuated, or a URL; empty if it may. Names of variables are not words of a phrase.
+    punctuated, or a URL; empty if it may. Names of variables and folders are not words of a phrase.
     """
+    is_path = field_text.startswith(PATH_STARTS)
     words = [
         word
         for part in field_text.replace(",", " ").split()
@@ -297,7 +300,7 @@ def _secret_refusal(field_text: str) -> str:
         for word in WORD_PATTERN.findall(part)
     ]
     is_key = KEY_PATTERN.search(PUNCTUATION_PATTERN.sub("", field_text)) is not None
-    if is_key or len(words) >= MIN_PHRASE_WORDS:
+    if is_key or (len(words) >= MIN_PHRASE_WORDS and not is_path):
         return KEY_TYPED_TEXT
     return URL_TYPED_TEXT if "://" in field_text else ""
 

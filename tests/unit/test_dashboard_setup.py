@@ -306,6 +306,7 @@ def test_a_key_or_phrase_is_refused_however_it_is_punctuated(typed: str) -> None
 @pytest.mark.parametrize(
     ("page", "field", "typed"),
     [
+        pytest.param(0, "network", "/" + "/".join(["folder"] * 14) + "/trimtab.toml", id="a deep path"),
         pytest.param(0, "wallet", "0x1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b", id="an address of twenty letters"),
         pytest.param(0, "wallet", "0x" + "abc1" * 10, id="an address of runs of three letters"),
         pytest.param(0, "wallet", "0x" + "ab" * 20, id="an address of letters alone"),
