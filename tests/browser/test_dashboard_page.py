@@ -64,8 +64,9 @@ def dashboard(desk: Desk) -> Iterator[str]:  # noqa: F811
 
 
 def figures(page: Any) -> list[tuple[str, str, str, str]]:
-    """Path, form, exact value and text of each figure."""
-    script = "[...document.querySelectorAll('data[data-of]')].map(one => [one.dataset.of, one.dataset.form, one.value, one.textContent])"
+    """Path, form, exact value and text of each figure, with plain spaces before "%"."""
+    script = """[...document.querySelectorAll('data[data-of]')].map(
+        one => [one.dataset.of, one.dataset.form, one.value, one.textContent.replaceAll("\u00a0%", " %")])"""
     return [tuple(one) for one in page.evaluate(script)]
 
 

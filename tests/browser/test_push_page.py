@@ -116,10 +116,9 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
         said(page, "On.")
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        version = page.get_attribute("#shown", "data-version")
         site.loop.call_soon_threadsafe(site.board.announce_change)  # a live update keeps the state
-        page.wait_for_selector(
-            f"#shown:not([data-version='{page.get_attribute('#shown', 'data-version')}']) #device button:has-text('Turn off')"
-        )
+        page.wait_for_selector(f"#shown:not([data-version='{version}']) #device button:has-text('Turn off')")
         page.click("#device button")
         page.wait_for_url("**/controls")
         assert store.controls.newest(1)[0].control.arguments == (("remove", device.id),)
