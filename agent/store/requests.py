@@ -111,16 +111,16 @@ class RequestStore:
         """Set or clear the payout address of a withdrawal, unless it has ended in the meantime.
         Raises ConfigError if it does not exist.
         """
-        self._change_terms(request_number, to=payout_address)
+        self._change_terms("write where a withdrawal goes", request_number, to=payout_address)
 
     def record_progress(self, request_number: int, progress: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts, unless it has ended in the meantime. Raises
         ConfigError if it does not exist.
         """
-        self._change_terms(request_number, progress=progress)
+        self._change_terms("write a part of a withdrawal", request_number, progress=progress)
 
-    def _change_terms(self, request_number: int, **terms: Any) -> None:
-        with self.db.write("write the terms of a withdrawal") as db:
+    def _change_terms(self, what: str, request_number: int, **terms: Any) -> None:
+        with self.db.write(what) as db:
             request = _request_from_row(_request_row(db, request_number))
             if request.kind is RequestKind.WITHDRAW and request.state is RequestState.OPEN:
                 _write_terms(db, replace(request, **terms))
