@@ -20,7 +20,7 @@ from agent.model import ControlKind, ControlOrigin, ControlSubmission, RequestKi
 from agent.store import open_store
 from agent.store.files.locks import service_lock
 from agent.web import document_cache
-from agent.wiring import open_store_offline
+from agent.wiring import open_store_offline, store_file
 from agent.wiring.transactor import lock_arguments
 from tests.support import agents
 from tests.support.dashboards import BusyBoard, documents, until
@@ -129,3 +129,14 @@ def test_controls__of_no_run_are_shown_as_expired(config: Path) -> None:
     submit_control(config, request, now=lambda: time.time() - 301)
     submit_control(config, request)
     assert [control["state"] for control in list_controls(config)["controls"]] == ["queued", "expired"]
+
+
+def test_shown_pause__creates_no_store_and_sees_the_file(tmp_path: Path) -> None:
+    path = agents.config(tmp_path)
+    store = store_file(load_config(path))
+    assert not store.exists()
+    assert kill_switch.shown_pause(path)["paused"] is False
+    pause = store.with_name(f"{store.name}.paused")
+    pause.touch()
+    assert kill_switch.shown_pause(path) == {"paused": True, "pause_reason": f"{pause} exists", "pause_hard": False}
+    assert not store.exists(), "a page creates no store"

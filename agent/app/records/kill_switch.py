@@ -87,8 +87,13 @@ def signed_proposal_texts(store: Store) -> tuple[str, ...]:
 
 
 def shown_pause(config: ConfigSource) -> dict[str, object]:
-    """Return the kill switch with the fields of the status. Reads no chain."""
-    with wiring.open_store_offline(load_config(config), checks_and_migrates=False) as (_, switch):
+    """Return the kill switch with the fields of the status. Reads no chain, and creates no store."""
+    loaded_config = load_config(config)
+    if not wiring.has_store(loaded_config):
+        file = pause_file(wiring.store_file(loaded_config))
+        reason = f"{file} exists" if file.exists() else ""
+        return {"paused": bool(reason), "pause_reason": reason, "pause_hard": False}
+    with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (_, switch):
         state = switch.read()
     is_paused = state.paused is not False
     return {"paused": is_paused, "pause_reason": state.reason, "pause_hard": state.hard}
