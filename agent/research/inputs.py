@@ -165,7 +165,9 @@ def _destination(name: str, is_tracking: bool) -> Destination:
     usual = Destination.ZONE if is_tracking else Destination.TARGET
     if not name or name == usual.value:
         return usual
-    destination = parse_choice(name, "destination", {each.value: each for each in Destination})
+    destination = parse_choice(
+        name, "destination", {destination.value: destination for destination in Destination}
+    )
     if is_tracking:
         raise ConfigError(
             f"destination: {name}, but tracking trades to the edge of its zone", "omit it"

@@ -67,17 +67,17 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
         settled(chain, CRASH)
         for _ in range(3):
             assert griefed(chain, agent).kind is OutcomeKind.FAILED
-        held = agent.rebalance(send=True, confirm=yes)
-        assert waits(held)
-        assert "this exit is retried at" in failed(held)[0].measured_text
-        (told,) = [one.text for one in alerts(held, RunFacts(False, "", None)) if one.kind is AlertKind.REFUSAL]
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert waits(next_outcome)
+        assert "this exit is retried at" in failed(next_outcome)[0].measured_text
+        (told,) = [one.text for one in alerts(next_outcome, RunFacts(False, "", None)) if one.kind is AlertKind.REFUSAL]
         assert "exits are" in told
     for wait_s in (60, 120):
         since_s = chain.now_s()
         with again(chain, loaded) as agent:
-            held = agent.rebalance(send=True, confirm=yes)
-            assert waits(held), "a restart shortens no wait"
-            (own,) = held.step_input.history.failures.failed_exits
+            next_outcome = agent.rebalance(send=True, confirm=yes)
+            assert waits(next_outcome), "a restart shortens no wait"
+            (own,) = next_outcome.step_input.history.failures.failed_exits
             assert failures.retry_wait_s(own) == wait_s
             assert since_s - 30 <= own.at_s <= since_s
             chain.warp(wait_s)

@@ -113,16 +113,20 @@ def test_an_order_beyond_bound_margin_or_deadline_reverts_with_its_code(perps: L
 
 def test_reads__block_of_another_hash_at_the_same_height_is_refused(perps: LocalPerps) -> None:
     """A reorganisation between snapshot and quote must not price a fill of the other block."""
-    venue, wallet = venue_of(perps), perps.chain.wallet.address
+    venue = venue_of(perps)
+    wallet = perps.chain.wallet.address
     real, head = read_now(perps, wallet), head_of(perps)
-    held = replace(venue.opening_margin(real, head, None), positions=(PaperPosition(perps.markets["WETH"].base_token, WAD, -WAD, 0),))
+    position = PaperPosition(perps.markets["WETH"].base_token, WAD, -WAD, 0)
+    margin_with_position = replace(
+        venue.opening_margin(real, head, None), positions=(PaperPosition(perps.markets["WETH"].base_token, WAD, -WAD, 0),)
+    )
     orphan = replace(head, hash="0x" + 32 * "77")
     call = decode_venue_call(venue_tx(perps, order(perps, "WETH", WAD)), venue.contracts)
     assert call is not None
     reads: list[Callable[[], object]] = [
-        lambda: venue.account(real, held, orphan),
+        lambda: venue.account(real, margin_with_position, orphan),
         lambda: venue.opening_margin(replace(real, positions=(Position(perps.markets["WETH"].base_token, WAD, -WAD),)), orphan, None),
-        lambda: venue.execute(venue_tx(perps, order(perps, "WETH", WAD)), call, {}, {}, real, held, orphan),
+        lambda: venue.execute(venue_tx(perps, order(perps, "WETH", WAD)), call, {}, {}, real, margin_with_position, orphan),
     ]
     for read in reads:
         with pytest.raises(CallFailed):

@@ -76,9 +76,9 @@ def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_c
         assert mentions(swap.note, f"{len(plan.legs)} swaps")
         assert all(verdict.passed for verdict in plan.verdicts)
         assert lost(chain, before, chain.deployed_world.prices_usd) * USD * BPS <= agent.context.limits.plan_cost_bps * plan.turnover
-        held = agent.rebalance(send=True, confirm=yes)
-        assert held.kind is OutcomeKind.HOLD
-        assert held.transactions == ()
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert next_outcome.kind is OutcomeKind.HOLD
+        assert next_outcome.transactions == ()
 
 
 @pytest.mark.parametrize("only", ["USDT", *slow(one for one in FIVE if one != "USDT")])

@@ -157,8 +157,8 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         )
         assert taken.amounts_raw == pytest.approx(mint.amounts_raw, rel=1e-6)
         explained(agent)
-        held = agent.rebalance(send=True, confirm=yes)
-        assert (held.kind, held.transactions) == (OutcomeKind.HOLD, ()), held.reason
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert (next_outcome.kind, next_outcome.transactions) == (OutcomeKind.HOLD, ()), next_outcome.reason
         with raises_code(ConfigError, "exists"):
             api.adopt_position(agent, str(mint.token_id))
 

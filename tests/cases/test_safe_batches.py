@@ -123,9 +123,9 @@ def test_safe__a_token_ignores_approvals__is_approved_alone_and_left_out_alone(
         leftovers = documents[documents.index(trade) + 1 :]
         assert [document["safe_tx"]["to"] for document in leftovers] == ([address] if how == "halves" else [])
         assert token.functions.allowance(safe.address, spender).call() == 0
-        held = agent.rebalance(send=True, confirm=yes)
-        assert [screened.token for screened in held.step_input.targets.quarantined_tokens] == [address]
-        assert held.kind is OutcomeKind.HOLD
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert [screened.token for screened in next_outcome.step_input.targets.quarantined_tokens] == [address]
+        assert next_outcome.kind is OutcomeKind.HOLD
 
 
 def test_batch__would_fail__its_call_and_reason_are_named(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:

@@ -245,10 +245,10 @@ def test_a_file_alone_shows_its_call_and_hash_and_no_other(scene: tuple[Agent, S
     agent, safe = scene
     (path,) = agent.context.loaded_config.proposals_path.iterdir()
     proposed = open_one(agent)
-    shown = api.read_proposal_file(path)
-    assert (shown["safe"], shown["nonce"], shown["safe_tx_hash"]) == (safe.address, 0, proposed["safe_tx_hash"])
+    file_document = api.read_proposal_file(path)
+    assert (file_document["safe"], file_document["nonce"], file_document["safe_tx_hash"]) == (safe.address, 0, proposed["safe_tx_hash"])
     (call,) = proposed["calls"]
-    assert shown["calls"] == [f"{call['to']}: approve spender {call['spender']}, raw {call['amount_raw']}"]
+    assert file_document["calls"] == [f"{call['to']}: approve spender {call['spender']}, raw {call['amount_raw']}"]
     document = json.loads(path.read_text())
     for changes, words in (
         ({"safe_tx_hash": "0x" + "ab" * 32}, "not those of its call"),

@@ -81,10 +81,10 @@ def test_a_file_that_changes_after_its_answer_is_named_at_once(anvil_chain: Loca
     loaded = load_config(folder / "trimtab.toml")
     why = "its file best.py has the SHA-256"
     with again(chain, loaded) as agent:
-        held = agent.rebalance(send=True, confirm=yes)
-    assert held.kind is OutcomeKind.HOLD
-    assert mentions(held.step_input.targets.reasons[0], "signal best gives no new weights", why)
-    (alert,) = [alert for alert in cycle_alerts(held, RunFacts(False, "", None)) if alert.key == "signal:best"]
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+    assert next_outcome.kind is OutcomeKind.HOLD
+    assert mentions(next_outcome.step_input.targets.reasons[0], "signal best gives no new weights", why)
+    (alert,) = [alert for alert in cycle_alerts(next_outcome, RunFacts(False, "", None)) if alert.key == "signal:best"]
     assert mentions(alert.text, why, "trimtab weights")
     (check,) = [check for check in api.doctor(loaded, [chain.transport])["checks"] if check["check"] == "signal best"]
     assert (check["state"], why in check["finding"]) == ("warn", True)

@@ -215,9 +215,9 @@ def test_command_line__names_the_signatures_at_a_pause_and_the_empty_call(
     signed_by(agent, FIRST, SECOND)
     monkeypatch.setenv("COLUMNS", "400")
     config = ("--config", str(agent.context.loaded_config.path))
-    said = in_process(capfd, monkeypatch, "pause", *config)
-    assert (said.code, f"Signatures of the proposal {swap['id']}: 2" in said.err) == (0, True)
-    said = in_process(capfd, monkeypatch, "pause", "--hard", "--send", "--yes", *config)
-    assert (said.code, "2 of 2 signatures" in said.out) == (11, True)
-    said = in_process(capfd, monkeypatch, "proposal", "list", *config)
-    assert f"an empty call of {safe.address}" in said.out
+    output = in_process(capfd, monkeypatch, "pause", *config)
+    assert (output.code, f"Signatures of the proposal {swap['id']}: 2" in output.err) == (0, True)
+    output = in_process(capfd, monkeypatch, "pause", "--hard", "--send", "--yes", *config)
+    assert (output.code, "2 of 2 signatures" in output.out) == (11, True)
+    output = in_process(capfd, monkeypatch, "proposal", "list", *config)
+    assert f"an empty call of {safe.address}" in output.out

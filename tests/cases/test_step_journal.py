@@ -172,8 +172,8 @@ def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_f
         assert swap.state is IntentState.BROADCAST
     assert {step["outcome"] for step in step_history.history(loaded.path)["steps"]} == {"error"}
     with again(chain, loaded) as agent:
-        held = agent.rebalance(send=True, confirm=yes)
-        assert held.kind is OutcomeKind.HOLD
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert next_outcome.kind is OutcomeKind.HOLD
         swaps = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP]
         assert [intent.state for intent in swaps] == [IntentState.FINAL]
-        assert held.step_input.history.budgets.turnover_24h > 0
+        assert next_outcome.step_input.history.budgets.turnover_24h > 0

@@ -79,9 +79,9 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         assert "never in" in dry.reason
         agent.rebalance()
         assert abs(weight(chain, agent, "up") - Fraction(1, 2)) < NEAR, "a dry run exchanges nothing"
-        held = agent.rebalance(send=True, confirm=yes)
-        assert held.kind is OutcomeKind.HOLD
-        assert held.transactions == ()
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert next_outcome.kind is OutcomeKind.HOLD
+        assert next_outcome.transactions == ()
         assert purse(chain) == before
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR

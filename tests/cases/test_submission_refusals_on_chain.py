@@ -70,9 +70,9 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         store = agent.context.store
         (known,) = store.budgets.history(chain.clock.now_s()).failures.submission_refusals
         assert (known.token, known.refusal_count) == (address, 1)
-        held = agent.rebalance(send=True, confirm=yes)
-        assert [one.token for one in held.decision_result.blocked_exits] == [address], held.reason
-        assert held.kind is not OutcomeKind.REFUSED, held.reason
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert [one.token for one in next_outcome.decision_result.blocked_exits] == [address], next_outcome.reason
+        assert next_outcome.kind is not OutcomeKind.REFUSED, next_outcome.reason
         found = store.budgets.history(chain.clock.now_s())
         assert [one.refusal_count for one in found.failures.submission_refusals] == [2]
         assert found.failures.approval_cycles_in_row == 0, "its approvals stop nothing else"

@@ -77,9 +77,9 @@ def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_p
         inside_usd = moved_usd(zone.intervals[0], 0.97)
         fund(chain, {"WETH": ON_TARGET_USD - inside_usd, "USDC": ON_TARGET_USD + inside_usd})
         explained(agent)
-        held = agent.rebalance(send=True, confirm=yes)
-        assert held.kind is OutcomeKind.HOLD
-        assert mentions(held.reason, "closest is WETH")
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert next_outcome.kind is OutcomeKind.HOLD
+        assert mentions(next_outcome.reason, "closest is WETH")
 
 
 SPREAD = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}

@@ -71,9 +71,9 @@ def test_selling_alone_leaves_the_proceeds_in_the_numeraire_and_buys_nothing(anv
         assert after.raw["WETH"] == before.raw["WETH"]
         assert after.raw["WBTC"] < before.raw["WBTC"]
         assert float(Fraction(after.raw["USDC"] - before.raw["USDC"], USD)) == pytest.approx(800, abs=4)
-        held = agent.rebalance(send=True, confirm=yes)
-        assert held.kind is OutcomeKind.HOLD
-        assert mentions(held.reason, "policy.only", "sell")
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert next_outcome.kind is OutcomeKind.HOLD
+        assert mentions(next_outcome.reason, "policy.only", "sell")
         assert purse(chain).raw == after.raw
 
 

@@ -58,17 +58,17 @@ def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_
     chain = anvil_chain
     with agent_on(chain, tmp_path, ZONE, TARGETS) as agent:
         fund(chain, {"WETH": 5_520, "USDC": 4_480})
-        held = agent.rebalance(send=True, confirm=yes)
-        assert held.kind is OutcomeKind.HOLD
-        assert held.transactions == ()
-        assert "whole plan" in held.reason
-        assert isinstance(held.decision, Hold)
-        assert held.decision.limiting_rule == "policy.trigger"
-        zone = held.decision_result.zone
+        next_outcome = agent.rebalance(send=True, confirm=yes)
+        assert next_outcome.kind is OutcomeKind.HOLD
+        assert next_outcome.transactions == ()
+        assert "whole plan" in next_outcome.reason
+        assert isinstance(next_outcome.decision, Hold)
+        assert next_outcome.decision.limiting_rule == "policy.trigger"
+        zone = next_outcome.decision_result.zone
         assert zone is not None
         assert zone.plan_tradeoff is not None
         assert 0 < zone.plan_tradeoff.saved_risk < zone.plan_tradeoff.cost
-        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", held.step_id)["sentences"])
+        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", next_outcome.step_id)["sentences"])
         assert mentions(told, "held", "zone")
         assert "A plan saved" in told
         fund(chain, {"WETH": 5_700, "USDC": 4_300})

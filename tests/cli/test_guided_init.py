@@ -323,8 +323,8 @@ def test_the_config_of_a_local_safe_gives_the_safe_and_its_endpoint(
     source, about = served
     (tmp_path / "safe.toml").write_text(with_safe(source.read_text()))
     config = tmp_path / "own.toml"
-    said = bare("init", *options, "--network", str(tmp_path / "safe.toml"), "--template", "small", "--config", str(config), "--json")
-    assert said.code == 0, said.why
+    output = bare("init", *options, "--network", str(tmp_path / "safe.toml"), "--template", "small", "--config", str(config), "--json")
+    assert output.code == 0, output.why
     loaded = load_config(config).config
     assert (loaded.wallet.address, loaded.wallet.safe, loaded.wallet.mode) == (about["wallet"], True, "propose")
     assert (loaded.execution.deadline, loaded.limits.native_floor) == (1_800, None)

@@ -100,9 +100,9 @@ def test_paper_sees_prices_that_are_imported_after_its_first_start(
     halted = run("paper", "--once", "--start", "USDC=5000", "--json")
     assert mentions(halted.json["reason"], "no target weights", "min_history requires 30")
     run("prices", "import", str(closes(anvil_chain, tmp_path / "closes.csv")), "--json")
-    shown = run("weights", "--paper", "--json").json
-    assert shown["book_kind"] == "paper"
-    assert sum(shown["now"]["weights_bps"].values()) == 10_000
+    weights = run("weights", "--paper", "--json").json
+    assert weights["book_kind"] == "paper"
+    assert sum(weights["now"]["weights_bps"].values()) == 10_000
     assert run("plan", "--paper", "--json").json["target_reasons"][0].startswith("weights by inverse_volatility")
     accepted = run("weights", "--paper", "--accept", "--yes", "--json").json
     assert accepted["accepted"] is True

@@ -182,22 +182,22 @@ def test_a_zone_with_a_horizon__or_a_rule_that_counts_tax__is_no_trigger_of_a_st
 
 def test_tracking_of_one_strategy_or_of_the_policy_has_its_destination_and_the_risk_of_the_config() -> None:
     def destinations(made: str) -> dict[str, Destination]:
-        split = build_split(parse_config(made))
+        split = build_split(parse_config(config_text))
         assert split is not None
         return {strategy.name: strategy.destination for strategy in split.strategies}
 
     strict = TREND | {"trigger": '{ kind = "tracking", strictness = "strict" }'}
-    made = tables(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1)
-    assert destinations(made) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
-    split = build_split(parse_config(made))
+    config_text = tables(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1)
+    assert destinations(config_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
+    split = build_split(parse_config(config_text))
     assert split is not None
     trigger = split.strategies[0].trigger
     assert isinstance(trigger, NoTradeZone)
     assert (trigger.risk.cost_bps, dict(trigger.risk.volatilities_bps)) == (Fraction(3, 2), {WETH.address: 8_000, USDC.address: 100})
     tracked = text().replace(TRIGGER, 'trigger = { kind = "tracking" }', 1).replace(DESTINATION, "", 1)
     banded = CARRY | {"trigger": '{ kind = "threshold", relative = "10%" }'}
-    made = tables(TREND, banded).replace(text(), tracked, 1)
-    assert destinations(made) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
+    config_text = tables(TREND, banded).replace(text(), tracked, 1)
+    assert destinations(config_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
     with pytest.raises(ConfigError, match="'DOGE' is not an asset"):
         parse_config(tables(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK.replace('WETH', 'DOGE')}", 1))
 

@@ -31,11 +31,11 @@ BANNER = "nothing is sent."
 
 def outside_documents() -> dict[str, object]:
     """Documents of a portfolio that trades in its next cycle."""
-    shown = documents()
-    shown["status"] |= {"paused": False, "decision": {"kind": "rebalance", "reason": "outside its band"}}
-    shown["status"]["holdings"][0]["weight_bps"] = 9_999
-    shown["history"]["steps"] = []
-    return shown
+    page_documents = documents()
+    page_documents["status"] |= {"paused": False, "decision": {"kind": "rebalance", "reason": "outside its band"}}
+    page_documents["status"]["holdings"][0]["weight_bps"] = 9_999
+    page_documents["history"]["steps"] = []
+    return page_documents
 
 
 @pytest.fixture

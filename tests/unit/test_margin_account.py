@@ -203,8 +203,8 @@ def test_an_order_through_zero_is_cut_to_what_the_limit_allows_beyond_it(positio
     """At 1,000 a coin and without costs, twice 1,000 of collateral is a position of 2."""
     no_fee = replace(market("ETH", 1_000), fee_ppm=0)
     limits = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=10_000, slippage_bps=0, stress_move_bps=0)
-    held = account(collateral, {"ETH": position * E18}, no_fee)
-    assert largest_allowed_raw(held, "ETH", order * E18, limits, Fraction(10**6 * E18)) == allowed * E18
+    flipped_account = account(collateral, {"ETH": position * E18}, no_fee)
+    assert largest_allowed_raw(flipped_account, "ETH", order * E18, limits, Fraction(10**6 * E18)) == allowed * E18
 
 
 @pytest.mark.parametrize(("eth", "btc", "collateral"), [(10, 10, 2_000), (10, -10, 2_000), (10, 5, 3_000)])
@@ -213,18 +213,18 @@ def test_orders_through_zero_are_cut_together_to_what_the_limit_allows_beyond_it
     limits = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=10_000, slippage_bps=0, stress_move_bps=0)
     spot = Fraction(10**6 * E18)
     markets = tuple(replace(market(name, 1_000), fee_ppm=0) for name in ("ETH", "BTC"))
-    held = account(collateral, {"ETH": eth * E18, "BTC": btc * E18}, *markets)
+    margin_account = account(collateral, {"ETH": eth * E18, "BTC": btc * E18}, *markets)
     orders = {"ETH": -50 * E18, "BTC": (-50 if btc > 0 else 50) * E18}
 
     def fits(numerator: int) -> bool:
-        after = held
+        after = margin_account
         for name, size_raw in orders.items():
-            part = scaled_size_raw(held.market(name), size_raw, Fraction(numerator, 10_000))
-            after = margin.with_trade(after, name, part, -margin.position_value_raw(held.market(name), part)) if part else after
+            part = scaled_size_raw(margin_account.market(name), size_raw, Fraction(numerator, 10_000))
+            after = margin.with_trade(after, name, part, -margin.position_value_raw(margin_account.market(name), part)) if part else after
         return not breaches(margin_state(after, limits), limits, spot)
 
     largest = next((numerator for numerator in range(10_000, 0, -100) if fits(numerator)), 0)
-    sizes = largest_allowed_sizes(held, orders, limits, spot)
+    sizes = largest_allowed_sizes(margin_account, orders, limits, spot)
     assert abs(sizes["ETH"]) >= abs(orders["ETH"]) * largest // 10_000 > 0
     assert not fits(10_000 * abs(sizes["ETH"]) // abs(orders["ETH"]) + 2)
 

@@ -72,9 +72,9 @@ def two_strategies(first: Mapping[str, Fraction], second: Mapping[str, Fraction]
     """Return a step of a wallet that strategies "first" and "second" share, both by the rule, with values in dollars."""
     trigger = changes.pop("rule", RULE)
     depth = changes.pop("depth", 100_000_000)
-    held = {symbol: first[symbol] + second[symbol] for symbol in TARGETS}
+    amounts = {symbol: first[symbol] + second[symbol] for symbol in TARGETS}
     step = step_input(
-        TARGETS, held, depth=depth, trigger=RULE, destination=Destination.ZONE, past=history(last_rebalance_s=1), cooldown_s=0, **changes
+        TARGETS, amounts, depth=depth, trigger=RULE, destination=Destination.ZONE, past=history(last_rebalance_s=1), cooldown_s=0, **changes
     )
     head = replace(step.snapshot.head, base_fee_wei=GWEI // 4)
     step = with_snapshot(step, priority_fee_wei=0, head=head)
@@ -87,7 +87,7 @@ def two_strategies(first: Mapping[str, Fraction], second: Mapping[str, Fraction]
         for symbol in TARGETS
     }
     step = balances(step, **whole_units)
-    total = sum(held.values())
+    total = sum(amounts.values())
     shares = [round(sum(values.values()) / total * BPS) for values in (first, second)]
     parts = [
         strategy(name, share, TARGETS, trigger, Destination.ZONE, floor_bps=1_000)
@@ -239,6 +239,7 @@ def test_shares_at_edges__sum_to_one_and_move_no_asset_past_its_edge(
         if drift.token == USDC or side in (TradeSide.WINNERS, TradeSide.LOSERS):
             continue
         target = Fraction(drift.target_bps, BPS)
-        low, high = target - edge_by_token[drift.token], target + edge_by_token[drift.token]
+        low = target - edge_by_token[drift.token]
+        high = target + edge_by_token[drift.token]
         assert min(drift.share, low) <= share <= max(drift.share, high)
         assert share == drift.share or not low < drift.share < high
