@@ -117,9 +117,7 @@ def test_reads__block_of_another_hash_at_the_same_height_is_refused(perps: Local
     wallet = perps.chain.wallet.address
     real, head = read_now(perps, wallet), head_of(perps)
     position = PaperPosition(perps.markets["WETH"].base_token, WAD, -WAD, 0)
-    margin_with_position = replace(
-        venue.opening_margin(real, head, None), positions=(PaperPosition(perps.markets["WETH"].base_token, WAD, -WAD, 0),)
-    )
+    margin_with_position = replace(venue.opening_margin(real, head, None), positions=(position,))
     orphan = replace(head, hash="0x" + 32 * "77")
     call = decode_venue_call(venue_tx(perps, order(perps, "WETH", WAD)), venue.contracts)
     assert call is not None
