@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, overload
 
 from cattrs import Converter, transform_error
 from cattrs.errors import ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
@@ -23,6 +23,8 @@ from agent.model import (
     Decision,
     FuturesAction,
     LayerAction,
+    OptimalityGap,
+    Plan,
     Pool,
     RestingAction,
     Schedule,
@@ -49,6 +51,7 @@ _UNIONS: tuple[Any, ...] = (
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _FRACTION = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _MAX_QUOTED_LENGTH = 60
+_GAP_KEY = override(rename="gap_bps")
 
 
 def to_jsonable(model_value: object) -> Any:
@@ -210,6 +213,15 @@ def _build_converter() -> Converter:
     converter.register_structure_hook(bool, _read_bool)
     converter.register_structure_hook(str, _read_str)
     converter.register_structure_hook(Fraction, _read_fraction)
+    converter.register_unstructure_hook(OptimalityGap, lambda gap: converter.unstructure(gap.bps))
+    converter.register_structure_hook(
+        OptimalityGap,
+        lambda json_value, _: OptimalityGap.of_bps(_read_fraction(json_value, Fraction)),
+    )
+    converter.register_unstructure_hook_factory(
+        lambda cls: cls is Plan,
+        lambda cls: make_dict_unstructure_fn(cls, converter, gap=_GAP_KEY),
+    )
     converter.register_unstructure_hook_factory(
         lambda cls: cls is Pool, lambda _: converter.unstructure
     )
@@ -225,6 +237,10 @@ def _build_converter() -> Converter:
     converter.register_structure_hook_factory(_is_tuple, lambda cls: _list_reader(cls, converter))
     converter.register_structure_hook_factory(
         _is_plain_dataclass, lambda cls: _object_reader(cls, converter)
+    )
+    converter.register_structure_hook_factory(
+        lambda cls: cls is Plan,
+        lambda cls: _dict_reader(make_dict_structure_fn(cls, converter, gap=_GAP_KEY)),
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is LayerAction,
@@ -248,8 +264,10 @@ def _tagged_writer(cls: Any, converter: Converter) -> Callable[[Any], dict[str, 
 
 
 def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    read_fields = make_dict_structure_fn(cls, converter)
+    return _dict_reader(make_dict_structure_fn(cls, converter))
 
+
+def _dict_reader(read_fields: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def read(json_value: Any, target_type: Any) -> Any:
         if not isinstance(json_value, dict):
             raise ValueError(f"{_quoted(json_value)} is not an object")

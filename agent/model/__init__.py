@@ -167,6 +167,7 @@ from agent.model.plan import Hold as Hold
 from agent.model.plan import Leg as Leg
 from agent.model.plan import LegPlace as LegPlace
 from agent.model.plan import LimitOrder as LimitOrder
+from agent.model.plan import OptimalityGap as OptimalityGap
 from agent.model.plan import Plan as Plan
 from agent.model.plan import PlanCost as PlanCost
 from agent.model.plan import Rebalance as Rebalance

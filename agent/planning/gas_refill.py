@@ -60,7 +60,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
         turnover=zero_value,
         gross_volume=zero_value,
         gas_units=native_coin.UNWRAP_GAS,
-        gap_bps=None,
+        gap=None,
         verdicts=(),
         skipped=(),
         expires_block=snapshot.head.number + step.execution.expire_blocks,

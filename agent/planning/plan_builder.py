@@ -16,6 +16,7 @@ from agent.layers import questions
 from agent.model import (
     Leg,
     Limits,
+    OptimalityGap,
     Plan,
     Portfolio,
     Rebalance,
@@ -57,7 +58,7 @@ def assemble_plan(
     decision: Rebalance,
     draft: PlanDraft,
     skips: Sequence[SkippedItem],
-    gap_bps: Fraction | None,
+    gap: OptimalityGap,
 ) -> Plan:
     """Return the plan of a draft's legs, not judged by guards yet."""
     balances_raw = {holding.token: holding.raw for holding in step.snapshot.holdings}
@@ -86,7 +87,7 @@ def assemble_plan(
         turnover=draft.turnover(problem),
         gross_volume=draft.gross_volume,
         gas_units=draft.gas_units(problem),
-        gap_bps=gap_bps,
+        gap=gap,
         verdicts=(),
         skipped=tuple(skips),
         expires_block=step.snapshot.head.number + step.execution.expire_blocks,

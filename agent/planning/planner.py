@@ -7,11 +7,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 
 from agent.errors import ErrorCode, Refused
 from agent.model import (
     Goal,
     Leg,
+    OptimalityGap,
     Plan,
     Portfolio,
     Rebalance,
@@ -348,7 +350,7 @@ def _plan_exit(
     if not {skipped_item.subject for skipped_item in skips} & sold_labels:
         # the numeraire is off target only by the exit's cost
         skips = [skipped_item for skipped_item in skips if skipped_item.subject != numeraire.label]
-    gap = gap_bps(full_graph, objective, fixed_point, limit.value)
+    gap = OptimalityGap(partial(gap_bps, full_graph, objective, fixed_point, limit.value))
     return assemble_plan(step, problem, decision, fixed_point.draft, skips, gap)
 
 
@@ -390,7 +392,7 @@ def _plan_goal(
         ):
             binding_limit = (limit.name, limit.value)
         raise _nothing_planned(step, problem, objective.value_off_goal, skips, binding_limit)
-    gap = gap_bps(full_graph, objective, fixed_point, limit.value)
+    gap = OptimalityGap(partial(gap_bps, full_graph, objective, fixed_point, limit.value))
     swap_plan = assemble_plan(step, problem, decision, fixed_point.draft, skips, gap)
     if goal.risk is None:
         return swap_plan

@@ -16,6 +16,7 @@ from agent.model import (
     GoalWeight,
     Leg,
     LegPlace,
+    OptimalityGap,
     Plan,
     Pool,
     Portfolio,
@@ -126,7 +127,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     )
     reason = cash_limit.append_exclusions(step.exclusions, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
-    return assemble_plan(step, problem, decision, split.draft, skips, split.gap_bps)
+    return assemble_plan(step, problem, decision, split.draft, skips, split.gap)
 
 
 def quote(
@@ -207,7 +208,7 @@ class _Split:
     draft: PlanDraft
     barred_pools: dict[str, str]
     dropped_pools: dict[str, str]
-    gap_bps: Fraction
+    gap: OptimalityGap
 
 
 def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> _Split:
@@ -281,7 +282,9 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
                 draft,
                 barred_pools,
                 {pool: reason.text for pool, reason in selection.dropped_pools.items()},
-                rounded_gap(Fraction(first_bound) - output_share, Fraction(1)),
+                OptimalityGap.of_bps(
+                    rounded_gap(Fraction(first_bound) - output_share, Fraction(1))
+                ),
             )
         barred_pools |= draft.below_floor_pools
 

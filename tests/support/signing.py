@@ -113,7 +113,7 @@ def plan_of(*legs: Leg) -> Plan:
         turnover=nothing,
         gross_volume=nothing,
         gas_units=400_000,
-        gap_bps=None,
+        gap=None,
         verdicts=(),
         skipped=(),
         expires_block=10,

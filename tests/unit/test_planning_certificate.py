@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise, permutations
@@ -10,8 +12,10 @@ from itertools import pairwise, permutations
 import numpy as np
 import pytest
 
+from agent import codec
 from agent.errors import Refused
-from agent.model import Plan, Pool, StepInput
+from agent.model import OptimalityGap, Plan, Pool, StepInput
+from agent.planning import planner
 from agent.planning.plan_builder import gap_bps, rounded_gap
 from agent.planning.planner import NothingPlanned, plan, plan_swap
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
@@ -375,3 +379,43 @@ def test_without_gas_a_coarse_unit_is_the_reason_or_that_a_pool_saves_nothing() 
             assert reason.text.startswith(reason.cause.value)
             causes.add(reason.cause)
     assert causes == {DropCause.COARSE_UNIT, DropCause.SAVES_NOTHING}
+
+
+def test_gap__is_reckoned_once_and_only_when_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    reckoned_gaps = []
+
+    def reckoned_gap(*arguments: object) -> Fraction:
+        reckoned_gaps.append(gap_bps(*arguments))  # type: ignore[arg-type]
+        return reckoned_gaps[-1]
+
+    monkeypatch.setattr(planner, "gap_bps", reckoned_gap)
+    step = any_problem(3)
+    planned = plan(step, rebalance_to_targets(step))
+    assert not reckoned_gaps
+    assert planned.gap_bps == planned.gap_bps == reckoned_gaps[0]
+    assert len(reckoned_gaps) == 1
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        pytest.param(lambda planned: codec.loads(Plan, codec.dumps(planned)), id="record"),
+        pytest.param(lambda planned: pickle.loads(pickle.dumps(planned)), id="pickle"),
+        pytest.param(lambda planned: replace(planned, verdicts=()), id="replace"),
+    ],
+)
+def test_gap__of_a_copied_plan_is_that_of_the_plan(copied: Callable[[Plan], Plan]) -> None:
+    step = any_problem(3)
+    planned = plan(step, rebalance_to_targets(step))
+    assert copied(planned) == planned
+    assert copied(planned).gap_bps == planned.gap_bps
+    assert replace(planned, gap=OptimalityGap.of_bps((planned.gap_bps or 0) + Fraction(1))) != planned
+
+
+def test_gap__is_recorded_as_a_number_of_basis_points() -> None:
+    step = any_problem(3)
+    planned = plan(step, rebalance_to_targets(step))
+    assert planned.gap_bps is not None
+    recorded_plan = codec.to_jsonable(planned)
+    assert recorded_plan["gap_bps"] == "/".join(map(str, planned.gap_bps.as_integer_ratio()))
+    assert "gap" not in recorded_plan

@@ -197,4 +197,4 @@ def test_a_buyer_that_no_route_pays_for_takes_nothing_from_the_others_under_a_ca
     assert {leg.token_out for leg in first.legs} == {USDC.address}
     sold = sum(leg.amount_in_raw for leg in first.legs)
     again = plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold),))), rebalance_to_targets(step))
-    assert replace(again, gap_bps=first.gap_bps) == first, "the cap may make the bound of the gap lower, and nothing else"
+    assert replace(again, gap=first.gap) == first, "the cap may make the bound of the gap lower, and nothing else"

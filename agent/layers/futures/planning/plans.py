@@ -656,7 +656,7 @@ def futures_plan(
         turnover=zero,
         gross_volume=zero,
         gas_units=gas_units,
-        gap_bps=None,
+        gap=None,
         verdicts=(),
         skipped=tuple(SkippedItem("futures", why) for why in layer_plan.refusal_texts),
         expires_block=snapshot.head.number + step.execution.expire_blocks,

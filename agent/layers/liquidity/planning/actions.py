@@ -252,7 +252,7 @@ def _plan(
         turnover=ZERO,
         gross_volume=ZERO,
         gas_units=sum(action.gas_units for action in actions),
-        gap_bps=None,
+        gap=None,
         verdicts=(),
         skipped=tuple(skipped_items),
         expires_block=step.snapshot.head.number + step.execution.expire_blocks,
