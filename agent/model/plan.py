@@ -315,7 +315,7 @@ class OptimalityGap:
     def bps(self) -> Fraction:
         """The bound; what it is reckoned from is released."""
         bps = self._reckon_bps()
-        del self._reckon_bps
+        self._reckon_bps = lambda: bps
         return bps
 
     def __eq__(self, other: object) -> bool:
