@@ -299,8 +299,8 @@ class SkippedItem:
 class OptimalityGap:
     """Proven bound of what a better plan could save, in bps of the turnover.
 
-    It takes as long as a tenth of the plan or more, and most plans of a back-test are neither shown
-    nor sent, so it is reckoned when `bps` is first read.
+    It takes a tenth of the time of a plan or more, and some plans are discarded unread, so it is
+    reckoned when `bps` is first read.
     """
 
     def __init__(self, reckon_bps: Callable[[], Fraction]) -> None:
