@@ -35,8 +35,8 @@ from tests.support.postgresql import Server, running_server
 from tests.support.workers import has_swapped, journals, served_counts, until, worker
 
 TOO_MUCH_WETH = {"WETH": 8_000, "USDC": 2_000}
-TRANSACTIONS_PER_WALLET = 3
-"""An approval to each contract and the swap."""
+TRANSACTIONS_PER_WALLET = 2
+"""An approval and the swap."""
 SETTLE_S = 8.0
 """Time for the first worker, let go again, to notice that it was replaced and to take its share."""
 PATIENCE_S = 300.0
