@@ -2,9 +2,11 @@
 process that gives signs of life.
 
 A lock falls when its session ends, so a killed process frees it at once. One that is stopped or cut off
-keeps its session; once its last sign of life is LEASE_S old, another process ends the session and takes
-the lock. What the late one then writes is refused by the epoch, which each taking of a wallet's lock
-raises, and it sends nothing, because each send is preceded by a look whether the lock is still held.
+keeps its sessions; once its last sign of life is LEASE_S old, another process ends them all and takes
+the lock. Left alone, one that was stopped while an answer came would keep the locks of its transaction:
+no time-out of the server ends a session whose answer is not taken. What the late one then writes is
+refused by the epoch, which each taking of a wallet's lock raises, and it sends nothing, because each
+send is preceded by a look whether the lock is still held.
 """
 
 from __future__ import annotations
@@ -29,6 +31,12 @@ from agent.store.postgresql.versions import mark_process
 BEAT_S = 3.0
 LEASE_S = 15.0
 """Age of the last sign of life, by the database's clock, at which a process counts as gone."""
+NAME_PREFIX = "trimtab process "
+
+
+def new_process_name() -> str:
+    """Return the name by which the server knows the sessions of one process to one database."""
+    return f"{NAME_PREFIX}{os.getpid()} {secrets.token_hex(4)}"
 
 
 class LockSession:
@@ -59,7 +67,8 @@ class LockSession:
             if not connection.execute(_TAKE, {"name": name}).scalar():
                 holder = connection.execute(_HOLDER, {"name": name, "lease": LEASE_S}).first()
                 if holder is not None and holder.is_gone:
-                    connection.execute(_END_SESSION, {"backend": holder.backend})
+                    parameters = {"backend": holder.backend, "prefix": NAME_PREFIX}
+                    connection.execute(_END_SESSIONS, parameters)
                 if holder is None or not holder.is_gone or not self._retaken(connection, name):
                     holder_name = "unknown" if holder is None else holder.name
                     raise LockHeld(
@@ -225,7 +234,11 @@ _FREE = text(
 )
 _BEAT = text("UPDATE processes SET beat = clock_timestamp() WHERE backend = :backend")
 _FORGET = text("DELETE FROM processes WHERE backend = :backend")
-_END_SESSION = text("SELECT pg_terminate_backend(:backend)")
+_END_SESSIONS = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE pid = :backend OR starts_with(application_name, :prefix) AND application_name ="
+    " (SELECT application_name FROM pg_stat_activity WHERE pid = :backend)"
+)
 _HOLDER = text(
     "SELECT held.pid AS backend, coalesce(processes.name, 'unknown') AS name,"
     " coalesce(clock_timestamp() - processes.beat > make_interval(secs => :lease), true) AS is_gone"

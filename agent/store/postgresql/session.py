@@ -31,7 +31,7 @@ from agent.store.database import (
 )
 from agent.store.files.locks import LockHeld
 from agent.store.files.secret import ensure_secret, find_secret, secret_path
-from agent.store.postgresql.fencing import held_lock, lock_session
+from agent.store.postgresql.fencing import held_lock, lock_session, new_process_name
 from agent.store.postgresql.schema import WALLET_SETTING
 from agent.store.tables import FactRow
 
@@ -76,7 +76,6 @@ _OPTIONS = " ".join(
 CONNECT_ARGUMENTS = {
     "options": _OPTIONS,
     "connect_timeout": CONNECT_TIMEOUT_S,
-    "application_name": "trimtab",
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -107,7 +106,7 @@ def _new_engine(database_url: URL) -> Engine:
     try:
         return create_engine(
             database_url,
-            connect_args=CONNECT_ARGUMENTS,
+            connect_args={**CONNECT_ARGUMENTS, "application_name": new_process_name()},
             pool_pre_ping=True,
             pool_size=POOL_SIZE,
             max_overflow=MAX_CONNECTIONS - POOL_SIZE,
