@@ -13,9 +13,11 @@ from agent.guards.case import build_guard_case
 from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
 from agent.layers.liquidity.state import LiquidityProgress
-from agent.model import AdjustLiquidity, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput, UnreadableItem
+from agent.model import AdjustLiquidity, Decision, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput, UnreadableItem
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
+from agent.policy.risk_estimates import complete_risk
+from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support import lp_worlds as lp
 from tests.support.builders import NOW_S, history, tracking, with_limits, with_snapshot
 from tests.support.lp_worlds import (
@@ -215,6 +217,21 @@ def test_targets_come_where_a_zone_finds_no_swap_worth_its_gas() -> None:
     assert isinstance(proposal.decision_result.decision, AdjustLiquidity)
     assert proposal.plan is not None
     assert [type(action) for action in proposal.plan.layer_actions] == [Provide]
+
+
+@pytest.mark.parametrize(
+    ("values", "decision_type"),
+    [
+        pytest.param({"WETH": 4_150, "USDC": 3_850}, AdjustLiquidity, id="within the trigger"),
+        pytest.param({"WETH": 5_000, "USDC": 3_000}, Rebalance, id="beyond the trigger"),
+    ],
+)
+def test_liquidity_target__under_the_tracking_rule__follows_the_swaps_that_are_due(
+    values: dict[str, int], decision_type: type[Decision]
+) -> None:
+    step = world(targets=[wanted(2_000)], values=values, trigger=build_tracking("normal"), destination=Destination.ZONE)
+
+    assert isinstance(propose_rebalance(complete_risk(step)).decision_result.decision, decision_type)
 
 
 # spot
