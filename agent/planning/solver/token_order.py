@@ -66,63 +66,55 @@ class _BranchNode:
         return self.solution.bound
 
 
-def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
-    """Return the best acyclic flows within MAX_SUBPROBLEMS subproblems."""
+def break_cycles(
+    stack: CurveStack, optimizer: FlowOptimizer, tie_break_keys: Sequence[tuple[float, ...]]
+) -> AcyclicFlows:
+    """Return the best acyclic flows within MAX_SUBPROBLEMS subproblems. The first known ones follow
+    the order of the unconstrained flows with their cycles cut; `tie_break_keys` are its ties.
+    """
     token_pairs = list(zip(stack.source.tolist(), stack.target.tolist(), strict=True))
 
-    best_node: _BranchNode | None = None
-
     def solve_node(
-        excluded_pairs: frozenset[TokenEdge], earlier_solution: DualSolution | None
+        excluded_pairs: frozenset[TokenEdge],
+        earlier_solution: DualSolution | None,
+        required_bound: float = -np.inf,
     ) -> _BranchNode:
         curve_rows = np.array(
             [row for row, token_pair in enumerate(token_pairs) if token_pair not in excluded_pairs],
             dtype=np.intp,
         )
         substack = stack.rows(curve_rows)
-        solution = optimizer.solve(
-            substack,
-            earlier_solution,
-            -np.inf if best_node is None else best_node.bound + EQUAL_UTILITY_TOLERANCE,
-        )
+        solution = optimizer.solve(substack, earlier_solution, required_bound)
         return _BranchNode(excluded_pairs, solution, flows_by_token_pair(substack, solution))
 
     root_node = solve_node(frozenset(), None)
+    pairs_after_cuts = frozenset(_without_cycles(root_node.flow_by_pair))
+    if not shortest_cycle(root_node.flow_by_pair):
+        return AcyclicFlows(pairs_after_cuts, pairs_after_cuts, is_proven_best=True)
+    rank = _ranks(len(tie_break_keys), pairs_after_cuts, tie_break_keys)
+    opposed_pairs = frozenset(
+        (source, target) for source, target in token_pairs if rank[source] > rank[target]
+    )
+    best_node = solve_node(opposed_pairs, root_node.solution)
+    enough_bound = best_node.bound + EQUAL_UTILITY_TOLERANCE
     open_nodes = [(-root_node.bound, 0, root_node)]
-    solved_count = 1
-    while open_nodes and solved_count < MAX_SUBPROBLEMS:
-        # depth first until some acyclic flows are known, then best bound first
-        _, _, current_node = open_nodes.pop() if best_node is None else heapq.heappop(open_nodes)
-        if (
-            best_node is not None
-            and current_node.bound <= best_node.bound + EQUAL_UTILITY_TOLERANCE
-        ):
-            open_nodes = []
-            break
+    solved_count = 2
+    while open_nodes and -open_nodes[0][0] > enough_bound and solved_count < MAX_SUBPROBLEMS:
+        _, _, current_node = heapq.heappop(open_nodes)
         cycle = shortest_cycle(current_node.flow_by_pair)
         if not cycle:
             best_node = current_node
-            heapq.heapify(open_nodes)
-            continue
-        child_nodes = []
+            enough_bound = best_node.bound + EQUAL_UTILITY_TOLERANCE
         for token_pair in cycle:
             child_node = solve_node(
-                current_node.excluded_pairs | {token_pair}, current_node.solution
+                current_node.excluded_pairs | {token_pair}, current_node.solution, enough_bound
             )
             solved_count += 1
-            if best_node is None or child_node.bound > best_node.bound + EQUAL_UTILITY_TOLERANCE:
-                child_nodes.append((-child_node.bound, solved_count, child_node))
-        open_nodes += sorted(child_nodes, reverse=True)
-        if best_node is not None:
-            heapq.heapify(open_nodes)
-    pairs_after_cuts = frozenset(_without_cycles(root_node.flow_by_pair))
-    if best_node is None:
-        return AcyclicFlows(pairs_after_cuts, pairs_after_cuts, is_proven_best=False)
+            heapq.heappush(open_nodes, (-child_node.bound, solved_count, child_node))
     return AcyclicFlows(
         frozenset(best_node.flow_by_pair),
         pairs_after_cuts,
-        is_proven_best=not open_nodes
-        or -min(open_nodes)[0] <= best_node.bound + EQUAL_UTILITY_TOLERANCE,
+        is_proven_best=not open_nodes or -open_nodes[0][0] <= enough_bound,
     )
 
 
@@ -259,7 +251,7 @@ def order_tokens(graph: PoolGraph, curve_rows: IndexArray, optimizer: FlowOptimi
         for i in range(token_count)
     ]
     restricted_optimizer = order_bounds.restrict(optimizer)
-    acyclic_flows = break_cycles(real_curves, restricted_optimizer)
+    acyclic_flows = break_cycles(real_curves, restricted_optimizer, tie_break_keys)
     if acyclic_flows.is_proven_best:
         return replace(
             order_bounds, rank=_ranks(token_count, acyclic_flows.best_pairs, tie_break_keys)
