@@ -4,10 +4,11 @@ Seeded random problems of 2 to 12 tokens and 3 to 50 pools (tests/support/planni
 planned to exact legs. Two usual methods solve them under the same bounds: swaps one after another,
 and a router's grid of 5 % slices. Every problem is solved without gas, and with gas at 0.1 to 50
 gwei as a cost; further problems have tokens whose base unit is worth basis points of the portfolio.
-TimedSolution are one continuous solve and one whole plan, at a usual gas price, of 8 tokens and 20 pools,
-whole plans of 8 tokens and 40 pools of every kind, and of 20 and 40 tokens with 160 pools. `--peers` gives the continuous problem to SLSQP,
-and to cvxpy with Clarabel, which pip installs into a temporary folder. Times are processor times,
-which other programs on the machine affect little.
+Timed are one continuous solve and one whole plan, at a usual gas price, of 8 tokens and 20 pools,
+whole plans of 8 tokens and 40 pools of every kind, and of 20 and 40 tokens with 160 pools; with 8 tokens
+and 40 pools also the decision before the plan, under the tracking rule and under a band. `--peers` gives
+the continuous problem to SLSQP, and to cvxpy with Clarabel, which pip installs into a temporary folder.
+Times are processor times, which other programs on the machine affect little.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from agent.amm import POOL_KINDS
 from agent.amm.v3.pool import V3Pool
 from agent.errors import Refused
-from agent.model import Plan, Rebalance, StepInput
+from agent.model import Destination, Plan, Rebalance, StepInput, Threshold, Trigger
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
 from agent.planning.rounding import PlanDraft
+from agent.policy.decide import decide
+from agent.policy.risk_estimates import complete_risk
+from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.reference import reference_prices
 from agent.units import BPS
 from scripts import planner_peers
@@ -61,6 +65,8 @@ LARGE_SIZES = ((20, 160), (40, 160))
 """Tokens and pools of large problems."""
 MAX_LARGE = 20
 MIXED_POOLS = 40
+LOOKS = 100
+"""Decisions of one portfolio that are timed together."""
 RANGED_KINDS = [kind for kind in POOL_KINDS.values() if issubclass(kind, V3Pool)]
 WIDE_GAP_BPS = 3
 """Gap above which plans are counted."""
@@ -168,6 +174,23 @@ def measure_plans_ms(make_problem: Callable[[int], StepInput], count: int) -> li
     return times_ms[1:]
 
 
+def measure_looks_ms(trigger: Trigger, destination: Destination, count: int) -> list[float]:
+    """Return the mean milliseconds of a decision under a trigger, for each of some portfolios of 8
+    tokens and 40 pools, before any plan. A first decision is not counted.
+    """
+    times_ms = []
+    for seed in range(count):
+        step = mixed_problem(seed)
+        policy = replace(step.policy, trigger=trigger, destination=destination)
+        step = complete_risk(replace(step, policy=policy))
+        decide(step)
+        began_s = process_time()
+        for _ in range(LOOKS):
+            decide(step)
+        times_ms.append((process_time() - began_s) * 1e3 / LOOKS)
+    return times_ms
+
+
 def time_solves(problems: Sequence[ContinuousProblem]) -> list[TimedSolution]:
     """Time our continuous solves; a first one is not counted."""
     planner_peers.solve_ours(problems[0])
@@ -245,6 +268,9 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
     our_solves = time_solves(problems)
     plan_times_ms = measure_plans_ms(typical_problem, timed_count)
     mixed_plan_times_ms = measure_plans_ms(mixed_problem, timed_count)
+    looks_count = min(timed_count, MAX_LARGE)
+    rule_looks_ms = measure_looks_ms(build_tracking("normal"), Destination.ZONE, looks_count)
+    band_looks_ms = measure_looks_ms(Threshold(None, 1_000), Destination.TARGET, looks_count)
     large_plan_times = {
         f"{tokens} tokens, {pools} pools": summarise(
             measure_plans_ms(partial(large_step, tokens=tokens, pools=pools), min(count, MAX_LARGE))
@@ -275,6 +301,8 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
         "continuous_ms": summarise([solve.ms for solve in our_solves]),
         "plan_ms": summarise(plan_times_ms),
         "mixed_plan_ms": summarise(mixed_plan_times_ms),
+        "rule_look_ms": summarise(rule_looks_ms),
+        "band_look_ms": summarise(band_looks_ms),
         "large_plan_ms": large_plan_times,
     }
     return {"machine": machine(), "ours": ours, "peers": peers, "ratios": ratios}
