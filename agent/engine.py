@@ -104,7 +104,13 @@ def run_cycle(
     if transactor is None:
         cycle = new_cycle(request, readers.clock.now_s())
         return close_step(store, record_and_evaluate(readers, store, cycle))
-    transactor.executor.reconcile()
+    try:
+        transactor.executor.reconcile()
+    except AwaitingExternalSignature as waiting:
+        proposed_plan = store.journal.grant(waiting.proposal["id"]).plan
+        if not waiting.reverts:
+            waiting.mark_stale(evaluation.low_minimums(readers, proposed_plan))
+        raise
     end_interrupted_steps(store)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
     cycle, outcome = repeat_steps(StepPorts(readers, store, transactor), request)

@@ -124,6 +124,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.futures_backtests import (
         prepare_futures_stress as prepare_futures_stress,
     )
+    from agent.app.research.futures_backtests import refuse_spot_options as refuse_spot_options
     from agent.app.research.futures_backtests import stress_futures as stress_futures
     from agent.app.research.kept_reports import new_report_path as new_report_path
     from agent.app.research.offline import input_text as input_text

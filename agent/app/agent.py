@@ -108,7 +108,7 @@ class Agent:
         decision_result = proposals.decision_after_plan(step_input)
         switch_state = self.context.kill_switch.read()
         warnings = (
-            *waiting_proposals(self.context, step_input.snapshot),
+            *waiting_proposals(self.context, step_input),
             *minimum.size_warnings(self.portfolio),
             *overweight_messages(decision_result.drifts),
             *valuation.position_warnings(step_input.snapshot, step_input.portfolio),

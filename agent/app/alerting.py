@@ -628,6 +628,15 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
             AlertKind.PROPOSAL, f"proposal_reverts:{proposal_id}", alert_text, True, repeats=False
         )
 
+    if waiting.stale_reason:
+        alert_text = (
+            f"Stale, {waiting.stale_reason}: {description} ({proposal_id}). Do not sign it; trimtab"
+            " cancel withdraws it."
+        )
+        yield Alert(
+            AlertKind.PROPOSAL, f"proposal_stale:{proposal_id}", alert_text, True, repeats=False
+        )
+
 
 def run_ended_alert(error: TrimtabError) -> Alert:
     """Return the alert for a run that ends with an error. The error's message stays in the log,

@@ -124,6 +124,16 @@ class SafeContract:
         """Return the number of owners who must sign a call."""
         return int(self._call_view("getThreshold()", [], [], ["uint256"])[0])
 
+    def signers_text(self) -> str:
+        """Return how many of how many owners must sign, such as "a Safe of 2 of 3 owners"; "" if this
+        is no Safe of a supported version, or cannot be read.
+        """
+        try:
+            self.require_supported()
+            return f"a Safe of {self.threshold()} of {len(self.owners())} owners"
+        except TrimtabError:
+            return ""
+
     def next_act(self, signed_by: Collection[str], note: str = "") -> NextAct:
         """Return what a call that these addresses have signed waits for."""
         owners = self.owners()

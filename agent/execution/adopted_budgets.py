@@ -104,7 +104,10 @@ def _recent_transactions(
     if not snapshot.nonce_latest:
         return RecentTransactions(0, ())
     if is_contract:
-        raise HistoryUnavailable("earlier transactions of the Safe's owners are not read")
+        raise HistoryUnavailable(
+            "calls that the Safe's owners execute elsewhere are not read, and an earlier confirmation"
+            " does not cover a later one"
+        )
     feed_addresses = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
     return recent_transactions(
         endpoint_pool, snapshot.owner, snapshot.head, snapshot.nonce_latest, feed_addresses

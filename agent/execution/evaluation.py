@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from agent import guards
-from agent.errors import ErrorCode, Refused, UnsendableTransaction
+from agent.errors import ErrorCode, Refused, Retryable, UnsendableTransaction
 from agent.execution.step_context import (
     OutcomeKind,
     StepOutcome,
@@ -358,4 +358,30 @@ def _refused_outcome(
         decision_result,
         plan,
         refusal_verdicts=refusal.verdicts,
+    )
+
+
+def low_minimums(readers: StepReaders, plan: Plan | None) -> str:
+    """Return why the minimums of an earlier plan are lower than the limits allow at the prices now, or
+    why these cannot be read; "" if neither, and without a plan. Reads the chain.
+    """
+    if plan is None:
+        return ""
+    try:
+        step = readers.step_input_at(readers.reader.snapshot())
+    except Retryable as error:
+        return f"the prices now cannot be read: {error.message}"
+    return low_minimums_at(step, plan)
+
+
+def low_minimums_at(step: StepInput, plan: Plan | None) -> str:
+    """Return why the minimums of an earlier plan are lower than the limits allow at the prices of
+    this step; "" if they are not, and without a plan.
+    """
+    if plan is None:
+        return ""
+    return "; ".join(
+        f"{verdict.guard}: {verdict.measured_text}"
+        for verdict in guards.judge_minimums(step, plan)
+        if not verdict.passed
     )

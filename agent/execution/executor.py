@@ -215,6 +215,14 @@ class AwaitingExternalSignature(Retryable):
         self.proposal = document
         self.proposal_path = path
         self.reverts = reverts
+        self.stale_reason = ""
+
+    def mark_stale(self, reason: str) -> None:
+        """Add why the minimums are too low at the prices now; an empty reason adds nothing."""
+        self.stale_reason = reason
+        if reason:
+            self.message += f"; it is stale, {reason}"
+            self.remedy = f"do not sign it: trimtab cancel withdraws it; {self.remedy}"
 
 
 class RefusingSigner:

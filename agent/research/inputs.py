@@ -12,15 +12,15 @@ from typing import ParamSpec, TypedDict, TypeVar
 
 from agent.app.research.backtests import (
     implied_numeraire,
+    parse_destination,
     require_priced_gas,
 )
 from agent.backtest.data import PriceTable, require_currency
 from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSettings, make_spec
 from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
-from agent.config.tables.fields import parse_choice
 from agent.errors import ConfigError
-from agent.model import AnsweredTrigger, Destination, NoTradeZone
+from agent.model import AnsweredTrigger, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.read import symbol_pairs
 from agent.research.arguments import (
@@ -160,23 +160,6 @@ def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Param
     return with_named_arguments
 
 
-def _destination(name: str, is_tracking: bool) -> Destination:
-    """Return a destination by its name (empty: the trigger's usual one). Raises ConfigError."""
-    usual = Destination.ZONE if is_tracking else Destination.TARGET
-    if not name or name == usual.value:
-        return usual
-    destination = parse_choice(
-        name, "destination", {destination.value: destination for destination in Destination}
-    )
-    if is_tracking:
-        raise ConfigError(
-            f"destination: {name}, but tracking trades to the edge of its zone", "omit it"
-        )
-    if destination is Destination.ZONE:
-        raise ConfigError("destination: zone, but only tracking has one", "omit it")
-    return destination
-
-
 def _spec(
     table: PriceTable,
     targets: Mapping[str, Number],
@@ -197,7 +180,7 @@ def _spec(
                 f"write a window longer than the {format_duration(table.interval_s)} of a bar",
             )
     is_tracking = isinstance(chosen_trigger, NoTradeZone)
-    chosen_destination = _destination(destination, is_tracking)
+    chosen_destination = parse_destination(destination, chosen_trigger)
     target_bps = _target_bps(targets)
     missing_symbols = [symbol for symbol in target_bps if symbol not in table.symbols]
     numeraire = numeraire or implied_numeraire(missing_symbols, table.currency)

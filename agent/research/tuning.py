@@ -9,8 +9,14 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from agent.app.research.backtests import require_numeraire_among_assets
-from agent.app.research.trials import TuneOptions, require_fit_allocators, run_tune
+from agent.app.research.backtests import refuse_options, require_numeraire_among_assets
+from agent.app.research.trials import (
+    CALENDAR_OPTION,
+    RULE_TO_BEAT,
+    TuneOptions,
+    require_fit_allocators,
+    run_tune,
+)
 from agent.backtest.data import select_spec_symbols
 from agent.backtest.report.page import ReportPage
 from agent.backtest.tune.grid import (
@@ -96,6 +102,8 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     """
     chosen_objective = parse_choice(objective, "objective", OBJECTIVE_BY_VALUE)
     calendar_rule = parse_calendar_rule(calendar)
+    if chosen_objective is Objective.TRACKING:
+        refuse_options(TuneOptions(calendar=calendar), CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
     grid = _grid(triggers, destinations, allocators, combined, chosen_objective)
     inputs = read_inputs(prices, targets, calendar_rule.trigger, market)
     if chosen_objective is Objective.TRACKING or grid.strictnesses:
@@ -168,6 +176,8 @@ def _grid(
             "combined: the triggers have no band with an interval to combine",
             "give research.band and research.every, or omit it",
         )
+    if destinations and not (bands or intervals_s):
+        raise ConfigError("destinations: tracking has its own", "omit it")
     grid = PolicyGrid(
         tuple(dict.fromkeys(bands)),
         tuple(dict.fromkeys(intervals_s)),

@@ -7,13 +7,15 @@ from contextlib import suppress
 
 from agent.chain.safe import SafeContract
 from agent.errors import Retryable
-from agent.model import Intent, IntentState, Snapshot
+from agent.execution.evaluation import low_minimums_at
+from agent.model import Intent, IntentState, StepInput
 from agent.units import format_time
 from agent.wiring.context import AgentContext
 
 
-def waiting_proposals(context: AgentContext, snapshot: Snapshot) -> Iterator[str]:
-    """Yield a sentence about each open proposal: its signatures, its end, and what to do. Reads the
+def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
+    """Yield a sentence about each open proposal: its signatures, its end, and what to do, or that it is
+    stale. Reads the
     owners of the Safe while one waits.
     """
     proposed_ids = context.store.proposals.proposal_blocks()
@@ -21,15 +23,18 @@ def waiting_proposals(context: AgentContext, snapshot: Snapshot) -> Iterator[str
         return
     for intent in context.store.journal.open_intents():
         if intent.state is IntentState.PLANNED and intent.id in proposed_ids:
-            yield f'The proposal {intent.id} ("{intent.note}") {_waits_for(context, snapshot, intent)}'
+            yield f'The proposal {intent.id} ("{intent.note}") {_waits_for(context, step, intent)}'
 
 
-def _waits_for(context: AgentContext, snapshot: Snapshot, intent: Intent) -> str:
+def _waits_for(context: AgentContext, step: StepInput, intent: Intent) -> str:
+    snapshot = step.snapshot
     settled_text = "trimtab rebalance --send settles it and goes on."
     if snapshot.nonce_latest > intent.tx.nonce:
         return f"waits no longer, since its nonce is used: {settled_text}"
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
         return f"has expired: {settled_text}"
+    if reason := low_minimums_at(step, context.store.journal.grant(intent.id).plan):
+        return f"is stale, {reason}: do not sign it; trimtab cancel withdraws it."
     until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
     if context.config.wallet.safe:
         with suppress(Retryable):

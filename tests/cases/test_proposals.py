@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress
 from agent.app.records import maintenance
+from agent.app.start.checks import doctor
+from agent.app.start.setup import NewConfig, write_new_config
 from agent.chain.safe import SafeContract
 from agent.errors import OperatorNeeded
 from agent.execution.executor import AwaitingExternalSignature
@@ -155,6 +158,28 @@ def test_an_address_that_is_no_safe_is_refused_by_name(anvil_chain: LocalChain, 
     loaded = trusted(anvil_chain, tmp_path, PROPOSING | {"wallet.safe": True}, TWO)
     with again(anvil_chain, loaded) as agent, raises_field("wallet.safe", "Safe"):
         agent.resync_nonce()
+
+
+def test_init_and_doctor__name_a_safe_that_the_config_takes_for_a_key(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "the wallet is a Safe of 2 of 3 owners"
+    safe = deploy_safe(anvil_chain)
+    fund(anvil_chain, {})
+    loaded = trusted(anvil_chain, tmp_path, PROPOSING | {"wallet.address": safe.address}, TWO, vouched=False)
+    (row,) = [check for check in doctor(loaded, [anvil_chain.transport])["checks"] if check["check"] == "wallet"]
+    assert row["state"] == "fail"
+    assert words in row["finding"]
+    assert "--safe" in row["remedy"]
+    monkeypatch.setenv("RPC_SAFE", anvil_chain.url)
+    new_config = NewConfig(wallet=safe.address, targets=(("WETH", "50%"), ("USDC", "50%")), endpoints=(("RPC_SAFE", "one"),))
+    (tmp_path / "key").mkdir()
+    (tmp_path / "safe").mkdir()
+    assert [
+        text for text in write_new_config(tmp_path / "key" / "trimtab.toml", new_config)["warnings"] if words in text and "--safe" in text
+    ]
+    known = write_new_config(tmp_path / "safe" / "trimtab.toml", replace(new_config, is_safe=True))
+    assert not [text for text in known["warnings"] if words in text]
 
 
 def test_a_proposal_waits_until_it_expires_and_is_then_given_up_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 from agent import app as api
 from agent import guards
 from agent.app.agent import Agent
+from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.records import maintenance
 from agent.errors import Refused
+from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.model import Plan, PriceSource, StepInput, Verdict
 from tests.cases.test_proposals import proposal, safe_of
@@ -71,6 +73,13 @@ def test_stale__price_19_percent_higher__is_refused_by_name_with_numbers(anvil_c
     min_out = int(leg["min_out_raw"]) / 10**6
     assert f"has a minimum of {min_out:.6f}" in document["failure"]
     assert "USDC, the reference requires" in document["failure"]
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        agent.rebalance(send=True, confirm=yes)
+    stale_words = f"is stale, {document['failure']}"
+    assert stale_words in waiting.value.message
+    assert "do not sign it" in waiting.value.remedy
+    assert any(f"Stale, {document['failure']}" in alert.text for alert in cycle_alerts(waiting.value, RunFacts(False, "", None)))
+    assert any(stale_words in warning for warning in agent.status().warnings)
     require_refused(agent, safe, document["id"], "the reference requires", "USDC", "trimtab cancel", "trimtab rebalance --send")
     maintenance.cancel(agent)
     anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"]})

@@ -88,6 +88,10 @@ def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp
     assert (rich.json["rebalances"], rich.json["refused"]) == (0, {"max_live_value": 2})
     assert [note for note in rich.json["notes"] if "--value" in note]
     assert not [note for note in said.json["notes"] if "--value" in note]
+    assert bare(*made, "--native", "WETH", "--value", "500").code == 0
+    assert bare(*made, "--native", "USDC").error["message"].startswith("--native: USDC is not the chain.wrapped_native")
+    for option, setting in (("--tracking", "strict"), ("--destination", "halfway")):
+        assert bare(*made, option, setting).error["message"] == f"{option}: the config sets it"
     config.write_text(text.replace('min_trade = "10" ', 'min_trade = "40" '))
     small = bare(*made, "--value", "500")  # 31.25 has to move: (312.5 - 250) / 2
     assert (small.json["rebalances"], small.json["held_back"]) == (0, {"limits.min_trade": 2})
@@ -215,7 +219,18 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         ((*HALVES, "--destination", "zone"), "--destination"),
         ((*HALVES, "--as", "DOGE=BTC"), "--as: 'DOGE' is not in the file"),
         ((*HALVES, "--as", "WBTC=LINK"), "--as: two symbols of the file get the name 'LINK'"),
-        ((*HALVES, "--config", "trimtab.toml"), "--config: it already sets targets and triggers"),
+        ((*HALVES, "--config", "trimtab.toml"), "--target: the config sets it"),
+        (("--target", "WBTC=50,USD=50", "--destination", "halfway"), "--destination: halfway, but tracking trades to the edge"),
+        ((*HALVES, "--futures", "leverage=3x"), "--futures: no weights are given"),
+        *(
+            (("--futures", "WBTC=60,WETH=-40", *options), f"{named}: a futures book alone does not have it")
+            for options, named in (
+                (("--destination", "halfway"), "--destination"),
+                (("--band", "5%rel"), "--band"),
+                (("--flow", "2021-03-01=+5"), "--flow"),
+                (("--market", "fee=30bps"), "--market fee"),
+            )
+        ),
         ((*HALVES, "--sample"), "--prices or --sample: exactly one is needed"),
         ((*HALVES, "--flow", "soon=+5"), "--flow: 'soon=+5'"),
         ((*HALVES, "--flow", "2021-03-01=0"), "has an amount of zero"),

@@ -68,12 +68,22 @@ def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:
         (("--paths", "drift=up"), "--paths drift"),
         (("--limits", "mine"), "--limits"),
         (("--html", "report.txt"), "--html"),
+        (("--config", "trimtab.toml"), "the config sets it"),
+        (("--futures", "leverage=3x"), "--futures: no weights are given"),
+        (("--paths", "seeds=3"), "--paths seeds: only a futures book has them"),
     ],
 )
 def test_a_mistake_is_named_by_its_option(bare: Bare, more: tuple[str, ...], named: str) -> None:
     said = bare("stress", "--prices", str(WEEKLY), *POLICY, *more, "--json")
     assert said.code == 2
     assert named in said.json["error"]["message"]
+
+
+@pytest.mark.parametrize("more", [("--limits", "off"), ("--scenarios", "crash"), ("--paths", "drift=none"), ("--destination", "halfway")])
+def test_an_option_of_a_portfolio_is_refused_without_one(bare: Bare, more: tuple[str, ...]) -> None:
+    said = bare("stress", "--prices", str(WEEKLY), "--futures", "WBTC=60,WETH=-40", *more, "--json")
+    assert said.code == 2
+    assert said.json["error"]["message"].startswith(f"{more[0]}: a futures book alone")
 
 
 def test_too_few_prices_are_named(bare: Bare, tmp_path: Path) -> None:

@@ -137,8 +137,11 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
         (("--band", "5%rel", "--grid", "allocator=hrp,window=2d"), "--grid window: shorter than 3 steps"),
         (("--band", "5%rel", "--objective", "calendar=40d"), "is outside the valid intervals"),
         (("--band", "5%rel", "--market", "gas=20 gwei"), "--market gas: the native coin has no price"),
+        (("--band", "5%rel", "--objective", "calendar=7d"), "--objective calendar: with the objective tracking"),
+        (("--band", "5%rel", "--grid", "window=30d"), "--grid window: only an allocator uses it"),
+        (("--grid", "tracking=strict,destination=halfway"), "--grid destination: tracking and zones have their own"),
         (("--band", "5%rel", "--sample"), "--prices or --sample"),
-        (("--band", "5%rel", "--config", "trimtab.toml"), "--config"),
+        (("--band", "5%rel", "--config", "trimtab.toml"), "--target: the config sets it"),
     ],
 )
 def test_a_mistake_in_a_search_is_named(bare: Bare, prices: Path, more: tuple[str, ...], named: str) -> None:

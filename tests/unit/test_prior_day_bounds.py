@@ -179,7 +179,9 @@ def budgets_after(store: Store, node: Node, nonce: int, *, is_contract: bool, un
 
 def test_prior_day__safe_with_transactions_is_unknown(store: Store) -> None:
     node = Node(sent={BLOCK: {"logs": SWAP}})
-    assert "the Safe's owners" in budgets_after(store, node, 1, is_contract=True).unknown_reason
+    unknown_reason = budgets_after(store, node, 1, is_contract=True).unknown_reason
+    assert "Safe's owners" in unknown_reason
+    assert "an earlier confirmation does not cover a later one" in unknown_reason
     assert node.request_count == 0
 
 

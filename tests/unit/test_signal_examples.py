@@ -97,7 +97,7 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
         futures = futures.replace(old, new, 1)
     config = config_file(tmp_path, "trend", futures)
     market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 50)
-    portfolio = api.PortfolioOptions(config, "", "", "", "target", "", "", ("BTC=WBTC,ETH=WETH",), "")
+    portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
     found = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
     assert isinstance(found, SimulationResult)
     assert found.futures is not None
@@ -115,7 +115,7 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
 def test_an_example_runs_over_the_sample(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, runs: int) -> None:
     install_examples(monkeypatch, tmp_path / "installed")
     config, file = config_file(tmp_path, name), first_days(tmp_path)
-    portfolio = api.PortfolioOptions(config, "", "", "", "target", "", "", ("BTC=WBTC,ETH=WETH",), "")
+    portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
     found = [api.backtest(file, api.MarketOptions("10bps", "1000000000", "10000"), portfolio) for _ in range(runs)]
     assert len(found[0].rebalances) > 3
     assert len({tuple(row) for row in found[0].targets.tolist()}) >= 3

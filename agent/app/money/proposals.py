@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from agent import guards, wiring
+from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill, money_text
@@ -33,6 +33,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
+from agent.execution.evaluation import low_minimums
 from agent.execution.executor import ProposingExecutor, ReadOnlySigner
 from agent.execution.settlement import originating_step
 from agent.execution.submitter import Submitter, guard_refusal
@@ -209,19 +210,7 @@ class SafeProposal:
         """Return why its minimums are lower than the limits allow at the prices now, or why these
         cannot be read; "" if neither. Whoever executes it could keep the difference. Reads the chain.
         """
-        plan = self.grant.plan
-        if plan is None:
-            return ""
-        readers = self.agent.context.readers
-        try:
-            step = readers.step_input_at(readers.reader.snapshot())
-        except Retryable as error:
-            return f"the prices now cannot be read: {error.message}"
-        return "; ".join(
-            f"{verdict.guard}: {verdict.measured_text}"
-            for verdict in guards.judge_minimums(step, plan)
-            if not verdict.passed
-        )
+        return low_minimums(self.agent.context.readers, self.grant.plan)
 
     def judged_document(self) -> ProposalDocument:
         """Return its document, judged at the prices now. Reads the chain."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.app.research.whatif import MIN_ASSETS, parse_bands, parse_pairs, parse_targets
 from agent.backtest.data import (
@@ -68,12 +69,37 @@ from agent.price_files.layout import file_symbol
 from agent.units import BPS, PIPS, parse_raw, parse_share_with_unit_bps, value_text
 from agent.weights.asset_classes import is_cash
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 EXPIRE_BLOCKS = 25
 MAX_DECIMALS = 36
-DESTINATION_BY_NAME = {
-    destination.value: destination
-    for destination in (Destination.TARGET, Destination.BAND, Destination.HALFWAY)
+DESTINATION_BY_NAME = {destination.value: destination for destination in Destination}
+OPTION_BY_CONFIG_FIELD = {
+    "target": "--target",
+    "band": "--band",
+    "every": "--every",
+    "strictness": "--tracking",
+    "destination": "--destination",
+    "decimals": "--market decimals",
 }
+"""Options of a portfolio that a config sets, by their fields."""
+SPOT_OPTION_BY_FIELD = {
+    **OPTION_BY_CONFIG_FIELD,
+    "native": "--native",
+    "numeraire": "--numeraire",
+    "pool_fee": "--market fee",
+    "depth": "--market depth",
+    "pool_kind": "--market pool",
+    "gas_price_text": "--market gas",
+    "gas_prices_path": "--market gas-prices",
+    "flows": "--flow",
+    "flow_form": "--flows-in",
+    "when_prices_end": "--market gone",
+    "pool_states": "--market pool-state",
+    "data_fee": "--market data-fee",
+}
+"""Options of a portfolio and its market that a futures book without one does not have."""
 SAMPLE_FOLDER = Path(__file__).parents[2] / "backtest" / "sample"
 
 
@@ -163,6 +189,7 @@ class PortfolioOptions:
     """Options of the simulated portfolio and its policy, as entered: a config, or targets with a
     band, a schedule, or both, else the tracking rule of that strictness.
 
+    An empty `destination` is the usual one of the trigger.
     `symbol_mapping` has texts of pairs FILE_SYMBOL=PORTFOLIO_SYMBOL with commas, `decimals` pairs
     SYMBOL=NUMBER. `native` is the asset that prices gas. An empty `numeraire` means the first
     target without a price in the file that is a known currency or stablecoin, or USD if every
@@ -173,7 +200,7 @@ class PortfolioOptions:
     target: str = ""
     band: str = ""
     every: str = ""
-    destination: str = "target"
+    destination: str = ""
     numeraire: str = ""
     native: str = ""
     symbol_mapping: Sequence[str] = ()
@@ -214,16 +241,19 @@ class PortfolioOptions:
         """
         if self.config is None:
             return self._spec_without_config(table, pools)
-        if self.target or self.band or self.every:
-            raise ConfigError(
-                "--config: it already sets targets and triggers",
-                "omit --target, --band and --every",
-            )
+        refuse_options(self, OPTION_BY_CONFIG_FIELD, "the config sets it", "omit it, or --config")
         spec = spec_from_config(load_config(self.config))
         symbol = spec.portfolio.numeraire.symbol
         if self.numeraire not in ("", symbol):
             raise ConfigError(
                 f"--numeraire: {self.numeraire}, but portfolio.numeraire is {symbol}", "omit it"
+            )
+        if self.native and all(
+            token.symbol != self.native or token.address != spec.portfolio.wrapped_native
+            for token in spec.tokens
+        ):
+            raise ConfigError(
+                f"--native: {self.native} is not the chain.wrapped_native of the config", "omit it"
             )
         if symbol not in table.symbols and not self.numeraire:
             require_unit_of_prices(
@@ -242,23 +272,21 @@ class PortfolioOptions:
             f"write {table.currency} in place of {numeraire}, or use prices in {numeraire}"
         )
         require_currency(table, numeraire, currency_remedy)
-        destination = parse_choice(self.destination, "--destination", DESTINATION_BY_NAME)
         common_band, asset_bands = (
             parse_bands(self.band, target_bps_by_symbol) if self.band else (None, {})
         )
         trigger = self._trigger(common_band)
-        is_tracking = isinstance(trigger, NoTradeZone)
         spec = make_spec(
             target_bps_by_symbol,
             trigger,
             numeraire,
-            destination=Destination.ZONE if is_tracking else destination,
+            destination=parse_destination(self.destination, trigger),
             interval_s=table.interval_s,
             native=self.native,
             tokens=SimulatedTokens(decimals, pools),
         )
         _require_valid_policy(spec.policy)
-        if is_tracking:
+        if isinstance(trigger, NoTradeZone):
             require_numeraire_among_assets(spec.portfolio)
         assets = tuple(
             replace(asset, band=asset_bands.get(asset.token.symbol))
@@ -275,6 +303,33 @@ class PortfolioOptions:
             schedule = Every(parse_duration_s(self.every, "--every"))
             return schedule if threshold is None else HybridTrigger(threshold, schedule)
         return threshold or build_tracking(self.strictness)
+
+
+def refuse_options(
+    options: DataclassInstance, option_by_field: Mapping[str, str], why: str, remedy: str
+) -> None:
+    """Raise ConfigError naming the first option by these fields that is not its default: it would
+    have no effect.
+    """
+    for field in fields(options):
+        if field.name in option_by_field and getattr(options, field.name) != field.default:
+            raise ConfigError(f"{option_by_field[field.name]}: {why}", remedy)
+
+
+def parse_destination(name: str, trigger: Trigger) -> Destination:
+    """Return a destination by its name (empty: the trigger's usual one). Raises ConfigError."""
+    is_tracking = isinstance(trigger, NoTradeZone)
+    usual = Destination.ZONE if is_tracking else Destination.TARGET
+    if not name or name == usual.value:
+        return usual
+    destination = parse_choice(name, "--destination", DESTINATION_BY_NAME)
+    if is_tracking:
+        raise ConfigError(
+            f"--destination: {name}, but tracking trades to the edge of its zone", "omit it"
+        )
+    if destination is Destination.ZONE:
+        raise ConfigError("--destination: zone, but only tracking has one", "omit it")
+    return destination
 
 
 def require_numeraire_among_assets(portfolio: Portfolio) -> None:

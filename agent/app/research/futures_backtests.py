@@ -22,7 +22,13 @@ from agent.app.documents.research import (
     FuturesStressDocument,
     SimulatedHedgeDocument,
 )
-from agent.app.research.backtests import MarketOptions, PortfolioOptions, require_priced_gas
+from agent.app.research.backtests import (
+    SPOT_OPTION_BY_FIELD,
+    MarketOptions,
+    PortfolioOptions,
+    refuse_options,
+    require_priced_gas,
+)
 from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable
 from agent.backtest.funding import FundingRateSeries, funding_notes, require_prices
@@ -58,6 +64,15 @@ from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget
 from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_with_unit_bps
 
 PPM_PER_BPS = 100
+CONFIG_FUTURES_OPTIONS = {
+    "leverage": "--futures leverage",
+    "band": "--futures band",
+    "max_leverage": "--futures max-leverage",
+    "max_utilisation": "--futures max-utilisation",
+    "spot_multiple": "--futures spot-multiple",
+    "stress_move": "--futures stress",
+}
+"""Options of a book that [futures] of a config sets, by their fields."""
 HYSTERESIS_BPS = 500
 """Distance below a limit at which a reduction ends."""
 EMERGENCY_DISTANCE_BPS = 500
@@ -158,6 +173,7 @@ class FuturesBookOptions:
         config are bounded by `bound` too, since a bar is longer than a block.
         """
         if self.config is not None:
+            refuse_options(self, CONFIG_FUTURES_OPTIONS, "the config sets it", "omit it")
             policy = _config_policy(load_config(self.config).config)
             limits = replace(
                 policy.limits,
@@ -274,6 +290,7 @@ def backtest_futures(
         and portfolio_options.config is None
         and not portfolio_options.target
     ):
+        refuse_spot_options(market_options, portfolio_options)
         book_settings = book_options.settings(futures_prices.interval_s, market_options)
         if book_settings.policy.limits.spot_multiple_bps:
             raise ConfigError(
@@ -300,6 +317,17 @@ def backtest_futures(
     futures_setup = replace(futures_setup, rate_series=rate_series, notes=notes)
     table = with_suspect_note(table, spec)
     return simulate(spec, table, settings, progress, all_rate_series, futures_setup)
+
+
+def refuse_spot_options(market_options: MarketOptions, portfolio_options: PortfolioOptions) -> None:
+    """Raise ConfigError for an option that a futures book without a portfolio does not have."""
+    for options in (portfolio_options, market_options):
+        refuse_options(
+            options,
+            SPOT_OPTION_BY_FIELD,
+            "a futures book alone does not have it",
+            "omit it, or add --target",
+        )
 
 
 def _data_notes(table: PriceTable, rate_series: Sequence[FundingRateSeries]) -> tuple[str, ...]:

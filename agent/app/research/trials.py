@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.app.research.backtests import (
     MarketOptions,
     PortfolioOptions,
+    refuse_options,
     require_numeraire_among_assets,
     require_priced_gas,
 )
@@ -149,17 +150,19 @@ def prepare_stress(
     stress_options: StressOptions,
     portfolio_options: PortfolioOptions,
     *,
-    limits_choice: str = "usual",
+    limits_choice: str = "",
 ) -> PreparedStressTest:
     """Check the options and build the stress test. Without a config, `limits_choice` are "usual"
-    (those of `trimtab init`) or "off". Raises ConfigError naming the option.
+    (default: those of `trimtab init`) or "off". Raises ConfigError naming the option.
     """
     table = portfolio_options.load_prices(prices_path)
     settings = market_options.settings()
-    if portfolio_options.config is None and limits_choice not in ("usual", "off"):
+    if limits_choice not in ("", "usual", "off"):
         raise ConfigError(f"--limits: {limits_choice!r}", "choose usual or off")
+    if limits_choice and portfolio_options.config is not None:
+        raise ConfigError("--limits: the config sets them", "omit it, or --config")
     spec = portfolio_options.spec(table)
-    if portfolio_options.config is None and limits_choice == "usual":
+    if portfolio_options.config is None and limits_choice != "off":
         spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
     require_priced_gas(settings, spec, table)
     return estimated_test(spec, table, settings, stress_options.spec(table))
@@ -289,6 +292,10 @@ DEFAULT_INTERVALS = "7d,28d"
 DEFAULT_DESTINATIONS = "target,halfway,band"
 """Grid of a search that names no band, interval, strictness or zone."""
 DEFAULT_STRICTNESSES = "relaxed,normal,strict"
+BAND_OPTIONS = {"destination": "--grid destination", "trigger": "--grid trigger"}
+CALENDAR_OPTION = {"calendar": "--objective calendar"}
+RULE_TO_BEAT = "with the objective tracking, the rule to beat is tracking"
+SCHEDULE_OPTIONS = {"price_window": "--grid window", "rechoose_interval": "--grid rechoose"}
 WITHOUT_SUSPECTS = "without_suspects"
 """Folder, in that of a search, of the same search without closes that are probably wrong."""
 
@@ -320,6 +327,8 @@ class TuneOptions(GridOptions):
         options = self
         if objective is Objective.TRACKING:
             options = replace(self, tracking=self.tracking or DEFAULT_STRICTNESSES)
+        if (self.tracking or self.zone) and not (self.band or self.every):
+            refuse_options(self, BAND_OPTIONS, "tracking and zones have their own", "omit it")
         if self.band or self.every or self.tracking or self.zone:
             return parse_grid(replace(options, destination=self.destination or "target"))
         return parse_grid(
@@ -348,7 +357,16 @@ def prepare_tune(
         {objective.value: objective for objective in Objective},
     )
     grid = tune_options.grid(objective)
+    if all(method is AllocationMethod.FIXED for method in grid.allocators):
+        refuse_options(
+            tune_options,
+            SCHEDULE_OPTIONS,
+            "only an allocator uses it",
+            "omit it, or add --grid allocator",
+        )
     calendar_rule = parse_calendar_rule(tune_options.calendar)
+    if objective is Objective.TRACKING:
+        refuse_options(tune_options, CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
     if market_options.flows:
         raise ConfigError("--flow: deposits would count as growth", "omit them")
     if not MIN_FOLDS <= tune_options.folds <= MAX_FOLDS:
@@ -360,8 +378,6 @@ def prepare_tune(
         spec = replace(
             portfolio_options, band="", every=tune_options.calendar, destination="target"
         ).spec(table)
-    elif portfolio_options.target:
-        raise ConfigError("--config: it already sets targets", "omit --target")
     else:
         spec = portfolio_options.spec(table)
         if spec.split is not None:

@@ -30,6 +30,7 @@ from agent.chain.endpoints import Endpoint
 from agent.chain.fees.minimum_tip import suggested_tip
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.rpc import Transport
+from agent.chain.safe import SafeContract
 from agent.chain.screening.moves import screening_moves
 from agent.chain.tokens import symbol_text
 from agent.config.load import load_config
@@ -400,6 +401,17 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
             WARN,
             answer.why,
             "correct its file or package, or signals in the config; see docs/signals.md",
+        )
+    if not context.config.wallet.safe and (
+        signers_text := SafeContract(
+            context.transport, context.config.wallet.address
+        ).signers_text()
+    ):
+        yield CheckResult(
+            "wallet",
+            FAIL,
+            f"the wallet is {signers_text}, and no key signs for it",
+            "write a config by trimtab init --safe",
         )
     yield from _contract_checks(context, snapshot)
     yield from _holding_checks(context, step)

@@ -271,8 +271,8 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         config_text, use_cash, new_config.max_live_value or ceiling_of(use_cash, numeraire_usd)
     )
     config_text = _with_alert_and_key(config_text, new_config, local_chain)
+    safe_warnings = _safe_warnings(new_config, variables)
     if new_config.is_safe:
-        _require_safe(new_config, variables)
         config_text = with_safe(config_text)
     config = parse_config(config_text, "the new config", UNSAVED_REMEDY)
     try:
@@ -328,6 +328,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
             *_depeg_warnings(config),
             *usual_route_warnings(config),
             *_store_warnings(path, config.store.url),
+            *safe_warnings,
             *([] if loss is None else loss["warnings"]),
         ],
         "next": next_commands,
@@ -471,9 +472,9 @@ def _with_alert_and_key(
     return config_text
 
 
-def _require_safe(new_config: NewConfig, variables: Variables) -> None:
-    """Raise ConfigError if an endpoint answers, and the wallet is no Safe of a supported version
-    there.
+def _safe_warnings(new_config: NewConfig, variables: Variables) -> list[str]:
+    """Return a warning if the wallet is a Safe at an endpoint that answers, and --safe is missing.
+    With --safe, raise ConfigError if it is none of a supported version.
     """
     for variable, operator in new_config.endpoints:
         try:
@@ -481,7 +482,15 @@ def _require_safe(new_config: NewConfig, variables: Variables) -> None:
             transport.call("eth_chainId", [])
         except TrimtabError:
             continue
-        SafeContract(transport, parse_address(new_config.wallet, "--wallet")).require_supported()
+        contract = SafeContract(transport, parse_address(new_config.wallet, "--wallet"))
+        if new_config.is_safe:
+            contract.require_supported()
+        elif signers_text := contract.signers_text():
+            return [
+                f"the wallet is {signers_text}, and this config signs with a key: delete it and run"
+                " trimtab init --safe"
+            ]
+    return []
 
 
 def _open_endpoint(variable: str, operator: str, variables: Variables) -> Transport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from agent import app as api
 from agent.cli.display.futures_tables import show_futures_book
 from agent.cli.display.terminal import Document, emit, err, interruptible, out, say
 from agent.cli.options import AsJson, GroupedOption, Heading, command
+from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -120,7 +121,8 @@ RebalanceInterval = Annotated[
     ),
 ]
 RebalanceDestination = Annotated[
-    str, typer.Option("--destination", help="target, band or halfway.")
+    str,
+    typer.Option("--destination", help="target (default), band or halfway; tracking has its own."),
 ]
 Html = Annotated[
     Path | None,
@@ -174,7 +176,7 @@ def backtest(
             " --band and --every.",
         ),
     ] = "",
-    destination: RebalanceDestination = "target",
+    destination: RebalanceDestination = "",
     market: Market = None,
     value: StartValue = "10000",
     native: NativeAsset = "",
@@ -251,6 +253,7 @@ def backtest(
                 progress=progress,
             )
         else:
+            require_weights(futures_values)
             result = api.backtest(
                 price_path, market_options, portfolio_options, funding=funding, progress=progress
             )
@@ -259,6 +262,14 @@ def backtest(
         backtest_document, page_paths, lambda page_path: api.write_report(result, page_path)
     )
     emit(backtest_document, as_json, lambda: _show_backtest(backtest_document))
+
+
+def require_weights(futures_values: Mapping[str, Any]) -> None:
+    """Raise ConfigError for options of a futures book without its weights."""
+    if futures_values and "target" not in futures_values:
+        raise ConfigError(
+            "--futures: no weights are given", "write them first, such as --futures BTC=60,ETH=-40"
+        )
 
 
 def report_paths(

@@ -40,6 +40,7 @@ from agent.cli.research.backtest import (
     Target,
     progress_display,
     report_paths,
+    require_weights,
     show_provenance,
     write_reports,
 )
@@ -157,11 +158,13 @@ def stress(
         str, typer.Option("--band", help="10%rel of the target or 5%abs in points.")
     ] = "",
     every: RebalanceInterval = "",
-    destination: RebalanceDestination = "target",
+    destination: RebalanceDestination = "",
     limits: Annotated[
         str,
-        typer.Option("--limits", help="Limits without a config: usual (as init writes) or off."),
-    ] = "usual",
+        typer.Option(
+            "--limits", help="Limits without a config: usual (default, as init writes) or off."
+        ),
+    ] = "",
     paths: Annotated[
         list[str] | None,
         typer.Option(
@@ -226,12 +229,17 @@ def stress(
     Sends nothing.
     """
     path_values = PATHS.parse(paths)
-    seed_count = path_values.pop("seeds", 50)
     cores = path_values.pop("cores", 0)
     scenario_values = SCENARIOS.parse(scenarios)
     shocks = scenario_values.pop("shocks", ())
     futures_values = STRESS_FUTURES.parse(futures)
-    has_futures = "target" in futures_values
+    require_weights(futures_values)
+    has_futures = bool(futures_values)
+    if "seeds" in path_values and not has_futures:
+        raise ConfigError(
+            "--paths seeds: only a futures book has them", "omit it, or add --futures"
+        )
+    seed_count = path_values.pop("seeds", 50)
     has_portfolio = bool(target) or config is not None or not has_futures
     if (html is not None or keep) and not has_portfolio:
         raise ConfigError(
@@ -244,6 +252,9 @@ def stress(
     portfolio_options = api.PortfolioOptions(
         config, target, band, every, destination, numeraire, native, symbol_mapping or ()
     )
+    if not has_portfolio:
+        api.refuse_spot_options(market_options, portfolio_options)
+        _require_no_spot_values(limits, scenario_values, path_values)
     prepared_stress = futures_book = None
     if has_portfolio:
         prepared_stress = api.prepare_stress(
@@ -285,6 +296,23 @@ def stress(
         document, page_paths, lambda page_path: api.write_stress_report(stress_result, page_path)
     )
     emit(document, as_json, lambda: _show_stress_test(document))
+
+
+def _require_no_spot_values(
+    limits: str, scenario_values: Mapping[str, Any], path_values: Mapping[str, Any]
+) -> None:
+    """Raise ConfigError for what a futures book without a portfolio is not stressed with."""
+    values_by_option = {
+        "--limits": limits,
+        "--scenarios": scenario_values,
+        "--paths": path_values.keys() - {"bars", "step_paths"},
+    }
+    for option in filter(values_by_option.get, values_by_option):
+        raise ConfigError(
+            f"{option}: a futures book alone has only --scenarios shock, and of --paths step-paths,"
+            " bars and seeds",
+            "omit the others, or add --target",
+        )
 
 
 def _confirm_duration(estimate_s: float, yes: bool) -> None:
