@@ -322,7 +322,7 @@ class OptimalityGap:
         return isinstance(other, OptimalityGap) and self.bps == other.bps
 
     def __hash__(self) -> int:
-        return hash(self.bps)
+        return int(self.bps)
 
     def __repr__(self) -> str:
         return f"OptimalityGap.of_bps({self.bps!r})"
