@@ -82,7 +82,7 @@ PLAIN_TESTS := $(wildcard tests/unit/test_signer*.py tests/unit/test_store*.py t
   tests/cases/test_rebalance.py tests/cases/test_rebalance_atomic.py tests/cases/test_approvals.py tests/cases/test_key_services.py \
   tests/cli/test_sending.py tests/cli/test_commands.py
 slow: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements-figures.lock \
+	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r locks/requirements-figures.lock \
 	  || echo 'quantstats is not installed: the comparison with it is SKIPPED'
 	$(BIN)/pytest -n $(JOBS) -m slow
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) --timeout 1800 -m "hypothesis and not slow"
@@ -129,7 +129,7 @@ SECONDS ?= 120
 FUZZ_SECONDS ?= $(SECONDS)
 RUNS ?= 100
 fuzz: $(READY)
-	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements-fuzz.lock
+	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r locks/requirements-fuzz.lock
 	$(BIN)/python -m tests.fuzz.signer --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m tests.fuzz.answers --seconds $(FUZZ_SECONDS)
 	TRIMTAB_STATEFUL_RUNS=$(RUNS) TRIMTAB_STATEFUL_STEPS=50 $(BIN)/pytest tests/cases/test_whole_agent.py --timeout 7200
@@ -164,21 +164,21 @@ define environment
 	$(PYTHON) -c 'import sys; sys.exit("trimtab needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	$(PYTHON) scripts/environment.py $(1)
 endef
-BUILD := requirements-build.lock pyproject.toml
+BUILD := locks/requirements-build.lock pyproject.toml
 
-$(DEMO): requirements-demo.lock $(BUILD) contracts/package-lock.json
+$(DEMO): locks/requirements-demo.lock $(BUILD) contracts/package-lock.json
 	$(call environment,.venv)
-	$(BIN)/python scripts/install.py requirements-demo.lock --npm users
+	$(BIN)/python scripts/install.py locks/requirements-demo.lock --npm users
 	touch $@
 
-$(SERVICE): requirements-run.lock $(BUILD)
+$(SERVICE): locks/requirements-run.lock $(BUILD)
 	$(call environment,.venv)
-	$(BIN)/python scripts/install.py requirements-run.lock
+	$(BIN)/python scripts/install.py locks/requirements-run.lock
 	touch $@
 
-$(READY): requirements.lock $(BUILD) contracts/package-lock.json contracts/perps/package-lock.json
+$(READY): locks/requirements.lock $(BUILD) contracts/package-lock.json contracts/perps/package-lock.json
 	$(call environment,.venv)
-	$(BIN)/python scripts/install.py requirements.lock --npm developers
+	$(BIN)/python scripts/install.py locks/requirements.lock --npm developers
 	touch $@ $(DEMO) $(SERVICE)
 
 # Installs without a compiler, for Python 3.11 to 3.14: for real where the interpreter is here, else by the wheels that there are.

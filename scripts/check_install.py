@@ -21,7 +21,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-LOCKS = ("requirements-run.lock", "requirements-demo.lock", "requirements.lock")
+LOCKS = ("locks/requirements-run.lock", "locks/requirements-demo.lock", "locks/requirements.lock")
 SOURCE_PACKAGES = ("peewee",)
 """Packages of the lock without any wheel that build without a compiler: `peewee` then omits its C
 extension."""
@@ -73,7 +73,7 @@ def install_error(program: str, lock: str) -> str:
                 "import agent.wiring.context, web3, eth_account; assert web3.__version__ >= '7'",
             ],
         ]
-        if lock == "requirements-run.lock":  # the others have uniswap-python or pre-releases
+        if lock == "locks/requirements-run.lock":  # the others have uniswap-python or pre-releases
             commands.append([*uv_command[:4], "check", "--python", python])
         for command in commands:
             process = subprocess.run(

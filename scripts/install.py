@@ -3,8 +3,8 @@
 npm packages, at the same time.
 
 uv downloads packages in parallel, in seconds instead of most of a minute with pip. It is installed
-from requirements-build.lock into a temporary folder. If uv cannot reach the index, pip installs the
-locks. Dependencies of the packages are not resolved: a lock names them all, and overrides
+from locks/requirements-build.lock into a temporary folder. If uv cannot reach the index, pip
+installs the locks. Dependencies of the packages are not resolved: a lock names them all, and overrides
 uniswap-python's requirement of web3 6.
 """
 
@@ -56,7 +56,7 @@ def install(locks: list[str]) -> bool:
                 "--target",
                 tools_folder,
                 "-r",
-                "requirements-build.lock",
+                "locks/requirements-build.lock",
             ]
         ):
             return False

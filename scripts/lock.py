@@ -3,7 +3,7 @@
 addresses. Pins that still satisfy the requirements stay.
 
 `--upgrade NAME` (or `all`) takes the newest allowed version. All locks except that of fuzzing take the
-versions of requirements.lock.
+versions of locks/requirements.lock.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ THIRD_QUOTE_OPTIONS = ("--group", "third-quote")
 """The dependency group of pyproject.toml; uv reads the overrides beside it by itself."""
 
 
-def write_lock(path: str, *options: str, input_text: str = "") -> None:
-    """Write one lock; `input_text` is the input if a source is "-"."""
+def write_lock(name: str, *options: str, input_text: str = "") -> None:
+    """Write a lock of locks/; `input_text` is the input if a source is "-"."""
     command = [
         sys.executable,
         "-m",
@@ -38,7 +38,7 @@ def write_lock(path: str, *options: str, input_text: str = "") -> None:
         *BASE_OPTIONS,
         *options,
         "--output-file",
-        path,
+        f"locks/{name}",
     ]
     subprocess.run(command, cwd=REPO, input=input_text, text=True, check=True)
 
@@ -56,7 +56,7 @@ def write_all(upgrade: list[str]) -> None:
         for name in upgrade
         for word in (["--upgrade"] if name == "all" else ["--upgrade-package", name])
     ]
-    common_options = ("--universal", "--no-annotate", "--constraint", "requirements.lock")
+    common_options = ("--universal", "--no-annotate", "--constraint", "locks/requirements.lock")
     all_extras = extra_options(
         "hyperliquid",
         "local",
