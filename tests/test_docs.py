@@ -236,7 +236,7 @@ def test_every_make_target_and_script_that_is_named_exists(path: Path) -> None:
     for piece in code_of(path):
         for target in re.findall(r"^make +([\w-]+)", piece):
             assert target in targets, f"{path.name}: make {target}"
-        for script, options in re.findall(r"(scripts/\w+\.py)([^#|;&\n]*)", piece):
+        for script, options in re.findall(r"(scripts/[\w/]+\.py)([^#|;&\n]*)", piece):
             text = (ROOT / script).read_text(encoding="utf-8")
             unknown = [word for word in options.split() if word.startswith("--") and f'"{word}"' not in text]
             assert not unknown, f"{path.name}: {script} {' '.join(unknown)}"

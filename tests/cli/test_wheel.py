@@ -17,7 +17,7 @@ import pytest
 from agent.config.load import load_config
 from agent.store import open_store
 from agent.web.pages import PAGES, STATIC_FILES
-from scripts.check_install import PYTHONS, interpreter
+from scripts.check.check_install import PYTHONS, interpreter
 from tests.cli.tools import first_document
 from tests.support import agents
 from tests.support.worlds import missing

@@ -74,6 +74,6 @@ def test_each_declared_package_is_locked_in_its_range(table: str) -> None:
 def test_the_third_quote_is_declared_with_the_override_it_needs() -> None:
     assert "uniswap-python==0.7.1" in declared("third-quote")
     assert {Requirement(item).name for item in declared("overrides")} >= {"web3"}
-    locking = (ROOT / "scripts" / "lock.py").read_text()
+    locking = (ROOT / "scripts" / "make" / "lock.py").read_text()
     assert "third-quote" in locking
     assert "uniswap-python==" not in locking, "pyproject.toml alone states the version"
