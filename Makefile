@@ -28,8 +28,8 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python scripts/documented_python.py
-	$(BIN)/python scripts/solhint.py
+	$(BIN)/python scripts/check/documented_python.py
+	$(BIN)/python scripts/check/solhint.py
 	$(BIN)/pytest --noconftest tests/test_architecture.py
 	$(MAKE) docs
 
@@ -40,8 +40,8 @@ docs: $(READY)
 # The pictures of README and docs/, each drawn from a run; needs Chromium.
 pictures: $(READY)
 	$(BIN)/trimtab demo --svg docs/demo.svg
-	$(BIN)/python scripts/dashboard_pictures.py
-	$(BIN)/python scripts/report_picture.py
+	$(BIN)/python scripts/make/dashboard_pictures.py
+	$(BIN)/python scripts/make/report_picture.py
 
 # Reports are looked at in Chromium (Debian: apt-get install chromium); without it those tests are skipped, and fail where CI is set.
 # The whole suite in one run, lines and branches measured: 92 % of everything, 96 % of the pure part.
@@ -58,8 +58,8 @@ cover: $(READY)
 	if [ -n "$(IN_MEMORY)" ] && scratch=$$(mktemp -d -p $(IN_MEMORY) trimtab.XXXXXX); then export TMPDIR=$$scratch; trap 'rm -rf "$$scratch"' EXIT INT TERM; fi; \
 	$(BIN)/python -m pytest $$measured -n $(WAITING_JOBS) --dist worksteal -m 'not slow and not scene' --ignore=tests/test_architecture.py || failed="$$failed tests"; \
 	if [ -n "$$measured" ]; then \
-	  $(BIN)/python scripts/covered.py $(COVERAGE) --least 92 || failed="$$failed coverage"; \
-	  $(BIN)/python scripts/covered.py $(COVERAGE) --least 96 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
+	  $(BIN)/python scripts/check/covered.py $(COVERAGE) --least 92 || failed="$$failed coverage"; \
+	  $(BIN)/python scripts/check/covered.py $(COVERAGE) --least 96 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
 	fi; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
 
@@ -82,7 +82,7 @@ PLAIN_TESTS := $(wildcard tests/unit/test_signer*.py tests/unit/test_store*.py t
   tests/cases/test_rebalance.py tests/cases/test_rebalance_atomic.py tests/cases/test_approvals.py tests/cases/test_key_services.py \
   tests/cli/test_sending.py tests/cli/test_commands.py
 slow: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements-figures.lock \
+	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r locks/requirements-figures.lock \
 	  || echo 'quantstats is not installed: the comparison with it is SKIPPED'
 	$(BIN)/pytest -n $(JOBS) -m slow
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) --timeout 1800 -m "hypothesis and not slow"
@@ -98,19 +98,19 @@ web: $(READY)
 # pool, some time after their snapshot. Then thousands offline,
 # of every kind, by arithmetic of their own; some are solved by cvxpy too, which needs a network once.
 plans: $(READY)
-	$(BIN)/python scripts/plans_on_chain.py --problems 100
-	$(BIN)/python scripts/mixed_plans.py --problems 100
-	$(BIN)/python scripts/random_plans.py --problems 1500 --cvxpy 50
+	$(BIN)/python scripts/check/plans_on_chain.py --problems 100
+	$(BIN)/python scripts/check/mixed_plans.py --problems 100
+	$(BIN)/python scripts/check/random_plans.py --problems 1500 --cvxpy 50
 
 # Faults at every journal state, write, send and answer, on anvil: none may break what docs/reliability.md promises. Figures in build/.
 faults: $(READY)
 	mkdir -p build
-	$(BIN)/python scripts/faults.py --jobs $(FAULT_JOBS) --minutes 22 --least 2000 --out build/faults.json
+	$(BIN)/python scripts/check/faults.py --jobs $(FAULT_JOBS) --minutes 22 --least 2000 --out build/faults.json
 
 # The same over futures orders, on the contracts of Perpetual Protocol v2.
 faults-futures: $(READY)
 	mkdir -p build
-	$(BIN)/python scripts/faults.py --futures --jobs $(FAULT_JOBS) --minutes 22 --least 500 --out build/faults-futures.json
+	$(BIN)/python scripts/check/faults.py --futures --jobs $(FAULT_JOBS) --minutes 22 --least 500 --out build/faults-futures.json
 
 # Faults with the stores on PostgreSQL, but for those of the file itself.
 faults-postgresql: $(READY)
@@ -121,7 +121,7 @@ faults-postgresql: $(READY)
 # 500 SIGKILLs at random moments of live rebalances on anvil: each rebalance is done exactly once.
 kills: $(READY)
 	mkdir -p build
-	$(BIN)/python scripts/kills.py --jobs $(JOBS) --kills 500 --out build/kills.json
+	$(BIN)/python scripts/check/kills.py --jobs $(JOBS) --kills 500 --out build/kills.json
 
 # Attacks at length, each with its figures as JSON; the exit says whether any came through. SECONDS is for each of the first two:
 # the signer, and the decoders of what endpoints, files and calldata say. Then the whole agent in any order of events, RUNS times.
@@ -129,7 +129,7 @@ SECONDS ?= 120
 FUZZ_SECONDS ?= $(SECONDS)
 RUNS ?= 100
 fuzz: $(READY)
-	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements-fuzz.lock
+	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r locks/requirements-fuzz.lock
 	$(BIN)/python -m tests.fuzz.signer --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m tests.fuzz.answers --seconds $(FUZZ_SECONDS)
 	TRIMTAB_STATEFUL_RUNS=$(RUNS) TRIMTAB_STATEFUL_STEPS=50 $(BIN)/pytest tests/cases/test_whole_agent.py --timeout 7200
@@ -147,12 +147,12 @@ NEAR_TESTS ?= tests/unit $(wildcard $(addprefix tests/differential/test_,reader*
   liquidity.py limit_orders_on_chain.py) \
   $(addprefix tests/cli/test_,assistant.py api.py dashboard_figures.py controls_command.py) tests/faults/test_shortfall_kill.py)
 mutants: $(READY)
-	nice $(BIN)/python scripts/mutants.py --files '$(MUTATED)' --tests $(NEAR_TESTS) --mutants $(MUTANTS) --jobs $(JOBS) --out build/mutants.json
+	nice $(BIN)/python scripts/check/mutants.py --files '$(MUTATED)' --tests $(NEAR_TESTS) --mutants $(MUTANTS) --jobs $(JOBS) --out build/mutants.json
 
 # What every command prints and what recorded steps decide, against tests/golden. After a change that is meant:
-# .venv/bin/python scripts/golden.py --write
+# .venv/bin/python scripts/check/golden.py --write
 golden: $(READY)
-	$(BIN)/python scripts/golden.py
+	$(BIN)/python scripts/check/golden.py
 
 setup: $(READY)
 
@@ -162,36 +162,36 @@ service: $(SERVICE)
 # An environment in $(1), made anew if another Python made it. A Python too old is refused.
 define environment
 	$(PYTHON) -c 'import sys; sys.exit("trimtab needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
-	$(PYTHON) scripts/environment.py $(1)
+	$(PYTHON) scripts/make/environment.py $(1)
 endef
-BUILD := requirements-build.lock pyproject.toml
+BUILD := locks/requirements-build.lock pyproject.toml
 
-$(DEMO): requirements-demo.lock $(BUILD) contracts/package-lock.json
+$(DEMO): locks/requirements-demo.lock $(BUILD) contracts/package-lock.json
 	$(call environment,.venv)
-	$(BIN)/python scripts/install.py requirements-demo.lock --npm users
+	$(BIN)/python scripts/make/install.py locks/requirements-demo.lock --npm users
 	touch $@
 
-$(SERVICE): requirements-run.lock $(BUILD)
+$(SERVICE): locks/requirements-run.lock $(BUILD)
 	$(call environment,.venv)
-	$(BIN)/python scripts/install.py requirements-run.lock
+	$(BIN)/python scripts/make/install.py locks/requirements-run.lock
 	touch $@
 
-$(READY): requirements.lock $(BUILD) contracts/package-lock.json contracts/perps/package-lock.json
+$(READY): locks/requirements.lock $(BUILD) contracts/package-lock.json contracts/perps/package-lock.json
 	$(call environment,.venv)
-	$(BIN)/python scripts/install.py requirements.lock --npm developers
+	$(BIN)/python scripts/make/install.py locks/requirements.lock --npm developers
 	touch $@ $(DEMO) $(SERVICE)
 
 # Installs without a compiler, for Python 3.11 to 3.14: for real where the interpreter is here, else by the wheels that there are.
 installs: $(READY)
-	$(BIN)/python scripts/check_install.py
+	$(BIN)/python scripts/check/check_install.py
 
 # The wheel with the site, built once, plays demo, backtest, serve and mcp on each Python from 3.11 to 3.14 that is here; the others are named.
 wheel: docs
 	$(BIN)/pytest -rs --timeout 1800 -m slow tests/cli/test_wheel.py
 
-# Pins and hashes without index addresses. Newer versions: .venv/bin/python scripts/lock.py --upgrade NAME
+# Pins and hashes without index addresses. Newer versions: .venv/bin/python scripts/make/lock.py --upgrade NAME
 lock:
-	$(BIN)/python scripts/lock.py
+	$(BIN)/python scripts/make/lock.py
 
 clean:
 	rm -rf .venv contracts/node_modules .mypy_cache .ruff_cache .hypothesis

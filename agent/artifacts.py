@@ -169,7 +169,7 @@ def _hex_code(code: Any) -> str:
 def own_artifact(artifact_name: str) -> Artifact:
     """Return a repository artifact, such as "PortfolioLens". Raises ConfigError if missing."""
     return _read_artifact(
-        abis_dir() / f"{artifact_name}.json", artifact_name, "run scripts/compile_contracts.py"
+        abis_dir() / f"{artifact_name}.json", artifact_name, "run scripts/make/compile_contracts.py"
     )
 
 

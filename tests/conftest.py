@@ -39,7 +39,7 @@ os.environ.setdefault("ECC_BACKEND_CLASS", "eth_keys.backends.NativeECCBackend")
 os.umask(0o022)  # configs that tests write are their owner's to change, whatever the machine's umask
 
 SCENES = Path(__file__).with_name("scenes.txt")
-"""The tests that take long, one in a line (scripts/scene_tests.py)."""
+"""The tests that take long, one in a line (scripts/make/scene_tests.py)."""
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)

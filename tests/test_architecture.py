@@ -215,7 +215,7 @@ def is_packed(node: ast.AST) -> bool:
 
 
 def test_an_assignment_holds_one_thought() -> None:
-    scripts = [*(ROOT / "scripts").glob("*.py")]
+    scripts = [*(ROOT / "scripts").rglob("*.py")]
     assert not named((path, {node.lineno for node in nodes(path) if is_packed(node)}) for path in (*modules(), *scripts))
 
 
@@ -458,4 +458,4 @@ def test_each_scene_of_the_list_is_a_test() -> None:
     assert names_by_file
     for file, names in names_by_file.items():
         defined = {node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)}
-        assert names <= defined, f"{file}: gone {sorted(names - defined)}; scripts/scene_tests.py writes the list anew"
+        assert names <= defined, f"{file}: gone {sorted(names - defined)}; scripts/make/scene_tests.py writes the list anew"

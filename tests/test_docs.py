@@ -32,6 +32,7 @@ DOCUMENTS = [
     ROOT / "SECURITY.md",
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "scripts" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
@@ -236,10 +237,17 @@ def test_every_make_target_and_script_that_is_named_exists(path: Path) -> None:
     for piece in code_of(path):
         for target in re.findall(r"^make +([\w-]+)", piece):
             assert target in targets, f"{path.name}: make {target}"
-        for script, options in re.findall(r"(scripts/\w+\.py)([^#|;&\n]*)", piece):
+        for script, options in re.findall(r"(scripts/[\w/]+\.py)([^#|;&\n]*)", piece):
             text = (ROOT / script).read_text(encoding="utf-8")
             unknown = [word for word in options.split() if word.startswith("--") and f'"{word}"' not in text]
             assert not unknown, f"{path.name}: {script} {' '.join(unknown)}"
+
+
+def test_every_script_is_listed_once() -> None:
+    page = ROOT / "scripts" / "README.md"
+    listed = Counter(LINK.findall(page.read_text(encoding="utf-8")))
+    scripts = [str(path.relative_to(page.parent)) for path in map(ROOT.joinpath, tracked()) if page.parent in path.parents and path != page]
+    assert listed == Counter(scripts)
 
 
 def test_every_command_is_in_the_requirements() -> None:

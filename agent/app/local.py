@@ -641,7 +641,7 @@ def futures_demo_world() -> Iterator[FuturesDemoWorld]:
     except ConfigError as error:
         raise ConfigError(
             f"--futures: the contracts of Perpetual Protocol v2 are not installed: {error.message}",
-            "in the checkout: .venv/bin/python scripts/npm_install.py --dev",
+            "in the checkout: .venv/bin/python scripts/make/npm_install.py --dev",
         ) from None
     perp_specs = [PerpSpec(symbol, PERP_LIQUIDITY_USD) for symbol in FUTURES_DEMO_WEIGHTS]
     with open_anvil(world=SMALL_WORLD) as chain:

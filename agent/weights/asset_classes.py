@@ -1,6 +1,6 @@
 """Usual volatility and correlation of tokens by class, for what is neither configured nor measured.
 
-The tracking rule depends on ratios of volatilities only, and weakly (scripts/bench_tracking.py,
+The tracking rule depends on ratios of volatilities only, and weakly (scripts/bench/bench_tracking.py,
 part `robust`). A class is told by the token's symbol, which its owner chose;
 a wrong one changes when the agent trades, never what a token is worth.
 """

@@ -17,7 +17,7 @@ from agent.app.research.backtests import sample_files
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
-from scripts.documented_python import PythonBlock, check_types, python_blocks
+from scripts.check.documented_python import PythonBlock, check_types, python_blocks
 from tests.support.agents import ROOMY, Changes, fund, purse, trusted
 from tests.unit.test_remote_key import KeyService
 from tests.unit.test_signal_examples import view

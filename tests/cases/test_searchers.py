@@ -16,7 +16,7 @@ from agent.units import decimal_text
 from tests.support.searchers import EVERY_POOL, ONE_POOL, ROUTERS, TACTICS, Scene, Searcher, Turn, explored, searched, searcher_on
 
 BY_NAME = {tactic.name: tactic for tactic in TACTICS}
-SCRIPT = Path(__file__).parents[2] / "scripts" / "searchers.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "check" / "searchers.py"
 V3_SWAP = "0x" + keccak(text="Swap(address,address,int256,int256,uint160,uint128,int24)").hex()
 SANDWICH, SKEW, ALL = "front-run and back-run", "skew, unwind later", "skew, front-run and back-run"
 

@@ -13,7 +13,7 @@ from agent import wiring
 from agent.config.load import load_config
 from agent.localchain import LocalChain
 from agent.store import opening
-from scripts import soak as soak_script
+from scripts.check import soak as soak_script
 from tests.support.agents import fund
 from tests.support.bands import BAND_LINES, TRACKING_LINE
 from tests.support.long_runs import FAULT_KINDS, HELD, KEEP_STEPS, SOAK_TARGETS, faults_of, running, soak, soak_config

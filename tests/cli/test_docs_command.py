@@ -28,7 +28,7 @@ from agent.web.documentation import refusal_entry, serve_documentation
 from tests.cli.tools import Said
 from tests.support.text import mentions
 
-reference = pytest.importorskip("scripts.docs_reference", reason="mkdocs is not installed")
+reference = pytest.importorskip("scripts.make.docs_reference", reason="mkdocs is not installed")
 
 
 def test_the_site_is_served_on_this_machine_alone_and_nothing_beside_it(tmp_path: Path) -> None:

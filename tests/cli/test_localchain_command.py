@@ -261,7 +261,7 @@ def test_a_long_reason_is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, 
 def test_the_demo_on_base_pays_the_data_fee_and_tells_the_cost_of_a_year(
     bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """500 dollars on the real GasPriceOracle; the year is the stored measurement of scripts/past_results.py."""
+    """500 dollars on the real GasPriceOracle; the year is the stored measurement of scripts/make/past_results.py."""
     said = bare("demo", "--network", "base", "--json")
     assert said.code == 0, said.why
     told = said.json
@@ -352,7 +352,7 @@ def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..
 
     monkeypatch.setattr("agent.app.local.npm_root", missing)
     said = bare("demo", "--futures", "--json")
-    assert (said.code, said.error["remedy"]) == (2, "in the checkout: .venv/bin/python scripts/npm_install.py --dev")
+    assert (said.code, said.error["remedy"]) == (2, "in the checkout: .venv/bin/python scripts/make/npm_install.py --dev")
 
 
 def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:

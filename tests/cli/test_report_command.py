@@ -72,7 +72,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.mark.slow
 def test_the_command_and_the_picture_of_the_readme_are_one_run(bare: Bare) -> None:
-    """The picture holds its command as text (scripts/report_picture.py); what the README says of it is what the run says."""
+    """The picture holds its command as text (scripts/make/report_picture.py); what the README says of it is what the run says."""
     readme = (ROOT / "README.md").read_text()
     shown = re.search(r"trimtab (backtest --sample .*) --html report\.html", readme)
     assert shown is not None

@@ -17,7 +17,7 @@ import pytest
 from agent.config.load import load_config
 from agent.store import open_store
 from agent.web.pages import PAGES, STATIC_FILES
-from scripts.check_install import PYTHONS, interpreter
+from scripts.check.check_install import PYTHONS, interpreter
 from tests.cli.tools import first_document
 from tests.support import agents
 from tests.support.worlds import missing
@@ -69,17 +69,17 @@ def environment(folder: Path, *wanted: str, python: str = sys.executable) -> Ins
 
 @pytest.fixture(scope="module")
 def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    return environment(tmp_path_factory.mktemp("core"), str(wheel), "--constraint", "requirements.lock")
+    return environment(tmp_path_factory.mktemp("core"), str(wheel), "--constraint", "locks/requirements.lock")
 
 
 @pytest.fixture(scope="module")
 def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    return environment(tmp_path_factory.mktemp("whole"), f"trimtab[local,analysis] @ {wheel}", "--constraint", "requirements.lock")
+    return environment(tmp_path_factory.mktemp("whole"), f"trimtab[local,analysis] @ {wheel}", "--constraint", "locks/requirements.lock")
 
 
 @pytest.fixture(scope="module")
 def dashboard(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    return environment(tmp_path_factory.mktemp("dashboard"), f"trimtab[dashboard] @ {wheel}", "--constraint", "requirements.lock")
+    return environment(tmp_path_factory.mktemp("dashboard"), f"trimtab[dashboard] @ {wheel}", "--constraint", "locks/requirements.lock")
 
 
 def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
@@ -165,7 +165,7 @@ def everything(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: py
     if python is None:
         pytest.skip(f"no Python {request.param} on this machine")
     folder = tmp_path_factory.mktemp(f"python{request.param}")
-    return environment(folder, f"trimtab[{EXTRAS}] @ {wheel}", "--constraint", "requirements.lock", python=python)
+    return environment(folder, f"trimtab[{EXTRAS}] @ {wheel}", "--constraint", "locks/requirements.lock", python=python)
 
 
 def test_each_python_plays_demo_and_backtest(everything: Installed) -> None:

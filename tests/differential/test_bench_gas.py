@@ -7,7 +7,7 @@ import json
 import pytest
 
 from agent.localchain import LocalChain
-from scripts import bench_gas
+from scripts.bench import bench_gas
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from agent.localchain import LocalChain
-from scripts import bench_snapshot
+from scripts.bench import bench_snapshot
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.mixed_plans import run_plans
+from scripts.check.mixed_plans import run_plans
 
 
 @pytest.mark.slow

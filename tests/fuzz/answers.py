@@ -1,5 +1,5 @@
 """Fuzzes the decoders of what endpoints, files and calldata say, from seeds of a real chain: with atheris where it is installed
-(requirements-fuzz.lock), else with plain mutations. Whatever breaks a decoder is kept under tests/fuzz/crashes: `make fuzz`.
+(locks/requirements-fuzz.lock), else with plain mutations. Whatever breaks a decoder is kept under tests/fuzz/crashes: `make fuzz`.
 """
 
 from __future__ import annotations

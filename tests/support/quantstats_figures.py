@@ -1,4 +1,4 @@
-"""Figures of daily returns by quantstats, which only `make slow` installs (requirements-figures.lock)."""
+"""Figures of daily returns by quantstats, which only `make slow` installs (locks/requirements-figures.lock)."""
 
 from __future__ import annotations
 

@@ -358,10 +358,10 @@ def test_failures_carry_their_code_and_remedy(server: Client) -> None:
 
 
 def test_the_specification_needs_no_token_and_is_that_of_the_routes(server: Client) -> None:
-    from scripts.openapi import openapi_text
+    from scripts.make.openapi import openapi_text
 
     assert server.ask(f"{API_PREFIX}/openapi.json").body == specification()
-    assert specification() == openapi_text().encode(), "a document or a call has changed: .venv/bin/python scripts/openapi.py --write"
+    assert specification() == openapi_text().encode(), "a document or a call has changed: .venv/bin/python scripts/make/openapi.py --write"
 
 
 def test_every_answer_is_typed_to_its_last_field() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from agent import artifacts
 from agent.errors import ConfigError
-from scripts import compile_contracts
+from scripts.make import compile_contracts
 from tests.support.text import raises_field
 from tests.support.worlds import missing
 
@@ -180,7 +180,7 @@ def test_contracts_and_artifacts_are_those_of_the_last_compilation(monkeypatch: 
 @pytest.mark.slow
 def test_contracts_compile_to_what_is_committed() -> None:
     _need_node()
-    script = REPO / "scripts" / "compile_contracts.py"
+    script = REPO / "scripts" / "make" / "compile_contracts.py"
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False, cwd=REPO)
     assert done.returncode == 0, done.stderr
     count = sum(len(list((REPO / "contracts" / folder).glob("*.sol"))) for folder in ("src", "test"))

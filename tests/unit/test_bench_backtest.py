@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from agent.backtest.sweep import prepare_prices
-from scripts import bench_backtest
-from scripts.bench_backtest import (
+from scripts.bench import bench_backtest
+from scripts.bench.bench_backtest import (
     START_VALUE,
     SYMBOLS,
     measure_kernel,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import bench_planner, planner_peers
+from scripts.bench import bench_planner, planner_peers
 
 SCRIPT = Path(bench_planner.__file__)
 SPREAD = {"median", "p90", "p99", "p99.9", "max"}

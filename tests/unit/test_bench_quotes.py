@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import bench_quotes, quote_peers
-from scripts.quote_peers import Peer, PeerMissing, Worker, our_worker
+from scripts.bench import bench_quotes, quote_peers
+from scripts.bench.quote_peers import Peer, PeerMissing, Worker, our_worker
 
 SCRIPT = Path(bench_quotes.__file__)
 CASES = {"v2", "v3_within_one_tick", "v3_over_5_ticks", "v3_over_50_ticks"}

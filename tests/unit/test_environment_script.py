@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.environment import identity_of
+from scripts.make.environment import identity_of
 
 ROOT = Path(__file__).parent.parent.parent
 BASE = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
@@ -18,7 +18,7 @@ OTHERS = [path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if ide
 
 def make(environment: Path, python: str = BASE) -> str:
     """Make the environment as the Makefile does, without pip, and return what was printed."""
-    command = [python, str(ROOT / "scripts" / "environment.py"), str(environment), "--without-pip"]
+    command = [python, str(ROOT / "scripts" / "make" / "environment.py"), str(environment), "--without-pip"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -72,7 +72,7 @@ def test_a_second_python_of_this_machine_makes_it_anew_with_pip(tmp_path: Path) 
     environment = tmp_path / ".venv"
     make(environment)
     for python in (OTHERS[0], BASE):
-        command = [python, str(ROOT / "scripts" / "environment.py"), str(environment)]
+        command = [python, str(ROOT / "scripts" / "make" / "environment.py"), str(environment)]
         assert "is made anew" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert identity_of(str(environment / "bin" / "python")) == identity_of(python)
         subprocess.run([environment / "bin" / "python", "-m", "pip", "--version"], capture_output=True, check=True)
@@ -95,5 +95,5 @@ def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:
 
 def test_each_environment_of_the_makefile_is_made_by_the_script() -> None:
     text = (ROOT / "Makefile").read_text()
-    assert "$(PYTHON) scripts/environment.py $(1)" in text
+    assert "$(PYTHON) scripts/make/environment.py $(1)" in text
     assert "-m venv" not in text

@@ -11,16 +11,16 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent.parent
-LOCKS = sorted(ROOT.glob("requirements*.lock"))
+LOCKS = ROOT / "locks"
 PIN = re.compile(r"^([a-z0-9._-]+)==(\S+)( ; .*?)? \\$", re.MULTILINE)
 MOST_PACKAGES = 95
 
 
 def pins(name: str) -> set[tuple[str, str]]:
-    return {(package, version) for package, version, _ in PIN.findall((ROOT / name).read_text())}
+    return {(package, version) for package, version, _ in PIN.findall((LOCKS / name).read_text())}
 
 
-@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(LOCKS.iterdir()), ids=lambda path: path.name)
 def test_a_lock_has_hashes_no_address_and_no_path_of_a_machine(path: Path) -> None:
     blocks = [block for block in re.split(r"\n(?=\S)", path.read_text()) if "==" in block.splitlines()[0]]
     assert blocks
@@ -74,6 +74,6 @@ def test_each_declared_package_is_locked_in_its_range(table: str) -> None:
 def test_the_third_quote_is_declared_with_the_override_it_needs() -> None:
     assert "uniswap-python==0.7.1" in declared("third-quote")
     assert {Requirement(item).name for item in declared("overrides")} >= {"web3"}
-    locking = (ROOT / "scripts" / "lock.py").read_text()
+    locking = (ROOT / "scripts" / "make" / "lock.py").read_text()
     assert "third-quote" in locking
     assert "uniswap-python==" not in locking, "pyproject.toml alone states the version"

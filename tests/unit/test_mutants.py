@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.mistakes import make_mutant, possible_mistakes
-from scripts.mutants import RunOnceNames
+from scripts.check.mistakes import make_mutant, possible_mistakes
+from scripts.check.mutants import RunOnceNames
 
 SOURCE = '''
 def paid(amount: int | None, fee: int = 3) -> int | None:

@@ -14,7 +14,7 @@ from agent.config.networks.presets import PRESETS
 from agent.config.tables.venues import VenueTable
 from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, DataFeeKind
 from agent.reference.prices import required_observations
-from scripts.published_addresses import NAMES, PACKAGES
+from scripts.make.published_addresses import NAMES, PACKAGES
 
 ROOT = Path(__file__).parent.parent.parent
 RECORD = json.loads((ROOT / "tests" / "data" / "published_addresses.json").read_text(encoding="utf-8"))

@@ -71,7 +71,7 @@ BINANCE = pytest.mark.skipif(
 
 @cache
 def year_closes(year: int) -> Any:
-    return runpy.run_path("scripts/past_results.py")["year_closes"](REAL_PRICES, year)
+    return runpy.run_path("scripts/make/past_results.py")["year_closes"](REAL_PRICES, year)
 
 
 @cache

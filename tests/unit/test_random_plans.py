@@ -8,7 +8,7 @@ import pytest
 from agent.reference import reference_prices
 from agent.reference.floors import least_rate
 from agent.units import BPS
-from scripts import random_plans
+from scripts.check import random_plans
 from tests.support.planning_worlds import KINDS
 
 

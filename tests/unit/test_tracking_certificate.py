@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from scripts.tracking_certificate import certificates
+from scripts.tracking.tracking_certificate import certificates
 
 
 @pytest.mark.slow

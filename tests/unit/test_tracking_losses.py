@@ -36,7 +36,7 @@ from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, expected_loss, token_rules
 from agent.units import BPS
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
-from scripts.loss_picture import PICTURE, curve, svg
+from scripts.make.loss_picture import PICTURE, curve, svg
 from tests.support.builders import price_of, step_input, token, v2_pool, v3_pool, with_snapshot
 
 SYMBOLS = {"WBTC": 2_500, "WETH": 2_500, "LINK": 2_000}
@@ -51,7 +51,8 @@ SIMULATED = {
     (30, "6", 500_000): (13.7, 60.3, 22.0, 30.1, 34.9),
 }
 """Loss of tracking, relative 10 %, relative 20 % to halfway, absolute 5 %, every 28 d by fee in bps, gas and value in dollars: mean of
-four times eight years of hours in scripts/tracking_market.py, world `three_coins` of scripts/bench_tracking.py, seeds 1 to 4.
+four times eight years of hours in scripts/tracking/tracking_market.py, world `three_coins` of scripts/bench/bench_tracking.py, seeds
+1 to 4.
 """
 
 
@@ -240,7 +241,7 @@ def test_a_schedule_has_no_width_and_what_has_no_estimate_no_mark() -> None:
 
 
 def test_the_picture_of_the_documentation_is_that_of_the_simulation() -> None:
-    assert svg(curve()) == PICTURE.read_text(encoding="utf-8"), "run scripts/loss_picture.py"
+    assert svg(curve()) == PICTURE.read_text(encoding="utf-8"), "run scripts/make/loss_picture.py"
 
 
 def test_a_report_has_the_picture_of_its_own_fees_and_band() -> None:

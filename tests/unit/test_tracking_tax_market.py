@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("numba")
 
-from scripts.bench_tracking import Cell, rule_of, taxed_ranges, three_coins
-from scripts.tracking_market import BAND, RULE, Rule, cash_legs, gaussian_market, market_of, run
-from scripts.tracking_tax import FIFO, HIFO, LIFO, MAX_LOTS, run_taxed, sell, tax_on
+from scripts.bench.bench_tracking import Cell, rule_of, taxed_ranges, three_coins
+from scripts.tracking.tracking_market import BAND, RULE, Rule, cash_legs, gaussian_market, market_of, run
+from scripts.tracking.tracking_tax import FIFO, HIFO, LIFO, MAX_LOTS, run_taxed, sell, tax_on
 
 
 @pytest.mark.parametrize(("method", "gain"), [(FIFO, 100 + 25), (LIFO, 80 + 25), (HIFO, 50 + 40)])

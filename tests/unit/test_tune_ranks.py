@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from scripts.tune_ranks import PORTFOLIOS, rank_rows, summary
+from scripts.bench.tune_ranks import PORTFOLIOS, rank_rows, summary
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "prices"
 

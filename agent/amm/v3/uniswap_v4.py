@@ -17,7 +17,7 @@ DIRECTION_BITS = 12
 MAX_PROTOCOL_FEE = 1_000
 """ProtocolFeeLibrary.MAX_PROTOCOL_FEE, millionths for one direction."""
 UNLOCK_GAS = 9_000
-"""Gas of an unlocking beyond a V3 swap; with it plans of scripts/mixed_plans.py use up to 0.993 of
+"""Gas of an unlocking beyond a V3 swap; with it plans of scripts/check/mixed_plans.py use up to 0.993 of
 their gas. Each further leg in one unlocking takes 17,000 to 38,000 less than this.
 """
 

@@ -1,4 +1,4 @@
-"""Stored past results of the templates on each network, written by scripts/past_results.py."""
+"""Stored past results of the templates on each network, written by scripts/make/past_results.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER_YEARS_FILE = TEMPLATE_RESULTS_FILE.with_name("other_years.json")
 
 
 def template_result(network: str, name: str) -> PastResultDocument | None:
-    """Return the stored result of a template on a network (scripts/past_results.py writes it); None
+    """Return the stored result of a template on a network (scripts/make/past_results.py writes it); None
     if the packaged prices lack a token.
     """
     return stored_results().get(network, {}).get(name)

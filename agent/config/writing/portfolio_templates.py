@@ -35,7 +35,7 @@ TOKEN_CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 is taken; without any the token is left out.
 """
 SMALL_TEMPLATE = "small"
-"""Template of a small portfolio; scripts/past_results.py measures its year on rollups."""
+"""Template of a small portfolio; scripts/make/past_results.py measures its year on rollups."""
 ALLOCATOR_ANCHOR = "[reference]\n"
 """Header of the table that follows those of the portfolio."""
 

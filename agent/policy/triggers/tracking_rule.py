@@ -9,7 +9,7 @@ V′(a) = V′(b) = c and V(b) − V(a) = c·(b − a) + F. With m = (a + b)/2 a
     m·(m² − h²) = 3c/2k,   m·h³ = 3F/4k,   loss ρ = λ·s·(a² + ab + b²)/6.
 
 F = 0 gives a = b = ∛(3c/2k) (Martin, Optimal trading under proportional transaction costs, 2012),
-c = 0 gives a = 0 and b⁴ = 12·F/k. Derived here; scripts/bench_tracking.py compares it with the
+c = 0 gives a = 0 and b⁴ = 12·F/k. Derived here; scripts/bench/bench_tracking.py compares it with the
 numerical optimum.
 
 The planner weighs risk against cost over a horizon. With H = c/(λ·s·a) years the last unit that pays

@@ -1,7 +1,7 @@
 """The API under /api/v1: the documents of the commands for programs that have a token.
 
 Every answer is the JSON of a command, or a problem (RFC 9457) with a code and a remedy. Its OpenAPI
-document is made from these routes and the declarations of the documents by scripts/openapi.py.
+document is made from these routes and the declarations of the documents by scripts/make/openapi.py.
 """
 
 from __future__ import annotations
