@@ -212,6 +212,9 @@ def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_
     review = desk.text("/setup/review")
     assert "With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3\u00a0%, only from 19,380 USDC." in review
     assert "To make it worth it" in review
+    assert review.index('<p class="alarm" role="note">With 3,000') < review.index("Is it worth it?")
+    assert review.count("not worth it here at 1 gwei") == 1
+    assert '<button class="quiet">Write the config' in review
     assert "4500 USDC at most are managed" in review, "half more than the cash, so that gains are not refused"
     desk.post("/setup/cash", {"ceiling": "-1"})
     assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/cash"
