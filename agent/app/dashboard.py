@@ -76,7 +76,7 @@ def stored_documents(config: ConfigSource) -> Documents:
         "settings": _document_or_error(lambda: settings_document(loaded_config)),
     }
     paper_loaded_config = replace(loaded_config, is_paper=True)
-    if wiring.has_store(paper_loaded_config):
+    if not loaded_config.is_paper and wiring.has_store(paper_loaded_config):
         documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper_loaded_config)})
     try:
         with open_ledger_data(loaded_config) as ledger_data:

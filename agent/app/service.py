@@ -546,13 +546,13 @@ def event_handler(
     """Return the handler of a run's events. `sends` is False for a dry run.
 
     With `once` there is no report in the store, since health is that of a run that goes on. Paper
-    trading writes only the log, because alerts, heartbeat and report describe the live agent.
+    trading reports into its own store, and sends neither alerts nor heartbeats.
     """
     service_table = agent.context.config.service
     on_paper = agent.context.loaded_config.is_paper
     log = surroundings.log
     recorder = RunRecorder(
-        None if once or on_paper else agent.context.store.run_reports,
+        None if once else agent.context.store.run_reports,
         parse_duration_s(every, "--every"),
         sends=sends,
         redact=surroundings.redactor.redact,

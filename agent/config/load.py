@@ -6,6 +6,7 @@ import hashlib
 import re
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from agent.config.limits import (
     require_weights_within_max,
 )
 from agent.config.liquidity import require_usable_liquidity
-from agent.config.loaded import SERVER_PREFIX, USUAL_STORE, ConfigSource, LoadedConfig, store_place
+from agent.config.loaded import (
+    SERVER_PREFIX,
+    USUAL_STORE,
+    ConfigSource,
+    LoadedConfig,
+    store_place,
+)
 from agent.config.orders import require_strategy_orders
 from agent.config.pace import require_valid_pace
 from agent.config.redaction import SQLITE_PREFIX
@@ -39,6 +46,7 @@ from agent.foreign_text import decode_text, failure_text, read_toml
 from agent.key_variables import named_key_variables
 from agent.layers import settings
 from agent.policy.triggers import validation
+from agent.ports.paper import PaperConfig
 from agent.store.files.locks import make_private
 
 NO_CONFIG_REMEDY = (
@@ -155,6 +163,9 @@ def load_config(
     """
     if isinstance(path, LoadedConfig):
         return path
+    if isinstance(path, PaperConfig):
+        live_config = load_config(path.path, checks_permissions=checks_permissions)
+        return replace(live_config, is_paper=True)
     config_file = Path(path)
     if checks_permissions:
         make_private(config_file, "config")

@@ -11,6 +11,7 @@ from agent.config.redaction import SQLITE_PREFIX, redacted_text
 from agent.config.schema import Config
 from agent.config.variables import Variables
 from agent.errors import ConfigError
+from agent.ports.paper import PaperConfig
 
 USUAL_STORE = "trimtab.db"
 """Store file of configs by trimtab init, beside the config."""
@@ -86,7 +87,7 @@ class LoadedConfig:
         return self.path.parent / self.config.wallet.proposals
 
 
-ConfigSource = LoadedConfig | Path | str
+ConfigSource = LoadedConfig | PaperConfig | Path | str
 """Path of a config file, or its loaded config."""
 
 

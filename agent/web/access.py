@@ -135,6 +135,11 @@ class Access:
             raise ValueError("this dashboard has no place for users")
         return self._given_users_place
 
+    def log_to(self, place: UsersPlace) -> None:
+        """Log the controls of the set-up's only user into the audit log of a place."""
+        [(name, _)] = self._users.values()
+        self._given_users_place = place._replace(owner=name)
+
     async def watch(self) -> None:
         """Follow the users until cancelled. After an unexpected error all sessions end, and the
         watch goes on.

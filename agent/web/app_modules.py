@@ -1,4 +1,4 @@
-"""The modules of agent.app whose functions reading processes call. Type checkers see the modules;
+"""The modules of agent.app and agent.fleet whose functions reading processes call. Type checkers see the modules;
 the process that serves pages loads none of them, and has the names of their functions.
 """
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from agent.app.research import edit_backtests, kept_reports
     from agent.app.settings import new_portfolios, profiles, shown, users
     from agent.app.start import guide
+    from agent.fleet import paper_run
 else:
     alert_channels = AppModule("agent.app.alert_channels")
     dashboard = AppModule("agent.app.dashboard")
@@ -55,3 +56,4 @@ else:
     shown = AppModule("agent.app.settings.shown")
     users = AppModule("agent.app.settings.users")
     guide = AppModule("agent.app.start.guide")
+    paper_run = AppModule("agent.fleet.paper_run")

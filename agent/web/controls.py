@@ -229,7 +229,7 @@ class ControlPages:
             await self._access.record_event("control", session.name, client_address, detail)
             async with self._alert_lock:
                 test_document = await self._alert_process.call(
-                    alert_channels.send_test_alerts, self._cache.config_path, target_name
+                    alert_channels.send_test_alerts, self._cache.config_file, target_name
                 )
                 self._alert_process.stop()
             why = test_document["targets"][0]["why"]
@@ -260,7 +260,7 @@ class ControlPages:
                 if profile_text := dict(review.arguments).get(PROFILE_FIELD):
                     review.arguments = await self._plan_process.call(
                         profiles.profile_arguments,
-                        self._cache.config_path,
+                        self._cache.config_file,
                         profile_text,
                         tuple(
                             argument
@@ -292,7 +292,7 @@ class ControlPages:
                     return
                 review.backtest = await self._backtest_process.call(
                     edit_backtests.edit_backtest,
-                    self._cache.config_path,
+                    self._cache.config_file,
                     review.arguments,
                 )
         except TimeoutError:

@@ -21,10 +21,13 @@ from agent import codec
 from agent.errors import Retryable, TrimtabError, internal_error
 from agent.model import RunReport
 from agent.observe.health import RunHealth, is_alive, judge_health
+from agent.ports.paper import PaperConfig
 from agent.web.app_modules import dashboard, kill_switch, run_report
 from agent.web.reading import AppProcess, Arguments, DocumentRead, Documents, Result
 
 log = logging.getLogger("trimtab.dashboard")
+ConfigPlace = str | PaperConfig
+"""Path of a config, for its live store or for its paper store."""
 POLL_S = 2.0
 """Interval between two checks of the store's files."""
 PAUSE_POLL_S = 0.5
@@ -87,7 +90,7 @@ class DocumentCache:
     """
 
     def __init__(
-        self, config_path: str, store_path: Path, process: AppProcess | None = None
+        self, config_path: ConfigPlace, store_path: Path, process: AppProcess | None = None
     ) -> None:
         self.documents: Documents = {}
         self.read_errors: dict[DocumentRead, TrimtabError] = {}
@@ -117,6 +120,12 @@ class DocumentCache:
         self._announced_health: RunHealth | None = None
         self._report_task: asyncio.Task[SeenReport] | None = None
         self._report_read_s = 0.0
+
+    @property
+    def config_file(self) -> str:
+        """Path of the config, whichever store is meant."""
+        config_path = self.config_path
+        return config_path.path if isinstance(config_path, PaperConfig) else config_path
 
     async def watch(self) -> None:
         """Read again after each new cycle in the store and each edit of the config, until
@@ -239,7 +248,7 @@ class DocumentCache:
         return self.documents
 
     async def read_stored(
-        self, function: Callable[[str, *Arguments], Result], *arguments: *Arguments
+        self, function: Callable[[Any, *Arguments], Result], *arguments: *Arguments
     ) -> Result:
         """Return the result of a function that reads only the store. Simultaneous requests share
         one read, and results are kept until the store changes: a read that began before the change
@@ -302,7 +311,7 @@ class DocumentCache:
     async def call(
         self,
         process: CacheProcess,
-        function: Callable[[str, *Arguments], Result],
+        function: Callable[[Any, *Arguments], Result],
         *arguments: *Arguments,
     ) -> Result:
         """Return the result of a function of the config in a process. Raises its TrimtabError."""
@@ -404,7 +413,7 @@ class DocumentCache:
             for ending in file_endings
         ]
         file_stamps: list[object] = []
-        for path in (Path(self.config_path), *store_files):
+        for path in (Path(self.config_file), *store_files):
             try:
                 file_stat = path.stat()
                 file_stamps.append((file_stat.st_mtime_ns, file_stat.st_size))

@@ -233,9 +233,11 @@ class Renderer:
     def __init__(self, reach: Reach) -> None:
         self._templates = page_environment()
         self._templates.globals |= {
-            name: getattr(reach, name) for name in ("prefix", "portfolio", "banner", "uses_tls")
+            name: getattr(reach, name)
+            for name in ("prefix", "portfolio", "banner", "uses_tls", "on_paper")
         }
         self._replay_path = reach.replay_path
+        self._on_paper = reach.on_paper
         self._templates.filters |= {"short_move": format_move, "brief": brief_reason}
         self._templates.globals["dot"] = token_dot
 
@@ -270,7 +272,8 @@ class Renderer:
         return self._templates.get_template(page.template).render(
             page=page,
             session=session,
-            may_control=session is not None and not session.read_only,
+            may_control=(may_control := session is not None and not session.read_only),
+            may_edit=may_control and not self._on_paper,
             review=review,
             version=version,
             pages=[

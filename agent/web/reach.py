@@ -46,6 +46,7 @@ class Reach:
     the one that browsers open, None if only their Host header names it. With several portfolios,
     `prefix` begins the paths of one, and `portfolio` is its name. `banner` is shown on each page;
     `replay_path` is the file of the recorded prices that a demo replays (pages.read_replay).
+    `on_paper` if the pages are those of a paper portfolio.
     """
 
     host_names: frozenset[str] = frozenset(LOOPBACK_HOSTS)
@@ -57,6 +58,7 @@ class Reach:
     portfolio: str = ""
     banner: str = ""
     replay_path: Path | None = None
+    on_paper: bool = False
     proxy_secret: str = field(default="", repr=False)
 
     def is_proxy(self, address: str, proxy_secrets: Sequence[str]) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.hosts import LOOPBACK_HOSTS
 from agent.interrupts import allow_termination, interrupts_blocked
+from agent.web.app_modules import paper_run
 from agent.web.reach import (
     PublicOptions,
     Reach,
@@ -156,14 +157,16 @@ def serve_portfolios(
 
 @end_at_signal()
 def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine only. Call
-    `on_ready` with the address that opens it once. Raises ConfigError for another host, and if the
-    config exists or its folder does not.
+    """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine only, and the
+    paper portfolio that it begins, or that an earlier set-up began. Call `on_ready` with the address
+    that opens it once. Raises ConfigError for another host, if the config exists without a paper
+    ledger, and if its folder does not.
     """
     if host not in LOOPBACK_HOSTS:
         raise ConfigError(f"--host {host}: --setup is for this machine alone", "omit it")
     _require_packages()
-    if config.exists():
+    continues = config.exists()
+    if continues and not _has_paper_books(config):
         raise ConfigError(
             f"{config}: exists already; nothing was changed",
             "omit --setup to serve it, or name another file with --config",
@@ -175,16 +178,28 @@ def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], No
     public_options = PublicOptions()
     with _listen(host, port) as listener, ExitStack() as cleanup:
         reach = reach_of(host, listener.getsockname()[1], public_options)
-        pages = SetupPages(setup_access(reach), config)
+        pages = SetupPages(setup_access(reach), config, continues=continues)
         cleanup.callback(pages.close)
         _serve_app(
-            lambda _: pages.application(),
+            pages.application,
             listener,
             reach,
             lambda address: on_ready(address + pages.opening_path),
             host,
             public_options,
         )
+
+
+def _has_paper_books(config: Path) -> bool:
+    """Return whether a config has a paper ledger."""
+    process = AppProcess()
+    try:
+        process.submit(paper_run.paper_books, str(config)).result()
+    except TrimtabError:
+        return False
+    finally:
+        process.stop()
+    return True
 
 
 def _require_packages() -> None:

@@ -9,7 +9,11 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +22,20 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
-from agent.web.access import LOGIN_PATH, Access, AccessMiddleware, matches_token, read_form
-from agent.web.app import StaticFiles
-from agent.web.app_modules import guide
+from agent.ports.paper import PaperConfig
+from agent.web.access import (
+    LOGIN_PATH,
+    Access,
+    AccessMiddleware,
+    Receive,
+    Scope,
+    Send,
+    matches_token,
+    read_form,
+)
+from agent.web.app import StaticFiles, build_unchecked_app
+from agent.web.app_modules import guide, paper_run
+from agent.web.document_cache import DocumentCache
 from agent.web.pages import page_environment
 from agent.web.reach import Reach
 from agent.web.reading import AppProcess
@@ -69,7 +84,11 @@ QUESTION_PAGES = (
 )
 REVIEW_PAGE = SetupPage("/setup/review", "Check and write", "review", ())
 DONE_PAGE = SetupPage("/setup/done", "The config is written", "done", ())
+PAPER_PAGE = SetupPage("/setup/done", "Your portfolio on paper", "paper", ())
 BEGIN_PAGE = SetupPage(LOGIN_PATH, "New config", "begin", ())
+SETUP_PATHS = ("/setup/", LOGIN_PATH)
+"""Beginnings of the paths that stay those of the set-up once a paper portfolio is served."""
+RUNNING = "running"
 NOT_OPENED_TEXT = "403: open the address that trimtab serve --setup printed; it works once\n"
 DEFAULT_ANSWERS = {"network": "ethereum", "share:USDC": "0"}
 
@@ -77,9 +96,17 @@ DEFAULT_ANSWERS = {"network": "ethereum", "share:USDC": "0"}
 class SetupPages:
     """The answers typed so far, the pages that ask for them, and the writing of the config."""
 
-    def __init__(self, access: Access, config: Path) -> None:
+    def __init__(self, access: Access, config: Path, *, continues: bool = False) -> None:
+        """With `continues` the config and its paper ledger are there already, and the paper run goes
+        on with the server.
+        """
         self._access = access
         self._config = config
+        self._continues = continues
+        self._paper_process = AppProcess()
+        self._paper_run: Future[None] | None = None
+        self._dashboard: FastAPI | None = None
+        self._stack = AsyncExitStack()
         self._opening_token = secrets.token_urlsafe(32)
         self._answers: dict[str, str] = dict(DEFAULT_ANSWERS)
         self._answered_paths: set[str] = set()
@@ -96,17 +123,97 @@ class SetupPages:
     def close(self) -> None:
         """End the process that checks and writes."""
         self._writing_process.stop()
+        self._paper_process.stop()
 
-    def application(self) -> AccessMiddleware:
-        """Return the ASGI application."""
-        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    def application(self, is_stopping: Callable[[], bool]) -> AccessMiddleware:
+        """Return the ASGI application. Event streams end once `is_stopping` returns True."""
+
+        @asynccontextmanager
+        async def lifespan(_: Any) -> AsyncIterator[None]:
+            async with self._stack:
+                if self._continues:
+                    await self._run_on_paper(is_stopping)
+                yield
+
+        app = FastAPI(
+            docs_url=None,
+            redoc_url=None,
+            openapi_url=None,
+            redirect_slashes=False,
+            lifespan=lifespan,
+        )
+        app.add_route(
+            DONE_PAGE.path, partial(self._start_on_paper, is_stopping=is_stopping), ["POST"]
+        )
         app.add_route("/", self._go_to_next_page, ["GET"])
         app.add_route(LOGIN_PATH, self._show_begin, ["GET"])
         app.add_route(LOGIN_PATH, self._begin_session, ["POST"])
         app.add_route("/setup/{name}", self._show, ["GET"])
         app.add_route("/setup/{name}", self._submit_page, ["POST"])
         app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
-        return AccessMiddleware(app, self._access)
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            path = scope.get("path", "")
+            if self._dashboard is None or path.startswith(SETUP_PATHS):
+                await app(scope, receive, send)
+            else:
+                await self._dashboard(scope, receive, send)
+
+        return AccessMiddleware(answer, self._access)
+
+    async def _start_on_paper(
+        self, request: Request, *, is_stopping: Callable[[], bool]
+    ) -> Response:
+        """Begin the paper portfolio, or run it again, and lead to its Overview."""
+        session: Session = request.scope["session"]
+        fields = await read_form(request)
+        if fields is None or not matches_token(fields.get("csrf"), session.csrf):
+            return PlainTextResponse("403: the form is not from this session\n", 403)
+        if not self._is_written:
+            return RedirectResponse("/", 303)
+        async with self._write_lock:
+            try:
+                await self._writing_process.call(paper_run.begin_on_paper, str(self._config))
+                await self._run_on_paper(is_stopping)
+            except TrimtabError as error:
+                return self._html(request, self._done_page, {}, {"": str(error)}, 409)
+        return RedirectResponse("/", 303)
+
+    async def _run_on_paper(self, is_stopping: Callable[[], bool]) -> None:
+        """Run the paper portfolio, unless it runs already, and serve its pages."""
+        config_path = str(self._config)
+        store_file, users_place = await self._writing_process.call(
+            paper_run.paper_books, config_path
+        )
+        if self._paper_run is None or self._paper_run.done():
+            self._paper_run = self._paper_process.submit(paper_run.run_on_paper, config_path)
+        if self._dashboard is None:
+            self._access.log_to(users_place)
+            cache = DocumentCache(PaperConfig(config_path), Path(store_file))
+            dashboard = build_unchecked_app(cache, is_stopping, self._access)
+            await self._stack.enter_async_context(dashboard.router.lifespan_context(dashboard))
+            self._dashboard = dashboard
+
+    @property
+    def _is_written(self) -> bool:
+        return self._continues or self._written_document is not None
+
+    @property
+    def _done_page(self) -> SetupPage:
+        """The page after the config is written: with what was written, or in a later server without
+        it.
+        """
+        return PAPER_PAGE if self._written_document is None else DONE_PAGE
+
+    @property
+    def _paper_state(self) -> str:
+        """Whether the paper run goes on, or why it ended; empty before it began."""
+        if self._paper_run is None:
+            return ""
+        if not self._paper_run.done():
+            return RUNNING
+        error = self._paper_run.exception()
+        return "It has ended." if error is None else f"It has ended: {error}"
 
     async def _show_begin(self, request: Request) -> Response:
         """Answer the printed address with the form that begins the session. A GET neither uses up
@@ -147,9 +254,10 @@ class SetupPages:
         if isinstance(checked_answers, Response):
             return checked_answers
         next_page = self._next_page(checked_answers)
-        if page is DONE_PAGE or next_page is DONE_PAGE:
-            if page is not next_page:
+        if page is DONE_PAGE or self._is_written:
+            if page is not DONE_PAGE or not self._is_written:
                 return RedirectResponse(next_page.path, 303)
+            page = next_page
         elif _page_index(page) > _page_index(next_page):
             return RedirectResponse(next_page.path, 303)
         return self._html(request, page, checked_answers, {})
@@ -163,7 +271,7 @@ class SetupPages:
         page = _requested_page(request)
         if page is None or page is DONE_PAGE:
             return PlainTextResponse("404: no such page\n", 404)
-        if self._written_document is not None:
+        if self._is_written:
             return RedirectResponse(DONE_PAGE.path, 303)
         if page is REVIEW_PAGE:
             return await self._write(request, fields)
@@ -214,14 +322,27 @@ class SetupPages:
 
     def _next_page(self, checked_answers: Mapping[str, Any]) -> SetupPage:
         """Return the first page that lacks a valid answer, else the review; DONE once written."""
-        if self._written_document is not None:
-            return DONE_PAGE
+        if self._is_written:
+            return self._done_page
         for page in QUESTION_PAGES:
             if page.path not in self._answered_paths or any(
                 field_name in checked_answers["errors"] for field_name in page.fields
             ):
                 return page
         return REVIEW_PAGE
+
+    def _open_paths(self, page: SetupPage, checked_answers: Mapping[str, Any]) -> list[str]:
+        """Return the paths of the pages that can be opened from a page of questions: those up to the
+        first that lacks an answer.
+        """
+        if page not in QUESTION_PAGES and page is not REVIEW_PAGE:
+            return []
+        last_page = max(page, self._next_page(checked_answers), key=_page_index)
+        return [
+            open_page.path
+            for open_page in (*QUESTION_PAGES, REVIEW_PAGE)
+            if _page_index(open_page) <= _page_index(last_page)
+        ]
 
     def _html(
         self,
@@ -236,6 +357,7 @@ class SetupPages:
             title=page.title,
             page=page,
             pages=(*QUESTION_PAGES, REVIEW_PAGE),
+            open_paths=self._open_paths(page, checked_answers),
             typed=self._answers,
             errors=errors,
             answers=checked_answers,
@@ -244,6 +366,7 @@ class SetupPages:
             config=str(self._config.absolute()),
             folder=str(Path.cwd()),
             document=self._written_document,
+            paper_state=self._paper_state,
             share=SHARE_PREFIX,
         )
         return HTMLResponse(html, status)
@@ -328,4 +451,5 @@ def _answers_hash(checked_answers: Mapping[str, Any]) -> str:
 
 def setup_access(reach: Reach) -> Access:
     """Return the access of the one session, which lasts as long as the process."""
-    return Access(reach, clock_s=lambda: 0.0, users=SETUP_USERS)
+    paper_reach = replace(reach, on_paper=True)  # of the pages after a start on paper
+    return Access(paper_reach, clock_s=lambda: 0.0, users=SETUP_USERS)

@@ -39,6 +39,7 @@ from agent.signing.keys import is_published
 from agent.signing.secret import AgentPrivateKey, PrivateKey
 from agent.signing.terms import FuturesRules
 from agent.store.store import Store, TrustStore
+from agent.store.tables import PinRow
 from agent.units import Token
 from agent.venues.hyperliquid.account import USDC, parse_market_numbers
 from agent.venues.hyperliquid.agent_key import AgentKey
@@ -54,8 +55,9 @@ PAPER_FOLDER = "paper"
 
 
 def prepare_paper_store(loaded_config: LoadedConfig, store: Store) -> None:
-    """Copy the live store's pinned contracts and recorded prices into the paper store. Raises
-    ConfigError for features that are not simulated.
+    """Copy the live store's pinned contracts and recorded prices into the paper store; as long as
+    the live store has no pins, paper keeps those of its own. Raises ConfigError for features that
+    are not simulated.
     """
     config = loaded_config.config
     if config.portfolio.positions or (config.lp is not None and config.lp.targets):
@@ -69,7 +71,8 @@ def prepare_paper_store(loaded_config: LoadedConfig, store: Store) -> None:
             'set execution.router = "swap_router_02" in a copy of the config',
         )
     live_rows = live_rows_of(loaded_config)
-    store.paper.copy_pins(live_rows)
+    if live_rows(PinRow):
+        store.paper.copy_pins(live_rows)
     store.paper.copy_prices(live_rows)
 
 

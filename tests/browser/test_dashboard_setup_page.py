@@ -14,7 +14,9 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 
 from agent.web import setup
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
+from tests.cli.conftest import served  # noqa: F401  # a fixture
 from tests.cli.test_init import WALLET
+from tests.cli.tools import blocks, first_document, start
 from tests.support.dashboards import HereProcess
 from tests.support.worlds import missing
 from tests.unit.test_dashboard_portfolios import Shelf
@@ -209,3 +211,61 @@ def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any,
         page.wait_for_selector("#to-1")
         context.close()
         assert complaints == []
+
+
+@pytest.mark.slow
+def test_a_paper_portfolio_is_begun_and_steered_by_keyboard(chromium: Any, served: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:  # noqa: F811
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    source, about = served
+    process = start("serve", "--setup", "--port", "0", "--json", "--config", str(tmp_path / "mine.toml"))
+    try:
+        with blocks(about["url"]):
+            address = first_document(process)["url"]
+            context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
+            page = context.new_page()
+
+            def press(selector: str, next_selector: str) -> None:
+                tab_to(page, selector)
+                page.keyboard.press("Enter")
+                page.wait_for_selector(next_selector)
+
+            page.goto(address)
+            assert "Practice with imaginary money" in page.inner_text("main")
+            press("button", "#f-wallet")
+            assert "Practice with imaginary money" in page.inner_text("main")
+            type_into(page, "#f-network", str(source))
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#b-own")
+            page.focus("[name=basket][value=small]")
+            page.keyboard.press("Space")
+            press("main button", "#f-cash")
+            type_into(page, "#f-cash", "500")
+            page.keyboard.press("Enter")
+            page.wait_for_url("**/setup/review")
+            press("main button", "#paper")
+            for size in (PHONE, WIDE):
+                page.set_viewport_size({"width": size[0], "height": size[1]})
+                require_fine(page)
+            press("#paper", "#b-rebalance")
+            page.wait_for_selector("#t-last")
+            overview = page.inner_text("main")
+            assert "On paper, with imaginary money" in overview
+            assert "Bought" in overview
+            for size in (PHONE, WIDE):
+                page.set_viewport_size({"width": size[0], "height": size[1]})
+                require_fine(page)
+            press("#b-pause", "#pause button[autofocus]:focus")
+            page.keyboard.press("Enter")
+            page.wait_for_url("**/controls")
+            page.wait_for_selector("#b-resume")
+            assert "Paused: nothing is sent." in page.inner_text("main")
+            page.goto(address.partition("/login")[0] + "/setup/done")
+            assert "The paper run goes on." in page.inner_text("main")
+            require_fine(page)
+            context.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert not (tmp_path / "trimtab.db").exists(), "real money trusts nothing yet"

@@ -186,8 +186,8 @@ def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) 
     desk.ask("history")
     live, run = store_bytes(desk), forked(desk, "paper", "--value", "5000", "--every", "1h", "--json")
     assert run.document()["outcome"] == "hold"
-    for kind, arguments in (("edit", (("set", "policy.cooldown=1h"),)), ("pause", ()), ("resume", ()), ("stop", (("to-stable", "yes"),))):
-        with pytest.raises(ConfigError, match="a paper run can only be stopped"):
+    for kind, arguments in (("edit", (("set", "policy.cooldown=1h"),)), ("pause", (("hard", "yes"),)), ("stop", (("to-stable", "yes"),))):
+        with pytest.raises(ConfigError, match="not on paper"):
             ask(kind, *arguments)
     paper, now_s = api.paper_config(desk.config), int(time.time())
     edit = Control("e" * 32, ControlKind.EDIT, (("set", "policy.cooldown=1h"),), "", "ann", ControlOrigin.API, now_s, now_s + 60)
@@ -196,7 +196,7 @@ def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) 
     ask("stop")
     ended = run.ended()
     assert ended.code == 0, ended.err
-    assert "Control edit by ann refused (paper): a paper run can only be stopped" in ended.err
+    assert "Control edit by ann refused (paper): edit: not on paper, or not with these options" in ended.err
     assert "Stopped by ann (dashboard). trimtab paper starts it again." in ended.err
     assert {**store_bytes(desk), "trimtab.db-wal": b""} == {**live, "trimtab.db-wal": b""}, "the live store was written"
     with pytest.raises(Refused, match="no paper run goes on"):

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from agent.errors import TrimtabError
 from agent.figures import format_figure
 from agent.units import spell_durations
 from agent.web.access import Access
@@ -218,6 +220,14 @@ class HereProcess(AppProcess):
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, *arguments)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(_call(function, *arguments))
+        except TrimtabError as error:
+            future.set_exception(error)
+        return future
 
 
 class _Figures(HTMLParser):

@@ -143,7 +143,7 @@ def test_each_page_of_a_user_follows_the_queue(site: Site, monkeypatch: pytest.M
 def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_on(site: Site, config: Path) -> None:
     cookie, paper, before = site.enter(), replace(load_config(config), is_paper=True), queued(config)
     site.board.documents["controls"] = list_controls(config)
-    form = {"csrf": site.token(cookie), "paper": "yes"}
+    form = {"csrf": site.token(cookie), "paper": "yes", "amount": "5"}
 
     def answer(path: str) -> str:
         _, headers, _ = site.post(path, form, cookie)
@@ -153,7 +153,7 @@ def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_
     with open_store_offline(paper) as (store, _):
         assert "no paper run goes on" in answer("/controls/stop")
         with service_lock(*lock_arguments(paper)):
-            assert "a paper run can only be stopped" in answer("/controls/pause")
+            assert "withdraw: not on paper" in answer("/controls/withdraw")
             assert "Requested controls" in answer("/controls/stop")
             assert queue.dashboard_controls(str(config))["paper_run"]["served"] is True  # type: ignore[index]  # a document
         (found,) = store.controls.newest()

@@ -95,8 +95,10 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Target": "status.holdings.target_bps", "Drift": "status.holdings.drift_bps", "Price from": "status.holdings.price_source",
         "Entry price": "lots.assets.entry_price lots.assets.lots.entry_price", "Cost": "lots.assets.cost lots.assets.lots.cost",
         "Unrealised": "lots.assets.lots.unrealised lots.assets.unrealised", "Realised in 2026": "lots.assets.realised",
-        "Acquired (UTC)": "lots.assets.lots.acquired", "Alert below": "alerts.assets.alert_low", "Distance": "alerts.assets.to_low_bps",
-        "Alert above": "alerts.assets.alert_high", "Distance 2": "alerts.assets.to_high_bps",
+        "Acquired (UTC)": "lots.assets.lots.acquired", "Alert below": "alerts.assets.alert_low",
+        "Distance below": "alerts.assets.to_low_bps",
+        "Alert above": "alerts.assets.alert_high",
+        "Distance above": "alerts.assets.to_high_bps",
     },
     "/strategies": {
         "Strategy": "strategies.strategies.name", "State": "strategies.strategies.state strategies.strategies.state_reason",
@@ -122,7 +124,8 @@ HEADINGS: dict[str, dict[str, str]] = {
     },
     "/alerts": {
         "Asset": "alerts.assets.symbol", "Price": "alerts.assets.price", "Alert below": "alerts.assets.alert_low",
-        "Distance": "alerts.assets.to_low_bps", "Alert above": "alerts.assets.alert_high", "Distance 2": "alerts.assets.to_high_bps",
+        "Distance below": "alerts.assets.to_low_bps", "Alert above": "alerts.assets.alert_high",
+        "Distance above": "alerts.assets.to_high_bps",
         "Weight": "alerts.assets.side",
     },
     "/futures": {

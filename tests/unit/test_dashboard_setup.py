@@ -24,8 +24,10 @@ from agent.app.start.guide import InitAnswers, baskets, check_setup
 from agent.app.start.past_results import PAST_BASIS
 from agent.app.start.setup import LocalStart
 from agent.config.load import load_config
-from agent.errors import ConfigError, TrimtabError
+from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.figures import format_figure
+from agent.fleet import paper_run
+from agent.ports.users import UsersPlace
 from agent.web import setup
 from agent.web.access import Access
 from agent.web.reach import Reach
@@ -33,7 +35,7 @@ from agent.web.server import serve_setup
 from agent.web.setup import SetupPages, setup_access
 from tests.cli.test_init import WALLET
 from tests.cli.tools import first_document, start
-from tests.support.dashboards import MARKUP, HereProcess, Served
+from tests.support.dashboards import MARKUP, HereProcess, Served, StillBoard
 
 KEY = "0x" + "4f" * 32
 PHRASE = "test test test test test test test test test test test junk"
@@ -52,14 +54,14 @@ def answered() -> InitAnswers:
 class Desk(Served):
     """The set-up of a config in a folder, and a browser that opened its address."""
 
-    def __init__(self, config: Path) -> None:
-        self.pages = SetupPages(setup_access(Reach(port=1)), config)
+    def __init__(self, config: Path, *, continues: bool = False) -> None:
+        self.pages = SetupPages(setup_access(Reach(port=1)), config, continues=continues)
         self.opening, self.cookie = f"/{self.pages.opening_path}", ""
         super().__init__()
 
     def application(self, access: Access | None) -> Any:
         """The application that is served."""
-        return self.pages.application()
+        return self.pages.application(lambda: self.server.should_exit)
 
     def enter(self) -> None:
         """Open the printed address and begin."""
@@ -183,6 +185,18 @@ def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
     assert b'value="own" checked' in body
     assert b"sum to 105.5%, 5.5% too much" in desk.post("/setup/basket", {"share:USDC": "45.5"})[2]
     desk.post("/setup/basket", {"share:USDC": "40 %"})
+    for typed, why in (
+        ({"share:WETH": "60,5", "basket": ""}, b"WETH: &#39;60,5&#39; is not a share in percent. Write digits with a point"),
+        ({"share:WETH": "60", "share:USDC": "30", "basket": ""}, b"Correct the fields below"),
+    ):
+        code, _, body = desk.post("/setup/basket", typed)
+        assert code == 422
+        assert why in body
+        assert body.index(b'id="b-own"') < body.index(b'id="e-basket"') < body.index(b'id="s-1"'), "the message is at the fields"
+        assert b'name="share:WETH" value="60' in body
+        assert b'maxlength="20" aria-describedby="e-basket" aria-invalid="true"' in body
+        assert b"WETH=50%" not in body, "no words of the terminal"
+    assert desk.post("/setup/basket", {"share:WETH": "60", "share:USDC": "40 %", "basket": ""})[0] == 303, "typed weights choose it"
     desk.post("/setup/cash", {})
     assert "WETH=60% USDC=40%" in desk.text("/setup/review")
     desk.post("/setup/review", {})
@@ -198,6 +212,9 @@ def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_
     review = desk.text("/setup/review")
     assert "With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3\u00a0%, only from 19,380 USDC." in review
     assert "To make it worth it" in review
+    assert review.index('<p class="alarm" role="note">With 3,000') < review.index("Is it worth it?")
+    assert review.count("not worth it here at 1 gwei") == 1
+    assert '<button class="quiet">Write the config' in review
     assert "4500 USDC at most are managed" in review, "half more than the cash, so that gains are not refused"
     desk.post("/setup/cash", {"ceiling": "-1"})
     assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/cash"
@@ -411,6 +428,79 @@ def test_a_copy_of_a_live_chain_is_no_local_chain_whose_contracts_are_taken_over
     found = check_setup({"network": str(tmp_path / "copy.toml")})
     assert "not the config of a local chain" in found["errors"]["network"]
     assert found["tokens"] == []
+
+
+def refuse_variable(_: str) -> None:
+    """Fail as a config without its endpoint's variable does."""
+    raise ConfigError("RPC_A is not set", "set it")
+
+
+@pytest.fixture
+def paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Paper trading of which only the calls are kept: no chain, and a run that ends at once."""
+    calls: list[str] = []
+
+    def fail(_: str) -> None:
+        calls.append("run")
+        raise Retryable("the chain is away", "start it")
+
+    monkeypatch.setattr(paper_run, "begin_on_paper", lambda _: calls.append("begin"))
+    monkeypatch.setattr(paper_run, "paper_books", lambda _: (str(tmp_path / "paper.db"), UsersPlace(str(tmp_path / "paper.db.users"))))
+    monkeypatch.setattr(paper_run, "run_on_paper", fail)
+    monkeypatch.setattr(setup, "DocumentCache", StillBoard)
+    return calls
+
+
+def test_start_on_paper__comes_after_the_config_and_leads_to_the_overview(
+    desk: Desk, paper: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.enter()
+    assert re.findall('<li><span class="soft">(.*?)</span>', desk.text("/setup/wallet")) == [
+        "Basket and weights",
+        "Cash and alerts",
+        "Check and write",
+    ]
+    for choice in ("Practice with imaginary money", "Trade real money"):
+        assert choice in desk.text("/setup/wallet")
+    token = dict(re.findall('name="(csrf)" value="([^"]+)"', desk.text("/setup/wallet")))
+    assert desk.post("/setup/done", token)[1]["location"] == "/"
+    assert paper == []
+    for path, fields in {**ANSWERS, "/setup/review": {}}.items():
+        desk.post(path, fields)
+    assert desk.post("/setup/done", {"csrf": "x"})[0] == 403
+    assert desk.post("/setup/done", {}, Origin="https://evil.example")[0] == 403
+    assert paper == []
+    with monkeypatch.context() as patched:
+        patched.setattr(paper_run, "begin_on_paper", refuse_variable)
+        code, _, body = desk.post("/setup/done", {})
+    assert code == 409
+    assert b"It did not start" in body
+    assert b"RPC_A is not set (set it)" in body
+    code, headers, _ = desk.post("/setup/done", {})
+    assert (code, headers["location"], paper) == (303, "/", ["begin", "run"])
+    overview = desk.text("/")
+    assert "On paper, with imaginary money" in overview
+    assert 'action="/controls/rebalance"' in overview
+    assert "Log out" not in overview, "the one session cannot be opened again"
+    assert 'popovertarget="weights"' not in overview
+    assert desk.ask("/")[1]["location"] == "/login"
+    assert "It has ended: the chain is away (start it)" in desk.text("/setup/done")
+    assert "trimtab run" in desk.text("/setup/done")
+    desk.post("/setup/done", {})
+    assert paper == ["begin", "run", "begin", "run"], "started again"
+
+
+def test_a_paper_portfolio_goes_on_with_the_next_server(paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "AppProcess", HereProcess)
+    with Desk(tmp_path / "trimtab.toml", continues=True) as desk:
+        assert paper == ["run"]
+        desk.enter()
+        assert "On paper, with imaginary money" in desk.text("/")
+        for path in (*ANSWERS, "/setup/review"):
+            assert desk.ask(path, Cookie=desk.cookie)[1]["location"] == "/setup/done"
+        done = desk.text("/setup/done")
+    assert "Your portfolio on paper" in done
+    assert f"trimtab run --send --config {tmp_path}/trimtab.toml" in done
 
 
 @pytest.mark.slow

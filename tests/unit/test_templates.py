@@ -16,7 +16,7 @@ from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.schema import Config
 from agent.config.weights import build_allocator
-from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, TOKEN_CLASSES
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, TOKEN_CLASSES, template_targets
 from agent.errors import ConfigError
 from agent.planning.proposals import Proposal, propose_rebalance
 from agent.policy.risk_estimates import complete_risk
@@ -84,9 +84,11 @@ def test_every_template_finds_its_tokens_on_every_network(network: str) -> None:
     assert network == "unichain" or all(token.feed is not None for token in PRESETS[network].tokens)
 
 
-def test_equal_begins_where_its_allocator_ends(tmp_path: Path) -> None:
-    config, _ = made(tmp_path, "equal")
-    assert {asset.target for asset in config.portfolio.listed_tokens} == {2_000}
+@pytest.mark.parametrize("network", PRESETS)
+def test_equal_begins_where_its_allocator_ends(network: str) -> None:
+    """Also where the network lacks a token: the others share its part alike."""
+    targets = template_targets(PORTFOLIO_TEMPLATES["equal"], PRESETS[network])
+    assert {share for _, share in targets} == {"20%" if len(targets) == 5 else "25%"}
 
 
 @pytest.mark.parametrize("network", PRESETS)

@@ -288,3 +288,4 @@ def test_what_never_trades_loses_more_than_any_figure() -> None:
     document = loss_document(portfolio(gas="100", value=5_000), policy(Threshold(None, 2_000), Destination.HALFWAY))
     assert document["lines"][0].startswith("Over ")
     assert "costs" not in document["lines"][0]
+    assert "beside usual years, over 100 bps" in document["lines"][-1], "not about over"

@@ -42,6 +42,7 @@ from agent.model import (
     ShownPlan,
 )
 from agent.model.controls import canonical_json
+from agent.ports.paper import PaperConfig
 from agent.ports.users import UsersPlace
 from agent.store import Store
 from agent.store.controls import ControlStateChange
@@ -88,6 +89,10 @@ ARGUMENTS_BY_KIND: Mapping[ControlKind, Mapping[str, str]] = {
 }
 """Arguments of each kind: the command's options; "yes" for a switch, "many" for repeatable ones."""
 KINDS_WITHOUT_PLAN = frozenset({ControlKind.PAUSE, ControlKind.RESUME, ControlKind.DEVICE})
+PAPER_KINDS = frozenset(
+    {ControlKind.PAUSE, ControlKind.RESUME, ControlKind.REBALANCE, ControlKind.STOP}
+)
+"""Kinds that paper trading takes."""
 KINDS_WITH_PLAN = frozenset(ControlKind) - KINDS_WITHOUT_PLAN
 """Kinds that need the hash of a shown plan; a stop that neither sells nor pays does not."""
 
@@ -106,7 +111,7 @@ def submit_control(
     loaded_config = load_config(config, checks_permissions=not is_pause)
     check_arguments(loaded_config, submission.kind, submission.arguments)
     if loaded_config.is_paper:
-        _require_paper_stop(loaded_config, submission.kind, submission.arguments)
+        _require_taken_on_paper(loaded_config, submission.kind, submission.arguments)
     _check_requester_and_lifetime(submission)
     now_s = int(now())
     control = Control(
@@ -145,17 +150,24 @@ def _check_requester_and_lifetime(submission: ControlSubmission) -> None:
         )
 
 
-def _require_paper_stop(
-    loaded_config: LoadedConfig, kind: ControlKind, arguments: ControlArguments
-) -> None:
-    """Raise unless this stops a paper run that goes on."""
-    if kind is not ControlKind.STOP or arguments:
+def require_paper_kind(kind: ControlKind, arguments: ControlArguments) -> None:
+    """Raise ConfigError for a control that paper trading does not take."""
+    if kind not in PAPER_KINDS or {name for name, _ in arguments} - {"reason"}:
         raise ConfigError(
-            f"{kind.value}: a paper run can only be stopped",
-            "ask for stop, without arguments",
+            f"{kind.value}: not on paper, or not with these options",
+            "on paper ask for rebalance, pause, resume or stop, without options",
             code=ErrorCode.PAPER,
         )
-    if not is_served(loaded_config):
+
+
+def _require_taken_on_paper(
+    loaded_config: LoadedConfig, kind: ControlKind, arguments: ControlArguments
+) -> None:
+    """Raise unless paper trading takes the control: a pause and its end always, others while a
+    paper run goes on.
+    """
+    require_paper_kind(kind, arguments)
+    if kind in KINDS_WITH_PLAN and not is_served(loaded_config):
         raise Refused(
             "no paper run goes on", remedy="trimtab paper starts one", code=ErrorCode.PAPER
         )
@@ -468,7 +480,7 @@ _ARGUMENT_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, ControlArguments]
 
 
 def submit_for_user(
-    config: str,
+    config: ConfigSource,
     users_place: UsersPlace,
     user_id: int,
     submission: ControlSubmission,
@@ -476,13 +488,14 @@ def submit_for_user(
     on_paper: bool = False,
 ) -> str:
     """Queue a control for a user by its id, under the user's present name, with `on_paper` for the
-    paper run, and return the control's id. Raises Refused if the user is gone or read-only, and the
-    errors of `submit_control`.
+    paper run, and return the control's id. Raises Refused if the user is gone or read-only, or is
+    the owner of a set-up and the books are not those of paper, and the errors of `submit_control`.
 
     Nothing but a pause is queued without its entry in the audit log. A request to resume is carried
     out at once if no run would take it.
     """
     user_name, read_only = known_users(users_place).get(user_id, ("", True))
+    read_only = read_only or (bool(users_place.owner) and not isinstance(config, PaperConfig))
 
     def log_event(event: UserEventKind, detail: str) -> None:
         event_words = ("paper" if on_paper else "", submission.kind.value, detail)
@@ -534,7 +547,7 @@ def _resume_without_run(loaded_config: LoadedConfig, control: Control) -> None:
         store.controls.finish([control_end], now_s)
 
 
-def dashboard_controls(config: str) -> dict[str, object]:
+def dashboard_controls(config: ConfigSource) -> dict[str, object]:
     """Return `controls`: the newest controls, and the plan that waits for a confirmation;
     `devices`, those of web push; and `paper_run`: the controls and the `store` of paper trading,
     empty without it.
@@ -543,12 +556,13 @@ def dashboard_controls(config: str) -> dict[str, object]:
     with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
         device_documents = devices_document(loaded_config.config.alerts, store.alerts)
     paper_run: dict[str, object] = {}
-    with suppress(TrimtabError):
-        paper_loaded_config = paper_config(loaded_config)
-        paper_run = {
-            **list_controls(paper_loaded_config, 50),
-            "store": str(wiring.store_file(paper_loaded_config)),
-        }
+    if not loaded_config.is_paper:
+        with suppress(TrimtabError):
+            paper_loaded_config = paper_config(loaded_config)
+            paper_run = {
+                **list_controls(paper_loaded_config, 50),
+                "store": str(wiring.store_file(paper_loaded_config)),
+            }
     return {
         "controls": list_controls(loaded_config, 50),
         "devices": device_documents,
@@ -556,7 +570,7 @@ def dashboard_controls(config: str) -> dict[str, object]:
     }
 
 
-def warm_up(_: str) -> None:
+def warm_up(_: ConfigSource) -> None:
     """Do nothing. Calling it makes a process import this module, so that the first control is
     quick.
     """

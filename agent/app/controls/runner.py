@@ -13,7 +13,12 @@ from agent import engine, wiring
 from agent.app import config_versions
 from agent.app.agent import Agent
 from agent.app.controls import shown_plans
-from agent.app.controls.queue import MAX_LIFETIME_S, shown_plan, waiting_plan
+from agent.app.controls.queue import (
+    MAX_LIFETIME_S,
+    require_paper_kind,
+    shown_plan,
+    waiting_plan,
+)
 from agent.app.cycles import run_policy_cycle
 from agent.app.documents.owner import sealed_with_document
 from agent.app.money import transfers
@@ -21,7 +26,7 @@ from agent.app.positions import holdings
 from agent.app.records.kill_switch import resume_by_control
 from agent.app.settings import editing
 from agent.app.settings.devices import change_devices
-from agent.errors import ErrorCode, OperatorNeeded, PassingFault, TrimtabError, internal_error
+from agent.errors import OperatorNeeded, PassingFault, TrimtabError, internal_error
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     AgentCycle,
@@ -346,16 +351,11 @@ class ControlRunner:
     def _act(
         self, control_number: int, control: Control, session: wiring.WalletSession
     ) -> ControlStateChange:
-        """Carry out a taken control. On paper that is a stop, which ends this run and is not
-        kept.
-        """
+        """Carry out a taken control. On paper a stop ends this run and is not kept."""
         context = self._agent.context
         if self._agent.on_paper:
-            if control.kind is not ControlKind.STOP or control.arguments:
-                reason = "a paper run can only be stopped"
-                return ControlStateChange(
-                    control_number, ControlState.REFUSED, ErrorCode.PAPER, reason
-                )
+            require_paper_kind(control.kind, control.arguments)
+        if self._agent.on_paper and control.kind is ControlKind.STOP:
             self.stopped_by = f"{control.asked_by} ({control.origin.value})"
             return ControlStateChange(control_number, ControlState.DONE, "", "the paper run ends")
         if control.kind is ControlKind.RESUME:

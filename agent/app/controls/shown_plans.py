@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
-from agent.app.controls.queue import check_arguments, waiting_plan
+from agent.app.controls.queue import check_arguments, require_paper_kind, waiting_plan
 from agent.app.documents import fill, owner
 from agent.app.documents.owner import (
     ShownPlanDocument,
@@ -108,6 +108,8 @@ def preview_control(
     """
     loaded_config = load_config(config)
     check_arguments(loaded_config, kind, arguments)
+    if loaded_config.is_paper:
+        require_paper_kind(kind, arguments)
     secret = ensure_secret(wiring.store_file(loaded_config))
     with open_agent(loaded_config, transports=transports, clock=clock) as agent:
         store = agent.context.store

@@ -553,8 +553,8 @@ class AssetAlertDocument(TypedDict):
     price: DecimalText | None
     alert_low: Annotated[DecimalText | None, shown("alert below")]
     alert_high: Annotated[DecimalText | None, shown("alert above")]
-    to_low_bps: Annotated[int | None, shown("distance", "percent+")]
-    to_high_bps: Annotated[int | None, shown("distance", "percent+")]
+    to_low_bps: Annotated[int | None, shown("distance below", "percent+")]
+    to_high_bps: Annotated[int | None, shown("distance above", "percent+")]
     weight_bps: int
     band_bps: list[int]
     side: Annotated[str, shown("weight")]

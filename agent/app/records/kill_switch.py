@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-def pause_by_file(config: ConfigSource, error: TrimtabError) -> Path:
+def pause_by_file(config: LoadedConfig | Path | str, error: TrimtabError) -> Path:
     """Create the pause file beside a store that cannot be opened, or whose config is invalid, and
     return its path. Raises `error` if the file cannot be created either, PassingFault after it was
     if the store is on PostgreSQL, where other machines do not see it.

@@ -41,6 +41,8 @@ DUMMY_HASH = (
 )
 """Hash checked for an unknown user, so that the check takes as long as for a known one."""
 TOTP_ISSUER = "trimtab"
+OWNER_ID = 1
+"""Id of the only user of a place with an owner."""
 
 
 def add_user(
@@ -189,6 +191,8 @@ def users_place(config: ConfigSource) -> UsersPlace:
 
 def known_users(place: UsersPlace) -> dict[int, tuple[str, bool]]:
     """Return (name, read-only) of each user by its id."""
+    if place.owner:
+        return {OWNER_ID: (place.owner, False)}
     return {user.id: (user.name, user.read_only) for user in _user_store(place).users()}
 
 

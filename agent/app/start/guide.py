@@ -91,7 +91,8 @@ class InitAnswers(NewConfig):
             "endpoints": ", ".join(
                 f"{variable}={operator} ({variable_state(variable)})"
                 for variable, operator in self.endpoints
-            ),
+            )
+            or ("that of the chain's file" if self.is_local else ""),
             "basket": self.template
             or " ".join(f"{symbol}={share}" for symbol, share in self.targets),
             "cash": f"{self.use_cash or 'all'} {NUMERAIRE}",
@@ -281,12 +282,13 @@ def variable_state(variable_name: str) -> str:
 OWN_WEIGHTS = "own"
 """Name of the basket of typed weights, whose fields are named SHARE plus the symbol."""
 SHARE_FIELD_PREFIX = "share:"
+SHARE_PATTERN = re.compile(r"[0-9]{1,3}(\.[0-9]{1,2})?")
 OPTION_PREFIX_PATTERN = re.compile(r"^(--)?[a-z]+: ")
 
 
 def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Return `errors` by field; `answer_texts`, the valid answers in words; `year_costs`, whether
-    the amount is worth it; `baskets` and `tokens` of the network, and the `basis` of past results
+    the amount is worth it; whether typed weights are the basket; `baskets` and `tokens` of the network, and the `basis` of past results
     here and in other years. A field that is missing has its default.
     """
     answers, error_by_field, offered_baskets = parse_answers(field_texts)
@@ -298,6 +300,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
             if field not in error_by_field
         },
         "year_costs": [] if error_by_field else _year_costs(answers),
+        "own_weights": _chooses_own_weights(field_texts),
         "baskets": [_basket_document(basket) for basket in offered_baskets],
         "tokens": [] if "network" in error_by_field else _token_symbols(answers),
         "basis": PAST_BASIS,
@@ -355,7 +358,9 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
 def parse_answers(
     field_texts: Mapping[str, str],
 ) -> tuple[InitAnswers, dict[str, str], list[Basket]]:
-    """Return the valid answers, the errors by field, and the baskets of the network."""
+    """Return the valid answers, the errors by field, and the baskets of the network. Wallet and
+    endpoint of a local chain are those of its file, unless they are typed.
+    """
     answers = InitAnswers()
     error_by_field = dict[str, str]()
 
@@ -370,7 +375,10 @@ def parse_answers(
 
     apply_field("network", InitAnswers.with_network, "ethereum")
     offered_baskets = [] if "network" in error_by_field else _baskets(answers)
-    apply_field("wallet", InitAnswers.with_wallet, "")
+    local_chain = None if "network" in error_by_field else local_start(answers.network)
+    if local_chain is not None:
+        answers = replace(answers, endpoints=())
+    apply_field("wallet", InitAnswers.with_wallet, local_chain.wallet if local_chain else "")
     if not answers.is_local or field_texts.get("endpoints", "").strip():
         apply_field("endpoints", InitAnswers.with_endpoints, "")
     if offered_baskets:
@@ -402,19 +410,49 @@ def _with_basket(
     field_texts: Mapping[str, str],
     offered_baskets: list[Basket],
 ) -> InitAnswers:
-    if chosen_basket == OWN_WEIGHTS:
-        share_by_symbol = {
-            symbol: share_text.strip().removesuffix("%").strip()
-            for symbol in _token_symbols(answers)
-            if (share_text := field_texts.get(SHARE_FIELD_PREFIX + symbol, "")).strip()
-        }
-        if not share_by_symbol:
-            raise ConfigError("No weights were entered", "write the share of each token in percent")
-        targets_text = " ".join(f"{symbol}={share}%" for symbol, share in share_by_symbol.items())
-        return answers.with_basket(targets_text, offered_baskets)
+    if _chooses_own_weights(field_texts):
+        return _with_own_weights(answers, field_texts, offered_baskets)
     if chosen_basket not in [basket.name for basket in offered_baskets]:
         raise ConfigError("No basket is chosen", "choose a listed one, or type your own weights")
     return answers.with_basket(chosen_basket, offered_baskets)
+
+
+def _chooses_own_weights(field_texts: Mapping[str, str]) -> bool:
+    """Return whether the basket is that of typed weights: it was chosen, or none was and a weight
+    was typed.
+    """
+    basket = field_texts.get("basket", "").strip()
+    return basket == OWN_WEIGHTS or (
+        not basket
+        and any(
+            field.startswith(SHARE_FIELD_PREFIX) and text.strip() not in ("", "0")
+            for field, text in field_texts.items()
+        )
+    )
+
+
+def _with_own_weights(
+    answers: InitAnswers, field_texts: Mapping[str, str], offered_baskets: list[Basket]
+) -> InitAnswers:
+    """Return the answers with weights typed in percent. Errors speak of the fields of the page."""
+    share_by_symbol = {
+        symbol: share_text.strip().removesuffix("%").strip()
+        for symbol in _token_symbols(answers)
+        if (share_text := field_texts.get(SHARE_FIELD_PREFIX + symbol, "")).strip()
+    }
+    if not share_by_symbol:
+        raise ConfigError("No weights were entered", "write the share of each token in percent")
+    for symbol, share in share_by_symbol.items():
+        if not SHARE_PATTERN.fullmatch(share):
+            raise ConfigError(
+                f"{symbol}: {share[:20]!r} is not a share in percent",
+                "write digits with a point, such as 60.5",
+            )
+    targets_text = " ".join(f"{symbol}={share}%" for symbol, share in share_by_symbol.items())
+    try:
+        return answers.with_basket(targets_text, offered_baskets)
+    except ConfigError as error:
+        raise ConfigError(error.message, "correct the fields below") from None
 
 
 def error_text(error: ConfigError) -> str:

@@ -30,7 +30,7 @@ from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract
 from agent.config.build import contract_names
 from agent.config.load import UNSAVED_REMEDY, load_config, parse_config
-from agent.config.loaded import LoadedConfig
+from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.networks.other_names import name_remedy
 from agent.config.networks.presets import PRESETS, Preset, TemplateAsset
 from agent.config.schema import Config
@@ -534,7 +534,7 @@ def _chosen_template(new_config: NewConfig) -> PortfolioTemplate | None:
 
 
 def trust(
-    config: LoadedConfig | Path | str,
+    config: ConfigSource,
     confirm: Callable[[TrustDocument], bool],
     transports: Sequence[Transport] | None = None,
     *,

@@ -377,9 +377,11 @@ def _basis(portfolio: LossPortfolio, market: LossMarket, wild_loss: SimulatedLos
     )
     wild_text = ""
     if wild_loss is not None:
+        wild_bps_text = _about_bps(wild_loss)
+        about_text = "" if wild_bps_text.startswith("over") else "about "
         wild_text = (
-            f"; with {WILD_YEAR_FACTOR:g} times as much, as in 2021 beside usual years, about"
-            f" {_about_bps(wild_loss)} bps"
+            f"; with {WILD_YEAR_FACTOR:g} times as much, as in 2021 beside usual years,"
+            f" {about_text}{wild_bps_text} bps"
         )
     fees_text = ", ".join(
         f"{asset.symbol} {asset.unit_cost * 100:.2g} %" for asset in portfolio.assets

@@ -216,8 +216,9 @@ def template_shares(template: PortfolioTemplate, stable_share: str | None) -> Ma
 def template_targets(
     template: PortfolioTemplate, preset: Preset, stable_share: str | None = None
 ) -> list[tuple[str, str]]:
-    """Return (symbol, share) of each token on that network, each class split evenly. Raises
-    ConfigError if no tokens of the chain are known.
+    """Return (symbol, share) of each token on that network: each class split evenly, or with equal
+    weights the whole over the tokens that the network has. Raises ConfigError if no tokens of the
+    chain are known.
     """
     preset_symbols = [token.symbol for token in preset.tokens]
     symbols_by_class = {
@@ -234,9 +235,13 @@ def template_targets(
             f"--template: no tokens are known for chain {preset.chain_id}",
             "give every token with --target",
         )
+    shares_and_symbols = [
+        (class_bps, symbols_by_class[token_class]) for token_class, class_bps in shares.items()
+    ]
+    if template.allocator_values.get("kind") == "equal":
+        shares_and_symbols = [(BPS, sum((symbols for _, symbols in shares_and_symbols), ()))]
     targets: list[tuple[str, str]] = []
-    for token_class, class_bps in shares.items():
-        symbols = symbols_by_class[token_class]
+    for class_bps, symbols in shares_and_symbols:
         for symbol, target_bps in zip(
             symbols, largest_remainder([Fraction(1)] * len(symbols), class_bps), strict=True
         ):

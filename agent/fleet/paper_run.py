@@ -1,0 +1,72 @@
+"""Paper trading for a page: begin it, and run it in a process of the server. No key is read, and
+nothing is signed or sent.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+
+from agent import wiring
+from agent.app.controls.runner import ControlRunner
+from agent.app.paper import PaperStart, always_confirm, open_paper, paper_config
+from agent.app.service import StoppableClock, StopRequested, report_run
+from agent.app.settings.new_portfolios import PAPER_CAPITAL
+from agent.app.settings.users import users_place
+from agent.app.start.setup import trust
+from agent.config.load import load_config
+from agent.errors import ConfigError, ErrorCode
+from agent.ports.paper import PaperConfig
+from agent.ports.users import UsersPlace
+
+CYCLE_INTERVAL = "10m"
+"""Interval between cycles, that of `trimtab paper`."""
+
+
+def paper_books(config: str) -> tuple[str, UsersPlace]:
+    """Return the file of the paper store, and where its users are. Raises ConfigError without a
+    paper store.
+    """
+    loaded_config = paper_config(config)
+    return str(wiring.store_file(loaded_config)), users_place(loaded_config)
+
+
+def begin_on_paper(config: str) -> None:
+    """Pin the contracts of a config for paper alone, and open its paper ledger with the cash of the
+    config in the numeraire, unless it is open already. Raises ConfigError, Refused and Retryable.
+    """
+    paper_source = PaperConfig(config)
+    portfolio = load_config(paper_source).config.portfolio
+    capital = portfolio.use_cash or portfolio.max_live_value or PAPER_CAPITAL
+    trust(paper_source, lambda _: True, is_unreviewed=True)
+    try:
+        with open_paper(paper_source, PaperStart(amounts=f"{portfolio.numeraire}={capital}")):
+            pass
+    except ConfigError as error:
+        if error.code != ErrorCode.PAPER_STARTED:
+            raise
+
+
+def run_on_paper(config: str) -> None:
+    """Run paper cycles, as `trimtab paper` does, until a control or a signal stops them. Raises the
+    error that ends the run.
+    """
+    clock = StoppableClock()
+    with (
+        suppress(StopRequested),
+        clock.listening(),
+        open_paper(PaperConfig(config), clock=clock) as agent,
+        report_run(agent, clock, CYCLE_INTERVAL, sends=True, once=False) as service,
+    ):
+        controls = ControlRunner(agent)
+        cycle_results = agent.run(
+            send=True,
+            confirm=always_confirm,
+            every=CYCLE_INTERVAL,
+            progress=service.on_stage,
+            controls=controls,
+        )
+        with closing(cycle_results):
+            for cycle_result in cycle_results:
+                service.on_cycle(cycle_result)
+        service.report_controls()
+        service.stopped_by = controls.stopped_by
