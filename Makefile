@@ -81,13 +81,15 @@ PLAIN_TESTS := $(wildcard tests/unit/test_signer*.py tests/unit/test_store*.py t
   tests/unit/test_signing_shortcuts.py tests/differential/test_sender.py tests/differential/test_second_quote.py \
   tests/cases/test_rebalance.py tests/cases/test_rebalance_atomic.py tests/cases/test_approvals.py tests/cases/test_key_services.py \
   tests/cli/test_sending.py tests/cli/test_commands.py
+STORE_TESTS := $(wildcard tests/unit/test_store*.py) tests/unit/test_strategy_store.py tests/unit/test_running_sums.py \
+  tests/unit/test_derived_entries.py tests/unit/test_open_allowances.py tests/unit/test_prior_day_usage.py
 slow: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r locks/requirements-figures.lock \
 	  || echo 'quantstats is not installed: the comparison with it is SKIPPED'
 	$(BIN)/pytest -n $(JOBS) -m slow
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) --timeout 1800 -m "hypothesis and not slow"
 	TRIMTAB_TEST_SHORTCUTS=off $(BIN)/pytest -n $(JOBS) $(PLAIN_TESTS)
-	$(BIN)/pytest -p tests.support.stores_on_postgresql $(wildcard tests/unit/test_store*.py)
+	$(BIN)/pytest -p tests.support.stores_on_postgresql $(STORE_TESTS)
 
 # API and dashboard at length: schemathesis calls every operation with hundreds of valid and invalid parameters; in Chromium login, controls
 # on the local chain, set-up, by keyboard; the demo in the browser.

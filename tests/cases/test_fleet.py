@@ -13,6 +13,7 @@ import pytest
 from agent import app as api
 from agent.app.agent import open_agent
 from agent.app.money import shutdown
+from agent.config.load import load_config
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.fleet.chains import SharedConnections
@@ -20,9 +21,11 @@ from agent.fleet.members import FleetMember, FleetOptions
 from agent.fleet.metrics import FleetMetrics
 from agent.localchain import LocalChain
 from agent.observe.logs import Redactor, configure
+from agent.wiring import store_file
 from tests.support.alert_receivers import Box, webhook
 from tests.support.endpoints import passing_on, serve
-from tests.support.fleets import Fleet, add_portfolio, edit, running, wallet_of
+from tests.support.fleets import Fleet, add_portfolio, add_wallet_portfolio, edit, running, wallet_of
+from tests.support.workers import bring_to_present
 
 BALANCED = {"WETH": 5_000, "USDC": 5_000}
 TOO_MUCH_WETH = {"WETH": 8_000, "USDC": 2_000}
@@ -72,6 +75,28 @@ def test_a_config_with_a_mistake_waits_by_itself_and_looks_once_it_is_mended(anv
     states = [line["status"] for line in fleet.lines() if line["event"] == "fleet"]
     assert "1 of 2 portfolios run; backing off: broken" in states
     assert states[-1] == "2 of 2 portfolios run"
+
+
+@pytest.mark.slow
+def test_a_damaged_store_and_a_config_with_a_mistake_stop_none_of_the_other_48(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    names = [f"p{number}" for number in range(50)]
+    nobody = {"wallet.test_account": None, "wallet.keystore": "wallet.json"}
+    paths = [
+        add_wallet_portfolio(chain, tmp_path, name, f"0x{0xC11E47 + number:040x}", BALANCED, nobody) for number, name in enumerate(names)
+    ]
+    paths[7].write_text(paths[7].read_text().replace('operator = "local"', 'operator = "local"\nunknown_key = 1'))
+    store_file(load_config(paths[8])).write_bytes(b"no database" * 1_000)
+    bring_to_present(chain)
+    with running(chain, paths, every="5s", sends=False) as fleet:
+        fleet.until(lambda fleet: len(fleet.results) == 48, 300)
+        fleet.until(lambda fleet: all(len(results) >= 3 for results in fleet.results.values()), 300)
+    assert {kind for results in fleet.results.values() for kind in kinds(results)} == {OutcomeKind.HOLD}
+    assert {*names} - {*fleet.results} == {"p7", "p8"}
+    failing = {name: [line["message"] for line in fleet.lines(name) if line["event"] == "backing off"] for name in ("p7", "p8")}
+    assert "unknown_key" in failing["p7"][0]
+    assert "file is not a database" in failing["p8"][0]
+    assert max(map(len, failing.values())) <= 5, "each waits by itself, twice as long each time"
 
 
 def test_variables_endpoints_and_alerts_of_two_portfolios_do_not_cross(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.localchain import LocalChain
 from tests.cli.tools import Said
 from tests.support.agents import config
+from tests.support.fleets import add_portfolio
+from tests.support.workers import bring_to_present
 
 Bare = Callable[..., Said]
 
@@ -44,6 +47,23 @@ def test_health_of_a_folder_is_that_of_the_worst(bare: Bare, folder: Path) -> No
     told = bare("health", "--config", str(folder), "--json")
     assert told.code == 15
     assert [one["ok"] for one in told.json["portfolios"]] == [False, False]
+
+
+def test_status_of_a_folder_is_that_of_each_wallet(bare: Bare, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    folder = tmp_path / "clients"
+    folder.mkdir(mode=0o700)
+    for account, (name, usd) in enumerate({"ada": 5_000, "bob": 8_000}.items(), start=5):
+        path = add_portfolio(anvil_chain, tmp_path, name, account, {"WETH": usd, "USDC": 5_000}, {"store.url": f"sqlite:///{name}.db"})
+        path.rename(folder / path.name)
+    bring_to_present(anvil_chain)
+    answer = bare("status", "--config", str(folder), "--json")
+    documents = answer.json["portfolios"]
+    assert [document["portfolio"] for document in documents] == ["ada", "bob"]
+    assert [document["decision"]["kind"] for document in documents] == ["hold", "rebalance"]
+    (folder / "bob.toml").write_text("[portfolio\n")
+    answer = bare("status", "--config", str(folder), "--json")
+    sound, broken = answer.json["portfolios"]
+    assert (answer.code, sound["decision"]["kind"], broken["error"]["kind"]) == (2, "hold", "ConfigError")
 
 
 def test_one_file_has_a_document_of_its_own_and_a_folder_of_one_a_list(bare: Bare, folder: Path) -> None:

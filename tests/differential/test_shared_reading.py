@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from agent.chain.providers.block_reading import BlockReader
 from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope
 from agent.errors import Refused
+from agent.fleet.chains import FleetChain
 from agent.localchain import LocalChain
 from agent.model import Snapshot
+from tests.support.agents import agent_config
 from tests.support.endpoints import Through, tokens, watch
 
 STRANGER = "0x" + "22" * 20
@@ -90,3 +94,25 @@ def test_two_operators_that_differ_about_one_wallet_give_no_snapshot(anvil_chain
     lines = (Through(anvil_chain.transport, "alpha"), Through(anvil_chain.transport, "liar", lie))
     with pytest.raises(Refused, match="wallet's nonce"):
         block_reader(anvil_chain, *lines, min_operators=2).read(scopes_of_three(anvil_chain))
+
+
+def test_a_wallet_that_pools_may_answer_differently_is_left_out_of_the_shared_read(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """As with pools of Slipstream: it asks by itself, from its own account."""
+    senders: list[str] = []
+
+    def note(method: str, params: list[Any]) -> tuple[str, list[Any]]:
+        senders.extend(params[0]["from"] for _ in [method] if method == "eth_call" and "from" in params[0])
+        return method, params
+
+    line = Through(anvil_chain.transport, "counted", ask=note)
+    scopes = scopes_of_three(anvil_chain)
+    scopes[1] = replace(scopes[1], caller=STRANGER)
+    readers = [ChainReader((line,), anvil_chain.chain_id, scope, anvil_chain.clock, 1) for scope in scopes]
+    contexts: Any = [SimpleNamespace(position_reader=SimpleNamespace(update_scope=lambda: None, chain_reader=reader)) for reader in readers]
+    FleetChain(agent_config(anvil_chain, tmp_path).config, (line,), anvil_chain.clock).read_ahead(contexts)
+    assert (line.request_count, senders) == (2, [])
+    assert [readers[number].snapshot().owner for number in (0, 2)] == [scopes[0].owner, scopes[2].owner]
+    assert line.request_count == 2, "both have what was read for them"
+    assert readers[1].snapshot().owner == STRANGER
+    assert line.request_count == 4
+    assert set(senders) == {STRANGER}

@@ -11,27 +11,31 @@ import sys
 import time
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
 import requests
-from sqlalchemy import select
+from sqlalchemy import Connection, event, select
 
 from agent import app, wiring
 from agent.app.records.store_copy import with_store_url
+from agent.app.service import report_run
 from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
-from agent.execution.step_context import OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.store.files.secret import secret_path
 from agent.store.postgresql.copying import OWN_FACTS
 from agent.store.postgresql.session import WRITER_KEY_PREFIX
 from agent.store.tables import Base
 from tests.support.agents import ROOMY, again, fund, trusted, yes
+from tests.support.long_runs import Ticking
 from tests.support.postgresql import Server
 from tests.support.text import raises_code
 
 HELD = {"WETH": 50_000, "WBTC": 10_000, "USDC": 30_000}
+ON_TARGET = {"WETH": "50%", "USDC": "50%"}
 
 
 def rows(config: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -62,6 +66,35 @@ def test_from_trust_to_history_on_the_server(anvil_chain: LocalChain, tmp_path: 
     for refused in (lambda: app.backup_store(loaded.path, tmp_path / "b.db"), lambda: app.check_store(loaded.path)):
         with pytest.raises(ConfigError, match="PostgreSQL"):
             refused()
+
+
+def test_a_look_that_holds_commits_at_most_once(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+    """Transactions that read alone have no number of their own."""
+    loaded = trusted(anvil_chain, tmp_path, {"store.url": url}, ON_TARGET)
+    fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    numbers: list[int] = []
+
+    def note(db: Connection) -> None:
+        number = db.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()
+        if number is not None:
+            numbers.append(int(number))
+
+    clock = Ticking(anvil_chain)
+    with (
+        again(anvil_chain, loaded, clock=clock) as agent,
+        report_run(agent, clock, "1s") as service,  # type: ignore[arg-type]  # a clock that ticks by blocks
+    ):
+        event.listen(agent.context.store.db.engine, "commit", note)
+        run = agent.run(send=True, confirm=yes, every="1s", progress=service.on_stage)
+        counts = []
+        for outcome in islice(run, 5):
+            service.on_cycle(outcome)
+            assert isinstance(outcome, StepOutcome)
+            assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+            counts.append(len(numbers))
+            anvil_chain.clock.sleep(60)
+        run.close()
+    assert [after - before for before, after in pairwise(counts)][1:] == [1, 1, 1]
 
 
 def test_a_store_moves_to_the_server_and_back_row_by_row(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import IntentKind
+from agent.model import Control, ControlKind, ControlOrigin, IntentKind
 from agent.store import Store, open_store
 from agent.store.postgresql import session
 from agent.store.tables import Base, IntentRow
@@ -72,18 +72,27 @@ def test_every_table_is_kept_by_wallet_and_a_superuser_is_refused(opened: Opener
         open_store(url.replace("trimtab@", f"{OPERATOR}@"), CHAIN_ID, WALLET, secret_place=tmp_path / "x.store")
 
 
-@pytest.mark.parametrize("statement", ["UPDATE transitions SET note = ''", "DELETE FROM transitions", "TRUNCATE transitions"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *("UPDATE transitions SET note = ''", "DELETE FROM transitions", "TRUNCATE transitions"),
+        *("UPDATE control_log SET reason = ''", "DELETE FROM control_log", "TRUNCATE control_log"),
+    ],
+)
 @pytest.mark.parametrize("is_granted", [False, True], ids=["as it is", "with the rights"])
 def test_a_log_only_grows(opened: Opener, statement: str, is_granted: bool) -> None:
     """By grants, and where somebody grants them, by triggers."""
     store = opened()
     store.steps.begin("s", START_S, "{}")
     store.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "i", START_S, None)
+    store.controls.queue(Control("c0", ControlKind.RESUME, (), "", "owner", ControlOrigin.API, START_S, START_S + 300))
     if is_granted:
         with store.db.write("grant") as db:
-            db.execute(text("GRANT UPDATE, DELETE, TRUNCATE ON transitions TO trimtab"))
-    with pytest.raises(OperatorNeeded, match=r"only ever added|permission denied"), store.db.write("forge") as db:
+            db.execute(text("GRANT UPDATE, DELETE, TRUNCATE ON transitions, control_log TO trimtab"))
+    refusal = r"only ever added|only grows" if is_granted else "permission denied"
+    with pytest.raises(OperatorNeeded, match=refusal), store.db.write("forge") as db:
         db.execute(text(statement))
+    assert [control_event.state for control_event in store.controls.events()] == ["queued"]
     assert [change.intent_id for change in store.journal.transitions(store.journal.intents()[0].id)] == [store.journal.intents()[0].id]
 
 

@@ -25,38 +25,23 @@ OF_FILES = {
 }
 """Modules that copy, damage, lock or fill the file itself, or keep the store in memory."""
 OF_A_FILE = {
-    "test_a_damaged_draw_needs_the_operator",
     "test_a_damaged_page_asks_for_the_operator",
     "test_a_database_of_another_program_is_left_alone",
-    "test_a_database_password_is_not_repeated_in_errors",
     "test_a_file_that_is_no_database_asks_for_the_operator",
     "test_a_full_disk_loses_nothing_and_asks_for_the_operator",
-    "test_a_ledger_that_says_something_else_is_named_with_both_figures",
     "test_a_pause_works_on_a_full_disk",
     "test_a_queue_outlives_a_locked_store",
-    "test_a_queue_outlives_an_interrupt",
-    "test_a_queue_that_cannot_be_written_raises_once_and_is_dropped",
-    "test_a_report_that_fails_leaves_the_look_to_the_next_write",
     "test_a_store_of_a_program_of_unknown_version_is_not_opened_and_left_as_it_is",
     "test_a_store_that_others_could_read_is_closed_to_them",
     "test_alembic_sees_no_difference_between_a_store_and_the_models",
-    "test_a_look_that_raises_queues_nothing_afterwards",
     "test_an_address_that_cannot_hold_a_journal_is_a_config_error",
     "test_an_interrupted_migration_leaves_nothing_behind",
-    "test_damaged_memory_of_reviews_is_for_the_operator_and_never_taken_for_none",
     "test_close__queue_cannot_be_written__lets_go_of_the_file",
     "test_every_commit_is_on_disk_before_it_returns",
-    "test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years",
     "test_files_are_readable_by_their_owner_only",
     "test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file",
-    "test_no_file_of_the_store_holds_signed_bytes",
-    "test_outside_a_look_nothing_is_queued",
-    "test_paper_keeps_books_of_its_own_and_going_live_opens_new_ones_at_the_balances",
-    "test_the_database_itself_refuses_two_open_intents_on_one_nonce",
-    "test_transitions_are_only_ever_added",
-    "test_what_is_queued_is_on_disk_after",
 }
-"""Tests of other modules that do so, or that read by sqlite3 what they check."""
+"""Tests of other modules that do so, or of what a file alone does."""
 
 _open_in_file = opening.open_store
 _resources = ExitStack()

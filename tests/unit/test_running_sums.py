@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from agent.accounting import entries
 from agent.execution import settlement
@@ -161,7 +162,7 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
     life.look()
     whole = store.ledger.balances(life.block), store.budgets.history(2 * 10**9).budgets.loss_total
     with store.db.write("tamper") as db:
-        db.exec_driver_sql("UPDATE running SET raw = '1' WHERE token = ?", (WETH.address,))
+        db.execute(text("UPDATE running SET raw = '1' WHERE token = :token"), {"token": WETH.address})
         db.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
         db.exec_driver_sql("UPDATE meta SET value = '900' WHERE key = 'settled_to'")
     told = "; ".join(store.ledger.find_misstatements())

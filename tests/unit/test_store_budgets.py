@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from agent.errors import OperatorNeeded
 from agent.layers.futures.state import FuturesState
@@ -253,7 +251,10 @@ def test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years
         read.append(row)
         return row
 
-    event.listen(store.db.engine, "checkout", lambda raw, *_: setattr(raw, "row_factory", counted))
+    if store.db.engine.dialect.name == "sqlite":
+        event.listen(store.db.engine, "checkout", lambda raw, *_: setattr(raw, "row_factory", counted))
+    else:
+        event.listen(store.db.engine, "after_cursor_execute", lambda _db, cursor, *_: read.extend([None] * cursor.rowcount))
     assert store.budgets.history(START_S).failures.reverts_in_row == 1
     assert 0 < len(read) < 40
 
@@ -323,8 +324,8 @@ def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_
 def test_damaged_memory_of_reviews_is_for_the_operator_and_never_taken_for_none(tmp_path: Path, damaged: str) -> None:
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
     store.budgets.mark_review(START_S, 0, ("review every 86400",))
-    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as database, database:
-        database.execute("UPDATE meta SET value = ? WHERE key = 'reviews'", (damaged,))
+    with store.db.write("damage") as db:
+        db.execute(text("UPDATE meta SET value = :value WHERE key = 'reviews'"), {"value": damaged})
     with raises_code(OperatorNeeded, "damaged", "reviews"):
         store.budgets.history(START_S)
     store.close()

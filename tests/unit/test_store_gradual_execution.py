@@ -156,7 +156,7 @@ def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(st
 
 def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
     store.layer_repository(GradualExecutionStore).store_next_draw(SliceDraw(1, 2))
-    with store.db.engine.begin() as connection:
+    with store.db.write("damage") as connection:
         connection.execute(text("UPDATE meta SET value = 'x' WHERE key = 'draw'"))
     with raises_code(OperatorNeeded, "damaged", "a draw"):
         store.budgets.history(2_000)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from agent.accounting.entries import QUANTA_PER_UNIT
 from agent.execution import settlement
@@ -98,7 +99,7 @@ def test_a_change_that_nobody_made_is_a_flow_and_no_disagreement(store: Store) -
 def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Store) -> None:
     looked(store, at())
     with store.db.write("falsify") as db:
-        db.exec_driver_sql("UPDATE running SET raw = '19999000000' WHERE token = ?", (USDC.address,))
+        db.execute(text("UPDATE running SET raw = '19999000000' WHERE token = :token"), {"token": USDC.address})
     told = looked(store, at(1_001))
     assert mentions(told, "USDC: 19999", "20000")
     assert "trimtab books check" in told

@@ -21,8 +21,8 @@ from agent.store.database import UNTRIGGERED_SWAP, all_rows, decode_json
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow
 from agent.store.transitions import NONCE_USED_STATE_NAMES
 
-FETCH_SIZE = 20
-"""Number of transactions read at once, newest first."""
+IN_BATCHES = {"yield_per": 20}
+"""How many transactions are read at once, newest first; a server sends no more."""
 RESUMED_SEQ_KEY = "resumed_after"
 """Key of the newest intent's number when the owner last resumed; failures up to it do not count."""
 FAILURE_STOP_KEY = "failures_stop"
@@ -167,8 +167,8 @@ def _recent_revert_times(
         budget_use.intent_id: budget_use.chain_s for budget_use in recent_budget_uses
     }
     revert_s_by_intent: dict[str, int] = {}
-    newest_intents = db.execute(_select_maybe_reverted(), {"resumed": resumed_after_seq}).yield_per(
-        FETCH_SIZE
+    newest_intents = db.execute(
+        _select_maybe_reverted(), {"resumed": resumed_after_seq}, execution_options=IN_BATCHES
     )
     for row in cast("Iterable[IntentRow]", newest_intents):
         if (
@@ -226,8 +226,10 @@ def _rows_since_success(
     intent_rows: list[IntentRow] = []
     # Streaks are short and the table is long, so rows are fetched in small batches.
     newest_intents = db.execute(
-        _select_since_resumed(), {"resumed": int(facts.get(RESUMED_SEQ_KEY) or 0)}
-    ).yield_per(FETCH_SIZE)
+        _select_since_resumed(),
+        {"resumed": int(facts.get(RESUMED_SEQ_KEY) or 0)},
+        execution_options=IN_BATCHES,
+    )
     for row in cast("Iterable[IntentRow]", newest_intents):
         if (
             row.state not in NONCE_USED_STATE_NAMES
