@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from agent.errors import PassingFault
-from agent.model import IntentKind
+from agent.errors import PassingFault, Refused
+from agent.model import Head, IntentKind, IntentState
 from agent.store import Store
 from agent.store.files.locks import LockHeld
 from agent.store.files.pause import KillSwitch
 from agent.store.postgresql import fencing
 from tests.support.postgresql import Opener, Server
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, tx
 
 OTHER_MACHINE = """
 import sys, time
@@ -148,6 +148,36 @@ def test_a_process_that_lost_its_lock_neither_sends_nor_writes(opened: Opener, s
                 first.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "late", START_S, None)
             second.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "mine", START_S, None)
     assert [intent.note for intent in second.journal.intents()] == ["mine"]
+
+
+@pytest.mark.parametrize("moment", ["head", "before:broadcast"])
+def test_a_pause_of_another_machine_is_seen_until_the_last_write_before_a_send(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It is confirmed while the head is read, or between the look at the switch and the write that precedes the send."""
+    store, other = opened(), opened()
+    setup = bench(tmp_path)
+    setup.store.close()
+    setup.store = store
+    read_head = setup.chain.head
+
+    def pause_at(reached: str) -> None:
+        if reached == moment and setup.signer.signed:
+            other.pause_switch.pause("on another machine", START_S)
+
+    def head() -> Head:
+        pause_at("head")
+        return read_head()
+
+    monkeypatch.setattr(setup.chain, "head", head)
+    setup.on_event = lambda event: pause_at(event.name)
+    executor = setup.executor()
+    executor._submitter.is_paused = KillSwitch(tmp_path / "paused", store.pause_switch).is_paused
+    store.steps.begin("s", START_S, "{}")
+    with store.db.acting(), pytest.raises(Refused, match="kill switch"):
+        executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
+    assert [intent.state for intent in store.journal.intents()] == [IntentState.CANCELLED]
+    assert setup.chain.sent == []
 
 
 def test_a_process_that_acts_again_writes_no_epoch_anew(opened: Opener) -> None:
