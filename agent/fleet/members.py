@@ -199,8 +199,8 @@ class FleetMember:
         self._change_state(self._state, MemberState.QUEUED)
 
     def give_up_hung_look(self) -> bool:
-        """Leave a look that has given no sign of life for too long to its thread, with the wallet's
-        lock, and tell the owner. Return whether there was one.
+        """Leave a look that has given no sign of life for too long to its thread, and its wallet to
+        a worker on another machine, and tell the owner. Return whether there was one.
         """
         hang_text = self._watchdog.hang_text()
         if hang_text is None or not self._change_state(MemberState.LOOKING, MemberState.HUNG):
@@ -212,6 +212,9 @@ class FleetMember:
             service.recorder.on_hang(why)
             if service.alert_notifier is not None:
                 service.alert_notifier.queue_unrecorded(HUNG_ALERT, int(time.time()))
+        agent = self.agent
+        if agent is not None:  # in a thread, since the database may not answer
+            threading.Thread(target=agent.context.store.db.give_up, daemon=True).start()
         return True
 
     @property
@@ -476,7 +479,8 @@ class FleetMember:
 HUNG_ALERT = Alert(
     AlertKind.ERROR,
     "hung",
-    "A look hangs: this portfolio is not looked at until it goes on or trimtab is restarted.",
+    "A look hangs: this process does not look at this portfolio until it goes on or trimtab is"
+    " restarted.",
 )
 
 
