@@ -647,12 +647,11 @@ class Reconciler:
             if intent.state is IntentState.BROADCAST and self._is_below_base_fee(intent):
                 self._replacer.bump_or_cancel(intent.tx.nonce)
                 return
+            grant = self._journal.grant(intent.id)
             try:
-                simulation = self._submitter.simulate(
-                    intent.tx, intent.deadline_s, self._journal.grant(intent.id)
-                )
+                simulation = self._submitter.simulate(intent.tx, intent.deadline_s, grant)
                 signed_tx = self._submitter.sign_again(intent, simulation.head.timestamp_s)
-                self._submitter.require_running(self._journal.grant(intent.id))
+                self._submitter.require_running(grant)
             except Refused as error:
                 if intent.state is IntentState.SIGNED:
                     # BROADCAST is written before bytes are sent, so these were never sent.
@@ -664,7 +663,7 @@ class Reconciler:
                     self._replacer.cancel(intent, error.message)
                 return
             try:
-                self._submitter.send(intent, signed_tx)
+                self._submitter.send(intent, signed_tx, grant)
             except TipRefused as refusal:
                 self._replacer.raise_tip(intent.tx.nonce, refusal)
             return

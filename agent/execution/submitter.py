@@ -41,6 +41,7 @@ from agent.ports import (
 )
 from agent.signing.terms import tip_range_wei
 from agent.store.accounts.budgets import BudgetStore
+from agent.store.files.pause import PauseSwitchState
 from agent.store.journal import IntentStore
 
 
@@ -116,6 +117,16 @@ def guard_refusal(
     return error_type(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
+def _pause_refusal(switch_state: str) -> Refused:
+    return guard_refusal(
+        "kill_switch",
+        switch_state,
+        "off",
+        f"the kill switch is on ({switch_state}); nothing is sent",
+        "trimtab resume",
+    )
+
+
 @dataclass(slots=True, eq=False)
 class Submitter:
     """Submits transactions through the ports. Each state change is stored before it is acted on.
@@ -145,14 +156,7 @@ class Submitter:
             return
         if grant is not None and only_undoes(grant) and self.is_hard_pause():
             return
-        switch_state = "paused" if is_paused else "cannot be read"
-        raise guard_refusal(
-            "kill_switch",
-            switch_state,
-            "off",
-            f"the kill switch is on ({switch_state}); nothing is sent",
-            "trimtab resume",
-        )
+        raise _pause_refusal("paused" if is_paused else "cannot be read")
 
     def simulate(self, tx: UnsignedTx, deadline_s: int | None, grant: Grant) -> Simulation:
         """Simulate the exact transaction at the head.
@@ -220,11 +224,13 @@ class Submitter:
         tx_hash: str | None = None,
         receipt: Receipt | None = None,
         event: IntentEvent | None = None,
+        require_running: Callable[[PauseSwitchState], None] | None = None,
     ) -> Intent:
         """Record a transition, with its `event` if given."""
         self.on_event(SubmissionEvent(f"before:{new_state.value}", intent, note))
+        now_s = self.clock.now_s()
         intent = self.journal.advance(
-            intent.id, new_state, self.clock.now_s(), tx_hash, receipt, note, event
+            intent.id, new_state, now_s, tx_hash, receipt, note, event, require_running
         )
         self.on_event(SubmissionEvent(f"after:{new_state.value}", intent, note))
         return intent
@@ -236,9 +242,31 @@ class Submitter:
         )
 
     # sending
+    def record_sending(self, intent: Intent, grant: Grant) -> Intent:
+        """Record an intent as BROADCAST, unless a pause that any machine has stored by then forbids
+        it: it is dropped if it was never sent, and Refused raised.
+        """
+
+        def require_running(pause: PauseSwitchState) -> None:
+            if pause.paused and not (pause.hard and only_undoes(grant)):
+                raise _pause_refusal("paused")
+
+        try:
+            return self.move(
+                intent,
+                IntentState.BROADCAST,
+                "sent",
+                event=IntentEvent.SEND,
+                require_running=require_running,
+            )
+        except Refused as error:
+            if intent.state is IntentState.SIGNED:
+                self.drop(intent, error.message)
+            raise
+
     def launch(self, intent: Intent, grant: Grant, deadline_s: int | None) -> Intent:
         """Sign a PLANNED intent, record it as BROADCAST, and send it. Drops it if signing or the
-        last check fails.
+        last check fails: the pause comes after all that asks the network.
         """
         try:
             signed_tx = self.signer.sign(intent.tx, grant)
@@ -247,20 +275,20 @@ class Submitter:
             raise
         intent = self.move(intent, IntentState.SIGNED, tx_hash=signed_tx.hash)
         try:
-            self.require_running(grant)
             require_before_deadline(self.sender.head().timestamp_s, deadline_s)
+            self.require_running(grant)
         except TrimtabError as error:
             self.drop(intent, error.message)
             raise
-        return self.send(intent, signed_tx)
+        return self.send(intent, signed_tx, grant)
 
-    def send(self, intent: Intent, signed_tx: SignedTx) -> Intent:
+    def send(self, intent: Intent, signed_tx: SignedTx, grant: Grant) -> Intent:
         """Send the bytes once BROADCAST is on disk. An unknown outcome is not raised: waiting or
         the next reconciliation resolves it. That includes a used nonce, unless a foreign
         transaction is shown at it: nodes may have ours, and hide it for a while. A tip that nodes
         demand is recorded before TipRefused is raised.
         """
-        intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
+        intent = self.record_sending(intent, grant)
         self.on_event(SubmissionEvent("before:send", intent))
         try:
             self.sender.send(signed_tx)

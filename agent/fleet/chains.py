@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from secrets import SystemRandom
 from typing import TYPE_CHECKING
 
 from agent import wiring
@@ -27,44 +28,89 @@ NO_SHARING_S = 60.0
 """Time after a shared read that failed in which each portfolio reads by itself at once."""
 
 
+class SharedReadTimes:
+    """Times at which portfolios of a chain look together, by the monotonic clock, each for as many
+    wallets as one read takes.
+    """
+
+    def __init__(self) -> None:
+        self._wallet_counts: dict[float, int] = {}
+        self._lock = threading.Lock()
+
+    def join(self, earliest_s: float, latest_s: float) -> float:
+        """Return the time of a portfolio's next look: in this span the one that most others wait
+        for and that has a place, or a new one, at random (T15).
+        """
+        now_s = time.monotonic()
+        with self._lock:
+            counts = {at_s: n for at_s, n in self._wallet_counts.items() if at_s > now_s}
+            free_times = [
+                at_s
+                for at_s, wallet_count in counts.items()
+                if earliest_s <= at_s <= latest_s and wallet_count < MAX_WALLETS_A_READ
+            ]
+            read_s = SystemRandom().uniform(earliest_s, latest_s)
+            if free_times:
+                read_s = max(free_times, key=counts.__getitem__)
+            counts[read_s] = counts.get(read_s, 0) + 1
+            self._wallet_counts = counts
+        return read_s
+
+
 class FleetChain:
     """A chain, by the endpoints of the configs that name the same ones."""
 
     def __init__(self, config: Config, transports: Sequence[Transport], clock: Clock) -> None:
         self.transports = transports
+        self.read_times = SharedReadTimes()
         self._block_reader = wiring.open_block_reader(config, transports, clock)
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._shares_from_s = 0.0
+        self.is_slow = False
+        """Whether the read under way takes so long that no portfolio waits for it."""
 
     def share_time(self, context: wiring.AgentContext) -> None:
         """Let a portfolio reckon the age of blocks from those that any portfolio has read."""
         context.endpoints.chain_time = self._block_reader.endpoint_pool.chain_time
 
-    @property
-    def can_share(self) -> bool:
-        """Whether portfolios may wait for a read that they share: none is under way, and none has
-        just failed.
+    def can_share(self, *, waits: bool) -> bool:
+        """Return whether a portfolio may share a read: none has just failed, and none is under way,
+        unless the portfolio `waits` for its end and it is not slow.
         """
-        return not self._lock.locked() and time.monotonic() >= self._shares_from_s
+        if self._reading.locked() and (self.is_slow or not waits):
+            return False
+        return time.monotonic() >= self._shares_from_s
+
+    def begin_read(self) -> bool:
+        """Return whether a shared read begins now, to be ended by `end_read`; False while another
+        is under way.
+        """
+        if not self._reading.acquire(blocking=False):
+            return False
+        self.is_slow = False
+        return True
+
+    def end_read(self) -> None:
+        """End the read that `begin_read` began."""
+        self._reading.release()
 
     def read_ahead(self, contexts: Sequence[wiring.AgentContext]) -> None:
-        """Read the newest block for these portfolios, and offer each its part as its next snapshot.
+        """Read the newest block for at most MAX_WALLETS_A_READ portfolios, and offer each its part
+        as its next snapshot.
 
         A portfolio that is left out, or all if the read fails, reads by itself and reports what
         fails. Pools may answer differently to the wallet that asks, which then asks alone.
         """
-        with self._lock:
-            chain_readers = [_updated_reader(context) for context in contexts]
-            sharing_readers = [
-                chain_reader
-                for chain_reader in chain_readers
-                if chain_reader is not None and not chain_reader.scope.caller
-            ]
-            try:
-                for start in range(0, len(sharing_readers), MAX_WALLETS_A_READ):
-                    self._read_for(sharing_readers[start : start + MAX_WALLETS_A_READ])
-            except TrimtabError:
-                self._shares_from_s = time.monotonic() + NO_SHARING_S
+        chain_readers = [_updated_reader(context) for context in contexts]
+        sharing_readers = [
+            chain_reader
+            for chain_reader in chain_readers
+            if chain_reader is not None and not chain_reader.scope.caller
+        ]
+        try:
+            self._read_for(sharing_readers)
+        except TrimtabError:
+            self._shares_from_s = time.monotonic() + NO_SHARING_S
 
     def _read_for(self, chain_readers: Sequence[ChainReader]) -> None:
         if len(chain_readers) < 2:

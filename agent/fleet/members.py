@@ -10,7 +10,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from secrets import SystemRandom
 from typing import TYPE_CHECKING, Protocol
 
 from agent import wiring
@@ -34,7 +33,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
 from agent.errors import ErrorCode, PassingFault, Retryable, TrimtabError, internal_error
 from agent.execution.step_context import StepOutcome
-from agent.fleet.chains import FleetChain, SharedConnections
+from agent.fleet.chains import FleetChain, SharedConnections, SharedReadTimes
 from agent.model import Alert, AlertKind
 from agent.observe.logs import Log, Redactor
 from agent.observe.watch import SystemdNotifier, Watchdog
@@ -60,6 +59,8 @@ RELEASE_S = 10.0
 """Seconds in which a portfolio that was left to other workers is not taken back."""
 OWNER_CHECK_S = 60
 """Seconds between two looks whether the owner has resumed a stopped portfolio."""
+GATHERING_S = 2.0
+"""Longest time that an opened portfolio waits for others, so that their first looks share a read."""
 WAIT_CHECK_S = 10
 """Seconds between two looks whether a wait ends early, beside changes of files."""
 
@@ -158,8 +159,9 @@ class FleetMember:
         self._failing_since_s = 0.0
         self._is_failure_told = False
         self._wait_checked_s = 0.0
+        self._read_times = SharedReadTimes()
         self._watched_files = [config_path, config_path.with_name(".env")]
-        self._seen_times: list[int] = []
+        self._seen_times = self._file_times()
 
     @property
     def state(self) -> MemberState:
@@ -183,7 +185,9 @@ class FleetMember:
         if self._state not in IDLE_STATES:
             return False
         is_wait_unchecked = (
-            self._state is MemberState.WAITING and now_s - self._wait_checked_s >= WAIT_CHECK_S
+            self._state is MemberState.WAITING
+            and self._run is not None
+            and now_s - self._wait_checked_s >= WAIT_CHECK_S
         )
         return now_s >= self.due_s or (
             checks_files and (is_wait_unchecked or self._file_times() != self._seen_times)
@@ -195,8 +199,8 @@ class FleetMember:
         self._change_state(self._state, MemberState.QUEUED)
 
     def give_up_hung_look(self) -> bool:
-        """Leave a look that has given no sign of life for too long to its thread, with the wallet's
-        lock, and tell the owner. Return whether there was one.
+        """Leave a look that has given no sign of life for too long to its thread, and its wallet to
+        a worker on another machine, and tell the owner. Return whether there was one.
         """
         hang_text = self._watchdog.hang_text()
         if hang_text is None or not self._change_state(MemberState.LOOKING, MemberState.HUNG):
@@ -208,12 +212,21 @@ class FleetMember:
             service.recorder.on_hang(why)
             if service.alert_notifier is not None:
                 service.alert_notifier.queue_unrecorded(HUNG_ALERT, int(time.time()))
+        agent = self.agent
+        if agent is not None:  # in a thread, since the database may not answer
+            threading.Thread(target=agent.context.store.db.give_up, daemon=True).start()
         return True
 
     @property
     def is_served(self) -> bool:
         """Whether this process serves it now, or is about to."""
         return self.agent is not None or self._state in BUSY_STATES
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether its next look does not wait for the interval, such as one for a due exit."""
+        run = self._run
+        return run is not None and run.urgent_pause_s is not None
 
     @property
     def run_figures(self) -> tuple[RunReport, RunHealth] | None:
@@ -294,10 +307,15 @@ class FleetMember:
             return self._back_off(error)
 
     def _look_now(self) -> MemberState:
-        if self._run is None:
+        was_closed = self._run is None
+        if was_closed:
             self._open()
         if self._run is None or self._service is None or self.agent is None:
             return self._wait_for_owner()
+        if was_closed and self.chain is not None:
+            now_s = time.monotonic()
+            self.due_s = self._read_times.join(now_s, now_s + GATHERING_S)
+            return MemberState.WAITING
         if self._options.share is not None:
             self.agent.context.store.db.require_held()
         began_s = time.monotonic()
@@ -316,13 +334,24 @@ class FleetMember:
         self._run.flush_store()
         self._show_result(self.name, self.agent, result)
         self._service.pop_screen_notes()
-        pause_s = self._run.urgent_pause_s
-        if pause_s is None:
-            pause_s = self._interval_s * (1 + SystemRandom().random() * JITTER)
         self._failures_in_row = 0
         self._is_failure_told = False
-        self.due_s = time.monotonic() + pause_s
+        self._set_next_look(began_s, self._run.urgent_pause_s)
         return MemberState.WAITING
+
+    def _set_next_look(self, began_s: float, urgent_pause_s: float | None) -> None:
+        """Set the time of the look after the one that began at a time: an interval after it was
+        due, up to a tenth later, together with those of others. One that was late by more, or still
+        lasts then, is not made up for.
+        """
+        now_s = time.monotonic()
+        if urgent_pause_s is not None:
+            self.due_s = now_s + urgent_pause_s
+            return
+        longest_delay_s = self._interval_s * JITTER
+        planned_s = min(began_s, max(self.due_s, began_s - longest_delay_s))
+        earliest_s = max(planned_s + self._interval_s, now_s)
+        self.due_s = self._read_times.join(earliest_s, earliest_s + longest_delay_s)
 
     def _wait_for_owner(self) -> MemberState:
         """Rest until the owner, who has stopped the portfolio, resumes it."""
@@ -348,6 +377,7 @@ class FleetMember:
         with ExitStack() as resources:
             resources.enter_context(self._connections.serving(loaded_config.config, self.name))
             self.chain = self._connections.chain(loaded_config.config)
+            self._read_times = self.chain.read_times
             agent = resources.enter_context(
                 open_agent(loaded_config, transports=self.chain.transports, clock=self._clock)
             )
@@ -450,7 +480,8 @@ class FleetMember:
 HUNG_ALERT = Alert(
     AlertKind.ERROR,
     "hung",
-    "A look hangs: this portfolio is not looked at until it goes on or trimtab is restarted.",
+    "A look hangs: this process does not look at this portfolio until it goes on or trimtab is"
+    " restarted.",
 )
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.app.agent import run_interval_s
 from agent.app.service import StoppableClock, StopRequested
 from agent.errors import EXIT_HUNG
-from agent.fleet.chains import FleetChain, SharedConnections
+from agent.fleet.chains import MAX_WALLETS_A_READ, FleetChain, SharedConnections
 from agent.fleet.configs import portfolio_names
 from agent.fleet.members import FleetMember, FleetOptions, MemberState, ShowResult
 from agent.observe.logs import Log, Redactor
@@ -31,6 +32,8 @@ FILE_CHECK_S = 1.0
 """Seconds between two checks whether an owner or another program has written something."""
 READ_PATIENCE_S = 5.0
 """Time after which looks no longer wait for a read that they share."""
+LONGEST_START_S = 60.0
+"""Longest time over which the first looks of many portfolios are spread."""
 READY_AFTER_S = 60.0
 """Time after which the process counts as started, although first looks go on."""
 MAX_HUNG = 3
@@ -58,8 +61,13 @@ class FleetRun:
         self._systemd_notifier = SystemdNotifier()
         self._began_s = time.monotonic()
         self._files_checked_s = 0.0
-        self._queued_s: dict[FleetMember, float] = {}
-        """When the looks that wait for a shared read were queued."""
+        self._ticks = 0
+        self._queued_ticks: dict[FleetMember, int] = {}
+        """When the looks that wait for a shared read were queued, in ticks: while the machine stands
+        still, a read is not late.
+        """
+        self._waiting_by_chain: dict[FleetChain, list[FleetMember]] = {}
+        """Those whose read has not begun."""
         self._shown_status = ""
         self._is_ready = False
 
@@ -77,6 +85,7 @@ class FleetRun:
                 if self._metrics is not None:
                     self._metrics.write_if_due(self.members)
                 self._clock.sleep(TICK_S)
+                self._ticks += 1
         except StopRequested:
             self._log.info("stopping", looks=len(self._busy_members()))
         finally:
@@ -119,7 +128,6 @@ class FleetRun:
         checks_files = now_s - self._files_checked_s >= FILE_CHECK_S
         if checks_files:
             self._files_checked_s = now_s
-        due_by_chain: dict[FleetChain, list[FleetMember]] = {}
         for member in self.members:
             if not member.is_due(now_s, checks_files=checks_files):
                 continue
@@ -127,25 +135,43 @@ class FleetRun:
             if share is not None and not member.is_served and not self._may_take(member, share):
                 continue
             member.queue()
-            shares_read = member.agent is not None and now_s >= member.due_s
-            if shares_read and member.chain is not None and member.chain.can_share:
-                due_by_chain.setdefault(member.chain, []).append(member)
+            chain = member.chain
+            if (
+                chain is not None
+                and member.agent is not None
+                and now_s >= member.due_s
+                and chain.can_share(waits=not member.is_urgent)
+            ):
+                self._queued_ticks[member] = self._ticks
+                self._waiting_by_chain.setdefault(chain, []).append(member)
             else:
                 _in_thread(member.look)
-        for chain, due_members in due_by_chain.items():
-            self._queued_s |= dict.fromkeys(due_members, now_s)
-            threading.Thread(
-                target=_read_and_look, args=(chain, due_members), daemon=True, name="trimtab reader"
-            ).start()
-        self._begin_impatient_looks(now_s)
+        self._begin_shared_reads()
+        self._begin_impatient_looks()
 
-    def _begin_impatient_looks(self, now_s: float) -> None:
+    def _begin_shared_reads(self) -> None:
+        """Begin a read for those who wait for one of their chain, unless another is under way."""
+        for chain, waiting_members in self._waiting_by_chain.items():
+            waiting_members[:] = [m for m in waiting_members if m in self._queued_ticks]
+            if waiting_members and chain.begin_read():
+                reading_members = waiting_members[:MAX_WALLETS_A_READ]
+                del waiting_members[:MAX_WALLETS_A_READ]
+                threading.Thread(
+                    target=_read_and_look,
+                    args=(chain, reading_members),
+                    daemon=True,
+                    name="trimtab reader",
+                ).start()
+
+    def _begin_impatient_looks(self) -> None:
         """Begin the looks whose shared read takes too long; they read by themselves."""
-        for member, queued_s in list(self._queued_s.items()):
+        for member, queued_tick in list(self._queued_ticks.items()):
             if member.state is not MemberState.QUEUED:
-                del self._queued_s[member]
-            elif now_s - queued_s >= READ_PATIENCE_S:
-                del self._queued_s[member]
+                del self._queued_ticks[member]
+            elif (self._ticks - queued_tick) * TICK_S >= READ_PATIENCE_S:
+                del self._queued_ticks[member]
+                if member.chain is not None:
+                    member.chain.is_slow = True
                 _in_thread(member.look)
 
     def _give_up_hung_looks(self) -> None:
@@ -202,9 +228,10 @@ class FleetRun:
             for member in self.members:
                 if member.agent is not None and member.begin_release():
                     _in_thread(member.release)
+        for member in self._queued_ticks:
+            _in_thread(member.look)
         while self._busy_members():
             self._give_up_hung_looks()
-            self._begin_impatient_looks(time.monotonic())
             time.sleep(TICK_S)
         for member in self.members:
             if member.state is MemberState.HUNG:
@@ -224,8 +251,19 @@ def _read_and_look(chain: FleetChain, members: Sequence[FleetMember]) -> None:
     try:
         chain.read_ahead(contexts)
     finally:
+        chain.end_read()
         for member in members:
             _in_thread(member.look)
+
+
+def spread_starts(members: Sequence[FleetMember], interval_s: float) -> None:
+    """Spread the first looks over the interval, at most LONGEST_START_S, in groups that are read
+    together.
+    """
+    group_count = -(-len(members) // MAX_WALLETS_A_READ)
+    for number, member in enumerate(members):
+        group_number = number // MAX_WALLETS_A_READ
+        member.due_s += min(interval_s, LONGEST_START_S) * group_number / group_count
 
 
 def run_fleet(
@@ -257,5 +295,6 @@ def run_fleet(
         )
         for config_path, (name, slug) in zip(config_paths, names_and_slugs, strict=True)
     ]
+    spread_starts(members, run_interval_s(options.every))
     Log().info("fleet started", portfolios=len(members), every=options.every)
     FleetRun(members, clock, options.share, metrics).run()

@@ -276,6 +276,9 @@ class Database:
     def require_held(self) -> None:
         """Raise LockHeld if another machine has taken over the wallet since `acting` began."""
 
+    def give_up(self) -> None:
+        """Leave the wallet to another machine though a look hangs, if several may share the store."""
+
     @contextmanager
     def read(self, action: str) -> Iterator[Connection]:
         """Yield a connection in a read transaction; error messages contain `action`."""

@@ -54,6 +54,7 @@ from agent.store.database import (
     max_value,
     upsert_rows,
 )
+from agent.store.files.pause import PauseSwitchState, read_pause
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
     ENDED_IN_BLOCK_STATE_NAMES,
@@ -362,7 +363,7 @@ class IntentStore:
                 Grant, database.decompress_text(_intent_row(db, intent_id).grant_z)
             )
 
-    def advance(
+    def advance(  # noqa: PLR0913
         self,
         intent_id: str,
         new_state: IntentState,
@@ -371,14 +372,18 @@ class IntentStore:
         receipt: Receipt | None = None,
         note: str = "",
         event: IntentEvent | None = None,
+        require_running: Callable[[PauseSwitchState], None] | None = None,
     ) -> Intent:
         """Move an intent to another state. Raises ValueError if the table or a guard forbids the
-        move, and for a second hash.
+        move, and for a second hash. `require_running` gets the pause switch as it is within the
+        transaction, and raises to leave the intent as it is.
 
         The effects of a receipt are written in the same transaction: what the layers record of it,
         and the budget entry is deleted if a reorg removes the receipt.
         """
         with self.db.write(f"write that a transaction is {new_state.value}") as db:
+            if require_running is not None:
+                require_running(read_pause(db))
             row = _intent_row(db, intent_id)
             old_state = IntentState(row.state)
             if tx_hash is not None and row.tx_hash not in (None, tx_hash):

@@ -2,7 +2,7 @@
 is a pause as long as a look on a chain lasts. Prints lateness and backlog as JSON.
 
 Lateness is the time from when a look was due to its start, the backlog the looks that are due and have
-not begun. The first round, in which all begin at once, is not counted.
+not begun. The first round, which is spread over the interval, is counted too.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from agent.app.cycles import AgentRun
 from agent.app.service import StopRequested
-from agent.fleet.chains import SharedConnections
+from agent.fleet.chains import SharedConnections, SharedReadTimes
 from agent.fleet.members import FleetMember, FleetOptions, MemberState
-from agent.fleet.run import FleetRun
+from agent.fleet.run import FleetRun, spread_starts
 from agent.observe.logs import Redactor, configure
 from agent.wiring import SystemClock
 
 SHORTEST_LOOK_S = 0.1
 LONGEST_LOOK_S = 0.6
 """About as long as looks last at an endpoint that is some way off."""
-JITTER = 0.1
 
 
 class WaitingRun:
     """A run of a portfolio that waits for its next look, and that nothing wakes."""
+
+    urgent_pause_s = None
 
     def ends_wait(self) -> bool:
         """Return that nothing ends the wait."""
@@ -45,17 +46,17 @@ class WaitingRun:
 class SimulatedMember(FleetMember):
     """A portfolio whose looks are pauses."""
 
-    every_s = 60.0
     generator = random.Random("looks")
+    read_times = SharedReadTimes()
     late_s: list[float]
 
     def _look_now(self) -> MemberState:
-        late_s = time.monotonic() - self.due_s
-        if self._run is not None:
-            self.late_s.append(late_s)
+        began_s = time.monotonic()
+        self.late_s.append(began_s - self.due_s)
         self._run = cast(AgentRun, WaitingRun())
+        self._read_times = self.read_times
         time.sleep(self.generator.uniform(SHORTEST_LOOK_S, LONGEST_LOOK_S))
-        self.due_s = time.monotonic() + self.every_s * (1 + self.generator.random() * JITTER)
+        self._set_next_look(began_s, None)
         return MemberState.WAITING
 
 
@@ -93,8 +94,7 @@ class EndingClock(SystemClock):
 
 
 def simulate(wallet_count: int, every_s: float, rounds: int, folder: Path) -> dict[str, Any]:
-    """Let so many wallets look for some rounds after the first; return the figures."""
-    SimulatedMember.every_s = every_s
+    """Let so many wallets look for some rounds; return the figures."""
     SimulatedMember.late_s = []
     connections = SharedConnections(SystemClock())
     options = FleetOptions(f"{every_s:.0f}s")
@@ -107,15 +107,14 @@ def simulate(wallet_count: int, every_s: float, rounds: int, folder: Path) -> di
         )
     ends = threading.Event()
     backlog = Backlog(members, ends)
-    first_round_s = every_s * (1 + JITTER) + LONGEST_LOOK_S
-    end_s = time.monotonic() + first_round_s + rounds * every_s
+    spread_starts(members, every_s)
+    end_s = time.monotonic() + rounds * every_s
     threading.Thread(target=backlog.watch, daemon=True).start()
     began_cpu_s = time.process_time()
     began_s = time.monotonic()
     FleetRun(members, cast(Any, EndingClock(end_s))).run()
     ends.set()
     late_s = sorted(SimulatedMember.late_s)
-    settled_counts = backlog.counts[int(first_round_s) :]
     return {
         "wallets": wallet_count,
         "every_s": every_s,
@@ -125,7 +124,7 @@ def simulate(wallet_count: int, every_s: float, rounds: int, folder: Path) -> di
             "p99": round(late_s[int(0.99 * (len(late_s) - 1))], 3),
             "max": round(late_s[-1], 3),
         },
-        "backlog": {"max": max(settled_counts), "last": settled_counts[-1]},
+        "backlog": {"max": max(backlog.counts), "last": backlog.counts[-1]},
         "cpu_cores": round((time.process_time() - began_cpu_s) / (time.monotonic() - began_s), 2),
     }
 

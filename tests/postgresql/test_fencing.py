@@ -6,23 +6,29 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import event
 
-from agent.errors import PassingFault
-from agent.model import IntentKind
+from agent.errors import PassingFault, Refused, TrimtabError
+from agent.fleet.chains import SharedConnections
+from agent.fleet.members import FleetMember, FleetOptions
+from agent.model import Head, IntentKind, IntentState
+from agent.observe.logs import Redactor
 from agent.store import Store
 from agent.store.files.locks import LockHeld
 from agent.store.files.pause import KillSwitch
 from agent.store.postgresql import fencing
+from agent.wiring import SystemClock
 from tests.support.postgresql import Opener, Server
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, tx
 
 OTHER_MACHINE = """
 import sys, time
@@ -150,6 +156,36 @@ def test_a_process_that_lost_its_lock_neither_sends_nor_writes(opened: Opener, s
     assert [intent.note for intent in second.journal.intents()] == ["mine"]
 
 
+@pytest.mark.parametrize("moment", ["head", "before:broadcast"])
+def test_a_pause_of_another_machine_is_seen_until_the_last_write_before_a_send(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It is confirmed while the head is read, or between the look at the switch and the write that precedes the send."""
+    store, other = opened(), opened()
+    setup = bench(tmp_path)
+    setup.store.close()
+    setup.store = store
+    read_head = setup.chain.head
+
+    def pause_at(reached: str) -> None:
+        if reached == moment and setup.signer.signed:
+            other.pause_switch.pause("on another machine", START_S)
+
+    def head() -> Head:
+        pause_at("head")
+        return read_head()
+
+    monkeypatch.setattr(setup.chain, "head", head)
+    setup.on_event = lambda event: pause_at(event.name)
+    executor = setup.executor()
+    executor._submitter.is_paused = KillSwitch(tmp_path / "paused", store.pause_switch).is_paused
+    store.steps.begin("s", START_S, "{}")
+    with store.db.acting(), pytest.raises(Refused, match="kill switch"):
+        executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
+    assert [intent.state for intent in store.journal.intents()] == [IntentState.CANCELLED]
+    assert setup.chain.sent == []
+
+
 def test_a_process_that_acts_again_writes_no_epoch_anew(opened: Opener) -> None:
     """So a look that holds costs no further commit."""
     store = opened()
@@ -197,6 +233,47 @@ def test_two_parts_of_a_process_do_not_act_at_once(opened: Opener) -> None:
         pass
     with second.db.acting():
         pass
+
+
+def test_a_hung_look_leaves_its_wallet_to_another_machine_and_writes_nothing_when_it_goes_on(
+    opened: Opener, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened()
+    released = threading.Event()
+    late_faults: list[TrimtabError] = []
+
+    def cycle() -> None:
+        with store.db.serving(), store.db.acting():
+            released.wait(60)
+            for act in (store.db.require_held, lambda: store.steps.begin("late", START_S, "{}")):
+                with pytest.raises(LockHeld, match="taken over") as fault:
+                    act()
+                late_faults.append(fault.value)
+
+    def open_member(member: FleetMember) -> None:
+        member._run = Mock(cycle=cycle)
+        member._service = Mock()
+        member.agent = Mock()
+        member.agent.context.store = store
+
+    monkeypatch.setattr(FleetMember, "_open", open_member)
+    connections = SharedConnections(SystemClock())
+    member = FleetMember("p", tmp_path / "p.toml", FleetOptions("1h"), connections, Redactor(), lambda *_: None)
+    member.queue()
+    look = threading.Thread(target=member.look)
+    look.start()
+    member._watchdog.max_silence_s = 0.1
+    deadline_s = time.monotonic() + 30
+    while not (store.db.is_served() and member.give_up_hung_look()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+    with other_machine(url, tmp_path) as process:
+        assert told(process, "by the other") == "written"
+        released.set()
+        look.join(30)
+        assert len(late_faults) == 2
+        assert told(process, "still by the other") == "written"
+    assert store.pause_switch.read().reason == "still by the other"
 
 
 def test_a_pause_waits_for_a_writer_that_stands_still(opened: Opener, tmp_path: Path) -> None:

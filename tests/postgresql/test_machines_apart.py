@@ -12,8 +12,9 @@ from agent.errors import OperatorNeeded, PassingFault, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
+from agent.store.postgresql import session
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
-from tests.support.postgresql import Server
+from tests.support.postgresql import Server, running_server, standby_of
 from tests.support.text import raises_code
 
 NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}
@@ -72,6 +73,44 @@ def test_a_cluster_that_has_sent_stops_by_name_once_another_has_too(
         assert purse(chain).nonce == nonce
         agent.resync_nonce()
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+
+
+def test_after_a_fail_over_that_lost_a_swap_nothing_is_sent_until_it_is_adopted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The standby is asynchronous and cut off before the swap, which the primary records and the chain mines."""
+    chain = anvil_chain
+    fund(chain, HELD)
+    with running_server() as primary:
+        primary.new_database("store")
+        with standby_of(primary) as standby:
+            url = f"{primary.url()}&host={standby.folder}&target_session_attrs=read-write"
+            loaded = trusted(chain, tmp_path, {**NARROW, "store.url": url}, TARGETS)
+            with again(chain, loaded) as agent:
+                assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+            standby.run("ALTER SYSTEM SET primary_conninfo = ''")
+            standby.run("SELECT pg_reload_conf()")
+            primary.run("ALTER SYSTEM RESET synchronous_standby_names")
+            primary.run("SELECT pg_reload_conf()")
+            chain.move_market({"WETH": 3_200})
+            chain.mine()
+            with again(chain, loaded) as agent:
+                assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+            assert swap_count(chain, loaded) == 2
+            primary.control("stop", "-m", "immediate")
+            standby.control("promote")
+            assert swap_count(chain, loaded) == 1, "the commits of the second are lost"
+            chain.move_market({"WETH": 2_500})
+            chain.mine()
+            nonce = purse(chain).nonce
+            with again(chain, loaded) as agent:
+                for _ in range(2):
+                    with raises_code(OperatorNeeded, "foreign_nonce", "was used by a transaction that is not in this store"):
+                        agent.rebalance(send=True, confirm=yes)
+                assert purse(chain).nonce == nonce
+                agent.resync_nonce()
+                assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+            assert swap_count(chain, loaded) == 2
+            for address in list(session._engines):
+                session._engines.pop(address).dispose()
 
 
 def test_a_cluster_that_acts_while_another_asks_is_not_followed_by_a_second_swap(

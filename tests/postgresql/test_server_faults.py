@@ -7,9 +7,11 @@ import re
 import secrets
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from sqlalchemy import Connection, PoolProxiedConnection, event, text
 from agent.errors import OperatorNeeded, PassingFault
 from agent.model import IntentKind
 from agent.store import Store, open_store
-from agent.store.database import may_server_fault_pass
+from agent.store.database import find_fact, may_server_fault_pass, write_facts
 from agent.store.postgresql import session
 from tests.support.postgresql import Opener, Server, running_server, standby_of
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
@@ -164,6 +166,77 @@ def test_writers_of_a_wallet_wait_for_one_another_and_others_do_not(opened: Open
     assert first.trust.pins() == {"0xaa": "0xcc"}
 
 
+def pass_later(write: Callable[[], object]) -> Callable[[], list[PassingFault]]:
+    """Write in a thread; return what waits for its end, and returns the fault that passed, if any."""
+    faults: list[PassingFault] = []
+
+    def run() -> None:
+        try:
+            write()
+        except PassingFault as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def end() -> list[PassingFault]:
+        thread.join(30)
+        assert not thread.is_alive()
+        return faults
+
+    return end
+
+
+def wait_for_lock_requests(server: Server, count: int) -> None:
+    deadline_s = time.monotonic() + 30
+    while int(server.run("SELECT count(*) FROM pg_locks WHERE NOT granted")) < count:
+        assert time.monotonic() < deadline_s
+
+
+def write_fact(store: Store, value: str) -> None:
+    with store.db.write("write a fact") as db:
+        write_facts(db, {"fact": value})
+
+
+def test_a_conflict_of_two_transactions_passes(opened: Opener, server: Server, url: str) -> None:
+    """40001: the operator has made the database serialisable, and the state that a writer sees is older than the lock it waited for."""
+    first, second = opened(), opened()
+    write_fact(first, "before")
+    server.run(f"ALTER DATABASE {re.findall(r'/(store[0-9]+)', url)[0]} SET default_transaction_isolation = serializable")
+    server.end_sessions()
+    with first.db.write("change the fact") as db:
+        write_facts(db, {"fact": "first"})
+        end_second = pass_later(lambda: write_fact(second, "second"))
+        wait_for_lock_requests(server, 1)
+    [fault] = end_second()
+    assert "could not serialize access" in fault.message
+    write_fact(second, "again")
+    with first.db.read("read the fact") as db:
+        assert find_fact(db, "fact") == "again"
+
+
+def test_one_of_two_transactions_in_a_deadlock_passes(opened: Opener, server: Server) -> None:
+    """40P01, of the stores of two wallets."""
+    stores = [opened(), opened("0x" + "11" * 20)]
+    both_have_one = threading.Barrier(2)
+
+    def lock_both(number: int) -> None:
+        with stores[number].db.write("lock") as db:
+            write_facts(db, {"fact": "kept"})
+            for place in (number, 1 - number):
+                db.execute(text("SELECT pg_advisory_xact_lock(:place)"), {"place": place})
+                if place == number:
+                    both_have_one.wait(20)
+
+    ends = [pass_later(partial(lock_both, number)) for number in range(2)]
+    faults = [end() for end in ends]
+    assert sorted(map(len, faults)) == [0, 1], "the other goes on"
+    assert "deadlock detected" in next(fault for fault, *_ in filter(None, faults)).message
+    for store, fault in zip(stores, faults, strict=True):
+        with store.db.read("read the fact") as db:
+            assert find_fact(db, "fact") == (None if fault else "kept")
+
+
 def test_reads_of_one_transaction_see_one_state(opened: Opener) -> None:
     store, other = opened(), opened()
     with store.db.read("read twice") as db:
@@ -199,6 +272,26 @@ def test_a_damaged_table_is_the_operators(opened: Opener) -> None:
     with pytest.raises(OperatorNeeded) as fault:
         store.trust.pins()
     assert not isinstance(fault.value, PassingFault)
+
+
+def test_a_url_that_names_a_standby_is_named_at_every_write_and_passes(tmp_path: Path) -> None:
+    """A real one, which refuses what leaves marks of processes and locks too; once it is promoted all goes on."""
+    with running_server() as primary:
+        primary.new_database("store")
+        place = tmp_path / "trimtab.store"
+        with standby_of(primary) as standby:
+            open_store(primary.url(), CHAIN_ID, WALLET, secret_place=place).close()
+            with closing(open_store(standby.url(), CHAIN_ID, WALLET, secret_place=place)) as store:
+                assert not store.pause_switch.read().paused
+                attempts = (store.db.serving().__enter__, store.db.acting().__enter__, lambda: store.steps.begin("s", START_S, "{}"))
+                for attempt in attempts:
+                    with pytest.raises(PassingFault, match="read-only") as fault:
+                        attempt()
+                    assert "standby" in fault.value.remedy
+                standby.control("promote")
+                with store.db.serving(), store.db.acting():
+                    store.steps.begin("s", START_S, "{}")
+                assert [summary.id for summary in store.steps.newest(9)] == ["s"]
 
 
 @pytest.mark.slow

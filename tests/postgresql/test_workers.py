@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
+from web3.types import RPCEndpoint
 
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
@@ -80,6 +81,35 @@ def test_a_worker_that_stands_still_is_replaced_and_sends_nothing_twice(anvil_ch
             os.kill(first.pid, signal.SIGCONT)
             time.sleep(6)
             until(lambda: sorted(served(url).values()) == [2, 2], 60)
+    for (name, account), found in zip(ACCOUNTS.items(), intents(folder), strict=True):
+        after = anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain))  # type: ignore[arg-type]
+        mined = [intent for intent in found if intent.state is IntentState.FINAL]
+        assert after - nonces[name] == len(mined), name
+        assert sum(intent.kind is IntentKind.SWAP for intent in mined) == 1, name
+
+
+def states(folder: Path) -> set[IntentState]:
+    return {intent.state for found in intents(folder) for intent in found}
+
+
+@pytest.mark.slow
+def test_a_worker_terminated_in_a_rebalance_ends_at_a_safe_point_and_another_goes_on(
+    anvil_chain: LocalChain, tmp_path: Path, url: str
+) -> None:
+    """What it has sent waits for its block while it ends; nothing is left that may or may not have been sent. Each wallet swaps once."""
+    folder = folder_of(anvil_chain, tmp_path, url, TOO_MUCH_WETH)
+    nonces = {name: anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain)) for name, account in ACCOUNTS.items()}  # type: ignore[arg-type]
+    anvil_chain.w3.provider.make_request(RPCEndpoint("evm_setAutomine"), [False])
+    with worker(folder, tmp_path / "first.log") as first:
+        until(lambda: IntentState.BROADCAST in states(folder), 180)
+        first.terminate()
+        assert first.wait(60) == 0
+    assert IntentState.BROADCAST in states(folder)
+    assert not states(folder) & {IntentState.PLANNED, IntentState.SIGNED}
+    anvil_chain.w3.provider.make_request(RPCEndpoint("evm_setAutomine"), [True])
+    bring_to_present(anvil_chain)
+    with worker(folder, tmp_path / "second.log"):
+        until(lambda: all(map(has_swapped, intents(folder))), 180)
     for (name, account), found in zip(ACCOUNTS.items(), intents(folder), strict=True):
         after = anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain))  # type: ignore[arg-type]
         mined = [intent for intent in found if intent.state is IntentState.FINAL]

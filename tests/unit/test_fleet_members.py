@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -76,7 +77,7 @@ def opened_with(monkeypatch: pytest.MonkeyPatch, open_run: Callable[[FleetMember
     def open_member(member: FleetMember) -> None:
         member._run = open_run(member)
         member._service = FakeService()  # type: ignore[assignment]  # a fake
-        member.agent = object()  # type: ignore[assignment]  # a fake
+        member.agent = Mock()
 
     monkeypatch.setattr(FleetMember, "_open", open_member)
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
+from agent import wiring
 from agent.app.service import StoppableClock
+from agent.errors import Retryable
+from agent.fleet import chains as fleet_chains
+from agent.fleet import members as fleet_members
 from agent.fleet import run as fleet_run
-from agent.fleet.members import MemberState
+from agent.fleet.chains import FleetChain, SharedConnections
+from agent.fleet.members import FleetMember, FleetOptions, MemberState
 from agent.fleet.run import FleetRun
+from agent.observe.logs import Redactor
+from agent.wiring import SystemClock
 
 WAIT_S = 20
 
@@ -21,6 +33,7 @@ class FakeMember:
 
     agent = None
     chain = None
+    is_urgent = False
 
     def __init__(self, name: str, look: Callable[[], object] = lambda: None, *, fails_to_close: bool = False) -> None:
         self.name = name
@@ -160,32 +173,138 @@ def test_one_that_cannot_be_closed_leaves_no_other_open(exit_codes: list[int]) -
     assert members[1].closed
 
 
-class FakeChain:
-    """A chain whose shared read does not end."""
+class FakeChain(FleetChain):
+    """A chain whose shared read takes as long as a test says; `reads` are the wallets of each read, those that looks make included."""
 
-    can_share = True
+    def __init__(self, read: Callable[[], object]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wiring, "open_block_reader", lambda *_: None)
+            super().__init__(None, (), SystemClock())  # type: ignore[arg-type]  # no config
+        self.reads: list[int] = []
+        self.offers: set[int] = set()
+        self._read = read
 
-    def __init__(self, released: threading.Event) -> None:
-        self._released = released
+    def read_ahead(self, contexts: Sequence[object]) -> None:
+        self.read(len(contexts))
+        self.offers |= set(map(id, contexts))
 
-    def read_ahead(self, contexts: object) -> None:
-        del contexts
-        self._released.wait(WAIT_S)
+    def read(self, wallet_count: int) -> None:
+        self.reads.append(wallet_count)
+        self._read()
 
 
 class OpenedMember(FakeMember):
     """A portfolio that is open, so that it shares reads."""
 
-    def __init__(self, name: str, chain: FakeChain) -> None:
+    def __init__(self, name: str, chain: FakeChain, *, is_urgent: bool = False) -> None:
         super().__init__(name)
         self.chain = chain  # type: ignore[assignment]  # a fake
         self.agent = type("Opened", (), {"context": None})()
+        self.is_urgent = is_urgent
 
 
 def test_looks_do_not_wait_for_a_shared_read_that_does_not_end(exit_codes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_run, "READ_PATIENCE_S", 0.2)
     released = threading.Event()
-    members: list[FakeMember] = [OpenedMember(f"p{number}", FakeChain(released)) for number in range(3)]
+    chain = FakeChain(lambda: released.wait(WAIT_S))
+    members: list[FakeMember] = [OpenedMember(f"p{number}", chain) for number in range(3)]
     run_until(members, lambda: all(member.has_looked for member in members))
     released.set()
     assert [member.look_count for member in members] == [1, 1, 1]
+
+
+def test_a_look_due_during_a_shared_read_waits_for_the_next_unless_it_is_urgent(exit_codes: list[int]) -> None:
+    released = threading.Event()
+    chain = FakeChain(lambda: released.wait(WAIT_S))
+    assert chain.begin_read()
+    usual = [OpenedMember(f"usual{number}", chain) for number in range(3)]
+    urgent = OpenedMember("urgent", chain, is_urgent=True)
+
+    def has_only_the_urgent_looked() -> bool:
+        return urgent.has_looked and not any(member.has_looked for member in usual)
+
+    def end_read_once_it_has() -> bool:
+        if not released.is_set() and has_only_the_urgent_looked():
+            released.set()
+            chain.end_read()
+        return all(member.has_looked for member in usual)
+
+    run_until([*usual, urgent], end_read_once_it_has)
+    assert chain.reads == [3], "together, in the read after"
+
+
+class FakeTime:
+    """The time of a test, in place of the module."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+class ThreadAtOnce:
+    """A thread that does its work when it is started."""
+
+    def __init__(self, target: Callable[..., object], args: Sequence[object], **_: object) -> None:
+        self._work = partial(target, *args)
+
+    def start(self) -> None:
+        self._work()
+
+
+class SharingMember(FleetMember):
+    """A portfolio that looks by the schedule, and reads by itself what was not read for it."""
+
+    def __init__(self, path: Path, chain: FakeChain, cycle: Callable[[], object]) -> None:
+        super().__init__(path.stem, path, FleetOptions("1m"), SharedConnections(SystemClock()), Redactor(), lambda *_: None)
+        self._opened_chain = chain
+        self._cycle = cycle
+
+    def _open(self) -> None:
+        chain = self._opened_chain
+        context = object()
+
+        def cycle() -> object:
+            if id(context) in chain.offers:
+                chain.offers.discard(id(context))
+            else:
+                chain.read(1)
+            return self._cycle()
+
+        self.chain = chain
+        self._read_times = chain.read_times
+        self.agent = SimpleNamespace(context=context)  # type: ignore[assignment]  # a fake
+        self._service = Mock()
+        self._run = Mock(cycle=cycle, urgent_pause_s=None, ends_wait=lambda: False)
+
+
+def test_fifty_go_on_being_read_together_and_first_looks_are_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred and fifty that look each minute, for a quarter of an hour; looks last up to five seconds."""
+    clock = FakeTime()
+    for module in (fleet_run, fleet_members, fleet_chains):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(fleet_run, "threading", SimpleNamespace(Thread=ThreadAtOnce))
+    monkeypatch.setattr(fleet_run, "FILE_CHECK_S", 1e9)
+    looks: list[Callable[[], None]] = []
+    monkeypatch.setattr(fleet_run, "_in_thread", looks.append)
+
+    def cycle() -> object:
+        clock.now_s += random.uniform(0.1, 5)
+        return Retryable("as a result: the look was made")
+
+    chain = FakeChain(lambda: None)
+    members = [SharingMember(tmp_path / f"p{number}.toml", chain, cycle) for number in range(150)]
+    fleet_run.spread_starts(members, 60)
+    assert [members[number].due_s for number in (0, 49, 50, 149)] == [1_000, 1_000, 1_020, 1_040]
+    fleet = FleetRun(members, StoppableClock())
+    fleet._files_checked_s = clock.now_s
+    for second in range(900):
+        clock.now_s = 1_000.0 + second
+        fleet._begin_due_looks()
+        while looks:
+            looks.pop()()
+            clock.now_s = 1_000.0 + second
+    late_reads = chain.reads[len(chain.reads) // 2 :]
+    assert sum(chain.reads) >= 150 * 13
+    assert sum(late_reads) / len(late_reads) >= 45, late_reads

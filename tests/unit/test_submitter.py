@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.chain.sender import OutcomeUnknown, TipRefused
-from agent.errors import OperatorNeeded, Retryable
+from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.submitter import REORG_WATCH_BLOCKS, ReorgHandler, Submitter
 from agent.model import Intent, IntentKind, IntentState, SignedTx, UnsignedTx
 from agent.ports import Grant
@@ -59,6 +59,19 @@ def test_launch__drops_what_it_signed_if_the_head_cannot_be_read(tmp_path: Path)
     assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
 
 
+def test_launch__sends_nothing_if_a_pause_is_stored_before_its_last_write(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+
+    def pause(event: object) -> None:
+        if getattr(event, "name", "") == "before:broadcast":
+            setup.store.pause_switch.pause("by another process", START_S)
+
+    setup.on_event = pause
+    with pytest.raises(Refused, match="kill switch"):
+        setup.run()
+    assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
+
+
 def planned(setup: Bench, unsigned: UnsignedTx) -> Intent:
     """Return a new intent in the journal."""
     setup.store.steps.begin("step", START_S, "{}")
@@ -69,7 +82,7 @@ def test_send__refuses_what_ended_in_a_block(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     intent = setup.run()
     with pytest.raises(ValueError, match="send"):
-        submitter(setup).send(intent, setup.signer.signed[0])
+        submitter(setup).send(intent, setup.signer.signed[0], grant())
     assert setup.chain.sent == [intent.tx_hash]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from agent.errors import ErrorCode, PassingFault, TrimtabError
 from agent.foreign_text import failure_text, failure_words
@@ -82,17 +82,22 @@ class PauseSwitch:
         self.db.require_held()
 
     def read(self) -> PauseSwitchState:
-        """Return the state of the pause switch. A copy is paused until it is adopted, even after
-        `resume` (T8).
-        """
+        """Return the state of the pause switch."""
         with self.db.read("read the pause switch") as db:
-            row = db.execute(_select_state()).one()
-        if row.copy is not None:
-            reason = f"this store is a copy ({row.copy}); only one may send: trimtab adopt"
-            return PauseSwitchState(True, reason, None)
-        if row.paused is None:
-            return PauseSwitchState(False, "", None)
-        return PauseSwitchState(row.paused, row.reason, row.at_s, row.hard)
+            return read_pause(db)
+
+
+def read_pause(db: Connection) -> PauseSwitchState:
+    """Return the state of the pause switch in a transaction. A copy is paused until it is adopted,
+    even after `resume` (T8).
+    """
+    row = db.execute(_select_state()).one()
+    if row.copy is not None:
+        reason = f"this store is a copy ({row.copy}); only one may send: trimtab adopt"
+        return PauseSwitchState(True, reason, None)
+    if row.paused is None:
+        return PauseSwitchState(False, "", None)
+    return PauseSwitchState(row.paused, row.reason, row.at_s, row.hard)
 
 
 _select_newest = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))

@@ -224,6 +224,7 @@ class ServerDatabase(Database):
         self._has_written = False
         self._epoch_mark: str | None = None
         self._serving_mark: str | None = None
+        self._is_given_up = False
 
     @property
     def write_patience_s(self) -> float:
@@ -252,12 +253,29 @@ class ServerDatabase(Database):
         """Hold the lock of the process that acts for the wallet, and begin an epoch: writes of an
         earlier one are refused. Raises LockHeld if another process has it.
         """
-        with held_lock(lock_session(self.engine), f"act {self.key}") as mark:
+        with held_lock(lock_session(self.engine), self._acting_lock_name) as mark:
             self._begin_epoch(mark)
             try:
                 yield
             finally:
                 self._epoch_mark = None
+
+    @property
+    def _acting_lock_name(self) -> str:
+        return f"act {self.key}"
+
+    def give_up(self) -> None:
+        """Release the wallet's locks though what holds them hangs. It writes nothing from now on, so
+        that it sends nothing either.
+        """
+        self._is_given_up = True
+        session = lock_session(self.engine)
+        for lock_name, mark in (
+            (self._acting_lock_name, self._epoch_mark),
+            (serving_lock_name(self.key), self._serving_mark),
+        ):
+            if mark is not None:
+                session.release(lock_name, mark)
 
     def _begin_epoch(self, mark: str) -> None:
         """Write the mark of the session that acts, unless it was the last one to act."""
@@ -276,9 +294,11 @@ class ServerDatabase(Database):
 
     def require_held(self) -> None:
         """Raise LockHeld if the lock of `acting` was lost, or that of `serving` and another process
-        has taken it.
+        has taken it, or both were given up.
         """
         session = lock_session(self.engine)
+        if self._is_given_up:
+            raise _taken_over_error()
         if self._epoch_mark is not None and not session.holds(self._epoch_mark):
             raise _taken_over_error()
         if self._serving_mark is not None and not session.holds(self._serving_mark):
@@ -353,7 +373,11 @@ class ServerDatabase(Database):
         self._has_written = True
 
     def _require_own_marks(self, db: Connection) -> None:
-        """Raise LockHeld if another process has begun to act for the wallet, or to serve it."""
+        """Raise LockHeld if another process has begun to act for the wallet, or to serve it, or may
+        since the locks were given up.
+        """
+        if self._is_given_up:
+            raise _taken_over_error()
         for own_mark, key in ((self._epoch_mark, EPOCH_KEY), (self._serving_mark, SERVING_KEY)):
             if own_mark not in (None, find_fact(db, key)):
                 raise _taken_over_error()

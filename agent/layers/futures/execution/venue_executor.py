@@ -211,8 +211,8 @@ class VenueExecutor:
             signed_orders = signer.sign_orders(
                 [(intent.tx, grant_by_id[intent.id]) for intent in signable_intents]
             )
-            submitter.require_running(first_grant)
             require_before_deadline(submitter.clock.now_s(), first_grant.deadline_s)
+            submitter.require_running(first_grant)
         except TrimtabError as error:
             signed_by_id = {intent.id: intent for intent in signable_intents}
             open_ids = {intent.id for intent in self._open_orders()}
@@ -313,13 +313,16 @@ class VenueExecutor:
             raise
         intent = submitter.move(intent, IntentState.SIGNED, tx_hash=signed_order.hash)
         try:
+            require_before_deadline(submitter.clock.now_s(), grant.deadline_s)
             if not while_paused:
                 submitter.require_running(grant)
-            require_before_deadline(submitter.clock.now_s(), grant.deadline_s)
         except TrimtabError as error:
             submitter.drop(intent, error.message)
             raise
-        intent = submitter.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
+        if while_paused:
+            intent = submitter.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
+        else:
+            intent = submitter.record_sending(intent, grant)
         submitter.on_event(SubmissionEvent("before:send", intent))
         rejection_reason = ""
         try:
