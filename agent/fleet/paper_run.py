@@ -10,8 +10,8 @@ from agent import wiring
 from agent.app.controls.runner import ControlRunner
 from agent.app.paper import PaperStart, always_confirm, open_paper, paper_config
 from agent.app.service import StoppableClock, StopRequested, report_run
-from agent.app.settings.new_portfolios import PAPER_CAPITAL
 from agent.app.settings.users import users_place
+from agent.app.start.amounts import paper_capital
 from agent.app.start.setup import trust
 from agent.config.load import load_config
 from agent.errors import ConfigError, ErrorCode
@@ -36,7 +36,7 @@ def begin_on_paper(config: str) -> None:
     """
     paper_source = PaperConfig(config)
     portfolio = load_config(paper_source).config.portfolio
-    capital = portfolio.use_cash or portfolio.max_live_value or PAPER_CAPITAL
+    capital = paper_capital(portfolio.use_cash, portfolio.max_live_value)
     trust(paper_source, lambda _: True, is_unreviewed=True)
     try:
         with open_paper(paper_source, PaperStart(amounts=f"{portfolio.numeraire}={capital}")):

@@ -58,7 +58,7 @@ def test_begin_on_paper__pins_for_paper_alone_and_begins_once(untrusted: Desk) -
         wallet = store.paper.wallet()
     assert pins
     assert wallet is not None
-    assert [balance.raw for balance in wallet.balances if balance.raw] == [100_000 * 10**6], "the config's ceiling, in USDC"
+    assert [balance.raw for balance in wallet.balances if balance.raw] == [66_666 * 10**6], "two thirds of the config's ceiling, in USDC"
     untrusted.ask("history")
     with wiring.open_store_offline(load_config(config)) as (live_store, _):
         assert live_store.trust.pins() == {}, "real money still needs trimtab trust"

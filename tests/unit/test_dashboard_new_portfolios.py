@@ -122,7 +122,7 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     same = {"wallet": source.config.wallet, "store": source.config.store}
     assert loaded.config.model_copy(update=same) == source.config
     following = unescape(folder.ask(headers["location"], Cookie=cookie)[2].decode())
-    assert f"trimtab paper --config {written} --value 1000" in following
+    assert f"trimtab paper --config {written} --value 666" in following
     assert "past prices" not in following
     text = written.read_text()
     written.write_text(re.sub(r"^trigger = .*$", 'trigger = { kind = "drawdown", fall = "20%", within = "6h" }', text, flags=re.M))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.app.settings.shown import portfolio_identity
+from agent.app.start.amounts import paper_capital
 from agent.app.start.guide import check_setup, error_text, parse_answers
 from agent.app.start.past_prices import needed_past_prices
 from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
@@ -29,7 +30,6 @@ MAX_PORTFOLIOS = 20
 MAX_NAME_CHARS = 40
 NAME_PATTERN = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
 DEFAULT_NETWORK = "ethereum"
-PAPER_CAPITAL = "1000"
 
 
 def check_portfolio(
@@ -235,7 +235,7 @@ def next_commands(config: str) -> dict[str, Any]:
     loaded_config = load_config(config)
     portfolio = loaded_config.config.portfolio
     config_option = f" --config {shlex.quote(config)}"
-    capital = portfolio.use_cash or portfolio.max_live_value or PAPER_CAPITAL
+    capital = paper_capital(portfolio.use_cash, portfolio.max_live_value)
     missing_variables = [
         endpoint.url_env
         for endpoint in loaded_config.config.chain.rpc

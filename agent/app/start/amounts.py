@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 
 from agent.errors import ConfigError
@@ -46,6 +46,18 @@ def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | 
     if ceiling >= WHOLE_FROM_COINS:
         ceiling = ceiling.to_integral_value(ROUND_CEILING)
     return f"{ceiling.normalize():f}"
+
+
+def paper_capital(use_cash: str | None, ceiling: str | None) -> str:
+    """Return the imaginary cash to begin with: that of the config, else two thirds of its ceiling,
+    so that a gain does not exceed it.
+    """
+    if use_cash is not None:
+        return use_cash
+    capital = Decimal(ceiling or DEFAULT_CEILING_USD) * 2 / 3
+    if capital >= WHOLE_FROM_COINS:
+        capital = capital.to_integral_value(ROUND_FLOOR)
+    return f"{capital.normalize():f}"
 
 
 def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | None) -> str:
