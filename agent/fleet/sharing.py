@@ -15,11 +15,11 @@ from sqlalchemy import Engine, make_url
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.observe.logs import Log
-from agent.store.database import LIVE
+from agent.store.database import LIVE, database_errors
 from agent.store.files.locks import LockHeld
-from agent.store.opening import sqlite_path
+from agent.store.opening import open_server, sqlite_path
 from agent.store.postgresql.fencing import lock_session
-from agent.store.postgresql.session import server_engine, serving_lock_name, store_key
+from agent.store.postgresql.session import serving_lock_name, store_key
 
 SHARE_CHECK_S = 2.0
 """Seconds between two looks at the database: how many workers live, and what nobody serves."""
@@ -143,6 +143,7 @@ def join_workers(config_paths: Sequence[Path], group_name: str) -> FleetShare:
         lock_names[config_path] = serving_lock_name(key)
     if not url:
         raise ConfigError("no config of the folder can be read", "correct one of them")
-    engine = server_engine(make_url(url))
+    with database_errors("join the workers"):
+        engine = open_server(make_url(url), migrates=True)
     lock_session(engine).join(group_name)
     return FleetShare(engine, lock_names, len(config_paths))

@@ -82,7 +82,7 @@ def open_store(
         if path is None:
             from agent.store.postgresql import session  # loaded only for PostgreSQL
 
-            engine = _open_server(database_url, migrates=checks_and_migrates)
+            engine = open_server(database_url, migrates=checks_and_migrates)
             if secret_place is None:
                 raise ValueError("a store on PostgreSQL needs a place for its secret")
             key = session.store_key(chain_id, wallet, store_kind)
@@ -113,10 +113,10 @@ def open_server_users(url: str, key: str) -> UserStore:
     from agent.store.postgresql.users import ServerUsers  # loaded only for PostgreSQL
 
     with database_errors("open the users"):
-        return UserStore(ServerUsers(_open_server(_parse_url(url), migrates=False), key))
+        return UserStore(ServerUsers(open_server(_parse_url(url), migrates=False), key))
 
 
-def _open_server(database_url: URL, *, migrates: bool) -> Engine:
+def open_server(database_url: URL, *, migrates: bool) -> Engine:
     """Return the engine of a database of PostgreSQL that is fit for stores and has their tables."""
     from agent.store.postgresql import session  # loaded only for PostgreSQL
 
