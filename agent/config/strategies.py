@@ -267,7 +267,7 @@ def with_allocators(
     for strategy in split.strategies:
         strategy_portfolio = strategy_as_portfolio(config.portfolio, table_by_name[strategy.name])
         allocator = build_allocator(
-            strategy_portfolio,
+            strategy_portfolio.weights,
             portfolio,
             folder,
             build_signals(config),

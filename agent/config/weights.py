@@ -46,7 +46,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def build_allocator(
-    table: PortfolioTable,
+    allocator_table: AllocatorTable | None,
     portfolio: Portfolio,
     folder: Path,
     signals: Mapping[str, SignalSettings] = MappingProxyType({}),
@@ -57,7 +57,6 @@ def build_allocator(
     """Build the allocator by token address; `signals`, `futures` and `chain_id` are those of the
     config. The path of a supplies file is relative to `folder`. Raises ConfigError.
     """
-    allocator_table = table.weights
     if allocator_table is None:
         return None
     address_by_symbol = {asset.token.symbol: asset.token.address for asset in portfolio.assets}
@@ -125,7 +124,7 @@ def portfolio_with_allocator(
     config = loaded_config.config
     portfolio = build_portfolio(config, token_by_address)
     allocator = build_allocator(
-        config.portfolio,
+        config.portfolio.weights,
         portfolio,
         loaded_config.path.parent,
         build_signals(config),

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from agent.units import BPS
 
@@ -34,7 +35,7 @@ class SignalView:
     weights the signal may choose. `futures` has, by market, the current signed notional as a share
     of the target notional (account value times `futures.leverage`); empty without futures.
     `markets` has, by market, the asset with the same price, or "". `options` are the options of the
-    config.
+    config. The mappings are read-only.
     """
 
     now_s: int
@@ -45,6 +46,10 @@ class SignalView:
     markets: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     free: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("prices", "weights", "futures", "markets", "options"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
 
 @dataclass(frozen=True, slots=True)

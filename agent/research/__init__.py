@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+from agent.backtest.tune.statistics import Objective
+from agent.model import AllocationMethod, Destination
+from agent.research.allocators import allocator
 from agent.research.backtests import backtest, compare
 from agent.research.results import Backtest, BacktestSummary, Comparison
 from agent.research.signals import closes, signal
@@ -19,11 +22,15 @@ from agent.research.triggers import band, every, tracking, trigger
 from agent.research.tuning import Tuning, tune
 
 __all__ = [
+    "AllocationMethod",
     "Backtest",
     "BacktestSummary",
     "Comparison",
+    "Destination",
+    "Objective",
     "StressTest",
     "Tuning",
+    "allocator",
     "backtest",
     "band",
     "closes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import Enum
 from numbers import Integral, Number
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,15 @@ def _is_text(argument: object) -> bool:
     return argument is None or isinstance(argument, str)
 
 
+def choice_text(choice: str | Enum) -> str:
+    """Return a choice as a config writes it, which a member of an enum such as Destination is too."""
+    return str(choice.value) if isinstance(choice, Enum) else choice
+
+
+def _is_choice(argument: object) -> bool:
+    return isinstance(argument, str | Enum)
+
+
 def _is_amount(argument: object) -> bool:
     return isinstance(argument, str) or is_number(argument)
 
@@ -110,7 +120,7 @@ def _is_whole(argument: object) -> bool:
 
 
 def _are_texts(argument: object) -> bool:
-    return isinstance(argument, list | tuple) and all(isinstance(text, str) for text in argument)
+    return isinstance(argument, list | tuple) and all(map(_is_choice, argument))
 
 
 _KIND_BY_NAME = {
@@ -124,8 +134,8 @@ _KIND_BY_NAME = {
     "network": ArgumentKind("text", _is_text, '"base"'),
     "numeraire": ArgumentKind("text", _is_text, '"USD"'),
     "native": ArgumentKind("text", _is_text, '"ETH"'),
-    "destination": ArgumentKind("text", lambda text: isinstance(text, str), '"halfway"'),
-    "objective": ArgumentKind("text", lambda text: isinstance(text, str), '"growth"'),
+    "destination": ArgumentKind("text", _is_choice, '"halfway"'),
+    "objective": ArgumentKind("text", _is_choice, '"growth"'),
     "flows": ArgumentKind(
         "mapping of times to amounts",
         lambda flows: flows is None or has_items(flows),

@@ -8,8 +8,10 @@ from typing import Any
 
 from agent.app.research.backtests import simulate_checked
 from agent.backtest.simulate import Progress
+from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
-from agent.model import Signal
+from agent.model import Destination, Signal
+from agent.research.allocators import AnyAllocator, chosen_allocator, with_table
 from agent.research.arguments import described, has_items
 from agent.research.inputs import (
     USUAL_DEPTH,
@@ -23,7 +25,6 @@ from agent.research.inputs import (
 from agent.research.prices import Moment, read_prices
 from agent.research.results import Backtest, Comparison
 from agent.research.signals import FunctionRunner, FunctionSignal
-from agent.research.signals import signal as signal_of
 from agent.research.triggers import AnyTrigger
 
 
@@ -34,13 +35,14 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     trigger: AnyTrigger | None = None,
     *,
     signal: Signal | FunctionSignal | None = None,
+    allocator: AnyAllocator | None = None,
     value: Number = USUAL_VALUE,
     fee: Number = USUAL_FEE,
     network: str | None = None,
     flows: Mapping[Moment, Number] | None = None,
     start: Moment | None = None,
     end: Moment | None = None,
-    destination: str = "",
+    destination: str | Destination = "",
     numeraire: str = "",
     native: str = "",
     depth: Number = USUAL_DEPTH,
@@ -54,7 +56,8 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     `band`, `every` or `tracking`, which is the default, or a function that answers at each bar
     whether a rebalance is due. `signal` is a function that chooses the
     weights at each bar, or a `signal(…)` that says when; `targets` are the first ones then, of all
-    assets that it may choose. `value` and `flows` (deposits above zero,
+    assets that it may choose. `allocator` is an `allocator(…)`, of the keys of a config, or a
+    function as a signal. `value` and `flows` (deposits above zero,
     withdrawals below, by time) are in the numeraire, the first target without prices, or USD.
     `fee` is that of every pool as a share, `depth` one side of a pool. `network`, such as
     "base", adds its usual gas price and data fee, which `native` (ETH, WETH or the one named) pays.
@@ -80,20 +83,22 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     )
     inputs = read_inputs(prices, targets, trigger, market, destination=destination, flows=flows)
     spec = inputs.spec
-    function_signal = _function_signal(signal)
+    choice = chosen_allocator(signal, allocator)
     runner = None
-    if function_signal is not None:
+    if isinstance(choice, AllocatorTable):
+        spec = with_table(spec, choice)
+    elif choice is not None:
         if len(targets) == 1:
             (symbol,) = targets
             numeraire = spec.portfolio.numeraire.symbol
             added_symbol = inputs.table.symbols[0] if symbol == numeraire else numeraire
             raise ConfigError(
-                f"signal: {symbol} is the only target, so there is nothing to choose",
+                f"{choice.argument}: {symbol} is the only target, so there is nothing to choose",
                 f'add "{added_symbol}": 0 to targets',
             )
-        allocator = function_signal.allocator(inputs.table.interval_s)
-        spec = replace(spec, portfolio=replace(spec.portfolio, allocator=allocator))
-        runner = FunctionRunner(function_signal.function)
+        allocator_config = choice.allocator(inputs.table.interval_s)
+        spec = replace(spec, portfolio=replace(spec.portfolio, allocator=allocator_config))
+        runner = FunctionRunner(choice)
     return Backtest(simulate_checked(spec, inputs.table, inputs.settings, progress, signals=runner))
 
 
@@ -124,9 +129,3 @@ def compare(
     return Comparison(
         (name, backtest(table, targets, trigger, **arguments)) for name, trigger in triggers.items()
     )
-
-
-def _function_signal(signal: Signal | FunctionSignal | None) -> FunctionSignal | None:
-    if signal is None or isinstance(signal, FunctionSignal):
-        return signal
-    return signal_of(signal)

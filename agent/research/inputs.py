@@ -27,6 +27,7 @@ from agent.research.arguments import (
     EXAMPLE_BY_AMOUNT,
     check_kinds,
     check_names,
+    choice_text,
     described,
 )
 from agent.research.markets import name_markets
@@ -100,7 +101,7 @@ def read_inputs(
     trigger: AnyTrigger | None,
     market: MarketArguments,
     *,
-    destination: str = "",
+    destination: str | Destination = "",
     flows: Mapping[Moment, Number] | None = None,
 ) -> ResearchInputs:
     """Check the arguments. Raises ConfigError with the options of the command line."""
@@ -109,7 +110,8 @@ def read_inputs(
     table = between(read_prices(prices), market.get("start"), market.get("end"))
     table = name_markets(table, [symbol for symbol in targets if isinstance(symbol, str)])
     native = market.get("native") or _native(network, targets, table)
-    spec = _spec(table, targets, trigger, destination, market.get("numeraire", ""), native)
+    place = choice_text(destination)
+    spec = _spec(table, targets, trigger, place, market.get("numeraire", ""), native)
     settings = SimulationSettings(
         depth=_amount(market.get("depth", USUAL_DEPTH), "depth"),
         fee_pips=round(_amount(market.get("fee", USUAL_FEE), "fee") * PIPS),

@@ -4,7 +4,8 @@ config (docs/signals.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -37,11 +38,14 @@ USUAL_WINDOW = "90d"
 
 @dataclass(frozen=True, slots=True)
 class FunctionSignal:
-    """A function that chooses the weights, when, and from how many seconds of prices."""
+    """A function that chooses the weights, when, and from how many seconds of prices. Errors name
+    the `argument` that gives it.
+    """
 
     function: Signal
     every_s: int
     window_s: int
+    argument: str = "signal"
 
     def allocator(self, interval_s: int) -> AllocatorConfig:
         """Return the allocator of a portfolio whose bars are `interval_s` apart."""
@@ -84,13 +88,28 @@ def signal(function: Signal, *, every: str = "", window: str = USUAL_WINDOW) -> 
     return FunctionSignal(function, every_s, parse_duration_s(window, "window"))
 
 
+@contextmanager
+def naming_bar(view: SignalView, argument: str) -> Iterator[None]:
+    """Add a note about the bar to what a function raises that an argument gives."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"{argument}: raised at {_bar_text(view)}")
+        raise
+
+
+def _bar_text(view: SignalView) -> str:
+    return f"{datetime.fromtimestamp(view.now_s, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 class FunctionRunner:
     """Answers a portfolio's signal by a function of this process. What the function raises ends the
     backtest, and so does an answer that a live agent would refuse.
     """
 
-    def __init__(self, function: Signal) -> None:
-        self._function = function
+    def __init__(self, signal: FunctionSignal) -> None:
+        self._function = signal.function
+        self._argument = signal.argument
 
     def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
         """Return the answer to each request. Raises ConfigError for weights that are refused."""
@@ -99,22 +118,23 @@ class FunctionRunner:
     def _answer(self, request: SignalRequest) -> SignalAnswer:
         if request.why:
             return SignalAnswer(request.settings.name, request.owner, why=request.why)
-        returned = self._function(request.view)
+        with naming_bar(request.view, self._argument):
+            returned = self._function(request.view)
         if not isinstance(returned, SignalTargets):
             if not has_items(returned):
                 raise ConfigError(
-                    f"signal: it returned {described(returned)}, not a dict of weights",
+                    f"{self._argument}: it returned {described(returned)}, not a dict of weights",
                     'return for example {"BTC": 0.6}',
                 )
             returned = dict(returned.items())
         try:
             answer = checked_answer(request, targets_document(returned, request.view), SIGNAL_NAME)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"signal: {error}", "return weights by symbol") from None
+            raise ConfigError(f"{self._argument}: {error}", "return weights by symbol") from None
         if answer.why:
             view = request.view
             raise ConfigError(
-                f"signal: {answer.why}, at {datetime.fromtimestamp(view.now_s, UTC):%Y-%m-%d %H:%M} UTC",
+                f"{self._argument}: {answer.why}, at {_bar_text(view)}",
                 "return weights of the targets' symbols that sum to 1, or a dict without"
                 f" {view.numeraire} that sums to less: it takes the rest",
             )

@@ -15,6 +15,7 @@ from agent.backtest.stress.run import StressResult, stress_document, stress_page
 from agent.backtest.stress.work import PathMetrics
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
+from agent.model import Destination
 from agent.price_files.frames import load_polars
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
@@ -36,7 +37,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     targets: Mapping[str, Number],
     trigger: AnyTrigger | None = None,
     *,
-    destination: str = "",
+    destination: str | Destination = "",
     paths: int = USUAL_PATHS,
     bars: int = 0,
     scenarios: Sequence[str] = ("all",),

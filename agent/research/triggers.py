@@ -21,7 +21,7 @@ from agent.model import (
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.research.arguments import MAX_QUOTED_LENGTH, described, is_number
-from agent.research.signals import USUAL_WINDOW
+from agent.research.signals import USUAL_WINDOW, naming_bar
 from agent.units import BPS
 
 _EXAMPLE_BY_MAKER = {
@@ -41,7 +41,8 @@ class FunctionTrigger:
 
     def is_due(self, view: SignalView) -> bool:
         """Return the function's answer. Raises ConfigError unless it is True or False."""
-        answer = self.function(view)
+        with naming_bar(view, "trigger"):
+            answer = self.function(view)
         if not isinstance(answer, bool | np.bool_):
             raise ConfigError(
                 f"trigger: the function returned {repr(answer)[:MAX_QUOTED_LENGTH]}",

@@ -45,7 +45,7 @@ from agent.model import (
     Trigger,
 )
 from agent.price_files.frames import load_polars
-from agent.research.arguments import described
+from agent.research.arguments import choice_text, described
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
@@ -68,10 +68,10 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     targets: Mapping[str, Number],
     triggers: Sequence[Trigger] = (),
     *,
-    destinations: Sequence[str] = (),
-    allocators: Sequence[str] = ("fixed",),
+    destinations: Sequence[str | Destination] = (),
+    allocators: Sequence[str | AllocationMethod] = ("fixed",),
     combined: bool = False,
-    objective: str = "tracking",
+    objective: str | Objective = "tracking",
     calendar: str = "28d",
     jobs: object = 1,
     folder: str | Path | None = None,
@@ -100,11 +100,13 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     >>> result.frame()["setting"].sort().to_list()
     ['band 5% rel', 'every 7 d']
     """
-    chosen_objective = parse_choice(objective, "objective", OBJECTIVE_BY_VALUE)
+    chosen_objective = parse_choice(choice_text(objective), "objective", OBJECTIVE_BY_VALUE)
     calendar_rule = parse_calendar_rule(calendar)
     if chosen_objective is Objective.TRACKING:
         refuse_options(TuneOptions(calendar=calendar), CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
-    grid = _grid(triggers, destinations, allocators, combined, chosen_objective)
+    destination_names = [choice_text(choice) for choice in destinations]
+    allocator_names = [choice_text(choice) for choice in allocators]
+    grid = _grid(triggers, destination_names, allocator_names, combined, chosen_objective)
     inputs = read_inputs(prices, targets, calendar_rule.trigger, market)
     if chosen_objective is Objective.TRACKING or grid.strictnesses:
         require_numeraire_among_assets(inputs.spec.portfolio)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any, TextIO
 
 from agent.errors import ConfigError
@@ -95,7 +95,7 @@ MAX_REASON_LENGTH = 200
 
 
 def parse_view(view_document: Mapping[str, Any]) -> SignalView:
-    """Parse a line as a view with read-only mappings."""
+    """Parse a line as a view."""
     prices = {
         symbol: tuple(PriceBar(at_s, close) for at_s, close in price_bars)
         for symbol, price_bars in view_document["prices"].items()
@@ -103,11 +103,11 @@ def parse_view(view_document: Mapping[str, Any]) -> SignalView:
     return SignalView(
         view_document["now_s"],
         view_document["numeraire"],
-        MappingProxyType(prices),
-        MappingProxyType(view_document["weights"]),
-        MappingProxyType(view_document["futures"]),
-        MappingProxyType(view_document["markets"]),
-        MappingProxyType(view_document["options"]),
+        prices,
+        view_document["weights"],
+        view_document["futures"],
+        view_document["markets"],
+        view_document["options"],
         tuple(view_document["free"]),
     )
 

@@ -97,7 +97,7 @@ def everything(config: Config) -> None:
     build_policy(config)
     build_execution(config, ())
     build_targets(config, portfolio, REFS)
-    build_allocator(config.portfolio, portfolio, FOLDER, chain_id=config.chain.chain_id)
+    build_allocator(config.portfolio.weights, portfolio, FOLDER, chain_id=config.chain.chain_id)
 
 
 def attempt(document: str) -> str:

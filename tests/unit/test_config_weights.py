@@ -61,7 +61,7 @@ def portfolio_of(config: Config) -> Portfolio:
 
 def built(weights: str, folder: Path = Path()) -> AllocatorConfig:
     config = parse_config(config_text(weights))
-    found = build_allocator(config.portfolio, portfolio_of(config), folder, chain_id=config.chain.chain_id)
+    found = build_allocator(config.portfolio.weights, portfolio_of(config), folder, chain_id=config.chain.chain_id)
     assert found is not None
     return found
 
@@ -114,7 +114,9 @@ def test_a_jump_of_a_weight_is_limited_wherever_prices_decide_it(weights: str, l
     config = parse_config(config_text(weights))
     assert ("wait for the owner" in allocator_sentences(config.portfolio)) is (limit_bps is not None)
     simulated = without_max_change(config)
-    assert build_allocator(simulated.portfolio, portfolio_of(config), Path(), chain_id=1) == replace(built(weights), max_change_bps=None)
+    assert build_allocator(simulated.portfolio.weights, portfolio_of(config), Path(), chain_id=1) == replace(
+        built(weights), max_change_bps=None
+    )
 
 
 def test_a_simulation_has_no_owner_to_wait_for(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_a_simulation_has_no_owner_to_wait_for(tmp_path: Path) -> None:
 
 def test_without_the_table_targets_are_those_of_the_assets_as_ever() -> None:
     config = parse_config(config_text('kind = "fixed"\n').replace('[portfolio.weights]\nkind = "fixed"\n', ""))
-    assert build_allocator(config.portfolio, portfolio_of(config), Path(), chain_id=config.chain.chain_id) is None
+    assert build_allocator(config.portfolio.weights, portfolio_of(config), Path(), chain_id=config.chain.chain_id) is None
     assert built('kind = "fixed"\n').method is AllocationMethod.FIXED
 
 

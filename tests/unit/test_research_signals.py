@@ -137,6 +137,34 @@ def test_error_of_the_function_is_its_own() -> None:
         research.backtest(PRICES, TARGETS, BAND, signal=lambda view: view.prices["LINK"])  # type: ignore[arg-type, return-value]
 
 
+MUTATIONS: dict[str, Callable[[SignalView], object]] = {
+    "set": lambda view: view.weights.__setitem__("BTC", 1.0),  # type: ignore[attr-defined]
+    "delete": lambda view: view.weights.__delitem__("BTC"),  # type: ignore[attr-defined]
+    "clear": lambda view: view.prices.clear(),  # type: ignore[attr-defined]
+    "update": lambda view: view.prices.update(BTC=()),  # type: ignore[attr-defined]
+    "pop": lambda view: view.prices.pop("BTC"),  # type: ignore[attr-defined]
+    "bar": lambda view: view.prices["BTC"].__setitem__(0, None),  # type: ignore[attr-defined]
+    "options": lambda view: view.options.update(width="1"),  # type: ignore[attr-defined]
+    "field": lambda view: setattr(view, "weights", {}),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize("argument", ["signal", "trigger"])
+def test_view_is_read_only_and_the_error_names_the_bar(argument: str, name: str) -> None:
+    """As live, where the worker gives the same kind of view."""
+
+    def change(view: SignalView) -> Any:
+        if day_of(view.now_s) == 3:
+            MUTATIONS[name](view)
+        return {"BTC": 0.5} if argument == "signal" else True
+
+    arguments: dict[str, Any] = {"trigger": BAND} | {argument: change}
+    with pytest.raises((TypeError, AttributeError)) as caught:
+        research.backtest(PRICES.head(5), TARGETS, **arguments)
+    assert caught.value.__notes__ == [f"{argument}: raised at 2024-01-04 00:00 UTC"]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

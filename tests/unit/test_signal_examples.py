@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_the_buffer_keeps_a_holding_near_its_mean(example: Callable[[str], Calla
     near = [*[100.0] * 39, 99.0]
     held = view(WETH=near)
     assert example("trend")(held).spot == {"USDC": 1.0}
-    held.weights["WETH"] = 1.0  # type: ignore[index]  # a dict in this test
+    held = replace(held, weights={"WETH": 1.0, "USDC": 0.0})
     assert example("trend")(held).spot == {"WETH": 1.0, "USDC": 0.0}
 
 

@@ -99,7 +99,7 @@ def test_market_cap_needs_no_file_on_any_network(tmp_path: Path, network: str) -
         listed.address: Token(listed.address, listed.symbol, listed.decimals or 18) for listed in config.portfolio.listed_tokens
     }
     portfolio = build_portfolio(config, token_by_address)
-    weights = build_allocator(config.portfolio, portfolio, tmp_path, chain_id=config.chain.chain_id)
+    weights = build_allocator(config.portfolio.weights, portfolio, tmp_path, chain_id=config.chain.chain_id)
     assert weights is not None
     symbol_by_address = {asset.address: asset.symbol for asset in config.portfolio.listed_tokens}
     listed_symbols = {symbol_by_address[supply.token] for supply in weights.supplies}

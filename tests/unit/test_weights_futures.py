@@ -110,7 +110,7 @@ def with_weights(weights: str = WEIGHTS) -> str:
 
 def test_the_config_names_the_markets_by_their_assets() -> None:
     config = parse_config(with_weights())
-    built = build_allocator(config.portfolio, portfolio_of(config), Path(), {}, config.futures, chain_id=config.chain.chain_id)
+    built = build_allocator(config.portfolio.weights, portfolio_of(config), Path(), {}, config.futures, chain_id=config.chain.chain_id)
     assert built is not None
     assert built.futures is not None
     assert (built.futures.leverage_bps, built.futures.stress_move_bps, built.futures.stress_loss_bps) == (20_000, 2_000, 2_500)

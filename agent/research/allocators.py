@@ -1,0 +1,82 @@
+"""Allocators of a backtest: the keys of a config's [portfolio.weights] (docs/weights.md), and
+functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from agent.backtest.settings import BacktestSpec
+from agent.config.tables.messages import describe_errors
+from agent.config.tables.weights import AllocatorTable, require_valid_allocator
+from agent.config.weights import build_allocator
+from agent.errors import ConfigError
+from agent.model import PRICE_ONLY_METHODS, Signal
+from agent.research.arguments import described
+from agent.research.signals import FunctionSignal
+from agent.research.signals import signal as signal_of
+
+AnyAllocator = AllocatorTable | FunctionSignal | Signal
+_ADVICE = (
+    'write for example research.allocator("equal", every="28d", keep="7d", churn="1%",'
+    ' until_chosen="targets"); docs/weights.md has the keys of each kind'
+)
+
+
+def allocator(kind: str, **keys: Any) -> AllocatorTable:
+    """Choose the weights by an allocator of trimtab, with the keys of a config's
+    `[portfolio.weights]`. Raises ConfigError.
+
+    >>> allocator("equal", every="28d", keep="7d", churn="1%", until_chosen="targets").every
+    2419200
+    """
+    values = {"kind": kind} | keys
+    try:
+        return AllocatorTable.model_validate(values)
+    except ValidationError as error:
+        mistakes = "; ".join(describe_errors(error, values, AllocatorTable))
+        raise ConfigError(f"allocator: {mistakes}", _ADVICE) from None
+
+
+def chosen_allocator(
+    signal: Signal | FunctionSignal | None, any_allocator: AnyAllocator | None
+) -> AllocatorTable | FunctionSignal | None:
+    """Return what chooses the weights, a function as a signal. Raises ConfigError for both arguments,
+    or another kind.
+    """
+    if any_allocator is None:
+        return signal if isinstance(signal, FunctionSignal | None) else signal_of(signal)
+    if signal is not None:
+        raise ConfigError("allocator: signal chooses the weights already", "give one of the two")
+    if isinstance(any_allocator, AllocatorTable):
+        return any_allocator
+    if isinstance(any_allocator, FunctionSignal):
+        return replace(any_allocator, argument="allocator")
+    maker: object = allocator
+    if not callable(any_allocator) or isinstance(any_allocator, type) or any_allocator is maker:
+        raise ConfigError(f"allocator: {described(any_allocator)} is no allocator", _ADVICE)
+    return replace(signal_of(any_allocator), argument="allocator")
+
+
+def with_table(spec: BacktestSpec, table: AllocatorTable) -> BacktestSpec:
+    """Return the spec with the allocator of a table, of which no choice waits for an owner. Raises
+    ConfigError if it needs more than prices or does not fit the targets.
+    """
+    if table.method not in PRICE_ONLY_METHODS:
+        raise ConfigError(
+            f"allocator: kind {table.kind} needs more than prices",
+            f"choose from {', '.join(method.value for method in PRICE_ONLY_METHODS)}",
+        )
+    portfolio = spec.portfolio
+    target_bps_by_symbol = {asset.token.symbol: asset.target_bps for asset in portfolio.assets}
+    try:
+        require_valid_allocator(table, target_bps_by_symbol, portfolio.numeraire.symbol)
+    except ValueError as error:
+        raise ConfigError(f"allocator: {str(error).removeprefix('weights.')}", _ADVICE) from None
+    unasked = table.model_copy(update={"max_change": None})
+    allocator_config = build_allocator(unasked, portfolio, Path(), chain_id=0)
+    return replace(spec, portfolio=replace(portfolio, allocator=allocator_config))
