@@ -21,6 +21,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 __all__ = ["load_config", "open_agent", "plan", "quote", "snapshot", "step"]
 
 
+def __dir__() -> list[str]:
+    """Return the names that are there, and the public ones, for completion."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name from `agent.app` on first use, so that importing a pure module does not
     load web3.

@@ -199,6 +199,11 @@ def _home_modules() -> dict[str, str]:
     }
 
 
+def __dir__() -> list[str]:
+    """Return the names that are there, and the public ones, for completion."""
+    return sorted({*globals(), *_home_modules()})
+
+
 def __getattr__(name: str) -> Any:
     """Import a name's module on its first use, so that pausing does not import web3."""
     if module_name := _home_modules().get(name):

@@ -81,6 +81,12 @@ DAY_S = 86_400
 class Agent:
     """Operations of a connected agent. Nothing is sent unless `send` is set and `confirm` returns
     True.
+
+    >>> from agent import open_agent
+    >>> with open_agent("trimtab.toml") as agent:
+    ...     outcome = agent.plan()
+    >>> outcome.kind
+    <OutcomeKind.PLANNED: 'planned'>
     """
 
     def __init__(self, context: wiring.AgentContext) -> None:

@@ -143,8 +143,8 @@ def check_scheduler_address(scheduler_address: str) -> None:
 
 
 def run_on_cluster(
-    job: TuneJob, chunks: Sequence[TuneChunk], scheduler_address: str
-) -> Iterator[ChunkResult]:
+    job: ChunkJob[C, R], chunks: Sequence[C], scheduler_address: str, hint: str = RESULTS_KEPT_HINT
+) -> Iterator[tuple[C, R]]:
     """Yield the chunks with their results in order of completion; each chunk is sent to one worker.
 
     Dask unpickles the workers' answers here: only use a scheduler that may run code on this
@@ -156,7 +156,7 @@ def run_on_cluster(
     client = _connect(distributed, scheduler_address)
     try:
         _require_workers(client)
-        yield from _cluster_results(distributed, client, job, chunks)
+        yield from _cluster_results(distributed, client, job, chunks, hint)
     except (
         OSError,
         TimeoutError,
@@ -164,7 +164,7 @@ def run_on_cluster(
         distributed.comm.CommClosedError,
     ) as error:
         raise Retryable(
-            f"--run scheduler: {scheduler_address} was lost: {failure_words(error)}; {RESULTS_KEPT_HINT}",
+            f"--run scheduler: {scheduler_address} was lost: {failure_words(error)}; {hint}",
             "restart it, then run the same command again",
             code=ErrorCode.SCHEDULER,
         ) from None
@@ -172,7 +172,7 @@ def run_on_cluster(
         client.close(timeout=1)
 
 
-def run_chunk(job: TuneJob, chunk: TuneChunk) -> list[RunResult]:
+def run_chunk(job: ChunkJob[C, R], chunk: C) -> R:
     """Run a chunk on a worker."""
     return job.run(chunk)
 
@@ -225,28 +225,28 @@ def _require_workers(client: Any) -> None:
 
 
 def _cluster_results(
-    distributed: Any, client: Any, job: TuneJob, chunks: Sequence[TuneChunk]
-) -> Iterator[ChunkResult]:
+    distributed: Any, client: Any, job: ChunkJob[C, R], chunks: Sequence[C], hint: str
+) -> Iterator[tuple[C, R]]:
     job_future = client.scatter(job, broadcast=True, hash=False)
     chunk_by_future = {
         client.submit(run_chunk, job_future, chunk, pure=False): chunk for chunk in chunks
     }
     for chunk_future in distributed.as_completed(list(chunk_by_future), loop=client.loop):
         if chunk_future.status == "error":
-            raise _worker_error(chunk_future.exception(timeout=SCHEDULER_TIMEOUT_S))
-        run_results: list[RunResult] = chunk_future.result(timeout=SCHEDULER_TIMEOUT_S)
+            raise _worker_error(chunk_future.exception(timeout=SCHEDULER_TIMEOUT_S), hint)
+        run_results: R = chunk_future.result(timeout=SCHEDULER_TIMEOUT_S)
         yield chunk_by_future.pop(chunk_future), run_results
         chunk_future.release()
 
 
-def _worker_error(error: BaseException) -> TrimtabError:
+def _worker_error(error: BaseException, hint: str) -> TrimtabError:
     """Return the error that a run raised on its worker; wrap foreign errors, such as repeatedly
     lost workers.
     """
     if isinstance(error, TrimtabError):
         return error
     return Refused(
-        f"--run scheduler: a worker failed: {failure_text(error)}; {RESULTS_KEPT_HINT}",
+        f"--run scheduler: a worker failed: {failure_text(error)}; {hint}",
         remedy="see the log of the worker",
         code=ErrorCode.WORKER,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from agent.app.research.backtests import simulate_checked
 from agent.backtest.simulate import Progress
+from agent.backtest.tune.grid import PolicyChoice
 from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
-from agent.model import Destination, Signal
+from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
 from agent.research.allocators import AnyAllocator, chosen_allocator, with_table
 from agent.research.arguments import described, has_items
 from agent.research.inputs import (
@@ -23,9 +24,10 @@ from agent.research.inputs import (
     read_inputs,
 )
 from agent.research.prices import Moment, read_prices
+from agent.research.progress import notebook_progress
 from agent.research.results import Backtest, Comparison
 from agent.research.signals import FunctionRunner, FunctionSignal
-from agent.research.triggers import AnyTrigger
+from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger
 
 
 @naming_arguments
@@ -99,17 +101,22 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
         allocator_config = choice.allocator(inputs.table.interval_s)
         spec = replace(spec, portfolio=replace(spec.portfolio, allocator=allocator_config))
         runner = FunctionRunner(choice)
-    return Backtest(simulate_checked(spec, inputs.table, inputs.settings, progress, signals=runner))
+    shown_progress = progress or notebook_progress()
+    result = simulate_checked(spec, inputs.table, inputs.settings, shown_progress, signals=runner)
+    if progress is None and shown_progress is not None:  # bars without a trade are skipped
+        shown_progress(inputs.table.bar_count, inputs.table.bar_count)
+    return Backtest(result)
 
 
 def compare(
     prices: object,
     targets: Mapping[str, Number],
-    triggers: Mapping[str, AnyTrigger],
+    triggers: Mapping[str, AnyTrigger] | Sequence[AnyTrigger],
     **arguments: Any,
 ) -> Comparison:
-    """Return the backtest of each trigger, by its name; `arguments` as those of `backtest`. The
-    result is a dict with a method `frame`, a row for each trigger.
+    """Return the backtest of each trigger, by its name; those of a list are named as in the frame of
+    `tune`, a function by its own name. `arguments` as those of `backtest`. The result is a dict with
+    a method `frame`, a row for each trigger.
 
     >>> import polars
     >>> from agent import research
@@ -120,6 +127,8 @@ def compare(
     >>> {name: result.summary.trades for name, result in results.items()}
     {'band': 1, 'weekly': 0}
     """
+    if isinstance(triggers, list | tuple):
+        triggers = dict(zip(_names(triggers), triggers, strict=True))
     if not has_items(triggers):
         raise ConfigError(
             f"triggers: {described(triggers)} has no triggers by name",
@@ -129,3 +138,21 @@ def compare(
     return Comparison(
         (name, backtest(table, targets, trigger, **arguments)) for name, trigger in triggers.items()
     )
+
+
+def _names(triggers: Sequence[AnyTrigger]) -> list[str]:
+    """Return a name for each trigger. Raises ConfigError if two have the same."""
+    names = []
+    for any_trigger in triggers:
+        trigger = checked_trigger(any_trigger)
+        if isinstance(trigger, FunctionTrigger):
+            names.append(getattr(trigger.function, "__name__", type(trigger.function).__name__))
+        elif isinstance(trigger, Threshold | Every | HybridTrigger | NoTradeZone):
+            names.append(PolicyChoice(trigger).label)
+        else:
+            names.append(type(trigger).__name__)
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(
+            f"triggers: two are {repeated[0]}", 'name them: {"a": research.band(0.1), …}'
+        )
+    return names

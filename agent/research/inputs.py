@@ -131,10 +131,20 @@ MAX_CORES = 1_000
 """More than any machine has."""
 
 
-def checked_cores(jobs: object) -> int:
-    """Return the number of cores that `jobs` asks for, 0 for all. Raises ConfigError."""
+def cores_and_scheduler(jobs: object) -> tuple[int, str]:
+    """Return the number of cores that `jobs` asks for, 0 for all, or the address of a Dask scheduler.
+    Raises ConfigError.
+    """
+    scheduler = getattr(jobs, "scheduler", None)
+    address = jobs if isinstance(jobs, str) else getattr(scheduler, "address", None)
+    if address == "":
+        raise ConfigError(
+            "jobs: an empty text is no address of a scheduler", "write jobs=0 for all"
+        )
+    if isinstance(address, str):
+        return 0, address
     if isinstance(jobs, int) and not isinstance(jobs, bool) and 0 <= jobs <= MAX_CORES:
-        return jobs
+        return jobs, ""
     raise ConfigError(
         f"jobs: {described(jobs)} is no number of cores", "write jobs=4, or 0 for all"
     )

@@ -25,6 +25,9 @@ class ReportedResult(ABC):
         """Write the whole report as one HTML file and return its path. Raises ConfigError if a
         package is missing or the path is of no file in a folder, OSError if the file cannot be
         written.
+
+        >>> result.report("report.html").name
+        'report.html'
         """
         if not isinstance(path, str | Path):
             raise ConfigError(

@@ -31,6 +31,15 @@ class BacktestSummary:
     NaN where the run is too short. `total_return` is time-weighted, `cagr` its rate of a year,
     `hold_…` that of buy and hold. `turnover` is the sum over trades of half the traded value by the
     value of the portfolio.
+
+    >>> import polars
+    >>> from agent import research
+    >>> days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    >>> prices = polars.DataFrame({"time": days, "BTC": [100.0, 130.0, 125.0]})
+    >>> result = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    >>> summary = result.summary
+    >>> f"{summary.total_return:.1%} for {summary.costs:.2f} {summary.numeraire}"
+    '12.8% for 0.75 USD'
     """
 
     start: datetime
@@ -121,7 +130,11 @@ class Backtest(ReportedResult):
         return self._result.premium
 
     def frame(self) -> Any:
-        """Return a polars frame with a row for each bar: time, value, hold_value, drawdown."""
+        """Return a polars frame with a row for each bar: time, value, hold_value, drawdown.
+
+        >>> result.frame()["value"].round(2).to_list()
+        [10000.0, 11499.25, 11278.11]
+        """
         result = self._result
         return load_polars().DataFrame(
             {
@@ -202,6 +215,9 @@ class Backtest(ReportedResult):
     def plot(self) -> Any:
         """Return a plotly figure of the value against buy and hold, and the drawdown. Raises
         ConfigError if plotly is not installed.
+
+        >>> [line.name for line in result.plot().data]
+        ['rebalanced', 'held', 'drawdown']
         """
         graph_objects = load_plotly()
         from plotly.subplots import make_subplots
@@ -275,7 +291,12 @@ class Comparison(dict[str, Backtest]):
     """
 
     def frame(self) -> Any:
-        """Return a polars frame with a row for each trigger: name, the figures of `summary`, costs."""
+        """Return a polars frame with a row for each trigger: name, the figures of `summary`, costs.
+
+        >>> results = Comparison(monthly=result)
+        >>> results.frame()["name"].to_list()
+        ['monthly']
+        """
         figures = [field.name for field in fields(BacktestSummary)]
         return load_polars().DataFrame(
             [

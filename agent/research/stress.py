@@ -17,14 +17,16 @@ from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
 from agent.model import Destination
 from agent.price_files.frames import load_polars
+from agent.research.arguments import described
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
     Number,
-    checked_cores,
+    cores_and_scheduler,
     naming_arguments,
     read_inputs,
 )
+from agent.research.progress import notebook_progress
 from agent.research.reported import ReportedResult
 from agent.research.triggers import AnyTrigger
 
@@ -41,7 +43,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     paths: int = USUAL_PATHS,
     bars: int = 0,
     scenarios: Sequence[str] = ("all",),
-    jobs: int = 1,
+    jobs: object = 1,
     progress: Callable[[str, int, int], None] | None = None,
     **market: Unpack[MarketArguments],
 ) -> StressTest:
@@ -52,8 +54,9 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     `paths` are simulated by each of two methods, each `bars` long (720 of them if there are as
     many). `scenarios` are "crash", "depeg", "gas-spike", "illiquid-pool", "oracle-outage", or "all"
     that apply. `jobs` is a number of cores (0: all; a script then needs
-    `if __name__ == "__main__"`). `progress` gets the case, and the numbers of its finished paths and
-    of all. Raises ConfigError naming the argument, Retryable if a process is lost.
+    `if __name__ == "__main__"`), a Dask client, or the address of its scheduler. `progress` gets the
+    case, and the numbers of its finished paths and of all. Raises ConfigError naming the argument,
+    Retryable if a process is lost.
 
     >>> import polars
     >>> from agent import research
@@ -67,17 +70,26 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     inputs = read_inputs(prices, targets, trigger, market, destination=destination)
     if inputs.spec.trigger_function is not None and jobs != 1:
         raise ConfigError(
-            f"jobs: {jobs!r}, but a function as a trigger is asked in one process", "write jobs=1"
+            f"jobs: {described(jobs)}, but a function as a trigger is asked in one process",
+            "write jobs=1",
         )
     options = StressOptions(paths=paths, bars=bars, scenarios=",".join(scenarios))
     spec = replace(inputs.spec, limits=starting_limits(inputs.spec.portfolio.numeraire))
     test = estimated_test(spec, inputs.table, inputs.settings, options.spec(inputs.table))
-    return StressTest(run_stress(test, progress, checked_cores(jobs)))
+    return StressTest(run_stress(test, progress or notebook_progress(), *cores_and_scheduler(jobs)))
 
 
 class StressTest(ReportedResult):
     """A finished stress test: for each case (a method of simulated paths, or a scenario) losses,
     drawdowns and turnover of its paths.
+
+    >>> import polars
+    >>> from agent import research
+    >>> days = [1_700_000_000 + 86_400 * day for day in range(200)]
+    >>> prices = polars.DataFrame({"time": days, "BTC": [100.0 + day % 7 for day in range(200)]})
+    >>> targets = {"BTC": 0.5, "USD": 0.5}
+    >>> research.stress(prices, targets, research.band(0.1), paths=10, scenarios=["crash"])
+    StressTest(4 cases of 200 bars, worst: crash, mean loss 28.09%)
     """
 
     def __init__(self, result: StressResult) -> None:
@@ -120,6 +132,9 @@ class StressTest(ReportedResult):
         """Return a polars frame with a row for each case: case, engine, paths, the median, the
         worst twentieth and the worst of the loss, median and worst twentieth of the drawdown, and
         the median turnover.
+
+        >>> result.frame()["case"].to_list()
+        ['resampled blocks', 'jump diffusion', 'calm', 'crash']
         """
         cases = self._result.cases
         losses = [case.metric_values("loss") for case in cases]
@@ -143,6 +158,9 @@ class StressTest(ReportedResult):
     def plot(self) -> Any:
         """Return a plotly figure of the losses of each case. Raises ConfigError if plotly is not
         installed.
+
+        >>> [box.name for box in result.plot().data]
+        ['resampled blocks', 'jump diffusion', 'calm', 'crash']
         """
         graph_objects = load_plotly()
         figure = graph_objects.Figure(

@@ -50,10 +50,11 @@ from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
     Number,
-    checked_cores,
+    cores_and_scheduler,
     naming_arguments,
     read_inputs,
 )
+from agent.research.progress import notebook_progress
 from agent.research.reported import ReportedResult
 from agent.units import BPS, format_duration
 
@@ -125,13 +126,13 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
         schedule,
         chosen_objective,
     )
-    cores, scheduler = _cores_and_scheduler(jobs)
+    cores, scheduler = cores_and_scheduler(jobs)
     result = run_tune(
         search,
         cores=cores,
         scheduler=scheduler,
         folder=None if folder is None else Path(folder),
-        progress=progress,
+        progress=progress or notebook_progress(),
     )
     return Tuning(result)
 
@@ -194,25 +195,17 @@ def _grid(
     return grid
 
 
-def _cores_and_scheduler(jobs: object) -> tuple[int, str]:
-    """Return a number of cores, or the address of a Dask scheduler. Raises ConfigError."""
-    address = jobs if isinstance(jobs, str) else getattr(_scheduler(jobs), "address", None)
-    if address == "":
-        raise ConfigError(
-            "jobs: an empty text is no address of a scheduler", "write jobs=0 for all"
-        )
-    if isinstance(address, str):
-        return 0, address
-    return checked_cores(jobs), ""
-
-
-def _scheduler(client: object) -> object:
-    return getattr(client, "scheduler", None)
-
-
 class Tuning(ReportedResult):
     """A finished search. `best` is the trigger of the best setting on the first three quarters,
     `is_recommended` whether the last quarter supports it, `verdict` why.
+
+    >>> import polars
+    >>> from agent import research
+    >>> days = [1_700_000_000 + 86_400 * day for day in range(200)]
+    >>> prices = polars.DataFrame({"time": days, "BTC": [100.0 + day % 7 for day in range(200)]})
+    >>> triggers = [research.band(0.05), research.every("7d")]
+    >>> research.tune(prices, {"BTC": 0.5, "USD": 0.5}, triggers)
+    Tuning(2 settings, best: band 5% rel, no better than the rule it has to beat)
     """
 
     def __init__(self, result: TuneResult) -> None:
@@ -257,6 +250,9 @@ class Tuning(ReportedResult):
         """Return a polars frame with a row for each setting, best first: setting, destination,
         score (of the objective a year; a loss is below zero), loss, costs and drift in bps a year,
         trades_yearly, over_hold (log growth a year above buy and hold), final_value and turnover.
+
+        >>> result.frame()["destination"].to_list()
+        ['target', 'target']
         """
         result = self._result
         order = [int(index) for index in np.argsort(-result.scores, kind="stable")]
@@ -282,6 +278,9 @@ class Tuning(ReportedResult):
         """Return a plotly heat map of the objective over the two axes of the grid with the most
         values; by the objective tracking, of the loss in basis points. Raises ConfigError if plotly
         is not installed.
+
+        >>> result.plot().layout.title.text
+        'Loss, bps a year by band and interval'
         """
         graph_objects = load_plotly()
         heat_map = self._result.heat_map

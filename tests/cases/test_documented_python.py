@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import io
 import shutil
 import sys
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from agent.app.agent import Agent
 from agent.app.research.backtests import sample_files
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
@@ -133,6 +135,13 @@ def test_the_last_block_of_python_plans(anvil_chain: LocalChain, tmp_path: Path,
     configured(anvil_chain, tmp_path)
     _, printed = run(BLOCKS_BY_PAGE["python"][7], tmp_path, monkeypatch)
     assert printed.startswith("OutcomeKind.")
+
+
+def test_the_example_of_an_agent_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(anvil_chain, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(Agent, "Agent")
+    assert doctest.DocTestRunner().run(example) == (0, 3)
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
     assert {"agent/web/templates/base.html", "agent/web/templates/report.html", "agent/web/static/report.css"} <= web
     pages = {f"agent/_data/docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert web | pages <= names
+    assert web | pages | {"agent/py.typed"} <= names
     assert ("agent/_data/site/refusals.html" in names) == (ROOT / "build" / "site" / "index.html").is_file()
 
 

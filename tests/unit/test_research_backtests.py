@@ -203,6 +203,17 @@ def test_compare_gives_a_result_for_each_trigger() -> None:
     assert (weekly["name"], weekly["value"], weekly["costs"]) == ("weekly", alone.summary.value, alone.summary.costs)
 
 
+def test_compare_names_the_triggers_of_a_list() -> None:
+    def rarely(view: object) -> bool:
+        return False
+
+    prices = small().head(4)
+    results = research.compare(prices, {"BTC": 0.5, "USD": 0.5}, [research.band(0.1), research.every("7d"), rarely])
+    assert list(results) == ["band 10% rel", "every 7 d", "rarely"]
+    with pytest.raises(ConfigError, match="triggers: two are band 10% rel"):
+        research.compare(prices, {"BTC": 0.5, "USD": 0.5}, [research.band(0.1), research.band(0.1)])
+
+
 def test_network_adds_its_gas_and_data_fee() -> None:
     prices = small(ETH=BTC)
     targets = {"ETH": 0.5, "USD": 0.5}

@@ -13,7 +13,7 @@ from agent import research
 from agent.app.research import trials
 from agent.app.research.backtests import MarketOptions, PortfolioOptions, sample_files
 from agent.errors import ConfigError
-from agent.research.tuning import _cores_and_scheduler
+from agent.research.inputs import cores_and_scheduler
 
 PRICES = sample_files()[0]
 TARGETS = {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}
@@ -144,7 +144,7 @@ WRONG = {
     "no paths": (stressed(paths=0), "paths: 0"),
     "too long paths": (stressed(bars=10**7), "bars: 10000000"),
     "an unknown scenario": (stressed(scenarios=["flood"]), "scenarios: 'flood'"),
-    "cores of another kind": (stressed(jobs="tcp://127.0.0.1:8786"), "jobs: 'tcp://127.0.0.1:8786'"),
+    "cores of another kind": (stressed(jobs="four"), "jobs: 'four' is not an address"),
     "an unknown network": (stressed(network="bsae"), "network: 'bsae'"),
 }
 
@@ -167,5 +167,30 @@ def test_unknown_arguments_are_refused(call: Callable[[], object]) -> None:
 def test_jobs_are_cores_or_a_client_of_dask() -> None:
     address = "tcp://127.0.0.1:8786"
     client = SimpleNamespace(scheduler=SimpleNamespace(address=address))
-    assert _cores_and_scheduler(4) == (4, "")
-    assert _cores_and_scheduler(client) == _cores_and_scheduler(address) == (0, address)
+    assert cores_and_scheduler(4) == (4, "")
+    assert cores_and_scheduler(client) == cores_and_scheduler(address) == (0, address)
+
+
+@pytest.mark.slow
+def test_a_client_of_dask_runs_search_and_stress_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    prices = pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH").head(60)
+    sent = []
+    on_cluster = trials.run_on_cluster
+    monkeypatch.setattr(trials, "run_on_cluster", lambda *work: sent.append(work) or on_cluster(*work))
+
+    def run(jobs: object) -> tuple[pl.DataFrame, pl.DataFrame]:
+        search = research.tune(prices, TARGETS, BANDS[:1], allocators=["equal"], jobs=jobs)
+        test = research.stress(prices, TARGETS, BANDS[0], paths=4, bars=20, scenarios=["crash"], jobs=jobs)
+        return search.frame(), test.paths
+
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        on_dask = run(client)
+    assert len(sent) >= 2
+    for frame, expected in zip(on_dask, run(1), strict=True):
+        assert frame.equals(expected)

@@ -216,21 +216,30 @@ def with_shocks(
 
 
 def run_stress(
-    prepared_test: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0
+    prepared_test: PreparedStressTest,
+    progress: StressProgress | None = None,
+    cores: int = 0,
+    scheduler: str = "",
 ) -> StressResult:
-    """Run the stress test on `cores` cores (0: all); their number does not change the result.
+    """Run the stress test on `cores` cores (0: all), or on the Dask scheduler at the address
+    `scheduler`; this does not change the result.
 
-    A short test runs in this process. If closes are probably wrong, a note has the result without
-    them. Raises ConfigError if the options do not fit the prices, Retryable if a process died.
+    A short test runs in this process if no scheduler is named. If closes are probably wrong, a note has the result without
+    them. Raises ConfigError if the options do not fit the prices, Retryable if a process or the
+    scheduler is lost.
     """
     core_count = cores or available_cores()
+    if scheduler:
+        check_scheduler_address(scheduler)
 
     def run_parallel(
         work: StressWork, pieces: Sequence[StressPiece]
     ) -> Iterator[tuple[StressPiece, PieceResult]]:
+        if scheduler:
+            return run_on_cluster(work, pieces, scheduler, "no paths are kept")
         return run_in_processes(work, pieces, min(core_count, len(pieces)), PROCESS_DIED_MESSAGE)
 
-    is_sequential = core_count == 1 or prepared_test.estimated_s < PARALLEL_FROM_S
+    is_short = core_count == 1 or prepared_test.estimated_s < PARALLEL_FROM_S
 
     def run(table: PriceTable, stress_spec: StressSpec) -> StressResult:
         return run_stress_test(
@@ -239,7 +248,7 @@ def run_stress(
             prepared_test.settings,
             stress_spec,
             progress,
-            run_sequentially if is_sequential else run_parallel,
+            run_sequentially if is_short and not scheduler else run_parallel,
         )
 
     result = run(prepared_test.table, prepared_test.stress_spec)
