@@ -111,7 +111,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
 def compare(
     prices: object,
     targets: Mapping[str, Number],
-    triggers: Mapping[str, AnyTrigger] | Sequence[AnyTrigger],
+    triggers: Mapping[str, AnyTrigger] | list[Any] | tuple[AnyTrigger, ...],
     **arguments: Any,
 ) -> Comparison:
     """Return the backtest of each trigger, by its name; those of a list are named as in the frame of

@@ -32,7 +32,7 @@ def test_back_test_shows_a_line_in_a_notebook_only(
 def test_line_updates_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now_s = [0.0]
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object())))  # type: ignore[arg-type]  # it stands in for a module
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr("agent.research.progress.time.monotonic", lambda: now_s[0])
     show = progress.notebook_progress()
     assert show is not None
     for finished in range(1, 11):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
@@ -175,9 +176,14 @@ def test_jobs_are_cores_or_a_client_of_dask() -> None:
 def test_a_client_of_dask_runs_search_and_stress_test(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
     prices = pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH").head(60)
-    sent = []
+    sent: list[object] = []
     on_cluster = trials.run_on_cluster
-    monkeypatch.setattr(trials, "run_on_cluster", lambda *work: sent.append(work) or on_cluster(*work))
+
+    def count_work(*work: Any) -> Any:
+        sent.append(work)
+        return on_cluster(*work)
+
+    monkeypatch.setattr(trials, "run_on_cluster", count_work)
 
     def run(jobs: object) -> tuple[pl.DataFrame, pl.DataFrame]:
         search = research.tune(prices, TARGETS, BANDS[:1], allocators=["equal"], jobs=jobs)
