@@ -20,7 +20,7 @@ from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSetti
 from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
 from agent.errors import ConfigError
-from agent.model import AnsweredTrigger, NoTradeZone
+from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.read import symbol_pairs
 from agent.research.arguments import (
