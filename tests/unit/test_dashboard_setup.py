@@ -29,7 +29,7 @@ from agent.figures import format_figure
 from agent.fleet import paper_run
 from agent.ports.users import UsersPlace
 from agent.web import setup
-from agent.web.access import Access
+from agent.web.access import KEY_TYPED_TEXT, Access
 from agent.web.reach import Reach
 from agent.web.server import serve_setup
 from agent.web.setup import SetupPages, setup_access
@@ -317,7 +317,7 @@ def test_a_key_or_phrase_is_refused_however_it_is_punctuated(typed: str) -> None
     for field in ("wallet", "endpoints"):
         texts, refusals = setup.field_texts(setup.QUESTION_PAGES[0], {field: [typed]})
         assert texts == {field: ""}
-        assert refusals == {field: setup.KEY_TYPED_TEXT}
+        assert refusals == {field: KEY_TYPED_TEXT}
 
 
 @pytest.mark.parametrize(
