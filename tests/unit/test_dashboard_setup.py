@@ -140,6 +140,12 @@ def test_the_export_of_a_local_chain_has_its_url(tmp_path: Path, monkeypatch: py
     assert document["next"][0] == "export RPC_A=http://127.0.0.1:8545  (endpoint of operator alpha)"
 
 
+def test_basket_with_the_holdings_of_another__says_what_tells_it_apart() -> None:
+    same_as = {basket["name"]: basket["same_as"] for basket in check_setup({"network": "ethereum"})["baskets"]}
+    assert same_as["small"] == "Holds the same as 60/40; its limits: plan_cost 0.5%, turnover 30%, daily_turnover 30%"
+    assert (same_as["60/40"], same_as["moderate"]) == ("", "")
+
+
 def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: Desk) -> None:
     desk.enter()
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
