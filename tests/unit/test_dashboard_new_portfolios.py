@@ -183,6 +183,7 @@ def test_a_portfolio_with_the_wallet_of_another_gets_no_keystore(folder: Folder)
     following = folder.ask("/p/mine/portfolios/next?name=twin", Cookie=cookie)[2].decode()
     assert "wallet import" not in following
     assert "on paper only" in following
+    assert "This server starts no run: its pages follow the store that trimtab trust begins." in following
 
 
 REFUSED_NAMES = [
