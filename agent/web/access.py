@@ -418,6 +418,47 @@ def _is_own_form(request: Request, reach: Reach) -> bool:
     return own_origin is not None and page_origins == [own_origin] and fetch_site == "same-origin"
 
 
+KEY_PATTERN = re.compile(r"[0-9a-fA-F]{60}")
+"""A private key, even truncated, in a text without its punctuation."""
+PUNCTUATION_PATTERN = re.compile(r"0[xX]|[\W_]")
+WORD_PATTERN = re.compile(r"[^\W\d_]{3,}|[^\W\d_a-zA-Z]")
+"""A word of a recovery phrase. Runs of letters in an address are shorter, or fewer than a phrase's."""
+MIN_PHRASE_WORDS = 12
+PATH_STARTS = ("/", "./", "../", "~/")
+"""How a path begins that is not a name alone, such as that of a local chain's config."""
+KEY_TYPED_TEXT = (
+    "This may be a private key or a recovery phrase, so it was not kept. trimtab never needs one in"
+    " the browser: type keys at trimtab wallet import only."
+)
+URL_TYPED_TEXT = (
+    "This is a URL, which may contain a secret, so it was not kept. Put it into an environment"
+    " variable, and type the variable's name in the field that asks for one."
+)
+VARIABLE_PATTERN = re.compile(r"[A-Z_][A-Z0-9_]{0,63}(=[\w.-]{0,16})?")
+"""The name of a variable, with or without an operator."""
+
+
+def secret_refusal(field_text: str) -> str:
+    """Return why a text may not be kept: it may be a key, a recovery phrase, however they are
+    punctuated, or a URL; empty if it may. Names of variables and folders are not words of a phrase.
+    """
+    is_path = field_text.startswith(PATH_STARTS)
+    words = [
+        word
+        for part in field_text.replace(",", " ").split()
+        if not (
+            ("_" in part or "=" in part)
+            and VARIABLE_PATTERN.fullmatch(part)
+            and len(WORD_PATTERN.findall(part)) < MIN_PHRASE_WORDS
+        )
+        for word in WORD_PATTERN.findall(part)
+    ]
+    is_key = KEY_PATTERN.search(PUNCTUATION_PATTERN.sub("", field_text)) is not None
+    if is_key or (len(words) >= MIN_PHRASE_WORDS and not is_path):
+        return KEY_TYPED_TEXT
+    return URL_TYPED_TEXT if "://" in field_text else ""
+
+
 async def read_form(request: Request) -> dict[str, list[str]] | None:
     """Return the fields of a form; None if the body is not a form, too large or too slow."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip()

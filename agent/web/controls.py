@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from agent.errors import TrimtabError
 from agent.model import ControlKind, ControlOrigin, ControlSubmission
-from agent.web.access import Access, matches_token, read_form
+from agent.web.access import Access, matches_token, read_form, secret_refusal
 from agent.web.app_modules import alert_channels, edit_backtests, profiles, queue, shown_plans
 from agent.web.document_cache import CacheProcess, DocumentCache
 from agent.web.pages import CONTROL_PAGE, REVIEW_PAGE, Renderer
@@ -53,6 +53,8 @@ VARIABLE_ERROR = (
 )
 PROFILE_FIELD = "profile"
 """Field with the text of a profile, in place of the arguments that follow from it."""
+LONG_TEXT_FIELDS = frozenset({PROFILE_FIELD, "reason"})
+"""Fields whose words are no recovery phrase."""
 FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "pause": ("reason", "hard"),
     "resume": (),
@@ -361,12 +363,22 @@ TITLE_BY_KIND = {
 
 
 def requested_review(kind: str, fields: Mapping[str, Sequence[str]]) -> PlanReview:
-    """Return the request of a form. What is no variable's name may be a secret: it is not kept."""
+    """Return the request of a form. What may be a secret, as what is no variable's name, is not
+    kept.
+    """
+    form_fields = {
+        field_name: typed_texts
+        for field_name, typed_texts in fields.items()
+        if field_name in LONG_TEXT_FIELDS or not any(map(secret_refusal, typed_texts))
+        if field_name != "csrf"
+    }
     for typed_text in fields.get(VARIABLE_FIELD, ()):
         if kind == "edit" and not VARIABLE_PATTERN.fullmatch(typed_text.strip()):
-            return PlanReview(kind, (), error=VARIABLE_ERROR)
+            form_fields[VARIABLE_FIELD] = [""]
+            return PlanReview(kind, (), error=VARIABLE_ERROR, form_fields=form_fields)
     on_paper = fields.get("paper") == ["yes"]
-    return PlanReview(kind, form_arguments(kind, fields), on_paper=on_paper)
+    arguments = form_arguments(kind, fields)
+    return PlanReview(kind, arguments, on_paper=on_paper, form_fields=form_fields)
 
 
 def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,26 @@ PREFIXES_WITHOUT_TARGETS = ("portfolio.", "policy.", "limits.", ALERTS_PREFIX)
 tables alone.
 """
 
+SUM_ERROR = "targets sum to"
+WORDS_BY_FIELD = {"amount": "AMOUNT|insufficient balance|payout_per_day", "url_env": "Variable"}
+"""What errors call a field, where it is not its name, as a regular expression."""
+
+
+def names_field(error: str, field_name: str, typed_text: str) -> bool:
+    """Return whether an error names a field of a form, by its option, its key, or what was typed."""
+    prefix, _, symbol_or_key = field_name.partition(":")
+    key, has_value, _ = typed_text.partition("=")
+    words = [
+        f"--{prefix} {symbol_or_key}".strip(),
+        symbol_or_key if "." in symbol_or_key else f".{field_name}",
+        repr(typed_text),
+        *([key.strip()] if has_value and key.strip() else []),
+    ]
+    patterns = [WORDS_BY_FIELD.get(field_name, ""), *map(re.escape, words)]
+    return any(
+        re.search(rf"(?<![\w-])(?:{pattern})(?![\w-])", error) for pattern in patterns if pattern
+    )
+
 
 @dataclass(slots=True)
 class PlanReview:
@@ -65,6 +86,35 @@ class PlanReview:
     backtest_error: str = ""
     is_dropped: bool = False
     on_paper: bool = False
+    form_fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What was typed into its form, by field, with `form` as the form's name."""
+
+    @property
+    def asks_again(self) -> bool:
+        """Return whether its form is shown once more, because it cannot be confirmed."""
+        is_planned = bool(self.error) or self.plan_document is not None
+        return (
+            is_planned
+            and not self.is_queued
+            and "form" in self.form_fields
+            and (bool(self.error) or not self.is_confirmable)
+        )
+
+    @property
+    def marked_fields(self) -> set[str]:
+        """Return the fields that its error names, and "sum" if targets do not sum up."""
+        error = self.error or (self.plan_document or {}).get("reason", "")
+        marked_fields = {
+            name
+            for name, texts in self.form_fields.items()
+            if not name.startswith("was:") and names_field(error, name, texts[0])
+        }
+        if SUM_ERROR in error:
+            marked_fields |= {
+                "sum",
+                *(name for name in self.form_fields if name.startswith("target:")),
+            }
+        return marked_fields
 
     @property
     def targets(self) -> dict[str, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
@@ -25,6 +24,7 @@ from agent.errors import TrimtabError
 from agent.ports.paper import PaperConfig
 from agent.web.access import (
     LOGIN_PATH,
+    VARIABLE_PATTERN,
     Access,
     AccessMiddleware,
     Receive,
@@ -32,6 +32,7 @@ from agent.web.access import (
     Send,
     matches_token,
     read_form,
+    secret_refusal,
 )
 from agent.web.app import StaticFiles, build_unchecked_app
 from agent.web.app_modules import guide, paper_run
@@ -44,26 +45,8 @@ from agent.web.sessions import Session
 SETUP_USERS = {1: ("set-up", False)}
 """The one session's user."""
 MAX_TEXT_CHARS = 500
-KEY_PATTERN = re.compile(r"[0-9a-fA-F]{60}")
-"""A private key, even truncated, in a text without its punctuation."""
-PUNCTUATION_PATTERN = re.compile(r"0[xX]|[\W_]")
-WORD_PATTERN = re.compile(r"[^\W\d_]{3,}|[^\W\d_a-zA-Z]")
-"""A word of a recovery phrase. Runs of letters in an address are shorter, or fewer than a phrase's."""
-MIN_PHRASE_WORDS = 12
-PATH_STARTS = ("/", "./", "../", "~/")
-"""How a path begins that is not a name alone, such as that of a local chain's config."""
-KEY_TYPED_TEXT = (
-    "This may be a private key or a recovery phrase, so it was not kept. trimtab never needs one in"
-    " the browser: type keys at trimtab wallet import only."
-)
-URL_TYPED_TEXT = (
-    "This is a URL, which may contain a secret, so it was not kept. Put it into an environment"
-    " variable, and type the variable's name in the field that asks for one."
-)
 VARIABLE_FIELDS = frozenset({"endpoints", "alert"})
 """Fields for names of variables. Their URLs may be typed there by mistake."""
-VARIABLE_PATTERN = re.compile(r"[A-Z_][A-Z0-9_]{0,63}(=[\w.-]{0,16})?")
-"""The name of a variable, with or without an operator."""
 ANSWERS_CHANGED_TEXT = "The answers changed after this page was opened. Compare them again."
 SHARE_PREFIX = "share:"
 
@@ -400,32 +383,11 @@ def field_texts(
             field_name.startswith(SHARE_PREFIX) and "basket" in page.fields
         ):
             text_by_field[field_name] = typed_texts[0][:MAX_TEXT_CHARS]
-            refusal = _secret_refusal(text_by_field[field_name])
+            refusal = secret_refusal(text_by_field[field_name])
             if refusal:
                 text_by_field[field_name] = ""
                 refusal_by_field[field_name if field_name in page.fields else "basket"] = refusal
     return text_by_field, refusal_by_field
-
-
-def _secret_refusal(field_text: str) -> str:
-    """Return why a text may not be kept: it may be a key, a recovery phrase, however they are
-    punctuated, or a URL; empty if it may. Names of variables and folders are not words of a phrase.
-    """
-    is_path = field_text.startswith(PATH_STARTS)
-    words = [
-        word
-        for part in field_text.replace(",", " ").split()
-        if not (
-            ("_" in part or "=" in part)
-            and VARIABLE_PATTERN.fullmatch(part)
-            and len(WORD_PATTERN.findall(part)) < MIN_PHRASE_WORDS
-        )
-        for word in WORD_PATTERN.findall(part)
-    ]
-    is_key = KEY_PATTERN.search(PUNCTUATION_PATTERN.sub("", field_text)) is not None
-    if is_key or (len(words) >= MIN_PHRASE_WORDS and not is_path):
-        return KEY_TYPED_TEXT
-    return URL_TYPED_TEXT if "://" in field_text else ""
 
 
 def without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:

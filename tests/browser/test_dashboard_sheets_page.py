@@ -15,6 +15,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.app.settings.shown import settings_document
+from agent.web.controls import requested_review
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support import agents
 from tests.support.dashboards import CONTROLS
@@ -176,3 +177,38 @@ def test_weights__that_do_not_sum_up_stay_in_their_form(page: Any, typed: str, s
     page.fill("#w-1", "60 %")
     assert page.inner_text("#sum:not(.down)") == "100.00 %"
     assert page.evaluate("document.querySelector('#weights form').checkValidity()")
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+@pytest.mark.parametrize("scripts", [True, False], ids=["script", "no script"])
+def test_wrong_weights__are_shown_again_to_correct(site: Site, chromium: Any, tmp_path: Path, size: tuple[int, int], scripts: bool) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    document: Any = settings_document(agents.config(tmp_path, targets="WETH=60% USDC=40%"))
+    site.board.documents["settings"] = document
+    cookie = site.enter()
+    session = site.access.find_session(cookie.partition("=")[2], touch=False)
+    assert session is not None
+    fields = {"form": "weights", "target:WETH": "50", "was:WETH": "60.00", "target:USDC": "40.00", "was:USDC": "40.00", "in-slices": "yes"}
+    request = requested_review("edit", {name: [text] for name, text in fields.items()})
+    request.error = "the edited config: portfolio.assets: targets sum to 90%, not 100%; add 10%"
+    session.reviews["again"] = request
+    address = f"http://localhost:{site.port}"
+    view = {"width": size[0], "height": size[1]}
+    with patient_context(chromium, viewport=view, base_url=address, bypass_csp=scripts, java_script_enabled=scripts) as context:
+        context.add_cookies([{"name": "trimtab-1", "value": cookie.partition("=")[2], "url": address}])
+        page = context.new_page()
+        page.goto("/controls/review/again")
+        assert [page.input_value(f"#w-{number}") for number in (1, 2)] == ["50", "40.00"]
+        assert page.get_attribute("#w-1", "aria-invalid") == "true"
+        assert page.inner_text("#sum") == "90.00 %"
+        assert page.is_checked("#c-weights-in-slices")
+        if scripts:
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert violations(page) == []
+        page.focus("#w-1")
+        page.fill("#w-1", "60")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/controls/review/*")
+        page.wait_for_url(lambda url: not url.endswith("again"))
+        assert len(session.reviews) == 2

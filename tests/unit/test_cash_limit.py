@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.app.start.checks import cash_checks
 from agent.errors import Retryable
 from agent.execution.step_memory import record_cash
 from agent.model import CashAccount, CashMemory, CashState, ExpectedBalances, ExternalTransaction, OpeningBalance, StepInput
@@ -65,6 +66,16 @@ def test_of_a_deposit_only_what_the_limit_leaves_is_invested(taken: int, unused:
     assert cash_limit.usable_deposits(USDC, cash, deposits) == {weth: 7} | ({USDC.address: raw(usable, USDC)} if usable else {})
     assert cash_limit.usable_deposits(USDC, cash, {weth: 7}) == {weth: 7}
     assert cash_limit.usable_deposits(USDC, None, deposits) == deposits
+
+
+@pytest.mark.parametrize(
+    ("wallet_cash", "stored", "warns"),
+    [(999, None, True), (1_000, None, False), (40, account(40, 0), False)],
+    ids=["less", "enough", "begun"],
+)
+def test_doctor__compares_use_cash_with_the_wallet(wallet_cash: int, stored: CashAccount | None, warns: bool) -> None:
+    results = list(cash_checks(capped(step(wallet_cash), memory(stored))))
+    assert [result.finding for result in results] == ["portfolio.use_cash is 1000 USDC, the wallet has 999"] * warns
 
 
 def test_the_part_in_use_is_what_trades_leave_of_it() -> None:

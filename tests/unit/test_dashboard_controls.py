@@ -23,8 +23,10 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent.app.controls import queue
 from agent.app.controls.queue import list_controls
 from agent.app.documents.research import EditBacktestDocument
-from agent.config.load import load_config
-from agent.errors import Refused
+from agent.app.settings.shown import settings_document
+from agent.config.load import load_config, load_config_text
+from agent.config.writing.edits import apply_changes, parse_changes
+from agent.errors import ConfigError, Refused
 from agent.model import ControlKind, ControlOrigin, ControlSubmission, ShownPlan
 from agent.observe.push import NEWEST_ALERTS_ANCHOR
 from agent.ports.users import UsersPlace
@@ -32,9 +34,10 @@ from agent.store import Store, open_store
 from agent.store.files.locks import service_lock
 from agent.store.files.secret import ensure_secret
 from agent.store.files.users import open_user_file
+from agent.units import parse_raw
 from agent.web import app_modules
 from agent.web import controls as web_controls
-from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, form_arguments
+from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, form_arguments, requested_review
 from agent.web.pages import Renderer
 from agent.web.reach import Reach
 from agent.web.reading import AppProcess
@@ -611,10 +614,101 @@ def test_each_form_has_the_fields_that_are_read_from_it(site: Site) -> None:
         for kind, form in re.findall(r'<form [^>]*action="/controls/([a-z]+)">(.*?)</form>', text, re.S):
             forms.setdefault(kind, set()).update(map(unescape, re.findall(r'<(?:input|select|textarea) [^>]*?name="([^"]+)"', form)))
     assert all("csrf" in names for names in forms.values())
-    given = {kind: {one for one in names if not one.startswith(("target:", "set:", "was:"))} - {"csrf"} for kind, names in forms.items()}
+    given = {
+        kind: {one for one in names if not one.startswith(("target:", "set:", "was:"))} - {"csrf", "form"} for kind, names in forms.items()
+    }
     assert given == {kind: set(names) for kind, names in FIELDS_BY_KIND.items()}
     targets = {f"{part}:{symbol}" for part in ("target", "was") for symbol in (HOSTILE, "B")}
     assert {one for one in forms["edit"] if ":" in one} == targets | {f"set:{MARKUP}", f"was:{MARKUP}"}
+
+
+def edit_error(config: Path, *arguments: tuple[str, str]) -> str:
+    """What is said of an edit of the config with these arguments."""
+    pairs = {name: [text for key, text in arguments if key == name] for name in ("set", "target")}
+    with pytest.raises(ConfigError) as error:
+        load_config_text(
+            apply_changes(config.read_text(), parse_changes(pairs["set"], pairs["target"], (), ())), config, "the edited config"
+        )
+    return str(error.value)
+
+
+def amount_error(_: Path, *arguments: tuple[str, str]) -> str:
+    with pytest.raises(ConfigError) as error:
+        parse_raw(dict(arguments)["amount"], 6, "AMOUNT")
+    return str(error.value)
+
+
+WEIGHTS = {"target:WETH": "40,00", "was:WETH": "50.00", "target:USDC": "50.00", "was:USDC": "50.00"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "error_of", "marked"),
+    [
+        ("withdraw", {"form": "withdraw", "amount": "60,5", "in": "WETH", "pro-rata": "yes"}, amount_error, {"amount"}),
+        ("edit", {"form": "weights", **WEIGHTS, "target:WETH": "40.00"}, edit_error, {"sum", "target:WETH", "target:USDC"}),
+        ("edit", {"form": "weights", **WEIGHTS, "target:WETH": "forty"}, edit_error, {"target:WETH"}),
+        ("edit", {"form": "weights", "set": "policy.colour=blue"}, edit_error, {"set"}),
+        ("edit", {"form": "weights", "set": "12h"}, lambda *_: "--set KEY=VALUE: invalid form", {"set"}),
+        ("edit", {"form": "orders", "asset": "WETH", "stop_loss": "cheap", "entry": "1500"}, edit_error, {"stop_loss"}),
+        ("edit", {"form": "edit-limits", "set:limits.slippage": "far", "was:limits.slippage": "0.3%"}, edit_error, {"set:limits.slippage"}),
+        ("edit", {"form": "target", "alert-target": "phone", "url_env": "not a name", "event": "error"}, None, {"url_env"}),
+        ("stop", {"form": "stop", "to-stable": "yes"}, lambda *_: "no answer from two operators", set()),
+    ],
+    ids=["amount", "sum", "share", "setting", "no key", "order", "limit", "variable", "no field"],
+)  # fmt: skip
+def test_form_that_cannot_be_planned__is_shown_again_as_typed(
+    site: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    typed: dict[str, str],
+    error_of: Callable[..., str] | None,
+    marked: set[str],
+) -> None:
+    config = agents.config(tmp_path, targets="WETH=50% USDC=50%")
+    settings: Any = settings_document(config)
+    limits = next(part for part in settings["sections"] if part["title"] == "Limits")
+    limits["editable"] = ["limits.slippage"]
+    monkeypatch.setitem(site.board.documents, "settings", settings)
+    monkeypatch.setitem(site.board.documents, "status", golden("25-status"))
+    request = requested_review(kind, {name: [text] for name, text in typed.items()} | {"csrf": ["x"]})
+    request.error = request.error or error_of(config, *request.arguments)  # type: ignore[misc]  # the variable has an error by itself
+    assert request.marked_fields == marked
+    cookie = site.enter()
+    session = site.access.find_session(cookie.partition("=")[2], touch=False)
+    assert session is not None
+    session.reviews["again"] = request
+    text = site.ask("/controls/review/again", Cookie=cookie)[2].decode()
+    (form,) = re.findall(rf'<form class="form" method="post" action="/controls/{kind}">(.*?)</form>', text, re.S)
+    shown = {name: tag for tag in re.findall(r"<(?:input|select)[^>]*>", form) for name in re.findall(r' name="([^"]+)"', tag)}
+    for name, typed_text in typed.items():
+        if name in ("asset", "in"):
+            assert f"<option selected>{typed_text}<" in form
+        elif shown[name].startswith('<input id="c-'):
+            assert " checked" in shown[name]
+        elif name != "event":
+            assert f'value="{"" if name in marked and name == "url_env" else typed_text}"' in shown[name]
+    assert {name for name, tag in shown.items() if 'aria-invalid="true"' in tag} == marked - {"sum"}
+    assert ('<output id="sum" class="down">90.00 %<' in form) is ("sum" in marked)
+    assert 'id="e-review" class="alarm"' in text
+    assert "popover" not in form
+
+
+def test_secret_that_was_typed__is_not_in_the_form_again(site: Site) -> None:
+    for typed in ("policy.cooldown=https://canary.example/key", "canary" + "a" * 64):
+        assert requested_review("edit", {"form": ["weights"], "set": [typed]}).form_fields == {"form": ["weights"]}
+    assert requested_review("edit", {"form": ["profile"], "profile": ["a" * 64]}).form_fields["profile"] == ["a" * 64]
+
+
+def test_request_that_is_refused_or_too_old__shows_its_form_until_it_is_queued() -> None:
+    request = PlanReview("withdraw", (), form_fields={"form": ["withdraw"], "amount": ["50"]})
+    assert not request.asks_again, "not planned yet"
+    request.plan_document = {"plan_hash": "ab", "reason": ""}
+    assert not request.asks_again
+    request.plan_document = {"plan_hash": "", "reason": "insufficient balance: short by 5"}
+    assert (request.asks_again, request.marked_fields) == (True, {"amount"})
+    request.is_queued = True
+    assert not request.asks_again
 
 
 def test_an_unknown_kind_is_refused(site: Site) -> None:

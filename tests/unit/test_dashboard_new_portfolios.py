@@ -151,6 +151,15 @@ def test_a_portfolio_from_a_basket_is_that_of_trimtab_init_in_its_own_folder(fol
     assert config.wallet.keystore == "calm/wallet.json"
 
 
+def test_cards_are_of_the_network_that_was_checked(folder: Folder) -> None:
+    cookie = folder.enter(0)
+    pages = [unescape(folder.ask(NEW, Cookie=cookie)[2].decode()), unescape(folder.send(NEW, cookie, **BASKET)[2])]
+    for page, network in zip(pages, ("ethereum", "base"), strict=True):
+        assert f"These are the baskets of {network}." in page
+        assert set(re.findall(r"</strong> USDC on (\w+)", page)) == {network}
+        assert "Holds the same as 60/40; its limits:" in page
+
+
 @pytest.mark.parametrize(
     ("field", "answer", "remedy"), [("cash", "1e9", "Write 1000, or all."), ("endpoints", "RPC_A=alpha", "For example RPC_URL_1=alchemy")]
 )
@@ -174,6 +183,7 @@ def test_a_portfolio_with_the_wallet_of_another_gets_no_keystore(folder: Folder)
     following = folder.ask("/p/mine/portfolios/next?name=twin", Cookie=cookie)[2].decode()
     assert "wallet import" not in following
     assert "on paper only" in following
+    assert "This server starts no run: its pages follow the store that trimtab trust begins." in following
 
 
 REFUSED_NAMES = [

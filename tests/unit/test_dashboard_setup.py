@@ -29,7 +29,7 @@ from agent.figures import format_figure
 from agent.fleet import paper_run
 from agent.ports.users import UsersPlace
 from agent.web import setup
-from agent.web.access import Access
+from agent.web.access import KEY_TYPED_TEXT, Access
 from agent.web.reach import Reach
 from agent.web.server import serve_setup
 from agent.web.setup import SetupPages, setup_access
@@ -138,6 +138,12 @@ def test_the_export_of_a_local_chain_has_its_url(tmp_path: Path, monkeypatch: py
     answers = {"wallet": WALLET, "endpoints": "RPC_A=alpha RPC_B=beta", "basket": "moderate"}
     document = guide.write_setup(str(tmp_path / "trimtab.toml"), answers)
     assert document["next"][0] == "export RPC_A=http://127.0.0.1:8545  (endpoint of operator alpha)"
+
+
+def test_basket_with_the_holdings_of_another__says_what_tells_it_apart() -> None:
+    same_as = {basket["name"]: basket["same_as"] for basket in check_setup({"network": "ethereum"})["baskets"]}
+    assert same_as["small"] == "Holds the same as 60/40; its limits: plan_cost 0.5%, turnover 30%, daily_turnover 30%"
+    assert (same_as["60/40"], same_as["moderate"]) == ("", "")
 
 
 def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: Desk) -> None:
@@ -317,7 +323,7 @@ def test_a_key_or_phrase_is_refused_however_it_is_punctuated(typed: str) -> None
     for field in ("wallet", "endpoints"):
         texts, refusals = setup.field_texts(setup.QUESTION_PAGES[0], {field: [typed]})
         assert texts == {field: ""}
-        assert refusals == {field: setup.KEY_TYPED_TEXT}
+        assert refusals == {field: KEY_TYPED_TEXT}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from agent.app.start.capital import draft_config
-from agent.app.start.tracking_losses import MAX_LEG_SHARE, config_loss_document, loss_document, portfolio_of_step, step_loss_document
+from agent.app.start.tracking_losses import (
+    MAX_LEG_SHARE,
+    config_loss_document,
+    first_purchase_lines,
+    loss_document,
+    portfolio_of_config,
+    portfolio_of_step,
+    step_loss_document,
+)
 from agent.backtest.loss.backtests import backtest_loss
 from agent.backtest.loss.picture import WIDTH_FACTORS, loss_curve
 from agent.backtest.loss.policies import CHOICES, LossAsset, LossPortfolio
@@ -126,11 +134,29 @@ def test_a_wild_year_loses_more_about_with_the_square_of_its_volatility(trigger:
 
 def test_the_rule_is_compared_with_a_band_and_a_band_with_the_rule() -> None:
     of_rule = loss_document(portfolio(), policy(with_correlations(RULE)))["lines"]
-    assert of_rule[0] == "About 4 bps a year behind a perfect tracker (2 costs, 2 drift), 19 of 50,000 USDC; relative 10 % would lose 8."
+    assert (
+        of_rule[0] == "About 4 bps a year behind a perfect tracker (2 costs, 2 drift), 19 of 50,000 USDC; relative 10 % would lose more: 8."
+    )
     assert of_rule[1].startswith("Other triggers, bps a year: relative 10 % 8, relative 20 % to halfway 5, absolute 5 %")
     of_band = loss_document(portfolio(), policy(Threshold(None, 1_000)))["lines"]
-    assert of_band[0].endswith("; tracking would lose 4.")
+    assert of_band[0].endswith("; tracking would lose less: 4.")
     assert "relative 10 %" not in of_band[1]
+
+
+def test_loss_of_which_the_least_is_known__is_not_called_less() -> None:
+    (line, *_) = loss_document(portfolio(gas="100"), policy(Threshold(None, 1_000)))["lines"]
+    assert line == "Over 18 bps a year behind a perfect tracker, 92 of 50,000 USDC; tracking would lose 48."
+
+
+def test_first_purchase__costs_fee_impact_and_gas_of_each_swap() -> None:
+    config = draft_config(None, ETHEREUM_PRESET, (("WETH", "50%"), ("USDC", "50%")), "4000", "6000")
+    (line,) = first_purchase_lines(config, Fraction(1), Fraction(4_000))
+    bought = portfolio_of_config(config, Fraction(1), Fraction(4_000))
+    assert bought is not None
+    pools = 2_000 * 0.0005 + 2_000**2 / DEPTH
+    words = f"once, in 1 swap ({pools:.2g} in pools, {float(bought.leg_gas):.2g} gas), besides its approvals."
+    assert line == f"The first purchase, from USDC alone, costs about {pools + float(bought.leg_gas):.2g} USDC {words}"
+    assert first_purchase_lines(config, Fraction(1), Fraction(0)) == []
 
 
 @pytest.mark.parametrize(

@@ -442,6 +442,7 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     for warning in minimum.size_warnings(context.portfolio):
         yield CheckResult("portfolio", WARN, warning, "trimtab status shows the figures")
     yield from _minimum_total_checks(step)
+    yield from cash_checks(step)
     yield from _loss_checks(step)
     for check_line in route_checks(step):
         yield CheckResult(*check_line)
@@ -756,6 +757,26 @@ def _minimum_total_checks(step: StepInput) -> Iterator[CheckResult]:
             WARN if minimum_total["enough"] is False else OK,
             minimum_total["summary"],
             "; or ".join(minimum_total["changes"]),
+        )
+
+
+def cash_checks(step: StepInput) -> Iterator[CheckResult]:
+    """Yield a warning if the wallet has less numeraire than portfolio.use_cash before the agent takes
+    any.
+    """
+    cash_state = step.history.cash_flows.cash
+    if cash_state is None or not cash_state.is_known or cash_state.is_stored:
+        return
+    account = cash_state.account
+    if account.taken_raw < account.limit_raw:
+        numeraire = step.portfolio.numeraire
+        taken_text = decimal_text(account.taken_raw, numeraire.decimals)
+        limit_text = decimal_text(account.limit_raw, numeraire.decimals)
+        yield CheckResult(
+            "cash",
+            WARN,
+            f"portfolio.use_cash is {limit_text} {numeraire.label}, the wallet has {taken_text}",
+            "only what the wallet has is used; pay in the rest, or lower portfolio.use_cash",
         )
 
 

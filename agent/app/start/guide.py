@@ -35,7 +35,7 @@ from agent.app.start.past_results import (
 )
 from agent.app.start.route_checks import usual_route_warnings
 from agent.app.start.setup import NewConfig, find_preset, local_start, write_new_config
-from agent.app.start.tracking_losses import config_loss_document
+from agent.app.start.tracking_losses import config_loss_document, first_purchase_lines
 from agent.app.start.year_costs import year_cost_lines
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
@@ -228,6 +228,7 @@ class InitAnswers(NewConfig):
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
             *([] if loss is None else [*loss["lines"], *loss["warnings"]]),
             *usual_route_warnings(config),
+            *first_purchase_lines(config, Fraction(1), total_value),
             *year_cost_lines(config, Fraction(1), total_value),
             *small_money_lines(self.template, self.network),
         ]
@@ -301,7 +302,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         },
         "year_costs": [] if error_by_field else _year_costs(answers),
         "own_weights": _chooses_own_weights(field_texts),
-        "baskets": [_basket_document(basket) for basket in offered_baskets],
+        "baskets": [_basket_document(basket, offered_baskets) for basket in offered_baskets],
         "tokens": [] if "network" in error_by_field else _token_symbols(answers),
         "basis": PAST_BASIS,
         "other_years_basis": OTHER_YEARS_BASIS,
@@ -468,9 +469,30 @@ def _year_costs(answers: InitAnswers) -> list[str]:
         return [error_text(error)]
 
 
-def _basket_document(basket: Basket) -> dict[str, Any]:
+def _same_holdings_text(basket: Basket, offered_baskets: Sequence[Basket]) -> str:
+    """Return what tells a basket from an earlier one with the same holdings; empty without one."""
+    earlier_baskets = offered_baskets[: offered_baskets.index(basket)]
+    same_name = next(
+        (other.name for other in earlier_baskets if other.targets == basket.targets), ""
+    )
+    if not same_name:
+        return ""
+    template = portfolio_templates.find_template(basket.name)
+    earlier_limits = portfolio_templates.find_template(same_name).limits
+    limits_text = ", ".join(
+        f"{name} {limit}"
+        for name, limit in template.limits.items()
+        if earlier_limits.get(name) != limit
+    )
+    return f"Holds the same as {same_name}" + (
+        f"; its limits: {limits_text}" if limits_text else ""
+    )
+
+
+def _basket_document(basket: Basket, offered_baskets: Sequence[Basket]) -> dict[str, Any]:
     return {
         "name": basket.name,
+        "same_as": _same_holdings_text(basket, offered_baskets),
         "about": basket.about,
         "targets": [f"{symbol} {share}" for symbol, share in basket.targets],
         "minimum_capital": basket.minimum_capital,

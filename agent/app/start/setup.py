@@ -336,6 +336,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         if assumed_capital is None
         else [
             *([] if loss is None else loss["lines"]),
+            *tracking_losses.first_purchase_lines(config, numeraire_usd, assumed_capital),
             *year_cost_lines(config, numeraire_usd, assumed_capital),
             *past_results.small_money_lines(new_config.template, network),
         ],

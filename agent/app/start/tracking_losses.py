@@ -223,6 +223,27 @@ def year_texts(config: Config, numeraire_usd: Fraction, value: Fraction) -> list
     return year_texts
 
 
+def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fraction) -> list[str]:
+    """Return about what it costs to buy the targets with `value` coins of the numeraire alone, at
+    the gas price of an ordinary day; empty if nothing is bought.
+    """
+    portfolio = portfolio_of_config(config, numeraire_usd, value)
+    if portfolio is None:
+        return []
+    amounts = [(asset, value * asset.target_bps / BPS) for asset in portfolio.assets]
+    fees = sum(
+        float(amount) * asset.unit_cost + float(amount**2 / asset.depth)
+        for asset, amount in amounts
+    )
+    gas = float(portfolio.leg_gas * len(amounts))
+    symbol = portfolio.numeraire.symbol
+    swaps_text = f"{len(amounts)} swap{'s' * (len(amounts) > 1)}"
+    return [
+        f"The first purchase, from {symbol} alone, costs about {_figure(fees + gas)} {symbol} once,"
+        f" in {swaps_text} ({_figure(fees)} in pools, {_figure(gas)} gas), besides its approvals."
+    ]
+
+
 def _simulated_loss(
     portfolio: LossPortfolio, market: LossMarket, choice: ComparedPolicy
 ) -> SimulatedLoss | None:
@@ -343,10 +364,19 @@ def _own_sentence(
 ) -> str:
     """Return the sentence on the own policy beside the rule, or beside a band if it is the rule."""
     compared = next(choice for choice in (RULE, COMPARED_CHOICE) if choice in losses)
-    compared_text = f"{compared.name} would lose {_about_bps(losses[compared])}"
+    compared_loss = losses[compared]
+    lost_text = _about_bps(compared_loss)
     if loss is None:
-        return f"No estimate of what this trigger loses; {compared_text} bps a year."
+        return f"No estimate of what this trigger loses; {compared.name} would lose {lost_text} bps a year."
     total_text = _about_bps(loss)
+    order_text = "less: "
+    lesser_text = lost_text
+    if compared_loss.total > loss.total:
+        order_text = "more: "
+        lesser_text = total_text
+    if lost_text == total_text or lesser_text.startswith("over"):  # a lower bound has no order
+        order_text = ""
+    compared_text = f"{compared.name} would lose {order_text}{lost_text}"
     leading_text = total_text.capitalize()
     parts_text = ""
     if not total_text.startswith("over"):
