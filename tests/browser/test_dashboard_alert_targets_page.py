@@ -51,7 +51,7 @@ def test_alert_target__is_added_and_edited_by_a_form(page: Any, size: tuple[int,
     assert violations(page) == []
     page.click("button:has-text('Edit…')")
     page.wait_for_selector("#target:popover-open")
-    fields = [["alert-target", "phone"], ["url_env", "TRIMTAB_PHONE"], ["event", "halt"], ["event", "error"]]
+    fields = [["form", "target"], ["alert-target", "phone"], ["url_env", "TRIMTAB_PHONE"], ["event", "halt"], ["event", "error"]]
     assert page.evaluate(FORM) == fields
     assert page.evaluate("document.getElementById('f-alert-target').readOnly"), "another name would be another target"
     assert page.evaluate(
@@ -61,7 +61,7 @@ def test_alert_target__is_added_and_edited_by_a_form(page: Any, size: tuple[int,
     page.keyboard.press("Escape")
     page.click("button:has-text('Add a target')")
     page.wait_for_selector("#target:popover-open")
-    assert page.evaluate(FORM) == [["alert-target", ""], ["url_env", ""]]
+    assert page.evaluate(FORM) == [["form", "target"], ["alert-target", ""], ["url_env", ""]]
     page.keyboard.type("mail")
     page.keyboard.press("Tab")
     page.keyboard.type("https://secret")

@@ -54,7 +54,10 @@ def locked_keyring() -> object:
 
 
 def killed_worker() -> NoReturn:
-    raise workers._worker_error(KilledWorker("Attempted to run task 'run_chunk' on 4 workers, all of which died\nmore"))
+    raise workers._worker_error(
+        KilledWorker("Attempted to run task 'run_chunk' on 4 workers, all of which died\nmore"),
+        "finished runs are kept if --out names a folder",
+    )
 
 
 def inconsistent_input() -> object:
@@ -166,6 +169,7 @@ NAMES_CLASSES = {
     "agent/layers/liquidity/policy/signals.py": "keys of signals, which nobody sees",
     "agent/model/parts.py": "an order of classes",
     "agent/research/arguments.py": "arguments of the Python interface",
+    "agent/research/backtests.py": "names of the owner's own functions",
     "agent/research/prices.py": "arguments of the Python interface",
     "agent/signals/worker.py": "errors of the owner's own Python",
     "agent/signing/keys.py": "the keyring's own names of its backends",

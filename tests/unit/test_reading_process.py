@@ -67,7 +67,10 @@ def test_the_process_itself_names_the_file(tmp_path: Path) -> None:
 def test_each_module_has_the_name_that_type_checkers_see() -> None:
     imports = [node for node in ast.walk(ast.parse(inspect.getsource(app_modules))) if isinstance(node, ast.ImportFrom)]
     checked = {
-        alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names if str(node.module).startswith("agent.app")
+        alias.name: f"{node.module}.{alias.name}"
+        for node in imports
+        for alias in node.names
+        if str(node.module).startswith(("agent.app", "agent.fleet"))
     }
     assert {name: module.__name__ for name, module in vars(app_modules).items() if isinstance(module, app_modules.AppModule)} == checked
 

@@ -81,7 +81,7 @@ def test_an_unknown_argument_is_named(call: Callable[..., object], unknown: str,
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (partial(CALLS["compare"], triggers=[BAND]), 'write for example {"band": research.band(0.1)'),
+        (partial(CALLS["compare"], triggers=BAND), 'write for example {"band": research.band(0.1)'),
         (partial(CALLS["tune"], triggers=BAND), "write for example triggers=[research.band(0.1)"),
         (partial(CALLS["backtest"], trigger=research.band), "write for example research.band(0.1)"),
         (partial(CALLS["backtest"], trigger=research.every), 'write for example research.every("7d")'),

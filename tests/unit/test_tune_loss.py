@@ -240,7 +240,7 @@ def test_every_setting_is_what_its_options_and_its_config_say() -> None:
             target=target,
             band=named.get("band", ""),
             every=named.get("every", ""),
-            destination=named.get("destination", "target"),
+            destination=named.get("destination", ""),
             strictness=named.get("tracking", ""),
         )
         policy = options.spec(table).policy

@@ -18,7 +18,7 @@ from agent.app import config_versions
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config
-from agent.app.start import capital, past_results, tracking_losses
+from agent.app.start import capital, past_prices, past_results, tracking_losses
 from agent.app.start.amounts import NUMERAIRE, ceiling_of, parse_amount, with_amounts
 from agent.app.start.route_checks import usual_route_warnings
 from agent.app.start.venue import list_markets, pin_markets, pin_state
@@ -495,11 +495,13 @@ def _safe_warnings(new_config: NewConfig, variables: Variables) -> list[str]:
 
 
 def _open_endpoint(variable: str, operator: str, variables: Variables) -> Transport:
-    """Open an endpoint of --rpc. Raises ConfigError if its variable is not set."""
+    """Open an endpoint of --rpc, for a short wait. Raises ConfigError if its variable is not set."""
     endpoint = RpcTable.model_validate(
         {"operator": operator, "url_env": variable}, context={VARIABLES_KEY: variables}
     )
-    return wiring.open_transport(endpoint)
+    return wiring.open_transport(
+        endpoint.model_copy(update={"timeout": past_prices.NEW_CONFIG_TIMEOUT_S})
+    )
 
 
 def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
