@@ -48,7 +48,7 @@ def test_notebook_is_valid_small_and_without_outputs(path: Path) -> None:
 def test_own_signal_shows_a_result_and_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = run("own_signal.ipynb", tmp_path, monkeypatch)
     assert "Backtest(2024-01-01 to 2024-03-30" in texts(outputs)
-    assert any("<polyline" in output.data.get("text/html", "") for output in outputs)
+    assert any("<polyline" in output.get("data", {}).get("text/html", "") for output in outputs)
     assert names_of_lines(outputs) == [["rebalanced", "held", "drawdown"]]
     assert (tmp_path / "report.html").stat().st_size > 100_000
 
