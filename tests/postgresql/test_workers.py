@@ -89,7 +89,7 @@ def test_a_worker_that_stands_still_is_replaced_and_sends_nothing_twice(anvil_ch
 
 
 def states(folder: Path) -> set[IntentState]:
-    return {intent.state for found in intents(folder) for intent in found}
+    return {intent.state for wallet_intents in intents(folder) for intent in wallet_intents}
 
 
 @pytest.mark.slow
@@ -110,9 +110,9 @@ def test_a_worker_terminated_in_a_rebalance_ends_at_a_safe_point_and_another_goe
     bring_to_present(anvil_chain)
     with worker(folder, tmp_path / "second.log"):
         until(lambda: all(map(has_swapped, intents(folder))), 180)
-    for (name, account), found in zip(ACCOUNTS.items(), intents(folder), strict=True):
+    for (name, account), wallet_intents in zip(ACCOUNTS.items(), intents(folder), strict=True):
         after = anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain))  # type: ignore[arg-type]
-        mined = [intent for intent in found if intent.state is IntentState.FINAL]
+        mined = [intent for intent in wallet_intents if intent.state is IntentState.FINAL]
         assert after - nonces[name] == len(mined), name
         assert sum(intent.kind is IntentKind.SWAP for intent in mined) == 1, name
 
