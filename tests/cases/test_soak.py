@@ -15,7 +15,6 @@ from agent.localchain import LocalChain
 from agent.store import opening
 from scripts.check import soak as soak_script
 from tests.support.agents import fund
-from tests.support.bands import BAND_LINES, TRACKING_LINE
 from tests.support.long_runs import FAULT_KINDS, HELD, KEEP_STEPS, SOAK_TARGETS, faults_of, running, soak, soak_config
 from tests.support.scenes import scene_on
 
@@ -52,7 +51,6 @@ def test_two_weeks_from_init__under_faults__grow_by_at_most_a_kilobyte_a_look(
     fund(anvil_chain, HELD)
     with scene_on(anvil_chain, tmp_path, "0.05", capfd, monkeypatch) as scene:
         scene.init(SOAK_TARGETS, "--ceiling", "200000")
-        scene.edit_file(TRACKING_LINE, BAND_LINES)
         scene.edit_file("\nkeep_steps = 2000 ", f"\nkeep_steps = {KEEP_STEPS} ")
         scene.say("trust", "--yes")
         loaded = load_config(scene.config)

@@ -183,8 +183,8 @@ def year(chain: LocalChain, folder: Path) -> Iterator[Year]:
 
 SOAK_TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 50_000, "USDC": 50_000}
-PRICES = (Fraction(10, 13), Fraction(13, 10))
-"""Factors of WETH's price, in turn: each moves the portfolio beyond its bands."""
+PRICES = (Fraction(2, 3), Fraction(3, 2))
+"""Factors of WETH's price, in turn: from any edge of the trigger of init, each moves the portfolio beyond the other side's trigger."""
 PAUSED_PART = 4
 """For a fourth of the cycles after each move the kill switch is on: plans are made and refused, which takes most memory."""
 KEEP_STEPS = 40

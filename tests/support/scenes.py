@@ -210,6 +210,15 @@ class Scene:
         assert killed.returncode == -signal.SIGKILL, said
 
 
+def beyond_triggers(status: Mapping[str, Any]) -> dict[str, str]:
+    """Return the assets beyond their trigger in the document of `status`, each with its side of the target: over or under."""
+    return {
+        asset["symbol"]: "over" if asset["weight_bps"] > asset["target_bps"] else "under"
+        for asset in status["zone"]["assets"]
+        if not asset["trigger_bps"][0] <= asset["weight_bps"] <= asset["trigger_bps"][1]
+    }
+
+
 @contextmanager
 def scene_on(
     chain: LocalChain, folder: Path, gwei: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
