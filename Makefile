@@ -114,11 +114,13 @@ faults-futures: $(READY)
 	mkdir -p build
 	$(BIN)/python scripts/check/faults.py --futures --jobs $(FAULT_JOBS) --minutes 22 --least 500 --out build/faults-futures.json
 
-# Faults with the stores on PostgreSQL, but for those of the file itself.
+# Faults with the stores on PostgreSQL, but for those of the file itself: of swaps, then of futures orders.
 faults-postgresql: $(READY)
 	mkdir -p build
 	$(BIN)/python -m tests.faults.on_postgresql --suite kill --suite chain --suite chaos --suite lies --jobs $(FAULT_JOBS) --minutes 22 --least 500 \
 	  --out build/faults-postgresql.json
+	$(BIN)/python -m tests.faults.on_postgresql --suite futures-kill --suite futures-chain --suite futures-chaos --suite futures-lies \
+	  --jobs $(FAULT_JOBS) --minutes 22 --least 500 --out build/faults-postgresql-futures.json
 
 # 500 SIGKILLs at random moments of live rebalances on anvil: each rebalance is done exactly once.
 kills: $(READY)

@@ -41,7 +41,7 @@ from agent.ports import (
 )
 from agent.signing.terms import tip_range_wei
 from agent.store.accounts.budgets import BudgetStore
-from agent.store.files.pause import PauseSwitchState
+from agent.store.files.pause import PauseCheck, PauseSwitchState
 from agent.store.journal import IntentStore
 
 
@@ -125,6 +125,19 @@ def _pause_refusal(switch_state: str) -> Refused:
         f"the kill switch is on ({switch_state}); nothing is sent",
         "trimtab resume",
     )
+
+
+def stored_pause_check(grant: Grant) -> PauseCheck:
+    """Return what raises Refused for a stored pause that forbids to send by this grant, as
+    `Submitter.require_running`; for the transaction that records the send, after all that asks the
+    network.
+    """
+
+    def require_running(pause: PauseSwitchState) -> None:
+        if pause.paused and not (pause.hard and only_undoes(grant)):
+            raise _pause_refusal("paused")
+
+    return require_running
 
 
 @dataclass(slots=True, eq=False)
@@ -224,14 +237,11 @@ class Submitter:
         tx_hash: str | None = None,
         receipt: Receipt | None = None,
         event: IntentEvent | None = None,
-        require_running: Callable[[PauseSwitchState], None] | None = None,
     ) -> Intent:
         """Record a transition, with its `event` if given."""
         self.on_event(SubmissionEvent(f"before:{new_state.value}", intent, note))
         now_s = self.clock.now_s()
-        intent = self.journal.advance(
-            intent.id, new_state, now_s, tx_hash, receipt, note, event, require_running
-        )
+        intent = self.journal.advance(intent.id, new_state, now_s, tx_hash, receipt, note, event)
         self.on_event(SubmissionEvent(f"after:{new_state.value}", intent, note))
         return intent
 
@@ -242,27 +252,26 @@ class Submitter:
         )
 
     # sending
-    def record_sending(self, intent: Intent, grant: Grant) -> Intent:
-        """Record an intent as BROADCAST, unless a pause that any machine has stored by then forbids
-        it: it is dropped if it was never sent, and Refused raised.
+    def record_sending(self, intents: Sequence[Intent], grant: Grant) -> list[Intent]:
+        """Record intents that are sent as one, by the grant of the first, as BROADCAST, unless a
+        pause that any machine has stored by then forbids it: what was never sent is dropped, and
+        Refused raised.
         """
-
-        def require_running(pause: PauseSwitchState) -> None:
-            if pause.paused and not (pause.hard and only_undoes(grant)):
-                raise _pause_refusal("paused")
-
+        for intent in intents:
+            self.on_event(SubmissionEvent("before:broadcast", intent, "sent"))
+        intent_ids = [intent.id for intent in intents]
         try:
-            return self.move(
-                intent,
-                IntentState.BROADCAST,
-                "sent",
-                event=IntentEvent.SEND,
-                require_running=require_running,
+            sent_intents = self.journal.record_sending(
+                intent_ids, self.clock.now_s(), "sent", stored_pause_check(grant)
             )
         except Refused as error:
-            if intent.state is IntentState.SIGNED:
-                self.drop(intent, error.message)
+            for intent in intents:
+                if intent.state is IntentState.SIGNED:
+                    self.drop(intent, error.message)
             raise
+        for intent in sent_intents:
+            self.on_event(SubmissionEvent("after:broadcast", intent, "sent"))
+        return sent_intents
 
     def launch(self, intent: Intent, grant: Grant, deadline_s: int | None) -> Intent:
         """Sign a PLANNED intent, record it as BROADCAST, and send it. Drops it if signing or the
@@ -288,7 +297,7 @@ class Submitter:
         transaction is shown at it: nodes may have ours, and hide it for a while. A tip that nodes
         demand is recorded before TipRefused is raised.
         """
-        intent = self.record_sending(intent, grant)
+        (intent,) = self.record_sending([intent], grant)
         self.on_event(SubmissionEvent("before:send", intent))
         try:
             self.sender.send(signed_tx)

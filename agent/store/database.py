@@ -8,6 +8,7 @@ the connection at once.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import zlib
@@ -42,6 +43,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
+from agent.store.migrations.schema import APPEND_ONLY_TABLES
 from agent.store.tables import Base, FactRow, IntentRow, StepRow
 
 if TYPE_CHECKING:
@@ -61,12 +63,31 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
         ),
     ),
     (
-        ("locked", "busy", "lock timeout"),
+        ("is locked", "busy", "lock timeout"),
         "another program has locked the store; close it and run the command again",
     ),
     (
         ("malformed", "not a database", "corrupt", "disk i/o error"),
         "keep the file, restore a backup, compare it with the chain",
+    ),
+    (
+        ("too many clients", "too many connections", "connection slots"),
+        (
+            "end programs that are not needed, or raise max_connections of PostgreSQL: each process"
+            " takes up to 20"
+        ),
+    ),
+    (
+        ("starting up", "shutting down"),
+        "wait until PostgreSQL takes connections again",
+    ),
+    (
+        ("does not support ssl", "no encryption", "certificate"),
+        "correct sslmode and the certificates in store.url, or switch TLS on at the server",
+    ),
+    (
+        ("must be owner of",),
+        "name the role that created the tables in store.url",
     ),
     (
         ("in a read-only transaction",),
@@ -79,6 +100,17 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("password authentication", "pg_hba.conf", 'role "', 'database "'),
         "correct user, password and database in store.url",
+    ),
+    (
+        ("connection to server", "failed to resolve host"),
+        "start PostgreSQL, or correct host and port in store.url",
+    ),
+    (
+        ('relation "',),
+        (
+            "restore the database from a backup, or name one with all tables of trimtab that the"
+            " role may see"
+        ),
     ),
     (
         ("readonly", "read-only", "permission denied", "unable to open"),
@@ -138,12 +170,46 @@ def database_errors(action: str) -> Iterator[None]:
                 "let only one of them run; trimtab status names what is open",
                 code=ErrorCode.LOCK,
             ) from error
+        if right := _missing_right(driver_error, error_text):
+            role, rights_and_object = right
+            raise OperatorNeeded(
+                f"store: cannot {action}: the role {role} lacks rights: {error_text}",
+                f"let its owner do: GRANT {rights_and_object} TO {role}",
+                code=ErrorCode.STORE,
+            ) from error
         error_type = PassingFault if _may_pass(driver_error) else OperatorNeeded
         raise error_type(
             f"store: cannot {action}: {error_text}", remedy(error_text), code=ErrorCode.STORE
         ) from error
 
 
+_RIGHTS = {
+    "table": "SELECT, INSERT, UPDATE, DELETE",
+    "sequence": "USAGE",
+    "schema": "USAGE, CREATE",
+    "function": "EXECUTE",
+}
+"""What trimtab needs of each kind of object of PostgreSQL."""
+_DENIED = re.compile(rf"permission denied for ({'|'.join(_RIGHTS)}) (\w+)")
+
+
+def _missing_right(error: BaseException | None, error_text: str) -> tuple[str, str] | None:
+    """Return the role that lacks a right on PostgreSQL (SQLSTATE 42501), and the right with its
+    object as GRANT takes them; None for another error. A log only grows.
+    """
+    role = getattr(error, ROLE_ATTRIBUTE, None)
+    if "no schema has been selected" in error_text:  # what a role may not use is not there for it
+        error_text = "permission denied for schema public"
+    denied = _DENIED.match(error_text)
+    if role is None or denied is None:
+        return None
+    kind, name = denied.groups()
+    rights = "SELECT, INSERT" if name in APPEND_ONLY_TABLES else _RIGHTS[kind]
+    return f'"{role}"', f"{rights} ON {kind.upper()} {name}"
+
+
+ROLE_ATTRIBUTE = "trimtab_role"
+"""Attribute of an error of PostgreSQL with the role that met it."""
 _TAKEN_PLACES = (
     *("one_open_cycle", "one_open_intent_per_nonce", "one_open_cancel_per_intent"),
     *("UNIQUE constraint failed: cycles.state", "UNIQUE constraint failed: intents.nonce"),
@@ -175,6 +241,7 @@ _DATABASE_DROPPED = "57P04"
 _REFUSED_CONNECTIONS = (
     *("password authentication", "no password supplied", "pg_hba.conf", "does not exist"),
     *("unsupported startup parameter", "not permitted to log in", "certificate", "is not known"),
+    "does not support SSL",
 )
 """What a server says of a connection that it will refuse again; such errors have no SQLSTATE."""
 

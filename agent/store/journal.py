@@ -54,7 +54,7 @@ from agent.store.database import (
     max_value,
     upsert_rows,
 )
-from agent.store.files.pause import PauseSwitchState, read_pause
+from agent.store.files.pause import PauseCheck, read_pause
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
     ENDED_IN_BLOCK_STATE_NAMES,
@@ -258,9 +258,14 @@ class ProposalStore:
                 for owner, signature_hex in _signatures_json(db, intent_id).items()
             }
 
-    def record_execution(self, intent_id: str, execution: ProposalExecution) -> None:
-        """Record the transaction that executes a proposal, before it is sent."""
+    def record_execution(
+        self, intent_id: str, execution: ProposalExecution, require_running: PauseCheck
+    ) -> None:
+        """Record the transaction that executes a proposal, before it is sent; not if
+        `require_running` raises.
+        """
         with self.db.write("record an execution") as db:
+            require_running(read_pause(db))
             fact_key = EXECUTION_KEY_PREFIX + intent_id
             database.write_facts(db, {fact_key: codec.dumps(execution)})
 
@@ -363,7 +368,7 @@ class IntentStore:
                 Grant, database.decompress_text(_intent_row(db, intent_id).grant_z)
             )
 
-    def advance(  # noqa: PLR0913
+    def advance(
         self,
         intent_id: str,
         new_state: IntentState,
@@ -372,52 +377,74 @@ class IntentStore:
         receipt: Receipt | None = None,
         note: str = "",
         event: IntentEvent | None = None,
-        require_running: Callable[[PauseSwitchState], None] | None = None,
     ) -> Intent:
         """Move an intent to another state. Raises ValueError if the table or a guard forbids the
-        move, and for a second hash. `require_running` gets the pause switch as it is within the
-        transaction, and raises to leave the intent as it is.
+        move, and for a second hash.
 
         The effects of a receipt are written in the same transaction: what the layers record of it,
         and the budget entry is deleted if a reorg removes the receipt.
         """
         with self.db.write(f"write that a transaction is {new_state.value}") as db:
-            if require_running is not None:
-                require_running(read_pause(db))
-            row = _intent_row(db, intent_id)
-            old_state = IntentState(row.state)
-            if tx_hash is not None and row.tx_hash not in (None, tx_hash):
-                raise ValueError(
-                    f"intent {intent_id} already has hash {row.tx_hash}, not {tx_hash}"
+            return self._advance(db, intent_id, new_state, now_s, tx_hash, receipt, note, event)
+
+    def record_sending(
+        self, intent_ids: Sequence[str], now_s: int, note: str, require_running: PauseCheck
+    ) -> list[Intent]:
+        """Move intents to BROADCAST by IntentEvent.SEND, all or none: not if `require_running`
+        raises. Raises as `advance`.
+        """
+        with self.db.write("write that a transaction is sent") as db:
+            require_running(read_pause(db))
+            return [
+                self._advance(
+                    db, intent_id, IntentState.BROADCAST, now_s, note=note, event=IntentEvent.SEND
                 )
-            _require_allowed_transition(
-                db, row, new_state if event is None else event, new_state, tx_hash, receipt
-            )
-            tx_hash = tx_hash or row.tx_hash
-            receipt_json = row.receipt_json if receipt is None else codec.dumps(receipt)
-            if new_state not in NONCE_USED_STATES:  # also true if a reorg removes the receipt
-                receipt_json = None
-            if row.receipt_json is not None and receipt_json != row.receipt_json:
-                budgets.unbook_intent(db, database.intent_from_row(row))
-            stored_receipt = None
-            if receipt_json is not None:
-                stored_receipt = database.decode_json(Receipt, receipt_json)
-            for layer in stores.LAYERS:
-                layer.record_receipt(db, row, self.db.wallet, stored_receipt)
-            ledger_sums.reopen_settled_intents(db, row.seq)
-            db.execute(
-                _update_intent(),
-                {
-                    "row_seq": row.seq,
-                    "state": new_state.value,
-                    "tx_hash": tx_hash,
-                    "receipt_json": receipt_json,
-                },
-            )
-            transition = IntentTransition(intent_id, old_state, new_state, now_s, tx_hash, note)
-            _record_transition(self.db, db, transition)
-            intent = database.intent_from_row(row)
-            return replace(intent, state=new_state, tx_hash=tx_hash, receipt=stored_receipt)
+                for intent_id in intent_ids
+            ]
+
+    def _advance(  # noqa: PLR0913
+        self,
+        db: Connection,
+        intent_id: str,
+        new_state: IntentState,
+        now_s: int,
+        tx_hash: str | None = None,
+        receipt: Receipt | None = None,
+        note: str = "",
+        event: IntentEvent | None = None,
+    ) -> Intent:
+        row = _intent_row(db, intent_id)
+        old_state = IntentState(row.state)
+        if tx_hash is not None and row.tx_hash not in (None, tx_hash):
+            raise ValueError(f"intent {intent_id} already has hash {row.tx_hash}, not {tx_hash}")
+        _require_allowed_transition(
+            db, row, new_state if event is None else event, new_state, tx_hash, receipt
+        )
+        tx_hash = tx_hash or row.tx_hash
+        receipt_json = row.receipt_json if receipt is None else codec.dumps(receipt)
+        if new_state not in NONCE_USED_STATES:  # also true if a reorg removes the receipt
+            receipt_json = None
+        if row.receipt_json is not None and receipt_json != row.receipt_json:
+            budgets.unbook_intent(db, database.intent_from_row(row))
+        stored_receipt = None
+        if receipt_json is not None:
+            stored_receipt = database.decode_json(Receipt, receipt_json)
+        for layer in stores.LAYERS:
+            layer.record_receipt(db, row, self.db.wallet, stored_receipt)
+        ledger_sums.reopen_settled_intents(db, row.seq)
+        db.execute(
+            _update_intent(),
+            {
+                "row_seq": row.seq,
+                "state": new_state.value,
+                "tx_hash": tx_hash,
+                "receipt_json": receipt_json,
+            },
+        )
+        transition = IntentTransition(intent_id, old_state, new_state, now_s, tx_hash, note)
+        _record_transition(self.db, db, transition)
+        intent = database.intent_from_row(row)
+        return replace(intent, state=new_state, tx_hash=tx_hash, receipt=stored_receipt)
 
     def open_intents(self) -> Sequence[Intent]:
         """Return intents that have not ended, oldest first."""

@@ -306,7 +306,7 @@ def _read_version(connection: Connection) -> str | None:
             return None
         raise OperatorNeeded(
             "store: this database is not a trimtab store",
-            "use a separate file in store.url",
+            "use a separate file or database in store.url",
             code=ErrorCode.NOT_A_STORE,
         )
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()

@@ -3,8 +3,9 @@ goes on later, and each wallet has swapped exactly once. Prints the figures as J
 
 In each round a worker begins to rebalance many wallets, whose stores are in one database and whose keys
 are at a remote signer. It is stopped when a share of their transactions, drawn from a seed, has been
-written, a second worker finishes the work, and the first is let go again. Exit code 1 if the chain and
-the journal of a wallet differ, or if it has not swapped exactly once.
+written, or with `--at` exactly at moments of tests/faults/probe.py, in turn. A second worker finishes
+the work, and the first is let go again. Exit code 1 if the chain and the journal of a wallet differ, or
+if it has not swapped exactly once.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from agent.localchain import LocalChain, open_anvil
 from agent.model import IntentKind, IntentState
 from tests.support.fleets import add_wallet_portfolio
 from tests.support.postgresql import Server, running_server
+from tests.support.stopping import is_stopped
 from tests.support.workers import has_swapped, journals, served_counts, until, worker
 
 TOO_MUCH_WETH = {"WETH": 8_000, "USDC": 2_000}
@@ -100,9 +102,17 @@ def write_folder(chain: LocalChain, root: Path, url: str, wallets: Sequence[str]
 
 
 def run_round(
-    chain: LocalChain, server: Server, root: Path, signer_url: str, seed: int, wallet_count: int
+    chain: LocalChain,
+    server: Server,
+    root: Path,
+    signer_url: str,
+    seed: int,
+    wallet_count: int,
+    moment: str = "",
 ) -> list[str]:
-    """Stop a worker among these wallets once; return what was wrong at the end."""
+    """Stop a worker among these wallets once, at the moment if given; return what was wrong at the
+    end.
+    """
     generator = random.Random(f"stop {seed}")
     keys = [private_key(seed * wallet_count + number) for number in range(wallet_count)]
     wallets = [Account.from_key(key).address for key in keys]
@@ -115,9 +125,13 @@ def run_round(
     def written_count() -> int:
         return sum(len(intents) for intents in journals(folder, names))
 
-    with worker(folder, root / "first.log", variables=variables) as first:
-        until(lambda: written_count() >= written_at_stop, PATIENCE_S)
-        first.send_signal(signal.SIGSTOP)
+    prefix = (sys.executable, "-m", "tests.support.stopping", moment) if moment else ()
+    with worker(folder, root / "first.log", variables=variables, prefix=prefix) as first:
+        if moment:
+            until(lambda: is_stopped(first.pid), PATIENCE_S)
+        else:
+            until(lambda: written_count() >= written_at_stop, PATIENCE_S)
+            first.send_signal(signal.SIGSTOP)
         with worker(folder, root / "second.log", variables=variables):
             until(lambda: wallet_count in served_counts(url, wallets).values(), PATIENCE_S)
             until(lambda: all(map(has_swapped, journals(folder, names))), PATIENCE_S)
@@ -148,6 +162,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--wallets", type=int, default=25, help="wallets of a round")
+    parser.add_argument(
+        "--at",
+        action="append",
+        metavar="MOMENT",
+        help="stop there, such as before:send#1; may be given several times",
+    )
     parser.add_argument("--first", type=int, default=0, help="the first round")
     options = parser.parse_args()
     began_s = time.monotonic()
@@ -160,9 +180,10 @@ def main() -> int:
         for seed in seeds:
             root = Path(tempfile.mkdtemp())
             with open_anvil() as chain:  # what the wallets of one round sell moves the pools
-                faults = run_round(chain, server, root, signer_url, seed, options.wallets)
+                moment = options.at[seed % len(options.at)] if options.at else ""
+                faults = run_round(chain, server, root, signer_url, seed, options.wallets, moment)
             violations += [f"round {seed}: {fault}" for fault in faults]
-            print(f"round {seed}: {faults or 'no violation'}", file=sys.stderr, flush=True)
+            print(f"round {seed} {moment}: {faults or 'no violation'}", file=sys.stderr, flush=True)
             if not faults:
                 shutil.rmtree(root)
     figures = {

@@ -19,9 +19,10 @@ from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
-from agent.model import IntentState, UnsignedTx
+from agent.model import IntentState, SignedTx, UnsignedTx
 from agent.signing.calldata import Approve, decode
 from agent.signing.safe_tx import safe_tx_fields, typed_data
+from agent.signing.secret import PrivateKey
 from tests.cases.test_proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.agents import again, fund, trusted, yes
 from tests.support.text import mentions, raises_field
@@ -311,6 +312,25 @@ def test_an_unconfirmed_execution_records_and_sends_nothing(scene: tuple[Agent, 
     agent, safe = scene
     signed_by(agent, FIRST, SECOND)
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=lambda _: False)["outcome"] == "declined"
+    assert agent.context.store.proposals.execution(open_one(agent)["id"]) is None
+    assert safe.nonce() == 0
+
+
+def test_a_pause_that_is_stored_while_an_execution_is_signed_stops_it(
+    scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine confirms it after all checks, before the write that precedes the send."""
+    agent, safe = scene
+    signed_by(agent, FIRST, SECOND)
+    sign = PrivateKey.sign_transaction
+
+    def pause_and_sign(key: PrivateKey, tx: UnsignedTx) -> SignedTx:
+        agent.context.store.pause_switch.pause("by another process", agent.context.clock.now_s())
+        return sign(key, tx)
+
+    monkeypatch.setattr(PrivateKey, "sign_transaction", pause_and_sign)
+    with pytest.raises(Refused, match="kill switch"):
+        api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
     assert agent.context.store.proposals.execution(open_one(agent)["id"]) is None
     assert safe.nonce() == 0
 

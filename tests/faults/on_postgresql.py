@@ -1,6 +1,6 @@
 """Fault suites whose stores lie on PostgreSQL instead of in files: `make faults-postgresql`, or
 .venv/bin/python -m tests.faults.on_postgresql --suite kill --seeds 2, with the options of scripts/check/faults.py. The suites
-power, disk and store break or copy the file itself; tests/postgresql has what corresponds to them on a server.
+power, disk and store, and those of futures, break or copy the file itself; tests/postgresql has what corresponds to them on a server.
 """
 
 from __future__ import annotations

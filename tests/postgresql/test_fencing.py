@@ -17,9 +17,10 @@ import pytest
 from sqlalchemy import event
 
 from agent.errors import PassingFault, Refused, TrimtabError
+from agent.execution.submitter import stored_pause_check
 from agent.fleet.chains import SharedConnections
 from agent.fleet.members import FleetMember, FleetOptions
-from agent.model import Head, IntentKind, IntentState
+from agent.model import Head, IntentKind, IntentState, ProposalExecution
 from agent.observe.logs import Redactor
 from agent.store import Store
 from agent.store.files.locks import LockHeld
@@ -184,6 +185,19 @@ def test_a_pause_of_another_machine_is_seen_until_the_last_write_before_a_send(
         executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
     assert [intent.state for intent in store.journal.intents()] == [IntentState.CANCELLED]
     assert setup.chain.sent == []
+
+
+def test_a_pause_of_another_machine_is_seen_in_the_write_that_precedes_an_execution(opened: Opener) -> None:
+    """Of a Safe's proposal, which another account sends."""
+    store, other = opened(), opened()
+    execution = ProposalExecution(WALLET, tx(0), "0x" + "ab" * 32)
+    other.pause_switch.pause("on another machine", START_S)
+    with pytest.raises(Refused, match="kill switch"):
+        store.proposals.record_execution("proposal", execution, stored_pause_check(grant()))
+    assert store.proposals.execution("proposal") is None
+    other.pause_switch.resume("", START_S)
+    store.proposals.record_execution("proposal", execution, stored_pause_check(grant()))
+    assert store.proposals.execution("proposal") == execution
 
 
 def test_a_process_that_acts_again_writes_no_epoch_anew(opened: Opener) -> None:

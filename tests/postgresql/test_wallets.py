@@ -14,10 +14,10 @@ from sqlalchemy import create_engine, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Control, ControlKind, ControlOrigin, IntentKind
+from agent.model import AgentCycle, Control, ControlKind, ControlOrigin, Cycle, IntentKind
 from agent.store import Store, open_store
 from agent.store.postgresql import session
-from agent.store.tables import Base, IntentRow
+from agent.store.tables import Base, CycleRow, IntentRow
 from agent.store.users import UserTables
 from tests.support.postgresql import OPERATOR, Opener, Server
 from tests.support.text import raises_code
@@ -110,6 +110,14 @@ def test_a_second_process_is_told_that_another_serves_the_wallet(opened: Opener)
     with raises_code(OperatorNeeded, "lock", "another process serves this wallet"), second.db.write("race") as db:
         db.execute(insert(IntentRow), [{name: cell for name, cell in row.items() if name not in ("seq", "wallet")}])
     assert [intent.note for intent in second.journal.intents()] == ["i"]
+
+
+def test_a_second_open_cycle_is_told_that_another_serves_the_wallet(opened: Opener) -> None:
+    store = opened()
+    store.cycles.write(Cycle("first", AgentCycle(), START_S))
+    row = {**dict(first_row_of(store, "cycles")), "id": "other"}
+    with raises_code(OperatorNeeded, "lock", "another process serves this wallet"), store.db.write("race") as db:
+        db.execute(insert(CycleRow), [{name: cell for name, cell in row.items() if name not in ("seq", "wallet")}])
 
 
 def test_each_machine_needs_the_secret_of_the_first(opened: Opener, tmp_path: Path) -> None:

@@ -416,6 +416,25 @@ def test_orders_of_one_action_are_all_dropped_if_trading_stops_or_their_time_end
     assert world.store.journal.open_intents() == ()
 
 
+@pytest.mark.parametrize("order_number", [0, 2])
+def test_sent_together__none_is_sent_if_a_pause_is_stored_before_the_write_that_sends_them(world: Bench, order_number: int) -> None:
+    """Another machine confirms it at the first or the last order: none is then said to be sent."""
+    venue = ScriptedVenue([OPEN])
+    world.signer = OneActionSigner(world.chain)
+    writes: list[str] = []
+
+    def pause(event: SubmissionEvent) -> None:
+        writes.append(event.name)
+        if event.name == "before:broadcast" and writes.count(event.name) == order_number + 1:
+            world.store.pause_switch.pause("by another process", world.clock.now_s())
+
+    world.on_event = pause
+    with pytest.raises(Refused, match="kill switch"):
+        run_together(world, venue)
+    assert states(world) == [S.CANCELLED] * 3
+    assert venue.posted == []
+
+
 class ChoosySigner(OneActionSigner):
     """A signer that refuses the orders with these nonces."""
 

@@ -36,7 +36,7 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retrya
 from agent.execution.evaluation import low_minimums
 from agent.execution.executor import ProposingExecutor, ReadOnlySigner
 from agent.execution.settlement import originating_step
-from agent.execution.submitter import Submitter, guard_refusal
+from agent.execution.submitter import Submitter, guard_refusal, stored_pause_check
 from agent.foreign_text import decode_text, read_json
 from agent.guards.sandwich import plan_worst_case
 from agent.model import Intent, Portfolio, ProposalExecution, Receipt, UnsignedTx
@@ -484,7 +484,9 @@ def execute_proposal(
             proposal.require_signable()
             signed_tx = key.sign_transaction(tx)
             execution = ProposalExecution(key.address, tx, signed_tx.hash)
-            agent.context.store.proposals.record_execution(proposal.intent.id, execution)
+            agent.context.store.proposals.record_execution(
+                proposal.intent.id, execution, stored_pause_check(proposal.grant)
+            )
             proposal.submitter.sender.send(signed_tx)
         receipt = _await_receipt(proposal.submitter, execution, progress)
     return {

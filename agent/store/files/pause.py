@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -39,6 +40,10 @@ class PauseSwitchState:
     reason: str
     at_s: int | None
     hard: bool = False
+
+
+PauseCheck = Callable[[PauseSwitchState], None]
+"""Gets the switch as it is within the transaction that records a send, and raises to record none."""
 
 
 @dataclass(frozen=True, slots=True)

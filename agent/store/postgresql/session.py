@@ -15,13 +15,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock, RLock
+from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    ExceptionContext,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, TrimtabError
 from agent.store.database import (
     LIVE,
+    ROLE_ATTRIBUTE,
     Database,
     LaterWrite,
     database_errors,
@@ -81,6 +92,8 @@ CONNECT_ARGUMENTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+_RIGHTS_STATES = ("42501", "3F000")
+"""SQLSTATE of a right that a role lacks, and of a schema that is hidden without one."""
 _engines: dict[str, Engine] = {}
 _engines_lock = Lock()
 
@@ -102,15 +115,25 @@ def server_engine(database_url: URL) -> Engine:
         return _engines[address]
 
 
+def _name_role(context: ExceptionContext) -> None:
+    """Leave the role with the error of a right that it lacks, for the remedy."""
+    sqlstate = getattr(context.original_exception, "sqlstate", None)
+    if context.connection is not None and sqlstate in _RIGHTS_STATES:
+        driver_connection: Any = context.connection.connection.dbapi_connection
+        setattr(context.original_exception, ROLE_ATTRIBUTE, driver_connection.info.user)
+
+
 def _new_engine(database_url: URL) -> Engine:
     try:
-        return create_engine(
+        engine = create_engine(
             database_url,
             connect_args={**CONNECT_ARGUMENTS, "application_name": new_process_name()},
             pool_pre_ping=True,
             pool_size=POOL_SIZE,
             max_overflow=MAX_CONNECTIONS - POOL_SIZE,
         )
+        event.listen(engine, "handle_error", _name_role)
+        return engine
     except ModuleNotFoundError:
         raise ConfigError(
             "store.url: the driver of PostgreSQL is not installed",

@@ -195,7 +195,7 @@ class VenueExecutor:
         intents: Sequence[Intent],
         grant_by_id: Mapping[str, Grant],
     ) -> tuple[list[Intent], list[str]]:
-        """Sign PLANNED orders as one action, record each as BROADCAST, and post it; return them
+        """Sign PLANNED orders as one action, record all as BROADCAST, and post it; return them
         with the reasons of those that the venue rejects. Orders that the signer refuses are dropped
         and left out; all are dropped if it refuses the first, or if the last check fails.
         """
@@ -220,10 +220,7 @@ class VenueExecutor:
                 if intent.id in open_ids:
                     submitter.drop(signed_by_id.get(intent.id, intent), error.message)
             raise
-        sent_intents = [
-            submitter.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
-            for intent in signable_intents
-        ]
+        sent_intents = submitter.record_sending(signable_intents, first_grant)
         submitter.on_event(SubmissionEvent("before:send", sent_intents[0]))
         reasons = [""] * len(sent_intents)
         try:
@@ -322,7 +319,7 @@ class VenueExecutor:
         if while_paused:
             intent = submitter.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
         else:
-            intent = submitter.record_sending(intent, grant)
+            (intent,) = submitter.record_sending([intent], grant)
         submitter.on_event(SubmissionEvent("before:send", intent))
         rejection_reason = ""
         try:
