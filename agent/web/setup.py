@@ -72,7 +72,10 @@ BEGIN_PAGE = SetupPage(LOGIN_PATH, "New config", "begin", ())
 SETUP_PATHS = ("/setup/", LOGIN_PATH)
 """Beginnings of the paths that stay those of the set-up once a paper portfolio is served."""
 RUNNING = "running"
-NOT_OPENED_TEXT = "403: open the address that trimtab serve --setup printed; it works once\n"
+NOT_OPENED_TEXT = (
+    "403: open the address that trimtab serve --setup prints in its terminal. Each works once, and a"
+    " restart ends the one before. Config and paper ledger are kept\n"
+)
 DEFAULT_ANSWERS = {"network": "ethereum", "share:USDC": "0"}
 
 
@@ -207,7 +210,11 @@ class SetupPages:
         if not matches_token(request.query_params.getlist("token"), self._opening_token):
             return PlainTextResponse(NOT_OPENED_TEXT, 403)
         html = self._template.render(
-            title=BEGIN_PAGE.title, page=BEGIN_PAGE, errors={}, token=self._opening_token
+            title=self._done_page.title if self._is_written else BEGIN_PAGE.title,
+            page=BEGIN_PAGE,
+            errors={},
+            token=self._opening_token,
+            config=str(self._config.absolute()) if self._is_written else "",
         )
         return HTMLResponse(html)
 

@@ -293,6 +293,16 @@ def test_review__says_that_the_market_may_move_only_of_trades(site: Site, kind: 
     assert ("If the market moves too far" in text) is warns
 
 
+@pytest.mark.parametrize(("outcome", "style"), [("hold", "note"), ("refused", "alarm")])
+def test_review_of_a_rebalance__is_no_error_if_nothing_is_to_do(site: Site, outcome: str, style: str) -> None:
+    cookie = site.enter()
+    document = {"plan_hash": "", "reason": "all weights are inside", "moves": [], "document": {"outcome": outcome}}
+    text = site.ask(review(site, cookie, "rebalance", document), Cookie=cookie)[2].decode()
+    [shown_style] = re.findall(r'<p [^>]*class="(\w+)"[^>]*>[^<]*all weights are inside', text)
+    assert shown_style == style
+    assert ("Nothing to do: " in text) is (outcome == "hold")
+
+
 def test_confirmed_control__is_on_the_page_before_the_list_has_it(site: Site, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cookie = site.enter()
     note = "Requested: withdraw. Its state appears below once it is read."

@@ -489,6 +489,7 @@ def test_start_on_paper__comes_after_the_config_and_leads_to_the_overview(
     assert 'action="/controls/rebalance"' in overview
     assert "Log out" not in overview, "the one session cannot be opened again"
     assert 'popovertarget="weights"' not in overview
+    assert "On paper, weights and orders are those of the config." in overview
     assert desk.ask("/")[1]["location"] == "/login"
     assert "It has ended: the chain is away (start it)" in desk.text("/setup/done")
     assert "trimtab run" in desk.text("/setup/done")
@@ -500,6 +501,11 @@ def test_a_paper_portfolio_goes_on_with_the_next_server(paper: list[str], tmp_pa
     monkeypatch.setattr(setup, "AppProcess", HereProcess)
     with Desk(tmp_path / "trimtab.toml", continues=True) as desk:
         assert paper == ["run"]
+        assert b"Config and paper ledger are kept" in desk.ask("/login", Cookie="trimtab=old")[2]
+        begin = desk.text(desk.opening)
+        assert "<h1>Your portfolio on paper</h1>" in begin
+        assert f"{tmp_path}/trimtab.toml</code> goes on with its ledger" in begin
+        assert "Continue" in begin
         desk.enter()
         assert "On paper, with imaginary money" in desk.text("/")
         for path in (*ANSWERS, "/setup/review"):
