@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Server:
 
 @contextmanager
 def standby_of(primary: Server) -> Iterator[Server]:
-    """A standby that has each commit before the primary answers it."""
+    """A standby that shows each commit before the primary answers it."""
     with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as name:
         server = Server(Path(name), primary.programs)
         user = _as_ordinary_user(server.folder)
@@ -93,7 +94,12 @@ def standby_of(primary: Server) -> Iterator[Server]:
         subprocess.run([*command, "-X", "stream", "--checkpoint=fast"], check=True, stdout=subprocess.DEVNULL, **user)  # type: ignore[call-overload]
         server.control("start")
         primary.run("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.run("ALTER SYSTEM SET synchronous_commit = 'remote_apply'")
         primary.run("SELECT pg_reload_conf()")
+        deadline_s = time.monotonic() + 20
+        while "sync" not in primary.run("SELECT sync_state FROM pg_stat_replication").split():
+            assert time.monotonic() < deadline_s, "the standby is not synchronous"
+            time.sleep(0.05)
         try:
             yield server
         finally:
