@@ -51,6 +51,8 @@ def test_each_missing_right_is_named_with_the_grant_that_gives_it(
             server.run(grant, database)
             assert grant not in granted
             granted.append(grant)
+    else:
+        pytest.fail(f"the role still lacks rights after {granted}")
     assert f'GRANT USAGE, CREATE ON SCHEMA public TO "{other_role}"' in granted
     assert f'GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE meta TO "{other_role}"' in granted
     changed = server.run("SELECT table_name FROM information_schema.role_table_grants WHERE privilege_type = 'UPDATE'"

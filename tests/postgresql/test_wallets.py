@@ -112,7 +112,7 @@ def test_a_second_process_is_told_that_another_serves_the_wallet(opened: Opener)
     assert [intent.note for intent in second.journal.intents()] == ["i"]
 
 
-def test_a_second_open_cycle_is_told_that_another_serves_the_wallet(opened: Opener) -> None:
+def test_a_second_open_cycle_is_refused_as_that_of_another_process(opened: Opener) -> None:
     store = opened()
     store.cycles.write(Cycle("first", AgentCycle(), START_S))
     row = {**dict(first_row_of(store, "cycles")), "id": "other"}
