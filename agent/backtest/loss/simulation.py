@@ -92,7 +92,7 @@ def simulate_losses(
     market: LossMarket, policies: tuple[LossPolicy, ...]
 ) -> tuple[SimulatedLoss, ...]:
     """Return the loss of each policy, on the same random numbers."""
-    book = _PolicyBook(market, policies)
+    book = PolicyBook(market, policies)
     token_count = len(market.targets)
     generator = np.random.default_rng(SEED)
     variances, directions = np.linalg.eigh(book.covariance)
@@ -151,12 +151,15 @@ def _variance(drifts: FloatArray, covariance_root: FloatArray) -> FloatArray:
     return variances
 
 
-class _PolicyBook:
+class PolicyBook:
     """The policies as arrays, the first axis of which is the policy, with bands narrowed for the
     length of the bars.
     """
 
-    def __init__(self, market: LossMarket, policies: Sequence[LossPolicy]) -> None:
+    def __init__(
+        self, market: LossMarket, policies: Sequence[LossPolicy], bar_years: float | None = None
+    ) -> None:
+        """`bar_years` is the length of all bars; None: each policy has its own."""
         self.market = market
         self.targets = np.array(market.targets)
         self.covariance = np.array(market.covariance)
@@ -168,7 +171,7 @@ class _PolicyBook:
         self.risks = np.array(
             [np.eye(token_count) if policy.risk is None else policy.risk for policy in policies]
         )
-        self.curvatures = np.diagonal(self.risks, axis1=1, axis2=2)
+        self.curvatures = np.diagonal(self.risks, axis1=1, axis2=2).copy()
         numeraire_column = np.where(self.has_risk, 0.0, -1.0)[:, None, None]
         self.signals = np.concatenate(
             [
@@ -181,15 +184,19 @@ class _PolicyBook:
         spread = weight_moves @ self.covariance @ weight_moves
         deviations = np.sqrt(np.einsum("pji,jk,pki->pi", self.signals, spread, self.signals))
         self.bar_years = np.array(
-            [_bar_years(policy, own) for policy, own in zip(policies, deviations, strict=True)]
+            [
+                bar_years or _bar_years(policy, own)
+                for policy, own in zip(policies, deviations, strict=True)
+            ]
         )
         triggers = np.array([policy.triggers for policy in policies])
         edges = np.array([policy.edges for policy in policies])
         swap_shares = self._swap_shares(triggers, edges, deviations)
         self.impacts = np.array(market.impacts) * swap_shares
         self.leg_costs = market.leg_cost / swap_shares
-        overstep = OVERSTEP * (np.sqrt(self.bar_years) - CHECKS_PER_YEAR**-0.5)[:, None]
-        narrowed = np.maximum(triggers - overstep * deviations, triggers / 4)
+        overstep_times = OVERSTEP * (np.sqrt(self.bar_years) - CHECKS_PER_YEAR**-0.5)
+        self.oversteps = overstep_times[:, None] * deviations
+        narrowed = np.maximum(triggers - self.oversteps, triggers / 4)
         self.triggers = np.where(self.has_schedule, triggers, narrowed)
         self.edges = np.minimum(edges, self.triggers[:, :token_count])
 
