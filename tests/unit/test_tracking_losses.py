@@ -11,7 +11,6 @@ import pytest
 from agent.app.start.capital import draft_config
 from agent.app.start.tracking_losses import (
     MAX_LEG_SHARE,
-    config_loss_document,
     first_purchase_lines,
     loss_document,
     portfolio_of_config,
@@ -22,9 +21,8 @@ from agent.backtest.loss.backtests import backtest_loss
 from agent.backtest.loss.picture import WIDTH_FACTORS, loss_curve
 from agent.backtest.loss.policies import CHOICES, LossAsset, LossPortfolio
 from agent.backtest.report.losses import loss_section
-from agent.backtest.settings import SimulationSettings, make_spec
+from agent.backtest.settings import SimulationSettings, TaxRule, make_spec
 from agent.config.networks.presets import ETHEREUM_PRESET
-from agent.layers.tax.config import TaxTable
 from agent.layers.tax.state import TaxState
 from agent.model import (
     Cron,
@@ -231,19 +229,67 @@ def test_a_step_whose_token_has_no_route_has_no_estimate() -> None:
     assert step_loss_document(with_snapshot(step, pools=step.snapshot.pools[1:])) is None
 
 
-@pytest.mark.parametrize(("rate_bps", "says_so"), [(2_500, True), (1, True), (0, False)])
-def test_estimate_where_gains_are_taxed__says_that_it_leaves_tax_out(rate_bps: int, says_so: bool) -> None:
-    """It has no lots, and the tax changes what the rule trades."""
+TAXED = TaxRule(LotMethod.FIFO, None, 2_500)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "parts", "rest"),
+    [
+        (
+            RULE,
+            "53 bps a year behind a perfect tracker (0.9 costs, 53 drift, 0 tax)",
+            "270 of 50,000 USDC; relative 10 % would lose more: 240.",
+        ),
+        (
+            build_tracking("normal", after_tax=True),
+            "60 bps a year behind a perfect tracker (1 costs, 11 drift, 48 tax)",
+            "300 of 50,000 USDC; tracking would lose less: 53.",
+        ),
+        (
+            Threshold(None, 1_000),
+            "250 bps a year behind a perfect tracker (8 costs, 0.4 drift, 240 tax)",
+            "1,200 of 50,000 USDC; tracking would lose less: 53.",
+        ),
+    ],
+    ids=["tracking", "tracking after tax", "relative 10 %"],
+)
+def test_loss_where_gains_are_taxed__has_the_tax_beside_it(trigger: Trigger, parts: str, rest: str) -> None:
+    with_own_correlations = with_correlations(trigger) if isinstance(trigger, NoTradeZone) else trigger
+    document = loss_document(portfolio(), policy(with_own_correlations), tax_rule=TAXED)
+    assert document["lines"][0] == f"About {parts}, {rest}"
+    assert document["lines"][1].startswith("Other triggers, bps a year with tax: ")
+    assert document["lines"][3] == (
+        "Tax: 25 % of the gains of each year by fifo, with coins that grow by 15 % a year; gains not sold in 8 years owe nothing."
+    )
+    names = {row["policy"] for row in (document["own"], *document["others"]) if row is not None}
+    assert names == {*(choice.name for choice in CHOICES), "tracking after tax"}
+    for row in (document["own"], *document["others"]):
+        assert row is not None
+        part_figures = [float(row[part] or 0) for part in ("costs_bps", "drift_bps", "tax_bps")]
+        assert sum(part_figures) == pytest.approx(float(row["loss_bps"]), rel=0.06)
+
+
+def test_loss_without_tax__has_no_tax_and_no_rule_after_it() -> None:
+    document = loss_document(portfolio(), policy())
+    assert {row["tax_bps"] for row in (document["own"], *document["others"]) if row is not None} == {None}
+    assert "tax" not in " ".join(document["lines"])
+
+
+def test_tax_that_is_not_simulated__is_named_with_its_reason() -> None:
+    limited = replace(TAXED, year_limit=Fraction(0))
+    sentence, others, basis = loss_document(portfolio(), policy(), tax_rule=limited)["lines"]
+    assert sentence.startswith(
+        "About 4 bps a year behind a perfect tracker, as if without tax (tax.year_limit reduces or defers sales) (2 costs,"
+    )
+    assert "tax" not in others + basis
+
+
+@pytest.mark.parametrize("rate_bps", [2_500, 1, 0])
+def test_loss_of_a_step__has_the_tax_of_its_rate(rate_bps: int) -> None:
     inputs = TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), None, rate_bps)
-    config = draft_config(None, ETHEREUM_PRESET, (("WETH", "50%"), ("USDC", "50%")))
-    table = TaxTable(method="fifo", year_limit="off", rate=f"{rate_bps}bps" if rate_bps else None)
-    taxed_config = config.model_copy(update={"tax": table})
-    for document in (
-        step_loss_document(step_of(500).with_layer(TaxState(inputs))),
-        config_loss_document(taxed_config, Fraction(1), Fraction(50_000)),
-    ):
-        assert document is not None
-        assert ("a perfect tracker, as if without tax" in document["lines"][0]) is says_so
+    document = step_loss_document(step_of(500).with_layer(TaxState(inputs)))
+    assert document is not None
+    assert (document["lines"][-1].count(f"Tax: {rate_bps / 100:g} %") == 1) == (rate_bps > 0)
 
 
 def test_the_rule_is_where_costs_and_drift_together_are_least() -> None:
@@ -281,6 +327,7 @@ def test_a_report_has_the_picture_of_its_own_fees_and_band() -> None:
     section = loss_section(loss)
     assert section is not None
     assert "without tax" in section.paragraphs[0]
+    assert len(section.paragraphs) == 1
     assert [row[0] for row in section.tables[0].rows] == ["tracking", "relative 20 %", "relative 10 %"]
     costs, drift, policies = section.charts[0]["data"]
     assert len(costs["x"]) == len(drift["x"]) == len(WIDTH_FACTORS)
@@ -289,6 +336,26 @@ def test_a_report_has_the_picture_of_its_own_fees_and_band() -> None:
     cheaper = backtest_loss(spec, half, {"ETH": 2_000.0})
     assert cheaper is not None
     assert loss_curve(cheaper.portfolio, cheaper.policy).marks[0].loss.total < loss_curve(loss.portfolio, loss.policy).marks[0].loss.total
+
+
+def test_report_of_a_taxed_backtest__has_loss_and_tax_of_each_policy() -> None:
+    targets = {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}
+    spec = replace(make_spec(targets, Threshold(None, 2_000), "USD", native="ETH"), tax=TAXED)
+    settings = SimulationSettings(depth=Fraction(10**8), fee_pips=500, start_value=Fraction(50_000), gas_price_wei=10**9)
+    prices = {"BTC": 30_000.0, "ETH": 2_000.0, "USD": 1.0}
+    section = loss_section(backtest_loss(spec, settings, prices))
+    assert section is not None
+    assert "25 % of the gains of each year by fifo" in section.paragraphs[1]
+    (table,) = section.tables
+    assert table.header[1:5] == ("costs", "drift", "tax", "loss and tax, bps a year")
+    assert [row[0] for row in table.rows] == ["tracking", "relative 20 %", "relative 10 %", "tracking after tax"]
+    for _, *bps_texts, _ in table.rows:
+        *parts, loss_and_tax = map(float, bps_texts)
+        assert sum(parts) == pytest.approx(loss_and_tax, abs=0.2)
+    assert len(section.charts[0]["data"][2]["x"]) == 3, "the rule after tax has no width of its own"
+    limited = loss_section(backtest_loss(replace(spec, tax=replace(TAXED, year_limit=Fraction(0))), settings, prices))
+    assert limited is not None
+    assert limited.paragraphs[1] == "Tax is not simulated: tax.year_limit reduces or defers sales."
 
 
 def test_a_report_of_recorded_pools_has_no_picture() -> None:

@@ -790,7 +790,8 @@ def _loss_checks(step: StepInput) -> Iterator[CheckResult]:
         return
     if loss is None:
         return
-    yield CheckResult("tracking loss", OK, loss["lines"][0], "")
+    sentence, _, _, *tax_lines = loss["lines"]
+    yield CheckResult("tracking loss", OK, " ".join((sentence, *tax_lines)), "")
     for warning in loss["warnings"]:
         yield CheckResult(
             "gas", WARN, warning, "a larger portfolio, or a network with cheaper gas, loses less"

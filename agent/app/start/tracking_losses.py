@@ -12,11 +12,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.amm.venue_kinds import VenueKind
+from agent.backtest.loss.estimates import policy_losses, portfolio_tax, untaxed_reason
 from agent.backtest.loss.policies import (
     CHOICES,
     COMPARED_CHOICE,
     COMPARED_CHOICES,
     RULE,
+    RULE_AFTER_TAX,
     ComparedPolicy,
     LossAsset,
     LossPortfolio,
@@ -28,8 +30,9 @@ from agent.backtest.loss.simulation import (
     LossMarket,
     LossPolicy,
     SimulatedLoss,
-    simulate_losses,
 )
+from agent.backtest.loss.taxes import TAXED_GROWTH, LossTax
+from agent.backtest.settings import TaxRule
 from agent.config.build import build_policy
 from agent.config.networks import NETWORKS, typical_fees
 from agent.config.schema import Config
@@ -49,6 +52,7 @@ from agent.weights.asset_classes import (
 if TYPE_CHECKING:
     from agent.app.documents.owner import PolicyLossDocument, TrackingLossDocument
 
+NO_TAX = TaxRule()
 ORDINARY_DAY_INDEX = 1
 """Position of an ordinary day among the gas prices of a network."""
 USUAL_FEE_TIERS_PIPS = (100, 500, 3_000)
@@ -163,8 +167,10 @@ def step_loss_document(step: StepInput) -> TrackingLossDocument | None:
     if portfolio is None:
         return None
     tax_inputs = step.layer(TaxState).inputs
-    has_tax = tax_inputs is not None and tax_inputs.tax_rate_bps > 0
-    return loss_document(portfolio, complete_risk(step).policy, COMPARED_CHOICES, has_tax=has_tax)
+    rule = NO_TAX
+    if tax_inputs is not None:
+        rule = TaxRule(tax_inputs.method, tax_inputs.year_limit, tax_inputs.tax_rate_bps)
+    return loss_document(portfolio, complete_risk(step).policy, COMPARED_CHOICES, rule)
 
 
 def usual_fee_pips(chain_id: int, symbol: str, numeraire_symbol: str) -> int:
@@ -194,14 +200,13 @@ def config_loss_document(
     choices: Sequence[ComparedPolicy] = CHOICES,
     depth_usd: int = USUAL_DEPTH_USD,
 ) -> TrackingLossDocument | None:
-    """Return about what a config loses with `value` coins, beside other triggers, in pools of this
+    """Return about what a new config, without tax.rate, loses with `value` coins, beside other triggers, in pools of this
     depth; None if nothing is traded.
     """
     portfolio = portfolio_of_config(config, numeraire_usd, value, depth_usd=depth_usd)
     if portfolio is None:
         return None
-    has_tax = config.tax is not None and config.tax.rate is not None
-    return loss_document(portfolio, build_policy(config), choices, has_tax=has_tax)
+    return loss_document(portfolio, build_policy(config), choices)
 
 
 def year_texts(config: Config, numeraire_usd: Fraction, value: Fraction) -> list[str]:
@@ -215,7 +220,8 @@ def year_texts(config: Config, numeraire_usd: Fraction, value: Fraction) -> list
         portfolio = portfolio_of_config(config, numeraire_usd, value, gas_price_index)
         if portfolio is None or policy.trade_side:
             return []
-        loss = _simulated_loss(portfolio, loss_market(portfolio, policy.trigger), own)
+        market = loss_market(portfolio, policy.trigger)
+        loss = policy_losses(portfolio, market, (own,), None).get(own)
         if loss is None:
             return []
         costs_text = f"{_figure(loss.costs * float(value))} {portfolio.numeraire.symbol}"
@@ -244,58 +250,54 @@ def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fractio
     ]
 
 
-def _simulated_loss(
-    portfolio: LossPortfolio, market: LossMarket, choice: ComparedPolicy
-) -> SimulatedLoss | None:
-    policy = loss_policy(portfolio, market, choice)
-    return None if policy is None else simulate_losses(market, (policy,))[0]
-
-
 def loss_document(
     portfolio: LossPortfolio,
     policy: Policy,
     choices: Sequence[ComparedPolicy] = CHOICES,
-    *,
-    has_tax: bool = False,
+    tax_rule: TaxRule = NO_TAX,
 ) -> TrackingLossDocument:
-    """Return about what a policy loses, beside other triggers. The simulation has no lots: with
-    `has_tax` the sentence says that it leaves tax out.
+    """Return about what a policy loses, beside other triggers. Where gains are taxed, tax is a part
+    of the loss, and the rule after tax another trigger; where it cannot be simulated, the words say
+    so.
     """
     own = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
-    others = [choice for choice in choices if choice.name != own.name]
+    tax = portfolio_tax(portfolio, tax_rule)
+    offered = choices if tax is None else (*choices, RULE_AFTER_TAX)
+    others = [choice for choice in offered if choice.name != own.name]
+    estimated = others if policy.trade_side else [own, *others]
     market = loss_market(portfolio, policy.trigger)
-    own_policy = None if policy.trade_side else loss_policy(portfolio, market, own)
-    other_policies = [loss_policy(portfolio, market, choice) for choice in others]
-    simulated = [loss_policy for loss_policy in (own_policy, *other_policies) if loss_policy]
-    losses = simulate_losses(market, tuple(simulated))
-    own_loss = None if own_policy is None else losses[0]
-    wild_loss = None if own_policy is None else _wild_year_loss(portfolio, market, own)
-    other_losses = dict(zip(others, losses[-len(others) :], strict=True))
+    losses = policy_losses(portfolio, market, estimated, tax)
+    own_loss = losses.pop(own, None)
+    wild_loss = None
+    if own_loss is not None:
+        wild_loss = policy_losses(portfolio, _wild_market(market), [own], tax)[own]
+    own_policy = None if own_loss is None else loss_policy(portfolio, market, own)
+    money = None if own_loss is None else own_loss.total * float(portfolio.value)
     return {
         "value": f"{float(portfolio.value):.10g}",
         "unit": portfolio.numeraire.symbol,
-        "own": None if own_loss is None else _policy_document(own, own_loss),
-        "money": None if own_loss is None else _figure(own_loss.total * float(portfolio.value)),
+        "own": None if own_loss is None else _policy_document(own, own_loss, tax),
+        "money": None if money is None else _figure(money),
         "wild_year_bps": None if wild_loss is None else _figure(wild_loss.total * BPS),
-        "others": [_policy_document(choice, loss) for choice, loss in other_losses.items()],
+        "others": [_policy_document(choice, loss, tax) for choice, loss in losses.items()],
         "lines": [
-            _own_sentence(portfolio, own, own_loss, other_losses, has_tax=has_tax),
-            _others_sentence(other_losses),
+            _own_sentence(
+                portfolio, own, own_loss, losses, tax, untaxed_reason(portfolio, tax_rule)
+            ),
+            _others_sentence(losses, tax),
             _basis(portfolio, market, wild_loss),
+            *([] if tax is None else [_tax_basis(tax)]),
         ],
         "warnings": [warning for warning in (gas_warning(portfolio, own_policy),) if warning],
     }
 
 
-def _wild_year_loss(
-    portfolio: LossPortfolio, market: LossMarket, choice: ComparedPolicy
-) -> SimulatedLoss | None:
-    """Return the loss of a policy in a year in which prices move as much more as in 2021."""
+def _wild_market(market: LossMarket) -> LossMarket:
+    """Return the market in a year in which prices move as much more as in 2021."""
     covariance = tuple(
         tuple(entry * WILD_YEAR_FACTOR**2 for entry in row) for row in market.covariance
     )
-    wild_market = replace(market, covariance=covariance)
-    return _simulated_loss(portfolio, wild_market, choice)
+    return replace(market, covariance=covariance)
 
 
 def gas_warning(portfolio: LossPortfolio, own_policy: LossPolicy | None) -> str:
@@ -318,12 +320,15 @@ def gas_warning(portfolio: LossPortfolio, own_policy: LossPolicy | None) -> str:
 # --- Words.
 
 
-def _policy_document(choice: ComparedPolicy, loss: SimulatedLoss) -> PolicyLossDocument:
+def _policy_document(
+    choice: ComparedPolicy, loss: SimulatedLoss, tax: LossTax | None
+) -> PolicyLossDocument:
     return {
         "policy": choice.name,
         "loss_bps": _figure(loss.total * BPS),
         "costs_bps": _figure(loss.costs * BPS),
         "drift_bps": _figure(loss.drift * BPS),
+        "tax_bps": None if tax is None else _figure(loss.tax * BPS),
         "trades_a_year": _figure(loss.trades),
     }
 
@@ -345,8 +350,9 @@ def _about(amount: float) -> str:
 def _about_bps(loss: SimulatedLoss) -> str:
     """Return the loss for reading. That of what hardly trades grows with the time simulated."""
     loss_bps = loss.total * BPS
-    if loss_bps > MAX_LOSS_BPS or (_hardly_trades(loss) and loss_bps >= 1):
-        return f"over {MAX_LOSS_BPS if loss_bps > MAX_LOSS_BPS else _about(loss_bps)}"
+    is_wide = (loss.costs + loss.drift) * BPS > MAX_LOSS_BPS
+    if is_wide or (_hardly_trades(loss) and loss_bps >= 1):
+        return f"over {MAX_LOSS_BPS if is_wide else _about(loss_bps)}"
     return _about(loss_bps)
 
 
@@ -359,8 +365,8 @@ def _own_sentence(
     own: ComparedPolicy,
     loss: SimulatedLoss | None,
     losses: Mapping[ComparedPolicy, SimulatedLoss],
-    *,
-    has_tax: bool,
+    tax: LossTax | None,
+    missing_tax_reason: str,
 ) -> str:
     """Return the sentence on the own policy beside the rule, or beside a band if it is the rule."""
     compared = next(choice for choice in (RULE, COMPARED_CHOICE) if choice in losses)
@@ -380,14 +386,10 @@ def _own_sentence(
     leading_text = total_text.capitalize()
     parts_text = ""
     if not total_text.startswith("over"):
-        costs_text = _about(loss.costs * BPS)
-        drift_text = _about(loss.drift * BPS)
-        if float(costs_text) >= 1 and float(drift_text) >= 1:
-            drift_text = _about(max(float(total_text) - float(costs_text), 1.0))
         leading_text = f"About {total_text}"
-        parts_text = f" ({costs_text} costs, {drift_text} drift)"
+        parts_text = f" ({_parts_text(loss, tax)})"
     unit = portfolio.numeraire.symbol
-    tax_text = ", as if without tax" if has_tax else ""
+    tax_text = f", as if without tax ({missing_tax_reason})" if missing_tax_reason else ""
     return (
         f"{leading_text} bps a year behind a perfect tracker{tax_text}{parts_text},"
         f" {_about(loss.total * float(portfolio.value))} of {_about(float(portfolio.value))} {unit};"
@@ -395,9 +397,28 @@ def _own_sentence(
     )
 
 
-def _others_sentence(losses: Mapping[ComparedPolicy, SimulatedLoss]) -> str:
+def _parts_text(loss: SimulatedLoss, tax: LossTax | None) -> str:
+    """Return the parts of a loss, which add up to it as it reads where each is a bp or more."""
+    costs_text = _about(loss.costs * BPS)
+    drift_text = _about(loss.drift * BPS)
+    tax_text = "" if tax is None else _about(loss.tax * BPS)
+    if float(costs_text) >= 1 and float(drift_text) >= 1 and loss.total * BPS < 100:
+        beside_drift = float(costs_text) + float(tax_text or 0)
+        drift_text = _about(max(float(_about(loss.total * BPS)) - beside_drift, 1.0))
+    return f"{costs_text} costs, {drift_text} drift" + (f", {tax_text} tax" if tax_text else "")
+
+
+def _others_sentence(losses: Mapping[ComparedPolicy, SimulatedLoss], tax: LossTax | None) -> str:
     losses_text = ", ".join(f"{choice.name} {_about_bps(loss)}" for choice, loss in losses.items())
-    return f"Other triggers, bps a year: {losses_text}."
+    tax_text = "" if tax is None else " with tax"
+    return f"Other triggers, bps a year{tax_text}: {losses_text}."
+
+
+def _tax_basis(tax: LossTax) -> str:
+    return (
+        f"Tax: {tax.rate * 100:g} % of the gains of each year by {tax.method.value}, with coins that"
+        f" grow by {TAXED_GROWTH * 100:g} % a year; gains not sold in {MAX_YEARS:g} years owe nothing."
+    )
 
 
 def _basis(portfolio: LossPortfolio, market: LossMarket, wild_loss: SimulatedLoss | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.backtest.loss.policies import LossAsset, LossPortfolio
-from agent.backtest.settings import BacktestSpec, SimulationSettings
+from agent.backtest.settings import BacktestSpec, SimulationSettings, TaxRule
 from agent.model import Policy
 from agent.policy.minimum import LEG_GAS
 from agent.units import BPS, PIPS
@@ -20,6 +20,7 @@ class BacktestLoss:
 
     portfolio: LossPortfolio
     policy: Policy
+    tax: TaxRule
 
 
 def backtest_loss(
@@ -65,4 +66,5 @@ def backtest_loss(
             spec.limits.plan_cost_bps,
         ),
         spec.policy,
+        spec.tax,
     )

@@ -7,15 +7,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from agent.backtest.loss.estimates import policy_losses
 from agent.backtest.loss.policies import (
     COMPARED_CHOICE,
     RULE,
+    RULE_AFTER_TAX,
     ComparedPolicy,
     LossPortfolio,
     loss_market,
     loss_policy,
 )
 from agent.backtest.loss.simulation import LossPolicy, SimulatedLoss, simulate_losses
+from agent.backtest.loss.taxes import LossTax
 from agent.model import Policy
 
 WIDTH_FACTORS = tuple(2 ** (step / 2) for step in range(-4, 5))
@@ -24,13 +27,14 @@ WIDTH_FACTORS = tuple(2 ** (step / 2) for step in range(-4, 5))
 
 @dataclass(frozen=True, slots=True)
 class LossMark:
-    """A policy in the picture: its width as a factor of the rule's, None for a schedule, and its
-    loss.
+    """A policy in the picture: its width as a factor of the rule's, None for a schedule or a rule
+    whose width depends on its gains, its loss without tax, and with it, None without tax.
     """
 
     name: str
     width_factor: float | None
     loss: SimulatedLoss
+    taxed_loss: SimulatedLoss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +45,36 @@ class LossCurve:
     marks: tuple[LossMark, ...]
 
 
-def loss_curve(portfolio: LossPortfolio, policy: Policy) -> LossCurve:
+def loss_curve(portfolio: LossPortfolio, policy: Policy, tax: LossTax | None = None) -> LossCurve:
     """Return the loss of the rule at a quarter to four times its width, with marks for the rule, the
-    policy (unless it has no estimate) and a relative band of 10 %.
+    policy (unless it has no estimate) and a relative band of 10 %; with a tax also for the rule
+    after it.
     """
     market = loss_market(portfolio, policy.trigger)
     own_choice = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
+    own_choices = [] if policy.trade_side else [own_choice]
+    tax_choices = [] if tax is None else [RULE_AFTER_TAX]
+    choice_by_name = {
+        choice.name: choice
+        for choice in reversed((RULE, *own_choices, COMPARED_CHOICE, *tax_choices))
+    }
+    choices = [*reversed(choice_by_name.values())]
+    losses = policy_losses(portfolio, market, choices, None)
+    taxed_losses = {} if tax is None else policy_losses(portfolio, market, choices, tax)
     rule = loss_policy(portfolio, market, RULE)
     if rule is None:
         raise ValueError("the tracking rule has no estimate")
-    marked = {RULE.name: rule}
-    for choice in (own_choice, COMPARED_CHOICE):
-        marked_policy = loss_policy(portfolio, market, choice)
-        if marked_policy is not None and not (choice is own_choice and policy.trade_side):
-            marked.setdefault(choice.name, marked_policy)
-    widened = [_widened(rule, factor) for factor in WIDTH_FACTORS]
-    losses = simulate_losses(market, (*widened, *marked.values()))
-    width_losses = losses[: len(widened)]
-    mark_losses = losses[len(widened) :]
+    widened = tuple(_widened(rule, factor) for factor in WIDTH_FACTORS)
     return LossCurve(
-        tuple(zip(WIDTH_FACTORS, width_losses, strict=True)),
+        tuple(zip(WIDTH_FACTORS, simulate_losses(market, widened), strict=True)),
         tuple(
-            LossMark(name, _width_factor(rule, marked_policy), loss)
-            for (name, marked_policy), loss in zip(marked.items(), mark_losses, strict=True)
+            LossMark(
+                choice.name,
+                _width_factor(rule, loss_policy(portfolio, market, choice), choice),
+                loss,
+                taxed_losses.get(choice),
+            )
+            for choice, loss in losses.items()
         ),
     )
 
@@ -82,10 +93,14 @@ def _widened(rule: LossPolicy, factor: float) -> LossPolicy:
     )
 
 
-def _width_factor(rule: LossPolicy, policy: LossPolicy) -> float | None:
+def _width_factor(
+    rule: LossPolicy, policy: LossPolicy | None, choice: ComparedPolicy
+) -> float | None:
     """Return how wide a policy is beside the rule: the geometric mean over the tokens, without the
     numeraire, whose trigger is the last and under the rule infinite.
     """
+    if policy is None or choice.name == RULE_AFTER_TAX.name:
+        return None
     token_triggers = list(zip(policy.triggers[:-1], rule.triggers[:-1], strict=True))
     if policy.has_schedule or not all(trigger > 0 for trigger, _ in token_triggers):
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.backtest.loss.simulation import FloatMatrix, LossMarket, LossPolicy
+from agent.backtest.loss.taxes import GAIN_STEPS, LossTax, TaxedPolicy
 from agent.model import (
     Destination,
     Every,
@@ -47,7 +48,7 @@ class ComparedPolicy:
         """The trigger and destination in words."""
         match self.trigger:
             case NoTradeZone(risk) if risk.horizon_s is None:
-                return "tracking"
+                return "tracking after tax" if risk.after_tax else "tracking"
             case NoTradeZone(TrackingRisk(_, int(horizon_s))):
                 return f"zone {format_duration(horizon_s)}"
             case Every(every_s):
@@ -81,6 +82,9 @@ CHOICES = (
 )
 """Triggers that are compared."""
 RULE = CHOICES[0]
+RULE_AFTER_TAX = ComparedPolicy(
+    build_tracking(DEFAULT_STRICTNESS, after_tax=True), Destination.ZONE
+)
 COMPARED_CHOICE = CHOICES[1]
 """What is compared with the rule."""
 COMPARED_CHOICES = CHOICES[:2]
@@ -184,8 +188,34 @@ def loss_policy(
             return None
 
 
-def _tracking_policy(market: LossMarket, cooldown_years: float) -> LossPolicy:
-    """Return the tracking rule: Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) with its reduced correlations."""
+def taxed_policy(
+    portfolio: LossPortfolio, market: LossMarket, choice: ComparedPolicy, tax: LossTax
+) -> TaxedPolicy | None:
+    """Return a trigger as the simulation of taxes takes it; None if it is not known. Plans of a zone
+    or of the rule weigh their whole tax, but those of the rule after tax, whose ranges count it.
+    """
+    policy = loss_policy(portfolio, market, choice)
+    if policy is None:
+        return None
+    match choice.trigger:
+        case NoTradeZone(risk) if risk.after_tax:
+            steps = tuple(
+                _tracking_policy(market, policy.interval_years, tax.rate * gain_step / GAIN_STEPS)
+                for gain_step in range(GAIN_STEPS + 1)
+            )
+            return TaxedPolicy(policy, steps)
+        case NoTradeZone():
+            return TaxedPolicy(policy, weighs_tax=True)
+        case _:
+            return TaxedPolicy(policy)
+
+
+def _tracking_policy(
+    market: LossMarket, cooldown_years: float, sale_tax: float = 0.0
+) -> LossPolicy:
+    """Return the tracking rule: Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) with its reduced correlations. `sale_tax` is
+    the tax on a unit sold, share of its value, of a rule after tax.
+    """
     count = len(market.targets)
     reduced = _reduced(market.covariance)
     rules = token_rules(
@@ -193,7 +223,7 @@ def _tracking_policy(market: LossMarket, cooldown_years: float) -> LossPolicy:
         [[*row, 0.0] for row in reduced] + [[0.0] * (count + 1)],
         count,
         {
-            index: TradingCost(unit_cost, market.leg_cost, market.min_trade)
+            index: TradingCost(unit_cost, market.leg_cost, market.min_trade, sale_tax)
             for index, unit_cost in enumerate(market.unit_costs)
         },
         market.risk_aversion,

@@ -78,9 +78,17 @@ class LossPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedLoss(TrackingLoss):
-    """Loss of a year by simulation, and its number of rebalances."""
+    """Loss of a year by simulation, its number of rebalances, and the tax on its gains, a share of
+    the portfolio too (zero where none is simulated).
+    """
 
     trades: float
+    tax: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Costs, drift and tax together."""
+        return self.costs + self.drift + self.tax
 
 
 MAX_KEPT_RESULTS = 64

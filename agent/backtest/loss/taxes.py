@@ -67,22 +67,10 @@ class TaxedPolicy:
         return self.weighs_tax or bool(self.steps)
 
 
-@dataclass(frozen=True, slots=True)
-class TaxedLoss(SimulatedLoss):
-    """Loss of a year by simulation, and the tax beside it."""
-
-    tax: float
-
-    @property
-    def with_tax(self) -> float:
-        """Loss and tax together."""
-        return self.total + self.tax
-
-
 @lru_cache(maxsize=MAX_KEPT_RESULTS)
 def simulate_taxes(
     market: LossMarket, tax: LossTax, policies: tuple[TaxedPolicy, ...]
-) -> tuple[TaxedLoss, ...]:
+) -> tuple[SimulatedLoss, ...]:
     """Return the loss and tax of each policy, on the same random numbers."""
     bar_years = MAX_YEARS / TAXED_BARS
     book = _TaxedBook(market, policies, bar_years)
@@ -116,7 +104,7 @@ def simulate_taxes(
     drifts = market.risk_aversion / 2 * variance / 2 / TAXED_BARS
     sums = np.array([wallets.costs, drifts * MAX_YEARS, wallets.trades, wallets.taxes])
     means = sums.reshape(4, len(policies), TAXED_PATHS).mean(axis=2) / MAX_YEARS
-    return tuple(TaxedLoss(*figures) for figures in means.T.tolist())
+    return tuple(SimulatedLoss(*figures) for figures in means.T.tolist())
 
 
 class _TaxedBook(PolicyBook):

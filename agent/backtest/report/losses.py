@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from agent.backtest.loss.backtests import BacktestLoss
-from agent.backtest.loss.picture import LossCurve, LossMark, loss_curve
+from agent.backtest.loss.estimates import portfolio_tax, untaxed_reason
+from agent.backtest.loss.picture import LossCurve, loss_curve
+from agent.backtest.loss.simulation import MAX_YEARS
+from agent.backtest.loss.taxes import TAXED_GROWTH, LossTax
 from agent.backtest.report.page import PlotlyDict, ReportSection, ReportTable
 from agent.units import BPS
 
@@ -15,7 +18,8 @@ def loss_section(loss: BacktestLoss | None) -> ReportSection | None:
     """Return the section; None without what it is drawn from."""
     if loss is None:
         return None
-    curve = loss_curve(loss.portfolio, loss.policy)
+    tax = portfolio_tax(loss.portfolio, loss.tax)
+    curve = loss_curve(loss.portfolio, loss.policy, tax)
     return ReportSection(
         "Loss against the width of the range",
         (
@@ -23,21 +27,51 @@ def loss_section(loss: BacktestLoss | None) -> ReportSection | None:
             " simulated prices with usual volatilities and without tax, not on the prices of this"
             " report: trading costs, which fall with the width, and drift (\u00bd\u00b7\u03bb\u00b7TE\u00b2), which rises with it. The"
             " areas are the tracking rule with all its ranges narrower or wider.",
+            *_tax_paragraphs(loss, tax),
         ),
         (_chart(curve),),
-        (
-            ReportTable(
-                ("policy", "costs", "drift", "loss, bps a year", "trades a year"),
-                tuple(_row(mark) for mark in curve.marks),
-            ),
-        ),
+        (_policy_table(curve) if tax is None else _taxed_table(curve),),
     )
 
 
-def _row(mark: LossMark) -> tuple[str, ...]:
-    loss = mark.loss
-    figures = (loss.costs * BPS, loss.drift * BPS, loss.total * BPS, loss.trades)
-    return (mark.name, *(f"{figure:.1f}" for figure in figures))
+def _tax_paragraphs(loss: BacktestLoss, tax: LossTax | None) -> tuple[str, ...]:
+    reason = untaxed_reason(loss.portfolio, loss.tax)
+    if reason:
+        return (f"Tax is not simulated: {reason}.",)
+    if tax is None:
+        return ()
+    return (
+        f"The table has the tax beside it: {tax.rate * 100:g} % of the gains of each year by"
+        f" {tax.method.value}, with coins that grow by {TAXED_GROWTH * 100:g} % a year. Gains not sold"
+        f" in {MAX_YEARS:g} years owe nothing.",
+    )
+
+
+def _policy_table(curve: LossCurve) -> ReportTable:
+    rows = [
+        (
+            mark.name,
+            *_figures(mark.loss.costs, mark.loss.drift, mark.loss.total),
+            f"{mark.loss.trades:.1f}",
+        )
+        for mark in curve.marks
+    ]
+    columns = ("policy", "costs", "drift", "loss, bps a year", "trades a year")
+    return ReportTable(columns, tuple(rows))
+
+
+def _taxed_table(curve: LossCurve) -> ReportTable:
+    rows = []
+    for mark in curve.marks:
+        loss = mark.taxed_loss or mark.loss
+        bps_texts = _figures(loss.costs, loss.drift, loss.tax, loss.total)
+        rows.append((mark.name, *bps_texts, f"{loss.trades:.1f}"))
+    columns = ("policy", "costs", "drift", "tax", "loss and tax, bps a year", "trades a year")
+    return ReportTable(columns, tuple(rows))
+
+
+def _figures(*shares: float) -> list[str]:
+    return [f"{share * BPS:.1f}" for share in shares]
 
 
 def _chart(curve: LossCurve) -> PlotlyDict:
