@@ -29,7 +29,7 @@ from urllib3.util import Retry
 from agent import app as api
 from agent.app.documents import plans
 from agent.app.documents.status import status_document
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.chain.fees import data_fees
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import RpcCall, RpcFault, hex_data, parse_bytes, require_result

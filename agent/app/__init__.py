@@ -173,8 +173,8 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.past_results import PAST_BASIS as PAST_BASIS
     from agent.app.start.setup import FuturesStart as FuturesStart
     from agent.app.start.setup import local_start as local_start
-    from agent.app.start.setup import templates as templates
-    from agent.app.start.setup import trust as trust
+    from agent.app.start.templates import templates as templates
+    from agent.app.start.trust import trust as trust
     from agent.app.start.units import UnitOptions as UnitOptions
     from agent.app.start.units import install_units as install_units
     from agent.app.start.units import remove_units as remove_units

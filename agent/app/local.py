@@ -25,7 +25,7 @@ from agent.app.controls.runner import ControlRunner
 from agent.app.documents.status import ORDINARY_DAY_INDEX
 from agent.app.paper import always_confirm
 from agent.app.start.past_results import SMALL_MONEY_USD, small_money_year_text
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.artifacts import PERPS_MANIFEST, anvil_binary, npm_root
 from agent.config.load import load_config
 from agent.config.networks import BASE

@@ -12,7 +12,7 @@ from agent.app.paper import PaperStart, always_confirm, open_paper, paper_config
 from agent.app.service import StoppableClock, StopRequested, report_run
 from agent.app.settings.users import users_place
 from agent.app.start.amounts import paper_capital
-from agent.app.start.setup import trust
+from agent.app.start.trust import trust
 from agent.config.load import load_config
 from agent.errors import ConfigError, ErrorCode
 from agent.ports.paper import PaperConfig

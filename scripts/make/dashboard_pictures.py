@@ -32,7 +32,7 @@ from playwright.sync_api import Browser, sync_playwright
 from agent.app.agent import open_agent
 from agent.app.local import DEMO_START_USD, DEMO_TARGETS, SMALL_WORLD, fund
 from agent.app.paper import always_confirm
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.config.load import load_config
 from agent.localchain import LocalChain, open_anvil
 from agent.web.server import DashboardProcess

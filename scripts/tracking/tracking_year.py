@@ -35,8 +35,9 @@ from agent.app.local import (
     open_local_base,
 )
 from agent.app.research.backtests import sample_files
-from agent.app.start.setup import NewConfig, pin_all, write_new_config
+from agent.app.start.setup import NewConfig, write_new_config
 from agent.app.start.tracking_losses import config_loss_document
+from agent.app.start.trust import pin_all
 from agent.config.load import load_config, parse_config
 from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
 from agent.execution.step_context import OutcomeKind

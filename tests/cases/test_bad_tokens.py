@@ -8,7 +8,7 @@ import pytest
 import tomlkit
 
 from agent import codec
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.artifacts import Artifact, own_artifact
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig

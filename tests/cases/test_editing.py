@@ -17,7 +17,7 @@ from agent.app.agent import Agent
 from agent.app.records.ledger import pnl, refresh_ledger
 from agent.app.settings import editing
 from agent.app.settings.editing import Confirm, EditReport
-from agent.app.start import setup
+from agent.app.start import trust
 from agent.config.load import load_config
 from agent.config.tables.chain import ChainTable
 from agent.config.tables.fields import parse_address
@@ -246,10 +246,10 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     loaded = replace(loaded, config=loaded.config.model_copy(update={"chain": chain}))
     monkeypatch.setattr(ChainTable, "is_local", property(lambda _: False))
     with raises_code(Refused, "config", "not confirmed"):
-        setup.trust(loaded, lambda _: True, [line], is_unreviewed=True)
+        trust.trust(loaded, lambda _: True, [line], is_unreviewed=True)
     with wiring.open_store_offline(loaded) as (store, _):
         assert store.requests.payout_addresses() == ()
-    seen = setup.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
+    seen = trust.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
     assert [row["address"] for row in seen["contracts"] if row["role"] == "payout address"] == [parse_address(thief, "")]
 
 

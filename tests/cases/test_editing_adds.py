@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
-from agent.app.start import setup
+from agent.app.start import trust
 from agent.chain.tokens import IMPLEMENTATION_SLOTS
 from agent.config.load import load_config
 from agent.config.tables.chain import ChainTable
@@ -110,7 +110,7 @@ def test_the_refusal_of_a_new_token_without_code_reads_no_text(
     def reworded(guard: str, _: str, limit: str, passed: bool) -> Verdict:
         return Verdict(guard, "an address without code", limit, passed)
 
-    monkeypatch.setattr(setup, "Verdict", reworded)
+    monkeypatch.setattr(trust, "Verdict", reworded)
     assert mentions(bot.refused(new_link, pins_new=True).message, "hold no code: an address without code")
 
 

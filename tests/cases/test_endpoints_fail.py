@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.app.start.checks import doctor
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import Transport
 from agent.config.loaded import LoadedConfig

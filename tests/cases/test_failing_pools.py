@@ -10,7 +10,7 @@ import pytest
 from agent.app.agent import Agent
 from agent.app.money import shutdown
 from agent.app.paper import open_paper
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.config.loaded import LoadedConfig
 from agent.execution.evaluation import MAX_INEFFECTIVE_APPROVALS
 from agent.execution.step_context import OutcomeKind, StepOutcome

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.chain.tokens import IMPLEMENTATION_SLOTS
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

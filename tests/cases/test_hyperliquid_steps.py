@@ -13,7 +13,7 @@ import pytest
 from agent import app as api
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.records.ledger import refresh_ledger
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.requests import Deleverage, MarginAccountRequest

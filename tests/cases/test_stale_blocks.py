@@ -10,7 +10,7 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.app.start.checks import doctor
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.chain.quorum import INTERVAL_BLOCKS, NoQuorum
 from agent.chain.rpc import HASHED_HEADER_FIELDS, header_verifies
 from agent.errors import EXIT_RETRYABLE

@@ -9,7 +9,7 @@ import tomlkit
 
 from agent import app as api
 from agent.app.money import shutdown
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome

@@ -10,7 +10,7 @@ import pytest
 
 from agent import codec
 from agent.app.agent import Agent
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.artifacts import own_artifact
 from agent.chain.screening.traits import BLOCKS_BACK
 from agent.execution.step_context import OutcomeKind, StepOutcome

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.chain.endpoints import EndpointPool
 from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import NoQuorum

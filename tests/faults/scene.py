@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent import wiring
-from agent.app.start.setup import pin_all
+from agent.app.start.trust import pin_all
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import Transport
 from agent.config.loaded import LoadedConfig

@@ -18,7 +18,8 @@ import tomlkit
 from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent, open_agent
-from agent.app.start.setup import NewConfig, pin_all, write_new_config
+from agent.app.start.setup import NewConfig, write_new_config
+from agent.app.start.trust import pin_all
 from agent.chain.rpc import Transport
 from agent.config.build import contract_names
 from agent.config.liquidity import lp_venues

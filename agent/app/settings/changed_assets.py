@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent import wiring
 from agent.app.agent import Agent
 from agent.app.describe import pool_names
-from agent.app.start import setup
+from agent.app.start import trust
 from agent.app.start.checks import screen_tokens
 from agent.chain.rpc import Transport
 from agent.config.loaded import LoadedConfig
@@ -48,7 +48,7 @@ class NewTokens:
 
     notes: tuple[str, ...] = ()
     contracts: tuple[ContractDocument, ...] = ()
-    implementations: tuple[setup.Implementation, ...] = ()
+    implementations: tuple[trust.Implementation, ...] = ()
 
     @property
     def unpinned_contracts(self) -> tuple[ContractDocument, ...]:
@@ -103,11 +103,11 @@ def _added_tokens(
 
 def _added_contracts(
     context: wiring.AgentContext, snapshot: Snapshot, added_tokens: Sequence[str]
-) -> tuple[Sequence[ContractDocument], Sequence[setup.Implementation]]:
+) -> tuple[Sequence[ContractDocument], Sequence[trust.Implementation]]:
     """Return the contracts of the added tokens, their pools and their proxy implementations, and
     these implementations. Raises Refused for an address without code.
     """
-    all_contracts, all_implementations, no_code_verdicts = setup.list_contracts(context, snapshot)
+    all_contracts, all_implementations, no_code_verdicts = trust.list_contracts(context, snapshot)
     implementations = [
         implementation
         for implementation in all_implementations
@@ -121,7 +121,7 @@ def _added_contracts(
         *(pool.contract for pool in added_pools),
         *(implementation.address for implementation in implementations),
     }
-    setup.require_code(
+    trust.require_code(
         [verdict for address, verdict in no_code_verdicts if address in added_addresses]
     )
     contracts = [contract for contract in all_contracts if contract["address"] in added_addresses]

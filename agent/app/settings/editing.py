@@ -24,7 +24,7 @@ from agent.app.settings.changed_assets import (
     inspect_new_tokens,
     leftover_lines,
 )
-from agent.app.start import setup
+from agent.app.start import trust
 from agent.chain.rpc import Transport
 from agent.config.load import (
     NO_CONFIG_REMEDY,
@@ -233,7 +233,7 @@ def edit(
                 for implementation in new_tokens.implementations
                 if implementation.address in addresses_to_pin
             ]
-            setup.pin_contracts(context, contracts_to_pin, implementations)
+            trust.pin_contracts(context, contracts_to_pin, implementations)
         backup_path = (
             None if is_unchanged else _replace_config(config_file, text_before, text_after)
         )

@@ -23,8 +23,8 @@ from agent.app.start.endpoint_checks import (
 from agent.app.start.fee_modules import fee_module_checks
 from agent.app.start.quote_checks import quote_checks
 from agent.app.start.route_checks import route_checks
-from agent.app.start.setup import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.tracking_losses import step_loss_document
+from agent.app.start.trust import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
 from agent.chain.fees.minimum_tip import suggested_tip

@@ -1,4 +1,4 @@
-"""Set-up before the first trade: write a config, and pin the contracts that it names."""
+"""A new config, written from options or answers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,21 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from agent import wiring
-from agent.app import config_versions
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config
-from agent.app.start import capital, past_prices, past_results, tracking_losses
-from agent.app.start.amounts import NUMERAIRE, ceiling_of, parse_amount, with_amounts
+from agent.app.start import past_prices, past_results, tracking_losses
+from agent.app.start.amounts import NUMERAIRE, ceiling_of, with_amounts
 from agent.app.start.route_checks import usual_route_warnings
-from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.app.start.year_costs import year_cost_lines
-from agent.backtest.loss.policies import COMPARED_CHOICES
 from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract
-from agent.config.build import contract_names
 from agent.config.load import UNSAVED_REMEDY, load_config, parse_config
-from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.networks.other_names import name_remedy
 from agent.config.networks.presets import PRESETS, Preset, TemplateAsset
 from agent.config.schema import Config
@@ -50,20 +45,15 @@ from agent.config.writing.futures_template import (
 from agent.config.writing.portfolio_templates import PortfolioTemplate
 from agent.config.writing.template import render_config, with_safe
 from agent.config.writing.token_lists import read_token_list, refuse_look_alike
-from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
+from agent.errors import ConfigError, ErrorCode, TrimtabError
 from agent.files import create_file
-from agent.model import Snapshot, Verdict
 from agent.policy import minimum
 from agent.reference import is_dollar
 from agent.units import Token, parse_bps, safe_label
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import (
-        ContractDocument,
         InitDocument,
-        TemplateDocument,
-        TemplatesDocument,
-        TrustDocument,
     )
 
 
@@ -133,19 +123,6 @@ def _feed_prices(
         ):
             continue
         yield Fraction(latest_round.answer, 10**latest_round.decimals)
-
-
-class Implementation(NamedTuple):
-    """Implementation of a proxy with its code hash."""
-
-    proxy: str
-    address: str
-    code_hash: str
-
-
-NO_CODE_HASH = "0x" + "0" * 64
-EMPTY_CODE_HASH = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
-"""keccak256 of no code: EXTCODEHASH of an account that exists without code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -536,182 +513,6 @@ def _chosen_template(new_config: NewConfig) -> PortfolioTemplate | None:
     return portfolio_templates.find_template(new_config.template)
 
 
-def trust(
-    config: ConfigSource,
-    confirm: Callable[[TrustDocument], bool],
-    transports: Sequence[Transport] | None = None,
-    *,
-    is_unreviewed: bool = False,
-) -> TrustDocument:
-    """Return every contract of the config, each discovered pool with its code hash, and the market
-    numbers of an off-chain futures venue, and pin them if `confirm` returns True; it is not called
-    if all are pinned already.
-
-    With `is_unreviewed` no user reviews them; Refused is then raised on a live chain if the config
-    was edited by hand. Raises Refused if an address holds no code, Retryable if the venue does not
-    answer.
-    """
-    loaded_config = load_config(config)
-    with wiring.open_context(loaded_config, transports, includes_untrusted_pools=True) as context:
-        if is_unreviewed:
-            config_versions.refuse_live_changes(loaded_config, context.store.configs)
-        snapshot = context.position_reader.snapshot()
-        contracts, implementations, no_code_verdicts = list_contracts(context, snapshot)
-        contracts += (payout_documents := _payout_address_documents(context))
-        require_code([verdict for _, verdict in no_code_verdicts])
-        market_documents, market_numbers = list_markets(context)
-        is_all_pinned = all(
-            contract["state"] == "unchanged" for contract in (*contracts, *market_documents)
-        )
-        trust_document: TrustDocument = {
-            "block": snapshot.head.number,
-            "pinned": is_all_pinned,
-            "contracts": contracts,
-        }
-        if market_documents:
-            trust_document["markets"] = market_documents
-        if not is_all_pinned and confirm(trust_document):
-            for payout_document in payout_documents:
-                context.store.requests.confirm_payout_address(
-                    payout_document["address"], context.clock.now_s()
-                )
-            pin_markets(context, market_numbers)
-            pin_contracts(
-                context, contracts[: len(contracts) - len(payout_documents)], implementations
-            )
-            trust_document["pinned"] = True
-        return trust_document
-
-
-def list_contracts(
-    context: wiring.AgentContext, snapshot: Snapshot
-) -> tuple[list[ContractDocument], list[Implementation], list[tuple[str, Verdict]]]:
-    """Return a row for every contract of the config, each pool and each proxy implementation, the
-    implementations, and each address without code with its verdict.
-    """
-    code_hashes = {code_entry.address: code_entry.hash for code_entry in snapshot.code_hashes}
-    name_by_address = _contract_names(context)
-    pinned_hashes = context.store.trust.pins()
-    contracts: list[ContractDocument] = []
-    no_code_verdicts = []
-    for address in dict.fromkeys(
-        (*context.execution.pinned, *(pool.contract for pool in context.pools))
-    ):
-        code_hash = code_hashes.get(address, NO_CODE_HASH)
-        if code_hash in (NO_CODE_HASH, EMPTY_CODE_HASH):
-            no_code_text = f"{name_by_address[address]} at {address}: no code"
-            no_code_verdicts.append((address, Verdict("code", no_code_text, "a contract", False)))
-        state = pin_state(pinned_hashes.get(address), code_hash)
-        contracts.append(
-            {
-                "role": name_by_address[address],
-                "address": address,
-                "code_hash": code_hash,
-                "state": state,
-            }
-        )
-    pinned_implementations = context.store.trust.implementations()
-    implementations: list[Implementation] = []
-    for implementation in snapshot.implementations:
-        code_hash = code_hashes.get(implementation.address, NO_CODE_HASH)
-        contract_name = (
-            f"implementation of {name_by_address[implementation.proxy].removeprefix('token ')}"
-        )
-        if code_hash in (NO_CODE_HASH, EMPTY_CODE_HASH):
-            no_code_text = (
-                f"{contract_name} at {implementation.address}: no code, or it cannot be read"
-            )
-            no_code_verdict = Verdict("code", no_code_text, "a contract", False)
-            no_code_verdicts.append((implementation.address, no_code_verdict))
-        state = pin_state(
-            pinned_implementations.get(implementation.proxy), (implementation.address, code_hash)
-        )
-        contracts.append(
-            {
-                "role": contract_name,
-                "address": implementation.address,
-                "code_hash": code_hash,
-                "state": state,
-            }
-        )
-        implementations.append(
-            Implementation(implementation.proxy, implementation.address, code_hash)
-        )
-    return contracts, implementations, no_code_verdicts
-
-
-def require_code(no_code_verdicts: Sequence[Verdict]) -> None:
-    """Raise Refused if an address holds no code."""
-    if no_code_verdicts:
-        raise Refused(
-            "some addresses hold no code: "
-            + "; ".join(verdict.measured_text for verdict in no_code_verdicts),
-            no_code_verdicts,
-            "correct the config",
-        )
-
-
-def pin_contracts(
-    context: wiring.AgentContext,
-    contracts: Sequence[ContractDocument],
-    implementations: Sequence[Implementation],
-) -> None:
-    """Pin the contracts of the rows and the implementations; the owner has confirmed them."""
-    context.store.trust.pin(
-        {contract["address"]: contract["code_hash"] for contract in contracts},
-        context.clock.now_s(),
-        implementations,
-    )
-
-
-def _payout_address_documents(context: wiring.AgentContext) -> list[ContractDocument]:
-    """Return a row for each payout address. Raises ConfigError for the wallet itself, a contract of
-    the config, or the zero address.
-    """
-    wallet = context.config.wallet
-    confirmed_addresses = context.store.requests.payout_addresses()
-    refusal_by_address = {wallet.address: "the wallet itself"} | dict.fromkeys(
-        context.execution.pinned, "a contract of the config"
-    )
-    for address in wallet.payout_addresses:
-        if address in refusal_by_address or int(address, 16) == 0:
-            refusal_reason = refusal_by_address.get(address, "the zero address")
-            raise ConfigError(
-                f"wallet.payout_addresses: {address} is {refusal_reason}",
-                "give the address of another account of yours",
-            )
-    return [
-        {
-            "role": "payout address",
-            "address": address,
-            "code_hash": NO_CODE_HASH,
-            "state": "unchanged" if address in confirmed_addresses else "new",
-        }
-        for address in wallet.payout_addresses
-    ]
-
-
-def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> TrustDocument:
-    """Pin everything without review, for a chain created by this process."""
-    return trust(config, lambda _: True, transports)
-
-
-def _contract_names(context: wiring.AgentContext) -> dict[str, str]:
-    name_by_address = contract_names(context.config, context.store.positions.changes())
-    name_by_address |= {
-        token.address: f"token {token.label}"
-        for token in (*(asset.token for asset in context.portfolio.assets), *context.portfolio.hubs)
-    }
-    for pool in context.pools:
-        pair_text = "/".join(
-            context.portfolio.token(address).label for address in (pool.token0, pool.token1)
-        )
-        name_by_address[pool.address] = (
-            f"{pool.venue.removeprefix('uniswap_')} {pair_text} {pool.fee_pips / 10_000:g}%"
-        )
-    return name_by_address
-
-
 def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset]:
     """Return the wrapped native coin as a hub unless it is an asset. It prices gas, and most pools
     trade it.
@@ -772,59 +573,3 @@ def _template_asset(
             "give the address instead",
         )
     return replace(next(iter(matching_token_by_address.values())), target=target_text)
-
-
-TEMPLATE_VALUE_USD = 10_000
-"""Portfolio for which `templates` estimates losses, as large as that of the past results."""
-FUTURES_NOTIONAL_NOTE = "limits.futures_notional: largest notional of [futures] per spot value"
-
-
-def templates(network: str = "ethereum", value: str = str(TEMPLATE_VALUE_USD)) -> TemplatesDocument:
-    """Return every portfolio template with its tokens on that network, and about what a portfolio of
-    `value` dollars loses by it. Raises ConfigError for a network without a preset, and for a value
-    that is no amount.
-    """
-    preset = find_preset(network)
-    total_value = Fraction(parse_amount(value, "--value", f"write {TEMPLATE_VALUE_USD}"))
-    address_by_symbol = {token.symbol: token.address for token in preset.tokens}
-    template_documents: list[TemplateDocument] = []
-    for template in portfolio_templates.PORTFOLIO_TEMPLATES.values():
-        token_shares = portfolio_templates.template_targets(template, preset)
-        template_documents.append(
-            {
-                "name": template.name,
-                "about": template.about,
-                "shares_bps": dict(template.shares),
-                "tokens": [
-                    {"symbol": symbol, "address": address_by_symbol[symbol], "target": share_text}
-                    for symbol, share_text in token_shares
-                ],
-                "policy": {
-                    policy_key: dict(policy_value)
-                    if isinstance(policy_value, Mapping)
-                    else policy_value
-                    for policy_key, policy_value in template.policy.items()
-                },
-                "limits": dict(template.limits),
-                "weights": dict(template.allocator_values) or None,
-                "futures_notional": None
-                if template.futures_multiple is None
-                else f"{template.futures_multiple}x",
-                "past": past_results.template_result(network, template.name),
-                "other_years": past_results.other_year_results(network, template.name),
-                "minimum_capitals": capital.minimum_capitals(template),
-                "tracking_loss": tracking_losses.config_loss_document(
-                    capital.template_config(template, preset),
-                    Fraction(1),
-                    total_value,
-                    COMPARED_CHOICES,
-                ),
-            }
-        )
-    return {
-        "network": network,
-        "chain_id": preset.chain_id,
-        "templates": template_documents,
-        "futures": FUTURES_NOTIONAL_NOTE,
-        "gas_gwei": capital.ordinary_gas_gwei(),
-    }
