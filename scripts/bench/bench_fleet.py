@@ -60,6 +60,8 @@ from tests.support.postgresql import Server, running_server
 WALLETS_A_READ = 50
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 WARM_UP_ROUNDS = 2
+WARM_UP_LIMIT_S = 300
+"""Longest time until a process serves its part: a worker whose companion has ended never does."""
 BLOCK_S = 12
 FAR_ENDPOINT_S = 0.2
 SIGNER_VARIABLE = "TRIMTAB_BENCH_SIGNER"
@@ -137,6 +139,14 @@ class LookMeter:
         FleetMember.look = timed_look  # type: ignore[method-assign]  # measured
         requests.adapters.HTTPAdapter.send = counted_send  # type: ignore[method-assign]  # measured
         event.listen(Engine, "commit", self._on_commit)
+        limit = threading.Timer(WARM_UP_LIMIT_S, self._end_if_cold)
+        limit.daemon = True
+        limit.start()
+
+    def _end_if_cold(self) -> None:
+        if not self._began_s:
+            print(f"{WARM_UP_LIMIT_S} s passed before the portfolios were served", file=sys.stderr)
+            os._exit(1)
 
     def _on_commit(self, db: Connection) -> None:
         if not hasattr(self._look, "commits"):
@@ -293,6 +303,8 @@ class Bench:
                     )
                 )
             outputs = [process.communicate()[0] for process in processes]
+        if any(process.returncode for process in processes):
+            raise SystemExit("a process of the measurement failed; nothing was measured")
         return [json.loads(output.splitlines()[-1]) for output in outputs]
 
     def spec(self, paths: Sequence[Path], **fields: Any) -> RunSpec:
