@@ -18,8 +18,9 @@ from agent.app.start.tracking_losses import (
     step_loss_document,
 )
 from agent.backtest.loss.backtests import backtest_loss
+from agent.backtest.loss.estimates import policy_losses, portfolio_tax
 from agent.backtest.loss.picture import WIDTH_FACTORS, loss_curve
-from agent.backtest.loss.policies import CHOICES, LossAsset, LossPortfolio
+from agent.backtest.loss.policies import CHOICES, ComparedPolicy, LossAsset, LossPortfolio, loss_market
 from agent.backtest.report.losses import loss_section
 from agent.backtest.settings import SimulationSettings, TaxRule, make_spec
 from agent.config.networks.presets import ETHEREUM_PRESET
@@ -197,14 +198,6 @@ def test_gas_above_half_a_percent_of_the_portfolio_is_warned_of() -> None:
     assert warning.startswith("Gas: each trade costs 1.2 % of the portfolio (6.0 USDC), and a weight waits until it is ±12.5 points off")
 
 
-def step_of(fee_pips: int, base_fee_wei: int = 10**9) -> StepInput:
-    """The three coins and cash, each with a pool that is worth the same at the start."""
-    targets = {**SYMBOLS, "USDC": BPS - sum(SYMBOLS.values())}
-    pools = [v2_pool(token(symbol), token("USDC"), price_of(symbol), 10**8, fee_pips=fee_pips) for symbol in SYMBOLS]
-    step = step_input(targets, pools=pools)
-    return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=base_fee_wei), priority_fee_wei=0)
-
-
 def test_a_step_is_estimated_by_its_pools_and_its_gas() -> None:
     cheap, dear = (portfolio_of_step(step_of(fee_pips)) for fee_pips in (500, 3_000))
     assert cheap is not None
@@ -229,7 +222,20 @@ def test_a_step_whose_token_has_no_route_has_no_estimate() -> None:
     assert step_loss_document(with_snapshot(step, pools=step.snapshot.pools[1:])) is None
 
 
+def step_of(fee_pips: int, base_fee_wei: int = 10**9) -> StepInput:
+    """The three coins and cash, each with a pool that is worth the same at the start."""
+    targets = {**SYMBOLS, "USDC": BPS - sum(SYMBOLS.values())}
+    pools = [v2_pool(token(symbol), token("USDC"), price_of(symbol), 10**8, fee_pips=fee_pips) for symbol in SYMBOLS]
+    step = step_input(targets, pools=pools)
+    return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=base_fee_wei), priority_fee_wei=0)
+
+
 TAXED = TaxRule(LotMethod.FIFO, None, 2_500)
+
+
+def document_with_tax(trigger: Trigger) -> Any:
+    own_trigger = with_correlations(trigger) if isinstance(trigger, NoTradeZone) else trigger
+    return loss_document(portfolio(), policy(own_trigger), tax=portfolio_tax(portfolio(), TAXED))
 
 
 @pytest.mark.parametrize(
@@ -238,58 +244,87 @@ TAXED = TaxRule(LotMethod.FIFO, None, 2_500)
         (
             RULE,
             "53 bps a year behind a perfect tracker (0.9 costs, 53 drift, 0 tax)",
-            "270 of 50,000 USDC; relative 10 % would lose more: 240.",
+            "270 of 50,000 USDC, 140 bps with all gains sold after 8 years; tracking after tax would lose 60, 130 bps with all gains sold.",
         ),
         (
             build_tracking("normal", after_tax=True),
             "60 bps a year behind a perfect tracker (1 costs, 11 drift, 48 tax)",
-            "300 of 50,000 USDC; tracking would lose less: 53.",
+            "300 of 50,000 USDC, 130 bps with all gains sold after 8 years;"
+            " relative 10 % would lose more: 240, 260 bps with all gains sold.",
         ),
         (
             Threshold(None, 1_000),
             "250 bps a year behind a perfect tracker (8 costs, 0.4 drift, 240 tax)",
-            "1,200 of 50,000 USDC; tracking would lose less: 53.",
+            "1,200 of 50,000 USDC, 260 bps with all gains sold after 8 years;"
+            " tracking after tax would lose less: 62, 130 bps with all gains sold.",
         ),
     ],
     ids=["tracking", "tracking after tax", "relative 10 %"],
 )
 def test_loss_where_gains_are_taxed__has_the_tax_beside_it(trigger: Trigger, parts: str, rest: str) -> None:
-    with_own_correlations = with_correlations(trigger) if isinstance(trigger, NoTradeZone) else trigger
-    document = loss_document(portfolio(), policy(with_own_correlations), tax_rule=TAXED)
-    assert document["lines"][0] == f"About {parts}, {rest}"
-    assert document["lines"][1].startswith("Other triggers, bps a year with tax: ")
-    assert document["lines"][3] == (
-        "Tax: 25 % of the gains of each year by fifo, with coins that grow by 15 % a year; gains not sold in 8 years owe nothing."
+    """Without after_tax tracking sells no gain: what it loses less of now it owes at the end, so that neither is said to lose less."""
+    document = document_with_tax(trigger)
+    sentence, others, basis, tax_line = document["lines"]
+    assert sentence == f"About {parts}, {rest}"
+    assert others.startswith("Other triggers, bps a year with tax (in brackets with all gains sold): ")
+    assert "tax" not in basis
+    assert tax_line == (
+        "Tax: 25 % of the gains of each year, lots by fifo, as if all was bought today, with coins that grow by 15 % a year;"
+        " the mean of 8 years."
     )
-    names = {row["policy"] for row in (document["own"], *document["others"]) if row is not None}
+    names = {row["policy"] for row in (document["own"], *document["others"])}
     assert names == {*(choice.name for choice in CHOICES), "tracking after tax"}
     for row in (document["own"], *document["others"]):
-        assert row is not None
-        part_figures = [float(row[part] or 0) for part in ("costs_bps", "drift_bps", "tax_bps")]
+        part_figures = [float(row[part]) for part in ("costs_bps", "drift_bps", "tax_bps")]
         assert sum(part_figures) == pytest.approx(float(row["loss_bps"]), rel=0.06)
+        assert float(row["loss_if_sold_bps"]) >= float(row["loss_bps"])
 
 
 def test_loss_without_tax__has_no_tax_and_no_rule_after_it() -> None:
     document = loss_document(portfolio(), policy())
-    assert {row["tax_bps"] for row in (document["own"], *document["others"]) if row is not None} == {None}
+    for row in (document["own"], *document["others"]):
+        assert row is not None
+        assert (row["tax_bps"], row["loss_if_sold_bps"]) == (None, None)
     assert "tax" not in " ".join(document["lines"])
 
 
-def test_tax_that_is_not_simulated__is_named_with_its_reason() -> None:
-    limited = replace(TAXED, year_limit=Fraction(0))
-    sentence, others, basis = loss_document(portfolio(), policy(), tax_rule=limited)["lines"]
-    assert sentence.startswith(
-        "About 4 bps a year behind a perfect tracker, as if without tax (tax.year_limit reduces or defers sales) (2 costs,"
-    )
+@pytest.mark.parametrize("trigger", [RULE, Cron("0 0 * * *", "UTC")], ids=["tracking", "no estimate"])
+def test_tax_that_is_not_simulated__is_named_with_its_reason(trigger: Trigger) -> None:
+    sentence, others, basis = loss_document(portfolio(), policy(trigger), missing_tax_reason="a limit")["lines"]
+    assert ", as if without tax (a limit)" in sentence
     assert "tax" not in others + basis
+
+
+def taxed_step(rate_bps: int, year_limit: Fraction | None = None) -> StepInput:
+    return step_of(500).with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), year_limit, rate_bps)))
 
 
 @pytest.mark.parametrize("rate_bps", [2_500, 1, 0])
 def test_loss_of_a_step__has_the_tax_of_its_rate(rate_bps: int) -> None:
-    inputs = TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), None, rate_bps)
-    document = step_loss_document(step_of(500).with_layer(TaxState(inputs)))
+    document = step_loss_document(taxed_step(rate_bps), has_tax=rate_bps > 0)
     assert document is not None
-    assert (document["lines"][-1].count(f"Tax: {rate_bps / 100:g} %") == 1) == (rate_bps > 0)
+    assert (document["lines"][-1].startswith(f"Tax: {rate_bps / 100:g} %")) == (rate_bps > 0)
+
+
+@pytest.mark.parametrize(
+    ("step", "has_tax", "reason"),
+    [
+        (taxed_step(2_500, Fraction(0)), True, "(tax.year_limit reduces or defers sales)"),
+        (step_of(500), True, "(no exchange rate into"),
+        (step_of(500), False, ""),
+    ],
+    ids=["yearly limit", "rate of the currency missing", "no tax"],
+)
+def test_loss_of_a_step__says_why_its_tax_is_not_simulated(step: StepInput, has_tax: bool, reason: str) -> None:
+    document = step_loss_document(step, has_tax=has_tax)
+    assert document is not None
+    assert ("as if without tax" in document["lines"][0]) == bool(reason)
+    assert reason in document["lines"][0]
+
+
+def test_losses_of_no_trigger_that_is_simulated__are_none() -> None:
+    daily = ComparedPolicy(Cron("0 0 * * *", "UTC"), Destination.TARGET)
+    assert policy_losses(portfolio(), loss_market(portfolio(), RULE), [daily], None) == {}
 
 
 def test_the_rule_is_where_costs_and_drift_together_are_least() -> None:
@@ -304,6 +339,14 @@ def test_the_rule_is_where_costs_and_drift_together_are_least() -> None:
     assert rule.loss == found.points[WIDTH_FACTORS.index(1)][1]
     assert (rule.name, own.name, band.name) == ("tracking", "relative 15 %", "relative 10 %")
     assert own.width_factor == pytest.approx(1.5 * (band.width_factor or 0))
+
+
+def test_marks_of_one_trigger__are_two_where_the_cooldown_holds_trades_back() -> None:
+    own = replace(policy(), cooldown_s=30 * 86_400)
+    rule, waiting, band = loss_curve(portfolio(), own).marks
+    assert (rule.name, waiting.name, band.name) == ("tracking", "tracking, cooldown 30 d", "relative 10 %")
+    assert waiting.loss.trades < rule.loss.trades / 2
+    assert len(loss_curve(portfolio(), replace(own, cooldown_s=10)).marks) == 2
 
 
 def test_a_schedule_has_no_width_and_what_has_no_estimate_no_mark() -> None:
@@ -345,12 +388,13 @@ def test_report_of_a_taxed_backtest__has_loss_and_tax_of_each_policy() -> None:
     prices = {"BTC": 30_000.0, "ETH": 2_000.0, "USD": 1.0}
     section = loss_section(backtest_loss(spec, settings, prices))
     assert section is not None
-    assert "25 % of the gains of each year by fifo" in section.paragraphs[1]
+    assert "25 % of the gains of each year, lots by fifo" in section.paragraphs[1]
     (table,) = section.tables
-    assert table.header[1:5] == ("costs", "drift", "tax", "loss and tax, bps a year")
+    assert table.header[1:6] == ("costs", "drift", "tax", "loss and tax, bps a year", "with all gains sold")
     assert [row[0] for row in table.rows] == ["tracking", "relative 20 %", "relative 10 %", "tracking after tax"]
-    for _, *bps_texts, _ in table.rows:
+    for _, *bps_texts, loss_if_sold, _ in table.rows:
         *parts, loss_and_tax = map(float, bps_texts)
+        assert float(loss_if_sold) >= loss_and_tax
         assert sum(parts) == pytest.approx(loss_and_tax, abs=0.2)
     assert len(section.charts[0]["data"][2]["x"]) == 3, "the rule after tax has no width of its own"
     limited = loss_section(backtest_loss(replace(spec, tax=replace(TAXED, year_limit=Fraction(0))), settings, prices))

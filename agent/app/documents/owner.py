@@ -369,8 +369,9 @@ class NewAssetDocument(TypedDict):
 
 
 class PolicyLossDocument(TypedDict):
-    """A trigger with about its loss, the sum of costs, drift and tax (None: none is simulated): bps of
-    the portfolio a year. Rebalances a year.
+    """A trigger with about its loss, the sum of costs, drift and tax (None: none is simulated), and
+    the same if all gains are sold after the years simulated: bps of the portfolio a year.
+    Rebalances a year.
     """
 
     policy: str
@@ -378,15 +379,16 @@ class PolicyLossDocument(TypedDict):
     costs_bps: DecimalText
     drift_bps: DecimalText
     tax_bps: DecimalText | None
+    loss_if_sold_bps: DecimalText | None
     trades_a_year: DecimalText
 
 
 class TrackingLossDocument(TypedDict):
     """About what a portfolio of `value` coins of the numeraire loses a year behind one that is
     always on target at no cost or tax: `own` by its policy (None: no estimate), `money` in
-    coins, `wild_year_bps` with prices that move 1.6 times as much, `others` by other triggers.
-    `lines` has all of it in words: the policy, the others, the assumptions, and those of a tax;
-    `warnings` says if gas is dear for the portfolio.
+    coins, `wild_year_bps` with prices that move 1.6 times as much and without tax, `others` by
+    other triggers. `lines` has all of it in words: the policy, the others, the assumptions, and
+    those of a tax; `warnings` says if gas is dear for the portfolio.
     """
 
     value: DecimalText

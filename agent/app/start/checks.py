@@ -443,7 +443,8 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
         yield CheckResult("portfolio", WARN, warning, "trimtab status shows the figures")
     yield from _minimum_total_checks(step)
     yield from cash_checks(step)
-    yield from _loss_checks(step)
+    tax_table = context.config.tax
+    yield from _loss_checks(step, has_tax=tax_table is not None and tax_table.rate is not None)
     for check_line in route_checks(step):
         yield CheckResult(*check_line)
 
@@ -780,12 +781,12 @@ def cash_checks(step: StepInput) -> Iterator[CheckResult]:
         )
 
 
-def _loss_checks(step: StepInput) -> Iterator[CheckResult]:
-    """Yield a row on about what the policy loses a year by costs and drift, or on gas that is dear
-    for the portfolio.
+def _loss_checks(step: StepInput, *, has_tax: bool) -> Iterator[CheckResult]:
+    """Yield a row on about what the policy loses a year by costs, drift and tax, or on gas that is
+    dear for the portfolio.
     """
     try:
-        loss = step_loss_document(step)
+        loss = step_loss_document(step, has_tax=has_tax)
     except TrimtabError:
         return
     if loss is None:

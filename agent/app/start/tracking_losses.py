@@ -159,18 +159,22 @@ def portfolio_of_step(step: StepInput) -> LossPortfolio | None:
     )
 
 
-def step_loss_document(step: StepInput) -> TrackingLossDocument | None:
+def step_loss_document(step: StepInput, *, has_tax: bool = False) -> TrackingLossDocument | None:
     """Return about what the policy of a step loses, by its volatilities and the pools found; None as
-    above.
+    above. With `has_tax` the config has a rate of tax.
     """
     portfolio = portfolio_of_step(step)
     if portfolio is None:
         return None
     tax_inputs = step.layer(TaxState).inputs
-    rule = NO_TAX
+    tax = None
+    missing_tax_reason = "no exchange rate into tax.currency" if has_tax else ""
     if tax_inputs is not None:
         rule = TaxRule(tax_inputs.method, tax_inputs.year_limit, tax_inputs.tax_rate_bps)
-    return loss_document(portfolio, complete_risk(step).policy, COMPARED_CHOICES, rule)
+        tax = portfolio_tax(portfolio, rule)
+        missing_tax_reason = untaxed_reason(portfolio, rule)
+    policy = complete_risk(step).policy
+    return loss_document(portfolio, policy, COMPARED_CHOICES, tax, missing_tax_reason)
 
 
 def usual_fee_pips(chain_id: int, symbol: str, numeraire_symbol: str) -> int:
@@ -200,8 +204,8 @@ def config_loss_document(
     choices: Sequence[ComparedPolicy] = CHOICES,
     depth_usd: int = USUAL_DEPTH_USD,
 ) -> TrackingLossDocument | None:
-    """Return about what a new config, without tax.rate, loses with `value` coins, beside other triggers, in pools of this
-    depth; None if nothing is traded.
+    """Return about what a new config, without tax.rate, loses with `value` coins, beside other
+    triggers, in pools of this depth; None if nothing is traded.
     """
     portfolio = portfolio_of_config(config, numeraire_usd, value, depth_usd=depth_usd)
     if portfolio is None:
@@ -254,14 +258,13 @@ def loss_document(
     portfolio: LossPortfolio,
     policy: Policy,
     choices: Sequence[ComparedPolicy] = CHOICES,
-    tax_rule: TaxRule = NO_TAX,
+    tax: LossTax | None = None,
+    missing_tax_reason: str = "",
 ) -> TrackingLossDocument:
-    """Return about what a policy loses, beside other triggers. Where gains are taxed, tax is a part
-    of the loss, and the rule after tax another trigger; where it cannot be simulated, the words say
-    so.
+    """Return about what a policy loses, beside other triggers. With a tax it is a part of the loss,
+    and the rule after tax another trigger. `missing_tax_reason` is why a tax is not simulated.
     """
     own = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
-    tax = portfolio_tax(portfolio, tax_rule)
     offered = choices if tax is None else (*choices, RULE_AFTER_TAX)
     others = [choice for choice in offered if choice.name != own.name]
     estimated = others if policy.trade_side else [own, *others]
@@ -270,20 +273,20 @@ def loss_document(
     own_loss = losses.pop(own, None)
     wild_loss = None
     if own_loss is not None:
-        wild_loss = policy_losses(portfolio, _wild_market(market), [own], tax)[own]
+        wild_loss = policy_losses(portfolio, _wild_market(market), [own], None)[own]
     own_policy = None if own_loss is None else loss_policy(portfolio, market, own)
-    money = None if own_loss is None else own_loss.total * float(portfolio.value)
+    tax_text = f", as if without tax ({missing_tax_reason})" if missing_tax_reason else ""
     return {
         "value": f"{float(portfolio.value):.10g}",
         "unit": portfolio.numeraire.symbol,
         "own": None if own_loss is None else _policy_document(own, own_loss, tax),
-        "money": None if money is None else _figure(money),
+        "money": None if own_loss is None else _figure(own_loss.total * float(portfolio.value)),
         "wild_year_bps": None if wild_loss is None else _figure(wild_loss.total * BPS),
         "others": [_policy_document(choice, loss, tax) for choice, loss in losses.items()],
         "lines": [
-            _own_sentence(
-                portfolio, own, own_loss, losses, tax, untaxed_reason(portfolio, tax_rule)
-            ),
+            _own_sentence(portfolio, own_loss, tax, tax_text)
+            + _comparison(own_loss, losses, tax)
+            + ".",
             _others_sentence(losses, tax),
             _basis(portfolio, market, wild_loss),
             *([] if tax is None else [_tax_basis(tax)]),
@@ -329,6 +332,7 @@ def _policy_document(
         "costs_bps": _figure(loss.costs * BPS),
         "drift_bps": _figure(loss.drift * BPS),
         "tax_bps": None if tax is None else _figure(loss.tax * BPS),
+        "loss_if_sold_bps": None if tax is None else _figure(loss.total_if_sold * BPS),
         "trades_a_year": _figure(loss.trades),
     }
 
@@ -361,40 +365,64 @@ def _hardly_trades(loss: SimulatedLoss) -> bool:
 
 
 def _own_sentence(
-    portfolio: LossPortfolio,
-    own: ComparedPolicy,
-    loss: SimulatedLoss | None,
-    losses: Mapping[ComparedPolicy, SimulatedLoss],
-    tax: LossTax | None,
-    missing_tax_reason: str,
+    portfolio: LossPortfolio, loss: SimulatedLoss | None, tax: LossTax | None, tax_text: str
 ) -> str:
-    """Return the sentence on the own policy beside the rule, or beside a band if it is the rule."""
-    compared = next(choice for choice in (RULE, COMPARED_CHOICE) if choice in losses)
-    compared_loss = losses[compared]
-    lost_text = _about_bps(compared_loss)
+    """Return the sentence on the own policy, up to its comparison."""
     if loss is None:
-        return f"No estimate of what this trigger loses; {compared.name} would lose {lost_text} bps a year."
+        return f"No estimate of what this trigger loses{tax_text}; "
     total_text = _about_bps(loss)
-    order_text = "less: "
-    lesser_text = lost_text
-    if compared_loss.total > loss.total:
-        order_text = "more: "
-        lesser_text = total_text
-    if lost_text == total_text or lesser_text.startswith("over"):  # a lower bound has no order
-        order_text = ""
-    compared_text = f"{compared.name} would lose {order_text}{lost_text}"
     leading_text = total_text.capitalize()
     parts_text = ""
     if not total_text.startswith("over"):
         leading_text = f"About {total_text}"
         parts_text = f" ({_parts_text(loss, tax)})"
     unit = portfolio.numeraire.symbol
-    tax_text = f", as if without tax ({missing_tax_reason})" if missing_tax_reason else ""
-    return (
-        f"{leading_text} bps a year behind a perfect tracker{tax_text}{parts_text},"
-        f" {_about(loss.total * float(portfolio.value))} of {_about(float(portfolio.value))} {unit};"
-        f" {compared_text}."
+    money_text = (
+        f"{_about(loss.total * float(portfolio.value))} of {_about(float(portfolio.value))}"
     )
+    sold_text = "" if tax is None else f", {_sold_text(loss)} after {MAX_YEARS:g} years"
+    return (
+        f"{leading_text} bps a year behind a perfect tracker{parts_text}{tax_text}, {money_text}"
+        f" {unit}{sold_text}; "
+    )
+
+
+def _comparison(
+    loss: SimulatedLoss | None,
+    losses: Mapping[ComparedPolicy, SimulatedLoss],
+    tax: LossTax | None,
+) -> str:
+    """Return what the rule would lose (where gains are taxed, the rule after tax), or a band if the
+    rule is the own policy. Which of two loses more is said only if it does so with all gains sold,
+    too.
+    """
+    rule = RULE if tax is None else RULE_AFTER_TAX
+    compared = next(choice for choice in (rule, COMPARED_CHOICE) if choice in losses)
+    compared_loss = losses[compared]
+    lost_text = _about_bps(compared_loss)
+    sold_text = "" if tax is None else f", {_sold_text(compared_loss)}"
+    order_text = "" if loss is None else _order_text(loss, compared_loss)
+    unit_text = " bps a year" if loss is None else ""
+    return f"{compared.name} would lose {order_text}{lost_text}{unit_text}{sold_text}"
+
+
+def _order_text(loss: SimulatedLoss, compared_loss: SimulatedLoss) -> str:
+    """Return whether the compared one loses more; empty where that is not known."""
+    loses_more = compared_loss.total > loss.total
+    lesser_text = _about_bps(loss if loses_more else compared_loss)
+    is_bound = lesser_text.startswith("over")  # a lower bound has no order
+    loses_more_if_sold = compared_loss.total_if_sold > loss.total_if_sold
+    if (
+        _about_bps(loss) == _about_bps(compared_loss)
+        or is_bound
+        or loses_more != loses_more_if_sold
+    ):
+        return ""
+    return "more: " if loses_more else "less: "
+
+
+def _sold_text(loss: SimulatedLoss) -> str:
+    return f"{_about(loss.total_if_sold * BPS)} bps with all gains sold"
 
 
 def _parts_text(loss: SimulatedLoss, tax: LossTax | None) -> str:
@@ -409,15 +437,19 @@ def _parts_text(loss: SimulatedLoss, tax: LossTax | None) -> str:
 
 
 def _others_sentence(losses: Mapping[ComparedPolicy, SimulatedLoss], tax: LossTax | None) -> str:
-    losses_text = ", ".join(f"{choice.name} {_about_bps(loss)}" for choice, loss in losses.items())
-    tax_text = "" if tax is None else " with tax"
-    return f"Other triggers, bps a year{tax_text}: {losses_text}."
+    texts = []
+    for choice, loss in losses.items():
+        sold_text = "" if tax is None else f" ({_about(loss.total_if_sold * BPS)})"
+        texts.append(f"{choice.name} {_about_bps(loss)}{sold_text}")
+    tax_text = "" if tax is None else " with tax (in brackets with all gains sold)"
+    return f"Other triggers, bps a year{tax_text}: {', '.join(texts)}."
 
 
 def _tax_basis(tax: LossTax) -> str:
     return (
-        f"Tax: {tax.rate * 100:g} % of the gains of each year by {tax.method.value}, with coins that"
-        f" grow by {TAXED_GROWTH * 100:g} % a year; gains not sold in {MAX_YEARS:g} years owe nothing."
+        f"Tax: {tax.rate * 100:g} % of the gains of each year, lots by {tax.method.value}, as if all"
+        f" was bought today, with coins that grow by {TAXED_GROWTH * 100:g} % a year; the mean of"
+        f" {MAX_YEARS:g} years."
     )
 
 

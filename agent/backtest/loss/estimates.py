@@ -20,7 +20,9 @@ def untaxed_reason(portfolio: LossPortfolio, rule: TaxRule) -> str:
     if rule.year_limit is not None:
         return "tax.year_limit reduces or defers sales"
     if class_of(portfolio.numeraire.symbol) is not AssetClass.CASH:
-        return f"{portfolio.numeraire.symbol} is no currency, against which coins would grow"
+        return (
+            f"{portfolio.numeraire.symbol} is no currency, and how coins grow is known in one only"
+        )
     return ""
 
 
@@ -49,6 +51,8 @@ def policy_losses(
         for choice in choices
         if (policy := loss_policy(portfolio, market, choice)) is not None
     }
+    if not policies:
+        return {}
     losses = simulate_losses(market, tuple(policies.values()))
     loss_by_choice = dict(zip(policies, losses, strict=True))
     if tax is None:
@@ -61,6 +65,8 @@ def policy_losses(
     taxed_losses = simulate_taxes(market, tax, tuple(taxed_policies.values()))
     for (choice, taxed), taxed_loss in zip(taxed_policies.items(), taxed_losses, strict=True):
         loss_by_choice[choice] = (
-            taxed_loss if taxed.heeds_tax else replace(loss_by_choice[choice], tax=taxed_loss.tax)
+            taxed_loss
+            if taxed.heeds_tax
+            else replace(loss_by_choice[choice], tax=taxed_loss.tax, tax_left=taxed_loss.tax_left)
         )
     return loss_by_choice

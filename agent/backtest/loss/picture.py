@@ -20,7 +20,10 @@ from agent.backtest.loss.policies import (
 from agent.backtest.loss.simulation import LossPolicy, SimulatedLoss, simulate_losses
 from agent.backtest.loss.taxes import LossTax
 from agent.model import Policy
+from agent.units import format_duration
 
+CHECK_INTERVAL_S = 3_600
+"""A cooldown up to the time between two checks changes nothing."""
 WIDTH_FACTORS = tuple(2 ** (step / 2) for step in range(-4, 5))
 """Widths of the picture, as factors of the rule's: a quarter to four times."""
 
@@ -54,11 +57,10 @@ def loss_curve(portfolio: LossPortfolio, policy: Policy, tax: LossTax | None = N
     own_choice = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
     own_choices = [] if policy.trade_side else [own_choice]
     tax_choices = [] if tax is None else [RULE_AFTER_TAX]
-    choice_by_name = {
-        choice.name: choice
-        for choice in reversed((RULE, *own_choices, COMPARED_CHOICE, *tax_choices))
-    }
-    choices = [*reversed(choice_by_name.values())]
+    marked: dict[tuple[str, int], ComparedPolicy] = {}
+    for choice in (RULE, *own_choices, COMPARED_CHOICE, *tax_choices):
+        marked.setdefault((choice.name, max(choice.cooldown_s, CHECK_INTERVAL_S)), choice)
+    choices = [*marked.values()]
     losses = policy_losses(portfolio, market, choices, None)
     taxed_losses = {} if tax is None else policy_losses(portfolio, market, choices, tax)
     rule = loss_policy(portfolio, market, RULE)
@@ -69,7 +71,7 @@ def loss_curve(portfolio: LossPortfolio, policy: Policy, tax: LossTax | None = N
         tuple(zip(WIDTH_FACTORS, simulate_losses(market, widened), strict=True)),
         tuple(
             LossMark(
-                choice.name,
+                _label(choice),
                 _width_factor(rule, loss_policy(portfolio, market, choice), choice),
                 loss,
                 taxed_losses.get(choice),
@@ -77,6 +79,12 @@ def loss_curve(portfolio: LossPortfolio, policy: Policy, tax: LossTax | None = N
             for choice, loss in losses.items()
         ),
     )
+
+
+def _label(choice: ComparedPolicy) -> str:
+    if choice.cooldown_s <= CHECK_INTERVAL_S:
+        return choice.name
+    return f"{choice.name}, cooldown {format_duration(choice.cooldown_s)}"
 
 
 def _widened(rule: LossPolicy, factor: float) -> LossPolicy:

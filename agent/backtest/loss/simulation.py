@@ -78,17 +78,23 @@ class LossPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedLoss(TrackingLoss):
-    """Loss of a year by simulation, its number of rebalances, and the tax on its gains, a share of
-    the portfolio too (zero where none is simulated).
+    """Loss of a year by simulation, its number of rebalances, the tax on its gains, and that on the
+    gains left at the end by years, shares of the portfolio too (zero where none is simulated).
     """
 
     trades: float
     tax: float = 0.0
+    tax_left: float = 0.0
 
     @property
     def total(self) -> float:
         """Costs, drift and tax together."""
         return self.costs + self.drift + self.tax
+
+    @property
+    def total_if_sold(self) -> float:
+        """The same if all gains are sold at the end."""
+        return self.total + self.tax_left
 
 
 MAX_KEPT_RESULTS = 64

@@ -3,7 +3,7 @@ prices that grow.
 
 Each token is bought at its target at the start, and MAX_YEARS follow. A sale takes its lots by the
 method; the gains of a year of 365 days are taxed net of its losses, and a year of losses owes
-nothing. Gains that are left at the end owe nothing. The tax is a figure, as the costs are: neither
+nothing. The tax on the gains that are left at the end is told apart. The tax is a figure, as the costs are: neither
 is taken from the portfolio. All policies have bars of one length; what is bought in a bar is a lot.
 """
 
@@ -102,8 +102,16 @@ def simulate_taxes(
             is_traded = wallets.trade(rows, bar)
             waited_years[rows[~is_traded]] = MAX_YEARS
     drifts = market.risk_aversion / 2 * variance / 2 / TAXED_BARS
-    sums = np.array([wallets.costs, drifts * MAX_YEARS, wallets.trades, wallets.taxes])
-    means = sums.reshape(4, len(policies), TAXED_PATHS).mean(axis=2) / MAX_YEARS
+    sums = np.array(
+        [
+            wallets.costs,
+            drifts * MAX_YEARS,
+            wallets.trades,
+            wallets.taxes,
+            wallets.taxes_left(),
+        ]
+    )
+    means = sums.reshape(len(sums), len(policies), TAXED_PATHS).mean(axis=2) / MAX_YEARS
     return tuple(SimulatedLoss(*figures) for figures in means.T.tolist())
 
 
@@ -120,7 +128,7 @@ class _TaxedBook(PolicyBook):
         variances, directions = np.linalg.eigh(self.covariance)
         self.covariance_root = np.sqrt(np.maximum(variances, 0))[:, None] * directions.T
         self.after_tax = np.array([row for row, each in enumerate(taxed_rows) if each.steps], int)
-        steps = next((policy.steps for policy in policies if policy.steps), ())
+        steps = next((policy.steps for policy in policies if policy.steps), ())  # one at most
         if not steps:
             return
         self._edges = np.array([step.edges for step in steps])
@@ -213,9 +221,7 @@ class _Wallets:
         book = self._book
         amounts, plan_costs = book.plans(self.drift[rows], rows)
         gains, sales = self._sell(rows, amounts)
-        gains_before = np.maximum(self.year_gains[rows], 0)
-        added_gains = np.maximum(self.year_gains[rows] + gains, 0) - gains_before
-        taxes = self._tax.rate * added_gains / self.values[rows]
+        taxes = self._taxes(rows, gains)
         saved_risk = book.saved_risk(self.drift[rows], amounts, rows)
         is_vain = book.weighs_tax[rows] & (saved_risk <= plan_costs + taxes)
         self._undo(sales, is_vain)
@@ -229,6 +235,18 @@ class _Wallets:
         is_traded: NDArray[np.bool_] = np.abs(amounts).max(axis=1) > 0
         self.trades[rows] += is_traded
         return is_traded
+
+    def taxes_left(self) -> FloatArray:
+        """Return the tax that each row owes if it sells all its lots in the present year."""
+        gains = self._units * (self.prices[:, :, None] - self._unit_costs)
+        return self._taxes(np.arange(len(self.values)), gains.sum(axis=(1, 2)))
+
+    def _taxes(self, rows: Indices, gains: FloatArray) -> FloatArray:
+        """Return the tax on gains, net of the losses of the year; below zero on a loss beside gains."""
+        year_gains = self.year_gains[rows]
+        taxed_gains = np.maximum(year_gains + gains, 0) - np.maximum(year_gains, 0)
+        taxes: FloatArray = self._tax.rate * taxed_gains / self.values[rows]
+        return taxes
 
     def _sell(self, rows: Indices, amounts: FloatArray) -> tuple[FloatArray, list[_Sale]]:
         """Take what is sold from the lots; return the gain of each row, and the lots taken."""
