@@ -295,6 +295,14 @@ def test_tax_that_is_not_simulated__is_named_with_its_reason(trigger: Trigger) -
     assert "tax" not in others + basis
 
 
+def test_rule_after_tax__is_the_rule_where_no_tax_is_simulated() -> None:
+    sentence, others, _ = loss_document(portfolio(), policy(build_tracking("normal", after_tax=True)), missing_tax_reason="a limit")[
+        "lines"
+    ]
+    assert "; relative 10 % would lose more: " in sentence
+    assert "tracking" not in others
+
+
 def taxed_step(rate_bps: int, year_limit: Fraction | None = None) -> StepInput:
     return step_of(500).with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), year_limit, rate_bps)))
 

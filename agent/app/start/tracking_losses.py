@@ -266,7 +266,10 @@ def loss_document(
     """
     own = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
     offered = choices if tax is None else (*choices, RULE_AFTER_TAX)
-    others = [choice for choice in offered if choice.name != own.name]
+    own_names = {own.name}
+    if tax is None and own.name == RULE_AFTER_TAX.name:
+        own_names.add(RULE.name)  # without tax they are one
+    others = [choice for choice in offered if choice.name not in own_names]
     estimated = others if policy.trade_side else [own, *others]
     market = loss_market(portfolio, policy.trigger)
     losses = policy_losses(portfolio, market, estimated, tax)
