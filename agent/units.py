@@ -222,14 +222,16 @@ def parse_bps(share: object, field: str) -> int:
 
 
 def with_percent_sign(share_text: str) -> str:
-    """Return a share that was typed where percent are meant, such as "40", with its sign. A number up
-    to 1 stays as it is: 0.4 may mean 40 %.
+    """Return a share that was typed where percent are meant, such as "40" or "40 %", as "40%". A
+    number up to 1 without a sign stays as it is: 0.4 may mean 40 %.
     """
+    number_text = share_text.strip().removesuffix("%").strip()
+    has_sign = share_text.strip().endswith("%")
     try:
-        is_percent = written_number(share_text.strip()) > 1
+        is_percent = has_sign or written_number(number_text) > 1
     except ValueError:
         return share_text
-    return f"{share_text.strip()}%" if is_percent else share_text
+    return f"{number_text}%" if is_percent else share_text
 
 
 def parse_share_with_unit_bps(share: object, field: str) -> int:
