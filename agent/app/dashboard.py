@@ -16,7 +16,13 @@ from agent.app.documents.status import status_document
 from agent.app.positions.futures import futures_funding
 from agent.app.positions.holdings import liquidity_document, read_liquidity_report, strategies
 from agent.app.positions.orders import standing_orders
-from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data, value_series
+from agent.app.records.ledger import (
+    ledger_data,
+    lots_document,
+    newest_pnl,
+    open_ledger_data,
+    value_series,
+)
 from agent.app.settings.shown import settings_document
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
@@ -79,12 +85,12 @@ def stored_documents(config: ConfigSource) -> Documents:
     if not loaded_config.is_paper and wiring.has_store(paper_loaded_config):
         documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper_loaded_config)})
     try:
-        with open_ledger_data(loaded_config) as ledger_data:
-            pnl_document = _document_or_error(lambda: newest_pnl(ledger_data, PNL_PERIODS))
+        with open_ledger_data(loaded_config) as ledger:
+            pnl_document = _document_or_error(lambda: newest_pnl(ledger, PNL_PERIODS))
             return documents | {
                 "pnl": pnl_document,
-                "series": _document_or_error(lambda: value_series(ledger_data)),
-                "lots": _document_or_error(lambda: lots_document(ledger_data)),
+                "series": _document_or_error(lambda: value_series(ledger)),
+                "lots": _document_or_error(lambda: lots_document(ledger)),
             }
     except ConfigError as error:  # an empty ledger
         error_document = {"error": str(error), "raised": error}
@@ -92,18 +98,27 @@ def stored_documents(config: ConfigSource) -> Documents:
 
 
 def _newest_pnl(loaded_config: LoadedConfig) -> Documents:
-    with open_ledger_data(loaded_config) as ledger_data:
-        return dict(newest_pnl(ledger_data, PNL_PERIODS))
+    with open_ledger_data(loaded_config) as ledger:
+        return dict(newest_pnl(ledger, PNL_PERIODS))
 
 
 def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -> Documents:
-    """Return documents read from the chain, or only those named: `status`, `orders` and `alerts`;
-    `strategies` with [[strategies]], `lp` with [lp] or positions; with [futures] `positions`,
+    """Return documents read from the chain, or only those named: `status`, and `now` with the `pnl`
+    of its moment; `orders` and `alerts`; `strategies` with [[strategies]], `lp` with [lp] or positions; with [futures] `positions`,
     `margin` and `funding`, all three of one block.
     """
     with open_agent(load_config(config)) as agent:
+        context = agent.context
+        read_status = cache(agent.status)
+
+        def read_pnl(_: Agent) -> Mapping[str, Any]:
+            step = read_status().step_input
+            ledger = ledger_data(context.loaded_config, context.store, step)
+            return {"pnl": newest_pnl(ledger, PNL_PERIODS)}
+
         readers_by_name: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
-            "status": lambda connected_agent: status_document(connected_agent.status()),
+            "status": lambda _: status_document(read_status()),
+            "now": read_pnl,
             "orders": standing_orders,
             "alerts": alerts,
         }

@@ -104,9 +104,8 @@ def set_(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Writes order levels to the config file, without asking unless a level is more than 90 % below
-    the price, or above ten times the price. A run uses them before it acts again; trimtab orders
-    lists them.
+    """Shows changed order levels, asks, and writes them to the config file. A run uses them before
+    it acts again; trimtab orders lists them.
     """
     levels_by_kind = {
         "entry": entry,
@@ -124,20 +123,23 @@ def set_(
         )
     with show_spinner(READING_CHAIN_TEXT) as spinner:
 
-        def confirm_levels(implausible_levels: Sequence[str]) -> bool:
+        def confirm_levels(document: Document, implausible_levels: Sequence[str]) -> bool:
+            if yes or (implausible_levels and not is_interactive()):
+                return yes
+            require_answerable(yes)
             with spinner.hidden():
-                return yes or (
-                    is_interactive()
-                    and ask(f'{"; ".join(implausible_levels)}. Write it? A share is "12%"')
-                )
+                for line in (*document["notes"], *_level_lines(document)):
+                    note(line)
+                hint = ' A share is "12%".' if implausible_levels else ""
+                return ask(f"Write {'this' if len(document['changes']) == 1 else 'these'}?{hint}")
 
         document = api.set_orders(config, subject, given_levels, confirm_levels)
 
     def show() -> None:
         for line in document["notes"]:
             note(f"note: {line}")
-        for kind, (old_level, new_level) in document["changes"].items():
-            say(f"{kind} of {subject}: {old_level or 'off'} -> {new_level or 'off'}")
+        for line in _level_lines(document):
+            say(line)
         if not document["changes"]:
             say("The config already has this value.")
         else:
@@ -147,6 +149,13 @@ def set_(
             )
 
     emit(document, as_json, show)
+
+
+def _level_lines(document: Document) -> list[str]:
+    return [
+        f"{kind} of {document['subject']}: {old_level or 'off'} -> {new_level or 'off'}"
+        for kind, (old_level, new_level) in document["changes"].items()
+    ]
 
 
 @orders_group.command()

@@ -32,7 +32,7 @@ from agent.policy.triggers import bands, price_confirmation
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.tracking import edge_drifts
 from agent.reference import ReferencePrices
-from agent.units import Price, Value, format_time
+from agent.units import Price, Value, format_duration, format_time
 
 
 def rebalance_or_hold(
@@ -59,7 +59,7 @@ def rebalance_or_hold(
     is_first_purchase = purchases.is_first_purchase(step.limits, step.history)
     if combined_goal is not None:
         goal = combined_goal
-    elif is_first_purchase and not has_fixed_horizon(step.policy):
+    elif buys_to_targets_first(step):
         goal = purchases.purchase_goal(step, drifts)
     else:
         goal = current_goal(step.portfolio, step.policy, drifts)
@@ -153,8 +153,8 @@ def active_cooldown(
         return None
     end_s = last_action_s + policy.cooldown_s
     reason = (
-        f"but the last {action_name} was at {format_time(last_action_s)} and the cooldown lasts until"
-        f" {format_time(end_s)}"
+        f"but the last {action_name} was at {format_time(last_action_s)}; no rebalance follows before"
+        f" {format_time(end_s)} (cooldown {format_duration(policy.cooldown_s)})"
     )
     return Cooldown(reason, end_s)
 
@@ -176,6 +176,14 @@ def current_goal(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift,
         goal = rebalance_goal(ranged_drifts, Destination.BAND)
         return restrict_to_side(drifts, goal, policy.trade_side, numeraire)
     return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
+
+
+def buys_to_targets_first(step: StepInput) -> bool:
+    """Return whether the next rebalance is a first purchase, which goes to the targets, wherever
+    later ones trade to.
+    """
+    is_first_purchase = purchases.is_first_purchase(step.limits, step.history)
+    return is_first_purchase and not has_fixed_horizon(step.policy)
 
 
 def has_fixed_horizon(policy: Policy) -> bool:

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from agent.errors import TrimtabError
 from agent.model import ControlKind, ControlOrigin, ControlSubmission
+from agent.units import with_percent_sign
 from agent.web.access import Access, matches_token, read_form, secret_refusal
 from agent.web.app_modules import alert_channels, edit_backtests, profiles, queue, shown_plans
 from agent.web.document_cache import CacheProcess, DocumentCache
@@ -158,12 +159,15 @@ class ControlPages:
         if kind not in FIELDS_BY_KIND:
             return PlainTextResponse("404: no such control\n", 404)
         review = requested_review(kind, fields)
-        if kind in IMMEDIATE_KINDS or review.on_paper:
+        is_immediate = kind in IMMEDIATE_KINDS or (review.on_paper and not review.asks_on_paper)
+        if is_immediate:
             await self._submit(request, session, review, "")
             if not review.error:
                 return RedirectResponse("/controls", 303)
         elif not review.error:
-            self._run_task(self._plan(review))
+            self._run_task(self._warm_up())
+            if not review.asks_on_paper:
+                self._run_task(self._plan(review))
         review_id = secrets.token_urlsafe(16)
         while len(session.reviews) >= MAX_REVIEWS:
             session.reviews.pop(next(iter(session.reviews))).is_dropped = True
@@ -187,9 +191,9 @@ class ControlPages:
         review = session.reviews.get(request.path_params["review"])
         if review is None:
             return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
-        if not review.is_confirmable or review.plan_document is None:
+        if not review.is_confirmable:
             return self._review_page(request, review, 409)
-        plan_hash = review.plan_document["plan_hash"]
+        plan_hash = review.plan_hash
         if not matches_token(fields.get("plan_hash"), plan_hash):
             return PlainTextResponse("409: the form showed another plan\n", 409)
         if review.kind == "stop" and fields.get("yes") != ["yes"]:
@@ -411,9 +415,10 @@ def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tupl
             typed_text = typed_texts[0].strip()
             if prefix == TARGET_PREFIX:
                 typed_text = typed_text.removesuffix("%").strip()
-            is_changed = [typed_text] != list(
-                fields.get(f"{PRESENT_VALUE_PREFIX}:{symbol_or_key}", ())
-            )
+            present_texts = list(fields.get(f"{PRESENT_VALUE_PREFIX}:{symbol_or_key}", ()))
+            if present_texts and present_texts[0].endswith("%"):
+                typed_text = with_percent_sign(typed_text)
+            is_changed = [typed_text] != present_texts
             if symbol_or_key and is_changed and prefix in (TARGET_PREFIX, SETTING_PREFIX):
                 assignment = (
                     f"{symbol_or_key}={typed_text}%"

@@ -164,7 +164,7 @@ TYPE_BY_DOCUMENT_PATH = {
     "settings": "SettingsDocument",
     "explain": "ExplanationDocument",
     "controls|paper_run": "ControlsDocument",
-    r"(paper\.)?pnl\.[a-z]+": "ProfitDocument",
+    r"((paper|now)\.)?pnl\.[a-z]+": "ProfitDocument",
     r"review\.document\.strategies": "StrategiesDocument",
     r"review\.document\.sales_total": "SalesTotalDocument",
     r"review\.document(\.plan|\.sale|\.transition|\.sales\.\d+)?": "PlanDocument",
@@ -260,6 +260,7 @@ class Renderer:
         """Render a page from the documents read so far; `version` is that of the document cache."""
         replay = read_replay(self._replay_path)
         status = documents.get("status", {})
+        pnl_path, pnl = newest_pnl(documents)
         decimals_by_symbol = {
             holding["symbol"]: holding["decimals"] for holding in status.get("holdings", ())
         }
@@ -284,6 +285,8 @@ class Renderer:
             title=page.title,
             documents=documents,
             status=status,
+            pnl_path=pnl_path,
+            pnl=pnl,
             pause=documents.get("pause", status),
             figure=partial(figure_element, documents),
             columns=columns_at,
@@ -377,18 +380,27 @@ def figure_element(
     )
 
 
+def newest_pnl(documents: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return path and document of value and profit: those of the moment of the status, or, unless
+    these are read, of the newest valuation.
+    """
+    if "pnl" in documents.get("now", {}):
+        return "now.pnl", documents["now"]["pnl"]
+    return "pnl", documents.get("pnl", {})
+
+
 def newest_periods(
     documents: Documents, replay: PriceReplay | None = None
 ) -> list[tuple[str, str]]:
     """Return (name, path of its figures) for each period of `pnl` that has figures; of a replay, whose
     days are others, only for the whole time.
     """
-    documents = documents.get("pnl", {})
-    if "error" in documents:
+    pnl_path, pnl = newest_pnl(documents)
+    if "error" in pnl:
         return []
     return [
-        (name, f"pnl.{name}.periods.0")
-        for name, document in documents.items()
+        (name, f"{pnl_path}.{name}.periods.0")
+        for name, document in pnl.items()
         if document["periods"] and (replay is None or name == "all")
     ]
 

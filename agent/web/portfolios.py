@@ -38,7 +38,7 @@ from agent.web.api.gate import ApiError, problem_response
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_unchecked_app
 from agent.web.document_cache import DocumentCache
 from agent.web.new_portfolios import NewPortfolioPages
-from agent.web.pages import Renderer
+from agent.web.pages import Renderer, newest_pnl
 from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
 from agent.web.reading import AppProcess, Documents
@@ -442,11 +442,11 @@ def _refresh(cache: DocumentCache, session: Session | None) -> None:
 
 
 def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Return the paths of value and profit of one moment, that of the newest valuation; empty
-    before it, and that of the day at midnight, when the day has one valuation. `yearless` has the
+    """Return the paths of value and profit of one moment, that of the status if it is read; empty
+    before the first valuation, and that of the day at midnight, when the day has one valuation. `yearless` has the
     reason of each figure a year that is unknown.
     """
-    pnl = _readable_document(documents, "pnl")
+    pnl_path, pnl = newest_pnl(documents)
     if not pnl.get("all", {}).get("periods"):
         return {}
     period = pnl["all"]["periods"][0]
@@ -457,11 +457,11 @@ def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, Any]:
             for name in ("mwr_year_bps", "costs_year_bps")
             if period[name] is None
         },
-        "value": f"{path}.pnl.all.value",
+        "value": f"{path}.{pnl_path}.all.value",
         "numeraire": pnl["all"]["numeraire"],
-        "until": f"{path}.pnl.all.until",
-        "whole": f"{path}.pnl.all.periods.0",
-        "day": f"{path}.pnl.day.periods.0" if pnl["day"]["periods"] else "",
+        "until": f"{path}.{pnl_path}.all.until",
+        "whole": f"{path}.{pnl_path}.all.periods.0",
+        "day": f"{path}.{pnl_path}.day.periods.0" if pnl["day"]["periods"] else "",
     }
 
 
@@ -474,7 +474,7 @@ def _sums_by_numeraire(
     """
     sum_by_coin: dict[str, dict[str, Any]] = {}
     for row_documents, portfolio in zip(documents_by_row, portfolios, strict=True):
-        pnl = _readable_document(row_documents, "pnl")
+        _, pnl = newest_pnl(row_documents)
         if portfolio.opened_parts is None or not pnl.get("all", {}).get("periods"):
             continue
         all_time_pnl = pnl["all"]

@@ -156,11 +156,20 @@ class PlanReview:
         ]
 
     @property
+    def asks_on_paper(self) -> bool:
+        """Return whether it ends a paper run, which needs a confirmation and has no plan."""
+        return self.on_paper and self.kind == "stop"
+
+    @property
+    def plan_hash(self) -> str:
+        """Return the hash of the plan to confirm; empty without one."""
+        return "" if self.plan_document is None else str(self.plan_document["plan_hash"])
+
+    @property
     def is_confirmable(self) -> bool:
-        """Return whether the plan can be confirmed."""
+        """Return whether it can be confirmed."""
         return (
-            self.plan_document is not None
-            and bool(self.plan_document["plan_hash"])
+            (self.asks_on_paper or bool(self.plan_hash))
             and not self.is_queued
             and time.monotonic() < self.began_s + MAX_REVIEW_AGE_S
         )

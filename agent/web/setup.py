@@ -76,7 +76,7 @@ NOT_OPENED_TEXT = (
     "403: open the address that trimtab serve --setup prints in its terminal. Each works once, and a"
     " restart ends the one before. Config and paper ledger are kept\n"
 )
-DEFAULT_ANSWERS = {"network": "ethereum", "share:USDC": "0"}
+DEFAULT_ANSWERS = {"network": "", "share:USDC": "0"}
 
 
 class SetupPages:

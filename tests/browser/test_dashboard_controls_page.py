@@ -298,6 +298,11 @@ def test_a_paper_run_is_stopped_from_its_card(desk: Desk, chromium: Any, monkeyp
         page.wait_for_selector("article:has-text('on paper')")
         assert violations(page) == []
         push(page, "form:has([name=paper]) button")
+        page.wait_for_url(f"{address}p/trimtab/controls/review/*")
+        assert violations(page) == []
+        page.focus("#yes")
+        page.keyboard.press("Space")
+        push(page, "main button.danger")
         page.wait_for_url(f"{address}p/trimtab/controls")
         page.wait_for_selector("section:has-text('Requested of the paper run') >> text=the paper run ends")
         page.goto(address)

@@ -81,7 +81,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
-    desk.ask("orders", "set", "WETH", "--stop-loss", "20%")
+    desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "20%")
     desk.edit(("test_account = 0\n", ""))  # no key from here on
     chart = {"title": "Value", "data": [{"type": "scatter", "x": [1, 2], "y": [1, 2]}], "layout": {}}
     write_pages(

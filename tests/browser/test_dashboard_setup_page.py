@@ -114,6 +114,7 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         require_fine(looked)
         assert page.input_value("#f-wallet") == "0x12"
         assert page.locator("#e-endpoints").count() == 1
+        type_into(page, "#f-network", "ethereum")
         type_into(page, "#f-wallet", WALLET)
         type_into(page, "#f-endpoints", "RPC_A=alpha RPC_B=beta")
         page.keyboard.press("Enter")

@@ -87,6 +87,13 @@ def test_cancel_closes_the_sheet_and_sends_nothing(page: Any) -> None:
     assert sent == []
 
 
+def test_what_is_sent__is_said_before_the_answer(page: Any) -> None:
+    page.evaluate("document.addEventListener('submit', event => event.preventDefault())")  # so that no answer comes
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#pause [role=status]:has-text('Under way: Pause.')")
+    assert violations(page) == []
+
+
 @pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
 def test_withdraw__pays_to_an_address_of_the_config(site: Site, page: Any, size: tuple[int, int]) -> None:
     if not AXE.is_file():
@@ -109,7 +116,7 @@ def test_withdraw__pays_to_an_address_of_the_config(site: Site, page: Any, size:
 
 
 @pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
-@pytest.mark.parametrize(("state", "says"), [("queued", "queued"), ("taken", "carried out now"), ("done", "")])
+@pytest.mark.parametrize(("state", "says"), [("queued", "queued until the run"), ("taken", "carried out now"), ("done", "")])
 def test_rebalance__says_what_is_under_way(site: Site, page: Any, size: tuple[int, int], state: str, says: str) -> None:
     control = {**CONTROLS["controls"][0], "kind": "confirm", "requested_by": "ann", "state": state}
     site.board.documents["controls"] = {**CONTROLS, "waiting": None, "controls": [control]}
@@ -117,7 +124,7 @@ def test_rebalance__says_what_is_under_way(site: Site, page: Any, size: tuple[in
     page.reload()
     assert page.is_disabled("#b-rebalance") is bool(says)
     assert page.is_enabled("#b-pause")
-    assert (f"Under way: confirm, requested by ann at {control['requested']} UTC, {says}." in page.inner_text("main")) is bool(says)
+    assert (f"Under way: confirm, requested by ann at {control['requested']} UTC, {says}" in page.inner_text("main")) is bool(says)
 
 
 def test_alert_prices__of_the_numeraire_are_dashes(site: Site, page: Any) -> None:

@@ -143,7 +143,7 @@ def test_a_small_portfolio_lives_with_a_node_without_tips(
         assert tips[0] == GWEI // 20, "the usual tip of the network"
         assert set(tips[1:]) == {GWEI}
         assert "a node refused less than 1 gwei" in " ".join(scene.say("doctor").split())
-        scene.say("orders", "set", "WETH", "--stop-loss", "15%")
+        scene.say("orders", "set", "--yes", "WETH", "--stop-loss", "15%")
         scene.say("rebalance", "--send", "--yes")
         chain.warp(HOUR_S)
         chain.move_market({"WETH": 2_400})

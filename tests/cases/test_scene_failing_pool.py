@@ -27,7 +27,7 @@ def test_a_stop_loss_sells_beside_a_pool_without_money(
     with scene_on(chain, tmp_path, "0.05", capfd, monkeypatch) as scene:
         scene.init(TARGETS, "--ceiling", "10000")
         scene.say("trust", "--yes")
-        scene.say("orders", "set", "WETH", "--stop-loss", "2700")
+        scene.say("orders", "set", "--yes", "WETH", "--stop-loss", "2700")
         scene.say("rebalance", "--send", "--yes")
         assert scene.order("stop_loss")["stage"] == "armed"
         assert "cannot send" not in scene.say("doctor")

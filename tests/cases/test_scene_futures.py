@@ -35,7 +35,7 @@ def test_a_book_at_two_times_goes_through_a_rally_and_a_crash(
         assert "deposit 1500 USDC as margin: final" in scene.say("margin", "--deposit", "1500", *SEND)
         opened = scene.ask("rebalance", *SEND)
         assert [row["kind"] for row in opened["transactions"]] == ["futures", "futures"]
-        assert "the cooldown lasts until" in opened["reason"], "the margin was spot's cash, so that its coins are overweight"
+        assert "no rebalance follows before" in opened["reason"], "the margin was spot's cash, so that its coins are overweight"
         assert leverage(scene) == pytest.approx(2, abs=0.01)
         first = scene.moment(now=True)
         assert beyond_triggers(first["status"]) == {"WETH": "over", "WBTC": "over"}

@@ -49,7 +49,7 @@ def test_a_small_portfolio_trades_where_it_is_worth_it_and_comes_back_after_a_st
         assert "is less" not in after["status"]["least_total"]["text"], "what was just corrected was worth it"
         scene.require_rest()
 
-        scene.say("orders", "set", "WETH", "--stop-loss", "15%")
+        scene.say("orders", "set", "--yes", "WETH", "--stop-loss", "15%")
         scene.say("rebalance", "--send", "--yes")
         assert scene.order("stop_loss")["stage"] == "armed"
         chain.warp(HOUR_S)
@@ -61,7 +61,7 @@ def test_a_small_portfolio_trades_where_it_is_worth_it_and_comes_back_after_a_st
         scene.moment()
         scene.require_rest()
 
-        said = scene.say("orders", "set", "WETH", "--entry", "2900")
+        said = scene.say("orders", "set", "--yes", "WETH", "--entry", "2900")
         assert "29.00%" not in said
         assert "2900%" not in said, "a price far above a hundred is no forgotten share"
         assert "The next rebalance buys WETH back, only at or below its entry" in scene.say("orders", "arm", "WETH", "--yes")

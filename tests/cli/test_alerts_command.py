@@ -130,7 +130,7 @@ def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkey
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", hook_url)
         with_targets(desk)
-        assert desk.ask("orders", "set", "WETH", "--alert-above", "2900", "--alert-below", "50%")["changes"] == {
+        assert desk.ask("orders", "set", "--yes", "WETH", "--alert-above", "2900", "--alert-below", "50%")["changes"] == {
             "alert_above": [None, "2900"],
             "alert_below": [None, "50%"],
         }
@@ -146,7 +146,7 @@ def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkey
     (held,) = (one for one in desk.ask("status")["holdings"] if one["symbol"] == "WETH")
     assert held["price_alerts"][1] == "WETH below 1500 USDC: armed"
     assert mentions(desk.run("status").out, "Price alert: WETH above 2900 USDC: fired at 3000 USDC", "WETH below 1500 USDC: armed")
-    desk.ask("orders", "set", "WETH", "--alert-above", "off", "--alert-below", "off")
+    desk.ask("orders", "set", "--yes", "WETH", "--alert-above", "off", "--alert-below", "off")
     assert desk.ask("orders")["orders"] == []
 
 

@@ -28,7 +28,7 @@ from tests.support.dashboards import HereBoard, Served
 def traded(desk: Desk) -> Iterator[None]:
     """A store with a rebalance, a cycle and an order, and a run that waits for its second cycle."""
     desk.ask("rebalance", "--send", "--yes")
-    desk.ask("orders", "set", "WETH", "--stop-loss", "20%")
+    desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "20%")
     run = forked(desk, "run", "--every", "1h", "--send", "--yes")
     end = time.monotonic() + 120
     while desk.run("health", "--ready").code != 0:

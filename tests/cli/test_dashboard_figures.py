@@ -16,6 +16,7 @@ import pytest
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.app.dashboard import live_documents, stored_documents
 from agent.localchain.nodes import free_port
 from agent.web.access import Access
 from agent.web.api.gate import API_PREFIX
@@ -51,7 +52,7 @@ def compared(desk: Desk, page: str, told: dict[str, Any]) -> tuple[set[str], str
     cookie = f"trimtab-1={access.begin_session(1)}"
     with Served(access, HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         end, names = time.monotonic() + PATIENCE_S, set[str]()
-        while not names >= told.keys():  # each read of the page has ended
+        while not names | {"pnl"} >= told.keys():  # each read of the page has ended; "now" takes the place of "pnl"
             assert time.monotonic() < end, names
             shown = served.compared(page, told, Cookie=cookie)
             names = {of.partition(".")[0] for of in shown}
@@ -83,19 +84,20 @@ def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) 
 @pytest.mark.slow
 def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk: Desk) -> None:
     desk.ask("rebalance", "--send", "--yes")
-    desk.ask("orders", "set", "WETH", "--stop-loss", "20%", "--take-profit", "9000")
-    desk.ask("orders", "set", "LINK", "--entry", "12")
+    desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "20%", "--take-profit", "9000")
+    desk.ask("orders", "set", "--yes", "LINK", "--entry", "12")
     desk.ask("run", "--once")
     desk.ask("request", "pause", "reason=smoke")
     desk.ask("request", "resume")
     stand_still(desk)
+    profit = {period: desk.ask("pnl", "--period", period, "--limit", "1") for period in PERIODS}
     told = {
         "status": desk.ask("status"), "history": desk.ask("history", "--limit", "100"), "lots": desk.ask("books", "lots"),
-        "pnl": {period: desk.ask("pnl", "--period", period, "--limit", "1") for period in PERIODS}, "run": desk.ask("health", want=15),
+        "pnl": profit, "now": live_documents(str(desk.config), ["now"])["now"], "run": desk.ask("health", want=15),
         "orders": desk.ask("orders"), "alerts": desk.ask("alerts"), "controls": desk.ask("controls"),
     }  # fmt: skip
     pages = {
-        "/": ("status", "history", "pnl", "run", "alerts", "orders"),
+        "/": ("status", "history", "pnl", "now", "run", "alerts", "orders"),
         "/assets": ("status", "lots", "orders", "alerts"),
         "/controls": ("controls",),
     }
@@ -112,7 +114,7 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
         "refusals",
         "alerts",
     )
-    assert overview >= {f"pnl.{period}.periods.0.{key}" for period in PERIODS for key in periods}
+    assert overview >= {f"now.pnl.{period}.periods.0.{key}" for period in PERIODS for key in periods}
     columns = ("symbol", "amount", "price", "day_bps", "weight_bps", "target_bps", "band_bps.0", "band_bps.1", "value")
     assert overview >= below(told, "status.holdings", *columns)
     moved = told["history"]["steps"][1]["execution"]["amounts"]
@@ -144,6 +146,19 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     assert {one["kind"] for one in told["controls"]["controls"]} == {"pause", "resume"}
     assert controls >= below(told, "controls.controls", "requested", "kind", "requested_by", "origin", "state", "reason")
     assert "controls.controls.1.arguments.0.value" in controls
+
+
+def test_value_and_profit_of_now_are_of_the_moment_of_the_status(desk: Desk) -> None:
+    desk.ask("run", "--once")
+    desk.ask("localchain", "--port", desk.about["url"].rpartition(":")[2], "--move", "WETH=+2%")
+    found, stored = live_documents(str(desk.config)), stored_documents(str(desk.config))
+    now, before = found["now"]["pnl"]["all"], stored["pnl"]["all"]
+    assert now["value"] == found["status"]["total_value"]
+    assert now["until"] > before["until"]
+    assert Fraction(now["value"]) > Fraction(before["value"])
+    [period] = now["periods"]
+    assert Fraction(period["profit"]) == Fraction(now["value"]) - Fraction(period["start_value"])
+    assert stored_documents(str(desk.config))["pnl"]["all"] == before, "nothing of it is recorded"
 
 
 def require_charts(overview: str, assets: str, told: dict[str, Any]) -> None:

@@ -17,9 +17,9 @@ def move(desk: Desk, change: str) -> None:
 
 def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     assert mentions(desk.run("orders").out, "no orders")
-    done = desk.ask("orders", "set", "WETH", "--stop-loss", "2000", "--trailing-stop", "10%")
+    done = desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "2000", "--trailing-stop", "10%")
     assert done["changes"] == {"stop_loss": [None, "2000"], "trailing_stop": [None, "10%"]}
-    desk.ask("orders", "set", "portfolio", "--stop-loss", "20%")
+    desk.ask("orders", "set", "--yes", "portfolio", "--stop-loss", "20%")
     desk.ask("rebalance")  # a look writes down how orders stand
     listed = desk.ask("orders")
     found = {(row["subject"], row["kind"]): row for row in listed["orders"]}
@@ -43,7 +43,7 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
 
 
 def test_orders_on_paper_are_listed_with_their_own_stages_and_changed_nowhere(desk: Desk) -> None:
-    desk.ask("orders", "set", "WETH", "--stop-loss", "12%")
+    desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%")
     desk.ask("paper", "--once", "--value", "5000")
     live, paper = desk.ask("orders"), desk.ask("orders", "--paper")
     assert [document["orders"][0]["stage"] for document in (live, paper)] == ["waiting", "armed"]
@@ -56,7 +56,7 @@ def test_orders_on_paper_are_listed_with_their_own_stages_and_changed_nowhere(de
 
 @pytest.mark.slow
 def test_an_order_is_shown_as_armed_only_once_a_cycle_has_stored_it(desk: Desk) -> None:
-    desk.ask("orders", "set", "WETH", "--stop-loss", "12%", "--take-profit", "9000")
+    desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%", "--take-profit", "9000")
     price = Fraction(desk.ask("orders")["orders"][0]["price"])
     desk.ask("plan")
     stop, profit = desk.ask("orders")["orders"]
@@ -79,7 +79,7 @@ def test_an_order_is_shown_as_armed_only_once_a_cycle_has_stored_it(desk: Desk) 
 
 
 def test_a_stop_above_the_price_halts_and_cannot_be_armed_and_is_named(desk: Desk) -> None:
-    desk.ask("orders", "set", "WETH", "--stop-loss", "9000")
+    desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "9000")
     refused = desk.ask("orders", "arm", "WETH", "--yes", want=10)
     assert mentions(refused["error"]["message"], "stop_loss", "WETH", "armed")
     assert "not below" in refused["error"]["message"]
@@ -104,18 +104,25 @@ def test_a_level_without_a_unit_is_told_as_a_price_and_asked_about_far_from_the_
         assert mentions(error["remedy"], "%", "--yes")
     assert desk.config.read_text() == before
     assert mentions(desk.run("orders", "set", "WETH", "--stop-loss", "12").err, "99.6 % below the present price of 3000 USDC", "--yes")
-    said = desk.run("orders", "set", "WETH", "--stop-loss", "2400")
+    said = desk.run("orders", "set", "--yes", "WETH", "--stop-loss", "2400")
     assert mentions(said.err, "note: WETH stop_loss: 2400 is a price in USDC", "20 % below the present price")
     assert mentions(said.err, "armed by its next cycle", "trimtab rebalance")
+    before = desk.config.read_text()
+    for args in (("WETH", "--stop-loss", "9000"), ("portfolio", "--trailing-stop", "10%"), ("WETH", "--alert-above", "5%")):
+        unasked = desk.ask("orders", "set", *args, want=2)["error"]
+        assert mentions(unasked["message"], "a confirmation is needed"), args
+        assert "--yes" in unasked["remedy"]
+    assert desk.config.read_text() == before, "nothing is written unasked"
+    assert desk.ask("orders", "set", "WETH", "--stop-loss", "2400")["changes"] == {}, "what changes nothing asks nothing"
     done = desk.ask("orders", "set", "WETH", "--stop-loss", "12", "--yes")
     assert done["changes"] == {"stop_loss": ["2400", "12"]}
     assert len(done["notes"]) == 2
-    assert desk.ask("orders", "set", "WETH", "--stop-loss", "12%")["notes"] == [], "a share needs no note, and no chain"
+    assert desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%")["notes"] == [], "a share needs no note, and no chain"
 
 
 def test_without_a_chain_a_price_is_written_and_its_distance_is_said_to_be_unknown(desk: Desk) -> None:
     desk.edit((desk.about["url"], "http://127.0.0.1:1"))
-    done = desk.ask("orders", "set", "WETH", "--stop-loss", "2400")
+    done = desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "2400")
     assert mentions(" ".join(done["notes"]), "a price in USDC", "distance is unknown", "could not be read")
 
 
@@ -139,11 +146,11 @@ def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
 
 def test_a_level_that_is_set_by_command_is_a_version_unless_the_file_was_changed_by_hand_before(desk: Desk) -> None:
     assert desk.ask("edit", "--set", "policy.cooldown=2h", "--yes")["state"] == "written"
-    desk.ask("orders", "set", "WETH", "--stop-loss", "2000")
+    desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "2000")
     listed = desk.ask("history", "--configs")
     assert [one["how"] for one in listed["configs"]][:2] == ["edit", "edit"]
     assert listed["confirmed"] == listed["present"]
     desk.edit(('slippage = "0.3%"', 'slippage = "0.2%"'))
-    desk.ask("orders", "set", "WETH", "--stop-loss", "1900")
+    desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "1900")
     listed = desk.ask("history", "--configs")
     assert listed["confirmed"] != listed["present"], "nobody has confirmed what was changed by hand"

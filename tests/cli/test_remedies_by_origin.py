@@ -17,7 +17,7 @@ from tests.cli.tools import Said
 INIT = ("init", "--wallet", WALLET, *RPC)
 HALVES = ("--target", "WETH=50%", "--target", "USDC=60%")
 SLIPPAGE = ("edit", "--set", "limits.slippage=0.2%")
-STOP = ("orders", "set", "WETH", "--stop-loss", "10%")
+STOP = ("orders", "set", "WETH", "--stop-loss", "10%", "--yes")
 
 
 def refused(bare: Callable[..., Said], config: Path, args: tuple[str, ...]) -> tuple[str, str]:

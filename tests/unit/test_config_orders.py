@@ -195,7 +195,7 @@ def test_strategies_know_exits_into_cash_alone(asset: dict[str, Any], whole: dic
 def test_an_edit_while_an_implausible_level_is_confirmed_is_kept(tmp_path: Path) -> None:
     path = agents.config(tmp_path)
 
-    def late_yes(_: object) -> bool:
+    def late_yes(_: object, __: object) -> bool:
         path.write_text(path.read_text().replace('turnover = "30%"', 'turnover = "3%"', 1))
         return True
 

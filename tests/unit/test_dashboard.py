@@ -91,6 +91,22 @@ def test_the_overview_shows_the_longest_period_that_has_figures(served: Served) 
     assert "Profit since the start</dt>" in served.ask("/")[2].decode()
 
 
+def test_the_overview_shows_value_and_profit_of_the_moment_of_its_table(served: Served) -> None:
+    documents = served.board.documents
+    assert "pnl.all.value" in {of for of, *_ in figures(served.ask("/")[2].decode())}, "before the chain is read"
+    profit = documents["pnl"]["all"]
+    documents["now"] = {"pnl": {name: profit | {"value": "777.5", "until": "2026-01-02T03:04:05Z"} for name in documents["pnl"]}}
+    text = served.ask("/")[2].decode()
+    shown = {of: said for of, _, _, said in figures(text)}
+    assert (shown["now.pnl.all.value"], shown["now.pnl.all.until"]) == ("777.50", "2026-01-02 03:04:05")
+    assert "now.pnl.all.periods.0.profit" in shown
+    assert not any(of.startswith("pnl.") for of in shown), "no figure of another moment"
+    assert 'data-until="2026-01-02T03:04:05Z"' in text
+    documents["now"] = {"error": "no valuation yet", "raised": None}
+    assert "pnl.all.value" in {of for of, *_ in figures(served.ask("/")[2].decode())}
+    del documents["now"]
+
+
 def test_the_overview_names_the_paper_run_beside_the_config(served: Served) -> None:
     documents, words = served.board.documents, "A paper run is beside this config"
     assert words not in served.ask("/")[2].decode()

@@ -48,6 +48,7 @@ from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.dashboards import (
     ADDRESS,
+    CONTROLS,
     DEVICES,
     HOSTILE,
     MARKUP,
@@ -132,6 +133,15 @@ def test_a_pause_takes_effect_and_is_in_both_logs(site: Site, config: Path) -> N
     assert queued(config)[-1][:2] == ("resume", "ann")
 
 
+def test_the_reason_of_the_owner_stands_in_the_column_of_reasons(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [{"name": "hard", "value": "yes"}, {"name": "reason", "value": "holidays"}]
+    control = {**CONTROLS["controls"][0], "kind": "pause", "state": "done", "reason": "", "arguments": arguments, "result": []}
+    monkeypatch.setitem(site.board.documents, "controls", CONTROLS | {"waiting": None, "controls": [control]})
+    text = site.ask("/controls", Cookie=site.enter())[2].decode()
+    cells = [re.sub("<[^>]*>", " ", cell).split() for cell in re.findall(r"<t[hd][ >].*?</t[hd]>", text.split("<tbody>")[1], re.S)]
+    assert [cells[1], cells[4]] == [["pause", "hard", "yes"], ["holidays"]]
+
+
 def test_each_page_of_a_user_follows_the_queue(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     followed: list[object] = []
     monkeypatch.setattr(site.board, "follow", followed.append)
@@ -148,16 +158,26 @@ def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_
     site.board.documents["controls"] = list_controls(config)
     form = {"csrf": site.token(cookie), "paper": "yes", "amount": "5"}
 
-    def answer(path: str) -> str:
-        _, headers, _ = site.post(path, form, cookie)
-        return site.ask(headers["location"], Cookie=cookie)[2].decode()
+    def answer(path: str, **ticked: str) -> str:
+        _, headers, body = site.post(path, form | ticked, cookie)
+        return (site.ask(headers["location"], Cookie=cookie)[2] if "location" in headers else body).decode()
 
-    assert "there are no paper books yet" in unescape(answer("/controls/stop"))
+    def answer_stop(**ticked: str) -> str:
+        question = site.post("/controls/stop", form, cookie)[1]["location"]
+        asked = site.ask(question, Cookie=cookie)[2].decode()
+        assert "Yes, stop this paper run" in asked
+        assert "Nothing is sold" in asked
+        assert "hx-get" not in asked, "an update would clear the box"
+        return answer(question, plan_hash="", **ticked)
+
+    assert "there are no paper books yet" in unescape(answer_stop(yes="yes"))
     with open_store_offline(paper) as (store, _):
-        assert "no paper run goes on" in answer("/controls/stop")
+        assert "no paper run goes on" in answer_stop(yes="yes")
         with service_lock(*lock_arguments(paper)):
             assert "withdraw: not on paper" in answer("/controls/withdraw")
-            assert "Requested controls" in answer("/controls/stop")
+            assert "To stop, tick the box as well." in answer_stop()
+            assert not store.controls.newest(), "it is asked first"
+            assert "Requested controls" in answer_stop(yes="yes")
             assert queue.dashboard_controls(str(config))["paper_run"]["served"] is True  # type: ignore[index]  # a document
         (found,) = store.controls.newest()
         assert (found.control.kind, found.control.asked_by, found.state.value) == (ControlKind.STOP, "ann", "queued")
@@ -300,12 +320,12 @@ def test_review_of_a_rebalance__is_no_error_if_nothing_is_to_do(site: Site, outc
     text = site.ask(review(site, cookie, "rebalance", document), Cookie=cookie)[2].decode()
     [shown_style] = re.findall(r'<p [^>]*class="(\w+)"[^>]*>[^<]*all weights are inside', text)
     assert shown_style == style
-    assert ("Nothing to do: " in text) is (outcome == "hold")
+    assert ("No rebalance now: " in text) is (outcome == "hold")
 
 
 def test_confirmed_control__is_on_the_page_before_the_list_has_it(site: Site, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cookie = site.enter()
-    note = "Requested: withdraw. Its state appears below once it is read."
+    note = "Under way: withdraw, requested. The run takes it within seconds"
     monkeypatch.setitem(site.board.documents, "controls", {"controls": [], "served": True, "waiting": None})
     assert note not in site.ask("/controls", Cookie=cookie)[2].decode()
     document = shown(config, ControlKind.WITHDRAW, 9, (("amount", "9"),))
@@ -605,11 +625,13 @@ def test_without_users_there_are_no_controls() -> None:
         assert served.ask("/controls")[0] == served.ask("/controls/review/x")[0] == 404
         assert served.ask("/controls/pause", "POST", "")[0] == 405
         assert b"/controls" not in served.ask("/plan")[2]
-        overview = served.ask("/")[2].decode()
+        overview, settings = (served.ask(path)[2].decode() for path in ("/", "/settings"))
     assert "/controls" not in overview
     assert re.findall(r"<button [^>]*disabled>([^<]*)<", overview) == [
-        "Rebalance now", "Pause", "Edit weights", "Invest", "Withdraw", "Stop…", "Edit weights", *["Set…"] * 4,
+        "Rebalance now", "Pause", "Edit weights", "Invest", "Withdraw", "Stop…", "Edit weights",
     ]  # fmt: skip
+    assert 'Edit weights</button> <small class="soft">Read-only: this dashboard has no users.</small>' in overview
+    assert settings.count("Read-only: this dashboard has no users.") == settings.count("disabled>") > 1
     assert "<code>trimtab user add NAME</code>" in overview
 
 
@@ -742,6 +764,10 @@ def test_a_form_gives_what_is_filled_in_and_targets_that_were_changed() -> None:
     assert form_arguments("edit", target) == (variable, ("set", 'alerts.targets.phone.events="error, halt"'))
     del target["event"]
     assert form_arguments("edit", target) == (variable, ("set", 'alerts.targets.phone.events="all"'))
+    for typed in ("40", "40%", " 40 % "):
+        share = {"target:WETH": [typed], "set:lp.targets.0.share": [typed], "was:lp.targets.0.share": ["20%"]}
+        assert [text.replace(" ", "") for _, text in form_arguments("edit", share)] == ["WETH=40%", 'lp.targets.0.share="40%"']
+    assert form_arguments("edit", {"set:lp.targets.0.share": ["20 %"], "was:lp.targets.0.share": ["20%"]}) == ()
     assert form_arguments("edit", {"set:alerts.targets.phone": ["off"]}) == (("set", 'alerts.targets.phone="off"'),)
 
 

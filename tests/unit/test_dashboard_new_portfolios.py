@@ -141,6 +141,7 @@ def test_a_portfolio_from_a_basket_is_that_of_trimtab_init_in_its_own_folder(fol
     cookie = folder.enter(0)
     first = unescape(folder.ask(NEW, Cookie=cookie)[2].decode())
     assert "NOT_SET_A=one NOT_SET_B=two" in first
+    assert "A proposal; choose the one on which the wallet has its money." in first
     assert load_config(folder.folder / "mine.toml").config.wallet.address in first
     _, _, page = folder.send(NEW, cookie, **BASKET)
     for shown in ("500 USDC", "RPC_A=alpha (not set yet)", "moderate", "With 500 USDC:"):

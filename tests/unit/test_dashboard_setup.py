@@ -142,7 +142,7 @@ def test_the_export_of_a_local_chain_has_its_url(tmp_path: Path, monkeypatch: py
 
 def test_basket_with_the_holdings_of_another__says_what_tells_it_apart() -> None:
     same_as = {basket["name"]: basket["same_as"] for basket in check_setup({"network": "ethereum"})["baskets"]}
-    assert same_as["small"] == "Holds the same as 60/40; its limits: plan_cost 0.5%, turnover 30%, daily_turnover 30%"
+    assert same_as["small"] == "Holds the same as 60/40; its limits: plan cost 0.5%, turnover 30%, daily turnover 30%"
     assert (same_as["60/40"], same_as["moderate"]) == ("", "")
 
 
@@ -176,9 +176,28 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
         assert holdings < minimum < past < rest, "the rest is folded"
         for amount in one.minimum_capitals.values():
             assert amount is None or amount in rows[one.name][rest:]
-        assert one.about.replace(" %", "\u00a0%") in rows[one.name]
+        about = one.about.partition("; --")[0].replace(" %", "\u00a0%")
+        assert f"{about[0].upper()}{about[1:]}</span>" in rows[one.name]
     assert "Minimum capital, USDC" in text
     assert PAST_BASIS.replace(" %", "\u00a0%") in text
+
+
+def test_the_network_is_chosen_and_cards_and_review_say_what_is_held(desk: Desk) -> None:
+    desk.enter()
+    assert 'name="network" list="networks" value=""' in desk.text("/setup/wallet")
+    code, _, body = desk.post("/setup/wallet", ANSWERS["/setup/wallet"] | {"network": ""})
+    assert code == 422
+    assert b"No network is chosen. Choose from ethereum, " in body
+    desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
+    cards = desk.text("/setup/basket")
+    for words in ("60\u00a0% large coins, 40\u00a0% stable", "Equal weights"):
+        assert f'<span class="line">{words}</span>' in cards
+    assert "--stable" not in cards, "no option of a command"
+    for name in ("60/40", "small"):
+        assert f'<p class="soft">Template {name}</p>' in cards
+    desk.post("/setup/basket", {"basket": "small"})
+    desk.post("/setup/cash", {"cash": "500"})
+    assert "<dd>WETH 30% WBTC 30% USDC 40% (small) " in desk.text("/setup/review")
 
 
 def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
@@ -490,6 +509,7 @@ def test_start_on_paper__comes_after_the_config_and_leads_to_the_overview(
     assert "Log out" not in overview, "the one session cannot be opened again"
     assert 'popovertarget="weights"' not in overview
     assert "On paper, weights and orders are those of the config." in overview
+    assert "Stop…</button>" in overview
     assert desk.ask("/")[1]["location"] == "/login"
     assert "It has ended: the chain is away (start it)" in desk.text("/setup/done")
     assert "trimtab run" in desk.text("/setup/done")

@@ -188,7 +188,7 @@ def test_a_fired_trigger_comes_before_the_targets() -> None:
 )
 def test_targets_rest_for_the_cooldown_after_swaps_and_after_actions(last: str, said: str) -> None:
     step = world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 60}))
-    held(step, "1600 USDC provided", said, "cooldown lasts until")
+    held(step, "1600 USDC provided", said, "; no rebalance follows before ", "(cooldown 1 h)")
     assert kinds(world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 3_600}))) == [Provide]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from agent import codec
+from agent.app.documents.past.step_history import _zone_sentences
+from agent.app.documents.status import PortfolioStatus, status_document
 from agent.errors import Refused
 from agent.model import Destination, Hold, NoTradeZone, PastPrices, Pool, Rebalance, StepInput, TradeSide
 from agent.planning.proposals import propose_rebalance
@@ -17,7 +19,7 @@ from agent.policy.decide import decide
 from agent.policy.risk import covariance
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import ZoneInterval, ZoneView, build_tracking
-from tests.support.builders import GWEI, history, price_of, step_input, token, v2_pool, with_limits, with_snapshot
+from tests.support.builders import GWEI, history, price_of, step_input, token, v2_pool, with_history, with_limits, with_snapshot
 from tests.support.text import mentions
 
 TARGETS = {"WETH": 2_500, "WBTC": 2_500, "LINK": 2_000, "USDC": 3_000}
@@ -343,3 +345,17 @@ def test_asset_within_its_range_whose_pool_pays_less_than_its_floor__is_no_fault
     decision = propose_rebalance(step).decision_result.decision
     assert isinstance(decision, Hold)
     assert mentions(decision.reason, "WETH", "is beyond", "pays less than the floor")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_first_purchase__goes_to_the_targets_and_its_words_say_so(is_first: bool) -> None:
+    step = with_limits(tracked({"WETH": 0, "WBTC": 0, "USDC": 10_000}), first_purchase_s=600)
+    if is_first:
+        step = with_history(step, last_rebalance_s=None)
+    decision_result = decide(step)
+    status: Any = status_document(PortfolioStatus(step, decision_result, False, "", ()))
+    weth = next(holding for holding in status["holdings"] if holding["symbol"] == "WETH")
+    target = [weth["target_bps"]] * 2
+    assert (weth["back_to_bps"] == target) is is_first
+    [sentence] = [words for words in _zone_sentences(decision_result.zone, step) if "WETH is moved beyond" in words]
+    assert sentence.startswith("After the first purchase, WETH") is is_first

@@ -71,6 +71,7 @@ from agent.policy.minimum import (
     suggested_settings,
 )
 from agent.policy.orders.conditional import format_price_alert
+from agent.policy.rebalance import buys_to_targets_first
 from agent.policy.triggers import bands, trigger_text
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS, Price, Value, format_time, price_text, value_text
@@ -343,7 +344,7 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
         price=price_text(drift.price, token.decimals, portfolio.numeraire.decimals),
         band_bps=[round(drift.band_low_bps), round(drift.band_high_bps)],
         back_to_bps=_back_to_bps(
-            drift, portfolio_status.step_input.policy.destination, portfolio_status.decision_result
+            drift, portfolio_status.step_input, portfolio_status.decision_result
         ),
         price_source=None if reference_price is None else reference_price.source.value,
         day_bps=round((drift.price / old_price - 1) * BPS) if old_price else None,
@@ -354,10 +355,12 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
 
 
 def _back_to_bps(
-    drift: AssetDrift, destination: Destination, decision_result: DecisionResult
+    drift: AssetDrift, step: StepInput, decision_result: DecisionResult
 ) -> list[int] | None:
     """Return the range to which an asset beyond its band is traded."""
-    match destination:
+    if buys_to_targets_first(step):
+        return [drift.target_bps, drift.target_bps]
+    match step.policy.destination:
         case Destination.TARGET:
             return [drift.target_bps, drift.target_bps]
         case Destination.BAND:

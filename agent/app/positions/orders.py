@@ -190,20 +190,31 @@ def set_orders(
     path: Path,
     subject: str,
     levels: Mapping[str, str],
-    confirm_levels: Callable[[Sequence[str]], bool] = lambda _: False,
+    confirm_levels: Callable[
+        [ChangedLevelsDocument, Sequence[str]], bool
+    ] = lambda _, implausible_levels: not implausible_levels,
 ) -> ChangedLevelsDocument:
     """Write levels into the config; "off" removes a level. Unless the config has unconfirmed
     changes, the new version is recorded as confirmed, so that a run adopts it. `confirm_levels`
-    receives levels implausibly far from the price. Raises ConfigError for an invalid level, and
-    Refused, with nothing written, if `confirm_levels` answers no or the file changed meanwhile.
+    receives the changes, and the levels implausibly far from the price, which alone it refuses by
+    default. Raises ConfigError for an invalid level, and Refused, with nothing written, if
+    `confirm_levels` answers no or the file changed meanwhile.
     """
     config_text, level_changes = edit_order_levels(path, subject, levels)
     notes, implausible_levels = _level_notes(path, subject, config_text, level_changes)
-    if implausible_levels and not confirm_levels(implausible_levels):
-        raise Refused(
-            "; ".join(implausible_levels),
-            remedy='write a share such as "12%", or confirm it with --yes',
-        )
+    changes_document: ChangedLevelsDocument = {
+        "config": str(path),
+        "subject": subject,
+        "changes": level_changes,
+        "notes": notes,
+    }
+    if level_changes and not confirm_levels(changes_document, implausible_levels):
+        if implausible_levels:
+            raise Refused(
+                "; ".join(implausible_levels),
+                remedy='write a share such as "12%", or confirm it with --yes',
+            )
+        raise Refused("not confirmed; nothing was written", remedy="confirm it, or add --yes")
     if level_changes:
         if edit_order_levels(path, subject, levels)[0] != config_text:
             raise Refused(
@@ -225,7 +236,7 @@ def set_orders(
                     config_versions.record_version(
                         load_config(path), store.configs, config_versions.EDIT_ORIGIN
                     )
-    return {"config": str(path), "subject": subject, "changes": level_changes, "notes": notes}
+    return changes_document
 
 
 MIN_PLAUSIBLE_DISTANCE = Fraction(-9, 10)

@@ -184,26 +184,34 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
     """Open the ledger. Raises ConfigError before the first cycle."""
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config) as (store, _):
-        ledger_tokens = store.ledger.ledger_tokens()
-        if ledger_tokens is None:
-            raise ConfigError(
-                "the ledger is empty: no cycle has run yet",
-                "run trimtab pnl --now, or trimtab run, first",
-            )
-        token_names = TokenNames(
-            {token.address: token for token in ledger_tokens.tokens}, ledger_tokens.numeraire
+        yield ledger_data(loaded_config, store, store.steps.newest_input())
+
+
+def ledger_data(
+    loaded_config: LoadedConfig, store: Store, newest_step: StepInput | None
+) -> LedgerData:
+    """Return the ledger with the valuation of a step, which is not recorded. Raises ConfigError
+    before the first cycle.
+    """
+    ledger_tokens = store.ledger.ledger_tokens()
+    if ledger_tokens is None:
+        raise ConfigError(
+            "the ledger is empty: no cycle has run yet",
+            "run trimtab pnl --now, or trimtab run, first",
         )
-        newest_step = store.steps.newest_input()
-        yield LedgerData(
-            loaded_config,
-            store,
-            ledger_tokens.numeraire,
-            ledger_tokens.wrapped_native,
-            store.ledger.entries(),
-            current_valuations(store, newest_step),
-            token_names,
-            newest_step,
-        )
+    token_names = TokenNames(
+        {token.address: token for token in ledger_tokens.tokens}, ledger_tokens.numeraire
+    )
+    return LedgerData(
+        loaded_config,
+        store,
+        ledger_tokens.numeraire,
+        ledger_tokens.wrapped_native,
+        store.ledger.entries(),
+        current_valuations(store, newest_step),
+        token_names,
+        newest_step,
+    )
 
 
 def refresh_ledger(agent: Agent) -> None:

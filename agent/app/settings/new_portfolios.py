@@ -168,7 +168,6 @@ def _check_new(field_texts: Mapping[str, str]) -> dict[str, Any]:
     check_document = check_setup(
         {**field_texts, "network": network if is_known else DEFAULT_NETWORK}
     )
-    check_document["networks"] = list(PRESETS)
     if not is_known:
         check_document["errors"]["network"] = f"It is not known. Choose from {', '.join(PRESETS)}."
     return check_document

@@ -43,7 +43,7 @@ from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.writing import portfolio_templates
 from agent.errors import ConfigError
 from agent.key_variables import process_environment
-from agent.units import BPS, format_bps, parse_bps, safe_label
+from agent.units import BPS, format_bps, parse_bps, safe_label, with_percent_sign
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument, PastResultDocument
@@ -93,14 +93,22 @@ class InitAnswers(NewConfig):
                 for variable, operator in self.endpoints
             )
             or ("that of the chain's file" if self.is_local else ""),
-            "basket": self.template
-            or " ".join(f"{symbol}={share}" for symbol, share in self.targets),
+            "basket": self._basket_text,
             "cash": f"{self.use_cash or 'all'} {NUMERAIRE}",
             "ceiling": f"{self.ceiling} {NUMERAIRE} at most are managed, and paid out in a day",
             "alert": (
                 f"{alert_variable} ({variable_state(alert_variable)})" if alert_variable else "none"
             ),
         }
+
+    @property
+    def _basket_text(self) -> str:
+        """Return the holdings, with the name of their template if they have one."""
+        if not self.template:
+            return " ".join(f"{symbol}={share}" for symbol, share in self.targets)
+        template = portfolio_templates.find_template(self.template)
+        targets = portfolio_templates.template_targets(template, find_preset(self.network))
+        return f"{' '.join(f'{symbol} {share}' for symbol, share in targets)} ({self.template})"
 
     @property
     def is_local(self) -> bool:
@@ -111,6 +119,8 @@ class InitAnswers(NewConfig):
         """Return the answers with a network, by name or by a local chain's config file. Endpoints
         of another network are dropped.
         """
+        if not network_name_or_file:
+            raise ConfigError("no network is chosen", f"choose from {', '.join(PRESETS)}")
         find_preset(network_name_or_file)
         is_local = network_name_or_file not in PRESETS
         endpoints = () if is_local != self.is_local else self.endpoints
@@ -169,7 +179,7 @@ class InitAnswers(NewConfig):
                     f"basket: {basket_text[:60]!r} is neither a number of the list nor SYMBOL=SHARE",
                     f"write 1 to {len(offered_baskets)}, or for example WETH=50% USDC=50%",
                 )
-            targets.append((symbol, share_text))
+            targets.append((symbol, with_percent_sign(share_text)))
         total_bps = sum(parse_bps(share_text, f"basket {symbol}") for symbol, share_text in targets)
         symbols = [token.symbol for token in find_preset(self.network).tokens]
         unknown_symbols = [symbol for symbol, _ in targets if symbol not in symbols]
@@ -303,6 +313,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         "year_costs": [] if error_by_field else _year_costs(answers),
         "own_weights": _chooses_own_weights(field_texts),
         "baskets": [_basket_document(basket, offered_baskets) for basket in offered_baskets],
+        "networks": list(PRESETS),
         "tokens": [] if "network" in error_by_field else _token_symbols(answers),
         "basis": PAST_BASIS,
         "other_years_basis": OTHER_YEARS_BASIS,
@@ -374,7 +385,8 @@ def parse_answers(
         except ConfigError as error:
             error_by_field[field] = error_text(error)
 
-    apply_field("network", InitAnswers.with_network, "ethereum")
+    default_network = "" if "network" in field_texts else "ethereum"
+    apply_field("network", InitAnswers.with_network, default_network)
     offered_baskets = [] if "network" in error_by_field else _baskets(answers)
     local_chain = None if "network" in error_by_field else local_start(answers.network)
     if local_chain is not None:
@@ -480,7 +492,7 @@ def _same_holdings_text(basket: Basket, offered_baskets: Sequence[Basket]) -> st
     template = portfolio_templates.find_template(basket.name)
     earlier_limits = portfolio_templates.find_template(same_name).limits
     limits_text = ", ".join(
-        f"{name} {limit}"
+        f"{name.replace('_', ' ')} {limit}"
         for name, limit in template.limits.items()
         if earlier_limits.get(name) != limit
     )
@@ -493,7 +505,7 @@ def _basket_document(basket: Basket, offered_baskets: Sequence[Basket]) -> dict[
     return {
         "name": basket.name,
         "same_as": _same_holdings_text(basket, offered_baskets),
-        "about": basket.about,
+        "about": basket.about.partition("; --")[0],  # without its option of the command
         "targets": [f"{symbol} {share}" for symbol, share in basket.targets],
         "minimum_capital": basket.minimum_capital,
         "minimum_capitals": basket.minimum_capitals,

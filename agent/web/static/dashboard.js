@@ -124,6 +124,15 @@
     if (!isWhole && !Number.isNaN(total)) event.target.setCustomValidity(`The targets sum to ${words}.`);
   });
 
+  // What is sent is said at once: the answer may take seconds.
+  document.addEventListener("submit", event => {
+    const { target: form, submitter } = event;
+    if (form.method !== "post" || !submitter) return;
+    const note = Object.assign(document.createElement("p"), { className: "note sending", role: "status", textContent: `Under way: ${submitter.textContent.trim()}.` });
+    (submitter.closest(".actions") ?? submitter.closest("p") ?? submitter).after(note);
+  });
+  addEventListener("pageshow", event => { if (event.persisted) document.querySelector(".sending")?.remove(); });
+
   // The history shows all steps, or those of one kind.
   let kind = "";
   function filter() {

@@ -55,6 +55,7 @@ from agent.model import (
     as_lp_action,
 )
 from agent.planning import proposals
+from agent.policy.rebalance import buys_to_targets_first
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.units import (
     Value,
@@ -321,7 +322,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         sentences.append(
             f"Futures: account value {account_value_text} {account.quote.label}, {margin_figures_text(account, policy)}."
         )
-    sentences += _zone_sentences(decision_result.zone, step_input.portfolio)
+    sentences += _zone_sentences(decision_result.zone, step_input)
     sentences += execution_sentences(step_input, plan)
     sentences += _netting_sentences(
         decision_result.layer(StrategiesResult).netting, step_input.portfolio
@@ -392,13 +393,15 @@ def _transaction_documents(intents: Iterable[Intent]) -> list[PastTransactionDoc
     ]
 
 
-def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
+def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
     """Describe the no-trade zone: risk cost of being off target, interval of each asset, and the
     plan's trade-off; empty without a zone.
     """
     if zone is None:
         return []
+    portfolio = step.portfolio
     numeraire = portfolio.numeraire
+    when = "After the first purchase, " if buys_to_targets_first(step) else ""
 
     def coins_text(value: Value, places: int = 4) -> str:
         return f"{value_text(value, numeraire.decimals, places)} {numeraire.label}"
@@ -421,7 +424,7 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
                 f" {coins_text(interval.correction.waiting_year, 2)}."
             )
         sentences.append(
-            f"{label} is moved beyond {trigger_text}, and traded to {interval_text}.{correction_text}"
+            f"{when}{label} is moved beyond {trigger_text}, and traded to {interval_text}.{correction_text}"
         )
     saving = zone.plan_tradeoff
     if saving is not None:

@@ -49,7 +49,15 @@ from agent.policy.triggers.no_trade_zone import ZoneView, evaluate_zone, zone_re
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
 from agent.reference import reference_prices
-from agent.units import BPS, PIPS, Price, Value, format_time, largest_remainder
+from agent.units import (
+    BPS,
+    PIPS,
+    Price,
+    Value,
+    format_duration,
+    format_time,
+    largest_remainder,
+)
 
 ZERO_BAND = Threshold(0, None)
 """Band of a strategy that is held in the numeraire."""
@@ -198,7 +206,10 @@ def strategy_adjustment(
             cooldown_end_s = book.last_rebalance_s + strategy.cooldown_s
         if cooldown_end_s is not None and step.snapshot.head.timestamp_s < cooldown_end_s:
             is_acting = False
-            reason = f"{reason}; but its cooldown lasts until {format_time(cooldown_end_s)}"
+            reason = (
+                f"{reason}; but it rebalances not before {format_time(cooldown_end_s)} (cooldown"
+                f" {format_duration(strategy.cooldown_s)})"
+            )
             next_s = cooldown_end_s
         elif not trigger_result.fired_by_schedule and (
             wait_reason := price_confirmation.unconfirmed_reason(
