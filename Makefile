@@ -77,12 +77,12 @@ fmt: $(READY)
 # random searches and of cases that repeat one another the long part, and each property on twenty times as many examples, new ones each time.
 # Then tests that sign, store, plan and send, without the shortcuts that spare the suite what libraries repeat. Last, tests of the store on
 # PostgreSQL in place of a file.
-PLAIN_TESTS := $(wildcard tests/unit/test_signer*.py tests/unit/test_store*.py tests/unit/test_execution*.py) \
-  tests/unit/test_signing_shortcuts.py tests/differential/test_sender.py tests/differential/test_second_quote.py \
+PLAIN_TESTS := tests/unit/signing tests/unit/store tests/unit/execution $(wildcard tests/unit/layers/*/test_store.py) \
+  tests/unit/layers/futures/execution tests/differential/test_sender.py tests/differential/test_second_quote.py \
   tests/cases/test_rebalance.py tests/cases/test_rebalance_atomic.py tests/cases/test_approvals.py tests/cases/test_key_services.py \
   tests/cli/test_sending.py tests/cli/test_commands.py
-STORE_TESTS := $(wildcard tests/unit/test_store*.py) tests/unit/test_strategy_store.py tests/unit/test_running_sums.py \
-  tests/unit/test_derived_entries.py tests/unit/test_open_allowances.py tests/unit/test_prior_day_usage.py
+STORE_TESTS := tests/unit/store $(wildcard tests/unit/layers/*/test_store.py) tests/unit/execution/test_bookkeeping.py \
+  tests/unit/execution/approvals/test_open_allowances.py tests/unit/execution/adopted_budgets/test_prior_day_usage.py
 slow: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r locks/requirements-figures.lock \
 	  || echo 'quantstats is not installed: the comparison with it is SKIPPED'

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import importlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -59,10 +58,8 @@ def _imported_by_turns(config: pytest.Config, process: int, processes: int) -> N
     files = [file for file in files if not any(file.is_relative_to(folder) for folder in left_out)]
     begin = len(files) * process // processes
     for file in files[begin:] + files[:begin]:
-        if str(file.parent) not in sys.path:
-            sys.path.insert(0, str(file.parent))
         with contextlib.suppress(Exception, pytest.skip.Exception, pytest.fail.Exception):
-            importlib.import_module(file.stem)
+            importlib.import_module(".".join(file.relative_to(config.rootpath).with_suffix("").parts))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -177,7 +177,7 @@ def is_whole(node: ast.AST) -> bool:
 
 
 def test_pure_packages_calculate_the_same_on_every_machine() -> None:
-    """docs/architecture.md, Determinism; tests/unit/test_machines.py shows it on other machines."""
+    """docs/architecture.md, Determinism; tests/unit/scenarios/test_machines.py shows it on other machines."""
     inside = {path: str(path.relative_to(AGENT)) for path in modules()}
     deciding = [
         path for path, name in inside.items() if (package(path) in PURE or name in CHOOSES_WHAT_IS_READ) and name not in NOT_DECIDING
@@ -323,14 +323,54 @@ def layers_of(names: Iterable[str]) -> set[str]:
 MOST_ENTRIES = 20
 
 
+def entries_by_folder(paths: Iterable[Path], top: Path) -> dict[Path, set[str]]:
+    """Names of what lies in each folder below the top."""
+    folders: dict[Path, set[str]] = {}
+    for path in paths:
+        for folder in path.parents:
+            if top in folder.parents:
+                folders.setdefault(folder, set()).add(path.relative_to(folder).parts[0])
+    return folders
+
+
 def test_a_folder_holds_at_most_twenty_entries() -> None:
     """agent/ itself apart, whose entries are the packages; and of agent/layers the registries count, not the layers."""
-    folders: dict[Path, set[str]] = {}
-    for path in modules():
-        for folder in path.parents:
-            if AGENT in folder.parents and (folder != AGENT / "layers" or path.parent == folder):
-                folders.setdefault(folder, set()).add(path.relative_to(folder).parts[0])
+    folders = entries_by_folder(modules(), AGENT)
+    folders[AGENT / "layers"] = {name for name in folders[AGENT / "layers"] if name.endswith(".py")}
     assert not named((folder, entries) for folder, entries in folders.items() if len(entries) > MOST_ENTRIES)
+
+
+TESTS = ROOT / "tests"
+UNIT = TESTS / "unit"
+NOT_SPLIT = {TESTS / name for name in ("cases", "cli", "differential", "faults", "support")}
+"""Folders of tests that hold more."""
+
+
+def test_a_folder_of_tests_holds_at_most_twenty_entries() -> None:
+    """tests/unit itself apart, whose entries are the packages of agent/."""
+    folders = entries_by_folder(TESTS.rglob("*.py"), TESTS)
+    assert {folder for folder, entries in folders.items() if len(entries) > MOST_ENTRIES and folder != UNIT} == NOT_SPLIT
+
+
+def is_beside_its_code(path: Path) -> bool:
+    """Whether a unit file lies where a package or a module lies, in a folder of its name; those of tests/unit itself have a module's."""
+    folder = path.relative_to(UNIT).parent
+    home = (ROOT if folder.parts[:1] == ("scripts",) else AGENT) / folder
+    if home == AGENT:
+        return (AGENT / path.name.removeprefix("test_")).is_file()
+    return any(home.glob("*.py")) or home.with_suffix(".py").is_file()
+
+
+def test_a_unit_file_lies_where_its_code_lies() -> None:
+    """tests/unit/guards/test_market.py for agent/guards/market.py, tests/unit/scripts for scripts; scenes over several packages apart."""
+    files = [path for path in UNIT.rglob("*.py") if path.parent != UNIT / "scenarios"]
+    assert len(files) > 400
+    assert [str(path.relative_to(ROOT)) for path in files if not is_beside_its_code(path)] == []
+
+
+@pytest.mark.parametrize("name", ["test_market.py", "guard/test_market.py", "scripts/guards/test_market.py"])
+def test_a_unit_file_without_a_home_is_noticed(name: str) -> None:
+    assert not is_beside_its_code(UNIT / name)
 
 
 def test_no_two_classes_have_one_name() -> None:

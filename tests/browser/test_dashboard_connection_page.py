@@ -23,7 +23,7 @@ from agent.web.document_cache import SeenReport
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support.sites import Site
 from tests.support.worlds import missing
-from tests.unit.test_dashboard_portfolios import Shelf
+from tests.unit.web.test_portfolios import Shelf
 
 STRUCK_OUT = "[...document.querySelectorAll('.state')].map(state => getComputedStyle(state).textDecorationLine)"
 BUTTONS_ON = (

@@ -32,7 +32,7 @@ from tests.cli.tools import Desk, first_document, start
 from tests.support import agents
 from tests.support.sites import HASH
 from tests.support.worlds import missing
-from tests.unit.test_dashboard_login import certificate  # noqa: F401
+from tests.unit.web.test_login import certificate  # noqa: F401
 
 pytestmark = pytest.mark.slow
 PASSWORD = "correct horse battery"

@@ -19,7 +19,7 @@ from tests.browser.test_dashboard_controls_page import wait_for
 from tests.browser.test_dashboard_setup_page import require_cards, require_fine, tab_to, type_into
 from tests.support.dashboards import HereProcess
 from tests.support.worlds import missing
-from tests.unit.test_dashboard_new_portfolios import NEW, OWN_WALLET, Folder
+from tests.unit.web.test_new_portfolios import NEW, OWN_WALLET, Folder
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from agent.policy.decide import decide
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support.sites import Site
 from tests.support.worlds import missing
-from tests.unit.test_tracking import moved, tracked
+from tests.unit.policy.triggers.test_tracking import moved, tracked
 
 RIGHT_OF_SCREEN = "[...document.querySelectorAll('main *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1).length"
 

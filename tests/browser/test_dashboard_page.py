@@ -198,7 +198,7 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
     """
     from tests.support.dashboards import CONTROLS, HOSTILE, MARKUP, golden
     from tests.support.sites import Site
-    from tests.unit.test_dashboard_controls import review, tried
+    from tests.unit.web.test_controls import review, tried
 
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")

@@ -19,8 +19,8 @@ from tests.cli.test_init import WALLET
 from tests.cli.tools import blocks, first_document, start
 from tests.support.dashboards import HereProcess
 from tests.support.worlds import missing
-from tests.unit.test_dashboard_portfolios import Shelf
-from tests.unit.test_dashboard_setup import ANSWERS, Desk
+from tests.unit.web.test_portfolios import Shelf
+from tests.unit.web.test_setup import ANSWERS, Desk
 
 SIZE = {"width": PHONE[0], "height": PHONE[1]}
 

@@ -16,7 +16,7 @@ from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support.dashboards import ADDRESS, HOSTILE, golden
 from tests.support.sites import Site
 from tests.support.worlds import missing
-from tests.unit.test_dashboard_controls import review
+from tests.unit.web.test_controls import review
 
 PLAN_HASH = "ab" * 32
 

@@ -236,7 +236,7 @@ def made(kind: str) -> ReportPage:
 
         return tune_page(tuned(search(walks(9, 120), every="7d")))
     from agent.backtest.stress.run import run_stress_test, stress_page
-    from tests.unit.test_stress import DEEP, TABLE, halves, wish
+    from tests.unit.backtest.stress.test_run import DEEP, TABLE, halves, wish
 
     return stress_page(run_stress_test(halves(), TABLE, DEEP, wish(paths=2, bars=5)))
 

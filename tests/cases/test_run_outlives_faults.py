@@ -45,7 +45,7 @@ from tests.support.samples import slow
 from tests.support.scenes import without_tips
 from tests.support.stores import locked
 from tests.support.text import mentions
-from tests.unit.test_remote_key import KeyService
+from tests.unit.signing.test_remote_key import KeyService
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}

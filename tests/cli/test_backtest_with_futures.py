@@ -12,8 +12,8 @@ import pytest
 from tests.cli.documents import misfits
 from tests.cli.mapping_documents import BacktestDocument
 from tests.cli.tools import Said
-from tests.unit.test_config import text
-from tests.unit.test_config_futures import FUTURES
+from tests.unit.config.test_config import text
+from tests.unit.config.test_futures import FUTURES
 
 pytest.importorskip("polars")
 

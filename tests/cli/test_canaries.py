@@ -38,7 +38,7 @@ SECRETS = (WALLET_KEY[2:], PASSWORD, SECRET, PHRASE, NEW_PASSWORD)
 ENDLESS = {"localchain", "demo", "serve", "mcp", "docs"}
 """Commands that make a chain of their own, which read no config, no key and no endpoint, the dashboard, the
 server of assistants and that of the documentation: their answers have tests of their own
-(tests/unit/test_dashboard.py, tests/cli/test_assistant.py, tests/cli/test_docs_command.py)."""
+(tests/unit/web/test_dashboard.py, tests/cli/test_assistant.py, tests/cli/test_docs_command.py)."""
 ARGUMENTS = {
     "init": ("--wallet", "0x" + "11" * 20, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "RPC_A=one", "--rpc", "RPC_B=two"),
     "quote": ("--in", "WETH", "--out", "USDC", "--amount", "1"),

@@ -25,7 +25,7 @@ COMMANDS = (
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many tries as ever, without the pauses between them, which tests/unit/test_rpc.py measures."""
+    """As many tries as ever, without the pauses between them, which tests/unit/chain/rpc/test_requests.py measures."""
     monkeypatch.setattr(endpoint_provider, "_BACKOFF", wait_none())
 
 

@@ -211,7 +211,7 @@ def unapproved(anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: p
     """A wallet with margin at the venue, and no agent."""
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
     monkeypatch.setenv("TRIMTAB_AGENT_PASSWORD", PASSWORD)
-    monkeypatch.setattr(keys, "SCRYPT_N", 2**4)  # that of real keystores is tested in tests/unit/test_wallet_files.py
+    monkeypatch.setattr(keys, "SCRYPT_N", 2**4)  # that of real keystores is tested in tests/unit/app/start/test_wallet_files.py
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
     with venue_for(anvil_chain) as server:
         server.agents, server.bodies, server.nonces = [], [], {}

@@ -17,7 +17,7 @@ from agent.errors import EXIT_HUNG, EXIT_OPERATOR, EXIT_REFUSED, EXIT_USAGE
 from tests.cli.tools import Said
 from tests.support.agents import config
 from tests.support.text import mentions
-from tests.unit.test_service_files import require_command
+from tests.unit.scenarios.test_service_files import require_command
 
 Bare = Callable[..., Said]
 HARDENED = {

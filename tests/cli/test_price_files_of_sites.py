@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.tools import Said
 from tests.support.text import mentions
-from tests.unit.test_price_layouts import LAYOUTS, candles, lines, ohlc, save
+from tests.unit.price_files.test_layouts import LAYOUTS, candles, lines, ohlc, save
 
 pytest.importorskip("polars")
 

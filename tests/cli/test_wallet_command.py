@@ -14,7 +14,7 @@ from agent.signing import keys
 from tests.cli.terminal import typed
 from tests.cli.tools import Said
 from tests.support.keyrings import InMemory, using
-from tests.unit.test_wallet_files import ADDRESS, GOOD, KEY, OTHER, opened
+from tests.unit.app.start.test_wallet_files import ADDRESS, GOOD, KEY, OTHER, opened
 
 Bare = Callable[..., Said]
 

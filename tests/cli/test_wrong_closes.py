@@ -13,7 +13,7 @@ import pytest
 from tests.cli.tools import Said
 from tests.support.samples import slow
 from tests.support.text import mentions
-from tests.unit.test_price_jumps import walk
+from tests.unit.app.records.test_price_checks import walk
 
 pytest.importorskip("polars")
 

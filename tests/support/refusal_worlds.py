@@ -36,7 +36,7 @@ from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.support.builders import NOW_S, OWNER
 from tests.support.transactions import grant, receipt, tx
-from tests.unit.test_blocked_exits import USDC, Sees, moved
+from tests.unit.policy.orders.test_blocked_exits import USDC, Sees, moved
 
 NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
 

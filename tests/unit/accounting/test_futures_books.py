@@ -1,0 +1,254 @@
+"""The books of the margin account: lines that sum exactly, transfers apart from results, funding by market and day."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.accounting import entries as book
+from agent.accounting.entries import EntryPrices, SettledTransaction
+from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotki_events
+from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_sums, sum_changes
+from agent.accounting.futures_export import futures_profit_by_year, futures_table
+from agent.accounting.performance import BuyAndHoldTokens, performance
+from agent.layers.futures.accounting import futures_effect, futures_entry, margin_entry
+from agent.model import (
+    Entry,
+    FuturesEntry,
+    FuturesFill,
+    MarginReading,
+    MarketReading,
+    PerpFill,
+    PerpFunding,
+    Receipt,
+    SettledFunding,
+    Valuation,
+    ValuedHolding,
+)
+from agent.units import NATIVE, Token
+from tests.support.ledgers import COUNTED, USDC, WETH
+from tests.unit.layers.futures.test_step import POLICY, step_of
+from tests.unit.margin.test_account import USD, account, market
+
+E6, E12, E18 = 10**6, 10**12, 10**18
+DAY_S = 86_400
+OPENING = BuyAndHoldTokens(USDC, WETH)
+PRICES = EntryPrices({USDC: Fraction(1), WETH: Fraction(2_000, E12)}, WETH)
+
+
+def reading(collateral: int = 0, realised: int = 0, unrealised: int = 0, pending: int = 0, size: int = 0, rate: int = 0) -> MarginReading:
+    """Amounts in whole coins of the quote, of 18 decimals; collateral has 6."""
+    market = MarketReading("0xeth", "ETH", size * E18, size * 2_000 * E18, pending * E18, Fraction(rate, 10_000))
+    return MarginReading(E12, collateral * E18, realised * E18, unrealised * E18, (market,))
+
+
+def valued(number: int, margin: MarginReading | None, wallet: int = 1_000, at_s: int | None = None) -> Valuation:
+    held = ValuedHolding(USDC, wallet * E6, 0, Fraction(1), 10_000, 0, margin)
+    return Valuation(number, number * 3_600 if at_s is None else at_s, held.total_raw * held.price, (held,))
+
+
+def change(number: int, moved: int = 0) -> SettledTransaction:
+    return SettledTransaction(f"intent {number}", number, number * 3_600, f"0x{number}", "", {USDC: moved * E6} if moved else {}, 0)
+
+
+def effect(fee: int = 0, realised: int = 0, size: int = 0, funding: int = 0) -> FuturesEntry:
+    fills = (FuturesFill("0xeth", "ETH", size * E18, abs(size) * 2_000 * E18, fee * E18, realised * E18),) if size or fee else ()
+    return FuturesEntry(USDC, E12, Fraction(1), fills, (SettledFunding("0xeth", "ETH", funding * E18),) if funding else ())
+
+
+def order(number: int, **parts: int) -> Entry:
+    return futures_entry(change(number), PRICES, COUNTED, effect(**parts))
+
+
+def deposit(number: int, coins: int) -> Entry:
+    return margin_entry(change(number, -coins), PRICES, COUNTED, None)
+
+
+def only(found: tuple[FuturesChange, ...]) -> FuturesChange:
+    [one] = found
+    return one
+
+
+def test_a_deposit_is_a_move_inside_the_portfolio() -> None:
+    entry = deposit(2, 400)
+    assert {one.account: one.raw for one in entry.postings} == {book.WALLET: -400 * E6, book.MARGIN: 400 * E6}
+    assert book.unbalanced_tokens(entry) == ()
+    valuations = (valued(1, reading(100)), valued(3, reading(500), wallet=600))
+    one = only(futures_changes([entry], valuations))
+    assert (one.deposited_value, one.transferred_value, one.profit) == (400 * E6, 0, 0)
+    whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
+    assert whole is not None
+    assert (whole.deposits, whole.withdrawals, whole.profit, whole.twr) == (0, 0, 0, 0)
+
+
+def test_a_deposit_that_is_not_final_yet_is_no_flow() -> None:
+    for moved in (400, -400):
+        valuations = (valued(1, reading(1_000, unrealised=5)), valued(3, reading(1_000 + moved, unrealised=8), wallet=1_000 - moved))
+        whole = performance([], valuations, 0, 10**9, USDC, OPENING)
+        assert whole is not None
+        assert whole.futures_profit is not None
+        assert (whole.deposits, whole.withdrawals, whole.profit, whole.futures_profit.transferred_value) == (0, 0, 3 * E6, 0)
+
+
+def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
+    before = valued(1, reading(1_000, size=1, unrealised=50, pending=3))
+    after = valued(5, reading(1_000, realised=28, size=2, unrealised=90, pending=1))
+    entries = [order(2, fee=2, size=2, funding=5), order(3, fee=1, size=-1, realised=33)]
+    one = only(futures_changes(entries, (before, after)))
+    assert (one.fees, one.funding, one.realised_profit) == (3 * E6, 3 * E6, 33 * E6)
+    assert one.price_result - one.fees - one.funding == after.value - before.value == 70 * E6
+    whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
+    assert whole is not None
+    assert whole.futures_profit is not None
+    assert whole.profit == whole.futures_profit.profit == 70 * E6
+
+
+def test_money_sent_to_the_account_by_someone_else_is_no_profit() -> None:
+    valuations = (valued(1, reading(1_000, unrealised=10)), valued(2, reading(1_600, unrealised=30)))
+    whole = performance([], valuations, 0, 10**9, USDC, OPENING)
+    assert whole is not None
+    assert whole.futures_profit is not None
+    assert (whole.deposits, whole.profit, whole.futures_profit.transferred_value) == (600 * E6, 20 * E6, 600 * E6)
+
+
+def test_an_account_that_enters_the_books_is_no_profit() -> None:
+    valuations = (valued(1, None), valued(2, reading(1_600)), valued(3, None))
+    whole = performance([], valuations, 0, 10**9, USDC, OPENING)
+    assert whole is not None
+    assert (whole.deposits, whole.withdrawals, whole.profit) == (1_600 * E6, 1_600 * E6, 0)
+
+
+def test_funding_that_someone_else_settled_stays_funding() -> None:
+    before = valued(1, reading(1_000, size=1, pending=8))
+    after = valued(2, reading(1_000, realised=-9, size=1, pending=0))
+    one = only(futures_changes([], (before, after)))
+    assert (one.funding, one.price_result, one.transferred_value) == (1 * E6, 0, 0), "8 were owed before, 9 were settled"
+
+
+def test_a_liquidation_is_a_loss_and_no_transfer() -> None:
+    before = valued(1, reading(1_000, size=2, unrealised=-100))
+    after = valued(2, reading(1_000, realised=-160, size=1, unrealised=-55))
+    one = only(futures_changes([], (before, after)))
+    assert (one.transferred_value, one.funding, one.profit) == (0, 0, -115 * E6)
+
+
+def test_a_withdrawal_that_settles_profit_is_no_result() -> None:
+    before = valued(1, reading(1_000, realised=50))
+    after = valued(3, reading(750), wallet=1_300)
+    entry = margin_entry(change(2, 300), PRICES, COUNTED, None)
+    one = only(futures_changes([entry], (before, after)))
+    assert (one.deposited_value, one.transferred_value, one.profit) == (-300 * E6, 0, 0)
+
+
+cash = st.integers(-500, 500)
+
+
+@given(cash, cash, cash, st.integers(0, 20), cash, cash)
+def test_the_lines_sum_to_the_change_whatever_happens(
+    collateral: int, realised: int, unrealised: int, fee: int, funding: int, pending: int
+) -> None:
+    before = valued(1, reading(5_000, 7, 9, 3, 1))
+    after = valued(3, reading(5_000 + collateral, realised, unrealised, pending, 2))
+    entries = [order(2, fee=fee, size=1, realised=realised, funding=funding)]
+    one = only(futures_changes(entries, (before, after)))
+    assert after.value - before.value == one.deposited_value + one.transferred_value + one.price_result - one.fees - one.funding
+    assert sum((value for _, value in one.funding_by_market), Fraction(0)) == one.funding
+    whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
+    assert whole is not None
+    assert whole.profit == one.profit == sum_changes([one]).profit
+
+
+def test_funding_is_booked_by_market_and_day() -> None:
+    first = valued(1, reading(1_000, size=1, pending=0, rate=1), at_s=10 * DAY_S)
+    second = valued(2, reading(1_000, size=1, pending=4, rate=3), at_s=10 * DAY_S + 3_600)
+    third = valued(3, reading(1_000, size=1, pending=2, rate=-1), at_s=11 * DAY_S + 60)
+    days = funding_days((first, second, third), futures_changes([], (first, second, third)))
+    assert [(one.day_s // DAY_S, one.symbol, one.paid / E6, one.daily_rate * 10_000, one.reading_count) for one in days] == [
+        (10, "ETH", 4, 2, 2),
+        (11, "ETH", -2, -1, 1),
+    ]
+
+
+def test_readings_and_effects_are_read_back_where_they_are_and_where_not() -> None:
+    plain, margined = valued(1, None), valued(1, reading(5, 1, 2, 3, 4, 5))
+    assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(plain.holdings[0])) == plain.holdings[0]
+    assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(margined.holdings[0])) == margined.holdings[0]
+    made = order(2, fee=1, size=1, funding=2)
+    assert codec.loads(Entry, codec.dumps(made)) == made
+    assert codec.loads(Entry, codec.dumps(replace(made, futures=None))) == replace(made, futures=None)
+    assert NATIVE in COUNTED
+
+
+def test_realised_futures_count_in_the_year_of_their_settlement_at_its_rate() -> None:
+    first, second = order(2, size=-1, realised=40, funding=-3), replace(order(3, size=-1, realised=-10), chain_s=366 * DAY_S)
+    unpriced = replace(first, futures=replace(effect(realised=7, size=1), price=None))
+    assert futures_profit_by_year([first, second, unpriced, deposit(1, 400)]) == {"1970": 43 * E6, "1971": -10 * E6}
+    assert futures_profit_by_year([first, second], lambda at_s: Fraction(1, 2) if at_s < DAY_S else Fraction(2)) == {
+        "1970": 43 * E6 / 2,
+        "1971": -20 * E6,
+    }
+
+
+NAMES = TokenNames({USDC: Token(USDC, "USDC", 6)}, Token(USDC, "USDC", 6))
+
+
+def test_the_export_names_each_fee_profit_payment_and_move() -> None:
+    entries = [deposit(1, 400), order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=5)]
+    rows = [dict(zip(futures_table(entries, NAMES).columns, row, strict=True)) for row in futures_table(entries, NAMES).rows]
+    assert [(row["event"], row["amount"], row["value"]) for row in rows] == [
+        ("margin deposit", "400", "400"),
+        ("trading fee", "-2", "-2"),
+        ("trading fee", "-1", "-1"),
+        ("realised profit", "33", "33"),
+        ("funding", "-5", "-5"),
+    ]
+    assert futures_profit_by_year(entries) == {"1970": 28 * E6}, (
+        "the profit less the funding; fees of openings count when their share is closed"
+    )
+    assert {row["currency"] for row in rows} == {"USDC"}
+    assert rows[1]["size"] == "2"
+    assert futures_table([], NAMES).rows == ()
+
+
+def test_effect__fill_of_another_market_has_a_size_of_no_known_decimals() -> None:
+    """Market and quote differ in decimals, as at Hyperliquid: a size in those of the quote would be a hundredth."""
+    eth = replace(market("ETH"), symbol="Ether", size_decimals=4)
+    step = step_of(account(10_000, {}, eth))
+    key = (USD.address, POLICY.trader)
+    receipt = Receipt(
+        "0x1", 1, 7, "0x2", 0, 0, (),
+        fills=tuple(PerpFill(*key, name, 20_000, -4_000 * E18, E18) for name in ("ETH", "DOGE")),
+        funding=tuple(PerpFunding(*key, name, 3 * E18) for name in ("ETH", "DOGE")),
+    )  # fmt: skip
+    effect_of_receipt = futures_effect(step.snapshot, POLICY, receipt, PRICES)
+    assert effect_of_receipt is not None
+    assert [(fill.symbol, fill.size_decimals) for fill in effect_of_receipt.fills] == [("Ether", 4), ("DOGE", None)]
+    assert effect_of_receipt.funding == (SettledFunding("ETH", "Ether", 3 * E18), SettledFunding("DOGE", "DOGE", 3 * E18))
+    entry = futures_entry(change(2), PRICES, COUNTED, replace(effect_of_receipt, collateral=USDC))
+    assert codec.loads(Entry, codec.dumps(entry)) == entry
+    columns = futures_table([entry], NAMES).columns
+    rows = [dict(zip(columns, row, strict=True)) for row in futures_table([entry], NAMES).rows]
+    assert [(row["symbol"], row["size"]) for row in rows if row["event"] == "trading fee"] == [("Ether", "2"), ("DOGE", "")]
+
+
+def test_rotki_gets_results_as_income_and_loss_that_sum_to_a_base_unit() -> None:
+    half = replace(effect(size=-1), fills=(replace(effect(size=-1).fills[0], realised_raw=E12 * 5 // 2),))
+    entries = [replace(order(number), futures=half) for number in range(1, 6)] + [order(9, funding=7), deposit(10, 100)]
+    rows = [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in rotki_events(entries, RotkiAssets(1, "ETH", NAMES.decimals))]
+    gains = [row for row in rows if row["Type"] == "Income"]
+    assert [row["Amount"] for row in gains] == ["0.000002", "0.000003", "0.000002", "0.000003", "0.000002"], "12.5 base units in all"
+    [loss] = [row for row in rows if row["Type"] == "Loss"]
+    assert loss["Amount"] in ("6.999999", "7")
+    assert loss["Currency"].endswith(USDC)
+    assert not [row for row in rows if row["Type"] in ("Deposit", "Withdrawal")], "a move into margin is no event"
+
+
+def test_the_lines_of_a_step_are_those_of_its_entries() -> None:
+    found = futures_sums([order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=-5), deposit(4, 10)])
+    assert found is not None
+    assert (found.fees, found.funding, found.realised) == (3 * E6, -5 * E6, 33 * E6)
+    assert futures_sums([deposit(4, 10)]) is None

@@ -1,0 +1,180 @@
+"""No control freezes an exit by tightening, and what a control changed, a control may change back (T28)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.app import config_versions
+from agent.app.controls.shown_plans import require_no_widening
+from agent.config.load import load_config_text
+from agent.config.loaded import LoadedConfig
+from agent.config.writing.edits import ConfigChanges, apply_changes
+from agent.errors import Refused
+from agent.execution import evaluation
+from agent.execution.step_context import OutcomeKind
+from agent.model import LIMITS, ControlCode, LimitSpec, LimitUnit, TighterDirection
+from agent.planning import proposals
+from agent.store.store import ConfigVersion
+from tests.support import agents
+from tests.unit.policy.orders.test_blocked_exits import WBTC, Sees, fired
+
+SMALLEST = {
+    LimitUnit.SHARE: "0%",
+    LimitUnit.DURATION: "1s",
+    LimitUnit.GAS_PRICE: "1 wei",
+    LimitUnit.NATIVE: "0",
+    LimitUnit.COINS: "0",
+}
+LARGEST = {LimitUnit.SHARE: "25%", LimitUnit.DURATION: "24h", LimitUnit.NATIVE: "9", LimitUnit.COINS: "1000000000000"}
+EXACT = {"0%": 0, "1s": 1, "24h": 86_400, "0": Fraction(0), "off": None}
+
+
+def extremes(spec: LimitSpec) -> tuple[str, ...]:
+    """The tightest values of a limit."""
+    match spec.tighter:
+        case TighterDirection.LESS:
+            return (SMALLEST[spec.unit],)
+        case TighterDirection.MORE:
+            return (LARGEST[spec.unit],)
+        case TighterDirection.LESS_OR_OFF | TighterDirection.MORE_OR_OFF:
+            return ("off", LARGEST[spec.unit])
+        case TighterDirection.ON:
+            return ("on",)
+
+
+def loaded(file: Path, text: str) -> LoadedConfig:
+    return load_config_text(text, file, "a config")
+
+
+def edited(file: Path, *sets: str) -> LoadedConfig:
+    pairs = tuple((key, value) for key, _, value in (one.partition("=") for one in sets))
+    return loaded(file, apply_changes(file.read_text(), ConfigChanges(key_settings=pairs)))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A config with stops of WETH."""
+    path = agents.config(tmp_path, template="moderate", numeraire="USDC")
+    stops = ("portfolio.assets.WETH.stop_loss=20%", "portfolio.assets.WETH.trailing_stop=30%")
+    path.write_text(edited_text(path, *stops, "limits.native_top_up=off", "limits.token_screen=off"))
+    return path
+
+
+def edited_text(path: Path, *sets: str) -> str:
+    pairs = tuple((key, value) for key, _, value in (one.partition("=") for one in sets))
+    return apply_changes(path.read_text(), ConfigChanges(key_settings=pairs))
+
+
+CASES = [(spec.key, value) for spec in LIMITS.values() for value in extremes(spec)]
+
+
+@pytest.mark.parametrize(("key", "value"), CASES)
+def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: str) -> None:
+    """A control is refused, or the stop loss sells under every guard all the same."""
+    if key == "native_top_up":
+        file.write_text(edited_text(file, "limits.native_top_up=0.1"))
+    try:
+        require_no_widening(loaded(file, file.read_text()).config, edited(file, f"limits.{key}={value}").config)
+    except Refused as refusal:
+        assert refusal.code == ControlCode.WIDENS
+        assert refusal.verdicts[0].measured_text == f"limits.{key}"
+        return
+    spec = LIMITS[key]
+    step = fired("WBTC")
+    step = replace(step, limits=replace(step.limits, **{spec.field_name: EXACT[value]}))
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, Sees(), "abc")
+    assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+    assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
+
+
+def test_most_limits_are_judged_for_exits_and_some_are_not(file: Path) -> None:
+    free = {spec.key for spec in LIMITS.values() if not spec.binds_exits}
+    assert free == {"turnover", "daily_turnover", "balance_jump", "balance_jump_wait", "deposit_auto", "first_purchase", "payout_per_day"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["limits.gas_price=1 wei", "limits.slippage=0%", "limits.head_age=1s", "limits.native_floor=9", "limits.daily_loss=0%",
+     "limits.pool_min_value=1000000000000", "portfolio.assets.WETH.reserve=1000", "portfolio.assets.WETH.stop_loss=0.01",
+     "portfolio.assets.WETH.stop_loss=99%", "portfolio.assets.WETH.stop_loss=10%", "portfolio.assets.WETH.trailing_stop=99%",
+     "portfolio.assets.WETH.entry=10%", "policy.confirm_blocks=32"],
+)  # fmt: skip
+def test_a_control_neither_freezes_nor_moves_nor_disarms_an_exit(file: Path, change: str) -> None:
+    with pytest.raises(Refused) as refused:
+        require_no_widening(loaded(file, file.read_text()).config, edited(file, change).config)
+    assert refused.value.verdicts[0].measured_text == change.partition("=")[0]
+
+
+def test_a_control_does_not_remove_a_stop(file: Path) -> None:
+    text = file.read_text()
+    less = "\n".join(line for line in text.splitlines() if not line.startswith("stop_loss ="))
+    assert less != text
+    with pytest.raises(Refused, match="stop_loss"):
+        require_no_widening(loaded(file, text).config, loaded(file, less).config)
+
+
+def test_a_control_may_add_an_order_where_none_is(file: Path) -> None:
+    change = edited(file, "portfolio.assets.WBTC.stop_loss=20%", "portfolio.assets.WETH.take_profit=300%")
+    require_no_widening(loaded(file, file.read_text()).config, change.config)
+
+
+class Versions:
+    """Versions of a config, oldest first."""
+
+    def __init__(self, *versions: tuple[LoadedConfig, str]) -> None:
+        self.versions = versions
+
+    def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
+        kept = enumerate(self.versions)
+        return tuple(reversed([ConfigVersion(at, one.digest, at, how, one.redacted_text) for at, (one, how) in kept]))[:limit]
+
+    def confirmed_digest(self) -> str:
+        return [one.digest for one, how in self.versions if how != "noticed"][-1]
+
+
+def undone(file: Path, owner: LoadedConfig, present: LoadedConfig, after: LoadedConfig) -> None:
+    """Judge the edit of a control after another control's edit."""
+    versions = Versions((owner, "first"), (present, "noticed"), (present, "control"))
+    owners = config_versions.owner_confirmed_config(present, versions)  # type: ignore[arg-type]  # a store's versions
+    assert owners is not None
+    require_no_widening(present.config, after.config, owners)
+
+
+@pytest.mark.parametrize(
+    ("owner", "present", "back"),
+    [("limits.turnover=30%", "limits.turnover=5%", "limits.turnover=30%"),
+     ("limits.turnover=30%", "limits.turnover=5%", "limits.turnover=20%"),
+     ("portfolio.assets.WETH.reserve=2", "portfolio.assets.WETH.reserve=0", "portfolio.assets.WETH.reserve=2"),
+     ("portfolio.max_live_value=1000", "portfolio.max_live_value=10", "portfolio.max_live_value=1000")],
+)  # fmt: skip
+def test_what_a_control_changed_a_control_may_change_back(file: Path, owner: str, present: str, back: str) -> None:
+    undone(file, edited(file, owner), edited(file, present), edited(file, back))
+
+
+def test_an_order_that_a_control_added_a_control_may_remove(file: Path) -> None:
+    owner = loaded(file, file.read_text())
+    undone(file, owner, edited(file, "portfolio.assets.WBTC.stop_loss=20%"), owner)
+
+
+def test_a_control_changes_nothing_back_beyond_the_owner_s_value(file: Path) -> None:
+    for owner, after in (("30%", "31%"), ("5%", "30%")):
+        with pytest.raises(Refused, match=r"limits\.turnover"):
+            undone(
+                file, edited(file, f"limits.turnover={owner}"), edited(file, "limits.turnover=4%"), edited(file, f"limits.turnover={after}")
+            )
+
+
+def test_a_file_changed_by_hand_has_nothing_to_change_back(file: Path) -> None:
+    owner, present = edited(file, "limits.turnover=30%"), edited(file, "limits.turnover=5%")
+    versions = Versions((owner, "first"), (present, "noticed"))
+    assert config_versions.owner_confirmed_config(present, versions) is None  # type: ignore[arg-type]  # a store's versions
+
+
+def test_other_tables_are_never_those_of_an_earlier_version(file: Path) -> None:
+    owner = edited(file, "execution.deadline=5m")
+    with pytest.raises(Refused, match=r"execution\.deadline"):
+        undone(file, owner, edited(file, "execution.deadline=90s"), owner)

@@ -1,0 +1,28 @@
+"""Documents of liquidity actions: amounts by symbol, None where a kind of action has none."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.app.documents.plans import action_document
+from tests.unit.layers.liquidity.test_guards import COLLECT, PROVIDE, WITHDRAW, a_plan
+
+ABSENT = {
+    PROVIDE: {"fees_raw"},
+    WITHDRAW: {"ticks", "desired_raw"},
+    COLLECT: {"liquidity", "ticks", "amounts_raw", "desired_raw", "min_raw"},
+}
+
+
+@pytest.mark.parametrize("kind", ABSENT)
+def test_action__has_what_its_kind_has_and_none_else(kind: str) -> None:
+    step, plan = a_plan(kind)
+    action = plan.layer_actions[0]
+    document = action_document(action, step.portfolio)
+    assert document["kind"] == kind
+    assert {key for key, value in document.items() if value is None} - {"token_id"} == ABSENT[kind]
+    for key in ("amounts_raw", "desired_raw", "min_raw", "fees_raw"):
+        amounts_by_symbol = document.get(key)
+        if amounts_by_symbol is not None:
+            amounts_raw = tuple(int(raw) for raw in amounts_by_symbol.values())
+            assert (list(amounts_by_symbol), amounts_raw) == (document["tokens"], getattr(action, key))

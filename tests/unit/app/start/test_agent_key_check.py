@@ -1,0 +1,38 @@
+"""What doctor says of the agent key of Hyperliquid: missing, not there yet, readable by others, in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.app.start.venue import _agent_key_check
+from agent.config.load import parse_config
+from agent.config.tables.futures import HyperliquidTable
+from tests.unit.config.test_config import text
+from tests.unit.config.test_futures import HYPERLIQUID
+
+
+def table(key: str) -> HyperliquidTable:
+    found = parse_config(text() + HYPERLIQUID.replace('agent_keystore = "agent.json"', key)).futures
+    assert isinstance(found, HyperliquidTable)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "state", "said"),
+    [
+        ("", None, "warn", "no order can be sent"),
+        ('agent_keyring = "trimtab/agent"', None, "ok", "from agent_keyring"),
+        ('agent_keystore = "agent.json"', None, "warn", "does not exist"),
+        ('agent_keystore = "agent.json"', 0o644, "fail", "readable by others (mode 0644)"),
+        ('agent_keystore = "agent.json"', 0o600, "ok", "keystore "),
+    ],
+)
+def test_the_agent_key_is_found_without_opening_it(tmp_path: Path, key: str, mode: int | None, state: str, said: str) -> None:
+    if mode is not None:
+        (tmp_path / "agent.json").write_text("{}")
+        (tmp_path / "agent.json").chmod(mode)
+    _, found, text_of, _ = _agent_key_check(table(key), tmp_path)
+    assert found == state
+    assert said in text_of

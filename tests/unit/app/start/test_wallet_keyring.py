@@ -1,0 +1,113 @@
+"""Keys in the keyring of the operating system: never over another, never into one that is readable, errors without the key."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import pytest
+from keyring.backend import KeyringBackend
+from keyring.backends import fail, null
+
+from agent import app as api
+from agent.errors import ConfigError
+from agent.signing import keys
+from agent.signing.keys import KeyringEntry, load_from_keyring, load_key, require_keyring
+from agent.signing.secret import Secret
+from tests.support.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
+from tests.support.text import raises_field
+from tests.unit.app.start.test_wallet_files import ADDRESS, GOOD, KEY, opened, typing
+from tests.unit.signing.test_keys import everything_shown_of
+
+NONE = api.PasswordSource()
+
+
+def test_a_key_in_the_keyring_signs_for_its_wallet() -> None:
+    with using(InMemory()):
+        made = api.create_wallet(None, "trimtab/main", NONE, None)
+        assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == made["address"]
+        assert "this keyring" in made["warnings"][0]
+        assert api.wallet_address(None, "trimtab/main", None, NONE, None, False)["address"] == made["address"]
+
+
+def test_a_key_is_taken_over_into_both_keyring_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
+    with using(InMemory()):
+        made = api.import_wallet(tmp_path / "w.json", "trimtab/main", NONE, typing(KEY, GOOD, GOOD))
+        assert made["address"] == ADDRESS == opened(tmp_path / "w.json", GOOD)
+        assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == ADDRESS
+
+
+def test_an_entry_is_never_written_over() -> None:
+    backend = InMemory()
+    with using(backend):
+        api.create_wallet(None, "trimtab/main", NONE, None)
+        before = dict(backend.kept)
+        with raises_field("keyring", "exists already"):
+            api.create_wallet(None, "trimtab/main", NONE, None)
+        assert backend.kept == before
+
+
+@pytest.mark.parametrize(
+    ("backend", "why"),
+    [
+        (fail.Keyring(), "has none"),
+        (null.Keyring(), "in readable form, or not at all"),
+        (PlaintextKeyring(), "in readable form, or not at all"),
+    ],
+)
+def test_a_system_without_a_keyring_that_keeps_secrets_is_told(backend: KeyringBackend, why: str) -> None:
+    with using(backend):
+        for act in (
+            lambda: api.create_wallet(None, "trimtab/main", NONE, None),
+            lambda: load_key(KeyringEntry("trimtab", "main"), 1, ask=None),
+            require_keyring,
+        ):
+            with pytest.raises(ConfigError, match=why) as caught:
+                act()
+            assert "keystore file" in caught.value.remedy
+
+
+@pytest.mark.parametrize("backend", [Locked(), Full()])
+def test_a_keyring_that_fails_shows_neither_key_nor_message(backend: InMemory) -> None:
+    with using(backend), raises_field("keyring", "unexpected error") as caught:
+        api.import_wallet(None, "trimtab/main", NONE, typing(KEY))
+    error = caught.value.with_traceback(caught.tb.tb_next and caught.tb.tb_next.tb_next)
+    assert KEY not in everything_shown_of(error)
+    assert not backend.kept
+
+
+@pytest.mark.parametrize("kept", ["", "no key", KEY[:-2], "00" * 32])
+def test_an_entry_that_is_no_key_is_told_without_showing_it(kept: str) -> None:
+    backend = InMemory()
+    backend.kept["trimtab", "main"] = kept
+    with using(backend), raises_field("wallet.keyring", "private key") as caught:
+        load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
+    assert not kept or kept not in everything_shown_of(caught.value.with_traceback(None))
+
+
+def test_the_error_of_an_entry_that_is_no_key_keeps_no_frame_with_what_was_read() -> None:
+    backend = InMemory()
+    backend.kept["trimtab", "main"] = KEY[:-1]
+    with using(backend), pytest.raises(ConfigError) as caught:
+        load_from_keyring(("trimtab", "main"))
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert not [value for frame in frames for value in frame.f_locals.values() if isinstance(value, Secret)]
+
+
+def test_a_missing_entry_names_the_command_that_makes_it() -> None:
+    with using(InMemory()), raises_field("wallet.keyring", "keyring") as caught:
+        load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
+    assert caught.value.remedy == "trimtab wallet create --keyring trimtab/main"
+
+
+@pytest.mark.parametrize("name", ["", "trimtab", "/main", "trimtab/", "a/b/c", "a b/c", f"trimtab/{KEY}", "../x", "a/\x1b[2J"])
+def test_a_name_that_is_no_entry_is_refused_and_not_repeated(name: str) -> None:
+    with using(InMemory()), raises_field("--keyring", "service/name") as caught:
+        api.create_wallet(None, name, NONE, None)
+    assert not name or KEY not in str(caught.value)
+
+
+def test_a_password_beside_a_keyring_alone_is_refused() -> None:
+    with using(InMemory()), raises_field("--password-env", "keystore file"):
+        api.create_wallet(None, "trimtab/main", api.PasswordSource(env="PW"), None)

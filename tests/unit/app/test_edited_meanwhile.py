@@ -1,0 +1,81 @@
+"""A config that its owner confirmed while another process waited, asked or rested: nobody goes on by the version before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.app import config_versions, cycles
+from agent.app.cycles import ignore_progress, never_confirm
+from agent.config.load import load_config
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.store import open_store
+from agent.store.store import ConfigChanged
+from agent.wiring import WalletSession
+from tests.support import builders
+from tests.support.text import raises_code
+from tests.unit.config.test_config import text
+
+OTHER = "c0" * 32
+DECIDED: Any = SimpleNamespace()
+STEP: Any = SimpleNamespace(snapshot=SimpleNamespace(head=SimpleNamespace(timestamp_s=1_000)))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What waiting for the wallet needs of a desk."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(WalletSession, "_transactor", lambda _: "hands")
+    (tmp_path / "trimtab.toml").write_text(text())
+    loaded = load_config(tmp_path / "trimtab.toml")
+    store = open_store(loaded.store_url, 1, builders.OWNER)
+    store.configs.record(loaded.digest, 1)
+    yield SimpleNamespace(
+        loaded_config=loaded, config=loaded.config, store=store, confirmed_hash=loaded.digest, clock=SimpleNamespace(sleep=lambda _: None)
+    )
+    store.close()
+
+
+def wallet(desk: Any) -> WalletSession:
+    return WalletSession(desk, never_confirm, ignore_progress, None, None)
+
+
+def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(desk: Any) -> None:
+    with wallet(desk).open_transactor() as transactor:
+        assert str(transactor) == "hands"
+    desk.store.configs.record(OTHER, 2)
+    with raises_code(ConfigChanged, "config"), wallet(desk).open_transactor():
+        raise AssertionError("acts by limits that are nobody's any more")
+    with wallet(desk).open_transactor(cancels_only=True) as transactor:
+        assert str(transactor) == "hands", "a hard pause waits for no restart"
+    desk.store.configs.record(desk.loaded_config.digest, 3)  # and taken back
+    with wallet(desk).open_transactor():
+        pass
+
+
+def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk: Any) -> None:
+    def edited_meanwhile(_: tuple[str, ...]) -> bool:
+        desk.store.configs.record(OTHER, 2)
+        return True
+
+    with pytest.raises(ConfigChanged):
+        config_versions.confirm_changes(desk, edited_meanwhile)
+    assert desk.store.configs.confirmed_digest() == OTHER
+    assert config_versions.confirm_changes(desk, lambda _: True), "asked again, with what is different shown, it is an answer"
+
+
+def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(desk: Any) -> None:
+    sent: Any = SimpleNamespace(kind="swap")
+    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(part_count=3, style="rounds"))
+    desk.store.budgets = SimpleNamespace(execution=lambda _: execution)
+    desk.readers = None  # a round that began would fail here
+    desk.kill_switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
+    desk.store.configs.record(OTHER, 2)
+    first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
+    found = cycles.continue_execution(wallet(desk), first)
+    assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))
+    assert [verdict.guard for verdict in found.refusal_verdicts] == ["config"]

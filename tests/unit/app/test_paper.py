@@ -1,0 +1,193 @@
+"""What paper books have to do with the live ones: another file, another lock, the same pins, and no key."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent import wiring
+from agent.app import dashboard
+from agent.app.paper import PaperStart, open_paper, start_over_text
+from agent.app.records import maintenance
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.config.secrets.known import secrets_of
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import Holding, PaperWallet, PricePoint
+from agent.store import open_store
+from agent.store.files import backup
+from agent.store.migrations.schema import REVISIONS
+from agent.store.store import Store, rows_of_file
+from agent.wiring import store_file
+from agent.wiring.transactor import lock_arguments
+from tests.support import builders
+from tests.support.stores import pins, unpin
+from tests.support.text import raises_code, raises_field
+from tests.unit.config.test_config import text
+
+TOKEN, HASH = builders.address("token"), "0x" + "ab" * 32
+
+
+def loaded(folder: Path, *changes: tuple[str, str]) -> LoadedConfig:
+    (folder / "trimtab.toml").write_text(text(*changes))
+    return load_config(folder / "trimtab.toml")
+
+
+def store(folder: Path, name: str, books: str) -> Store:
+    return open_store(f"sqlite:///{folder}/{name}", 1, builders.OWNER, store_kind=books)
+
+
+def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live_ones(tmp_path: Path) -> None:
+    live = loaded(tmp_path)
+    paper = replace(live, is_paper=True)
+    assert live.config.chain.chain_id == 1
+    assert (store_file(live), store_file(paper)) == (tmp_path / "trimtab.db", tmp_path / "paper.db")
+    assert lock_arguments(paper)[0] == tmp_path / "paper.db.lock"
+    assert lock_arguments(live)[0].parent != tmp_path, "one place per machine, whatever the store"
+    assert (lock_arguments(live)[3], lock_arguments(paper)[3]) == (tmp_path / "trimtab.db.lock", lock_arguments(paper)[0]), (
+        "and one for all who use the store"
+    )
+    assert paper.live_store_url == live.store_url
+
+
+def test_two_portfolios_of_a_folder_have_a_paper_store_each(tmp_path: Path) -> None:
+    names = {"trimtab.db": "paper.db", "mine.db": "mine.paper.db", "my.own.db": "my.own.paper.db", "bare": "bare.paper"}
+    papers = {name: replace(loaded(tmp_path, ("trimtab.db", name)), is_paper=True) for name in names}
+    assert {name: store_file(paper).name for name, paper in papers.items()} == names
+    assert len({lock_arguments(paper)[0] for paper in papers.values()}) == len(names)
+
+
+def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> None:
+    with raises_field("store.url", "paper trading"):
+        _ = loaded(tmp_path, ("sqlite:///trimtab.db", "sqlite:///paper.db")).store_url
+
+
+def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(tmp_path: Path) -> None:
+    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
+    paper.trust.pin({builders.address("stranger"): HASH}, 1)
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
+    assert (pins(paper), paper.trust.implementations()) == (pins(live), live.trust.implementations())
+    unpin(live, TOKEN)
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
+    assert paper.trust.pins() == {}
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "missing.db"))
+    assert paper.trust.implementations() == {}
+    assert not (tmp_path / "missing.db").exists()
+    live.close()
+    paper.close()
+
+
+def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """A newer one has more columns, an older one lacks tables; neither is changed."""
+    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    live.trust.pin({TOKEN: HASH}, 5)
+    live.close()
+    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
+        raw.execute("ALTER TABLE pins ADD COLUMN later TEXT")
+        raw.execute("DROP TABLE implementations")
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+        raw.commit()
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
+    assert paper.trust.pins() == {TOKEN: HASH}
+    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+    paper.close()
+
+
+def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
+    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
+        raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
+        raw.commit()
+    for _ in range(2):
+        paper.paper.copy_prices(partial(rows_of_file, tmp_path / "trimtab.db"))
+        assert paper.prices.has_cycle_prices(builders.OWNER, 3_600)
+    live.close()
+    paper.close()
+
+
+def test_imported_prices_follow_the_live_store_and_its_own_looks_stay(tmp_path: Path) -> None:
+    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+
+    def points(*hours: int, price: int = 2) -> list[PricePoint]:
+        return [PricePoint(TOKEN, hour * 3_600, Fraction(price)) for hour in hours]
+
+    def copied() -> list[tuple[int, int]]:
+        paper.paper.copy_prices(partial(rows_of_file, tmp_path / "trimtab.db"))
+        return [(point.at_s // 3_600, int(point.price)) for point in paper.prices.prices_between(builders.OWNER, 0, 10**6)]
+
+    paper.prices.record(builders.OWNER, points(5, price=7))
+    live.prices.record(builders.OWNER, points(1, 2, 5), "import")
+    assert copied() == copied() == [(1, 2), (2, 2), (5, 7)]
+    live.prices.forget(builders.OWNER, "import")
+    live.prices.record(builders.OWNER, points(2, 3, price=9), "import")
+    assert copied() == [(2, 9), (3, 9), (5, 7)], "a price that was taken back decides no weight on paper"
+    live.close()
+    paper.close()
+
+
+def test_paper_does_not_even_read_a_key_to_hide_it_from_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "canary")
+    for name in ("RPC_A", "RPC_B"):
+        monkeypatch.setenv(name, f"https://{name}.example")
+    live = loaded(tmp_path, ('keystore = "wallet.json"', 'key_env = "MY_KEY"'))
+    assert "canary" in secrets_of(live)
+    assert secrets_of(replace(live, is_paper=True)) == ["https://RPC_A.example", "https://RPC_B.example"]
+
+
+def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    open_store(url, 31_337, builders.OWNER).close()
+    with raises_code(OperatorNeeded, "paper", "live data"):
+        open_store(url, 31_337, builders.OWNER, store_kind="paper")
+    other = f"sqlite:///{tmp_path}/b.db"
+    open_store(other, 31_337, builders.OWNER, store_kind="paper").close()
+    with raises_code(OperatorNeeded, "paper", "paper data"):
+        open_store(other, 31_337, builders.OWNER)
+    again = open_store(other, 31_337, builders.OWNER, store_kind="paper")
+    begun = PaperWallet((Holding(TOKEN, 5),), (), 10**18, 7, 1_000)
+    again.paper.begin(begun)
+    with raises_code(ConfigError, "paper_started"):
+        again.paper.begin(begun)
+    again.close()
+
+
+@pytest.mark.parametrize("start", [PaperStart(native="5"), PaperStart(native="abc"), PaperStart(native="5", margin="500")])
+def test_native_coins_beside_a_copy_of_the_real_wallet_are_refused(tmp_path: Path, start: PaperStart) -> None:
+    with raises_field("--native"), open_paper(loaded(tmp_path), start):
+        pass
+    assert not (tmp_path / "paper.db").exists()
+
+
+def test_paper_on_a_server_names_no_file_that_there_is_not(tmp_path: Path) -> None:
+    on_server = loaded(tmp_path, ("sqlite:///trimtab.db", "postgresql+psycopg://me@example.org/trimtab"))
+    assert start_over_text(replace(on_server, is_paper=True)) == "name another database in store.url"
+    assert start_over_text(replace(loaded(tmp_path), is_paper=True)) == f"remove {tmp_path / 'paper.db'}"
+
+
+@pytest.mark.parametrize("is_in_file", [True, False], ids=["a file", "a server"])
+@pytest.mark.parametrize("require", [maintenance.require_store, dashboard.require_store])
+def test_a_missing_store_is_named_by_where_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require: Callable[[LoadedConfig], object], is_in_file: bool
+) -> None:
+    monkeypatch.setattr(wiring, "has_store", lambda _: False)
+    url = "sqlite:///trimtab.db" if is_in_file else "postgresql+psycopg://me@example.org/trimtab"
+    with pytest.raises(ConfigError) as error:
+        require(loaded(tmp_path, ("sqlite:///trimtab.db", url)))
+    assert (str(tmp_path / "trimtab.") in error.value.message, "PostgreSQL" in error.value.message) == (is_in_file, not is_in_file)
+
+
+def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, store_kind="paper").close()
+    backup.backup(tmp_path / "paper.db", tmp_path / "backup.db")
+    with raises_code(OperatorNeeded, "paper", "paper data"):
+        backup.restore(tmp_path / "backup.db", tmp_path / "trimtab.db", builders.OWNER, "31337", REVISIONS)
+    assert not (tmp_path / "trimtab.db").exists()

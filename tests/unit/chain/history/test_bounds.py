@@ -1,0 +1,181 @@
+"""Exact bounds of what is read of the past: the first round, the first block of a day, and means over a window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.chain.history import DAY_S, PastRound, past_rounds, past_twaps, recent_transactions_from
+from agent.chain.lens import uint_word
+from agent.chain.rpc import RpcCall, RpcFault
+from agent.model import Head, Pool
+from tests.support.builders import token, v3_pool
+from tests.support.old_chain import SPACING_S, SWAP, Node, told
+from tests.support.transactions import WALLET
+from tests.unit.chain.history.test_feed_rounds_past import FEED, HEAD, PHASE, Proxy
+
+DAY_BLOCKS = DAY_S // SPACING_S
+
+
+def test_a_round_of_exactly_the_asked_second_is_no_round_before_it() -> None:
+    rounds, reaches_back = past_rounds(Proxy([(100, 1), (200, 2), (300, 3)]), FEED, HEAD, 200)
+    assert rounds == (PastRound(100, 1), PastRound(200, 2), PastRound(300, 3))
+    assert reaches_back
+
+
+def test_rounds_that_begin_with_the_asked_second_do_not_reach_back_before_it() -> None:
+    rounds, reaches_back = past_rounds(Proxy([(200, 2), (300, 3)]), FEED, HEAD, 200)
+    assert rounds == (PastRound(200, 2), PastRound(300, 3))
+    assert not reaches_back
+
+
+def test_a_round_of_the_block_s_own_second_counts() -> None:
+    rounds, _ = past_rounds(Proxy([(100, 1), (HEAD.timestamp_s, 2)]), FEED, HEAD, 50)
+    assert rounds == (PastRound(100, 1), PastRound(HEAD.timestamp_s, 2))
+
+
+def test_two_rounds_of_one_second_both_count() -> None:
+    rounds, _ = past_rounds(Proxy([(100, 1), (200, 2), (200, 3)]), FEED, HEAD, 150)
+    assert rounds == (PastRound(100, 1), PastRound(200, 2), PastRound(200, 3))
+
+
+@pytest.mark.parametrize(("started_s", "updated_s"), [(0, 100), (100, 0)])
+def test_a_round_that_has_not_started_or_not_ended_is_skipped(started_s: int, updated_s: int) -> None:
+    class Unfinished(Proxy):
+        def _answer(self, to: str, data: bytes) -> Any:
+            if int.from_bytes(data[4:36], "big") & (PHASE - 1) == 2:
+                number = PHASE | 2
+                words = (number, 5, started_s, updated_s, number)
+                return "0x" + b"".join(uint_word(word) for word in words).hex()
+            return super()._answer(to, data)
+
+    assert past_rounds(Unfinished([(60, 1), (70, 2), (80, 3)]), FEED, HEAD, 75)[0] == (PastRound(60, 1), PastRound(80, 3))
+
+
+def test_a_block_a_day_and_no_second_old_is_not_of_the_last_day() -> None:
+    first = 20_000 - DAY_BLOCKS
+    day = told(Node(sent={first: {}, first + 1: {}}))
+    assert day.since_block == first + 1
+    assert [mined.nonce for mined in day.transactions] == [1]
+
+
+@pytest.mark.parametrize("height", [1, 2, 17, 7_199])
+def test_a_chain_younger_than_a_day_is_read_from_its_first_block(height: int) -> None:
+    assert told(Node(height=height, sent={height: {}})).since_block == 0
+
+
+def test_a_genesis_block_of_exactly_a_day_ago_is_not_of_the_last_day() -> None:
+    assert told(Node(height=DAY_BLOCKS, sent={DAY_BLOCKS: {}})).since_block == 1
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_the_first_blocks_of_a_young_chain_are_read_too(block: int) -> None:
+    day = told(Node(height=100, sent={block: {}, 50: {}}))
+    assert [mined.receipt.block_number for mined in day.transactions] == [block, 50]
+
+
+def test_a_transaction_keeps_its_block_s_time() -> None:
+    node = Node(height=100, sent={40: {}})
+    assert told(node).transactions[0].block_time_s == node.head.timestamp_s - 60 * SPACING_S
+
+
+def test_value_and_recipient_of_a_transaction_are_kept() -> None:
+    payment = told(Node(height=100, sent={40: {"value": hex(7), "to": "0x" + "12" * 20}})).transactions[0]
+    assert payment.value_wei == 7
+    assert payment.to.lower() == "0x" + "12" * 20
+
+
+def past_answers(feeds: dict[str, Any], logs: list[Any]) -> tuple[tuple[str, int], ...]:
+    """Return the feeds' answers that are kept with the wallet's only transaction, in block 40."""
+    node = Node(height=100, sent={40: {"logs": logs}}, feeds=feeds)
+    return recent_transactions_from(node, WALLET, node.head, 1, tuple(feeds)).transactions[0].feed_answers
+
+
+def test_a_trade_is_priced_by_the_block_before_it() -> None:
+    assert past_answers({"eth": {39: 1_900, 40: 2_000}, "btc": 60_000}, SWAP) == (("eth", 1_900), ("btc", 60_000))
+
+
+@pytest.mark.parametrize("answer", [0, 2**255])
+def test_a_trade_with_one_price_missing_has_none(answer: int) -> None:
+    assert past_answers({"eth": answer, "btc": 60_000}, SWAP) == ()
+
+
+def test_a_transaction_without_transfers_is_not_priced() -> None:
+    assert past_answers({"eth": 1_900}, []) == ()
+
+
+class Observed:
+    """Answers observe(uint32[]) of a pool with these cumulatives, or a revert."""
+
+    name = operator = "scripted"
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.asked: list[RpcCall] = []
+
+    def batch(self, calls: Any) -> list[Any]:
+        self.asked += calls
+        return [self.answer for _ in calls]
+
+
+def observed(ticks: tuple[int, int], seconds_x128: tuple[int, int]) -> str:
+    words = (64, 160, 2, ticks[0] % 2**256, ticks[1] % 2**256, 2, *seconds_x128)
+    return "0x" + b"".join(uint_word(word) for word in words).hex()
+
+
+POOL: Pool = v3_pool(token("A"), token("B"), 2)
+AT = Head(1, 9, "0x" + "11" * 32, 10_000, 1)
+
+
+def mean(ticks: tuple[int, int], seconds_x128: tuple[int, int], window_s: int = 100) -> Any:
+    return past_twaps(Observed(observed(ticks, seconds_x128)), [POOL], AT, [9_000], window_s)[9_000][0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "tick"),
+    [(0, 100, 1), (0, 99, 0), (0, -100, -1), (0, -101, -2), (0, -1, -1), (-500, -800, -3), (700, -300, -10), (-200, 300, 5)],
+)
+def test_a_mean_tick_is_the_difference_over_the_window_rounded_down(before: int, after: int, tick: int) -> None:
+    assert mean((before, after), (0, 2**64)).twap_tick == tick
+
+
+def test_a_mean_liquidity_is_harmonic_over_the_window() -> None:
+    """OracleLibrary.consult: window · (2^160 − 1) / (seconds per liquidity · 2^32)."""
+    assert mean((0, 0), (5, 5 + (100 << 128) // 10**18)).twap_liquidity == 100 * (2**160 - 1) // (((100 << 128) // 10**18) << 32)
+
+
+def test_seconds_per_liquidity_may_overflow_within_the_window() -> None:
+    seconds = (100 << 128) // 10**18
+    assert mean((0, 0), (2**160 - 1, seconds - 1)).twap_liquidity == mean((0, 0), (0, seconds)).twap_liquidity
+
+
+def test_a_mean_liquidity_ends_at_128_bits() -> None:
+    assert mean((0, 0), (0, 1)).twap_liquidity == 2**128 - 1
+
+
+def test_a_window_without_any_second_per_liquidity_has_no_mean() -> None:
+    assert past_twaps(Observed(observed((0, 100), (7, 7))), [POOL], AT, [9_000], 100) == {9_000: ()}
+
+
+def test_a_mean_keeps_its_window() -> None:
+    assert mean((0, 100), (0, 2**64)).twap_window_s == 100
+
+
+def test_both_ends_of_a_window_are_asked_in_seconds_before_the_block() -> None:
+    line = Observed(observed((0, 100), (0, 2**64)))
+    past_twaps(line, [POOL], AT, [9_000], 100)
+    assert line.asked[0][1][0]["data"] == "0x883bdbfd" + "".join(f"{word:064x}" for word in (32, 2, 1_100, 1_000))
+
+
+@pytest.mark.parametrize(("end_s", "asked"), [(10_000, 1), (10_001, 0)])
+def test_no_window_that_ends_after_the_block_is_asked_about(end_s: int, asked: int) -> None:
+    line = Observed(observed((0, 100), (0, 2**64)))
+    past_twaps(line, [POOL], AT, [end_s], 100)
+    assert len(line.asked) == asked
+
+
+def test_windows_before_the_first_observation_are_not_asked_about() -> None:
+    line = Observed(RpcFault(3, "OLD"))
+    past_twaps(line, [POOL], AT, list(range(9_900, 0, -100)), 100)
+    assert len(line.asked) == 48

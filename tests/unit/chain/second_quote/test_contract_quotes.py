@@ -1,0 +1,139 @@
+"""Second quotes by the venue's contracts: what is asked, which answers count, and who has to agree; the names of web3 6."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from agent.chain.rpc import RpcFault
+from agent.chain.second_quote import (
+    CONTRACT_QUOTER_NAME,
+    ContractQuoter,
+    NoSecondQuote,
+    UnanimousQuoter,
+    UniswapPythonQuoter,
+    build_quoter,
+)
+from agent.errors import Retryable
+from agent.model import Leg
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
+from tests.support.builders import address
+from tests.support.text import raises_code
+from tests.unit.chain.second_quote.test_library import leg
+
+V2 = UniswapV2("v2", address("factory"), address("router"))
+V3 = UniswapV3("v3", address("factory"), quoter=address("quoter v2"), quoter_v1=address("quoter"))
+BLOCK = {"blockHash": "0xabc", "requireCanonical": True}
+
+
+def words(*values: int | str) -> str:
+    return "0x" + "".join(format(one, "064x") if isinstance(one, int) else one[2:].lower().rjust(64, "0") for one in values)
+
+
+class Line:
+    """A transport that gives each call of a batch its own answer, and remembers what it was asked."""
+
+    operator = name = "line"
+    request_count = 0
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = answers
+        self.asked: list[Any] = []
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        raise AssertionError("one request for both questions")
+
+    def batch(self, calls: Any) -> list[Any]:
+        self.asked += calls
+        if isinstance(self.answers[0], Exception):
+            raise self.answers[0]
+        return list(self.answers)
+
+
+def test_pool_and_price_are_asked_in_one_request_at_the_block() -> None:
+    v2 = Line(words(address("deep")), words(32, 2, 5, 77))
+    assert ContractQuoter(v2, (V2, V3)).quote(leg(5), 5, "0xabc") == 77
+    v3 = Line(words(address("deep")), words(88, 1, 2, 3))
+    assert ContractQuoter(v3, (V2, V3)).quote(leg(5, venue="v3"), 5, "0xabc") == 88
+    for line, contracts in ((v2, [V2.factory, V2.router]), (v3, [V3.factory, V3.quoter])):
+        assert [method for method, _ in line.asked] == ["eth_call"] * 2
+        assert [params[0]["to"] for _, params in line.asked] == contracts
+        assert [params[1] for _, params in line.asked] == [BLOCK] * 2
+
+
+POOL = words(address("deep"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked", "code", "figure"),
+    [
+        ((POOL, words(32, 2, 5, 7)), leg(5, venue="elsewhere"), "venue", "elsewhere"),
+        ((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "fee", "3000 millionths"),
+        ((words(0), words(32, 2, 5, 7)), leg(5), "pool", ""),
+        ((words(2**255), words(1, 2, 3, 4)), leg(5, venue="v3"), "pool", ""),
+        ((POOL, words(64, 2, 5, 7)), leg(5), "answer", "two amounts"),
+        ((POOL, words(32, 2, 5)), leg(5), "no_answer", "128 bytes"),
+        ((POOL, words(1, 2, 3, 4) + "00"), leg(5, venue="v3"), "no_answer", "128 bytes"),
+        ((POOL, "0x"), leg(5, venue="v3"), "no_answer", "128 bytes"),
+        ((POOL, RpcFault(3, "execution reverted: SPL")), leg(5, venue="v3"), "quoter", "execution reverted: SPL"),
+        ((Retryable("endpoint is down"),), leg(5), "no_answer", "endpoint is down"),
+    ],
+)
+def test_an_answer_that_is_no_quote_is_told_in_words(answers: tuple[object, ...], asked: Leg, code: str, figure: str) -> None:
+    with raises_code(NoSecondQuote, code, figure):
+        ContractQuoter(Line(*answers), (V2, V3)).quote(asked, 5, "0xabc")
+
+
+@dataclass(frozen=True)
+class Says:
+    out_raw: int | None
+
+    def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
+        if self.out_raw is None:
+            raise NoSecondQuote("nobody home")
+        return self.out_raw
+
+    def sources(self, _: Leg) -> tuple[str, ...]:
+        return ("test",)
+
+
+def test_sources_that_differ_by_one_base_unit_are_no_quote() -> None:
+    assert UnanimousQuoter((("a", Says(7)), ("b", Says(7)))).quote(leg(5), 5, "0xabc") == 7
+    with raises_code(NoSecondQuote, "quotes_differ", "a 7, b 8"):
+        UnanimousQuoter((("a", Says(7)), ("b", Says(8)))).quote(leg(5), 5, "0xabc")
+
+
+def test_a_source_that_is_silent_leaves_no_quote() -> None:
+    with pytest.raises(NoSecondQuote, match="nobody home"):
+        UnanimousQuoter((("a", Says(7)), ("b", Says(None)))).quote(leg(5), 5, "0xabc")
+
+
+def test_the_library_is_asked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UniswapPythonQuoter, "is_installed", staticmethod(lambda: True))
+    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME, "uniswap-python"]
+    monkeypatch.setattr(UniswapPythonQuoter, "is_installed", staticmethod(lambda: False))
+    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME]
+
+
+def test_importing_the_library_leaves_web3_as_it_was() -> None:
+    code = """
+import sys, web3, web3.types
+before = {name for name in sys.modules if name.startswith("web3.middleware")}, hasattr(web3.types, "Middleware")
+from agent.chain.second_quote import web3_6_names
+with web3_6_names():
+    import uniswap
+assert uniswap.Uniswap
+assert hasattr(web3.types, "Middleware") == before[1]
+assert "web3.middleware.cache" not in sys.modules
+try:
+    uniswap.util._get_eth_simple_cache_middleware()
+except RuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,86 @@
+"""Supplies in the package: of the coin, not of what is wrapped; dated, with a source, and valid for a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.config.networks import NETWORKS
+from agent.config.networks.coin_supplies import COIN_SUPPLIES, package_supplies
+from agent.errors import ConfigError
+from agent.model import AllocationMethod
+from agent.units import Token
+from tests.support.builders import NOW_S, token
+from tests.support.text import mentions
+from tests.unit.policy.test_chosen_weights import SUPPLIES, allocator, chosen_of, moves, reason, recorded, weighed
+
+NETWORK_BY_NAME = {network.name: network for network in NETWORKS}
+DAY_S = 86_400
+MOST_YEARLY_ISSUANCE = {"BTC": 0.009, "ETH": 0.011, "POL": 0.021, "AAVE": 0.015}
+"""Largest growth of a supply in a year, as a share, by the rules of the coin."""
+
+
+def tokens_of(network: str, *symbols: str) -> list[Token]:
+    return [Token(listed.address, listed.symbol, listed.decimals) for listed in NETWORK_BY_NAME[network].tokens if listed.symbol in symbols]
+
+
+def supplies_of(network: str, *symbols: str) -> dict[str, int]:
+    """Return the listed supplies in whole coins, by symbol."""
+    tokens = tokens_of(network, *symbols)
+    token_by_address = {listed.address: listed for listed in tokens}
+    supplies = package_supplies(tokens, NETWORK_BY_NAME[network].wrapped_native, NETWORK_BY_NAME[network].chain_id)
+    return {token_by_address[supply.token].symbol: supply.raw // 10 ** token_by_address[supply.token].decimals for supply in supplies}
+
+
+@pytest.mark.parametrize(
+    ("network", "symbols", "coins"),
+    [
+        ("ethereum", ("WETH", "WBTC", "LINK"), {"WETH": 120_700_000, "WBTC": 19_950_000}),
+        ("base", ("WETH", "cbBTC", "AERO"), {"WETH": 120_700_000, "cbBTC": 19_950_000}),
+        ("bnb", ("ETH", "BTCB", "AAVE"), {"ETH": 120_700_000, "BTCB": 19_950_000, "AAVE": 15_330_000}),
+        ("polygon", ("WPOL", "WETH"), {"WPOL": 10_534_582_487, "WETH": 120_700_000}),
+    ],
+)
+def test_a_token_has_the_supply_of_its_coin(network: str, symbols: tuple[str, ...], coins: dict[str, int]) -> None:
+    assert supplies_of(network, *symbols) == coins
+
+
+def test_a_token_of_the_same_address_on_another_chain_is_unknown() -> None:
+    (weth,) = tokens_of("base", "WETH")
+    assert package_supplies([weth], "0x", NETWORK_BY_NAME["polygon"].chain_id) == []
+    assert package_supplies([weth], "0x", NETWORK_BY_NAME["optimism"].chain_id) != [], "the same contract by design"
+
+
+@pytest.mark.parametrize("network", ["ethereum", "base", "arbitrum"])
+def test_two_tokens_of_one_coin_are_refused(network: str) -> None:
+    with pytest.raises(ConfigError, match="are both BTC"):
+        supplies_of(network, "WBTC", "cbBTC")
+
+
+def test_a_wrapped_native_coin_that_is_not_listed_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no supply of WBNB"):
+        supplies_of("bnb", "WBNB", "ETH")
+
+
+@pytest.mark.parametrize("coin", COIN_SUPPLIES)
+def test_a_figure_is_valid_while_it_is_off_by_at_most_a_twentieth(coin: str) -> None:
+    supply = COIN_SUPPLIES[coin]
+    assert (1 + MOST_YEARLY_ISSUANCE[coin]) ** supply.valid_years <= 1.05
+
+
+@pytest.mark.parametrize(("years", "is_chosen"), [(0, True), (2.9, True), (3.1, False)])
+def test_weights_say_the_source_and_its_age_and_hold_after_its_time(years: float, is_chosen: bool) -> None:
+    wbtc = token("WBTC")
+    (listed,) = tokens_of("ethereum", "WBTC")
+    (supply,) = package_supplies([listed], "0x", 1)
+    supply_day = datetime.fromtimestamp(supply.as_of_s, UTC).date()
+    assert supply_day == COIN_SUPPLIES["BTC"].as_of
+    age_s = int(years * 365 * DAY_S)
+    moved = replace(supply, token=wbtc.address, as_of_s=NOW_S - age_s, valid_until_s=NOW_S - age_s + supply.valid_until_s - supply.as_of_s)
+    step = weighed(allocator(AllocationMethod.MARKET_CAP, supplies=(moved,)), recorded(moves()), supplies=SUPPLIES)
+    if is_chosen:
+        assert mentions(chosen_of(step).sample_text, "WBTC by mexc.us of 2025-11-21", f"{age_s // DAY_S} d old")
+    else:
+        assert mentions(reason(step), "WBTC", "days old")

@@ -1,0 +1,149 @@
+"""docs/limits.md lists every guard and every limit, with the units of the config's models and the values of the template."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
+from agent.config.schema import Config
+from agent.config.tables import fields, limits
+from agent.config.tables.limits import LimitsTable
+from agent.config.writing.template import render_config
+from agent.guards.guard import Guard
+from agent.guards.table import GUARDS, MARKET_GUARDS, REMEDIES
+from agent.layers.futures.guards import FUTURES_GUARDS
+from agent.model import LIMITS, Limits, LimitUnit
+from tests.support.builders import step_input, with_limits
+
+GUARDS_OF_EVERY_PLAN = [guard for guard in GUARDS if guard not in FUTURES_GUARDS]
+PAGE = Path(__file__).parents[4] / "docs" / "limits.md"
+UNITS = {
+    "share": fields.ShareOrOff,
+    "duration": fields.DurationOrOff,
+    "gwei": fields.GasPriceOrOff,
+    "native": fields.DecimalOrOff,
+    "coins": fields.DecimalOrOff,
+    "switch": fields.Switch,
+}
+TYPES = {LimitUnit.COINS: "Fraction | None", LimitUnit.SWITCH: "bool | None"}
+"""Of fields of Limits, by unit; all others are whole numbers."""
+
+
+def rows(width: int) -> list[list[str]]:
+    """Cells of every table row of that many columns, without heads and rules."""
+    cells = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    return [row for row in cells if len(row) == width and row[0] not in ("guard", "key") and not row[0].startswith("---")]
+
+
+LIMIT_ROWS = [row for row in rows(5) if row[2]] + [["", *row] for row in rows(4)]
+"""guard, key, unit, template value, input"""
+
+
+def template() -> dict[str, Any]:
+    assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2])]
+    return tomllib.loads(render_config(ETHEREUM_PRESET, ETHEREUM_PRESET.wrapped_native, assets, [], "USDC", [("A", "one"), ("B", "two")]))
+
+
+def place(key: str) -> list[str]:
+    return key.split(".") if "." in key else ["limits", key]
+
+
+def annotation(key: str) -> Any:
+    table: Any = Config
+    *tables, name = place(key)
+    for part in tables:
+        table = table.model_fields[part].annotation
+        table = next((one for one in get_args(table) if one is not type(None)), table)  # a table that may be left out
+    field = table.model_fields[name]
+    return field.annotation, field.metadata
+
+
+def test_every_guard_has_its_row_and_no_row_is_of_a_guard_that_is_gone() -> None:
+    assert sorted(row[0] for row in rows(5)) == sorted(guard.name for guard in GUARDS_OF_EVERY_PLAN)
+
+
+def test_every_limit_of_the_config_is_listed_once() -> None:
+    listed = [row[1] for row in LIMIT_ROWS if "." not in row[1]]
+    assert sorted(listed) == sorted({*LimitsTable.model_fields} - {"i_accept", "max_weight", "futures_notional"})
+
+
+@pytest.mark.parametrize("row", LIMIT_ROWS, ids=lambda row: row[1])
+def test_a_row_has_the_templates_value_and_the_models_unit(row: list[str]) -> None:
+    _, key, unit, value, about = row
+    found: Any = template()
+    for part in place(key):
+        found = found[part]
+    if key == "oracle_deviation":
+        assert (found, value) == ("1%", "1.5%"), "that of the feeds of the test's tokens, and that of unknown ones"
+    else:
+        assert found == value
+    assert about
+    kind, validators = annotation(key)
+    expected = UNITS[unit]
+    if kind is int:  # a duration that cannot be off
+        expected = fields.Duration
+    assert (kind, validators) == (expected.__origin__, list(expected.__metadata__))
+
+
+def test_limit_in_coins__initial_off_is_written_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = (dataclasses.replace(LIMITS["min_trade"], initial_value="off"),)
+    monkeypatch.setattr("agent.config.writing.template.LIMITS_IN_CONFIG_ORDER", specs)
+    assert template()["limits"]["min_trade"] == "off"
+
+
+def test_units_and_start_values_of_the_page_are_those_of_the_rows() -> None:
+    page = {row[1]: (row[2], row[3]) for row in LIMIT_ROWS if "." not in row[1]}
+    assert page == {key: (one.unit.value, one.initial_value) for key, one in LIMITS.items()}
+
+
+def test_every_field_of_limits_has_its_row_and_unit() -> None:
+    found = {one.name: str(one.type) for one in dataclasses.fields(Limits) if one.name != "max_live_value"}
+    assert found == {one.field_name: TYPES.get(one.unit, "int | None") for one in LIMITS.values()}
+
+
+def test_the_keys_declared_for_mypy_are_those_of_the_model() -> None:
+    (table,) = (node for node in ast.walk(ast.parse(Path(limits.__file__).read_text())) if isinstance(node, ast.ClassDef))
+    declared = {ast.unparse(node.target): ast.unparse(node.annotation) for node in table.body if isinstance(node, ast.AnnAssign)}
+    assert set(declared) <= set(LimitsTable.model_fields)
+    rows_of = {key: str(LimitsTable.model_fields[key].annotation) for key in declared if key in LIMITS}
+    assert {key: declared[key] for key in rows_of} == rows_of
+
+
+@pytest.mark.parametrize("guard", [guard for guard in GUARDS if guard.name in LIMITS], ids=lambda guard: guard.name)
+def test_a_guard_reads_the_limit_of_its_own_name(guard: Guard[Any]) -> None:
+    bare, own = with_limits(step_input(), **dict.fromkeys(Limits.__slots__)), LIMITS[guard.name].field_name
+    assert guard.read_limit(bare) is None
+    assert guard.read_limit(with_limits(bare, **{own: 1})) == 1
+
+
+def test_a_config_without_a_key_means_what_its_row_says() -> None:
+    written = template()["limits"]
+    for key, one in LIMITS.items():
+        rest = {name: value for name, value in written.items() if name != key}
+        if not one.default:
+            with pytest.raises(ValidationError):
+                LimitsTable.model_validate(rest)
+        else:
+            assert getattr(LimitsTable.model_validate(rest), key) == getattr(LimitsTable.model_validate({**rest, key: one.default}), key)
+
+
+def test_guards_of_an_exits_market_are_these() -> None:
+    assert {
+        *("allowlist", "token_screen", "prediction", "price_impact", "slippage", "fair_floor", "pool_min_value", "plan_cost"),
+        *("min_trade", "oracle_deviation", "second_quote_deviation"),
+    } == MARKET_GUARDS
+
+
+def test_what_cannot_be_used_does_not_pass_for_a_guard() -> None:
+    assert not {row[0] for row in rows(4)} & {guard.name for guard in GUARDS_OF_EVERY_PLAN}
+
+
+def test_every_guard_says_what_can_be_done() -> None:
+    assert {guard.name for guard in GUARDS} <= set(REMEDIES)

@@ -1,0 +1,120 @@
+"""[[lp.targets]]: what is wanted reaches the model, and every mistake is named with its remedy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.chain.pools.reading import PoolRef, V2Reader, V3Reader
+from agent.config.build import build_portfolio
+from agent.config.liquidity import build_targets, counted_positions
+from agent.config.load import parse_config
+from agent.config.networks.presets import ETHEREUM_PRESET
+from agent.errors import ConfigError
+from agent.model import LpPositionChange, LpTarget
+from agent.units import Token
+from tests.support.builders import address
+from tests.support.text import raises_field
+from tests.unit.config.test_config import USDC, WETH, text, tokens, without_v3
+
+PAIR = "0xB4e16d0168e52d35CaCD2c6185b44281Ec28C9Dc"
+POOL = "0x8ad599c3A0ff1De082011EFDDc58f1908eb6e6D8"
+TWO = (USDC.address, WETH.address)
+V3 = f'kind = "uniswap_v3"\npool = "{POOL}"\nshare = "10%"\nwidth = "20%"\ncompound_above = "25.5"\n'
+V2 = f'kind = "uniswap_v2"\npair = "{PAIR}"\nshare = "5%"\nvolatility = "70%"\n'
+REFS = (
+    PoolRef(PAIR, "uniswap_v2", V2Reader(), *TWO, 3_000),
+    PoolRef(POOL, "uniswap_v3", V3Reader(), *TWO, 3_000, 60),
+)
+MONTH_S = 30 * 86_400
+
+
+def wanting(*targets: str, changes: tuple[tuple[str, str], ...] = ()) -> str:
+    tables = "".join(f"[[lp.targets]]\n{target}" for target in targets)
+    return text(("\n[store]", f"\n{tables}[store]"), *changes)
+
+
+def built(*targets: str, refs: tuple[PoolRef, ...] = REFS) -> tuple[LpTarget, ...]:
+    config = parse_config(wanting(*targets))
+    return build_targets(config, build_portfolio(config, tokens()), refs)
+
+
+def test_targets_reach_the_portfolio_with_what_the_chain_says_of_their_pools() -> None:
+    first, second = built(V3, V2)
+    manager = ETHEREUM_PRESET.venues[1]["position_manager"]
+    above = Fraction(25_500_000)
+    assert first == LpTarget("uniswap_v3", manager, POOL, *TWO, 3_000, 60, 1_000, 2_000, above, 6_000, MONTH_S)
+    assert second == LpTarget("uniswap_v2", PAIR, PAIR, *TWO, 3_000, None, 500, None, None, 7_000, MONTH_S)
+
+
+def test_fees_stay_where_compounding_is_off_and_a_share_of_nothing_is_a_target() -> None:
+    [target] = built(V3.replace('"25.5"', '"off"').replace("10%", "0%"))
+    assert (target.compound_above, target.share_bps) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("targets", "changes", "said"),
+    [
+        ((V3.replace("10%", "26%"),), (), ("lp.targets: shares sum to 26%, but limits.lp_max_weight is 25%", "lower the shares")),
+        ((V3.replace("10%", "21%"), V2), (), ("shares sum to 26%",)),
+        ((V3,), (('lp_max_weight = "25%"', 'lp_max_weight = "off"'),), ("limits.lp_max_weight: missing or off",)),
+        ((V3,), (('lp_max_weight = "25%"', ""),), ("limits.lp_max_weight: missing or off",)),
+        ((V3, V3), (), (f"lp.targets.{POOL}: given twice; list each pool once",)),
+        ((V3.replace('"20%"', '"5bps"'),), (), ("width", "from 0.1% to 1000%")),
+        ((V3.replace('"20%"', '"1001%"'),), (), ("width", "from 0.1% to 1000%")),
+        ((V3.replace('"20%"', '"20"'),), (), ("width", "has no unit")),
+        ((V3.replace('width = "20%"\n', ""),), (), (f"lp.targets.{POOL}.width", "missing")),
+        ((V3.replace('compound_above = "25.5"\n', ""),), (), ("compound_above", "missing")),
+        ((V3.replace('"25.5"', '"-1"'),), (), ("compound_above", "not an amount")),
+        ((V3.replace("10%", "101%"),), (), ("share", "at most 100%")),
+        ((V3.replace("10%", "-1%"),), (), ("share", "negative")),
+        ((V2 + 'width = "20%"\n',), (), ("width", "unknown key")),
+        ((V2.replace("70%", "0%"),), (), ("volatility", "above 0%")),
+        ((V3.replace(POOL, POOL[:-1] + "9"),), (), ("pool", "checksum")),
+        ((V3.replace("uniswap_v3", "curve"),), (), ("kind", "uniswap_v2")),
+    ],
+)
+def test_a_mistake_is_named_with_what_to_write(
+    targets: tuple[str, ...], changes: tuple[tuple[str, str], ...], said: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(wanting(*targets, changes=changes))
+    assert all(part in str(caught.value) for part in said), str(caught.value)
+
+
+def test_a_target_needs_its_venue() -> None:
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*needs \[\[venues\]\] of kind uniswap_v3"):
+        parse_config(without_v3(wanting(V3)))
+
+
+@pytest.mark.parametrize("refs", [(), (REFS[0],), (PoolRef(POOL, "uniswap_v2", V2Reader(), *TWO, 3_000),)])
+def test_a_pool_that_its_venue_does_not_know_is_refused_by_name(refs: tuple[PoolRef, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*not a priced pool of uniswap_v3"):
+        built(V3, refs=refs)
+
+
+def test_a_pool_with_a_token_that_is_no_asset_is_refused_by_name() -> None:
+    config = parse_config(wanting(V3))
+    portfolio = build_portfolio(config, tokens())
+    hub = address("hub")
+    with_hub = replace(portfolio, hubs=(*portfolio.hubs, Token(hub, "HUB", 18)))
+    with raises_field(f"lp.targets.{POOL}", "HUB", "portfolio.assets"):
+        build_targets(config, with_hub, (PoolRef(POOL, "uniswap_v3", V3Reader(), USDC.address, hub, 3_000, 60),))
+
+
+def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
+    with raises_field(f"lp.targets.{POOL}.compound_above", "6 decimal"):
+        built(V3.replace('"25.5"', '"0.0000001"'))
+
+
+def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
+    whole, without = parse_config(wanting(V2)), parse_config(without_v3(wanting(V2)))
+    mint = LpPositionChange("uniswap_v3", ETHEREUM_PRESET.venues[1]["position_manager"], 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
+    gone = replace(mint, ticks=None, liquidity_delta=-100, liquidity_before=100)
+    assert [one.token_id for one in counted_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
+    portfolio = build_portfolio(without, tokens())
+    assert counted_positions(without, portfolio, (mint, gone)) == ()
+    with raises_field("venues.uniswap_v3", "missing", "uniswap_v3 #7"):
+        counted_positions(without, portfolio, (mint,))

@@ -1,0 +1,123 @@
+"""A mistake in the config names the field by its asset, the value and what to write, in our words alone."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from datetime import date
+from typing import Any
+
+import pytest
+import tomlkit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config.load import parse_config
+from agent.errors import ConfigError
+from tests.support.text import mentions
+from tests.unit.config.test_config import text
+from tests.unit.config.test_lp_targets import POOL
+from tests.unit.config.test_random import BASES, PLACES
+
+PYDANTIC = (
+    *("Input should", "String should", "List should", "Dictionary should", "Value error", "Field required", "Extra inputs", "Unable to"),
+    *("should have", "valid string", "valid integer", "valid dictionary", "validation error", "discriminator", "pydantic"),
+)
+"""Words of its messages."""
+WRONG: tuple[Any, ...] = (1, -1, 10**30, 1.5, "x", "", True, [], ["x"], [1], {}, {"x": 1}, date(2026, 1, 1), [{}], [[]], "a" * 1_000)
+
+
+def error(*changes: tuple[str, str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text(*changes))
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('slippage = "0.3%"', 'slippige = "0.3%"'), "limits.slippige: unknown key; did you mean slippage?"),
+        (('cooldown = "1h"', 'cooldwn = "1h"'), "policy.cooldwn: unknown key; did you mean cooldown?"),
+        (("[execution]", "[exection]"), "exection: unknown key; did you mean execution?"),
+        (("confirmations = 2", "confirmation = 2"), "chain.confirmation: unknown key; did you mean confirmations?"),
+        (('operator = "two"', 'operater = "two"'), "operater: unknown key; did you mean operator?"),
+        (('reserve = "0" ', 'reserv = "0" '), "portfolio.assets.WETH.reserv: unknown key; did you mean reserve?"),
+        (('kind = "threshold", relative', 'kind = "threshold", relativ'), "policy.trigger.relativ: unknown key; did you mean relative?"),
+        (('cooldown = "1h"', 'cooldown = "1h"\ndaily_turnover = "1%"'), "policy.daily_turnover: unknown key; it belongs in [limits]"),
+        (("[store]", "[nonsense]\nx = 1\n[store]"), "nonsense: unknown key; remove it or check its spelling"),
+    ],
+)
+def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], said: str) -> None:
+    assert said in error(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('target = "50%"', "target = []"), "portfolio.assets.WETH.target"),
+        (('reserve = "0" ', "reserve = -1 "), "portfolio.assets.WETH.reserve: -1 is not an amount"),
+        (('operator = "two"', 'operator = "two"\ntimeout = 5'), "chain.rpc.two.timeout: 5 is not a duration"),
+        (
+            ('destination = "target"', 'destination = "moon"'),
+            "destination: choose from 'target', 'band', 'halfway' or 'zone' (got 'moon')",
+        ),
+        (("confirmations = 2", "confirmations = 0"), "chain.confirmations: write at least 1 (got 0)"),
+        (("confirmations = 2", 'confirmations = "two"'), "chain.confirmations: write a whole number (got 'two')"),
+        (("confirmations = 2", "confirmations = 99"), "chain.confirmations: write at most 64 (got 99)"),
+        (("chain_id = 1\n", "chain_id = 0\n"), "chain.chain_id: write above 0 (got 0)"),
+        (("submit_public_fallback = false", 'submit_public_fallback = "maybe"'), "write true or false (got 'maybe')"),
+        (("fee_tiers = [100, 500, 3000, 10000]", "fee_tiers = []"), "venues.uniswap_v3.fee_tiers: 0 entries; write at least 1"),
+        (("fee_tiers = [100, 500, 3000, 10000]", 'fee_tiers = "100"'), "write a list such as [100] (got '100')"),
+        (("payout_addresses = []", 'payout_addresses = "0x12"'), "payout_addresses: write a list such as [\"0x12\"] (got '0x12')"),
+        (("fee_tiers = [100, 500, 3000, 10000]", "fee_tiers = 100"), "write a list such as [1, 2] (got 100)"),
+        (('kind = "threshold", relative = "10%"', 'kind = "moon"'), "policy.trigger: 'moon' is not a kind; choose from 'threshold'"),
+        (('kind = "threshold", relative = "10%"', 'relative = "10%"'), "policy.trigger: kind is missing"),
+        (('symbol = "WETH"', 'symbol = "a b"'), "portfolio.assets.0.symbol: write 1 to 16 letters, digits, . _ or - (got 'a b')"),
+    ],
+)
+def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change: tuple[str, str], said: str) -> None:
+    assert said in error(change)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        ('target = "50%"', "target = 50%", 'put the value in quotes: "50%"'),
+        ('kind = "threshold", relative = "10%"', 'kind = "threshold", relative = 10%', 'put the value in quotes: "10%"'),
+        ('cooldown = "1h"', "cooldown = 1h", 'put the value in quotes: "1h"'),
+        ("confirmations = 2", "confirmations = 2 = 3", "correct it; trimtab init writes a valid config"),
+    ],
+)
+def test_a_bare_percentage_or_duration_is_to_be_quoted(old: str, new: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match="not valid TOML") as raised:
+        parse_config(text((old, new)))
+    assert raised.value.remedy == remedy
+
+
+def test_a_pool_is_told_by_its_address() -> None:
+    target = f'[[lp.targets]]\nkind = "uniswap_v3"\npool = "{POOL}"\nshare = "ten"\nwidth = "20%"\ncompound_above = "off"\n'
+    assert mentions(error(("# Only positions", f"{target}# Only positions")), f"lp.targets.{POOL}.share", "'ten'")
+
+
+@given(st.sampled_from(PLACES), st.sampled_from(WRONG))
+def test_pydantic_s_own_wording_is_never_shown(where: tuple[dict[str, Any], tuple[str | int, ...]], value: object) -> None:
+    base, place = where
+    changed = deepcopy(base)
+    at: Any = changed
+    for part in place[:-1]:
+        at = at[part]
+    at[place[-1]] = value
+    try:
+        parse_config(tomlkit.dumps(changed))
+    except ConfigError as caught:
+        assert not [words for words in PYDANTIC if words in caught.message], caught.message
+        assert "None" not in caught.message
+
+
+@pytest.mark.parametrize("base", range(len(BASES)))
+def test_no_wrong_value_anywhere_speaks_of_an_asset_by_its_number(base: int) -> None:
+    for symbol in ("WETH", "USDC"):
+        changed = deepcopy(BASES[base])
+        asset = next(one for one in changed["portfolio"]["assets"] if one["symbol"] == symbol)
+        asset["reserve"] = "many"
+        with pytest.raises(ConfigError, match=rf"portfolio\.assets\.{symbol}\.reserve.*'many'"):
+            parse_config(tomlkit.dumps(changed))

@@ -1,0 +1,183 @@
+"""Any document at all: it loads, or one ConfigError names what is wrong with which key. Never another exception."""
+
+from __future__ import annotations
+
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+from hypothesis import HealthCheck, example, given
+from hypothesis import strategies as st
+
+from agent.config.build import build_execution, build_limits, build_policy, build_portfolio, build_reference
+from agent.config.liquidity import build_targets
+from agent.config.load import load_config, parse_config
+from agent.config.schema import Config
+from agent.config.weights import build_allocator
+from agent.errors import ConfigError
+from tests.support.samples import examples
+from tests.unit.config.test_config import text, tokens
+from tests.unit.config.test_liquidity import V2, V3, with_positions
+from tests.unit.config.test_lp_targets import REFS, wanting
+from tests.unit.config.test_lp_targets import V3 as WANTED
+from tests.unit.config.test_zone import zoned
+
+HYBRID = ('trigger = { kind = "threshold", relative = "10%" }', 'trigger = { kind = "hybrid", absolute = "5%", every = "1d" }')
+CRON = ('trigger = { kind = "threshold", relative = "10%" }', 'trigger = { kind = "time", cron = "0 8 * * 1", timezone = "UTC" }')
+CAPS = """
+[portfolio.weights]
+kind = "market_cap"
+every = "7d"
+max_age = "2d"
+keep = "14d"
+churn = "1%"
+until_chosen = "wait"
+cap = "60%"
+limits = { WETH = { min = "10%", max = "50%" } }
+supplies = "supplies.csv"
+
+[reference]"""
+CHOSEN = ("\n[reference]", CAPS)
+WRITTEN = (text(), zoned(), with_positions(V3, V2), wanting(WANTED), text(HYBRID), text(CRON), text(CHOSEN))
+BASES = [tomllib.loads(base) for base in WRITTEN]
+FOLDER = Path(tempfile.mkdtemp())
+(FOLDER / "supplies.csv").write_text("symbol,supply,as_of\nWETH,120500000,2026-11-01\n")
+LONGEST = 20_000
+"""An error that a terminal can show, whatever stood in the file."""
+Path_ = tuple[str | int, ...]
+
+
+def places(found: Any, at: Path_ = ()) -> Iterator[Path_]:
+    """Every key and list entry of a document."""
+    children = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    for key, value in children:
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+PLACES = [(base, place) for base in BASES for place in places(base)]
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+HOSTILE = st.sampled_from(
+    (
+        *(
+            "\x1b[31m",
+            "\u202e",
+            "<script>",
+            "=1+1",
+            "a" * 100_000,
+            "9" * 5_000,
+            "9" * 5_000 + "%",
+            "1e400",
+            "-0",
+            "NaN",
+            "off",
+            "on",
+            "",
+            " ",
+        ),
+        *("\u0661%", "\u00bd", "0x" + "0" * 40, "native", "9" * 40 + "d", "0.00000001 gwei", "9" * 400 + "gwei", "100%", "10000bps"),
+        *("0%", "5%", "* * * * *", "0 0 31 2 *", "0s", "Mars/Phobos", "../../etc/passwd"),
+    )
+)
+NUMBERS = st.one_of(st.integers(), st.integers(-(2**63), 2**63 - 1), st.sampled_from([10**30, -1, 0, 1, 2**256, -(10**400)]), st.floats())
+LEAVES = st.one_of(st.booleans(), NUMBERS, TEXT, HOSTILE, st.datetimes())
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6)
+
+
+def everything(config: Config) -> None:
+    """What is made of a config once tokens and pools are known."""
+    portfolio = build_portfolio(config, tokens())
+    build_limits(config, portfolio.numeraire)
+    build_reference(config)
+    build_policy(config)
+    build_execution(config, ())
+    build_targets(config, portfolio, REFS)
+    build_allocator(config.portfolio.weights, portfolio, FOLDER, chain_id=config.chain.chain_id)
+
+
+def attempt(document: str) -> str:
+    """The error's text, empty where the document loads. Any other exception fails the test."""
+    try:
+        everything(parse_config(document))
+    except ConfigError as error:
+        said = str(error)
+        assert error.message
+        assert error.exit_code == 2
+        assert len(said) < LONGEST
+        assert said.replace("\n", "").isprintable(), ascii(said)
+        return said
+    return ""
+
+
+@examples(60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large])
+@given(st.sampled_from(PLACES), VALUES)
+@example((BASES[0], ("limits", "slippage")), "9" * 5_000)
+@example((BASES[0], ("chain", "chain_id")), "x" * 100_000)
+def test_a_value_of_any_kind_in_any_place_loads_or_is_named(where: tuple[dict[str, Any], Path_], value: object) -> None:
+    base, place = where
+    document = deepcopy(base)
+    table: Any = document
+    for part in place[:-1]:
+        table = table[part]
+    table[place[-1]] = value
+    try:
+        written = tomlkit.dumps(document)
+    except (ValueError, TypeError):
+        return  # TOML cannot write it
+    said = attempt(written)
+    if said and "not valid TOML" not in said:
+        named = [str(part) for part in place if isinstance(part, str)]
+        assert any(part in said for part in named), f"{place}: {said}"
+
+
+@given(st.sampled_from(PLACES), st.sampled_from(["remove", "rename", "add"]), TEXT)
+def test_a_missing_or_unknown_key_loads_or_is_named(where: tuple[dict[str, Any], Path_], how: str, name: str) -> None:
+    base, place = where
+    document = deepcopy(base)
+    table: Any = document
+    for part in place[:-1]:
+        table = table[part]
+    if not isinstance(table, dict):
+        return
+    new = name or "unknown"
+    if new in table:
+        return
+    if how != "add":
+        moved = table.pop(place[-1])
+    if how != "remove":
+        table[new] = moved if how == "rename" else 1
+    said = attempt(tomlkit.dumps(document))
+    if how == "remove":
+        assert not said or str(place[-1]) in said or any(str(part) in said for part in place), said
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])) | st.binary().map(lambda raw: raw.decode("latin-1")))
+def test_any_text_at_all_is_refused_in_words(document: str) -> None:
+    assert attempt(document)
+
+
+@given(st.data())
+def test_a_template_with_some_characters_changed_loads_or_is_refused(data: st.DataObject) -> None:
+    whole = text()
+    at = data.draw(st.integers(0, len(whole)))
+    attempt(whole[:at] + data.draw(TEXT) + whole[data.draw(st.integers(at, min(len(whole), at + 40))) :])
+
+
+@given(raw=st.binary(max_size=200))
+def test_a_file_of_any_bytes_is_refused_in_words(raw: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path: Path = tmp_path_factory.mktemp("bytes") / "trimtab.toml"
+    path.write_bytes(raw)
+    with pytest.raises(ConfigError):
+        load_config(path)
+
+
+@pytest.mark.parametrize("base", range(len(BASES)))
+def test_what_is_written_again_by_a_toml_library_means_the_same(base: int) -> None:
+    again = parse_config(tomlkit.dumps(BASES[base]))
+    assert again == parse_config(tomlkit.dumps(tomllib.loads(tomlkit.dumps(BASES[base]))))
+    everything(again)

@@ -1,0 +1,225 @@
+"""[portfolio.weights]: which keys belong to which kind, what must fit the assets, and the file of supplies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.app.describe import binding_parameters
+from agent.app.research.backtests import spec_from_config
+from agent.config.build import build_portfolio
+from agent.config.load import load_config, parse_config
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
+from agent.config.schema import Config
+from agent.config.weights import allocator_sentences, build_allocator, supply_tokens, without_max_change
+from agent.config.writing.template import render_config
+from agent.errors import ConfigError
+from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
+from agent.units import Token
+from tests.support.text import mentions
+from tests.unit.config.test_config import USDC, WALLET, WETH
+
+WBTC = next(token for token in ETHEREUM_PRESET.tokens if token.symbol == "WBTC")
+DAY_S = 86_400
+RETURNS = """kind = "hrp"
+every = "7d"
+window = "90d"
+step = "1d"
+min_history = "30d"
+max_age = "2d"
+keep = "14d"
+churn = "1%"
+until_chosen = "targets"
+fixed = ["USDC"]
+cap = "45%"
+limits = { WETH = { min = "10%", max = "60%" } }
+"""
+CAPS = """kind = "market_cap"
+every = "30d"
+max_age = "2d"
+keep = "30d"
+churn = "0%"
+until_chosen = "wait"
+fixed = ["USDC"]
+supplies = "supplies.csv"
+"""
+
+
+def config_text(weights: str) -> str:
+    shares = (("WETH", WETH, "40%"), ("WBTC", WBTC, "40%"), ("USDC", USDC, "20%"))
+    assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
+    found = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    return found.replace("\n[reference]", f"\n[portfolio.weights]\n{weights}\n[reference]", 1)
+
+
+def portfolio_of(config: Config) -> Portfolio:
+    tokens = (Token(WETH.address, "weth", 18), Token(WBTC.address, "wbtc", 8), Token(USDC.address, "usdc", 6))
+    return build_portfolio(config, {token.address: token for token in tokens})
+
+
+def built(weights: str, folder: Path = Path()) -> AllocatorConfig:
+    config = parse_config(config_text(weights))
+    found = build_allocator(config.portfolio.weights, portfolio_of(config), folder, chain_id=config.chain.chain_id)
+    assert found is not None
+    return found
+
+
+def mistake(weights: str, *changes: tuple[str, str | None]) -> str:
+    lines = weights.splitlines()
+    for key, value in changes:
+        lines = [line for line in lines if not line.startswith(f"{key} =")]
+        lines += [] if value is None else [f"{key} = {value}"]
+    with pytest.raises(ConfigError) as caught:
+        parse_config(config_text("\n".join(lines)))
+    return str(caught.value)
+
+
+def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
+    assert built(RETURNS) == AllocatorConfig(
+        method=AllocationMethod.HRP,
+        every_s=7 * DAY_S,
+        window_s=90 * DAY_S,
+        step_s=DAY_S,
+        min_returns=30,
+        max_age_s=2 * DAY_S,
+        max_overdue_s=14 * DAY_S,
+        churn_bps=100,
+        initial_weights=InitialWeights.TARGETS,
+        fixed_tokens=(USDC.address,),
+        limits=(WeightLimit(WETH.address, 1_000, 6_000), WeightLimit(WBTC.address, 0, 4_500)),
+        max_change_bps=2_000,
+    )
+
+
+EQUAL = 'kind = "equal"\nevery = "7d"\nkeep = "7d"\nchurn = "1%"\nuntil_chosen = "wait"\n'
+
+
+@pytest.mark.parametrize(
+    ("weights", "limit_bps"),
+    [
+        (RETURNS, 2_000),
+        (RETURNS.replace("hrp", "inverse_volatility"), 2_000),
+        (RETURNS + 'max_change = "5%"\n', 500),
+        (RETURNS + 'max_change = "off"\n', None),
+        (RETURNS.replace("1%", "19%"), 2_000),
+        (CAPS.replace('supplies = "supplies.csv"\n', ""), 2_000),
+        (EQUAL, None),
+        (EQUAL + 'max_change = "5%"\n', 500),
+    ],
+)
+def test_a_jump_of_a_weight_is_limited_wherever_prices_decide_it(weights: str, limit_bps: int | None) -> None:
+    assert built(weights).max_change_bps == limit_bps
+    config = parse_config(config_text(weights))
+    assert ("wait for the owner" in allocator_sentences(config.portfolio)) is (limit_bps is not None)
+    simulated = without_max_change(config)
+    assert build_allocator(simulated.portfolio.weights, portfolio_of(config), Path(), chain_id=1) == replace(
+        built(weights), max_change_bps=None
+    )
+
+
+def test_a_simulation_has_no_owner_to_wait_for(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    path.write_text(config_text(RETURNS))
+    path.chmod(0o600)
+    allocator = spec_from_config(load_config(path)).portfolio.allocator
+    assert allocator is not None
+    assert (allocator.method, allocator.max_change_bps) == (AllocationMethod.HRP, None)
+
+
+def test_without_the_table_targets_are_those_of_the_assets_as_ever() -> None:
+    config = parse_config(config_text('kind = "fixed"\n').replace('[portfolio.weights]\nkind = "fixed"\n', ""))
+    assert build_allocator(config.portfolio.weights, portfolio_of(config), Path(), chain_id=config.chain.chain_id) is None
+    assert built('kind = "fixed"\n').method is AllocationMethod.FIXED
+
+
+@pytest.mark.parametrize("key", ["every", "window", "step", "min_history", "max_age", "keep", "churn", "until_chosen"])
+def test_what_decides_money_has_no_default(key: str) -> None:
+    assert mentions(mistake(RETURNS, (key, None)), f"{key}", "missing", "'hrp'")
+
+
+@pytest.mark.parametrize(
+    ("weights", "changes", "said"),
+    [
+        (CAPS, [("window", '"90d"')], "window: not a key of kind market_cap"),
+        (RETURNS, [("supplies", '"a.csv"')], "supplies: not a key of kind hrp"),
+        ('kind = "fixed"\n', [("every", '"7d"')], "every: not a key of kind fixed"),
+        (RETURNS, [("kind", '"markowitz"')], "portfolio.weights.kind"),
+        (RETURNS, [("every", '"30m"')], "every: 1800 s is shorter than an hour"),
+        (RETURNS, [("step", '"30m"')], "step: 1800 s is shorter than an hour"),
+        (RETURNS, [("window", '"800d"')], "window: more than 730 days"),
+        (RETURNS, [("step", '"1h"'), ("window", '"42d"')], "window: more than 730 days or 1000 steps"),
+        (RETURNS, [("min_history", '"91d"')], "min_history: not between two steps and the window"),
+        (RETURNS, [("min_history", '"1d"')], "min_history: not between two steps and the window"),
+        (RETURNS, [("min_history", '"2d"')], "2 assets need at least 3 steps for a non-singular covariance"),
+        (RETURNS, [("max_age", '"12h"')], "max_age: shorter than a step"),
+        (RETURNS, [("fixed", "[]"), ("limits", "{}")], "USDC is the numeraire, whose price is always 1"),
+        (RETURNS, [("fixed", '["USDC", "LINK"]')], "weights.fixed: 'LINK' is not an asset"),
+        (RETURNS, [("fixed", '["USDC", "WBTC"]')], "leaves 1 assets to choose weights for"),
+        (RETURNS, [("limits", '{ LINK = { max = "10%" } }')], "weights.limits: 'LINK' is not an asset"),
+        (RETURNS, [("limits", '{ USDC = { max = "10%" } }')], "weights.limits: USDC is fixed at its target"),
+        (RETURNS, [("churn", '"20%"')], "max_change: 20% is not above churn"),
+        (RETURNS, [("churn", '"5%"'), ("max_change", '"5%"')], "max_change: 5% is not above churn"),
+        (RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in total, but 80%"),
+        (RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_remedy(weights: str, changes: list[tuple[str, str | None]], said: str) -> None:
+    assert said in mistake(weights, *changes)
+
+
+def test_the_numeraire_may_be_free_where_no_volatility_is_asked_for() -> None:
+    found = built('kind = "equal"\nevery = "7d"\nkeep = "7d"\nchurn = "0%"\nuntil_chosen = "wait"\n')
+    assert found.fixed_tokens == ()
+    assert [(one.low_bps, one.high_bps) for one in found.limits] == [(0, 10_000)] * 3
+
+
+def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_asked_of_the_chain(tmp_path: Path) -> None:
+    (tmp_path / "supplies.csv").write_text("symbol,supply,as_of\nWBTC,19850000.5,2026-11-01\n")
+    found = built(CAPS, tmp_path)
+    assert found.supplies == (
+        TokenSupply(WBTC.address, 1_985_000_050_000_000, "supplies.csv of 2026-11-01", 1_793_491_200, 1_793_491_200 + 90 * 86_400),
+    )
+    config = parse_config(config_text(CAPS))
+    portfolio = portfolio_of(config)
+    assert supply_tokens(replace(portfolio, allocator=found)) == (WETH.address,)
+    assert supply_tokens(replace(portfolio, allocator=built(RETURNS))) == ()
+    assert supply_tokens(portfolio) == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("symbol,supply\nBTC,1\n", "line 2: 'BTC' is not an asset"),
+        ("symbol,supply\nWBTC,1\nWBTC,2\n", "line 3: WBTC is given twice"),
+        ("symbol,supply\nWBTC,-1\n", "line 2: '-1' is not a number of coins"),
+        ("symbol,supply\nWBTC,nan\n", "line 2: 'nan' is not a number of coins"),
+        ("symbol,supply\nWBTC,1e9\n", "line 2: '1e9' is not a number of coins"),
+        ("symbol,supply\n", "no supplies"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_of_supplies_that_cannot_be_used_is_refused_by_line(tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "supplies.csv").write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        built(CAPS, tmp_path)
+    assert said in str(caught.value)
+
+
+def test_the_owner_confirms_the_allocator_with_the_other_parameters() -> None:
+    config = parse_config(config_text(RETURNS))
+    told = binding_parameters(config, portfolio_of(config), "0xrouter")["weights"]
+    assert mentions(told, "hrp", "7 d", "1 d", "90 d")
+    assert "USDC fixed" in told
+    assert "WETH 10% to 60%" in told
+    assert "WBTC 0% to 45%" in told
+    plain = parse_config(config_text('kind = "fixed"\n'))
+    assert mentions(binding_parameters(plain, portfolio_of(plain), "0xrouter")["weights"], "fixed")
+
+
+def test_the_page_lists_every_kind() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "weights.md").read_text(encoding="utf-8")
+    listed = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert listed == [one.value for one in AllocationMethod]

@@ -1,0 +1,302 @@
+"""A futures order that is refused just before sending, or reverts: what the rest of the cycle skips, tries smaller, and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agent import codec
+from agent.engine import skip_refusal
+from agent.errors import ErrorCode, Refused, UnsendableTransaction
+from agent.execution.confirmation import confirmation_of
+from agent.execution.resumption import new_cycle
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import StepPorts, StepResult, note_of
+from agent.layers.futures.execution.cycle import (
+    DIVISOR_STEP,
+    FUTURES_SIGNER_RULES,
+    MAX_ACTIONS,
+    MAX_DIVISOR,
+    completed_outcome,
+    skip_failed_market,
+)
+from agent.layers.futures.execution.send import FUTURES_SENDER
+from agent.layers.futures.notes import futures_action_note
+from agent.layers.futures.planning.plans import without_refused_plan
+from agent.layers.futures.state import FuturesCycle, futures_progress, margin_account, planned_futures, with_policy
+from agent.layers.liquidity.execution.cycle import skip_pool
+from agent.layers.liquidity.state import LiquidityCycle
+from agent.model import (
+    AdjustFutures,
+    AgentCycle,
+    Cycle,
+    CycleEnd,
+    Hold,
+    Intent,
+    IntentKind,
+    IntentState,
+    StepEnd,
+    Verdict,
+)
+from agent.model.futures import MarginAccount, MarginDeposit, StopOrder
+from agent.policy.decide import decide
+from agent.store import open_memory_store
+from tests.support.builders import NOW_S, OWNER, with_snapshot
+from tests.support.transactions import CHAIN_ID, receipt, tx
+from tests.unit.layers.futures.policy.test_books import TWO, with_index_at
+from tests.unit.layers.futures.policy.test_books import book as two_legs
+from tests.unit.layers.futures.test_parts import EMPTY, outcome_of, step_of
+from tests.unit.layers.futures.test_step import EVEN, OVER
+
+REVERTED = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
+NO_KEY = Refused("the agent key may not trade", code=ErrorCode.AGENT_KEY)
+PAUSED = Refused("the kill switch is on", (Verdict("kill_switch", "on", "off", False),))
+BEGUN = replace(new_cycle(AgentCycle(), NOW_S), spend_caps=(("0x", 5),), approval_attempts=(("0x", 2),))
+"""A cycle with an approval for its plan."""
+
+
+@pytest.fixture
+def ports(tmp_path: Path) -> Iterator[StepPorts]:
+    store = open_memory_store(CHAIN_ID, OWNER)
+    yield StepPorts(cast(Any, None), store, cast(Any, None))
+    store.close()
+
+
+def planned(ports: StepPorts, held: MarginAccount = OVER) -> StepOutcome:
+    """A planned futures order, written as a step."""
+    outcome = outcome_of(step_of(held, EVEN))
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.plan is not None
+    assert planned_futures(outcome.plan) is not None
+    ports.store.steps.begin(outcome.step_id, NOW_S, codec.dumps(outcome.step_input))
+    return outcome
+
+
+def refused(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, why: Refused = REVERTED) -> tuple[Cycle, FuturesCycle]:
+    """The open cycle after the refusal, with what it has done in futures."""
+    after = skip_refusal(ports, cycle, outcome, why).cycle
+    assert after.is_open
+    return after, after.layer(FuturesCycle)
+
+
+def ended(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, why: Refused) -> StepResult:
+    result = skip_refusal(ports, cycle, outcome, why)
+    assert result.outcome is not None
+    assert result.cycle.end_state is CycleEnd.REFUSED
+    return result
+
+
+def market_of(outcome: StepOutcome) -> str:
+    futures = planned_futures(outcome.plan)
+    assert futures is not None
+    return futures.orders[0].market
+
+
+def recorded(ports: StepPorts, outcome: StepOutcome) -> str | None:
+    record = ports.store.steps.get(outcome.step_id)
+    assert record is not None
+    return record.summary.outcome
+
+
+def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_then_skipped(ports: StepPorts) -> None:
+    outcome, own = planned(ports), FuturesCycle()
+    market, parts, cycle = market_of(outcome), [], BEGUN
+    while market not in own.refusal_time_by_exit:
+        cycle, own = refused(ports, replace(cycle, spend_caps=(("0x", 5),), approval_attempts=(("0x", 2),)), outcome)
+        assert recorded(ports, outcome) == "refused", "each part is written"
+        ports.store.steps.end(outcome.step_id, "", "", None, "")
+        assert (cycle.spend_caps, cycle.approval_attempts) == ((), ()), "the next plan begins"
+        parts.append(dict(own.order_divisors).get(market))
+    assert parts == [DIVISOR_STEP, DIVISOR_STEP**2, DIVISOR_STEP**3, DIVISOR_STEP**3]
+    assert DIVISOR_STEP**3 == MAX_DIVISOR
+    assert len(own.refused_action_notes) == 1
+    assert own.refusal_time_by_exit == {market: outcome.step_input.snapshot.head.timestamp_s}
+    again = ended(ports, cycle, outcome, REVERTED).outcome
+    assert again is not None
+    assert again.kind is OutcomeKind.REFUSED, "a market is skipped once"
+
+
+def test_an_order_that_reverted_is_not_counted_as_done() -> None:
+    assert FuturesCycle(action_count=2, reverted_count=1).notes() == ["1 futures action done"]
+    assert FuturesCycle(action_count=3, reverted_count=1).notes() == ["2 futures actions done"]
+    assert FuturesCycle(action_count=1, reverted_count=1).notes() == []
+
+
+def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(ports: StepPorts) -> None:
+    outcome = planned(ports, EMPTY)
+    cycle, own = refused(ports, BEGUN, outcome)
+    assert own.refused_action_notes == (StepEnd(outcome.step_id, str(REVERTED)),)
+    assert (own.order_divisors, own.refused_s_by_market) == (((market_of(outcome), DIVISOR_STEP),), ())
+    _, own = refused(ports, cycle, outcome)
+    assert len(own.refused_action_notes) == 1
+    assert own.order_divisors == ((market_of(outcome), DIVISOR_STEP**2),)
+
+
+def test_an_off_chain_venue_fills_parts_itself(ports: StepPorts) -> None:
+    outcome = planned(ports)
+    account = margin_account(outcome.step_input.snapshot)
+    assert account is not None
+    step = with_snapshot(outcome.step_input, futures=replace(account, is_on_chain=False))
+    _, own = refused(ports, BEGUN, replace(outcome, step_input=step))
+    assert (own.order_divisors, list(own.refusal_time_by_exit)) == ((), [market_of(outcome)])
+
+
+def test_a_key_that_may_not_trade_holds_all_futures_of_the_cycle_once(ports: StepPorts) -> None:
+    outcome = planned(ports)
+    cycle, own = refused(ports, BEGUN, outcome, NO_KEY)
+    assert (own.hold_reason, len(own.refused_action_notes), own.refused_s_by_market) == (f"futures: {NO_KEY}", 1, ())
+    again = ended(ports, cycle, outcome, NO_KEY).outcome
+    assert again is not None
+    assert again.kind is OutcomeKind.REFUSED
+
+
+def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_cycle(ports: StepPorts) -> None:
+    outcome = planned(ports)
+    decision = outcome.decision
+    assert isinstance(decision, AdjustFutures)
+    own = replace(outcome, decision_result=replace(outcome.decision_result, decision=replace(decision, by_owner=True)))
+    for stopped, why in ((outcome, PAUSED), (own, REVERTED), (own, NO_KEY)):
+        result = ended(ports, BEGUN, stopped, why)
+        assert result.outcome is not None
+        assert (result.outcome.kind, result.outcome.reason) == (OutcomeKind.REFUSED, str(why))
+        assert result.outcome.refusal_verdicts == why.verdicts
+        assert recorded(ports, outcome) == "refused"
+        assert result.cycle.layers == ()
+
+
+@pytest.mark.parametrize("kind", ["a stop alone", "a deposit and then an order"])
+def test_a_refused_plan_that_does_not_begin_with_an_order_skips_no_market(ports: StepPorts, kind: str) -> None:
+    outcome = planned(ports, EMPTY)
+    assert outcome.plan is not None
+    futures = planned_futures(outcome.plan)
+    assert futures is not None
+    stop = StopOrder(market_of(outcome), 1, 1, 1)
+    alone, deposit = replace(futures, orders=(), resting_actions=(stop,)), replace(futures, account_actions=(MarginDeposit(1),))
+    changed = alone if kind == "a stop alone" else deposit
+    result = ended(ports, BEGUN, replace(outcome, plan=outcome.plan.with_layer(changed)), REVERTED)
+    assert result.cycle.layers == ()
+
+
+def test_a_refusal_of_the_signer_skips_the_market_only_where_futures_rules_alone_refuse(ports: StepPorts) -> None:
+    outcome = planned(ports)
+    failed = [Verdict(guard, "1", "0", False) for guard in sorted(FUTURES_SIGNER_RULES)[:2]]
+    other = Verdict("signer.nonce", "7", "6", False)
+    _, own = refused(ports, BEGUN, outcome, Refused("no", (*failed, replace(other, passed=True))))
+    assert list(own.refusal_time_by_exit) == [market_of(outcome)]
+    for verdicts in ((*failed, other), ()):
+        ended(ports, BEGUN, outcome, Refused("no", verdicts))
+
+
+def test_only_a_refused_reduction_or_hedge_is_left_out_of_the_plan_once() -> None:
+    step = step_of(OVER, EVEN)
+    decision = decide(step).decision
+    assert isinstance(decision, AdjustFutures)
+    assert decision.is_reducing
+    without = without_refused_plan(step, decision, None, "no")
+    assert without is not None
+    assert futures_progress(without).hold_reason == "futures: no"
+    assert without_refused_plan(without, decision, None, "no") is None, "it would be refused for ever"
+    assert without_refused_plan(step, replace(decision, by_owner=True), None, "no") is None
+    assert without_refused_plan(step, replace(decision, is_reducing=False), None, "no") is None, "openings come last anyway"
+    assert without_refused_plan(step, replace(decision, is_reducing=False, closed_hedge_market="ETH"), None, "no") is not None
+    assert without_refused_plan(step, Hold("nothing is due"), None, "no") is None
+
+
+def sent(status: int | None = 0) -> Intent:
+    mined = None if status is None else receipt("0x1", 1, "0x1", status)
+    state = IntentState.BROADCAST if mined is None else IntentState.REVERTED
+    return Intent("i", "s", IntentKind.FUTURES, state, tx(0), "order", NOW_S, None, "0x1", mined, None)
+
+
+def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports: StepPorts) -> None:
+    outcome = replace(planned(ports), kind=OutcomeKind.FAILED)
+    assert outcome.plan is not None
+    cycle = FUTURES_SENDER.after_sent(BEGUN.with_transaction(sent()), outcome, outcome.plan, sent())
+    own = cycle.layer(FuturesCycle)
+    assert own.refusal_time_by_exit == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
+    assert own.refused_action_notes == (note_of(outcome, failed=True),)
+    assert (own.action_count, own.reverted_count) == (1, 1)
+    assert cycle.is_open
+    assert (cycle.spend_caps, cycle.spent_gas_wei) == ((), 0)
+    assert skip_failed_market(own, outcome, outcome.plan, sent()) is None, "once"
+
+
+@pytest.mark.parametrize("statuses", [(1, 0), (0, 1), (1, 1), (0, 0)])
+def test_sent_together__each_order_counts_and_only_failed_ones_wait(ports: StepPorts, statuses: tuple[int, int]) -> None:
+    over = with_index_at(two_legs(10_000, ETH=25_000, BTC=-500), NOW_S)
+    outcome = outcome_of(with_policy(step_of(over, EVEN), TWO))
+    assert outcome.plan is not None
+    orders = planned_futures(outcome.plan).orders
+    states = (IntentState.REVERTED, IntentState.FINAL)
+    assert {order.market for order in orders} == {"ETH", "BTC"}
+    intents = [
+        replace(sent(status), state=states[status], id=order.market, note=futures_action_note(outcome.step_input, order))
+        for order, status in zip(orders, statuses, strict=True)
+    ]
+    outcome = replace(outcome, kind=OutcomeKind.DONE if statuses == (1, 1) else OutcomeKind.FAILED, transactions=tuple(intents))
+    assert outcome.plan is not None
+    own = FUTURES_SENDER.after_sent(BEGUN.with_transaction(intents[0]), outcome, outcome.plan, intents[0]).layer(FuturesCycle)
+    assert set(dict(own.refused_s_by_market)) == {order.market for order, status in zip(orders, statuses, strict=True) if not status}
+    assert (own.action_count, own.reverted_count) == (2, statuses.count(0))
+    assert set(own.reduced_markets) == {"ETH", "BTC"}
+
+
+@pytest.mark.parametrize("case", ["opening", "not settled", "by the owner", "too many orders"])
+def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: str) -> None:
+    outcome = replace(planned(ports, EMPTY if case == "opening" else OVER), kind=OutcomeKind.FAILED)
+    plan, decision = outcome.plan, outcome.decision
+    assert plan is not None
+    assert isinstance(decision, AdjustFutures)
+    orders = MAX_ACTIONS - 1 if case == "too many orders" else MAX_ACTIONS - 2
+    if case == "by the owner":
+        outcome = replace(outcome, decision_result=replace(outcome.decision_result, decision=replace(decision, by_owner=True)))
+    before = BEGUN.with_layer(FuturesCycle(action_count=orders))
+    cycle = FUTURES_SENDER.after_sent(before, outcome, plan, sent(None if case == "not settled" else 0))
+    own = cycle.layer(FuturesCycle)
+    assert cycle.end_state is CycleEnd.FAILED
+    assert (own.refused_action_notes, own.refused_s_by_market) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "failed", "after"),
+    [
+        (OutcomeKind.HOLD, False, OutcomeKind.REFUSED),
+        (OutcomeKind.HOLD, True, OutcomeKind.FAILED),
+        (OutcomeKind.HALT, False, OutcomeKind.HALT),
+        (OutcomeKind.HALT, True, OutcomeKind.FAILED),
+        (OutcomeKind.DONE, False, OutcomeKind.DONE),
+        (OutcomeKind.DONE, True, OutcomeKind.FAILED),
+        (OutcomeKind.REFUSED, True, OutcomeKind.REFUSED),
+    ],
+)
+def test_refused_and_failed_orders_are_in_the_outcome_of_the_cycle(
+    ports: StepPorts, kind: OutcomeKind, failed: bool, after: OutcomeKind
+) -> None:
+    outcome = planned(ports)
+    last = replace(outcome, kind=kind, reason="nothing to do", refusal_verdicts=())
+    stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason="no margin", refusal_verdicts=REVERTED.verdicts)
+    assert completed_outcome(BEGUN, last, lambda _: stopped) == last
+    notes = (note_of(stopped, failed=failed), note_of(stopped))
+    whole = completed_outcome(BEGUN.with_layer(FuturesCycle(refused_action_notes=notes)), last, lambda _: stopped)
+    assert (whole.kind, whole.reason) == (after, "nothing to do; no margin")
+    assert whole.refusal_verdicts == (REVERTED.verdicts if after is OutcomeKind.REFUSED and kind is OutcomeKind.HOLD else ())
+
+
+def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_begin_new_plans(ports: StepPorts) -> None:
+    """Neither the owner's confirmation nor the approvals of the first plan cover the second."""
+    outcome = planned(ports)
+    assert outcome.plan is not None
+    note = note_of(outcome, failed=True)
+    before = replace(BEGUN, confirmation=confirmation_of(outcome, outcome.plan))
+    direct, left = before.take_direct_route("0xtoken"), skip_pool(before, "0xpool", note)
+    for after in (direct, left):
+        assert (after.confirmation, after.spend_caps, after.approval_attempts) == (None, (), ())
+    own = left.layer(LiquidityCycle)
+    assert (direct.direct_route_tokens, own.failed_withdrawal_pools, own.failed_withdrawals) == (("0xtoken",), ("0xpool",), (note,))
+    assert left.is_risk_reducing_only
+    assert left.skipped_exits == ()
+    assert not direct.is_risk_reducing_only

@@ -1,0 +1,307 @@
+"""Orders of futures on their way: what is composed and quoted, which sets are checked first, and what the cycle keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from agent import codec
+from agent.errors import Refused, Retryable, UnsendableTransaction
+from agent.execution.resumption import new_cycle
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import StepPorts
+from agent.layers.futures.composer import FuturesComposer
+from agent.layers.futures.execution.cycle import MAX_ACTIONS
+from agent.layers.futures.execution.order_sets import skip_unsendable_set
+from agent.layers.futures.execution.send import FUTURES_SENDER
+from agent.layers.futures.policy.plans import emergency_gas_per_day_wei, emergency_gas_price_limit_wei
+from agent.layers.futures.requests import MarginAccountRequest
+from agent.layers.futures.state import FuturesCycle, futures_policy, planned_futures, with_policy
+from agent.model import (
+    AdjustFutures,
+    AgentCycle,
+    Cycle,
+    CycleEnd,
+    Intent,
+    IntentKind,
+    IntentState,
+    Plan,
+    StepInput,
+    Verdict,
+)
+from agent.model.futures import (
+    DelegateChange,
+    FuturesAction,
+    FuturesGrant,
+    FuturesPlan,
+    FuturesPolicy,
+    MarginAccount,
+    MarginDeposit,
+    PerpOrder,
+    PerpOrderKind,
+    PerpQuote,
+    StopOrder,
+)
+from agent.planning.proposals import propose_rebalance
+from agent.ports import PreparedTransaction
+from agent.ports.perpetuals import PerpActionDraft
+from agent.store import open_memory_store
+from agent.store.store import Store
+from agent.venues.drafts import EmergencyLimits, TxDraft
+from tests.support.builders import NOW_S, OWNER
+from tests.support.transactions import CHAIN_ID, receipt, tx
+from tests.unit.layers.futures.policy.test_books import THREE, TWO, with_index_at
+from tests.unit.layers.futures.policy.test_books import book as two_legs
+from tests.unit.layers.futures.policy.test_needs import BUY, SELL
+from tests.unit.layers.futures.test_parts import outcome_of
+from tests.unit.layers.futures.test_step import EMPTY, OVER, book, step_of
+from tests.unit.margin.test_account import E18
+
+LONG = book(10_000, 2 * E18)
+NO_FILL = UnsendableTransaction("no fill", (Verdict("simulation", "no fill", "a part", False),))
+
+
+def plan_of(layer_plan: FuturesPlan) -> Plan:
+    plan = propose_rebalance(step_of(EMPTY)).plan
+    assert plan is not None
+    return plan.with_layer(layer_plan)
+
+
+# The composer
+
+
+class FakeVenue:
+    """A venue whose book answers as the test says; on the chain without a `nonce`."""
+
+    has_left_out_reads = False
+
+    def __init__(self, quote_fault: Exception | None = None, nonce: int | None = 2) -> None:
+        self.quote_fault = quote_fault
+        self.nonce = nonce
+        self.quoted: list[PerpOrder] = []
+
+    def quote(self, _account: MarginAccount, order: PerpOrder) -> PerpQuote:
+        self.quoted.append(order)
+        if self.quote_fault is not None:
+            raise self.quote_fault
+        return PerpQuote(abs(order.size_raw), 1)
+
+    def draft(self, _account: MarginAccount, _action: FuturesAction, now_s: int) -> PerpActionDraft:
+        return PerpActionDraft(OWNER, "0x00", now_s + 90, self.nonce)
+
+
+def composed(venue: FakeVenue, layer_plan: FuturesPlan, step: StepInput | None = None) -> TxDraft | PreparedTransaction:
+    step = step or step_of(replace(LONG, is_on_chain=False))
+    return FuturesComposer(cast(Any, venue)).compose(step, plan_of(layer_plan), step.snapshot.head)
+
+
+@pytest.mark.parametrize(
+    ("order", "fault", "error"),
+    [
+        (SELL, Retryable("HTTP 503"), None),
+        (SELL, NO_FILL, UnsendableTransaction),
+        (BUY, Retryable("HTTP 503"), Retryable),
+        (BUY, NO_FILL, UnsendableTransaction),
+        (replace(BUY, kind=PerpOrderKind.LIMIT), NO_FILL, None),
+    ],
+    ids=["reduction, no answer", "reduction, no fill", "opening, no answer", "opening, no fill", "limit order"],
+)
+def test_quote__reduction_needs_no_answer_of_the_book(order: PerpOrder, fault: Exception, error: type[Exception] | None) -> None:
+    venue = FakeVenue(fault)
+    if error is not None:
+        with pytest.raises(error):
+            composed(venue, FuturesPlan((order,), "drift", ""))
+        return
+    assert isinstance(composed(venue, FuturesPlan((order,), "drift", "")), PreparedTransaction)
+    assert venue.quoted == ([] if order.kind.can_rest else [order])
+
+
+@pytest.mark.parametrize(("is_emergency", "is_reducing"), [(True, True), (False, True), (False, False)])
+def test_draft__only_an_emergency_has_its_own_limits_of_gas(is_emergency: bool, is_reducing: bool) -> None:
+    step = step_of(LONG)
+    draft = composed(FakeVenue(nonce=None), FuturesPlan((SELL,), "", "", is_reducing=is_reducing, is_emergency=is_emergency), step)
+    limits = futures_policy(step).limits  # type: ignore[union-attr]
+    expected = EmergencyLimits(emergency_gas_price_limit_wei(limits, step.limits), emergency_gas_per_day_wei(limits, step.limits))
+    assert isinstance(draft, TxDraft)
+    assert draft.emergency_limits == (expected if is_emergency else None)
+    assert isinstance(draft.layer_grant, FuturesGrant)
+    assert draft.layer_grant.is_emergency is is_emergency
+
+
+@pytest.mark.parametrize(
+    ("decision", "is_budgeted"),
+    [
+        (AdjustFutures("", is_reducing=True), True),
+        (AdjustFutures("", is_reducing=True, by_owner=True), False),
+        (AdjustFutures("", is_reducing=True, closed_hedge_market="ETH"), False),
+    ],
+    ids=["agent", "owner", "hedge"],
+)
+def test_grant__reduction_of_the_owner_or_of_a_hedge_uses_no_budget(decision: AdjustFutures, is_budgeted: bool) -> None:
+    step = step_of(LONG)
+    plan = replace(plan_of(FuturesPlan((SELL,), "leverage", "", set_goals=(("ETH", 1),))), decision=decision)
+    draft = FuturesComposer(cast(Any, FakeVenue(nonce=None))).compose(step, plan, step.snapshot.head)
+    assert isinstance(draft, TxDraft)
+    assert isinstance(draft.layer_grant, FuturesGrant)
+    assert (draft.layer_grant.is_budgeted, draft.layer_grant.set_goals) == (is_budgeted, (("ETH", 1),))
+
+
+@pytest.mark.parametrize(("is_allowed", "is_composed"), [(False, True), (True, False)])
+def test_delegate__is_revoked_while_the_account_is_unknown(is_allowed: bool, is_composed: bool) -> None:
+    plan = FuturesPlan((), "", "", (DelegateChange(OWNER, is_allowed),))
+    if is_composed:
+        assert isinstance(composed(FakeVenue(nonce=None), plan, step_of(None)), TxDraft)
+        return
+    with pytest.raises(Refused):
+        composed(FakeVenue(nonce=None), plan, step_of(None))
+
+
+# Sets of longs and shorts
+
+
+class FakeComposer:
+    """A composer that refuses the orders of a market."""
+
+    def __init__(self, refused_market: str, error: Exception = NO_FILL) -> None:
+        self.refused_market = refused_market
+        self.error = error
+        self.markets: list[str] = []
+
+    def layer_transaction(self, _step: StepInput, plan: Plan) -> None:
+        market = plan.layer(FuturesPlan).orders[0].market
+        self.markets.append(market)
+        if market == self.refused_market:
+            raise self.error
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    opened = open_memory_store(CHAIN_ID, OWNER)
+    yield opened
+    opened.close()
+
+
+def set_of_two(store: Store) -> StepOutcome:
+    """A long of ETH, then a short of BTC."""
+    return written_set(store, TWO)
+
+
+def written_set(store: Store, policy: FuturesPolicy) -> StepOutcome:
+    """The planned set of a policy, written as a step."""
+    outcome = outcome_of(with_policy(step_of(with_index_at(two_legs(2_000), NOW_S)), policy))
+    assert outcome.kind is OutcomeKind.PLANNED
+    store.steps.begin(outcome.step_id, NOW_S, codec.dumps(outcome.step_input))
+    return outcome
+
+
+def ports(store: Store, composer: FakeComposer) -> StepPorts:
+    class FakeTransactor:
+        def __init__(self) -> None:
+            self.composer = composer
+
+    return StepPorts(cast(Any, None), store, cast(Any, FakeTransactor()))
+
+
+BEGUN = new_cycle(AgentCycle(), NOW_S)
+
+
+def test_set__leg_that_cannot_be_sent_is_left_before_the_first_is(store: Store) -> None:
+    outcome = set_of_two(store)
+    result = skip_unsendable_set(ports(store, FakeComposer("BTC")), BEGUN, outcome)
+    assert result is not None
+    assert dict(result.cycle.layer(FuturesCycle).order_divisors).keys() == {"BTC"}
+    record = store.steps.get(outcome.step_id)
+    assert record is not None
+    assert record.summary.outcome == "refused"
+
+
+def test_set__first_leg_is_composed_when_it_is_sent(store: Store) -> None:
+    composer = FakeComposer("ETH")
+    assert skip_unsendable_set(ports(store, composer), BEGUN, set_of_two(store)) is None
+    assert composer.markets == ["BTC"]
+
+
+def test_set__every_later_leg_is_composed_before_the_first_is_sent(store: Store) -> None:
+    composer = FakeComposer("SOL")
+    assert skip_unsendable_set(ports(store, composer), BEGUN, written_set(store, THREE)) is not None
+    assert composer.markets == ["BTC", "SOL"]
+
+
+def test_set__fault_of_an_endpoint_ends_the_step(store: Store) -> None:
+    with pytest.raises(Retryable):
+        skip_unsendable_set(ports(store, FakeComposer("BTC", Retryable("down"))), BEGUN, set_of_two(store))
+
+
+@pytest.mark.parametrize("change", ["completes a set", "has no goals", "one side", "not planned"])
+def test_set__that_is_begun_or_no_set_is_not_checked(store: Store, change: str) -> None:
+    outcome = set_of_two(store)
+    assert outcome.plan is not None
+    layer_plan = planned_futures(outcome.plan)
+    assert layer_plan is not None
+    first, second = layer_plan.orders
+    changed = {
+        "completes a set": replace(layer_plan, completes_set=True),
+        "has no goals": replace(layer_plan, set_goals=()),
+        "one side": replace(layer_plan, orders=(first, replace(second, size_raw=-second.size_raw))),
+        "not planned": layer_plan,
+    }[change]
+    kind = OutcomeKind.DECLINED if change == "not planned" else outcome.kind
+    composer = FakeComposer("BTC")
+    assert skip_unsendable_set(ports(store, composer), BEGUN, replace(outcome, kind=kind, plan=outcome.plan.with_layer(changed))) is None
+    assert composer.markets == []
+
+
+# What the cycle keeps
+
+
+def after_sent(
+    layer_plan: FuturesPlan, futures_cycle: FuturesCycle | None = None, cycle: Cycle = BEGUN, status: int = 1, account: MarginAccount = OVER
+) -> Cycle:
+    """The cycle after the first action of a plan."""
+    state = IntentState.FINAL if status else IntentState.REVERTED
+    intent = Intent("i", "s", IntentKind.FUTURES, state, tx(0), "order", NOW_S, None, "0x1", receipt("0x1", 1, "0x1", status), None)
+    outcome = replace(outcome_of(step_of(account)), kind=OutcomeKind.DONE if status else OutcomeKind.FAILED)
+    plan = plan_of(layer_plan)
+    before = cycle.with_layer(futures_cycle or FuturesCycle())
+    return FUTURES_SENDER.after_sent(before.with_transaction(intent), replace(outcome, plan=plan), plan, intent)
+
+
+STOP = StopOrder("ETH", -1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("layer_plan", "earlier", "has_reduced"),
+    [
+        (FuturesPlan((SELL,), "leverage", "", is_reducing=True), False, True),
+        (FuturesPlan((SELL, BUY), "drift", ""), False, True),
+        (FuturesPlan((BUY,), "drift", ""), False, False),
+        (FuturesPlan((BUY,), "drift", ""), True, True),
+        (FuturesPlan((), "leverage", "", (MarginDeposit(1),), is_reducing=True), False, True),
+        (FuturesPlan((), "resting_stop", "", is_reducing=True, resting_actions=(STOP,)), False, False),
+    ],
+    ids=["reduction", "reduction before an opening", "opening", "opening after a reduction", "deposit", "stop"],
+)
+def test_after_sent__nothing_is_opened_after_a_reduction_or_a_deposit(layer_plan: FuturesPlan, earlier: bool, has_reduced: bool) -> None:
+    assert after_sent(layer_plan, FuturesCycle(has_reduced=earlier)).layer(FuturesCycle).has_reduced is has_reduced
+
+
+def test_after_sent__each_reduced_market_is_kept() -> None:
+    reduction = FuturesPlan((SELL,), "leverage", "", is_reducing=True)
+    own = after_sent(reduction, FuturesCycle(reduced_markets=("BTC",))).layer(FuturesCycle)
+    assert own.reduced_markets == ("BTC", "ETH")
+    assert own.reduction_goals == (("ETH", 19 * E18),)
+
+
+@pytest.mark.parametrize(("earlier", "end"), [(MAX_ACTIONS - 2, CycleEnd.OPEN), (MAX_ACTIONS - 1, CycleEnd.STEP_LIMIT)])
+def test_after_sent__cycle_ends_at_its_most_actions(earlier: int, end: CycleEnd) -> None:
+    cycle = after_sent(FuturesPlan((BUY,), "drift", ""), FuturesCycle(action_count=earlier))
+    assert cycle.end_state is end
+
+
+def test_after_sent__request_of_the_owner_is_done() -> None:
+    deposit = MarginDeposit(1)
+    cycle = replace(BEGUN, request=MarginAccountRequest(deposit))
+    assert after_sent(FuturesPlan((), "", "", (deposit,), is_reducing=True), cycle=cycle).end_state is CycleEnd.DONE

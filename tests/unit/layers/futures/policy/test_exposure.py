@@ -1,0 +1,63 @@
+"""Net exposure: what follows each price, spot and futures together, in the numeraire."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.layers.futures.policy.exposure import exposures, quote_rate, spot_value_raw
+from agent.model import AssetDrift
+from agent.model.futures import FuturesPolicy, MarginAccount, PerpMarket, Position
+from agent.units import Token
+from tests.unit.layers.futures.planning.test_plan import LIMITS
+
+USDC, WETH = "0xUSDC", "0xWETH"
+WAD = 10**18
+
+
+def drift(token: str, symbol: str, price: Fraction, coins: Fraction) -> AssetDrift:
+    value = coins * 10**6
+    return AssetDrift(token, symbol, 1, 1, price, value, Fraction(1, 2), 5_000, 5_000, 0, Fraction(0), Fraction(10_000), False)
+
+
+DRIFTS = (drift(WETH, "WETH", Fraction(3_000, 10**12), Fraction(4_200)), drift(USDC, "USDC", Fraction(1), Fraction(1_000)))
+POLICY = FuturesPolicy((), 20_000, 500, LIMITS, collateral=USDC)
+
+
+def market(name: str, asset: str, mark: int) -> PerpMarket:
+    price = Fraction(mark)
+    return PerpMarket(name, name.upper(), asset, 18, 1, Fraction(1, WAD), (), 1_000, price, price, 0, Fraction(0))
+
+
+ACCOUNT = MarginAccount(
+    Token("0x", "USD", 18),
+    10**12,
+    0,
+    0,
+    (Position("eth", WAD // 2, -1_500 * WAD), Position("btc", -WAD // 100, 600 * WAD)),
+    (market("eth", WETH, 3_000), market("btc", "", 60_000)),
+)
+
+
+def test_a_long_adds_to_its_asset_and_a_market_alone_has_its_own_line() -> None:
+    found = {one.symbol or one.token: (one.spot, one.futures, one.net) for one in exposures(ACCOUNT, POLICY, DRIFTS)}
+    assert found == {
+        WETH: (4_200 * 10**6, 1_500 * 10**6, 5_700 * 10**6),
+        USDC: (1_000 * 10**6, 0, 1_000 * 10**6),
+        "BTC": (0, -600 * 10**6, -600 * 10**6),
+    }
+
+
+def test_the_spot_value_counts_in_the_quote() -> None:
+    assert spot_value_raw(ACCOUNT, POLICY, DRIFTS) == 5_200 * WAD
+
+
+def test_collateral_off_its_peg_counts_at_its_price() -> None:
+    cheap = (DRIFTS[0], replace(DRIFTS[1], price=Fraction(1, 2)))
+    assert quote_rate(ACCOUNT, POLICY, cheap) == 2 * 10**12
+    assert spot_value_raw(ACCOUNT, POLICY, cheap) == 10_400 * WAD
+
+
+def test_without_a_price_of_the_collateral_nothing_is_counted() -> None:
+    assert spot_value_raw(ACCOUNT, POLICY, DRIFTS[:1]) is None
+    assert exposures(ACCOUNT, POLICY, DRIFTS[:1]) == ()

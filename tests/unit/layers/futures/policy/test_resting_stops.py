@@ -1,0 +1,169 @@
+"""Resting stops of an off-chain venue: one for each position, ahead of its liquidation, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.layers.futures.policy.resting_stops import stop_changes, stop_trigger
+from agent.margin import account as margin
+from agent.model.futures import MarginAccount, MarginTier, OrderCancel, PerpMarket, Position, RestingStop, StopOrder
+from agent.units import Token
+from tests.unit.layers.futures.planning.test_plan import POLICY
+
+NEAR = Fraction(2, 100)
+STOPS = replace(POLICY, limits=replace(POLICY.limits, resting_stop_bps=200))
+TIERS = (MarginTier(0, 50_000, 25_000),)
+
+
+def market(name: str, price: int) -> PerpMarket:
+    mark = Fraction(price * 10**6, 10**4)
+    return PerpMarket(name, name, "", 4, 1, Fraction(100), TIERS, 450, mark, mark, 0, Fraction(0), min_notional_raw=10**7)
+
+
+ETH, BTC = market("ETH", 3_000), market("BTC", 60_000)
+
+
+def book(eth: int = 0, btc: int = 0, value: int = 10_000) -> MarginAccount:
+    """An account of this value in dollars with sizes in ten-thousandths of a coin, entered at the mark."""
+    rows = [(one, size) for one, size in ((ETH, eth), (BTC, btc)) if size]
+    positions = tuple(Position(one.market, size, -int(size * one.mark)) for one, size in rows)
+    return MarginAccount(Token("", "USDC", 6), 1, value * 10**6, 0, positions, (ETH, BTC), initial_on_debt=False, is_on_chain=False)
+
+
+def rested(account: MarginAccount) -> MarginAccount:
+    """The account once its missing stops rest."""
+    changes = stop_changes(account, STOPS)
+    ended = [one.cloid for one in changes if isinstance(one, OrderCancel)]
+    stops = [one for one in account.resting_stops if one.cloid not in ended]
+    for one in changes:
+        if isinstance(one, StopOrder):
+            at = Fraction(one.trigger_raw, abs(one.size_raw))
+            stops.append(RestingStop(one.market, one.size_raw, at, f"{one.market} {one.size_raw} {float(at)}"))
+    return replace(account, resting_stops=tuple(stops))
+
+
+@pytest.mark.parametrize("account", [book(eth=60_000), book(eth=-60_000), book(eth=60_000, btc=2_000), book(eth=60_000, btc=-2_000)])
+def test_each_position_gets_one_stop_ahead_of_its_liquidation(account: MarginAccount) -> None:
+    changes = stop_changes(account, STOPS)
+    assert [(one.market, one.size_raw) for one in changes if isinstance(one, StopOrder)] == [
+        (position.market, -position.size_raw) for position in account.positions
+    ]
+    for position, stop in zip(account.positions, changes, strict=True):
+        assert isinstance(stop, StopOrder)
+        mark, trigger = account.market(position.market).mark, Fraction(stop.trigger_raw, abs(stop.size_raw))
+        at_trigger = margin.with_adverse_move(account, abs(trigger / mark - 1))
+        assert (trigger < mark) is position.is_long
+        assert not margin.is_liquidatable(at_trigger)
+        assert margin.is_liquidatable(margin.with_adverse_move(account, abs(trigger / mark - 1) + 2 * NEAR))
+        assert (stop.bound_raw < stop.trigger_raw) is position.is_long
+    assert stop_changes(rested(account), STOPS) == ()
+
+
+@given(st.integers(-80_000, 80_000).filter(lambda lots: abs(lots) > 100), st.integers(-4_000, 4_000), st.integers(-5, 5))
+def test_a_stop_that_rests_is_kept_while_it_is_near_and_nothing_is_placed_twice(eth: int, btc: int, percent: int) -> None:
+    account = rested(book(eth, btc, value=40_000))
+    moved = margin.with_moved_marks(account, {"ETH": Fraction(percent, 1_000)})
+    for change in stop_changes(moved, STOPS):
+        if isinstance(change, StopOrder):
+            wanted = stop_trigger(moved, next(one for one in moved.positions if one.market == change.market), NEAR)
+            old = [one.trigger_price for one in moved.resting_stops if one.market == change.market]
+            assert wanted is not None
+            assert all(abs(at / wanted - 1) > NEAR / 2 for at in old)
+    assert stop_changes(rested(moved), STOPS) == ()
+
+
+def test_a_stop_of_another_size_is_replaced_and_then_cancelled() -> None:
+    smaller = replace(book(eth=50_000), resting_stops=rested(book(eth=60_000)).resting_stops)
+    place, cancel = stop_changes(smaller, STOPS)
+    assert isinstance(place, StopOrder)
+    assert place.size_raw == -50_000
+    assert cancel == OrderCancel("ETH", smaller.resting_stops[0].cloid)
+
+
+@pytest.mark.parametrize("account", [book(), replace(book(eth=60_000), is_on_chain=True), book(eth=1_000), book(eth=60_000, value=200_000)])
+def test_no_stop_is_placed_without_a_liquidation_a_position_or_a_venue_for_it(account: MarginAccount) -> None:
+    assert stop_changes(account, STOPS) == ()
+
+
+def test_stops_without_a_position_or_a_config_are_cancelled() -> None:
+    stops = rested(book(eth=60_000)).resting_stops
+    assert stop_changes(replace(book(), resting_stops=stops), STOPS) == (OrderCancel("ETH", stops[0].cloid),)
+    assert stop_changes(replace(book(eth=60_000), resting_stops=stops), POLICY) == (OrderCancel("ETH", stops[0].cloid),)
+
+
+def test_no_stop_is_placed_beyond_the_mark_or_in_a_paused_market() -> None:
+    near_liquidation = margin.with_moved_marks(book(eth=60_000), {"ETH": Fraction(-54, 100)})
+    assert stop_changes(near_liquidation, STOPS) == ()
+    paused = replace(book(eth=60_000), markets=(replace(ETH, is_paused=True), BTC))
+    assert stop_changes(paused, STOPS) == ()
+
+
+@pytest.mark.parametrize("eth", [60_000, 50_000])
+@pytest.mark.parametrize("moved", [0, Fraction(20, 100), Fraction(-52, 100), Fraction(-54, 100)])
+def test_in_a_paused_market_the_stops_that_rest_stay(eth: int, moved: Fraction) -> None:
+    """None could be placed instead, whatever became of the position and of its liquidation price."""
+    account = margin.with_moved_marks(
+        replace(book(eth=eth), resting_stops=rested(book(eth=60_000)).resting_stops), {"ETH": Fraction(moved)}
+    )
+    paused = replace(account, markets=tuple(replace(one, is_paused=True) for one in account.markets))
+    assert stop_changes(paused, STOPS) == ()
+    assert stop_changes(replace(paused, positions=()), STOPS) == (OrderCancel("ETH", account.resting_stops[0].cloid),)
+
+
+@pytest.mark.parametrize(
+    ("eth", "value", "trigger"),
+    [
+        (60_000, 10_000, Fraction(136_770 * 100, 98)),
+        (-60_000, 10_000, Fraction(455_280 * 100, 102)),
+        (-60_000, 20_000, Fraction(38 * 10**9 * 100, 61_500 * 102)),
+    ],
+    ids=["long", "short", "short that survives a move of 100 %"],
+)
+def test_stop_trigger__lies_ahead_of_the_nearer_of_both_liquidation_prices(eth: int, value: int, trigger: Fraction) -> None:
+    """18,000 on 10,000 survive 54.41 % down and 51.76 % up, to the basis point; on 20,000 the short is liquidated at 38,000 / 6.15."""
+    account = book(eth=eth, value=value)
+    assert stop_trigger(account, account.positions[0], NEAR) == trigger
+
+
+def test_stop_trigger__position_without_a_liquidation_price_has_none() -> None:
+    account = book(eth=60_000, value=200_000)
+    assert stop_trigger(account, account.positions[0], NEAR) is None
+
+
+@pytest.mark.parametrize(
+    ("eth", "stop"),
+    [
+        (60_000, StopOrder("ETH", -60_000, 8_373_673_470, 8_122_463_266)),
+        (-60_000, StopOrder("ETH", 60_000, 26_781_176_470, 27_584_611_764)),
+    ],
+)
+def test_stop__trigger_and_bound_are_rounded_to_the_safe_side(eth: int, stop: StopOrder) -> None:
+    """3 % beyond the trigger: a sale asks for more and a purchase pays less than the fraction of a base unit."""
+    assert stop_changes(book(eth=eth), STOPS) == (stop,)
+
+
+@pytest.mark.parametrize(("more", "replaced"), [(0, False), (Fraction(1, 10**9), True)])
+@pytest.mark.parametrize("side", [1, -1])
+def test_stop__that_rests_half_the_distance_off_is_kept(side: int, more: Fraction, replaced: bool) -> None:
+    account = book(eth=60_000)
+    trigger = stop_trigger(account, account.positions[0], NEAR)
+    assert trigger is not None
+    resting = RestingStop("ETH", -60_000, trigger * (1 + side * (NEAR / 2 + more)), "old")
+    assert bool(stop_changes(replace(account, resting_stops=(resting,)), STOPS)) is replaced
+
+
+def test_stop__second_one_of_a_position_is_cancelled() -> None:
+    account = rested(book(eth=60_000))
+    twice = replace(account, resting_stops=(*account.resting_stops, replace(account.resting_stops[0], cloid="second")))
+    assert stop_changes(twice, STOPS) == (OrderCancel("ETH", "second"),)
+
+
+@pytest.mark.parametrize(("value", "placed"), [(14_561, True), (14_563, False)])
+def test_stop__trigger_four_fifths_from_the_mark_is_placed_and_one_further_is_not(value: int, placed: bool) -> None:
+    """The account survives a fall of 80.40 or 80.41 %; 2 % ahead of the first is exactly 80 %."""
+    assert bool(stop_changes(book(eth=60_000, value=value), STOPS)) is placed

@@ -1,0 +1,238 @@
+"""The margin account as part of the portfolio: total, weights, caps, and what is never spent or guessed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent import codec, guards
+from agent.errors import Refused
+from agent.layers.futures.policy.exposure import exposures, margin_holdings
+from agent.layers.futures.policy.needs import spot_value_in_quote
+from agent.layers.futures.state import futures_policy, hold_futures, margin_account, with_policy
+from agent.layers.strategies.policy.netting import net_strategies
+from agent.margin import account as margin
+from agent.model import MARGIN_PLACE, ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
+from agent.model.futures import MarginAccount
+from agent.planning.proposals import propose_rebalance
+from agent.policy import failures
+from agent.policy.cash_flows.transfers import goal_to_invest
+from agent.policy.decide import current_drifts, decide
+from agent.policy.drift import band_edge_prices, compute_drifts, investable_total, portfolio_total
+from agent.policy.orders.conditional import updated_nav_record
+from agent.policy.quarantine import quarantine_tokens
+from agent.reference import reference_prices
+from tests.support.builders import (
+    NOW_S,
+    brought_up,
+    opening,
+    split,
+    step_input,
+    strategy,
+    threshold,
+    token,
+    with_history,
+    with_limits,
+    with_snapshot,
+)
+from tests.support.plans import evidence
+from tests.unit.layers.futures.test_step import EVEN, OVER, POLICY, book
+
+E6, E18 = 10**6, 10**18
+USDC, WETH = token("USDC").address, token("WETH").address
+OURS = replace(POLICY, collateral=USDC)
+
+
+def margined(held: MarginAccount | None, values: dict[str, int] | None = None, **changes: object) -> StepInput:
+    """A wallet with this margin account beside it, whose collateral is USDC."""
+    account = None if held is None else replace(held, collateral_unit_raw=10**12)
+    return with_policy(with_snapshot(step_input(values=values or EVEN), futures=account, **changes), OURS)
+
+
+def test_margin_counts_in_the_total_and_as_its_collateral() -> None:
+    weth, usdc = current_drifts(margined(book(2_500)))
+    assert (usdc.raw_at(MARGIN_PLACE), usdc.locked_raw, weth.raw_at(MARGIN_PLACE)) == (2_500 * E6, 2_500 * E6, 0)
+    assert investable_total((weth, usdc)) == 12_500 * E6
+    assert (weth.weight_bps, usdc.weight_bps) == (4_000, 6_000)
+    assert usdc.investable_raw == 5_000 * E6, "none of the margin can be spent by a swap"
+
+
+def test_profit_and_funding_of_positions_change_the_total() -> None:
+    held = book(2_500, E18)
+    gained = margin.with_moved_marks(held, {"ETH": Fraction(1, 10)})
+    owing = replace(gained, positions=(replace(gained.positions[0], funding_pending_raw=50 * E18),))
+    totals = [investable_total(current_drifts(margined(one))) / E6 for one in (held, gained, owing)]
+    assert totals == [12_500, 12_700, 12_650]
+
+
+def test_an_account_in_debt_counts_as_zero() -> None:
+    ruined = margin.with_moved_marks(book(1_000, 2 * E18), {"ETH": Fraction(-9, 10)})
+    assert margin.account_value_raw(ruined) < 0
+    assert margin_holdings(margined(ruined)) == {USDC: 0}
+
+
+def test_the_spot_multiple_leaves_the_margin_out() -> None:
+    step = margined(book(2_500))
+    drifts = current_drifts(step)
+    assert spot_value_in_quote(step, drifts) == 10_000 * E18
+    account = margin_account(step.snapshot)
+    assert account is not None
+    assert [one.spot for one in exposures(account, OURS, drifts)] == [5_000 * E6, 7_500 * E6], "shown as the weights count"
+
+
+def test_a_deposit_moves_no_weight() -> None:
+    before = current_drifts(margined(book(0), {"WETH": 5_000, "USDC": 5_000}))
+    after = current_drifts(margined(book(3_000), {"WETH": 5_000, "USDC": 2_000}))
+    assert [one.share for one in before] == [one.share for one in after]
+    assert band_edge_prices(before) == band_edge_prices(after)
+
+
+# --- Margin beside the weights: futures.margin_in_weights is off.
+
+
+def apart(step: StepInput) -> StepInput:
+    """The step of a config without futures.margin_in_weights."""
+    assert futures_policy(step) is not None
+    return with_policy(step, replace(futures_policy(step), margin_in_weights=False))
+
+
+def test_margin_beside_the_weights_changes_no_weight_and_no_trade() -> None:
+    skewed = {"WETH": 8_000, "USDC": 2_000}
+    alone, beside = margined(book(0), skewed), apart(margined(book(6_000), skewed))
+    assert [one.share for one in current_drifts(beside)] == [one.share for one in current_drifts(alone)]
+    plans = [propose_rebalance(with_limits(one, turnover_bps=None, daily_turnover_bps=None)).plan for one in (alone, beside)]
+    assert plans[0] is not None
+    assert plans[1] is not None
+    assert [leg.amount_in_raw for leg in plans[0].legs] == [leg.amount_in_raw for leg in plans[1].legs] != []
+    assert plans[0].weights_after_bps == plans[1].weights_after_bps
+    counted = propose_rebalance(margined(book(6_000), skewed)).plan
+    assert counted is not None
+    assert counted.legs == (), "margin as the stable asset hides the drift"
+
+
+def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_value_per_share() -> None:
+    held = book(2_500, E18)
+    step = apart(margined(held))
+    drifts = current_drifts(step)
+    assert (investable_total(drifts), portfolio_total(step, drifts)) == (10_000 * E6, 12_500 * E6)
+    assert spot_value_in_quote(step, drifts) == 10_000 * E18
+    account, policy = margin_account(step.snapshot), futures_policy(step)
+    assert account is not None
+    assert policy is not None
+    assert [one.spot for one in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
+    first = nav(step)
+    fallen = nav(apart(margined(margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)}))), first)
+    assert (first.nav, fallen.nav) == (1, Fraction(115, 125))
+
+
+def test_the_cap_on_managed_value_counts_margin_beside_the_weights() -> None:
+    step = apart(margined(book(2_500), {"WETH": 8_000, "USDC": 2_000}))
+    for cap, refused in ((12_500, False), (12_499, True)):
+        capped = with_limits(step, max_live_value=Fraction(cap * E6))
+        plan = propose_rebalance(step).plan
+        assert plan is not None
+        found = {one.guard: one.passed for one in guards.judge(capped, plan, evidence(capped, plan))}
+        assert found["max_live_value"] is not refused
+
+
+def test_a_policy_without_the_key_is_read_as_counting_margin() -> None:
+    written = codec.to_jsonable(OURS)
+    del written["margin_in_weights"]
+    assert codec.from_jsonable(type(OURS), written) == OURS
+    off = replace(OURS, margin_in_weights=False)
+    assert codec.from_jsonable(type(OURS), codec.to_jsonable(off)) == off
+
+
+def test_a_rebalance_spends_no_margin() -> None:
+    step = margined(book(6_000), {"WETH": 1_000, "USDC": 3_000})
+    plan = propose_rebalance(with_limits(step, turnover_bps=None, daily_turnover_bps=None)).plan
+    assert plan is not None
+    assert plan.legs
+    assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == USDC) <= 3_000 * E6
+
+
+def test_the_cap_on_managed_value_counts_margin() -> None:
+    step = margined(book(2_500), {"WETH": 8_000, "USDC": 2_000})
+    for cap, refused in ((12_500, False), (12_499, True)):
+        capped = with_limits(step, max_live_value=Fraction(cap * E6))
+        plan = propose_rebalance(step).plan
+        assert plan is not None
+        found = {one.guard: one.passed for one in guards.judge(capped, plan, evidence(capped, plan))}
+        assert found["max_live_value"] is not refused
+
+
+def test_unknown_margin_holds_a_rebalance_and_names_the_reason() -> None:
+    skewed = {"WETH": 8_000, "USDC": 2_000}
+    assert isinstance(decide(margined(book(0), skewed)).decision, Rebalance)
+    found = decide(margined(None, skewed, futures_unknown="free margin could not be read")).decision
+    assert isinstance(found, Halt)
+    assert found.codes == (HaltCode.FUTURES,)
+    assert "free margin could not be read" in found.reason
+
+
+def test_a_spot_proposal_in_place_of_orders_keeps_the_total() -> None:
+    step = margined(OVER, {"WETH": 5_000, "USDC": 5_000})
+    failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
+    found = propose_rebalance(with_history(step, failed_exits=failed))
+    assert investable_total(found.decision_result.drifts) == 20_000 * E6
+    assert not isinstance(found.decision_result.decision, Hold)
+
+
+@pytest.mark.parametrize("change", [{"collateral": ""}, {"collateral": token("WBTC").address}])
+def test_collateral_that_is_no_asset_counts_nowhere(change: dict[str, str]) -> None:
+    step = with_policy(margined(book(2_500)), replace(OURS, **change))  # type: ignore[arg-type]  # keywords are field names
+    assert margin_holdings(step) == {}
+    assert investable_total(current_drifts(step)) == 10_000 * E6
+
+
+def test_why_a_layer_is_held_is_read_back() -> None:
+    step = margined(OVER)
+    held = hold_futures(replace(step, progress=replace(step.progress, spot_hold_reason="why not")), "why")
+    assert codec.from_jsonable(StepInput, codec.to_jsonable(held)) == held
+
+
+def nav(step: StepInput, kept: NavPerShare | None = None) -> NavPerShare:
+    step = with_history(step, nav_per_share=kept)
+    return updated_nav_record(step, reference_prices(step).price_by_token, current_drifts(step))
+
+
+def test_the_value_per_share_falls_with_futures_and_not_with_deposits() -> None:
+    held = book(2_500, E18)
+    first = nav(margined(held))
+    fallen = nav(margined(margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)})), first)
+    assert (first.nav, fallen.nav) == (1, Fraction(115, 125))
+    deposited = replace(held, collateral_raw=held.collateral_raw + 1_000 * E18)
+    moved = nav(margined(deposited, {"WETH": 5_000, "USDC": 4_000}), first)
+    assert moved.nav == 1
+    assert nav(margined(margin.with_moved_marks(deposited, {"ETH": Fraction(1, 8)})), moved).nav == Fraction(1_275, 1_250)
+
+
+def test_an_unknown_account_leaves_the_value_per_share_as_it_was() -> None:
+    first = nav(margined(book(2_500, E18)))
+    assert nav(margined(None, futures_unknown="not read"), first) == first
+    assert codec.from_jsonable(NavPerShare, codec.to_jsonable(first)) == first
+    assert nav(step_input(values=EVEN)).margin is None
+
+
+def test_a_deposit_waits_to_be_invested_while_the_account_is_unknown() -> None:
+    with pytest.raises(Refused, match="the margin account is unknown: not read"):
+        goal_to_invest(margined(None, futures_unknown="not read"), {USDC: 100 * E6})
+    assert goal_to_invest(margined(book(0), {"WETH": 4_000, "USDC": 6_000}), {USDC: 500 * E6}).weights
+
+
+def test_strategies_do_not_own_the_margin_and_the_goal_counts_it() -> None:
+    strategies = split(strategy("core", 10_000, {"WETH": 5_000, "USDC": 5_000}, threshold(500)))
+    step = margined(book(5_000), {"WETH": 6_000, "USDC": 4_000}).with_config(strategies)
+    ledger = opening({"core": {"WETH": 3, "USDC": 4_000}})
+    step = brought_up(step, ledger)
+    goal = net_strategies(step, reference_prices(step).price_by_token).goal
+    assert [one.low for one in goal.weights] == [Fraction(1, 3), Fraction(2, 3)], "5,000 of 15,000, and 5,000 with the margin"
+
+
+def test_margin_in_a_quarantined_token_counts_nowhere() -> None:
+    step = margined(book(2_500), {"WETH": 5_000, "USDC": 5_000})
+    shut = quarantine_tokens(step, [ScreenedToken(USDC, TokenFinding.CODE_CHANGED)])
+    assert margin_holdings(shut) == {}
+    assert investable_total(compute_drifts(shut, reference_prices(shut).price_by_token)) == 5_000 * E6

@@ -1,0 +1,115 @@
+"""Spot and futures parts of a step: a plan that guards refuse holds back its own part; a limit of the whole wallet holds back both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import pytest
+
+from agent import codec
+from agent.execution.evaluation import evaluate_input
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.state import with_policy
+from agent.model import AdjustFutures, Evidence, Plan, Rebalance, StepInput
+from agent.model.futures import MarginAccount
+from agent.planning.proposals import Proposal, propose_rebalance
+from tests.support.builders import step_input, with_history, with_snapshot
+from tests.support.plans import evidence
+from tests.unit.layers.futures.test_step import EMPTY, EVEN, OVER, POLICY, book
+from tests.unit.margin.test_account import E18
+
+SKEWED = {"WETH": 8_000, "USDC": 2_000}
+SPENT = {"reduced_notional_24h": Fraction(20_000 * 10**6)}
+"""The day's budget of reductions is used."""
+PUSHED = book(10_000, 20 * E18, index=Fraction(2_300))
+"""4x at the mark and below 3x at the index, so that the budget counts."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Evidence that every plan needs; `paused` is the kill switch."""
+
+    paused: bool = False
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        return replace(evidence(step, plan), paused=self.paused)
+
+
+def step_of(held: MarginAccount, values: dict[str, int], **history: object) -> StepInput:
+    step = with_policy(with_snapshot(step_input(values=values), futures=held), POLICY)
+    step = replace(step, limits=replace(step.limits, daily_loss_bps=1_000))
+    return with_history(step, **history)
+
+
+def outcome_of(step: StepInput, *, paused: bool = False) -> StepOutcome:
+    return evaluate_input(step, propose_rebalance, Answers(paused))
+
+
+NEAR = book(1_300, 10 * E18)
+"""Near its liquidation."""
+NO_GAS = replace(POLICY, limits=replace(POLICY.limits, emergency_gas_per_day_wei=1))
+"""Every emergency order is refused for its gas."""
+
+
+def test_a_refused_reduction_holds_back_no_rebalance() -> None:
+    found = outcome_of(with_policy(step_of(NEAR, SKEWED), NO_GAS))
+    assert found.kind is OutcomeKind.PLANNED
+    assert isinstance(found.decision, Rebalance)
+    assert "futures: refused: gas_per_day" in found.reason
+    assert codec.loads(StepInput, codec.dumps(found.step_input)) == found.step_input
+
+
+def test_a_used_budget_of_reductions_holds_back_no_rebalance() -> None:
+    found = outcome_of(step_of(PUSHED, SKEWED, **SPENT))
+    assert found.kind is OutcomeKind.PLANNED
+    assert isinstance(found.decision, Rebalance)
+    assert "futures.limits.max_reduction_per_day is used" in found.reason
+    held = outcome_of(step_of(PUSHED, EVEN, **SPENT))
+    assert held.kind is OutcomeKind.HOLD
+    assert "max_reduction_per_day is used" in held.reason
+
+
+def test_a_refused_reduction_is_the_outcome_where_spot_holds() -> None:
+    found = outcome_of(with_policy(step_of(NEAR, EVEN), NO_GAS))
+    assert (found.kind, isinstance(found.decision, AdjustFutures)) == (OutcomeKind.REFUSED, True)
+    assert "gas_per_day" in found.reason
+
+
+def narrow(step: StepInput) -> StepInput:
+    """Its rebalance exceeds limits.turnover."""
+    return replace(step, limits=replace(step.limits, turnover_bps=10))
+
+
+def test_a_refused_rebalance_holds_back_no_futures() -> None:
+    wide = step_of(EMPTY, SKEWED)
+    assert isinstance(outcome_of(wide).decision, Rebalance), "nothing is refused, and spot comes first"
+    step = narrow(wide)
+    assert outcome_of(with_policy(step, None)).kind is OutcomeKind.REFUSED
+    found = outcome_of(step)
+    assert found.kind is OutcomeKind.PLANNED
+    assert isinstance(found.decision, AdjustFutures)
+    assert "spot: nothing to trade" in found.reason
+
+
+@pytest.mark.parametrize("values", [EVEN, SKEWED])
+@pytest.mark.parametrize("held", [OVER, EMPTY])
+def test_a_limit_of_the_whole_wallet_holds_back_both(held: MarginAccount, values: dict[str, int]) -> None:
+    step = step_of(held, values)
+    assert outcome_of(step).kind is OutcomeKind.PLANNED
+    assert outcome_of(step, paused=True).kind is OutcomeKind.REFUSED
+    poor = with_history(step, gas_24h_wei=10**24)
+    assert outcome_of(poor).kind is OutcomeKind.REFUSED
+
+
+def test_without_futures_a_refusal_is_evaluated_once() -> None:
+    step, evaluated = narrow(with_policy(step_of(EMPTY, SKEWED), None)), list[StepInput]()
+
+    def propose(step: StepInput) -> Proposal:
+        evaluated.append(step)
+        return propose_rebalance(step)
+
+    found = evaluate_input(step, propose, Answers())
+    assert found.kind is OutcomeKind.REFUSED
+    assert found.step_input.progress.spot_hold_reason == ""
+    assert evaluated == [step]

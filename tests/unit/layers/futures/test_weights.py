@@ -1,0 +1,131 @@
+"""Futures weights by volatility: equal risk, a bounded loss of each market, the target leverage in all, and spot targets that stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.config.load import parse_config
+from agent.config.weights import build_allocator
+from agent.errors import ConfigError, Refused
+from agent.layers.futures.state import futures_policy, with_policy
+from agent.layers.futures.weights import futures_volatility_weights
+from agent.layers.inputs import apply_effective_targets
+from agent.model import AllocationMethod, AllocatorConfig, FuturesRisk, FuturesSide
+from agent.policy.targets import bounds_of
+from agent.units import BPS
+from agent.weights.allocators import AllocatorData
+from tests.support.builders import NOW_S, token, with_snapshot
+from tests.support.planning_worlds import COINS, PLAIN, allocator, bps_of, moves, recorded, weighed
+from tests.unit.config.test_futures import FUTURES, address
+from tests.unit.config.test_weights import config_text, portfolio_of
+from tests.unit.layers.futures.planning.test_plan import book
+from tests.unit.layers.futures.test_step import POLICY
+
+NAMES = {token(symbol).address: symbol for symbol in COINS}
+SIDES = tuple(FuturesSide(f"{symbol} market", token(symbol).address, symbol != "LINK") for symbol in ("WETH", "WBTC", "LINK"))
+RISK = FuturesRisk(SIDES, 20_000, 2_000, 2_500, BPS)
+WEIGHTS = """kind = "futures_volatility"
+every = "7d"
+window = "90d"
+step = "1d"
+min_history = "30d"
+max_age = "2d"
+keep = "14d"
+churn = "1%"
+until_chosen = "targets"
+stress_loss = "25%"
+"""
+
+
+def by_risk(risk: FuturesRisk = RISK) -> AllocatorConfig:
+    return allocator(AllocationMethod.FUTURES_VOLATILITY, (), limits=(), futures=risk)
+
+
+def chosen(weights: AllocatorConfig, seed: int = 7) -> tuple[dict[str, int], list[float]]:
+    """Weights by market, and the volatilities of the markets."""
+    step = weighed(weights, recorded(moves(seed=seed)))
+    facts = AllocatorData(NOW_S, step.history.prices, NAMES)
+    found = futures_volatility_weights(weights, bounds_of(weights, step.portfolio.assets), facts)
+    assert found.returns is not None
+    assert found.shares_bps == ()
+    return dict(found.market_bps), [float(one) for one in found.returns.volatilities]
+
+
+def test_weights_are_in_inverse_proportion_to_volatility_with_the_sides_of_the_config() -> None:
+    weights, volatility = chosen(by_risk(replace(RISK, stress_loss_bps=BPS)))
+    inverse = [1 / one for one in volatility]
+    assert [abs(bps) for bps in weights.values()] == pytest.approx([BPS * one / sum(inverse) for one in inverse], abs=1)
+    assert sum(map(abs, weights.values())) == BPS
+    assert [bps > 0 for bps in weights.values()] == [True, True, False]
+
+
+@given(st.integers(1, 50), st.integers(1_000, 60_000), st.integers(100, 5_000), st.integers(100, BPS))
+def test_no_market_loses_more_than_its_stress_loss_and_all_reach_the_leverage_where_they_can(
+    seed: int, leverage_bps: int, move_bps: int, loss_bps: int
+) -> None:
+    risk = replace(RISK, leverage_bps=leverage_bps, stress_move_bps=move_bps, stress_loss_bps=loss_bps)
+    weights, _ = chosen(by_risk(risk), seed)
+    losses = [Fraction(abs(bps) * leverage_bps * move_bps, BPS**3) for bps in weights.values()]
+    assert max(losses) <= Fraction(loss_bps, BPS)
+    gross = sum(map(abs, weights.values()))
+    assert gross == min(BPS, 3 * risk.max_weight_bps)
+
+
+def test_the_step_targets_them_lowers_the_leverage_where_the_loss_is_bounded_and_keeps_the_spot_targets() -> None:
+    tight = replace(RISK, stress_loss_bps=1_000)
+    step = weighed(by_risk(tight), recorded(moves()))
+    step = with_policy(with_snapshot(step, futures=book(10_000)), POLICY)
+    found = apply_effective_targets(step)
+    assert futures_policy(found) is not None
+    assert bps_of(found) == PLAIN
+    assert futures_policy(found).leverage_bps == 15_000, "10 % of 20 % at 2x: a quarter of the target notional each"
+    assert [(one.market, one.weight_bps) for one in futures_policy(found).targets] == [
+        ("WETH market", 3_334), ("WBTC market", 3_333), ("LINK market", -3_333),
+    ]  # fmt: skip
+    assert any("futures targets are those of the allocator: 75 % of the target notional" in why for why in found.targets.reasons)
+    assert any(
+        "1.50x of the account value in all, and a move of 20 % against one market costs at most 10.00 %" in why
+        for why in found.targets.reasons
+    )
+
+
+def test_too_few_prices_choose_nothing() -> None:
+    step = weighed(by_risk(), recorded(moves(days=5)))
+    with pytest.raises(Refused, match="5 returns"):
+        futures_volatility_weights(by_risk(), bounds_of(by_risk(), step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES))
+
+
+def with_weights(weights: str = WEIGHTS) -> str:
+    """A config with futures of WETH and WBTC, and this allocator."""
+    futures = FUTURES.replace(f'aggregator = "{address(23)}"', f'asset = "WBTC"\naggregator = "{address(23)}"')
+    return config_text(weights) + futures.replace('band = "5%"', 'band = "5%"\nleverage_band = "20%"')
+
+
+def test_the_config_names_the_markets_by_their_assets() -> None:
+    config = parse_config(with_weights())
+    built = build_allocator(config.portfolio.weights, portfolio_of(config), Path(), {}, config.futures, chain_id=config.chain.chain_id)
+    assert built is not None
+    assert built.futures is not None
+    assert (built.futures.leverage_bps, built.futures.stress_move_bps, built.futures.stress_loss_bps) == (20_000, 2_000, 2_500)
+    assert [side.is_long for side in built.futures.sides] == [True, False]
+    assert codec.loads(AllocatorConfig, codec.dumps(built)) == built
+
+
+def test_a_mistake_of_the_allocator_is_named() -> None:
+    for text, why in (
+        (with_weights(WEIGHTS.replace('stress_loss = "25%"\n', "")), "stress_loss: missing"),
+        (with_weights(WEIGHTS + 'cap = "50%"\n'), "cap: not a key of kind futures_volatility"),
+        (with_weights(WEIGHTS.replace("25%", "0%")), "portfolio.weights.stress_loss"),
+        (with_weights().replace('leverage_band = "20%"\n', ""), "futures.leverage_band: missing"),
+        (with_weights().split("\n[futures]")[0], "needs [futures]"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            parse_config(text)
+        assert why in str(raised.value)

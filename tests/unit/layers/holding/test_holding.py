@@ -1,0 +1,266 @@
+"""[holding]: what the agent has just bought is not sold by a rebalance, and the reason says until when; exits never wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.app.describe import binding_parameters
+from agent.config.build import build_portfolio
+from agent.config.load import parse_config
+from agent.config.loaded import LoadedConfig
+from agent.errors import ConfigError
+from agent.layers.holding.memory import read_memory
+from agent.layers.holding.state import HoldingConfig, HoldingState
+from agent.layers.holding.store import ANY_TOKEN, HoldingStore
+from agent.layers.settings import build_layer_settings
+from agent.layers.tax.state import TaxState
+from agent.model import Hold, IntentKind, LotMethod, OpenLot, Rebalance, StepInput, TaxInputs, Transfer
+from agent.model.ledger import ExternalTransaction
+from agent.planning import planner, requests, swaps
+from agent.planning.proposals import decision_after_plan, propose_rebalance
+from agent.policy.decide import decide
+from agent.store import Store
+from agent.units import NATIVE, format_time
+from tests.support.builders import NOW_S, step_input, token, v2_pool
+from tests.support.plans import verdict
+from tests.support.text import mentions
+from tests.support.transactions import OTHER, START_S, WALLET, new_store
+from tests.unit.config.test_config import USDC as USDC_PRESET
+from tests.unit.config.test_config import WETH as WETH_PRESET
+from tests.unit.config.test_config import text, tokens
+from tests.unit.store.accounts.test_budgets import ended
+
+DAY_S = 86_400
+WETH, WBTC, USDC = (token(symbol).address for symbol in ("WETH", "WBTC", "USDC"))
+THREE = {"WETH": 3_400, "WBTC": 3_300, "USDC": 3_300}
+TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20
+
+
+def overweight(age_s: int | None, *tokens: str) -> StepInput:
+    """WETH at 60 % of a target of 50 %; bought so many seconds ago, held for a day."""
+    step = step_input(values={"WETH": 6_000, "USDC": 4_000})
+    return step if age_s is None else bought(step, age_s, *(tokens or (WETH,)))
+
+
+def bought(step: StepInput, age_s: int, *tokens: str) -> StepInput:
+    times_s = tuple((token, NOW_S - age_s) for token in sorted(tokens))
+    return step.with_config(HoldingConfig(tokens, DAY_S)).with_layer(HoldingState(times_s))
+
+
+def three_assets(age_s: int) -> StepInput:
+    """WETH and WBTC above their bands, WETH bought just now."""
+    return bought(step_input(THREE, {"WETH": 4_500, "WBTC": 4_500, "USDC": 1_000}), age_s, WETH)
+
+
+def with_table(table: str) -> str:
+    return f"{text()}\n[holding]\n{table}\n"
+
+
+def settings_of(table: str) -> tuple[HoldingConfig, str]:
+    config = parse_config(with_table(table))
+    portfolio = build_portfolio(config, tokens())
+    (settings,) = build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio)
+    assert isinstance(settings, HoldingConfig)
+    return settings, binding_parameters(config, portfolio, "0x")["holding"]
+
+
+def test_without_assets_all_but_the_numeraire_are_held() -> None:
+    settings, confirmed = settings_of('hours = "24h"')
+    assert settings == HoldingConfig((WETH_PRESET.address,), DAY_S)
+    assert confirmed == "all assets but the numeraire: 1 d after a purchase"
+
+
+def test_listed_assets_are_held_for_the_duration_that_is_written() -> None:
+    settings, confirmed = settings_of('hours = "90m"\nassets = ["WETH"]')
+    assert settings == HoldingConfig((WETH_PRESET.address,), 5_400)
+    assert confirmed == "WETH: 1 h 30 min after a purchase"
+
+
+def test_without_the_table_the_layer_is_off() -> None:
+    config = parse_config(text())
+    portfolio = build_portfolio(config, tokens())
+    assert build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio) == ()
+    assert "holding" not in binding_parameters(config, portfolio, "0x")
+    assert USDC_PRESET.address == portfolio.numeraire.address
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("", ("holding.hours", "missing")),
+        ("hours = 24", ("holding.hours", "24", "not a duration")),
+        ('hours = "24 hours"', ("holding.hours", "24 hours", "not a duration")),
+        ('hours = "0s"', ("holding.hours", "above 0")),
+        ('hours = "1d"\nassets = []', ("holding.assets", "at least 1")),
+        ('hours = "1d"\nassets = ["WBTC"]', ("holding.assets", "WBTC is no asset of the portfolio", "choose from WETH")),
+        ('hours = "1d"\nassets = ["USDC"]', ("holding.assets", "USDC is the numeraire", "choose from WETH")),
+        ('hours = "1d"\nasset = ["WETH"]', ("holding.asset",)),
+    ],
+)
+def test_a_mistake_in_the_table_is_named_with_its_remedy(table: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(with_table(table))
+    assert mentions(caught.value, *words), caught.value
+
+
+def test_an_asset_that_was_just_bought_is_not_sold_and_the_hold_says_until_when() -> None:
+    proposal = propose_rebalance(overweight(3_600))
+    hold = proposal.decision_result.decision
+    assert proposal.plan is None
+    assert isinstance(hold, Hold)
+    assert mentions(hold.reason, f"WETH, bought {format_time(NOW_S - 3_600)}, is kept until {format_time(NOW_S + 82_800)} (holding.hours)")
+    assert hold.reason.count("bought") == 1
+    assert hold.limiting_rule == "locked"
+    assert decision_after_plan(overweight(3_600)).decision == hold
+
+
+@pytest.mark.parametrize(("age_s", "sells"), [(DAY_S - 1, False), (DAY_S, True), (DAY_S + 1, True), (-60, False)])
+def test_an_asset_is_sold_from_the_second_at_which_its_time_is_over(age_s: int, sells: bool) -> None:
+    """A purchase after the head, by a block time that went back, is held too."""
+    assert (propose_rebalance(overweight(age_s)).plan is not None) is sells
+
+
+def test_while_the_layer_is_off_or_nothing_was_bought_a_plan_is_what_it_was() -> None:
+    off = propose_rebalance(overweight(None))
+    nothing_bought = overweight(None).with_config(HoldingConfig((WETH,), DAY_S))
+    assert propose_rebalance(nothing_bought).plan == off.plan is not None
+    not_listed = overweight(None).with_layer(HoldingState(((WETH, NOW_S),)))
+    assert propose_rebalance(not_listed.with_config(HoldingConfig((WBTC,), DAY_S))).plan == off.plan
+
+
+def test_the_other_assets_are_sold_and_the_plan_names_the_one_that_is_kept() -> None:
+    plan = propose_rebalance(three_assets(3_600)).plan
+    assert plan is not None
+    assert set(plan.wallet_changes()) == {WBTC, USDC}
+    assert [item.subject for item in plan.skipped if "holding.hours" in item.why] == ["WETH"]
+    assert verdict("holding", three_assets(3_600), plan).passed
+
+
+def test_an_asset_that_is_held_is_still_bought() -> None:
+    step = bought(step_input(values={"WETH": 4_000, "USDC": 6_000}), 3_600, WETH)
+    plan = propose_rebalance(step).plan
+    assert plan is not None
+    assert plan.wallet_changes()[WETH] > 0
+    assert verdict("holding", step, plan).passed
+
+
+def test_the_limit_of_a_year_s_gain_and_the_holding_time_bind_together() -> None:
+    """A second limit plans again from the decision that the first has narrowed."""
+    step = three_assets(3_600)
+    lots = tuple(OpenLot(address, raw, Fraction(1, 10**20), 0) for address, raw in ((WETH, 10**19), (WBTC, 10**9)))
+    free = propose_rebalance(step).plan
+    taxed = propose_rebalance(
+        step.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), Fraction(300 * 10**6))))
+    ).plan
+    assert taxed is not None
+    assert free is not None
+    assert WETH not in taxed.wallet_changes()
+    assert 0 < -taxed.wallet_changes()[WBTC] < -free.wallet_changes()[WBTC]
+
+
+def test_a_transition_that_the_owner_asks_for_waits_too() -> None:
+    hold = requests.rebalance_to_targets(overweight(3_600)).decision_result.decision
+    assert isinstance(hold, Hold)
+    assert mentions(hold.reason, "WETH, bought", "is kept until", "no other swap")
+
+
+def test_exits_stops_and_manual_swaps_do_not_wait() -> None:
+    step = overweight(3_600)
+    everything = requests.propose_selling_everything(step).plan
+    assert everything is not None
+    assert everything.wallet_changes()[WETH] < 0
+    judged = verdict("holding", step, everything)
+    assert judged.passed
+    assert judged.measured_text == "sells WETH (not applied)"
+    by_hand = swaps.plan_swap(step, WETH, USDC, 10**17)
+    assert verdict("holding", step, by_hand).passed
+    assert "holding.hours" not in everything.decision.reason
+
+
+def test_the_guard_refuses_a_plan_that_sells_early_whatever_the_planner_says() -> None:
+    step, free = overweight(3_600), overweight(DAY_S)
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance)
+    plan = planner.plan(step, decision)
+    judged = verdict("holding", step, plan)
+    assert (judged.passed, judged.measured_text) == (False, "sells WETH")
+    assert judged.limit == f"no WETH before {format_time(NOW_S + 82_800)}"
+    assert verdict("holding", free, plan).limit == "off"
+
+
+def test_an_exit_in_name_that_buys_another_asset_is_refused() -> None:
+    weth, wbtc, usdc = token("WETH"), token("WBTC"), token("USDC")
+    pools = (v2_pool(weth, usdc, 2_000), v2_pool(wbtc, usdc, 60_000), v2_pool(wbtc, weth, 30))
+    step = bought(step_input(THREE, {"WETH": 5_000, "WBTC": 1_700, "USDC": 3_300}, pools=pools), 3_600, WETH)
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance)
+    plan = planner.plan(step, decision)
+    assert not verdict("holding", step, replace(plan, decision=replace(decision, is_exit=True))).passed
+
+
+def test_settings_and_purchases_survive_the_codec_and_the_default_is_not_stored() -> None:
+    step = overweight(3_600)
+    assert codec.loads(StepInput, codec.dumps(step)) == step
+    assert "Holding" not in codec.dumps(overweight(None).with_config(HoldingConfig()).with_layer(HoldingState()))
+
+
+@pytest.fixture
+def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+    opened = new_store(store_kind, tmp_path)
+    opened.steps.begin("s", START_S, "{}")
+    yield opened
+    opened.close()
+
+
+def book(store: Store, nonce: int, at_s: int, *transfers: Transfer, kind: IntentKind = IntentKind.SWAP, status: int = 1) -> None:
+    store.budgets.book_intent(ended(store, nonce, kind=kind, transfers=transfers, status=status), Fraction(0), Fraction(0), 0, at_s)
+
+
+def came(of: str) -> Transfer:
+    return Transfer(of, OTHER, WALLET, 5)
+
+
+def left(of: str) -> Transfer:
+    return Transfer(of, WALLET, OTHER, 7)
+
+
+def test_the_last_swap_that_raised_a_token_is_its_purchase(store: Store) -> None:
+    book(store, 0, START_S, left(TOKEN_A), came(TOKEN_B))
+    book(store, 1, START_S + 10, left(TOKEN_A), came(TOKEN_B))
+    book(store, 2, START_S + 20, left(TOKEN_B), came(TOKEN_A))
+    purchases = store.layer_repository(HoldingStore)
+    assert purchases.last_purchases_s(START_S - 1) == {TOKEN_B: START_S + 10, TOKEN_A: START_S + 20}
+    assert purchases.last_purchases_s(START_S + 10) == {TOKEN_A: START_S + 20}
+
+
+def test_what_came_without_a_swap_was_not_bought(store: Store) -> None:
+    book(store, 0, START_S, came(TOKEN_A), kind=IntentKind.LIQUIDITY)
+    assert store.layer_repository(HoldingStore).last_purchases_s(0) == {}
+
+
+def external(tx_hash: str, at_s: int, turnover: int) -> ExternalTransaction:
+    return ExternalTransaction(tx_hash, 5, at_s, Fraction(turnover), Fraction(0), 0, ((TOKEN_A, 5), (TOKEN_B, -5)))
+
+
+def test_a_trade_of_a_lost_store_holds_every_asset(store: Store) -> None:
+    """A new store has no opening that it could be compared with, so what the trade bought is unknown."""
+    store.balances.record_prior_day((external("0x01", START_S, 9), external("0x02", START_S + 5, 0)), 2)
+    assert store.layer_repository(HoldingStore).last_purchases_s(0) == {ANY_TOKEN: START_S}
+    step = overweight(None).with_config(HoldingConfig((WETH, WBTC), NOW_S - START_S + 1))
+    assert read_memory(step, store).bought_s_by_token == tuple(sorted(((WETH, START_S), (WBTC, START_S))))
+
+
+def test_a_step_reads_the_purchases_of_its_settings_alone_and_native_coin_as_its_wrapped_token(store: Store) -> None:
+    book(store, 0, NOW_S - 5, left(USDC), came(WETH))
+    book(store, 1, NOW_S - 4, left(USDC), came(WBTC))
+    book(store, 2, NOW_S - 3, left(WETH), came(NATIVE))
+    step = overweight(None)
+    step = replace(step, portfolio=replace(step.portfolio, wrapped_native=WETH))
+    assert read_memory(step, store) == HoldingState()
+    assert read_memory(step.with_config(HoldingConfig((WETH,), DAY_S)), store) == HoldingState(((WETH, NOW_S - 3),))

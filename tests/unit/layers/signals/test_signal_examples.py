@@ -1,0 +1,123 @@
+"""The two examples of signals: their rules on made prices, and a backtest of each on the sample."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from agent import app as api
+from agent.backtest.result import SimulationResult
+from agent.model.weights import PriceBar, SignalTargets, SignalView
+from tests.support.signals import EXAMPLES, install_examples
+from tests.unit.config.test_futures import FUTURES
+from tests.unit.config.test_weights import config_text
+
+DAY_S = 86_400
+RISING, FALLING, FLAT = ([100.0 + day * step for day in range(40)] for step in (1, -1, 0))
+SIGNAL = """kind = "signal"
+signal = "{name}"
+every = "1d"
+window = "31d"
+step = "1d"
+min_history = "10d"
+max_age = "2d"
+keep = "3d"
+churn = "1%"
+until_chosen = "targets"
+[signals.{name}]
+timeout = "10s"
+"""
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[[SignalView], SignalTargets]]:
+    monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+    return lambda name: import_module(f"trimtab_signal_examples.{name}").targets  # type: ignore[no-any-return]
+
+
+def view(markets: dict[str, str] | None = None, **closes: list[float]) -> SignalView:
+    prices = {name: tuple(PriceBar(day * DAY_S, close) for day, close in enumerate(path)) for name, path in closes.items()}
+    return SignalView(40 * DAY_S, "USDC", prices, dict.fromkeys((*closes, "USDC"), 0.0), {}, markets or {}, {}, (*closes, "USDC"))
+
+
+def test_the_trend_holds_what_rises_and_shorts_what_falls(example: Callable[[str], Callable[[SignalView], SignalTargets]]) -> None:
+    found = example("trend")(view({"ETH": "WETH", "BTC": "WBTC"}, WETH=RISING, WBTC=FALLING))
+    assert found == SignalTargets({"WETH": 0.5, "USDC": 0.5}, {"ETH": 0.5, "BTC": -0.5})
+    assert example("trend")(view(WETH=FLAT)) == SignalTargets({"USDC": 1.0})
+
+
+def test_the_buffer_keeps_a_holding_near_its_mean(example: Callable[[str], Callable[[SignalView], SignalTargets]]) -> None:
+    near = [*[100.0] * 39, 99.0]
+    held = view(WETH=near)
+    assert example("trend")(held).spot == {"USDC": 1.0}
+    held = replace(held, weights={"WETH": 1.0, "USDC": 0.0})
+    assert example("trend")(held).spot == {"WETH": 1.0, "USDC": 0.0}
+
+
+def test_mean_reversion_buys_what_fell_and_sells_what_rose(example: Callable[[str], Callable[[SignalView], SignalTargets]]) -> None:
+    found = example("mean_reversion")(view(WETH=RISING, WBTC=FALLING, LINK=FLAT)).spot
+    assert found is not None
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["WETH"] < found["LINK"] == 0.25 < found["WBTC"]
+
+
+def config_file(folder: Path, name: str, more: str = "") -> Path:
+    """A config on the sample's prices that leaves the example all room."""
+    config = folder / "trimtab.toml"
+    text = config_text(SIGNAL.format(name=name))
+    for limit in ("turnover", "daily_turnover", "daily_loss", "total_loss"):
+        text = "\n".join(f'{limit} = "off"' if line.startswith(f"{limit} =") else line for line in text.splitlines())
+    text = text.replace("[limits]", '[limits]\ni_accept = ["daily_loss"]', 1)
+    text = text.replace("confirm_blocks = 3", "confirm_blocks = 0").replace('max_live_value = "1000"', 'max_live_value = "off"')
+    config.write_text(text + more)
+    return config
+
+
+def first_days(folder: Path, days: int = 30) -> Path:
+    """The first days of the sample."""
+    file = folder / "prices.csv"
+    file.write_text("\n".join(api.prices_file(None, True).read_text().splitlines()[: days + 1]) + "\n")
+    return file
+
+
+@pytest.mark.slow
+def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install_examples(monkeypatch, tmp_path / "installed")
+    changes = (
+        ('band = "5%"', 'band = "5%"\nleverage_band = "20%"'),
+        ('max_position = "70%"', 'max_position = "100%"'),
+        ('symbol = "WBTC"', 'symbol = "WBTC"\nasset = "WBTC"'),
+    )
+    futures = FUTURES
+    for old, new in changes:
+        futures = futures.replace(old, new, 1)
+    config = config_file(tmp_path, "trend", futures)
+    market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 50)
+    portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
+    found = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
+    assert isinstance(found, SimulationResult)
+    assert found.futures is not None
+    assert len(found.futures_weights) > 5
+    shorts = [one for one in found.futures.agent_book.fills if one.size_raw < 0]
+    assert len(shorts) > 3
+    assert found.futures.agent_book.bars_above_limit == 0
+    first = found.futures_weights[0][0]
+    assert found.futures.agent_book.fills[0].size_raw > 0
+    assert first > 0, "until the first answer the config's own weights hold, as live"
+
+
+@pytest.mark.parametrize(("name", "runs"), [pytest.param("trend", 2, marks=pytest.mark.slow), ("mean-reversion", 1)])
+@pytest.mark.slow
+def test_an_example_runs_over_the_sample(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, runs: int) -> None:
+    install_examples(monkeypatch, tmp_path / "installed")
+    config, file = config_file(tmp_path, name), first_days(tmp_path)
+    portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
+    found = [api.backtest(file, api.MarketOptions("10bps", "1000000000", "10000"), portfolio) for _ in range(runs)]
+    assert len(found[0].rebalances) > 3
+    assert len({tuple(row) for row in found[0].targets.tolist()}) >= 3
+    assert all(one.equity.tolist() == found[0].equity.tolist() for one in found)

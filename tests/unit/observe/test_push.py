@@ -1,0 +1,367 @@
+"""Web push: encrypted as RFC 8291 says, signed, to push services alone, once for each device, and to none that is gone."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from agent import wiring
+from agent.app import alert_channels
+from agent.app.settings.devices import change_devices, devices_document
+from agent.config.load import load_config
+from agent.config.tables.alerts import AlertsTable
+from agent.config.variables import VARIABLES_KEY, Variables
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import Alert, AlertDevice, AlertKind, Control, ControlKind, ControlOrigin, Delivery
+from agent.observe.notify import AlertNotifier, ChannelSubscription
+from agent.observe.push import NO_DEVICE, PushChannel, PushSender, decode_base64, encode_base64, encrypt
+from agent.store.alerts import MAX_DEVICES, PUSH_DEVICES, AlertStore
+from agent.store.database import fact_text, write_facts
+from agent.store.store import Store
+from agent.web.reach import PublicOptions
+from tests.support import agents
+from tests.support.text import raises_field
+from tests.support.transactions import new_store
+from tests.unit.observe.test_alert_rules import KINDS, NOON, RULES
+from tests.unit.web.test_login import certificate  # noqa: F401
+
+KEY = "5eed" * 16
+URL = f"webpush://me:{KEY}@example.org"
+PAGE = "/p/main/alerts"
+
+
+@pytest.fixture
+def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+    opened = new_store(store_kind, tmp_path)
+    yield opened
+    opened.close()
+
+
+@dataclass
+class Browser:
+    """A browser that subscribed: its key pair and secret. It reads what a push service got for it."""
+
+    path: str
+    private_key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    auth: bytes = b"secret of device"
+
+    @property
+    def public_key(self) -> bytes:
+        return self.private_key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+    def device(self, service: str, user: str = "ann") -> AlertDevice:
+        return AlertDevice(f"https://{service}{self.path}", encode_base64(self.public_key), encode_base64(self.auth), PAGE, user, NOON)
+
+    def read(self, body: bytes) -> dict[str, str]:
+        """Decrypt a message of one record (RFC 8188, RFC 8291)."""
+        salt, size, sender, record = body[:16], int.from_bytes(body[16:20], "big"), body[21 : 21 + body[20]], body[21 + body[20] :]
+        assert len(body) <= 4_096 == size
+        shared = self.private_key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), sender))
+
+        def derived(salt: bytes, secret: bytes, info: bytes, length: int) -> bytes:
+            return HKDF(hashes.SHA256(), length, salt, info).derive(secret)
+
+        secret = derived(self.auth, shared, b"WebPush: info\0" + self.public_key + sender, 32)
+        cipher = AESGCM(derived(salt, secret, b"Content-Encoding: aes128gcm\0", 16))
+        text = cipher.decrypt(derived(salt, secret, b"Content-Encoding: nonce\0", 12), record, None)
+        assert text.endswith(b"\x02")
+        found: dict[str, str] = json.loads(text[:-1])
+        return found
+
+
+@dataclass
+class PushService:
+    """What a push service got, by path, and the statuses of its next answers; then 201."""
+
+    host: str = ""
+    got: dict[str, list[tuple[dict[str, str], bytes]]] = field(default_factory=dict)
+    statuses: dict[str, list[int]] = field(default_factory=dict)
+
+
+@pytest.fixture
+def service(certificate: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> Iterator[PushService]:  # noqa: F811
+    """A push service by HTTPS, whose certificate this process trusts."""
+    found = PushService()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            found.got.setdefault(self.path, []).append((dict(self.headers), body))
+            self.send_response(next(iter(found.statuses.get(self.path, [])), 201))
+            if self.path in found.statuses:
+                found.statuses[self.path] = found.statuses[self.path][1:]
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    assert certificate.tls_cert is not None
+    context.load_cert_chain(certificate.tls_cert, certificate.tls_key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.tls_cert))
+    found.host = f"localhost:{server.server_port}"
+    yield found
+    server.shutdown()
+    server.server_close()
+
+
+@contextmanager
+def notifier(store: Store, service: PushService) -> Iterator[tuple[AlertNotifier, list[Delivery]]]:
+    """A notifier with a target of web push, whose failures are kept."""
+    sender, failures = PushSender.from_url(f"{URL}?service={service.host}", "P"), list[Delivery]()
+    channel = PushChannel("phone", sender, store.alerts, 15, 3, "mine", first_retry_s=0.01)
+    opened = AlertNotifier(store.alerts, [ChannelSubscription(channel, KINDS)], RULES, failures.append)
+    yield opened, failures
+    opened.close(60)
+
+
+def happened(number: int) -> Alert:
+    return Alert(AlertKind.REBALANCE, f"rebalance {number}", f"event {number}")
+
+
+def test_a_message_is_encrypted_as_in_the_example_of_rfc_8291() -> None:
+    """Section 5 and appendix A."""
+    sender = ec.derive_private_key(int.from_bytes(decode_base64("yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw")), ec.SECP256R1())
+    body = encrypt(
+        b"When I grow up, I want to be a watermelon",
+        decode_base64("BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"),
+        decode_base64("BTBZMqHH6r4Tts7J_aSIgg"),
+        sender,
+        decode_base64("DGv6ra1nlYgDCS1FRnbzlw"),
+    )
+    assert encode_base64(body) == (
+        "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A_yl95bQpu6"
+        "cVPTpK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN"
+    )
+
+
+def test_each_device_gets_each_alert_once_and_one_that_is_gone_is_removed(store: Store, service: PushService) -> None:
+    jwt = pytest.importorskip("jwt")
+    browsers = {path: Browser(path) for path in ("/busy", "/good", "/gone")}
+    for browser in browsers.values():
+        store.alerts.add_device(browser.device(service.host))
+    service.statuses = {"/busy": [503, 429], "/gone": [410]}
+    with notifier(store, service) as (opened, failures):
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+    assert {path: len(messages) for path, messages in service.got.items()} == {"/busy": 3, "/good": 1, "/gone": 1}
+    assert failures == []
+    assert [device.endpoint for device in store.alerts.devices()] == [f"https://{service.host}{path}" for path in ("/busy", "/good")]
+    for path, messages in service.got.items():
+        headers, body = messages[-1]
+        assert browsers[path].read(body) == {"title": "mine: rebalanced", "text": "event 1", "page": f"{PAGE}#t-last"}
+        token, _, key = headers["Authorization"].removeprefix("vapid t=").partition(", k=")
+        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), decode_base64(key))
+        claims = jwt.decode(token, point, algorithms=["ES256"], audience=f"https://{service.host}")
+        assert claims["sub"] == "mailto:me@example.org"
+        assert time.time() < claims["exp"] <= time.time() + 86_400
+        assert (headers["Content-Encoding"], int(headers["TTL"]) > 0) == ("aes128gcm", True)
+    bodies = [body for messages in service.got.values() for _, body in messages]
+    assert len({body[:86] for body in bodies}) == len(bodies), "no salt and no key is used twice"
+
+
+def test_one_that_never_accepts_is_reported_without_its_address_and_a_redirect_is_not_followed(store: Store, service: PushService) -> None:
+    store.alerts.add_device(Browser("/secret-moved").device(service.host))
+    store.alerts.add_device(Browser("/good").device(service.host))
+    service.statuses = {"/secret-moved": [307] * 3}
+    with notifier(store, service) as (opened, failures):
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+    assert [one.failure_reason for one in failures] == ["not accepted for 1 of 2 devices: HTTP 307"]
+    assert {path: len(messages) for path, messages in service.got.items()} == {"/secret-moved": 3, "/good": 1}
+    assert len(store.alerts.devices()) == 2
+
+
+@pytest.mark.parametrize("status", [0, 404])
+def test_an_alert_that_reaches_no_device_has_failed(store: Store, service: PushService, status: int) -> None:
+    if status:
+        store.alerts.add_device(Browser("/gone").device(service.host))
+        service.statuses = {"/gone": [status]}
+    with notifier(store, service) as (opened, failures):
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+    assert [one.failure_reason for one in failures] == [NO_DEVICE]
+    assert store.alerts.devices() == ()
+
+
+def test_a_device_that_was_added_gets_the_alert_about_it(store: Store, service: PushService) -> None:
+    browser = Browser("/new")
+    with notifier(store, service) as (opened, _):
+        store.alerts.add_device(browser.device(service.host))
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+    assert [browser.read(body)["text"] for _, body in service.got["/new"]] == ["event 1"]
+
+
+def test_the_last_word_of_a_process_needs_no_store(store: Store, service: PushService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog sends it, and ends the process after it: it must neither wait for the store nor raise its error."""
+    browser = Browser("/a")
+    store.alerts.add_device(browser.device(service.host))
+
+    def hangs(_: AlertStore) -> NoReturn:
+        raise OperatorNeeded("the store is locked", "wait")
+
+    with monkeypatch.context() as patch, notifier(store, service) as (opened, _):
+        patch.setattr(AlertStore, "devices", hangs)
+        opened.send_now(Alert(AlertKind.ERROR, "hung", "hung"), NOON, 60)
+        patch.undo()
+    assert [browser.read(body)["text"] for _, body in service.got["/a"]] == ["hung"]
+
+
+def test_nothing_is_sent_to_a_device_of_another_service_whatever_the_store_says(store: Store, service: PushService) -> None:
+    store.alerts.add_device(Browser("/inside").device(service.host))
+    other = replace(service, host="localhost:1")
+    with notifier(store, other) as (opened, failures):
+        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+    assert [one.failure_reason for one in failures] == ["not accepted for 1 of 1 devices: unknown push service"]
+    assert service.got == {}
+
+
+@pytest.mark.parametrize(
+    ("service_host", "is_known"),
+    [
+        ("fcm.googleapis.com", True), ("updates.push.services.mozilla.com", True), ("wns2-par02p.notify.windows.com", True),
+        ("web.push.apple.com", True), ("push.example.org", True), ("fcm.googleapis.com:8443", False), ("fcm.googleapis.com.evil", False),
+        ("evilpush.apple.com", False), ("127.0.0.1", False), ("169.254.169.254", False), ("push.example.org:8", False),
+    ],
+)  # fmt: skip
+def test_only_push_services_are_accepted(service_host: str, is_known: bool) -> None:
+    sender, device = PushSender.from_url(f"{URL}?service=push.example.org", "P"), Browser("/a").device(service_host)
+    assert sender.accepts(device) is is_known
+    if not is_known:
+        with raises_field("endpoint", service_host):
+            sender.require_valid_device(device)
+
+
+def test_a_key_that_is_no_point_is_refused() -> None:
+    device = replace(Browser("/a").device("web.push.apple.com"), public_key="B" + "A" * 86)
+    with raises_field("key", "P-256"):
+        PushSender.from_url(URL, "P").require_valid_device(device)
+
+
+@pytest.mark.parametrize(
+    "url", ["webpush://", f"webpush://{KEY}", f"webpush://me:{KEY}", "webpush://me:canary@example.org", f"webpush://me:{'0' * 64}@h",
+            f"webpush://me:{'f' * 64}@h", f"webpush://me:{KEY}00@h", f"webpush://me:{KEY}@[canary"],
+)  # fmt: skip
+def test_a_malformed_address_names_its_variable_and_not_itself(store: Store, url: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        alert_channels.open_notifier(table(PUSH=url), store.alerts, lambda _: None)
+    assert "PUSH" in error.value.message
+    assert not any(part in str(error.value) for part in ("canary", KEY))
+
+
+def table(**url_by_variable: str) -> AlertsTable:
+    """Return a table with one target for each variable, whose name is the variable's."""
+    targets = [{"name": name.lower(), "url_env": name} for name in url_by_variable]
+    return AlertsTable.model_validate({"targets": targets}, context={VARIABLES_KEY: Variables(url_by_variable)})
+
+
+def test_a_run_offers_its_public_key_and_another_key_ends_the_devices_of_the_old_one(store: Store) -> None:
+    assert devices_document(table(PUSH=""), store.alerts) == {"key": "", "devices": []}
+    device = Browser("/a").device("web.push.apple.com")
+    for _ in range(2):
+        alert_channels.open_notifier(table(PUSH=URL), store.alerts, lambda _: None)
+        store.alerts.add_device(device)
+    document = devices_document(table(PUSH=URL), store.alerts)
+    assert document["key"] == PushSender.from_url(URL, "P").public_key
+    assert document["devices"] == [{"id": device.id, "service": "web.push.apple.com", "user": "ann", "added": "2026-03-02 12:00:00"}]
+    assert not {device.endpoint, device.auth, device.public_key} & set(json.dumps(document).split('"'))
+    assert devices_document(table(OTHER=""), store.alerts)["key"] == "", "the target is gone"
+    alert_channels.open_notifier(table(PUSH=URL.replace("5eed", "feed")), store.alerts, lambda _: None)
+    assert store.alerts.devices() == ()
+    with pytest.raises(ConfigError, match="push and second are both webpush://"):
+        alert_channels.open_notifier(table(PUSH=URL, SECOND=URL), store.alerts, lambda _: None)
+
+
+def test_devices_are_bounded_replaced_and_removed(store: Store) -> None:
+    devices = [Browser(f"/{number}").device("web.push.apple.com", "ann" if number % 2 else "bob") for number in range(MAX_DEVICES + 1)]
+    for device in devices[:-1]:
+        store.alerts.add_device(device)
+    with raises_field("endpoint", str(MAX_DEVICES)):
+        store.alerts.add_device(devices[-1])
+    renewed = replace(devices[0], auth="B" * 22)
+    store.alerts.add_device(renewed)
+    assert store.alerts.devices() == (*devices[1:-1], renewed)
+    assert store.alerts.remove_devices({renewed.id, "unknown"}) == 1
+    assert store.alerts.remove_devices([device.id for device in devices if device.user == "ann"]) == MAX_DEVICES // 2
+    assert {device.user for device in store.alerts.devices()} == {"bob"}
+    assert store.alerts.remove_devices(()) == 0
+
+
+@pytest.mark.parametrize("damage", ['[{"endpoint": 1}]', "[", "[1]", "{}{}"])
+def test_devices__damaged_row_needs_an_operator_and_is_not_overwritten(store: Store, damage: str) -> None:
+    with store.db.write("damage a row") as db:
+        write_facts(db, {PUSH_DEVICES: damage})
+    attempts: list[Callable[[], object]] = [
+        store.alerts.devices,
+        lambda: store.alerts.add_device(Browser("/a").device("web.push.apple.com")),
+        lambda: store.alerts.remove_devices({"id"}),
+    ]
+    for attempt in attempts:
+        with pytest.raises(OperatorNeeded, match="a row is damaged: the devices of web push"):
+            attempt()
+    with store.db.read("read the row") as db:
+        assert fact_text(db, PUSH_DEVICES) == damage
+
+
+def test_a_control_adds_and_removes_a_device(store: Store) -> None:
+    def change(*arguments: tuple[str, str], targets: AlertsTable | None = None) -> str:
+        control = Control("1", ControlKind.DEVICE, arguments, "", "ann", ControlOrigin.DASHBOARD, NOON, NOON + 300)
+        return change_devices(targets or table(PUSH=URL), store.alerts, control)
+
+    device = Browser("/a").device("web.push.apple.com")
+    arguments = (("endpoint", device.endpoint), ("key", device.public_key), ("auth", device.auth), ("page", device.page))
+    assert change(*arguments) == "added"
+    assert store.alerts.devices() == (device,)
+    refused: list[Callable[[], str]] = [
+        lambda: change(("endpoint", "https://127.0.0.1/a"), *arguments[1:]),
+        lambda: change(*arguments, targets=AlertsTable()),
+        lambda: change(("remove", "0" * 16)),
+    ]
+    for attempt, words in zip(refused, ("endpoint: 127.0.0.1", "alerts.targets: none is webpush://", "remove: no device"), strict=True):
+        with pytest.raises(ConfigError, match=words):
+            attempt()
+    assert change(("remove", device.id)) == "removed"
+    assert store.alerts.devices() == ()
+
+
+def test_alerts_test_sends_to_each_device(service: PushService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config, browser = agents.config(tmp_path), Browser("/a")
+    config.write_text(f"{config.read_text()}\n[[alerts.targets]]\nname = 'phone'\nurl_env = 'PUSH'\n")
+    monkeypatch.setenv("PUSH", f"{URL}?service={service.host}")
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        store.alerts.add_device(browser.device(service.host))
+    assert alert_channels.send_test_alerts(config) == {"reached": True, "targets": [{"name": "phone", "delivered": True, "why": ""}]}
+    assert [browser.read(body)["text"] for _, body in service.got["/a"]] == [alert_channels.TEST_MESSAGE]
+
+
+@pytest.mark.parametrize(("device_count", "within_s"), [(0, 25), (1, 25), (3, 55)])
+def test_alerts_test__waits_for_the_time_out_of_each_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device_count: int, within_s: float
+) -> None:
+    config = agents.config(tmp_path)
+    config.write_text(f"{config.read_text()}\n[[alerts.targets]]\nname = 'phone'\nurl_env = 'PUSH'\n")
+    monkeypatch.setenv("PUSH", URL)
+    waits: list[float] = []
+    monkeypatch.setattr(alert_channels, "drain_channels", lambda _channels, within_s: waits.append(within_s) or [])
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        for number in range(device_count):
+            store.alerts.add_device(Browser(f"/{number}").device("web.push.apple.com"))
+    alert_channels.send_test_alerts(config)
+    assert waits == [within_s]

@@ -1,0 +1,124 @@
+"""What is to leave the portfolio is sold to the last base unit; what stays is worth naming, and its reason is the true one."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from agent.errors import Refused
+from agent.model import Plan, Pool, StepInput
+from agent.planning import planner
+from agent.planning.planner import plan
+from agent.planning.problem import PoolGraph
+from agent.planning.rounding import PlanDraft
+from agent.planning.solver.fixed_point import FixedPoint
+from agent.policy.decide import decide
+from agent.policy.orders.exits import exit_tokens
+from tests.support.builders import step_input, v2_pool
+from tests.support.planning_worlds import LINK, PRICES, SYMBOLS, random_pools, rebalance_to_targets, wide
+from tests.support.samples import examples
+from tests.unit.policy.orders.test_blocked_exits import MARKET, SOUND, USDC, WBTC, WETH, fired, judged
+
+
+def after(step: StepInput, found: Plan) -> dict[str, int]:
+    """Base units of each asset after a plan by symbol."""
+    return {step.portfolio.token(token).symbol: raw for token, raw in found.holdings_after}
+
+
+def world(seed: int, tokens: int, skew: float, target_bps: int) -> StepInput:
+    """A portfolio of random values in deep pools, all but two of whose targets are 0 %."""
+    dice = random.Random(seed)
+    symbols = SYMBOLS[:tokens]
+    values = {symbol: Fraction(int(10 ** dice.uniform(1, 5))) for symbol in symbols}
+    pools = random_pools(dice, symbols, tokens * 2, 30_000_000, skew)
+    targets = dict.fromkeys(symbols, 0) | {symbols[0]: 10_000 - target_bps, symbols[1]: target_bps}
+    return wide(step_input(targets, values, PRICES, pools=pools), min_trade=None, pool_min_value=None)
+
+
+@example(16_692, 6, 0.003, 0)  # two routes of one token merged into one, the first of which ends at its bound
+@example(145_607_306, 6, 0.001, 3_000)  # no other pool: what stays is named, however little
+@examples(20)
+@given(st.integers(0, 10**9), st.integers(2, 7), st.sampled_from([0.0, 0.001, 0.003]), st.sampled_from([0, 3_000]))
+def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: float, target_bps: int) -> None:
+    step = world(seed, tokens, skew, target_bps)
+    try:
+        found = plan(step, rebalance_to_targets(step))
+    except Refused:
+        assume(False)
+        return
+    for token, raw in found.holdings_after:
+        asset = next(one for one in step.portfolio.assets if one.token.address == token)
+        if asset.target_bps == 0 and raw and token in {leg.token_in for leg in found.legs}:
+            assert any(one.subject == asset.token.label for one in found.skipped), (asset.token.symbol, raw)
+
+
+@pytest.mark.parametrize(
+    ("seed", "tokens", "target_bps"),
+    [
+        pytest.param(18_845_229, 7, 3_000, id="a pool at its bound takes a leaving token after one that stays"),
+        pytest.param(682_815_733, 6, 0, id="the second of two routes of one token ends at its pool's bound"),
+        pytest.param(743_768_496, 7, 3_000, id="in whole units the bound comes a little sooner"),
+        pytest.param(401_600_169, 5, 3_000, id="the solver's last solution is a little below all of it"),
+    ],
+)
+def test_a_last_part_that_another_pool_takes_is_sold(seed: int, tokens: int, target_bps: int) -> None:
+    step = world(seed, tokens, 0.003, target_bps)
+    found = plan(step, rebalance_to_targets(step))
+    leaving = SYMBOLS[2 if target_bps else 1 : tokens]
+    assert not any(after(step, found)[symbol] for symbol in leaving)
+    assert not {item.subject for item in found.skipped} & {asset.token.label for asset in step.portfolio.assets if asset.target_bps == 0}
+
+
+def test_dust_that_was_not_worth_a_trade_is_not_named() -> None:
+    values = {"USDC": Fraction(100_000), "WETH": Fraction(10_000), "LINK": Fraction(1, 100)}
+    step = step_input({"USDC": 10_000, "WETH": 0, "LINK": 0}, values, PRICES, pools=[*MARKET, v2_pool(LINK, USDC, 15, 1_000_000)])
+    found = plan(step, rebalance_to_targets(step))
+    assert {leg.token_in for leg in found.legs} == {WETH.address}
+    assert LINK.label not in {item.subject for item in found.skipped}
+
+
+@pytest.mark.parametrize("pools", [MARKET, (*MARKET, v2_pool(WETH, WBTC, Fraction(1, 30), 20_000))])
+def test_a_stop_that_fired_sells_all_of_it(pools: tuple[Pool, ...]) -> None:
+    for symbol in ("WETH", "WBTC"):
+        found = judged(fired(symbol, pools=(*pools, SOUND)))
+        assert found.plan is not None
+        assert not found.decision_result.blocked_exits
+        assert after(found.step_input, found.plan)[symbol] == 0
+
+
+@pytest.mark.parametrize(("below_raw", "is_sold"), [(0, True), (1, True), (-1, False)])
+def test_a_rest_that_is_worth_the_smallest_trade_is_sold(below_raw: int, is_sold: bool) -> None:
+    step = fired("WETH", pools=(*MARKET, SOUND))
+    drifts = decide(step).drifts
+    value = next(drift.investable_raw * drift.price for drift in drifts if drift.token == WETH.address)
+    step = replace(step, limits=replace(step.limits, min_trade=value - below_raw))
+    assert (WETH.address in exit_tokens(step, drifts)) is is_sold
+
+
+def test_an_exit_is_whole_where_only_its_last_unit_is_dear() -> None:
+    shallow = (v2_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WBTC, USDC, 60_000, 2_300_000), SOUND)
+    found = judged(fired("WBTC", pools=shallow))
+    assert found.plan is not None
+    assert after(found.step_input, found.plan)["WBTC"] == 0
+    assert found.plan.cost.total < found.plan.turnover * Fraction(50, 10_000), "all of it costs less than plan_cost"
+    dear = judged(fired("WBTC", pools=(*shallow[:1], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)))
+    left = 0 if dear.plan is None else after(dear.step_input, dear.plan)["WBTC"]
+    assert left > 0, "where all of it costs more, the limit keeps the rest"
+
+
+def test_an_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(
+        market: PoolGraph, aim: object, budget: object, least: object, dropped: dict[str, str], unmoved: dict[int, str]
+    ) -> FixedPoint:
+        return FixedPoint(PlanDraft(), dropped_pools=dict(dropped), unmoved_tokens=dict(unmoved))
+
+    monkeypatch.setattr(planner, "find_fixed_point", blind)
+    found = judged(fired("WBTC", pools=(*MARKET, SOUND)))
+    assert found.plan is not None
+    assert not found.decision_result.blocked_exits
+    assert after(found.step_input, found.plan)["WBTC"] == 0

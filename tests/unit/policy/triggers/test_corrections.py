@@ -1,0 +1,116 @@
+"""Correcting an asset now against a year of waiting: both in dollars, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.app.documents.status import PortfolioStatus, status_document
+from agent.model import Destination, Hold, StepInput, Threshold, TrackingRisk
+from agent.policy.decide import decide
+from agent.policy.risk import aversion, covariance
+from agent.policy.triggers.corrections import Correction, CorrectionTerms
+from agent.policy.triggers.no_trade_zone import ZoneInterval
+from tests.support.builders import step_input, token
+from tests.unit.policy.triggers.test_tracking import DEPTH, TARGETS, interval, moved, tracked, zone_of
+
+USDC = 10**6
+COIN, CASH = 0, 1
+CALM_CASH = TrackingRisk(Fraction(1, 2), None, (("coin", 6_000), ("cash", 0)), (("coin", "cash", 0),))
+"""λ of 1, and a coin whose price in cash has an annual variance of 0.36."""
+MOVING_CASH = replace(CALM_CASH, volatilities_bps=(("coin", 6_000), ("cash", 3_000)), correlations_bps=(("coin", "cash", 5_000),))
+"""Variance of the coin in cash: 0.36 + 0.09 - 2·0.5·0.6·0.3 = 0.27."""
+POINT = Fraction(1, 100)
+
+
+def terms(risk: TrackingRisk = CALM_CASH) -> CorrectionTerms:
+    """50,000 dollars; 30 bps to sell the coin and 5 bps to buy it, half a dollar of gas."""
+    costs = {(COIN, CASH): Fraction(30, 10_000), (CASH, COIN): Fraction(5, 10_000)}
+    sigma = covariance(risk, ["coin", "cash"])
+    return CorrectionTerms(aversion(risk), sigma, CASH, costs, Fraction(USDC, 2), Fraction(50_000 * USDC))
+
+
+def dollars(correction: Correction | None) -> tuple[float, float]:
+    assert correction is not None
+    return float(correction.cost) / USDC, float(correction.waiting_year) / USDC
+
+
+@pytest.mark.parametrize(
+    ("risk", "deviation", "cost", "waiting"),
+    [
+        pytest.param(CALM_CASH, 8 * POINT, 0.003 * 1_500 + 0.5, 0.5 * 0.36 * (0.0064 - 0.0025) * 50_000, id="sold at 30 bps"),
+        pytest.param(CALM_CASH, -8 * POINT, 0.0005 * 1_500 + 0.5, 35.10, id="bought at 5 bps"),
+        pytest.param(MOVING_CASH, 8 * POINT, 5.00, 0.5 * 0.27 * 0.0039 * 50_000, id="numeraire that moves"),
+    ],
+)
+def test_eight_points_off_and_an_edge_of_five__three_are_traded(
+    risk: TrackingRisk, deviation: Fraction, cost: float, waiting: float
+) -> None:
+    assert dollars(terms(risk).correction(COIN, deviation, 3 * POINT)) == pytest.approx((cost, waiting), rel=1e-12)
+
+
+def test_at_the_edge__there_is_nothing_to_correct_and_a_millionth_beyond_there_is() -> None:
+    assert terms().correction(COIN, 5 * POINT, Fraction(0)) is None
+    assert terms().correction(COIN, 5 * POINT + Fraction(1, 10**6), Fraction(1, 10**6)) is not None
+
+
+def test_without_a_route_in_the_direction_of_the_trade__there_is_no_figure() -> None:
+    one_way = replace(terms(), unit_costs={(COIN, CASH): Fraction(30, 10_000)})
+    assert one_way.correction(COIN, -8 * POINT, 3 * POINT) is None
+    assert one_way.correction(COIN, 8 * POINT, 3 * POINT) is not None
+
+
+def test_a_step_under_the_rule__prices_route_gas_and_the_class_of_the_coin() -> None:
+    """WETH at 31 %, others on target: 65 % a year, pools of 0.3 %, 150,000 gas at a quarter of a gwei and 2,000 dollars."""
+    weth = interval(tracked(moved(WETH=3_000)), "WETH")
+    deviation = 0.06
+    edge = float(weth.high) - 0.25
+    cost = 0.003 * (deviation - edge) * 50_000 + 150_000 * 0.25e-9 * 2_000
+    waiting = 0.5 * (0.65**2 + 0.001**2) * (deviation**2 - edge**2) * 50_000
+    assert dollars(weth.correction) == pytest.approx((cost, waiting), rel=1e-4)
+
+
+@pytest.mark.parametrize("points", [-6, 6], ids=["below", "above"])
+def test_assets_within_their_edges_and_the_numeraire__have_no_correction(points: int) -> None:
+    zone = zone_of(tracked(moved(LINK=500 * points)))
+    corrected = [row.token for row in zone.intervals if row.correction is not None]
+    assert corrected == [token("LINK").address]
+
+
+def test_a_weight_where_a_year_of_waiting_costs_more__still_waits_for_its_trigger() -> None:
+    step = tracked(moved(WETH=2_700))
+    cost, waiting = dollars(interval(step, "WETH").correction)
+    assert waiting > cost
+    assert isinstance(decide(step).decision, Hold)
+
+
+def shown(step: StepInput) -> dict[str, list[int] | None]:
+    document = status_document(PortfolioStatus(step, decide(step), False, "", ()))
+    return {holding["symbol"]: holding["back_to_bps"] for holding in document["holdings"]}
+
+
+@pytest.mark.parametrize(
+    ("destination", "back_to_bps"),
+    [(Destination.TARGET, [2_500, 2_500]), (Destination.BAND, [2_250, 2_750]), (Destination.HALFWAY, None)],
+)
+def test_a_band__says_what_its_destination_brings_back_to(destination: Destination, back_to_bps: list[int] | None) -> None:
+    step = step_input(TARGETS, moved(WETH=3_000), depth=DEPTH, trigger=Threshold(None, 1_000), destination=destination)
+    assert shown(step)["WETH"] == back_to_bps
+
+
+def test_the_rule__without_an_interval_of_an_asset_says_no_range_for_it() -> None:
+    step = tracked(moved(WETH=3_000))
+    decision_result = decide(step)
+    others = tuple(row for row in zone_of(step).intervals if row.token != token("WETH").address)
+    decision_result = replace(decision_result, zone=replace(zone_of(step), intervals=others))
+    document = status_document(PortfolioStatus(step, decision_result, False, "", ()))
+    assert [holding["symbol"] for holding in document["holdings"] if holding["back_to_bps"] is None] == ["WETH"]
+
+
+def test_the_rule__says_the_edges_it_brings_back_to_and_none_for_the_numeraire() -> None:
+    step = tracked(moved(WETH=3_000))
+    weth: ZoneInterval = interval(step, "WETH")
+    assert shown(step)["WETH"] == [round(weth.low * 10_000), round(weth.high * 10_000)]
+    assert shown(step)["USDC"] == [0, 10_000]

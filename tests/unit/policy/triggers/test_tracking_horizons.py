@@ -1,0 +1,127 @@
+"""Horizons of the tracking rule's risk: assets without a route and the numeraire have the least, so that the risk stays a risk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.model import Hold, NoTradeZone, Rebalance, StepInput, TrackingRisk
+from agent.planning.proposals import propose_rebalance
+from agent.policy.decide import decide
+from agent.policy.risk import covariance
+from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.policy.triggers.tracking import risk_at_costs
+from agent.policy.triggers.tracking_rule import TradingCost
+from tests.support.builders import token
+from tests.unit.policy.triggers.test_tracking import DEPTH, TARGETS, moved, pools_of, tracked, weights_after, zone_of
+
+CHEAP_PIPS = 500
+COINS = ("WETH", "WBTC", "LINK", "DAI")
+
+
+def without_link_pool(link_dollars: int) -> StepInput:
+    """A step in cheap pools, none of which trades LINK; WETH and WBTC are on target."""
+    return tracked(moved(LINK=link_dollars), pools=pools_of(DEPTH, CHEAP_PIPS)[:2])
+
+
+@pytest.mark.parametrize("link_dollars", [-2_500, -1_500, 1_500, 2_500], ids=lambda dollars: f"{20 + dollars / 500:g} %")
+def test_asset_without_a_pool__a_little_off__leaves_the_others_at_their_targets(link_dollars: int) -> None:
+    step = without_link_pool(link_dollars)
+    assert isinstance(decide(step).decision, Hold)
+    assert propose_rebalance(step).plan is None
+
+
+@pytest.mark.parametrize("link_dollars", [-4_000, 5_000], ids=lambda dollars: f"{20 + dollars / 500:g} %")
+def test_asset_without_a_pool__far_off__moves_the_others_by_less_than_it_lacks(link_dollars: int) -> None:
+    """What moves with it stands in for a part of it: at most half of what is lacking or too much, over both."""
+    step = without_link_pool(link_dollars)
+    assert isinstance(decide(step).decision, Rebalance)
+    after = weights_after(step)
+    stand_in = sum(after[symbol] - TARGETS[symbol] / 100 for symbol in ("WETH", "WBTC"))
+    lacking = -link_dollars / 500
+    assert 0 < stand_in / lacking < 0.7
+
+
+@pytest.mark.parametrize("symbol", COINS)
+def test_every_pair_moves_together__also_with_the_numeraire__a_plan_is_made(symbol: str) -> None:
+    """`correlation` of the config fills every pair, the numeraire's too."""
+    targets = {"WETH": 2_500, "WBTC": 2_000, "LINK": 1_500, "DAI": 2_000, "USDC": 2_000}
+    values = {name: 5 * bps for name, bps in targets.items()}
+    values[symbol] += 8_000
+    values["USDC"] -= 8_000
+    volatilities = {"WETH": 6_500, "WBTC": 5_000, "LINK": 9_000, "DAI": 200, "USDC": 50}
+    step = tracked(values, targets=targets)
+    trigger = step.policy.trigger
+    assert isinstance(trigger, NoTradeZone)
+    risk = replace(
+        trigger.risk,
+        volatilities_bps=tuple((token(name).address, bps) for name, bps in volatilities.items()),
+        correlations_bps=tuple((token(first).address, token(second).address, 9_500) for first, second in combinations(targets, 2)),
+    )
+    step = replace(step, policy=replace(step.policy, trigger=NoTradeZone(risk)))
+    assert least_eigenvalue(zone_of(step).risk, [asset.token.address for asset in step.portfolio.assets]) > 0.1
+    assert isinstance(decide(step).decision, Rebalance)
+    assert propose_rebalance(step).plan is not None
+
+
+@st.composite
+def random_risks(draw: st.DrawFn) -> tuple[TrackingRisk, list[str], list[float], Mapping[int, TradingCost]]:
+    """A risk by two common factors, with its tokens, their targets, and the costs of those that have a route."""
+    count = draw(st.integers(2, 6))
+    tokens = [f"0x{number:040x}" for number in range(count)]
+    parts = [draw(st.integers(0, 100)) for _ in range(count)]
+    targets = [(part + 1) / (sum(parts) + count) for part in parts]
+    angles = [draw(st.floats(0, math.pi)) for _ in range(count)]
+    correlations = tuple(
+        (tokens[first], tokens[second], round(9_000 * math.cos(angles[first] - angles[second])))
+        for first, second in combinations(range(count), 2)
+    )
+    volatilities = tuple((address, draw(st.integers(50, 20_000))) for address in tokens)
+    routed = draw(st.sets(st.integers(0, count - 2)))
+    costs = {
+        index: TradingCost(draw(st.floats(1e-4, 0.03)), draw(st.floats(0, 1e-3)), draw(st.floats(0, 0.01)), 0.0) for index in sorted(routed)
+    }
+    trigger = build_tracking(draw(st.sampled_from(["relaxed", "normal", "strict"])))
+    risk = replace(trigger.risk, volatilities_bps=volatilities, correlations_bps=correlations)
+    return risk, tokens, targets, costs
+
+
+@given(random_risks())
+def test_risk_over_horizons__whatever_has_a_route__is_positive_definite(
+    drawn: tuple[TrackingRisk, list[str], list[float], Mapping[int, TradingCost]],
+) -> None:
+    risk, tokens, targets, costs = drawn
+    over_horizons = risk_at_costs(risk, tokens, targets, len(tokens) - 1, costs)
+    assert least_eigenvalue(over_horizons, tokens) > 0.01
+
+
+@given(random_risks(), st.integers(50, 20_000), st.integers(-9_000, 9_000))
+def test_risk_over_horizons__of_a_token_that_the_step_leaves_out__changes_nothing_of_the_others(
+    drawn: tuple[TrackingRisk, list[str], list[float], Mapping[int, TradingCost]], volatility_bps: int, correlation_bps: int
+) -> None:
+    """A token in quarantine stays in the risk of the config."""
+    risk, tokens, targets, costs = drawn
+    left_out = "0x" + "ff" * 20
+    wider_risk = replace(
+        risk,
+        volatilities_bps=(*risk.volatilities_bps, (left_out, volatility_bps)),
+        correlations_bps=(*risk.correlations_bps, *((address, left_out, correlation_bps) for address in tokens)),
+    )
+    over_horizons = risk_at_costs(risk, tokens, targets, len(tokens) - 1, costs)
+    wider = risk_at_costs(wider_risk, tokens, targets, len(tokens) - 1, costs)
+    assert wider.widths == over_horizons.widths
+    assert covariance(wider, tokens) == covariance(over_horizons, tokens)
+
+
+def least_eigenvalue(risk: TrackingRisk, tokens: list[str]) -> float:
+    """The least eigenvalue of the correlations of a risk."""
+    matrix = np.array(covariance(risk, tokens), dtype=float)
+    scale = np.sqrt(np.diag(matrix))
+    return float(np.linalg.eigvalsh(matrix / np.outer(scale, scale)).min())

@@ -1,0 +1,185 @@
+"""Feed and TWAP that agree: minimums, cost and worst case go by the worse of both for the wallet (threat T29)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.config.networks.presets import ETHEREUM_PRESET, FEED_THRESHOLDS_BPS, starting_deviation_bps
+from agent.guards.case import build_guard_case
+from agent.guards.sandwich import plan_sandwich_loss, plan_worst_case
+from agent.model import PriceSource, StepInput
+from agent.planning.approval_gas import approval_gas_units
+from agent.planning.partial_plans import worst_case_gas, worst_case_loss
+from agent.planning.problem import build_problem
+from agent.reference import deviation_loss, disagreement_loss, price_ranges, reference_prices
+from agent.reference.floors import fair_floor
+from agent.units import BPS, NATIVE
+from agent.venues.composer import leg_floors
+from tests.support.builders import raw, step_input, token, v3_pool, with_limits
+from tests.support.plans import Swap, evidence, plan_of, verdict
+from tests.unit.guards.test_cost import exiting
+
+WETH, USDC = token("WETH"), token("USDC")
+FEED, MEAN = 2_000, 2_020
+BOTH = (PriceSource.FEED, PriceSource.TWAP)
+
+
+def seen(mean: int = MEAN, spot: int = FEED, kinds: tuple[PriceSource, ...] = BOTH, cautious: bool = True) -> StepInput:
+    """A feed at 2,000, and a pool with this mean and this price now."""
+    step = step_input(values={"WETH": 60_000, "USDC": 40_000}, pools=[v3_pool(WETH, USDC, spot, twap_price=mean)], kinds=kinds)
+    return replace(step, reference=replace(step.reference, uses_worse_source=cautious))
+
+
+def dollars(price: Fraction) -> float:
+    return float(price * 10**18 / 10**6)
+
+
+def test_a_token_has_the_lowest_and_the_highest_price_of_the_sources_that_agree() -> None:
+    low, high = map(dollars, price_ranges(seen())[WETH.address])
+    assert (low, high) == (FEED, pytest.approx(MEAN, rel=1e-4))
+    low, high = map(dollars, price_ranges(seen(mean=1_980))[WETH.address])
+    assert (low, high) == (pytest.approx(1_980, rel=1e-4), FEED)
+    assert price_ranges(seen())[USDC.address] == (1, 1)
+
+
+def test_the_range_includes_a_reference_price_that_is_neither_feed_nor_mean() -> None:
+    low, high = map(dollars, price_ranges(seen(kinds=(PriceSource.SPOT, PriceSource.TWAP)))[WETH.address])
+    assert (low, high) == (pytest.approx(FEED, rel=1e-4), pytest.approx(MEAN, rel=1e-4))
+
+
+def test_a_source_at_the_limit_agrees() -> None:
+    step = seen()
+    price = reference_prices(step).price_by_token[WETH.address]
+    high = price_ranges(step)[WETH.address][1]
+    for less, expected in ((0, high), (Fraction(1, 10**9), price)):
+        limited = with_limits(step, oracle_deviation_bps=(high / price - 1) * BPS - less)
+        assert price_ranges(limited)[WETH.address][1] == expected
+
+
+def test_native_coin_and_its_wrapped_token_lose_together() -> None:
+    bought = {USDC.address: 2_000 * 10**6}
+    together = disagreement_loss(seen(), {NATIVE: -(10**18), WETH.address: -(10**18), **bought})
+    assert together == disagreement_loss(seen(), {WETH.address: -2 * 10**18, **bought})
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        seen(mean=2_040),
+        seen(kinds=(PriceSource.FEED,)),
+        seen(cautious=False),
+        with_limits(seen(), oracle_deviation_bps=None),
+    ],
+    ids=["beyond the limit", "one source", "recorded before", "limit off"],
+)
+def test_otherwise_the_reference_price_alone_counts(step: StepInput) -> None:
+    reference = reference_prices(step).price_by_token
+    assert price_ranges(step) == {address: (price, price) for address, price in reference.items()}
+    assert disagreement_loss(step, {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}) == 0
+
+
+def test_what_is_sold_counts_at_the_higher_and_what_is_bought_at_the_lower_price() -> None:
+    sells, buys = {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}, {WETH.address: 10**18, USDC.address: -2_000 * 10**6}
+    assert float(disagreement_loss(seen(), sells)) == pytest.approx(20 * 10**6, rel=1e-2)
+    assert disagreement_loss(seen(), buys) == 0
+    assert float(disagreement_loss(seen(mean=1_980), buys)) == pytest.approx(20 * 10**6, rel=1e-2)
+    assert disagreement_loss(seen(mean=1_980), sells) == 0
+
+
+def test_planner_guard_and_signer_require_the_better_price_of_the_two() -> None:
+    step = seen(spot=MEAN)
+    sold = raw(1, WETH)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, sold)])
+    high = price_ranges(step)[WETH.address][1]
+    floor = fair_floor(sold, high, Fraction(1), plan.legs[0].fee_pips, step.limits.price_impact_bps or 0, step.limits.slippage_bps or 0)
+    assert leg_floors(step, plan) == (floor,)
+    assert build_problem(step, reference_prices(step)).floor_prices(WETH.address, USDC.address) == (high, 1)
+    kept, missed = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
+    assert verdict("fair_floor", step, kept).passed
+    assert not verdict("fair_floor", step, missed).passed
+
+
+def test_a_purchase_requires_what_the_lower_price_gives() -> None:
+    step = seen(mean=1_980, spot=1_980)
+    spent = raw(2_000, USDC)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], USDC.address, spent)])
+    low = price_ranges(step)[WETH.address][0]
+    floor = fair_floor(spent, Fraction(1), low, plan.legs[0].fee_pips, step.limits.price_impact_bps or 0, step.limits.slippage_bps or 0)
+    enough, less = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
+    assert verdict("fair_floor", step, enough).passed
+    assert not verdict("fair_floor", step, less).passed
+
+
+@pytest.mark.parametrize(("spot", "passes"), [(MEAN, True), (FEED, False)])
+def test_a_pool_at_the_price_of_a_lagging_feed_costs_too_much_at_the_mean(spot: int, passes: bool) -> None:
+    """The feed is 1 % behind: by it alone the pool at 2,000 costs only its fee."""
+    step = with_limits(seen(spot=spot), plan_cost_bps=50, slippage_bps=30)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    assert verdict("plan_cost", step, plan).passed is passes
+    alone = with_limits(seen(spot=spot, kinds=(PriceSource.FEED,)), plan_cost_bps=50, slippage_bps=30)
+    assert verdict("plan_cost", alone, plan).passed
+
+
+def test_an_exit_is_not_held_to_its_cost_at_the_mean() -> None:
+    """In a crash the mean is above the feed, and a due stop must not wait for it."""
+    step = with_limits(seen(), plan_cost_bps=50, slippage_bps=30)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    assert not verdict("plan_cost", step, plan).passed
+    assert verdict("plan_cost", step, exiting(plan)).passed
+
+
+def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_seen_of_it() -> None:
+    step = with_limits(seen(), oracle_deviation_bps=150)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    deltas = {WETH.address: -raw(1, WETH), USDC.address: plan.legs[0].amount_out_raw}
+    assert deviation_loss(step, deltas) == 2_000 * 10**6 * Fraction(150, 10_000)
+    short, worst = plan_sandwich_loss(reference_prices(step), plan), plan_worst_case(step, plan)
+    assert short is not None
+    assert worst == plan.cost.total + short + deviation_loss(step, deltas) + worst_case_gas(step, plan)
+    before = replace(step, reference=replace(step.reference, uses_worse_source=False))
+    more = disagreement_loss(step, deltas)
+    assert more > 0
+    assert worst_case_loss(step, plan) - worst_case_loss(before, plan) == more
+    cases = [build_guard_case(one, plan, evidence(one, plan)) for one in (step, before)]
+    assert cases[0].worst_cost() - cases[1].worst_cost() == more
+
+
+def test_the_worst_case_counts_the_gas_of_approvals_once() -> None:
+    """It is part of the gas that burns at the highest price."""
+    step = seen()
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    with_approvals = replace(plan, cost=replace(plan.cost, approval_gas=Fraction(7 * 10**6)))
+    assert with_approvals.cost.total == plan.cost.total + 7 * 10**6
+    assert plan_worst_case(step, with_approvals) == plan_worst_case(step, plan)
+
+
+def test_the_worst_case_of_a_plan_burns_all_gas_at_the_highest_price() -> None:
+    """The cost counts the price of the newest block; within limits.gas_price the step may pay twice its base fee."""
+    step = seen()
+    head = replace(step.snapshot.head, base_fee_wei=30 * 10**9)
+    step = replace(step, snapshot=replace(step.snapshot, head=head, priority_fee_wei=10**9))
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    gas = Fraction(plan.gas_units * 31 * 10**9 * 2_000 * 10**6, 10**18)
+    plan = replace(plan, cost=replace(plan.cost, gas=gas))
+    units = (plan.gas_units + approval_gas_units(step, plan)) * Fraction(5, 4)
+    free, worst, capped = (plan_worst_case(with_limits(step, gas_price_wei=at * 10**9), plan) for at in (0, 100, 40))
+    assert free is not None
+    assert worst is not None
+    assert capped is not None
+    assert worst - free == units * 61 * Fraction(2_000 * 10**6, 10**9)
+    assert capped - free == units * 40 * Fraction(2_000 * 10**6, 10**9)
+
+
+def test_the_limit_of_a_new_config_follows_the_thresholds_of_its_feeds() -> None:
+    feeds = {known.symbol: known.feed for known in ETHEREUM_PRESET.tokens}
+    assert set(feeds.values()) - {feeds["cbBTC"]} == set(FEED_THRESHOLDS_BPS)
+    assert starting_deviation_bps([feeds["WETH"], feeds["WBTC"]], feeds["USDC"]) == 100
+    assert starting_deviation_bps([feeds["WETH"], feeds["LINK"]], feeds["USDC"]) == 100
+    assert starting_deviation_bps([feeds["WETH"], feeds["AAVE"]], feeds["USDC"]) == 150
+    assert starting_deviation_bps([feeds["DAI"]], feeds["USDC"]) == 75
+    assert starting_deviation_bps([feeds["USDC"]], feeds["WETH"]) == 100
+    assert starting_deviation_bps([feeds["WETH"], "0x" + "12" * 20], feeds["USDC"]) is None
+    assert starting_deviation_bps([feeds["WETH"]], None) is None

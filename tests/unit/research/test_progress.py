@@ -1,0 +1,42 @@
+"""Progress in a notebook, and nothing elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from agent import research
+from agent.research import progress
+from tests.unit.research.test_signals import BAND, PRICES, TARGETS
+
+
+@pytest.mark.parametrize(
+    ("shell", "lines"),
+    [(SimpleNamespace(kernel=object()), "3 of 3"), (SimpleNamespace(), ""), (None, "")],
+    ids=["notebook", "terminal", "script"],
+)
+def test_back_test_shows_a_line_in_a_notebook_only(
+    shell: object, lines: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]  # it stands in for a module
+    research.backtest(PRICES.head(3), TARGETS, BAND)
+    shown = capsys.readouterr().out
+    assert shown.rpartition("\r")[2].strip() == lines
+    assert shown.endswith("\n") == bool(lines)
+    research.backtest(PRICES.head(3), TARGETS, BAND, progress=lambda finished, total: None)
+    assert capsys.readouterr().out == ""
+
+
+def test_line_updates_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now_s = [0.0]
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object())))  # type: ignore[arg-type]  # it stands in for a module
+    monkeypatch.setattr("agent.research.progress.time.monotonic", lambda: now_s[0])
+    show = progress.notebook_progress()
+    assert show is not None
+    for finished in range(1, 11):
+        show("crash", finished, 10)
+        now_s[0] += 0.125
+    updates = [line.strip() for line in capsys.readouterr().out.split("\r")[1:]]
+    assert updates == [f"crash: {finished} of 10" for finished in (1, 3, 5, 7, 9, 10)]

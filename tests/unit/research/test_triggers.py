@@ -1,0 +1,147 @@
+"""A function as a trigger of a backtest: what it sees, when it is asked, and which answers are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent import codec, research
+from agent.errors import ConfigError
+from agent.model import AnsweredTrigger, Destination, Policy
+from agent.policy.triggers.validation import validate_policy
+from agent.research.triggers import FunctionTrigger
+from agent.signals import SignalView
+from tests.unit.research.test_signals import BTC, ETH, PRICES, TARGETS, TIMES, day_of, momentum
+
+HALF_A_TENTH = 0.05
+
+
+def leaves_its_band(view: SignalView) -> bool:
+    return any(abs(view.weights[symbol] - target) > HALF_A_TENTH for symbol, target in TARGETS.items())
+
+
+def falls(view: SignalView) -> bool:
+    return view.prices["BTC"][-1].close < 100
+
+
+class Recorder:
+    """Keeps the views that it is given, and answers each with the same."""
+
+    def __init__(self, is_due: bool) -> None:
+        self.views: list[SignalView] = []
+        self._is_due = is_due
+
+    def __call__(self, view: SignalView) -> bool:
+        self.views.append(view)
+        return self._is_due
+
+
+def test_function_is_asked_once_a_bar_from_the_first_price_on() -> None:
+    for is_due in (True, False):
+        recorder = Recorder(is_due)
+        result = research.backtest(PRICES.head(5), TARGETS, recorder)
+        assert [day_of(view.now_s) for view in recorder.views] == [1, 2, 3, 4]
+        assert result.summary.trades == 4 * is_due
+
+
+def test_view_has_the_closes_before_the_bar_and_the_weights_at_it() -> None:
+    recorder = Recorder(False)
+    research.backtest(PRICES, TARGETS, research.trigger(recorder, window="5d"))
+    for view in recorder.views:
+        day = day_of(view.now_s)
+        for symbol, closes in (("BTC", BTC), ("ETH", ETH)):
+            days = [day_of(bar.at_s) for bar in view.prices[symbol]]
+            assert days == list(range(max(0, day - 4), day))
+            assert [bar.close for bar in view.prices[symbol]] == pytest.approx([closes[earlier] for earlier in days])
+        values = [0.4 * BTC[day] / BTC[0], 0.3 * ETH[day] / ETH[0], 0.3]
+        assert list(view.weights.values()) == pytest.approx([value / sum(values) for value in values], abs=1e-6)
+        assert view.numeraire == "USD"
+        assert view.free == ("BTC", "ETH", "USD")
+
+
+@pytest.mark.parametrize("length", [5, 12])
+@pytest.mark.parametrize("trigger", [falls, leaves_its_band])
+def test_later_prices_change_nothing_earlier(trigger: Any, length: int) -> None:
+    whole = research.backtest(PRICES, TARGETS, trigger)
+    start = research.backtest(PRICES.head(length), TARGETS, trigger)
+    assert whole.summary.trades > 0
+    assert start.weights.equals(whole.weights.head(length))
+    assert start.frame()["value"].to_list() == whole.frame()["value"].head(length).to_list()
+
+
+def test_function_of_the_weights_trades_as_the_band_does() -> None:
+    by_function = research.backtest(PRICES, TARGETS, leaves_its_band)
+    by_band = research.backtest(PRICES, TARGETS, research.band(absolute=HALF_A_TENTH))
+    assert by_function.trades.equals(by_band.trades)
+
+
+def test_function_trades_at_the_bars_that_it_names() -> None:
+    result = research.backtest(PRICES, TARGETS, lambda view: np.bool_(day_of(view.now_s) in (3, 9)))  # type: ignore[arg-type, return-value]
+    assert result.trades["time"].to_list() == [TIMES[3], TIMES[9]]
+
+
+def test_function_goes_with_a_signal_a_destination_and_a_report(tmp_path: Any) -> None:
+    result = research.backtest(PRICES.head(6), TARGETS, falls, signal=momentum, destination="halfway")
+    assert result.summary.trades > 0
+    assert "AnsweredTrigger" in result.report(tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_compare_takes_functions_beside_triggers() -> None:
+    results = research.compare(
+        PRICES.head(6), TARGETS, {"function": leaves_its_band, "window": research.trigger(falls), "band": research.band(0.1)}
+    )
+    assert results.keys() == {"function", "window", "band"}
+    assert results["function"].summary != results["window"].summary
+
+
+def test_stress_test_asks_the_function_on_each_path() -> None:
+    recorder = Recorder(False)
+    later = PRICES.with_columns(time=PRICES["time"].dt.offset_by("16d"))
+    research.stress(PRICES.vstack(later), TARGETS, recorder, paths=1, bars=4, scenarios=["crash"])
+    assert len(recorder.views) > 0
+    assert {len(view.prices["BTC"]) for view in recorder.views} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("answer", [1, None, "yes", np.array([True, False])], ids=["number", "nothing", "text", "array"])
+def test_answer_that_is_not_true_or_false_is_refused(answer: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, TARGETS, lambda view: answer)
+    assert caught.value.message == f"trigger: the function returned {answer!r}"
+    assert caught.value.remedy == "return True, if a rebalance is due, or False"
+
+
+def test_error_of_the_function_is_its_own() -> None:
+    with pytest.raises(KeyError, match="LINK"):
+        research.backtest(PRICES, TARGETS, lambda view: view.prices["LINK"][-1].close > 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: research.trigger(5), "trigger: 5 is no trigger"),  # type: ignore[arg-type]
+        (lambda: research.backtest(PRICES, TARGETS, "weekly"), "trigger: 'weekly' is no trigger"),  # type: ignore[arg-type]
+        (lambda: research.backtest(PRICES, TARGETS, False), "trigger: False is no trigger"),  # type: ignore[arg-type]
+        (lambda: research.trigger(falls, window="ever"), "window"),
+        (lambda: research.backtest(PRICES, TARGETS, research.trigger(falls, window="1d")), "trigger: no price is within the window of 1 d"),
+        (lambda: research.backtest(PRICES, TARGETS, falls, destination="band"), "destination: band, but the trigger has no band"),
+        (lambda: research.stress(PRICES, TARGETS, falls, jobs=2), "jobs: 2, but a function"),
+        (lambda: research.tune(PRICES, TARGETS, [falls]), "triggers: function cannot be searched over"),  # type: ignore[list-item]
+    ],
+)
+def test_wrong_trigger_is_refused(make: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make()
+
+
+def test_answer_is_a_part_of_the_policy() -> None:
+    for is_due in (True, False):
+        policy = Policy(AnsweredTrigger(86_400, is_due), Destination.TARGET, cooldown_s=0)
+        assert codec.loads(Policy, codec.dumps(policy)) == policy
+    with pytest.raises(ConfigError, match="a window of 0 s"):
+        validate_policy(Policy(AnsweredTrigger(0), Destination.TARGET, cooldown_s=0))
+
+
+def test_trigger_keeps_function_and_window() -> None:
+    assert research.trigger(falls, window="30d") == FunctionTrigger(falls, 30 * 86_400)

@@ -1,0 +1,347 @@
+"""The transition table: every state with every event, every guard, in the table, in a real store, and as drawn in docs/journal.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from agent.model import Intent, IntentEvent, IntentKind, IntentState
+from agent.store import Store
+from agent.store.transitions import (
+    ENDED_IN_BLOCK_STATE_NAMES,
+    NONCE_USED_STATE_NAMES,
+    NONCE_USED_STATES,
+    OPEN_STATE_NAMES,
+    OPEN_STATES,
+    RULE_BY_EVENT,
+    TRANSITION_RULES,
+    TRANSITIONS,
+    TransitionFacts,
+    TransitionRule,
+)
+from tests.support.movements import movements
+from tests.support.transactions import START_S, Memory, grant, receipt, tx
+
+PAGE = Path(__file__).parents[3] / "docs" / "journal.md"
+S, E = IntentState, IntentEvent
+DRAWN = {
+    (S.PLANNED, E.SIGN): S.SIGNED, (S.PLANNED, E.DROP): S.CANCELLED,
+    (S.SIGNED, E.SEND): S.BROADCAST, (S.SIGNED, E.DROP): S.CANCELLED,
+    (S.BROADCAST, E.SEND): S.BROADCAST, (S.BROADCAST, E.MINE): S.MINED,
+    (S.BROADCAST, E.LOSE): S.REPLACED, (S.BROADCAST, E.YIELD): S.CANCELLED,
+    (S.MINED, E.MINE): S.MINED, (S.MINED, E.UNMINE): S.BROADCAST, (S.MINED, E.CONFIRM): S.FINAL, (S.MINED, E.FAIL): S.REVERTED,
+    (S.FINAL, E.MINE): S.MINED, (S.FINAL, E.UNMINE): S.BROADCAST,
+    (S.REVERTED, E.MINE): S.MINED, (S.REVERTED, E.UNMINE): S.BROADCAST,
+    (S.REPLACED, E.REOPEN): S.BROADCAST, (S.CANCELLED, E.REOPEN): S.BROADCAST, (S.CANCELLED, E.SIGN): S.SIGNED,
+}  # fmt: skip
+"""Written a second time, so that no slip in the table stays unseen."""
+TARGET = {
+    E.SIGN: S.SIGNED, E.DROP: S.CANCELLED, E.SEND: S.BROADCAST, E.MINE: S.MINED, E.UNMINE: S.BROADCAST, E.CONFIRM: S.FINAL,
+    E.FAIL: S.REVERTED, E.LOSE: S.REPLACED, E.YIELD: S.CANCELLED, E.REOPEN: S.BROADCAST,
+}  # fmt: skip
+HASH, RIVAL = "0x" + "ab" * 32, "0x" + "cd" * 32
+NOW = START_S
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Memory:
+    return Memory(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def store(memory: Memory) -> Store:
+    """The real store, in memory and empty."""
+    memory.connection.deserialize(memory.empty)
+    memory.store.steps.begin("s", NOW, "{}")
+    return memory.store
+
+
+def now(store: Store, intent_id: str) -> Intent:
+    return next(intent for intent in store.journal.intents() if intent.id == intent_id)
+
+
+def all_rows(store: Store) -> list[list[tuple[object, ...]]]:
+    """Everything that a move could change."""
+    tables = ("intents", "transitions", "budgets", "movements", "liquidity")
+    with store.db.engine.connect() as connection:
+        return [[tuple(row) for row in connection.exec_driver_sql(f"SELECT * FROM {table}")] for table in tables]
+
+
+def carried(store: Store, intent: Intent, tx_hash: str, status: int, *way: IntentState) -> str:
+    for state in way:
+        found = receipt(tx_hash, 1, "0x01", status) if state is S.MINED else None
+        store.journal.advance(intent.id, state, NOW, tx_hash=tx_hash if state is S.SIGNED else None, receipt=found)
+    return intent.id
+
+
+def placed(store: Store, state: IntentState, rival: IntentKind | None = None) -> str:
+    """An intent in `state`, reached as it is reached in life; `rival` took its nonce and is final."""
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    if state is S.REPLACED:
+        rival = IntentKind.SWAP
+    if state is S.CANCELLED:
+        rival = IntentKind.CANCEL
+    way = {
+        S.PLANNED: (),
+        S.SIGNED: (S.SIGNED,),
+        S.MINED: (S.SIGNED, S.BROADCAST, S.MINED),
+        S.FINAL: (S.SIGNED, S.BROADCAST, S.MINED, S.FINAL),
+        S.REVERTED: (S.SIGNED, S.BROADCAST, S.MINED, S.REVERTED),
+    }.get(state, (S.SIGNED, S.BROADCAST))
+    carried(store, intent, HASH, 0 if state is S.REVERTED else 1, *way)
+    if rival is not None:
+        other = store.journal.add_intent("s", rival, tx(0), grant(rival), "rival", NOW, None, replaces=intent.id)
+        carried(store, other, RIVAL, 1, S.SIGNED, S.BROADCAST, S.MINED, S.FINAL)
+    if state in (S.REPLACED, S.CANCELLED):
+        store.journal.advance(intent.id, state, NOW)
+    return intent.id
+
+
+def reverted_in_a_block(store: Store) -> str:
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    return carried(store, intent, HASH, 0, S.SIGNED, S.BROADCAST, S.MINED)
+
+
+def undecided(state: IntentState) -> Callable[[Store], str]:
+    """An end by a rival whose block is gone."""
+
+    def build(store: Store) -> str:
+        intent_id = placed(store, state)
+        (rival,) = [intent for intent in store.journal.intents() if intent.id != intent_id]
+        store.journal.advance(rival.id, S.BROADCAST, NOW)
+        return intent_id
+
+    return build
+
+
+def dropped(store: Store) -> str:
+    """A proposal that was withdrawn unsent."""
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    return store.journal.advance(intent.id, S.CANCELLED, NOW).id
+
+
+READY: dict[tuple[IntentState, IntentEvent], Callable[[Store], str]] = {
+    (S.BROADCAST, E.LOSE): lambda store: placed(store, S.BROADCAST, IntentKind.SWAP),
+    (S.BROADCAST, E.YIELD): lambda store: placed(store, S.BROADCAST, IntentKind.CANCEL),
+    (S.MINED, E.FAIL): reverted_in_a_block,
+    (S.REPLACED, E.REOPEN): undecided(S.REPLACED),
+    (S.CANCELLED, E.REOPEN): undecided(S.CANCELLED),
+    (S.CANCELLED, E.SIGN): dropped,
+}
+"""Where a plain intent in that state is not enough."""
+
+
+def brings(event: IntentEvent, block: int = 2) -> dict[str, object]:
+    """What comes with an event."""
+    if event is E.SIGN:
+        return {"tx_hash": HASH}
+    return {"receipt": receipt(HASH, block, "0x02")} if event is E.MINE else {}
+
+
+def test_the_table_is_the_one_that_was_drawn_twice() -> None:
+    assert {key: row.state_after for key, row in RULE_BY_EVENT.items()} == DRAWN
+    assert len(RULE_BY_EVENT) == len(TRANSITION_RULES) == len({(row.state_before, row.state_after) for row in TRANSITION_RULES})
+    assert set(TRANSITIONS) == set(IntentState)
+    assert {S.PLANNED, S.SIGNED, S.BROADCAST, S.MINED} == OPEN_STATES
+    assert {event for _, event in DRAWN} == set(IntentEvent)
+
+
+@pytest.mark.parametrize(("state", "event"), product(S, E), ids=lambda found: found.value)
+def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_nothing(
+    store: Store, state: IntentState, event: IntentEvent
+) -> None:
+    drawn = DRAWN.get((state, event))
+    build = READY.get((state, event), lambda made: placed(made, state))
+    intent_id = build(store)
+    assert now(store, intent_id).state is state
+    before, moves = all_rows(store), store.journal.transitions(intent_id)
+    if drawn is None:
+        with pytest.raises(ValueError, match=rf"{event.value}.*{state.value}"):
+            store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
+        assert all_rows(store) == before
+        return
+    moved = store.journal.advance(intent_id, drawn, NOW, event=event, note="why", **brings(event))
+    assert moved.state is drawn
+    assert (moved.receipt is not None) == (drawn in NONCE_USED_STATES)
+    *old, last = store.journal.transitions(intent_id)
+    assert tuple(old) == moves
+    assert (last.old_state, last.new_state, last.note) == (state, drawn, "why")
+
+
+@pytest.mark.parametrize(("before", "after"), product(S, S), ids=lambda found: found.value)
+def test_every_pair_of_states_is_allowed_or_refused_as_drawn(store: Store, before: IntentState, after: IntentState) -> None:
+    drawn = [event for (state, event), to in DRAWN.items() if (state, to) == (before, after)]
+    assert (after in TRANSITIONS[before]) == bool(drawn)
+    if drawn:
+        intent_id = READY.get((before, drawn[0]), lambda made: placed(made, before))(store)
+        assert store.journal.advance(intent_id, after, NOW, **brings(drawn[0])).state is after
+        return
+    intent_id = placed(store, before)
+    rows = all_rows(store)
+    with pytest.raises(ValueError, match=rf"{before.value} to {after.value}"):
+        store.journal.advance(intent_id, after, NOW, tx_hash=HASH, receipt=receipt(HASH, 2, "0x02"))
+    assert all_rows(store) == rows
+
+
+def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> None:
+    intent_id = placed(store, S.MINED)
+    with pytest.raises(ValueError, match=r"broadcast.*unmine.*final"):
+        store.journal.advance(intent_id, S.FINAL, NOW, event=E.UNMINE)
+    with pytest.raises(ValueError, match="send"):  # a resend would take the receipt away
+        store.journal.advance(intent_id, S.BROADCAST, NOW, event=E.SEND)
+    assert now(store, intent_id).receipt is not None
+
+
+# guards
+MINED_HERE, MINED_THERE = receipt(HASH, 1, "0x01"), receipt(HASH, 2, "0x02")
+FACTS = TransitionFacts(HASH, may_have_been_sent=True)
+PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
+    **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.CANCELLED, E.SIGN)], TransitionFacts(HASH)),
+    **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], TransitionFacts(None)),
+    **dict.fromkeys([(S.BROADCAST, E.SEND), (S.MINED, E.UNMINE), (S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], FACTS),
+    (S.BROADCAST, E.MINE): replace(FACTS, receipt=MINED_HERE),
+    (S.BROADCAST, E.LOSE): replace(FACTS, final_peer_kind=IntentKind.SWAP),
+    (S.BROADCAST, E.YIELD): replace(FACTS, final_peer_kind=IntentKind.CANCEL),
+    **dict.fromkeys(
+        [(S.MINED, E.MINE), (S.FINAL, E.MINE), (S.REVERTED, E.MINE)], replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE)
+    ),
+    (S.MINED, E.CONFIRM): replace(FACTS, stored_receipt=MINED_HERE),
+    (S.MINED, E.FAIL): replace(FACTS, stored_receipt=replace(MINED_HERE, status=0)),
+    **dict.fromkeys([(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)], FACTS),
+}
+_SAME = replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_HERE)
+_ADOPTED = replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE, is_nonce_adopted=True)
+_FOREIGN = replace(FACTS, receipt=receipt(RIVAL, 1, "0x01"))
+REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
+    **dict.fromkeys(
+        [(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.BROADCAST, E.SEND), (S.MINED, E.UNMINE)],
+        (TransitionFacts(None, may_have_been_sent=True),),
+    ),
+    **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], (FACTS,)),
+    (S.CANCELLED, E.SIGN): (TransitionFacts(None), FACTS, TransitionFacts(HASH, is_nonce_adopted=True)),
+    (S.BROADCAST, E.MINE): (FACTS, _FOREIGN),
+    (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, final_peer_kind=IntentKind.CANCEL)),
+    (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, final_peer_kind=IntentKind.SWAP), replace(FACTS, is_nonce_adopted=True)),
+    (S.MINED, E.MINE): (FACTS, _FOREIGN, _SAME),
+    (S.MINED, E.CONFIRM): (FACTS, replace(FACTS, stored_receipt=replace(MINED_HERE, status=0))),
+    (S.MINED, E.FAIL): (FACTS, replace(FACTS, stored_receipt=MINED_HERE)),
+    **dict.fromkeys([(S.FINAL, E.MINE), (S.REVERTED, E.MINE)], (FACTS, _FOREIGN, _SAME, _ADOPTED)),
+    **dict.fromkeys([(S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], (_ADOPTED,)),
+    **dict.fromkeys(
+        [(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)],
+        (
+            TransitionFacts(HASH),
+            replace(FACTS, final_peer_kind=IntentKind.SWAP),
+            replace(FACTS, final_peer_kind=IntentKind.CANCEL),
+            replace(FACTS, is_nonce_adopted=True),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("row", TRANSITION_RULES, ids=lambda row: f"{row.state_before.value}-{row.event.value}")
+def test_every_guard_passes_what_it_should_and_refuses_the_rest(row: TransitionRule) -> None:
+    assert row.guard(PASS[row.state_before, row.event]) is None
+    for facts in REFUSE[row.state_before, row.event]:
+        assert row.guard(facts), facts
+
+
+def adopted(state: IntentState) -> Callable[[Store], str]:
+    def build(store: Store) -> str:
+        intent_id = placed(store, state)
+        store.journal.adopt_nonce(0, NOW)
+        return intent_id
+
+    return build
+
+
+def dropped(store: Store) -> str:
+    intent_id = placed(store, S.SIGNED)
+    store.journal.advance(intent_id, S.CANCELLED, NOW)
+    return intent_id
+
+
+@pytest.mark.parametrize(
+    ("build", "event", "found", "why"),
+    [
+        (lambda store: placed(store, S.PLANNED), E.SIGN, {}, "without a hash"),
+        (lambda store: placed(store, S.BROADCAST), E.MINE, {}, "without a receipt"),
+        (lambda store: placed(store, S.BROADCAST), E.MINE, {"receipt": receipt(RIVAL, 1, "0x01")}, "receipt of another transaction"),
+        (lambda store: placed(store, S.MINED), E.MINE, {"receipt": receipt(HASH, 1, "0x01")}, "the receipt that it has already"),
+        (reverted_in_a_block, E.CONFIRM, {}, "receipt of a success"),
+        (lambda store: placed(store, S.MINED), E.FAIL, {}, "receipt of a revert"),
+        (lambda store: placed(store, S.BROADCAST), E.LOSE, {}, "nothing else at its nonce is final"),
+        (lambda store: placed(store, S.BROADCAST, IntentKind.CANCEL), E.LOSE, {}, "nothing else at its nonce is final"),
+        (lambda store: placed(store, S.BROADCAST), E.YIELD, {}, "no cancel of it is final"),
+        (lambda store: placed(store, S.BROADCAST, IntentKind.SWAP), E.YIELD, {}, "no cancel of it is final"),
+        (lambda store: placed(store, S.REPLACED), E.REOPEN, {}, "another transaction at its nonce is final"),
+        (lambda store: placed(store, S.CANCELLED), E.REOPEN, {}, "another transaction at its nonce is final"),
+        (dropped, E.REOPEN, {}, "its bytes never left"),
+        (adopted(S.FINAL), E.UNMINE, {}, "has adopted a nonce"),
+        (adopted(S.REVERTED), E.MINE, {"receipt": receipt(HASH, 2, "0x02")}, "has adopted a nonce"),
+    ],
+)
+def test_a_guard_that_says_no_changes_nothing(
+    store: Store, build: Callable[[Store], str], event: IntentEvent, found: dict[str, object], why: str
+) -> None:
+    intent_id = build(store)
+    before = all_rows(store)
+    with pytest.raises(ValueError, match=why):
+        store.journal.advance(intent_id, TARGET[event], NOW, event=event, **found)
+    assert all_rows(store) == before
+
+
+@pytest.mark.parametrize("event", [E.MINE, E.UNMINE])
+def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, event: IntentEvent) -> None:
+    intent_id = placed(store, S.FINAL)
+    store.budgets.book_intent(now(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
+    assert (
+        store.budgets.history(NOW).budgets.loss_24h,
+        store.budgets.history(NOW).reviews.last_rebalance_s,
+        store.journal.expected_nonce(),
+    ) == (
+        5,
+        NOW,
+        None,
+    )
+    assert movements(store) != ()
+    store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
+    found = store.budgets.history(NOW)
+    assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei, found.reviews.last_rebalance_s) == (
+        0,
+        0,
+        0,
+        None,
+    )
+    assert movements(store) == ()
+    assert [intent.id for intent in store.journal.unbooked_intents()] == ([intent_id] if event is E.MINE else [])
+
+
+# docs/journal.md
+def test_the_page_lists_every_line_of_the_table_with_its_guard() -> None:
+    cells = [[cell.strip() for cell in text.strip("|").split("|")] for text in PAGE.read_text().splitlines() if text.startswith("|")]
+    listed = [tuple(row) for row in cells if len(row) == 5 and row[0] in {state.value for state in S}]
+    assert [row[:4] for row in listed] == [
+        (row.state_before.value, row.event.value, row.state_after.value, row.condition) for row in TRANSITION_RULES
+    ]
+    assert all(row[4] for row in listed)
+
+
+def test_the_drawing_is_the_table() -> None:
+    (drawing,) = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    arrows = {(before, event, after) for before, after, event in re.findall(r"^ +(\w+) --> (\w+): (\w+)$", drawing, re.MULTILINE)}
+    assert arrows == {(row.state_before.value, row.event.value, row.state_after.value) for row in TRANSITION_RULES}
+    assert "[*] --> planned" in drawing
+
+
+def test_names_of_states_have_one_order_in_every_process() -> None:
+    """Statements that list them are then the same text, which a database compiles once."""
+    assert OPEN_STATE_NAMES == ("broadcast", "mined", "planned", "signed")
+    assert NONCE_USED_STATE_NAMES == ("final", "mined", "reverted")
+    assert ENDED_IN_BLOCK_STATE_NAMES == ("final", "reverted")

@@ -1,0 +1,64 @@
+"""Usual volatilities and correlations of tokens by class, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.model import NoTradeZone
+from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
+from tests.support.builders import token
+from tests.unit.policy.triggers.test_tracking import tracked
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "bps"),
+    [
+        ("WETH", "WBTC", 6_700),
+        ("WETH", "LINK", 6_700),
+        ("LINK", "AAVE", 6_700),
+        ("WETH", "wstETH", 9_500),
+        ("WBTC", "cbBTC", 9_500),
+        ("WETH", "DAI", 0),
+        ("USDT", "DAI", 0),
+    ],
+)
+def test_correlation__in_a_stable_numeraire(first: str, second: str, bps: int) -> None:
+    """67 % between coins, 95 % between tokens of one coin, none with a stable one."""
+    assert class_correlation_bps(first, second, "USDC") == class_correlation_bps(second, first, "USDC") == bps
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "bps"),
+    [("WBTC", "USDC", 6_467), ("WBTC", "LINK", 3_506), ("wstETH", "USDC", 1_580), ("wstETH", "WBTC", 2_111)],
+)
+def test_correlation__in_a_coin__is_that_of_what_each_moves_against_it(first: str, second: str, bps: int) -> None:
+    """Σᵢⱼ − Σᵢₙ − Σⱼₙ + Σₙₙ with 65 % for ether, 50 % for bitcoin, 90 % for LINK: (0 − 0.217750 − 0 + 0.4225) / (0.4868·0.6503)."""
+    assert class_correlation_bps(first, second, "WETH") == class_correlation_bps(second, first, "WETH") == bps
+
+
+@pytest.mark.parametrize(
+    ("symbol", "numeraire", "bps"),
+    [
+        ("USDT", "USDC", 200),
+        ("WBTC", "USDC", 5_000),
+        ("WETH", "USDC", 6_500),
+        ("wstETH", "USDC", 6_500),
+        ("LINK", "USDC", 9_000),
+        ("USDC", "WETH", 6_503),
+        ("WBTC", "WETH", 4_868),
+        ("wstETH", "WETH", 2_055),
+        ("LINK", "WETH", 6_697),
+    ],
+)
+def test_volatility__is_that_of_the_price_in_the_numeraire(symbol: str, numeraire: str, bps: int) -> None:
+    assert class_volatility_bps(symbol, numeraire) == bps
+
+
+def test_step_without_configured_risk__takes_the_classes_and_none_for_the_numeraire() -> None:
+    trigger = tracked().policy.trigger
+    assert isinstance(trigger, NoTradeZone)
+    bps_by_pair = {frozenset(pair): bps for *pair, bps in trigger.risk.correlations_bps}
+    expected = {("WETH", "WBTC"): 6_700, ("WETH", "LINK"): 6_700, ("WETH", "USDC"): 0, ("LINK", "USDC"): 0}
+    assert {pair: bps_by_pair[frozenset(token(symbol).address for symbol in pair)] for pair in expected} == expected
+    volatilities = dict(trigger.risk.volatilities_bps)
+    assert [volatilities[token(symbol).address] for symbol in ("WETH", "WBTC", "LINK", "USDC")] == [6_500, 5_000, 9_000, 10]
