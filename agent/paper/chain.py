@@ -43,6 +43,7 @@ from agent.store.store import PaperStore
 from agent.units import BPS, floor_int
 from agent.venues.perpetual_protocol import decode_venue_call
 
+NO_ACCOUNT_ANSWER = "paper trading began without a margin account"
 MAX_RECEIPTS = 16
 MAX_BLOCKS = 256
 """Number of newest receipts and blocks kept for the journal's checks of transactions that are not
@@ -93,13 +94,19 @@ class PaperChain:
         return None
 
     def with_paper_margin(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot with the paper margin account in place of the real one."""
+        """Return a snapshot with the paper margin account, or the reason why there is none, in
+        place of the real one.
+        """
         paper_margin = self.wallet().margin
-        real_account = snapshot.layer(FuturesReading).account
-        if self._venue is None or paper_margin is None or real_account is None:
+        reading = snapshot.layer(FuturesReading)
+        if self._venue is None or reading.account is None:
             return snapshot
-        paper_account = self._venue.account(real_account, paper_margin, snapshot.head)
-        return snapshot.with_layer(replace(snapshot.layer(FuturesReading), account=paper_account))
+        if paper_margin is None:
+            return snapshot.with_layer(
+                replace(reading, account=None, unknown_reason=NO_ACCOUNT_ANSWER)
+            )
+        paper_account = self._venue.account(reading.account, paper_margin, snapshot.head)
+        return snapshot.with_layer(replace(reading, account=paper_account))
 
     def opening_margin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
         """Return the first margin account (see PaperVenue.begin); None without futures."""
