@@ -270,6 +270,7 @@ def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as
     ("answer", "text"),
     [
         ("with_network", "mainnet"),
+        ("with_network", "a" * 5_000),
         ("with_wallet", "vitalik.eth"),
         ("with_endpoints", "https://rpc.example/key"),
         ("with_endpoints", "A=one B=one"),
