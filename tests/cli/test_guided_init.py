@@ -129,6 +129,22 @@ def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
     assert mentions(said.err, "--wallet", f"without {option[0]}")
 
 
+def test_another_network_asks_for_its_endpoints_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint answers for one chain."""
+    lines = [*TO_CASH, "WETH=50% USDC=50%", "", "", "", "1", "base", "BASE_A=alpha BASE_B=beta", "1", "base", "yes"]
+    assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    chain = load_config(tmp_path / "trimtab.toml").config.chain
+    assert (chain.chain_id, [endpoint.url_env for endpoint in chain.rpc]) == (8_453, ["BASE_A", "BASE_B"])
+
+
+def test_endpoints_of_options_are_those_of_the_network_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("base\nyes\n"))
+    path = tmp_path / "trimtab.toml"
+    answers = guide.InitAnswers(wallet=WALLET, endpoints=(("BASE_A", "alpha"), ("BASE_B", "beta")), template="60/40")
+    assert guided_init(path, answers, ("Wallet", "Endpoints", "Basket", "Cash", "Ceiling", "Alerts")) is not None
+    assert [endpoint.url_env for endpoint in load_config(path).config.chain.rpc] == ["BASE_A", "BASE_B"]
+
+
 def test_only_what_the_options_lack_is_asked(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "is_interactive", lambda: True)
     path, given = (

@@ -113,7 +113,7 @@ class InitAnswers(NewConfig):
         """
         find_preset(network_name_or_file)
         is_local = network_name_or_file not in PRESETS
-        endpoints = () if is_local != self.is_local else self.endpoints
+        endpoints = self.endpoints if network_name_or_file == self.network else ()
         return replace(
             self,
             network=network_name_or_file,
