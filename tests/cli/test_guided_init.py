@@ -290,6 +290,7 @@ def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as
         ("with_wallet", "vitalik.eth"),
         ("with_endpoints", "https://rpc.example/key"),
         ("with_endpoints", "A=one B=one"),
+        ("with_endpoints", "A=one A=two"),
         ("with_cash", "-5"),
         ("with_cash", "0"),
         ("with_cash", "1,5"),
@@ -305,6 +306,22 @@ def test_a_wrong_answer_is_refused_and_no_secret_repeated(answer: str, text: str
     assert caught.value.remedy
     assert "secret" not in str(caught.value).replace("a secret", "")
     assert "rpc.example" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("basket", "fault"),
+    [
+        ("WETH=25% WETH=25% USDC=50%", "name WETH twice"),
+        ("WETH=60% USDC=60%", "sum to 120%, 20% too much"),
+        ("WETH=60% USDC=30%", "sum to 90%, 10% is missing"),
+        ("WETH=60% DOGE=40%", "name DOGE, which is not one of"),
+        ("WETH=60% WBTC=40%", "lack USDC, the unit of account"),
+    ],
+)
+def test_own_shares_that_make_no_basket_are_refused_with_the_reason(basket: str, fault: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        guide.InitAnswers().with_basket(basket, [])
+    assert f"basket: the shares {fault}" in caught.value.message
 
 
 def test_every_template_has_a_past_result_and_a_least_capital() -> None:

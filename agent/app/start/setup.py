@@ -147,7 +147,7 @@ class FuturesStart:
             )
         venue = read_venue(self.venue)
         spot_targets = {asset.symbol: asset.target for asset in assets}
-        weights = futures_weights(venue, spot_targets, dict(self.targets))
+        weights = futures_weights(venue, spot_targets, self.targets)
         return futures_text(profile, venue, numeraire, weights, spot_targets)
 
 
