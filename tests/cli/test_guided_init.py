@@ -324,6 +324,11 @@ def test_own_shares_that_make_no_basket_are_refused_with_the_reason(basket: str,
     assert f"basket: the shares {fault}" in caught.value.message
 
 
+@pytest.mark.parametrize("text", ["", "all", "All"])
+def test_all_cash_is_named_in_either_case(text: str) -> None:
+    assert guide.InitAnswers(use_cash="500").with_cash(text).use_cash == ""
+
+
 def test_every_template_has_a_past_result_and_a_least_capital() -> None:
     known = guide.baskets("ethereum")
     assert [one.name for one in known] == list(PORTFOLIO_TEMPLATES)

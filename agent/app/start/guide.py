@@ -200,7 +200,7 @@ class InitAnswers(NewConfig):
         """
         amount = (
             ""
-            if cash_text in ALL_CASH_ANSWERS
+            if cash_text.lower() in ALL_CASH_ANSWERS
             else parse_amount(cash_text, "cash", "write 1000, or all")
         )
         if amount == self.use_cash:
@@ -324,8 +324,9 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     and then leaves no file.
     """
     answers, error_by_field, _ = parse_answers(field_texts)
-    for field, field_error in error_by_field.items():
-        raise ConfigError(f"{field}: {field_error}", "correct it")
+    if error_by_field:
+        field = next(iter(error_by_field))
+        raise ConfigError(f"{field}: {error_by_field[field]}", "correct it")
     init_document = answers.write(Path(path))
     loaded_config = load_config(path)
     wallet = loaded_config.config.wallet
