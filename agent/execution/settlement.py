@@ -269,9 +269,9 @@ def record_balance_changes(
     step = current_step()
     expected_balances = balance_store.expected()  # more external transactions may be known now
     transfers = balance_changes.changes_to_record(step, expected_balances)
-    return expected_balances, transfers if balance_store.record(
-        snapshot, current_raw, transfers, expected_balances.version
-    ) else ()
+    if not balance_store.record(snapshot, current_raw, transfers, expected_balances.version):
+        return expected_balances, ()
+    return expected_balances, transfers
 
 
 MAX_CLOCK_LEAD_S = 30

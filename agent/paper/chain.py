@@ -109,7 +109,7 @@ class PaperChain:
         return snapshot.with_layer(replace(reading, account=paper_account))
 
     def opening_margin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
-        """Return the first margin account (see PaperVenue.begin); None without futures."""
+        """Return the first margin account (see PaperPerpetualProtocol); None without futures."""
         if self._venue is None:
             return None
         return self._venue.opening_margin(
@@ -144,22 +144,22 @@ class PaperChain:
         snapshot = self._newest_snapshot
         if snapshot is None or snapshot.head.number < head.number:
             snapshot = self.snapshot()
-        effects: TransactionEffects | PaperVenueEffects
         try:
-            try:
-                effects = self._execute(
-                    tx, self.wallet(), _pools_by_address(snapshot), snapshot.head
-                )
-            except TicksExhausted:
-                effects = self._execute(
-                    tx,
-                    self.wallet(),
-                    _pools_by_address(self._with_more_ticks(snapshot)),
-                    snapshot.head,
-                )
+            effects = self._effects_at(snapshot, tx)
         except TransactionReverted as error:
             return Simulation(False, str(error), 0, snapshot.head, reverted=True)
         return Simulation(True, "", effects.gas_units, snapshot.head)
+
+    def _effects_at(
+        self, snapshot: Snapshot, tx: UnsignedTx
+    ) -> TransactionEffects | PaperVenueEffects:
+        """Return the effects of a transaction, on more ticks if a swap needs them."""
+        wallet = self.wallet()
+        try:
+            return self._execute(tx, wallet, _pools_by_address(snapshot), snapshot.head)
+        except TicksExhausted:
+            pools = _pools_by_address(self._with_more_ticks(snapshot))
+            return self._execute(tx, wallet, pools, snapshot.head)
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender. Replaces a pending transaction at the same nonce, as a mempool does.
@@ -252,7 +252,7 @@ class PaperChain:
         may_read_ticks: bool,
     ) -> tuple[PaperWallet, list[PaperTx]]:
         """Return the wallet after the executed transactions, and those still pending. Raises
-        TicksExhausted if a swap needs more ticks and `may_read_ticks` ticks may exist.
+        TicksExhausted if a swap needs more ticks and `may_read_ticks` allows to read them.
         """
         pending_txs = list(wallet.pending_txs)
         while (
