@@ -269,9 +269,9 @@ def record_balance_changes(
     step = current_step()
     expected_balances = balance_store.expected()  # more external transactions may be known now
     transfers = balance_changes.changes_to_record(step, expected_balances)
-    return expected_balances, transfers if balance_store.record(
-        snapshot, current_raw, transfers, expected_balances.version
-    ) else ()
+    if not balance_store.record(snapshot, current_raw, transfers, expected_balances.version):
+        return expected_balances, ()
+    return expected_balances, transfers
 
 
 MAX_CLOCK_LEAD_S = 30
@@ -404,14 +404,16 @@ def _parse_step(input_json: str) -> StepInput:
 def _spent_unpriced_asset(
     intent: Intent, portfolio: Portfolio, owner: str, prices: dict[str, Fraction]
 ) -> bool:
-    """True if the transaction spent an asset that has no price now."""
+    """True if the transaction spent an asset that has no price now; native coin counts as its
+    wrapped token.
+    """
     if intent.receipt is None:
         return False
+    spent_tokens = {token for token, raw in intent.receipt.net_transfers(owner).items() if raw < 0}
+    if intent.native_change_wei(owner, portfolio.wrapped_native) < 0:
+        spent_tokens.add(portfolio.wrapped_native)
     asset_tokens = {asset.token.address for asset in portfolio.assets}
-    return any(
-        raw < 0 and token in asset_tokens and token not in prices
-        for token, raw in intent.receipt.net_transfers(owner).items()
-    )
+    return bool(spent_tokens & asset_tokens - prices.keys())
 
 
 def _priced_balances(

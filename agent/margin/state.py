@@ -258,11 +258,7 @@ def _largest_scaled_sizes(
 def _scaled_sizes(
     account: MarginAccount, size_raw_by_market: Mapping[str, int], numerator: int
 ) -> dict[str, int]:
-    """Return `numerator` / PART_DENOMINATOR of each order, in whole lots rounded toward zero; all
-    of them at PART_DENOMINATOR.
-    """
-    if numerator == PART_DENOMINATOR:
-        return dict(size_raw_by_market)
+    """Return `numerator` / PART_DENOMINATOR of each order, in whole lots rounded toward zero."""
     share = Fraction(numerator, PART_DENOMINATOR)
     return {
         market: scaled_size_raw(account.market(market), size_raw, share)

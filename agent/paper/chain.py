@@ -43,6 +43,7 @@ from agent.store.store import PaperStore
 from agent.units import BPS, floor_int
 from agent.venues.perpetual_protocol import decode_venue_call
 
+NO_ACCOUNT_ANSWER = "paper trading began without a margin account"
 MAX_RECEIPTS = 16
 MAX_BLOCKS = 256
 """Number of newest receipts and blocks kept for the journal's checks of transactions that are not
@@ -93,16 +94,22 @@ class PaperChain:
         return None
 
     def with_paper_margin(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot with the paper margin account in place of the real one."""
+        """Return a snapshot with the paper margin account, or the reason why there is none, in
+        place of the real one.
+        """
         paper_margin = self.wallet().margin
-        real_account = snapshot.layer(FuturesReading).account
-        if self._venue is None or paper_margin is None or real_account is None:
+        reading = snapshot.layer(FuturesReading)
+        if self._venue is None or reading.account is None:
             return snapshot
-        paper_account = self._venue.account(real_account, paper_margin, snapshot.head)
-        return snapshot.with_layer(replace(snapshot.layer(FuturesReading), account=paper_account))
+        if paper_margin is None:
+            return snapshot.with_layer(
+                replace(reading, account=None, unknown_reason=NO_ACCOUNT_ANSWER)
+            )
+        paper_account = self._venue.account(reading.account, paper_margin, snapshot.head)
+        return snapshot.with_layer(replace(reading, account=paper_account))
 
     def opening_margin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
-        """Return the first margin account (see PaperVenue.begin); None without futures."""
+        """Return the first margin account (see PaperPerpetualProtocol); None without futures."""
         if self._venue is None:
             return None
         return self._venue.opening_margin(
@@ -137,22 +144,22 @@ class PaperChain:
         snapshot = self._newest_snapshot
         if snapshot is None or snapshot.head.number < head.number:
             snapshot = self.snapshot()
-        effects: TransactionEffects | PaperVenueEffects
         try:
-            try:
-                effects = self._execute(
-                    tx, self.wallet(), _pools_by_address(snapshot), snapshot.head
-                )
-            except TicksExhausted:
-                effects = self._execute(
-                    tx,
-                    self.wallet(),
-                    _pools_by_address(self._with_more_ticks(snapshot)),
-                    snapshot.head,
-                )
+            effects = self._effects_at(snapshot, tx)
         except TransactionReverted as error:
             return Simulation(False, str(error), 0, snapshot.head, reverted=True)
         return Simulation(True, "", effects.gas_units, snapshot.head)
+
+    def _effects_at(
+        self, snapshot: Snapshot, tx: UnsignedTx
+    ) -> TransactionEffects | PaperVenueEffects:
+        """Return the effects of a transaction, on more ticks if a swap needs them."""
+        wallet = self.wallet()
+        try:
+            return self._execute(tx, wallet, _pools_by_address(snapshot), snapshot.head)
+        except TicksExhausted:
+            pools = _pools_by_address(self._with_more_ticks(snapshot))
+            return self._execute(tx, wallet, pools, snapshot.head)
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender. Replaces a pending transaction at the same nonce, as a mempool does.
@@ -245,7 +252,7 @@ class PaperChain:
         may_read_ticks: bool,
     ) -> tuple[PaperWallet, list[PaperTx]]:
         """Return the wallet after the executed transactions, and those still pending. Raises
-        TicksExhausted if a swap needs more ticks and `may_read_ticks` ticks may exist.
+        TicksExhausted if a swap needs more ticks and `may_read_ticks` allows to read them.
         """
         pending_txs = list(wallet.pending_txs)
         while (

@@ -29,7 +29,7 @@ from agent.model import (
     UnsignedTx,
     VenuePayment,
 )
-from agent.paper.chain import MAX_RECEIPTS
+from agent.paper.chain import MAX_RECEIPTS, NO_ACCOUNT_ANSWER
 from agent.ports import Clock, Grant
 from agent.ports.perpetuals import PerpActionDraft
 from agent.signing.futures import require_signable_order, require_signable_orders
@@ -42,7 +42,6 @@ from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading, wi
 
 UNMATCHED_ANSWER = "Order could not immediately match against any resting orders."
 NO_MARGIN_ANSWER = "Insufficient margin to place order."
-NO_ACCOUNT_ANSWER = "paper trading began without a margin account"
 NOT_REDUCING_ANSWER = "Reduce only order would increase position."
 
 

@@ -218,9 +218,7 @@ class AllocationStore:
         allocation_json = codec.dumps(allocation)
 
         def insert_if_new(db: Connection) -> None:
-            newest_row = first_row(
-                db, _select_newest_allocations(), AllocationRow, owner=owner, limit=1
-            )
+            newest_row = first_row(db, _select_newest_allocation(), AllocationRow, owner=owner)
             if newest_row is None or newest_row.allocation_json != allocation_json:
                 row = {"owner": owner, "at_s": allocation.at_s, "allocation_json": allocation_json}
                 insert_rows(db, AllocationRow, [row])
@@ -233,17 +231,17 @@ class AllocationStore:
 
 
 @cache
-def _select_newest_allocations() -> Select[Any]:
-    allocations_query = (
+def _select_newest_allocation() -> Select[Any]:
+    return (
         select(AllocationRow)
         .where(AllocationRow.owner == bindparam("owner"))
         .order_by(AllocationRow.seq.desc())
+        .limit(1)
     )
-    return allocations_query.limit(bindparam("limit"))
 
 
 def _newest_allocation(db: Connection, owner: str) -> Allocation | None:
-    row = first_row(db, _select_newest_allocations(), AllocationRow, owner=owner, limit=1)
+    row = first_row(db, _select_newest_allocation(), AllocationRow, owner=owner)
     return None if row is None else _decode_allocation(row)
 
 

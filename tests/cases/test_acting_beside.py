@@ -100,7 +100,7 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
 
         def resumed(stage: str) -> None:
             if stage == "before:send":
-                api.resume(loaded.path)
+                api.resume(loaded.path, lambda _: True)
 
         found = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
         assert found.state == "unfinished"

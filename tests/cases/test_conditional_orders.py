@@ -192,7 +192,7 @@ def test_while_paused_a_stop_is_written_down_and_sold_once_the_owner_resumes(anv
         assert stages(agent) == {"WETH stop_loss": "fired"}
         assert purse(chain) == before
         settled(chain, {"WETH": 3_000})  # what fired is sold, even if the price comes back before it could be
-        api.resume(loaded.path)
+        api.resume(loaded.path, lambda _: True)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert chain.balance("WETH") * 3_000 < 10 * 10**18
 

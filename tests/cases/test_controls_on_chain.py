@@ -23,11 +23,12 @@ from agent.app.documents.owner import ShownPlanDocument
 from agent.app.start.checks import doctor
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.errors import ConfigError, Refused, Retryable, TrimtabError
+from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Control, ControlKind, ControlOrigin, ControlRecord, ControlState, ControlSubmission, IntentKind
 from agent.observe.push import PushSender
+from agent.store.controls import ControlStore
 from agent.store.files.locks import service_lock
 from agent.store.store import Store
 from agent.store.tables import ControlRow
@@ -373,6 +374,25 @@ def test_a_stop_ends_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
         assert run.look() is None
         record = run.store.controls.find(asked.id)
         assert record is not None, record
+        assert record.state is ControlState.DONE, record
+        assert run.store.requests.active_stop() is not None
+
+
+def test_a_stop_that_could_not_be_taken_is_carried_out_by_the_next_look(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The store is locked for a moment: a stop that was never begun is no repetition."""
+
+    def is_locked(*_: object) -> bool:
+        raise PassingFault("store: cannot take a control: database is locked")
+
+    with bot(anvil_chain, tmp_path, LEVEL) as run:
+        asked = run.ask("stop")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(ControlStore, "take", is_locked)
+            with pytest.raises(PassingFault, match="locked"):
+                run.look()
+        assert run.look() is None
+        record = run.store.controls.find(asked.id)
+        assert record is not None
         assert record.state is ControlState.DONE, record
         assert run.store.requests.active_stop() is not None
 

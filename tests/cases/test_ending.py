@@ -65,7 +65,7 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         assert "stopped" in held.reason
         with raises_code(Refused, "stopped"):
             next(agent.run(send=True, confirm=lambda _: True, once=True))
-        api.resume(tmp_path / "trimtab.toml")
+        api.resume(tmp_path / "trimtab.toml", lambda _: True)
         assert agent.rebalance(send=True, confirm=lambda _: True).kind is OutcomeKind.DONE
 
 
@@ -176,7 +176,7 @@ def test_a_stop_resumed_while_it_waits_for_confirmations_stays_resumed(
 
     def reconcile_after_resume(executor: JournaledExecutor, *, may_send: bool = True) -> list[Intent]:
         if not may_send:
-            api.resume(tmp_path / "trimtab.toml")
+            api.resume(tmp_path / "trimtab.toml", lambda _: True)
             anvil_chain.mine(3)
         return reconcile(executor, may_send=may_send)
 

@@ -110,7 +110,7 @@ def test_after_an_exit_that_succeeds_rebalances_wait_for_their_owner_all_the_sam
         stopped = agent.rebalance(send=True, confirm=yes)
         assert waits(stopped), stopped.reason
         assert purse(chain).raw == before.raw
-        api.resume(loaded.path)
+        api.resume(loaded.path, lambda _: True)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
 
 

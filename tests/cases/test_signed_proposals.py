@@ -50,7 +50,7 @@ def states(agent: Agent) -> list[tuple[str, str]]:
 
 
 def resume(agent: Agent) -> None:
-    api.resume(agent.context.loaded_config.path)
+    api.resume(agent.context.loaded_config.path, lambda _: True)
 
 
 def test_hard_pause__enough_signatures__says_so_and_proposes_the_rejection(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:

@@ -313,6 +313,7 @@ def test_a_killed_sweep_is_paid_once(anvil_chain: LocalChain, tmp_path: Path, mo
     [
         ({"wallet.payout_addresses": []}, "is not in wallet.payout_addresses"),
         ({"limits.payout_per_day": "0"}, "limits.payout_per_day is 0"),
+        ({"limits.payout_per_day": "49"}, "sweep.least: 50 is more than limits.payout_per_day"),
         ({"sweep": {**SWEEP, "every": "1m"}}, "30m to 28d"),
         ({"sweep": {key: SWEEP[key] for key in ("to", "above", "least")}}, "exactly one of every and cron"),
         ({"sweep": {**SWEEP, "cron": "0 9 1 * *"}}, "exactly one of every and cron"),
@@ -320,7 +321,17 @@ def test_a_killed_sweep_is_paid_once(anvil_chain: LocalChain, tmp_path: Path, mo
         ({"sweep": {**SWEEP, "above": "-5"}}, "sweep.above"),
         ({"sweep": {**SWEEP, "to": "0x12"}}, "is not an address"),
     ],
-    ids=["recipient_not_listed", "no_payouts", "too_often", "no_schedule", "two_schedules", "dust", "negative", "no_address"],
+    ids=[
+        "recipient_not_listed",
+        "no_payouts",
+        "payouts_below_the_least",
+        "too_often",
+        "no_schedule",
+        "two_schedules",
+        "dust",
+        "negative",
+        "no_address",
+    ],
 )
 def test_a_sweep_that_cannot_be_paid_is_refused_in_the_config(
     anvil_chain: LocalChain, tmp_path: Path, changes: Mapping[str, object], message: str
@@ -328,3 +339,8 @@ def test_a_sweep_that_cannot_be_paid_is_refused_in_the_config(
     with pytest.raises(ConfigError) as refused:
         agent_config(anvil_chain, tmp_path, {**SWEEPING, **changes}, TARGETS)
     assert message in f"{refused.value.message} {refused.value.remedy}"
+
+
+def test_a_smallest_payment_of_the_whole_daily_limit_is_accepted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    loaded = agent_config(anvil_chain, tmp_path, {**SWEEPING, "limits.payout_per_day": "50"}, TARGETS)
+    assert loaded.config.sweep is not None

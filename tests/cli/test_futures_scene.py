@@ -60,6 +60,11 @@ def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: 
     [
         ("bold", [], "--futures: 'bold' is not a profile"),
         ("moderate", [("LINK", "100%")], "--futures-target: 'LINK' has no market"),
+        (
+            "moderate",
+            [("WETH", "-60%"), ("WETH", "100%")],
+            "--futures-target: 'WETH' has no market at the venue, or its market was already",
+        ),
         ("moderate", [("WETH", "60%"), ("WBTC", "-30%")], "--futures-target: absolute weights sum to 90%"),
     ],
 )

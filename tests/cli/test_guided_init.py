@@ -129,6 +129,22 @@ def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
     assert mentions(said.err, "--wallet", f"without {option[0]}")
 
 
+def test_another_network_asks_for_its_endpoints_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint answers for one chain."""
+    lines = [*TO_CASH, "WETH=50% USDC=50%", "", "", "", "1", "base", "BASE_A=alpha BASE_B=beta", "1", "base", "yes"]
+    assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    chain = load_config(tmp_path / "trimtab.toml").config.chain
+    assert (chain.chain_id, [endpoint.url_env for endpoint in chain.rpc]) == (8_453, ["BASE_A", "BASE_B"])
+
+
+def test_endpoints_of_options_are_those_of_the_network_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("base\nyes\n"))
+    path = tmp_path / "trimtab.toml"
+    answers = guide.InitAnswers(wallet=WALLET, endpoints=(("BASE_A", "alpha"), ("BASE_B", "beta")), template="60/40")
+    assert guided_init(path, answers, ("Wallet", "Endpoints", "Basket", "Cash", "Ceiling", "Alerts")) is not None
+    assert [endpoint.url_env for endpoint in load_config(path).config.chain.rpc] == ["BASE_A", "BASE_B"]
+
+
 def test_only_what_the_options_lack_is_asked(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "is_interactive", lambda: True)
     path, given = (
@@ -270,9 +286,11 @@ def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as
     ("answer", "text"),
     [
         ("with_network", "mainnet"),
+        ("with_network", "a" * 5_000),
         ("with_wallet", "vitalik.eth"),
         ("with_endpoints", "https://rpc.example/key"),
         ("with_endpoints", "A=one B=one"),
+        ("with_endpoints", "A=one A=two"),
         ("with_cash", "-5"),
         ("with_cash", "0"),
         ("with_cash", "1,5"),
@@ -288,6 +306,27 @@ def test_a_wrong_answer_is_refused_and_no_secret_repeated(answer: str, text: str
     assert caught.value.remedy
     assert "secret" not in str(caught.value).replace("a secret", "")
     assert "rpc.example" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("basket", "fault"),
+    [
+        ("WETH=25% WETH=25% USDC=50%", "name WETH twice"),
+        ("WETH=60% USDC=60%", "sum to 120%, 20% too much"),
+        ("WETH=60% USDC=30%", "sum to 90%, 10% is missing"),
+        ("WETH=60% DOGE=40%", "name DOGE, which is not one of"),
+        ("WETH=60% WBTC=40%", "lack USDC, the unit of account"),
+    ],
+)
+def test_own_shares_that_make_no_basket_are_refused_with_the_reason(basket: str, fault: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        guide.InitAnswers().with_basket(basket, [])
+    assert f"basket: the shares {fault}" in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["", "all", "All"])
+def test_all_cash_is_named_in_either_case(text: str) -> None:
+    assert guide.InitAnswers(use_cash="500").with_cash(text).use_cash == ""
 
 
 def test_every_template_has_a_past_result_and_a_least_capital() -> None:

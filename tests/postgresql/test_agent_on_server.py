@@ -175,7 +175,7 @@ def test_a_pause_reaches_the_database_or_at_least_this_machine(anvil_chain: Loca
     assert app.pause(loaded.path, "look")["reason"] == "look"
     with again(anvil_chain, load_config(other / "trimtab.toml")) as agent:
         assert agent.context.kill_switch.is_paused() is True
-    app.resume(loaded.path)
+    app.resume(loaded.path, lambda _: True)
     server.control("stop", "-m", "fast")
     try:
         with raises_code(PassingFault, "pause", "on this machine alone", str(tmp_path / "trimtab.store.paused")):

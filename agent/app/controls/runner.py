@@ -317,8 +317,9 @@ class ControlRunner:
         context = self._agent.context
         control_store = context.store.controls
         clock = context.clock
+        is_taken = control_store.take(control_number, clock.now_s())
         self._taken_ids.add(control.id)
-        if not control_store.take(control_number, clock.now_s()):
+        if not is_taken:
             control_end = ControlStateChange(
                 control_number, ControlState.REFUSED, ControlCode.REPLAYED, "already carried out"
             )

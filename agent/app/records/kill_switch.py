@@ -72,16 +72,17 @@ def signed_proposal_texts(store: Store) -> tuple[str, ...]:
     """Return what the recorded signatures of waiting proposals allow, whatever the kill switch
     says.
     """
+    open_intents = store.journal.open_intents()
     count_by_id = {
         intent.id: len(store.proposals.signatures(intent.id))
-        for intent in store.journal.open_intents()
+        for intent in open_intents
         if intent.state is IntentState.PLANNED and intent.kind is not IntentKind.CANCEL
     }
     return tuple(
         f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; no pause takes them back,"
         f" and once there are enough, whoever has them can execute it {execution_period(intent)};"
         " trimtab pause --hard --send withdraws it, or proposes the rejection that makes it void"
-        for intent in store.journal.open_intents()
+        for intent in open_intents
         if count_by_id.get(intent.id)
     )
 
@@ -99,7 +100,7 @@ def shown_pause(config: ConfigSource) -> dict[str, object]:
     return {"paused": is_paused, "pause_reason": state.reason, "pause_hard": state.hard}
 
 
-def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) -> PauseDocument:
+def resume(config: Path | str, confirm: Callable[[str], bool]) -> PauseDocument:
     """End the pause and any stop. Completed sales and payments are not undone.
 
     `confirm` is asked before the end of a stop that sells everything, because the next cycle buys

@@ -123,7 +123,7 @@ class InitAnswers(NewConfig):
             raise ConfigError("no network is chosen", f"choose from {', '.join(PRESETS)}")
         find_preset(network_name_or_file)
         is_local = network_name_or_file not in PRESETS
-        endpoints = () if is_local != self.is_local else self.endpoints
+        endpoints = self.endpoints if network_name_or_file == self.network else ()
         return replace(
             self,
             network=network_name_or_file,
@@ -153,6 +153,11 @@ class InitAnswers(NewConfig):
                     "for example RPC_URL_1=alchemy",
                 )
             endpoints.append((variable, operator))
+        if len({variable for variable, _ in endpoints}) < len(endpoints):
+            raise ConfigError(
+                "endpoints: a variable is named twice, and its one endpoint cannot agree with itself",
+                "for example RPC_URL_1=alchemy RPC_URL_2=infura",
+            )
         if len({operator for _, operator in endpoints}) < (1 if self.is_local else MIN_OPERATORS):
             raise ConfigError(
                 "endpoints: two different operators are needed, because money moves only when they"
@@ -182,19 +187,22 @@ class InitAnswers(NewConfig):
             targets.append((symbol, with_percent_sign(share_text)))
         total_bps = sum(parse_bps(share_text, f"basket {symbol}") for symbol, share_text in targets)
         symbols = [token.symbol for token in find_preset(self.network).tokens]
-        unknown_symbols = [symbol for symbol, _ in targets if symbol not in symbols]
-        if unknown_symbols or total_bps != BPS or NUMERAIRE not in dict(targets):
+        target_symbols = [symbol for symbol, _ in targets]
+        unknown_symbols = [symbol for symbol in target_symbols if symbol not in symbols]
+        repeated_symbols = [symbol for symbol in symbols if target_symbols.count(symbol) > 1]
+        if unknown_symbols:
+            shares_fault = f"name {unknown_symbols[0]}, which is not one of {', '.join(symbols)}"
+        elif repeated_symbols:
+            shares_fault = f"name {repeated_symbols[0]} twice"
+        elif total_bps != BPS:
             difference_text = format_bps(abs(BPS - total_bps))
             difference_word = "is missing" if total_bps < BPS else "too much"
             shares_fault = f"sum to {format_bps(total_bps)}, {difference_text} {difference_word}"
-            if unknown_symbols:
-                shares_fault = (
-                    f"name {unknown_symbols[0]}, which is not one of {', '.join(symbols)}"
-                )
-            elif total_bps == BPS:
-                shares_fault = f"lack {NUMERAIRE}, the unit of account (0% is allowed)"
-            raise ConfigError(f"basket: the shares {shares_fault}", "for example WETH=50% USDC=50%")
-        return replace(self, template="", targets=tuple(targets))
+        elif NUMERAIRE not in target_symbols:
+            shares_fault = f"lack {NUMERAIRE}, the unit of account (0% is allowed)"
+        else:
+            return replace(self, template="", targets=tuple(targets))
+        raise ConfigError(f"basket: the shares {shares_fault}", "for example WETH=50% USDC=50%")
 
     def with_cash(self, cash_text: str) -> InitAnswers:
         """Return the answers with the most numeraire to use; "all" or nothing for all of it. A new
@@ -202,7 +210,7 @@ class InitAnswers(NewConfig):
         """
         amount = (
             ""
-            if cash_text in ALL_CASH_ANSWERS
+            if cash_text.lower() in ALL_CASH_ANSWERS
             else parse_amount(cash_text, "cash", "write 1000, or all")
         )
         if amount == self.use_cash:
@@ -327,8 +335,9 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     and then leaves no file.
     """
     answers, error_by_field, _ = parse_answers(field_texts)
-    for field, field_error in error_by_field.items():
-        raise ConfigError(f"{field}: {field_error}", "correct it")
+    if error_by_field:
+        field = next(iter(error_by_field))
+        raise ConfigError(f"{field}: {error_by_field[field]}", "correct it")
     init_document = answers.write(Path(path))
     loaded_config = load_config(path)
     wallet = loaded_config.config.wallet

@@ -147,7 +147,7 @@ class FuturesStart:
             )
         venue = read_venue(self.venue)
         spot_targets = {asset.symbol: asset.target for asset in assets}
-        weights = futures_weights(venue, spot_targets, dict(self.targets))
+        weights = futures_weights(venue, spot_targets, self.targets)
         return futures_text(profile, venue, numeraire, weights, spot_targets)
 
 
@@ -371,7 +371,7 @@ def local_start(network: str) -> LocalStart | None:
     """Return wallet and endpoint from the config file of a local chain; None for any other network,
     which gets neither from a file. Raises ConfigError for an invalid file.
     """
-    if network in PRESETS or not Path(network).is_file():
+    if network in PRESETS or not _is_file(network):
         return None
     loaded_config = load_config(network)
     config = loaded_config.config
@@ -393,9 +393,9 @@ def find_preset(network: str) -> Preset:
     """
     if network in PRESETS:
         return PRESETS[network]
-    if not Path(network).is_file():
+    if not _is_file(network):
         raise ConfigError(
-            f"--network: {network!r} is not known",
+            f"--network: {network[:60]!r} is not known",
             f"choose from {', '.join(PRESETS)}, name the config of a trimtab localchain, or write"
             " the config yourself",
         )
@@ -417,6 +417,13 @@ def find_preset(network: str) -> Preset:
         tuple(loaded_config.toml_values["venues"]),
         tuple(tokens),
     )
+
+
+def _is_file(path_text: str) -> bool:
+    try:
+        return Path(path_text).is_file()
+    except OSError:  # for example a name that is too long
+        return False
 
 
 def _with_alert_and_key(

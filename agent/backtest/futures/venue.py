@@ -170,7 +170,7 @@ class VenueEffects:
 
 
 class SimulatedVenue:
-    """ports.futures.PerpVenue on a simulated book, at the current bar of its world."""
+    """ports.perpetuals.PerpVenue on a simulated book, at the current bar of its world."""
 
     def __init__(self, setup: FuturesSetup, table: PriceTable, validity_s: int) -> None:
         self.setup = setup

@@ -45,11 +45,13 @@ def guided_init(
     Then show all answers, and write the config once the user confirms; otherwise return None.
     """
     questions = _questions()
+    option_answers = answers
     _say("New config. Nothing is sent, and nothing is written before you confirm it.")
     _say("Ctrl-C ends without a trace; each answer can be changed at the end.")
     for question in questions:
         if question.name in answered_names:
-            answers = _check_or_ask(question, answers)
+            option_text = question.default_answer(option_answers) or ""
+            answers = _check_or_ask(question, answers, option_text)
         else:
             answers = _ask(question, answers)
     while True:
@@ -75,10 +77,10 @@ def guided_init(
                 )
 
 
-def _check_or_ask(question: InitQuestion, answers: InitAnswers) -> InitAnswers:
+def _check_or_ask(question: InitQuestion, answers: InitAnswers, option_text: str) -> InitAnswers:
     """Check an answer that an option gave; ask if it is not valid."""
     try:
-        return question.apply_answer(answers, question.default_answer(answers) or "")
+        return question.apply_answer(answers, option_text)
     except ConfigError as error:
         _show_error(error)
         return _ask(question, answers)

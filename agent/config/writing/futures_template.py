@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -237,7 +237,7 @@ def _venue_of_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def futures_weights(
-    venue: VenueFile, spot_targets: Mapping[str, str], overrides: Mapping[str, str]
+    venue: VenueFile, spot_targets: Mapping[str, str], overrides: Sequence[tuple[str, str]]
 ) -> dict[str, str]:
     """Return the target weights of the markets: `overrides`, or by default the proportions of the
     spot targets among assets with a market, all long. Raises ConfigError for unknown markets, or if
@@ -246,7 +246,7 @@ def futures_weights(
     if overrides:
         weight_sum_bps = 0
         weight_by_market = dict[str, str]()
-        for symbol, share in overrides.items():
+        for symbol, share in overrides:
             if (market_name := venue.market_of(symbol)) is None or market_name in weight_by_market:
                 raise ConfigError(
                     f"--futures-target: {symbol!r} has no market at the venue, or its market was"

@@ -66,24 +66,21 @@ class LiquidityCase(LayerGuardAnswers):
 
     def cost(self) -> Value:
         """Return the cost of provided liquidity above its value at reference prices."""
-        return sum(
-            (
-                simulation.book_before.overpayment(
-                    simulation.action, simulation.amounts, simulation.book_after
-                )
-                for simulation in self._provisions()
-            ),
-            Fraction(0),
-        )
+        return sum(map(_overpayment, self._provisions()), Fraction(0))
 
     def worst_cost(self) -> Value:
-        """Return the largest such cost that the minimums of provisions allow."""
+        """Return the largest such cost that the minimums of provisions allow, or of each the
+        simulated one if it is larger.
+        """
         limits = self.step.limits
         overpayments = (
-            simulation.value * worst_overpayment_share(simulation, limits)
+            max(
+                _overpayment(simulation),
+                simulation.value * worst_overpayment_share(simulation, limits),
+            )
             for simulation in self._provisions()
         )
-        return max(self.cost(), sum(overpayments, Fraction(0)))
+        return sum(overpayments, Fraction(0))
 
     def pool_deviations(self) -> list[tuple[Fraction, str]]:
         """Return the deviation of each action's pool from the reference, with the pool's name.
@@ -103,6 +100,12 @@ class LiquidityCase(LayerGuardAnswers):
             for simulation in self.simulated_actions()
             if isinstance(simulation.action, Provide)
         ]
+
+
+def _overpayment(simulation: SimulatedAction) -> Value:
+    return simulation.book_before.overpayment(
+        simulation.action, simulation.amounts, simulation.book_after
+    )
 
 
 def build_liquidity_case(step: StepInput, plan: Plan) -> LiquidityCase | None:

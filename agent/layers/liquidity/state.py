@@ -53,7 +53,7 @@ class LiquidityCycle(LayerCycle):
     def with_progress(self, step: StepInput) -> StepInput:
         """Return the step with the left pools, and without a cooldown after its own actions."""
         step = step.with_progress(
-            LiquidityProgress(self.has_sent_action, self.failed_withdrawal_pools)
+            LiquidityProgress(self.action_count > 0, self.failed_withdrawal_pools)
         )
         if not self.has_sent_action:
             return step

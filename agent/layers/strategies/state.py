@@ -146,7 +146,7 @@ class StrategyState:
     Sharpe ratio calls for the opposite state. `unit_nav` is the NAV per unit at `recorded_s`. The
     health rule measures `index`: it grows with the NAV per unit; while the strategy is paused, it
     grows as the strategy's weights would have, from the prices in `last_prices`. Both are in
-    10^-12.
+    10^-12. `markets_read_s` is the time of the market prices there; None: that of the record.
     """
 
     name: str
@@ -159,6 +159,7 @@ class StrategyState:
     unit_nav: int = 10**12
     index: int = 10**12
     last_prices: tuple[tuple[str, Fraction], ...] = ()
+    markets_read_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

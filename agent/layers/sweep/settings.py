@@ -67,6 +67,11 @@ def require_payable_sweep(config: Config) -> None:
         )
     if not Decimal(table.least):
         raise ValueError('sweep.least: 0 would pay dust; write an amount such as "50"')
+    if daily_limit is not None and Decimal(table.least) > Decimal(daily_limit):
+        raise ValueError(
+            f"sweep.least: {table.least} is more than limits.payout_per_day lets out in a day; write"
+            f" at most {daily_limit}, or raise the limit"
+        )
     try:
         _build_schedule(table)
     except ConfigError as error:

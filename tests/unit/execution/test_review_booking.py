@@ -34,13 +34,16 @@ def step(weth: int = 10, usdc: int = 20_000) -> StepInput:
     return replace(made, snapshot=replace(made.snapshot, owner=WALLET, holdings=holdings))
 
 
-def swapped(store: Store, step_input: StepInput, *transfers: Transfer, text: str | None = None) -> Intent:
+def swapped(
+    store: Store, step_input: StepInput, *transfers: Transfer, text: str | None = None, value_wei: int = 0, status: int = 1
+) -> Intent:
     """A swap of that step, mined with these events."""
     store.steps.begin("s", 1, codec.dumps(step_input) if text is None else text)
-    made = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
+    made = store.journal.add_intent("s", IntentKind.SWAP, replace(tx(0), value_wei=value_wei), grant(), "swap", 1, None)
     store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash="0xaa")
     store.journal.advance(made.id, IntentState.BROADCAST, 1)
-    return store.journal.advance(made.id, IntentState.MINED, 1, receipt=replace(receipt("0xaa", 1, "0x01"), transfers=transfers))
+    mined = replace(receipt("0xaa", 1, "0x01"), transfers=transfers, status=status)
+    return store.journal.advance(made.id, IntentState.MINED, 1, receipt=mined)
 
 
 def never() -> StepInput:
@@ -87,6 +90,24 @@ def test_without_any_price_the_transaction_waits_and_nothing_else_does(store: St
     assert booked(store, made.snapshot, lambda: blind).budgets.loss_24h == 0
     assert len(store.journal.unbooked_intents()) == 1
     assert booked(store, made.snapshot, lambda: made).budgets.loss_24h > 0
+
+
+def test_native_coin_that_was_spent_waits_for_the_price_of_its_wrapped_token(store: Store) -> None:
+    """A swap of 1 ETH has no event of what was spent, and must not be booked as free of loss."""
+    made = step()
+    swapped(store, made, Transfer(USDC.address, OTHER, WALLET, DOLLAR), text="{}", value_wei=COIN)
+    blind = replace(made, snapshot=replace(made.snapshot, feeds=(), pools=()))
+    assert booked(store, made.snapshot, lambda: blind).budgets.loss_24h == 0
+    assert len(store.journal.unbooked_intents()) == 1
+    lost = builders.PRICES["WETH"] * DOLLAR - DOLLAR
+    assert booked(store, made.snapshot, lambda: made).budgets.loss_24h == lost + gas_value(made)
+
+
+def test_native_coin_that_a_reverted_transaction_did_not_spend_needs_no_price(store: Store) -> None:
+    made = step()
+    swapped(store, made, text="{}", value_wei=COIN, status=0)
+    booked(store, made.snapshot, lambda: replace(made, snapshot=replace(made.snapshot, feeds=(), pools=())))
+    assert store.journal.unbooked_intents() == ()
 
 
 @pytest.mark.parametrize("moved", [Transfer(WETH.address, OTHER, WALLET, COIN), Transfer(STRANGER, WALLET, OTHER, COIN)])

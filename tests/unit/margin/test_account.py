@@ -229,6 +229,13 @@ def test_orders_through_zero_are_cut_together_to_what_the_limit_allows_beyond_it
     assert not fits(10_000 * abs(sizes["ETH"]) // abs(orders["ETH"]) + 2)
 
 
+@pytest.mark.parametrize("names", [("ETH",), ("ETH", "BTC")], ids=["one order", "orders cut together"])
+def test_orders_that_fit_uncut_are_whole_lots_too(names: tuple[str, ...]) -> None:
+    markets = tuple(replace(market(name, 1_000), lot_raw=10) for name in names)
+    sizes = largest_allowed_sizes(account(10_000, {}, *markets), dict.fromkeys(names, 15), LIMITS, Fraction(10**6 * E18))
+    assert sizes == dict.fromkeys(names, 10)
+
+
 @given(st.integers(1, 10**19), st.integers(1, 10**19), st.integers(300, 5_000), st.integers(0, 5_000))
 def test_a_reduction_ends_within_every_limit_and_triggers_no_second_one(eth: int, btc: int, collateral: int, stress: int) -> None:
     limits = replace(LIMITS, stress_move_bps=stress)

@@ -17,6 +17,7 @@ from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.model import (
     Allowance,
     Evidence,
+    FuturesReading,
     Head,
     Holding,
     IntentKind,
@@ -30,7 +31,7 @@ from agent.model import (
     StepInput,
     UnsignedTx,
 )
-from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
+from agent.paper.chain import NO_ACCOUNT_ANSWER, PaperChain, PaperEvidence, PaperReader
 from agent.ports import Grant
 from agent.signing.rules import SigningRules
 from agent.store import open_store
@@ -39,6 +40,7 @@ from agent.venues.calldata import encode_multicall
 from tests.support import builders
 from tests.support.plans import sell_weth
 from tests.support.text import raises_code
+from tests.unit.layers.futures.test_step import book
 
 WETH, USDC = builders.token("WETH"), builders.token("USDC")
 SOLD = 10**18
@@ -287,3 +289,16 @@ def test_the_signers_rules_hold_on_paper(world: World) -> None:
     named_tx = replace(tx, data=encode_approve(builders.ROUTER, 1))
     assert signer.sign(named_tx, good) == signer.sign(named_tx, good)
     assert decode_unsigned(signer.sign(named_tx, good)) == named_tx
+
+
+class FakePaperPerpetualProtocol:
+    """A venue whose paper account is never computed."""
+
+
+def test_a_wallet_that_began_without_margin_does_not_show_the_real_account(world: World) -> None:
+    """Futures that a config got later would trade on collateral that the paper wallet does not have."""
+    real = builders.step_input().snapshot.with_layer(FuturesReading(book(5_000)))
+    chain = PaperChain(world.store.paper, world.blocks, world.blocks.head, PLACE, FakePaperPerpetualProtocol())  # type: ignore[arg-type]  # never called
+    reading = chain.with_paper_margin(real).layer(FuturesReading)
+    assert (reading.account, reading.unknown_reason) == (None, NO_ACCOUNT_ANSWER)
+    assert world.chain.with_paper_margin(real) == real, "without a venue there is no account to replace"

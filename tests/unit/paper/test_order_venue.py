@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from agent.model import SignedTx
-from agent.paper.order_venue import NO_ACCOUNT_ANSWER, NOT_REDUCING_ANSWER, PaperHyperliquid, posted_order
+from agent.paper.chain import NO_ACCOUNT_ANSWER
+from agent.paper.order_venue import NOT_REDUCING_ANSWER, PaperHyperliquid, posted_order
 from tests.unit.layers.futures.test_step import book
 from tests.unit.margin.test_account import E18
 

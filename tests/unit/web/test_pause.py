@@ -69,7 +69,7 @@ def test_pause__by_another_process_is_shown_before_any_read_ends(busy_site: Site
     kill_switch.pause(config, "lunch")
     for path, words in (("/", f"{BANNER} lunch"), ("/", "Not traded: paused."), ("/", "while paused"), ("/history", f"{BANNER} lunch")):
         wait_until_shown(busy_site, path, words, cookie)
-    kill_switch.resume(config)
+    kill_switch.resume(config, lambda _: True)
     wait_until_shown(busy_site, "/", "Traded in the next cycle.", cookie)
     config.with_name("mine.db.paused").touch()
     wait_until_shown(busy_site, "/", f"{BANNER} {config.with_name('mine.db.paused')} exists", cookie)

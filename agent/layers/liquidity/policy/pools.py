@@ -10,7 +10,11 @@ from agent.model import (
     AssetDrift,
     ConfirmedPosition,
     ExecutionConfig,
+    LpMissingPosition,
+    LpPosition,
     LpTarget,
+    LpV2Position,
+    LpV3Position,
     Portfolio,
     Snapshot,
     StepInput,
@@ -32,7 +36,7 @@ def position_spenders(execution: ExecutionConfig) -> dict[str, str]:
 
 
 def spenders(step: StepInput) -> dict[str, str]:
-    """Return the same of a step."""
+    """Return the `position_spenders` of a step's config."""
     return position_spenders(step.execution)
 
 
@@ -65,12 +69,17 @@ def is_in_targeted_pool(snapshot: Snapshot, portfolio: Portfolio, token: str) ->
     targeted_pools = {
         target.pool for target in portfolio.lp_targets if token in (target.token0, target.token1)
     }
-    provided_pools = {
-        getattr(position, "pair", None) or getattr(position, "pool", None)
-        for position in snapshot.positions
-        if getattr(position, "liquidity", 0)
-    }
-    return bool(targeted_pools & provided_pools)
+    return any(_has_liquidity_in(position, targeted_pools) for position in snapshot.positions)
+
+
+def _has_liquidity_in(position: LpPosition, pools: Collection[str]) -> bool:
+    match position:
+        case LpV2Position():
+            return position.liquidity > 0 and position.pair in pools
+        case LpV3Position():
+            return position.liquidity > 0 and position.pool in pools
+        case LpMissingPosition():
+            return False
 
 
 def pools_hold(step: StepInput, drift: AssetDrift, min_value: Value) -> bool:
@@ -81,7 +90,6 @@ def pools_hold(step: StepInput, drift: AssetDrift, min_value: Value) -> bool:
     )
 
 
-def place_name(step: StepInput) -> str:
+def place_name(_: StepInput) -> str:
     """Return where liquidity is."""
-    del step
     return "liquidity positions"

@@ -60,13 +60,18 @@ def with_market_growth(
 ) -> StrategyState:
     """Return the updated state of a strategy, whose index includes the growth of its futures
     weights. They count while it is active and while it is paused, in proportion to the margin
-    account's part of the capital, at index prices less funding, and without costs.
+    account's part of the capital, at index prices less funding, and without costs. What the
+    markets do while their account is unknown counts at the next reading.
     """
-    if growth_inputs is None or not strategy.market_bps:
+    if not strategy.market_bps:
         return updated_state
+    price_by_market = dict(previous_state.last_prices)
+    read_s = previous_state.markets_read_s or previous_state.recorded_s
+    if growth_inputs is None:
+        return _with_market_prices(updated_state, strategy, price_by_market, read_s)
     futures_growth = _futures_growth(
-        dict(previous_state.last_prices),
-        previous_state.recorded_s,
+        price_by_market,
+        read_s,
         strategy,
         growth_inputs,
         updated_state.recorded_s,
@@ -81,19 +86,31 @@ def with_market_growth(
             + growth_inputs.margin_share * futures_growth
         )
     )
-    index_prices = tuple(
-        (market, growth_inputs.prices[market])
+    return _with_market_prices(
+        replace(updated_state, index=max(0, index)),
+        strategy,
+        {**price_by_market, **growth_inputs.prices},
+        updated_state.recorded_s,
+    )
+
+
+def _with_market_prices(
+    state: StrategyState,
+    strategy: Strategy,
+    price_by_market: Mapping[str, Price],
+    read_s: int | None,
+) -> StrategyState:
+    market_prices = tuple(
+        (market, price_by_market[market])
         for market, _ in strategy.market_bps
-        if market in growth_inputs.prices
+        if market in price_by_market
     )
-    return replace(
-        updated_state, index=max(0, index), last_prices=(*updated_state.last_prices, *index_prices)
-    )
+    return replace(state, last_prices=(*state.last_prices, *market_prices), markets_read_s=read_s)
 
 
 def _futures_growth(
     last_prices: Mapping[str, Price],
-    last_noted_s: int | None,
+    last_read_s: int | None,
     strategy: Strategy,
     growth_inputs: MarketGrowthInputs,
     now_s: int | None,
@@ -102,7 +119,7 @@ def _futures_growth(
     futures weights.
     """
     elapsed_days = Fraction(
-        0 if now_s is None or last_noted_s is None else now_s - last_noted_s, DAY_S
+        0 if now_s is None or last_read_s is None else now_s - last_read_s, DAY_S
     )
     growth_factor = Fraction(1)
     for market, weight_bps in strategy.market_bps:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 
 from agent.errors import Refused
 from agent.guards.case import GuardCase, build_guard_case
 from agent.guards.safety import moved_tokens
+from agent.layers.liquidity import guard_case
 from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.guards import slippage
 from agent.layers.liquidity.policy.adjustments import gas_unit_value
@@ -316,3 +318,22 @@ def test_pool_min_value__counts_the_pool_that_is_provided_to(more: Fraction, pas
     case = case_of(step, plan)[0]
     depth = sum((pool.depth(token) * case.price(token) for token in (pool.token0, pool.token1)), Fraction(0))
     assert verdict("pool_min_value", with_limits(step, pool_min_value=depth + more), plan).passed is passes
+
+
+def test_worst_cost__counts_each_provision_at_the_worse_of_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One costs 5 as simulated and nothing by its minimums, the other the reverse: together 10."""
+
+    def provision(overpayment: int, worst: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            action=None,
+            amounts=(0, 0),
+            book_after=None,
+            value=worst,
+            book_before=SimpleNamespace(overpayment=lambda *_: Fraction(overpayment)),
+        )
+
+    monkeypatch.setattr(guard_case, "worst_overpayment_share", lambda *_: Fraction(1))
+    monkeypatch.setattr(LiquidityCase, "_provisions", lambda _: [provision(5, 0), provision(0, 5)])
+    step, plan = providing()
+    case = LiquidityCase(step, plan)
+    assert (case.cost(), case.worst_cost()) == (5, 10)

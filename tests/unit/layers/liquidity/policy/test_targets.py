@@ -12,7 +12,7 @@ from agent.amm.lp import minting
 from agent.guards.case import build_guard_case
 from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
-from agent.layers.liquidity.state import LiquidityProgress
+from agent.layers.liquidity.state import LiquidityCycle, LiquidityProgress
 from agent.model import AdjustLiquidity, Decision, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput, UnreadableItem
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
@@ -97,6 +97,13 @@ def test_what_a_step_has_begun_it_ends_within_the_band_too() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)], bounds=roomy(plan_cost_bps=100))
     held(step)
     assert kinds(step.with_progress(LiquidityProgress(has_moved=True))) == [Provide]
+
+
+@pytest.mark.parametrize(("action_count", "goes_on"), [(0, False), (1, True)])
+def test_a_withdrawal_that_reverted_begins_nothing_that_is_ended_within_the_band(action_count: int, goes_on: bool) -> None:
+    step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)], bounds=roomy(plan_cost_bps=100))
+    cycle = LiquidityCycle(action_count, has_sent_action=True, failed_withdrawal_pools=(PAIR,))
+    assert isinstance(decide(cycle.with_progress(step)).decision, AdjustLiquidity if goes_on else Hold)
 
 
 @pytest.mark.parametrize(("has", "more"), [(1_590, True), (1_599, False)])

@@ -79,7 +79,9 @@ def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
     assert apply_shares(step) == step
 
 
-def updated(state: StrategyState, one: Strategy, prices: dict[str, Fraction], now_s: int, growth: MarketGrowthInputs) -> StrategyState:
+def updated(
+    state: StrategyState, one: Strategy, prices: dict[str, Fraction], now_s: int, growth: MarketGrowthInputs | None
+) -> StrategyState:
     """The state at one unit's value, with its futures weights in the index."""
     return with_market_growth(health.update_unit_index(state, one, ONE, prices, now_s), state, one, growth)
 
@@ -110,6 +112,19 @@ def test_funding_lowers_the_health_of_what_pays_it() -> None:
     first = updated(begun, LONG, {}, START_S, MarketGrowthInputs({"ETH": Fraction(1)}, {}, Fraction(2), Fraction(1)))
     growth = MarketGrowthInputs({"ETH": Fraction(1)}, {"ETH": Fraction(1, 1_000)}, Fraction(2), Fraction(1))
     assert updated(first, LONG, {}, START_S + DAY_S, growth).index == ONE * 998 // 1_000
+
+
+def test_what_markets_do_while_the_account_is_unknown_counts_at_the_next_reading() -> None:
+    """100, unknown for two hours, 50: half, less the funding of the three hours."""
+    state = StrategyState("long", StrategyHealth.ACTIVE, START_S)
+    for hour, price in enumerate((100, None, None, 50)):
+        now_s = START_S + hour * 3_600
+        growth = (
+            None if price is None else MarketGrowthInputs({"ETH": Fraction(price)}, {"ETH": Fraction(8, 1_000)}, Fraction(1), Fraction(1))
+        )
+        state = updated(state, LONG, {USDC: Fraction(1)}, now_s, growth)
+    assert state.index == ONE * 499 // 1_000
+    assert (dict(state.last_prices), state.markets_read_s) == ({USDC: 1, "ETH": 50}, START_S + 3 * 3_600)
 
 
 def test_a_losing_futures_strategy_is_paused_and_comes_back() -> None:
