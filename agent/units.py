@@ -221,19 +221,6 @@ def parse_bps(share: object, field: str) -> int:
     return share_bps.numerator
 
 
-def with_percent_sign(share_text: str) -> str:
-    """Return a share that was typed where percent are meant, such as "40" or "40 %", as "40%". A
-    number up to 1 without a sign stays as it is: 0.4 may mean 40 %.
-    """
-    number_text = share_text.strip().removesuffix("%").strip()
-    has_sign = share_text.strip().endswith("%")
-    try:
-        is_percent = has_sign or written_number(number_text) > 1
-    except ValueError:
-        return share_text
-    return f"{number_text}%" if is_percent else share_text
-
-
 def parse_share_with_unit_bps(share: object, field: str) -> int:
     """Return the basis points of "0.5%", "50bps" or "1.5x". Raises ConfigError without a unit: 0.5
     may mean a half or half a percent (T21).

@@ -15,7 +15,6 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from agent.errors import TrimtabError
 from agent.model import ControlKind, ControlOrigin, ControlSubmission
-from agent.units import with_percent_sign
 from agent.web.access import Access, matches_token, read_form, secret_refusal
 from agent.web.app_modules import alert_channels, edit_backtests, profiles, queue, shown_plans
 from agent.web.document_cache import CacheProcess, DocumentCache
@@ -416,8 +415,6 @@ def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tupl
             if prefix == TARGET_PREFIX:
                 typed_text = typed_text.removesuffix("%").strip()
             present_texts = list(fields.get(f"{PRESENT_VALUE_PREFIX}:{symbol_or_key}", ()))
-            if present_texts and present_texts[0].endswith("%"):
-                typed_text = with_percent_sign(typed_text)
             is_changed = [typed_text] != present_texts
             if symbol_or_key and is_changed and prefix in (TARGET_PREFIX, SETTING_PREFIX):
                 assignment = (

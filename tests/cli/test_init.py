@@ -320,11 +320,3 @@ def test_an_address_that_is_no_safe_where_an_endpoint_answers_is_refused(
     assert (tmp_path / "trimtab.toml").exists() == (code == 0)
     if code:
         assert mentions(said.error["message"], WALLET, "is not a Safe of version 1.3.0 or 1.4.1")
-
-
-@pytest.mark.parametrize("shares", [("50", "50"), ("50 %", "50%"), ("0.5", "5000bps")])
-def test_shares_of_targets_are_percent_with_or_without_their_sign(bare: Bare, tmp_path: Path, shares: tuple[str, str]) -> None:
-    targets = ("--target", f"WETH={shares[0]}", "--target", f"USDC={shares[1]}")
-    assert init(bare, tmp_path / "trimtab.toml", *targets).code == 0
-    portfolio = load_config(tmp_path / "trimtab.toml").config.portfolio
-    assert [asset.target for asset in portfolio.assets] == [5_000, 5_000]

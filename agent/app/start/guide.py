@@ -43,7 +43,7 @@ from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.writing import portfolio_templates
 from agent.errors import ConfigError
 from agent.key_variables import process_environment
-from agent.units import BPS, format_bps, parse_bps, safe_label, with_percent_sign
+from agent.units import BPS, format_bps, parse_bps, safe_label
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument, PastResultDocument
@@ -184,7 +184,7 @@ class InitAnswers(NewConfig):
                     f"basket: {basket_text[:60]!r} is neither a number of the list nor SYMBOL=SHARE",
                     f"write 1 to {len(offered_baskets)}, or for example WETH=50% USDC=50%",
                 )
-            targets.append((symbol, with_percent_sign(share_text)))
+            targets.append((symbol, share_text))
         total_bps = sum(parse_bps(share_text, f"basket {symbol}") for symbol, share_text in targets)
         symbols = [token.symbol for token in find_preset(self.network).tokens]
         target_symbols = [symbol for symbol, _ in targets]

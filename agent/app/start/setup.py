@@ -49,7 +49,7 @@ from agent.errors import ConfigError, ErrorCode, TrimtabError
 from agent.files import create_file
 from agent.policy import minimum
 from agent.reference import is_dollar
-from agent.units import Token, parse_bps, safe_label, with_percent_sign
+from agent.units import Token, parse_bps, safe_label
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import (
@@ -535,8 +535,7 @@ def _template_asset(
     """Return the asset for a symbol, an address or "native", with its share. Raises ConfigError for
     an unknown or ambiguous symbol.
     """
-    target_bps = parse_bps(with_percent_sign(share_text), f"--target {symbol_or_address}")
-    target_text = f"{target_bps / 100:g}%"
+    target_text = f"{parse_bps(share_text, f'--target {symbol_or_address}') / 100:g}%"
     if symbol_or_address == NATIVE:
         return next(
             replace(

@@ -23,7 +23,7 @@ from agent.config.writing.token_lists import refuse_look_alike
 from agent.errors import ConfigError
 from agent.foreign_text import bounded_toml, read_toml
 from agent.model import LIMITS, LimitUnit
-from agent.units import parse_bps, safe_label, with_percent_sign
+from agent.units import parse_bps, safe_label
 
 _ASSET_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
 _TABLE_HEADER = re.compile(r"\s*\[")
@@ -68,7 +68,7 @@ def parse_changes(
             )
         if address != NATIVE:
             address = parse_address(address, "--add")
-        added_assets.append((symbol, address, with_percent_sign(share)))
+        added_assets.append((symbol, address, share))
     set_pairs = tuple(_pair(assignment, "--set KEY=VALUE") for assignment in set_options)
     for key, value in set_pairs:
         if is_secret(value) or key.rpartition(".")[2].endswith("url"):
@@ -77,10 +77,9 @@ def parse_changes(
                 "name an environment variable (url_env), or write it into the file with trimtab"
                 " edit",
             )
-    target_pairs = [_pair(assignment, "--target SYMBOL=SHARE") for assignment in targets]
     return ConfigChanges(
         set_pairs,
-        tuple((symbol, with_percent_sign(share)) for symbol, share in target_pairs),
+        tuple(_pair(assignment, "--target SYMBOL=SHARE") for assignment in targets),
         tuple(added_assets),
         tuple(remove_options),
     )

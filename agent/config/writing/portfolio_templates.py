@@ -17,7 +17,7 @@ from agent.config.networks.presets import (
 from agent.config.writing.template import FUTURES_NOTIONAL_COMMENT
 from agent.errors import ConfigError
 from agent.foreign_text import bounded_toml
-from agent.units import BPS, largest_remainder, parse_share_with_unit_bps, with_percent_sign
+from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -198,7 +198,7 @@ def template_shares(template: PortfolioTemplate, stable_share: str | None) -> Ma
             f"--stable: the shares of {template.name} are fixed",
             f"omit --stable, or use --template {adjustable_names}",
         )
-    stable_bps = parse_share_with_unit_bps(with_percent_sign(stable_share), "--stable")
+    stable_bps = parse_share_with_unit_bps(stable_share, "--stable")
     if not 0 < stable_bps < BPS:
         raise ConfigError(
             f"--stable: {stable_share} leaves nothing to rebalance",

@@ -765,9 +765,9 @@ def test_a_form_gives_what_is_filled_in_and_targets_that_were_changed() -> None:
     del target["event"]
     assert form_arguments("edit", target) == (variable, ("set", 'alerts.targets.phone.events="all"'))
     for typed in ("40", "40%", " 40 % "):
-        share = {"target:WETH": [typed], "set:lp.targets.0.share": [typed], "was:lp.targets.0.share": ["20%"]}
-        assert [text.replace(" ", "") for _, text in form_arguments("edit", share)] == ["WETH=40%", 'lp.targets.0.share="40%"']
-    assert form_arguments("edit", {"set:lp.targets.0.share": ["20 %"], "was:lp.targets.0.share": ["20%"]}) == ()
+        assert form_arguments("edit", {"target:WETH": [typed]}) == (("target", "WETH=40%"),), "its field shows the sign"
+    bare = {"set:lp.targets.0.share": ["40"], "was:lp.targets.0.share": ["20%"]}
+    assert form_arguments("edit", bare) == (("set", 'lp.targets.0.share="40"'),), "refused later, since a share needs its unit"
     assert form_arguments("edit", {"set:alerts.targets.phone": ["off"]}) == (("set", 'alerts.targets.phone="off"'),)
 
 

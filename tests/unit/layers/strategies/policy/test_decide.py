@@ -91,7 +91,7 @@ def test_who_does_not_act_keeps_what_it_has() -> None:
     found = decide(step)
     by_name = {one.name: one for one in view_of(found).adjustments}
     assert [by_name[name].acts for name in ("rests", "calm", "acts")] == [False, False, True]
-    assert "until" in by_name["rests"].reason
+    assert "not before" in by_name["rests"].reason
     assert isinstance(found.decision, Rebalance)
     assert by_name["acts"].values_to_trade == {WETH: 1_000 * 10**6, USDC: -1_000 * 10**6}
     assert shares(found.decision.goal) == {WETH: Fraction(6, 10), USDC: Fraction(4, 10)}
