@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from agent.app.money import revocation
 from agent.wiring import transactor
 from tests.cases.test_failing_pools import refusing
 from tests.cli.tools import Desk, at_terminal, attach
@@ -276,6 +278,16 @@ def test_what_may_be_taken_is_listed_and_taken_back(desk: Desk) -> None:
     assert (found["state"], [(one["symbol"], one["raw"]) for one in found["allowances"]]) == ("planned", [("WETH", "5")])
     assert desk.ask("revoke", "DOGE", want=2)["error"]["kind"] == "ConfigError"
     assert desk.ask("revoke", "--send", "--yes")["state"] == "revoked"
+
+
+def test_revoke__allowances_that_cannot_be_read__are_not_clear(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_allowances(_transport: object, _owner: str, token_spenders: Sequence[tuple[str, str]]) -> tuple[int | None, ...]:
+        return (None, *[0] * (len(token_spenders) - 1))
+
+    monkeypatch.setattr(revocation, "read_allowances", read_allowances)
+    document = desk.ask("revoke", "USDC", "--send", "--yes", want=11)
+    assert (document["state"], document["reason"], document["transactions"]) == ("unknown", "cannot be read: USDC for the Permit2", [])
+    assert "No open allowances" not in desk.run("revoke", "USDC").out
 
 
 def test_a_rehearsal_trades_there_and_back(desk: Desk) -> None:
