@@ -103,14 +103,10 @@ def revoke(
         )
         failures = [failure.message for failure in revocation_failures]
         current_step_input(context.readers, context.store)
-        remaining_allowances = [
-            allowance
-            for allowance in _read_open_allowances(agent, token_addresses)
-            if allowance.raw
-        ]
         failures += [
             f"the {allowance.spender_role} may still spend {allowance.token_label}"
-            for allowance in remaining_allowances
+            + (": the allowance cannot be read" if allowance.raw is None else "")
+            for allowance in _read_open_allowances(agent, token_addresses)
         ]
         reason = "; ".join(failures) or f"{len(sent_intents)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if failures else "done")
