@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, update
+from sqlalchemy import Connection, Select, bindparam, literal_column, select, update
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import (
@@ -656,11 +656,15 @@ class BalanceStore:
         """Record transactions that this store did not send, up to the wallet's next `nonce`; the
         last 24 h are known from here on.
 
-        The openings include the balances up to their block, so only later transactions can explain
-        a change.
+        Each opening includes the balance of its token up to its block, so only later transactions
+        can explain a change of it.
         """
         with self.db.write("write the books") as db:
-            openings_block = db.scalar(select(func.max(OpeningBalanceRow.block_number)))
+            block_by_token = {
+                row.token: row.block_number
+                for row in all_rows(db, _select_openings(), OpeningBalanceRow)
+            }
+            newest_block = max(block_by_token.values(), default=MAX_ID)
             known_hashes = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
             new_rows = []
             for tx in transactions:
@@ -670,9 +674,11 @@ class BalanceStore:
                 if tx.tx_hash in known_hashes or db.scalar(select_own_intent) is not None:
                     continue
                 known_hashes.add(tx.tx_hash)
-                later_changes = {}
-                if openings_block is not None and tx.block > openings_block:
-                    later_changes = {token: str(raw) for token, raw in tx.changes}
+                later_changes = {
+                    token: str(raw)
+                    for token, raw in tx.changes
+                    if tx.block > block_by_token.get(token, newest_block)
+                }
                 new_rows.append(
                     {
                         "tx_hash": tx.tx_hash,
