@@ -623,6 +623,7 @@ class BalanceStore:
                         f" be a {allowed_names}"
                     )
                 chosen_kind = kind or allowed_kinds[0]
+                ledger_sums.add_transfer(db, row.token, 0)  # this changes the ledger's entries
                 db.execute(
                     _update_transfer(),
                     {"row_seq": row.seq, "kind": chosen_kind.value, "classified_s": now_s},
