@@ -71,7 +71,7 @@ def parse_changes(row: ExternalTransactionRow | Any) -> tuple[tuple[str, int], .
                 for token, delta_text in json.loads(row.changes_json).items()
             )
         )
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise OperatorNeeded(
             f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain"
         ) from None
