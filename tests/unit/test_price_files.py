@@ -84,6 +84,26 @@ def test_a_bar_named_by_its_start_holds_at_its_end(tmp_path: Path) -> None:
     assert series.points[0].at_s == START_S + 86_400
 
 
+BAR_HEADER = "time,open,high,low,close,volume"
+
+
+def test_bars__single_bar__needs_its_length(tmp_path: Path) -> None:
+    row = f"{START_S},1,2,1,2,5"
+    assert mentions(mistake(tmp_path, row, header=BAR_HEADER, names={"closes": "WETH"}), "single bar", "--bar 1d")
+    (series,) = read(written(tmp_path, row, header=BAR_HEADER), names={"closes": "WETH"}, bar_s=HOUR_S).series
+    assert series.points[0].at_s == START_S + HOUR_S
+
+
+@pytest.mark.parametrize("bar_s", [None, HOUR_S], ids=["derived", "named"])
+def test_bars__that_end_after_now__are_left_out(tmp_path: Path, bar_s: int | None) -> None:
+    """A site appends the price of now to its bars: neither that row nor the bar around it has ended."""
+    starts_s = [START_S + hour * HOUR_S for hour in range(4)]
+    rows = [f"{at_s},1,2,1,2,5" for at_s in (*starts_s, starts_s[-1] + 900)]
+    prices = read(written(tmp_path, *rows, header=BAR_HEADER), names={"closes": "WETH"}, bar_s=bar_s, now_s=starts_s[-1] + 1_800)
+    assert [point.at_s for point in prices.series[0].points] == starts_s[1:]
+    assert "2 bars of WETH have not ended: left out" in [remark.text for remark in prices.remarks]
+
+
 def test_of_several_closes_within_an_hour_the_last_is_taken(tmp_path: Path) -> None:
     rows = [f"{START_S + minute * 60},WETH,{2_000 + minute}" for minute in range(0, 120, 15)]
     (series,) = read(written(tmp_path, *rows)).series

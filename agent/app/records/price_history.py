@@ -219,12 +219,17 @@ def _dated_closes(
     now_s: int,
 ) -> tuple[list[tuple[int, Fraction]], list[FileRemark]]:
     """Return (time, close) of a symbol, the time that of the close, with remarks on what is left
-    out. Raises ConfigError for a close in the future that is no open bar.
+    out. Raises ConfigError for a row in the future, and for a single bar of unknown length.
     """
     remarks = []
     times_s = symbol_closes.times_s
-    is_bar_end_derived = bar_s is None and has_bar_starts and len(times_s) > 1
-    if is_bar_end_derived:
+    if bar_s is None and has_bar_starts:
+        if len(times_s) == 1:
+            raise ConfigError(
+                f"{path.name}: {symbol} has a single bar, dated at its start, and its end is not"
+                " known",
+                "name its length: --bar 1d, for example",
+            )
         bar_s = symbol_closes.interval_s
         remarks.append(
             FileRemark(
@@ -237,16 +242,18 @@ def _dated_closes(
         (time_s + (bar_s or 0), Fraction(close))
         for time_s, close in zip(times_s, symbol_closes.closes, strict=True)
     ]
-    if dated_closes and dated_closes[-1][0] > now_s:
-        if not (is_bar_end_derived and times_s[-1] <= now_s):
-            raise ConfigError(
-                f"{path.name}, row {symbol_closes.row_numbers[-1]}: {symbol} has a close in the"
-                " future",
-                "remove the row, or correct --bar",
-            )
-        remarks.append(FileRemark(1, f"the last bar of {symbol} has not ended: left out"))
-        dated_closes.pop()
-    return dated_closes, remarks
+    if times_s and times_s[-1] > now_s:
+        raise ConfigError(
+            f"{path.name}, row {symbol_closes.row_numbers[-1]}: {symbol} has a close in the future",
+            "remove the row, or correct --bar",
+        )
+    ended_closes = [(close_s, close) for close_s, close in dated_closes if close_s <= now_s]
+    if open_count := len(dated_closes) - len(ended_closes):
+        bars_text = f"{open_count} bars of {symbol} have"
+        if open_count == 1:
+            bars_text = f"the last bar of {symbol} has"
+        remarks.append(FileRemark(open_count, f"{bars_text} not ended: left out"))
+    return ended_closes, remarks
 
 
 def _naming_remedy(file_symbols: Sequence[str], config_symbols: Sequence[str]) -> str:
