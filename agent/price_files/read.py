@@ -42,6 +42,7 @@ from agent.price_files.table import (
 )
 from agent.price_files.times import join_clocks, parse_times
 from agent.units import format_time, safe_label
+from agent.weights.asset_classes import FIAT_SYMBOLS, is_cash
 
 MAX_SYMBOL_LENGTH = 16
 MIN_BASE_LENGTH = 3
@@ -298,11 +299,13 @@ def currency_of_pair(symbol: str) -> str:
 
 
 def is_unit_of(symbol: str, currency: str) -> bool:
-    """Return whether a coin of this name is worth one of the currency: USDC of USD, EURC of EUR. An
-    empty currency is unknown, and any coin may be its unit.
+    """Return whether a coin of this name is worth one of the currency: USDC of USD, EURC of EUR, but
+    not sDAI, which is worth more each day. An empty currency is unknown, and any coin may be its
+    unit.
     """
-    is_dollar = any(name in symbol.upper() for name in ("USD", "DAI", "GHO", "FRAX"))
-    return currency in symbol.upper() or (currency == "USD" and is_dollar)
+    name = symbol.upper()
+    named_currencies = [fiat for fiat in FIAT_SYMBOLS if fiat in name] or ["USD"]
+    return not currency or (is_cash(name) and currency in named_currencies)
 
 
 def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[str, str]:

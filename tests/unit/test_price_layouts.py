@@ -15,7 +15,7 @@ import pytest
 from agent.app.records.price_history import read_prices
 from agent.app.research.backtests import PortfolioOptions
 from agent.errors import ConfigError
-from agent.price_files.read import ClosingPrices, read_closes
+from agent.price_files.read import ClosingPrices, is_unit_of, read_closes
 from tests.support.builders import step_input, token, unit_price
 
 DAY_S = 86_400
@@ -606,6 +606,25 @@ def test_a_pair_and_a_column_in_other_currencies_are_refused(name: str, column: 
     path = save(tmp_path, name, lines(f"time,{column}", [f"{b.at()},{b.close}" for b in candles(1, 5)]))
     with pytest.raises(ConfigError, match="closes in several currencies"):
         read_closes(path)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "currency", "is_unit"),
+    [
+        *[(symbol, "USD", True) for symbol in ("USD", "USDC", "USDC.e", "DAI", "crvUSD", "GHO", "FRAX", "MIM")],
+        *[("EURC", "EUR", True), ("agEUR", "EUR", True), ("EURC", "USD", False), ("USDC", "EUR", False), ("WETH", "", True)],
+        *[(symbol, "USD", False) for symbol in ("sDAI", "sUSDe", "scrvUSD", "aUSDC", "wUSDM", "WETH")],
+    ],
+)
+def test_unit__savings_or_wrapped_coin__is_none_of_its_currency(symbol: str, currency: str, is_unit: bool) -> None:
+    assert is_unit_of(symbol, currency) is is_unit
+
+
+def test_import__dollar_file__is_refused_for_a_savings_coin(tmp_path: Path) -> None:
+    portfolio = step_input(targets_bps={"WETH": 5_000, "sDAI": 5_000}, prices={"WETH": 2_000, "sDAI": 1}, numeraire="sDAI").portfolio
+    path = save(tmp_path, "ETH-USDT.csv", lines("time,close", [f"{b.at()},{b.close}" for b in candles(1, 5)]))
+    with pytest.raises(ConfigError, match="closes in USD, but prices are recorded in sDAI"):
+        read_prices(path, portfolio, {"ETH-USDT": "WETH"}, None, FIRST_S + 10**9)
 
 
 @pytest.mark.parametrize("names", [("BTC-1.csv", "BTC-2.csv"), ("BTC.csv", "ETH.csv")])
