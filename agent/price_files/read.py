@@ -52,10 +52,8 @@ _QUOTES = "|".join(CURRENCY_BY_NAME)
 _JOINED_QUOTES = "|".join(
     (*DOLLAR_NAMES, "EUR", "GBP", "JPY", "AUD", "BRL", "CAD", "CHF", "KRW", "TRY")
 )
-_PAIR = re.compile(
-    rf"(?P<base>[A-Za-z0-9.]{{2,}}?)(?:[-_](?P<quote>{_QUOTES})|(?P<joined>{_JOINED_QUOTES}))",
-    re.IGNORECASE,
-)
+_SIGNED_PAIR = re.compile(rf"(?P<base>[A-Za-z0-9.]{{2,}}?)[-_](?P<quote>{_QUOTES})", re.IGNORECASE)
+_JOINED_PAIR = re.compile(rf"(?P<base>[A-Z0-9.]{{{MIN_BASE_LENGTH},}}?)(?P<quote>{_JOINED_QUOTES})")
 _OTHER_NAMES = {"XBT": "BTC", "XXBT": "BTC", "XETH": "ETH"}
 _BAR_TOLERANCE = 1e-6
 """Relative distance by which a close may lie outside its bar: sites round."""
@@ -280,8 +278,10 @@ def _one_currency(currencies: Iterable[str], place: str) -> str:
 
 
 def asset_of_pair(symbol: str) -> str:
-    """Return the asset that a pair such as BTC-USDT or XBTUSD prices, in capitals."""
-    match = _PAIR.fullmatch(symbol)
+    """Return the asset that a pair such as BTC-USDT or XBTUSD prices, in capitals; of a symbol that
+    is no pair, such as crvUSD, the symbol.
+    """
+    match = _pair(symbol)
     asset = (match["base"] if match is not None else symbol).upper()
     return _OTHER_NAMES.get(asset, asset)
 
@@ -290,12 +290,13 @@ def currency_of_pair(symbol: str) -> str:
     """Return the currency of a pair such as BTC-EUR or BTCUSDT: USD for the dollar and its stable
     coins; empty for a symbol that is no pair.
     """
-    match = _PAIR.fullmatch(symbol)
-    if match is None or not (
-        match["quote"] or (symbol.isupper() and len(match["base"]) >= MIN_BASE_LENGTH)
-    ):
-        return ""
-    return CURRENCY_BY_NAME[(match["quote"] or match["joined"]).upper()]
+    match = _pair(symbol)
+    return "" if match is None else CURRENCY_BY_NAME[match["quote"].upper()]
+
+
+def _pair(symbol: str) -> re.Match[str] | None:
+    """Return the parts of a pair: one with a sign, or in capitals with a long base."""
+    return _SIGNED_PAIR.fullmatch(symbol) or _JOINED_PAIR.fullmatch(symbol)
 
 
 def is_unit_of(symbol: str, currency: str) -> bool:
@@ -310,14 +311,15 @@ def is_unit_of(symbol: str, currency: str) -> bool:
 
 def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[str, str]:
     """Return which of `symbols` each of `file_symbols` prices, as far as their names say: BTC or
-    BTCUSDT prices BTC, and WBTC.
+    BTCUSDT prices BTC, and WBTC. An equal name goes first.
     """
-    pairs: dict[str, str] = {}
+    pairs = {symbol: symbol for symbol in symbols if symbol in file_symbols}
     for symbol in symbols:
         fitting = [
             name
             for name in file_symbols
             if name not in pairs
+            and symbol not in pairs
             and (symbol.endswith(name) or symbol.upper().endswith(asset_of_pair(name)))
         ]
         if fitting:
@@ -327,7 +329,7 @@ def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[st
 
 def _symbol_of_file(path: Path) -> str:
     """Return the symbol of a file of one symbol from the start of its name: BTCUSDT for
-    BTCUSDT-1d-2024-01.csv, BTC-USD for btc-usd-max.csv.
+    BTCUSDT-1d-2024-01.csv, btc-usd for btc-usd-max.csv.
     """
     parts = [part for part in re.split(r"[^A-Za-z0-9.]+", path.stem) if part]
     symbol = parts[0] if parts else "PRICE"

@@ -15,7 +15,7 @@ import pytest
 from agent.app.records.price_history import read_prices
 from agent.app.research.backtests import PortfolioOptions
 from agent.errors import ConfigError
-from agent.price_files.read import ClosingPrices, is_unit_of, read_closes
+from agent.price_files.read import ClosingPrices, asset_of_pair, is_unit_of, read_closes, symbol_pairs
 from tests.support.builders import step_input, token, unit_price
 
 DAY_S = 86_400
@@ -609,6 +609,35 @@ def test_a_pair_and_a_column_in_other_currencies_are_refused(name: str, column: 
 
 
 @pytest.mark.parametrize(
+    ("symbol", "asset"),
+    [
+        ("crvUSD", "CRVUSD"),
+        ("agEUR", "AGEUR"),
+        ("BTCUSDT", "BTC"),
+        ("XBTUSD", "BTC"),
+        ("DOTUSD", "DOT"),
+        ("btc-usd", "BTC"),
+        ("OP_USDT", "OP"),
+        ("LINK", "LINK"),
+    ],
+)
+def test_asset_of_pair__coin_that_ends_in_a_currency__is_no_pair(symbol: str, asset: str) -> None:
+    assert asset_of_pair(symbol) == asset
+
+
+@pytest.mark.parametrize(
+    ("file_symbols", "symbols", "pairs"),
+    [
+        (["crvUSD", "CRV"], ["CRV", "crvUSD"], {"CRV": "CRV", "crvUSD": "crvUSD"}),
+        (["BTC", "BTCUSDT"], ["WBTC", "BTC"], {"BTC": "BTC", "BTCUSDT": "WBTC"}),
+        (["ETHUSDT", "BTC"], ["WETH", "WBTC"], {"ETHUSDT": "WETH", "BTC": "WBTC"}),
+    ],
+)
+def test_symbol_pairs__equal_names__go_first(file_symbols: list[str], symbols: list[str], pairs: dict[str, str]) -> None:
+    assert symbol_pairs(file_symbols, symbols) == pairs
+
+
+@pytest.mark.parametrize(
     ("symbol", "currency", "is_unit"),
     [
         *[(symbol, "USD", True) for symbol in ("USD", "USDC", "USDC.e", "DAI", "crvUSD", "GHO", "FRAX", "MIM")],
@@ -635,7 +664,7 @@ def test_a_folder_with_columns_in_other_currencies_is_refused(names: tuple[str, 
         read_closes(tmp_path)
 
 
-@pytest.mark.parametrize("symbol", ["BTC-CHF", "ETHTRY", "LINK/INR", "superOETHb"])
+@pytest.mark.parametrize("symbol", ["BTC-CHF", "ETHTRY", "LINK/INR", "DOTUSD", "superOETHb"])
 def test_a_pair_in_any_currency_names_it(symbol: str, tmp_path: Path) -> None:
     rows = [f"{b.at()},{symbol},{b.close}" for b in candles(1, 3)]
     (series,) = read_closes(save(tmp_path, "a.csv", lines("time,symbol,close", rows))).series
