@@ -54,6 +54,8 @@ _JOINED_QUOTES = "|".join(
 )
 _SIGNED_PAIR = re.compile(rf"(?P<base>[A-Za-z0-9.]{{2,}}?)[-_](?P<quote>{_QUOTES})", re.IGNORECASE)
 _JOINED_PAIR = re.compile(rf"(?P<base>[A-Z0-9.]{{{MIN_BASE_LENGTH},}}?)(?P<quote>{_JOINED_QUOTES})")
+_CHANNEL = re.compile(r"market\.(?P<pair>[a-z0-9]+)\.")
+"""Channel of candles (Huobi), the only label with a pair in small letters."""
 _OTHER_NAMES = {"XBT": "BTC", "XXBT": "BTC", "XETH": "ETH"}
 _BAR_TOLERANCE = 1e-6
 """Relative distance by which a close may lie outside its bar: sites round."""
@@ -259,9 +261,13 @@ def _read_table(file_cells: CellTable, path: Path) -> ClosingPrices:
 
 
 def _currency_of_label(label: str) -> str:
-    """Return the currency that a text beside the rows names, alone or in a pair; empty without."""
-    for word in re.split(r"[\s:.,;()]+", label):
-        if currency := CURRENCY_BY_NAME.get(word) or currency_of_pair(file_symbol(word).upper()):
+    """Return the currency that a text beside the rows names, alone or in a pair; empty without, as
+    for words such as Industry.
+    """
+    channel = _CHANNEL.match(label)
+    words = re.split(r"[\s:.,;()]+", label) if channel is None else [channel["pair"].upper()]
+    for word in words:
+        if currency := CURRENCY_BY_NAME.get(word) or currency_of_pair(file_symbol(word)):
             return currency
     return ""
 

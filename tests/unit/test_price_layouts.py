@@ -600,6 +600,12 @@ def test_a_currency_beside_the_rows_is_that_of_the_closes(place: str, tmp_path: 
     assert (series.symbol, series.currency) == ("BTC", "EUR")
 
 
+@pytest.mark.parametrize("word", ["Industry", "country", "Ministry of Finance"])
+def test_label__word_that_ends_like_a_currency__is_no_pair(word: str, tmp_path: Path) -> None:
+    path = save(tmp_path, "BTC.json", json.dumps({word: "Blockchain", "sector": word, "data": candle_lists()}))
+    assert read_closes(path).series[0].currency == ""
+
+
 @pytest.mark.parametrize("name", ["BTC-USD.csv", "BTC_USDT-1d.csv", "BTC-GBP.csv"])
 @pytest.mark.parametrize("column", ["close_eur", "Price €", "Close (CHF)"])
 def test_a_pair_and_a_column_in_other_currencies_are_refused(name: str, column: str, tmp_path: Path) -> None:
