@@ -54,6 +54,28 @@ def test_times_are_read_in_the_ways_that_files_write_them(tmp_path: Path, when: 
     assert series.points[0].at_s == START_S
 
 
+@pytest.mark.parametrize(
+    "when",
+    ["0021-04-04", "04/14/0021", "Apr 4, 0021", "00210404", "2100-01-01", "1969-12-31", "2021-04-04T00:00+99:99", "2021-04-04T00:00+14:01",
+     "2021-04-04T00:00+02:60"],
+)  # fmt: skip
+def test_time__year_or_offset_that_does_not_exist__is_refused(tmp_path: Path, when: str) -> None:
+    assert f"row 1: {when!r} is not a time" in mistake(tmp_path, f'"{when}",WETH,1')
+
+
+@pytest.mark.parametrize("when", ["2025-10-09T23:00+14:00", "2025-10-08T21:00-12:00"])
+def test_time__largest_offset_of_a_zone__is_read(tmp_path: Path, when: str) -> None:
+    (series,) = read(written(tmp_path, f"{when},WETH,1")).series
+    assert series.points[0].at_s == START_S
+
+
+def test_time__typed_date_of_another_age__is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "closes.parquet"
+    polars.DataFrame({"time": [datetime(21, 4, 4)], "symbol": ["WETH"], "close": [1.0]}).write_parquet(path)
+    with pytest.raises(ConfigError, match="row 1: '0021-04-04 00:00:00' is not a time"):
+        read(path)
+
+
 def test_a_parquet_file_says_the_same(tmp_path: Path) -> None:
     path = tmp_path / "closes.parquet"
     times = [datetime.fromtimestamp(START_S + i * HOUR_S, UTC) for i in range(3)]
