@@ -105,7 +105,6 @@ class ClosingPrices:
 class _Cells:
     """Cells of one symbol, in the order of the file."""
 
-    times: list[object] = field(default_factory=list)
     closes: list[object] = field(default_factory=list)
     row_numbers: list[int] = field(default_factory=list)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.app.records.price_checks import JumpCheck
 from agent.app.records.price_history import PriceFile, read_prices
 from agent.errors import ConfigError
 from tests.support.builders import step_input, token, unit_price
@@ -104,6 +105,20 @@ def test_closes_of_the_numeraire_divide_the_others_and_times_without_one_are_lef
 def test_a_bar_named_by_its_start_holds_at_its_end(tmp_path: Path) -> None:
     (series,) = read(written(tmp_path, f"{START_S},WETH,1"), bar_s=86_400).series
     assert series.points[0].at_s == START_S + 86_400
+
+
+def test_import__name_that_the_file_lacks__is_refused(tmp_path: Path) -> None:
+    assert "--as: 'BTCC' is not a symbol of closes.csv" in mistake(tmp_path, f"{START_S},WETH,1", names={"BTCC": "WBTC"})
+
+
+def test_import__prices_of_the_numeraire_alone__are_named(tmp_path: Path) -> None:
+    assert "has prices of USDC alone" in mistake(tmp_path, f"{START_S},USDC,1")
+
+
+def test_import__reference_price_that_cannot_be_read__is_named_with_the_reason(tmp_path: Path) -> None:
+    check = JumpCheck({}, START_S, unread_reason="no endpoint answers")
+    prices = read_prices(written(tmp_path, f"{START_S},WETH,1"), PORTFOLIO, {}, None, START_S, check)
+    assert [remark.text for remark in prices.remarks if "today's is not known (no endpoint answers)" in remark.text]
 
 
 BAR_HEADER = "time,open,high,low,close,volume"

@@ -30,7 +30,7 @@ from agent.price_files.read import (
 )
 from agent.reference import reference_prices
 from agent.store.prices import AGENT_SOURCE, HOUR_S, IMPORT_SOURCE, RETENTION_S
-from agent.units import Price, Token, format_duration
+from agent.units import Token, format_duration
 from agent.wiring.past_prices import CHAIN_SOURCES, FetchedPrices, chain_sources, fetch_hours
 
 if TYPE_CHECKING:
@@ -102,6 +102,12 @@ def read_prices(
         file_symbol(name): config_symbol for name, config_symbol in config_symbols.items()
     }
     file_closes = read_closes(path, "prices import")
+    names_in_file = {symbol_closes.symbol for symbol_closes in file_closes.series}
+    if absent_names := [name for name in symbol_by_file_symbol if name not in names_in_file]:
+        raise ConfigError(
+            f"--as: {absent_names[0]!r} is not a symbol of {path.name}",
+            f"its symbols are {', '.join(names_in_file)[:200]}",
+        )
     remarks = list(file_closes.remarks)
     closes_by_symbol: dict[str, list[tuple[int, Fraction]]] = {}
     file_closes_by_symbol: dict[str, SymbolCloses] = {}
@@ -147,6 +153,11 @@ def read_prices(
         remarks += series_remarks
         remarks += jump_check.check(
             file_closes_by_symbol[symbol], token, numeraire, last_point, path.name
+        )
+    if not price_series_list:
+        raise ConfigError(
+            f"{path.name}: has prices of {numeraire.label} alone, in which prices are recorded",
+            "use a file with prices of other tokens",
         )
     if not any(price_series.points for price_series in price_series_list):
         raise ConfigError(
@@ -384,7 +395,7 @@ def import_prices(
         config_symbols,
         parse_duration_s(bar, "--bar") if bar else None,
         now_s,
-        JumpCheck(_reference_prices_today(agent), now_s, accepts_jumps),
+        _jump_check_today(agent, now_s, accepts_jumps),
     )
     import_document: ImportedPricesDocument = {
         "file": str(path),
@@ -418,12 +429,15 @@ def import_prices(
     return import_document
 
 
-def _reference_prices_today(agent: Agent) -> Mapping[str, Price]:
-    """Return the reference prices of the newest block by token; none if they cannot be read."""
+def _jump_check_today(agent: Agent, now_s: int, accepts_jumps: bool) -> JumpCheck:
+    """Return the check against the reference prices of the newest block, or with the reason why
+    they cannot be read.
+    """
     try:
-        return reference_prices(agent.step_input()).price_by_token
-    except TrimtabError:
-        return {}
+        reference_by_token = reference_prices(agent.step_input()).price_by_token
+    except TrimtabError as error:
+        return JumpCheck({}, now_s, accepts_jumps, error.message)
+    return JumpCheck(reference_by_token, now_s, accepts_jumps)
 
 
 def fetch_prices(
