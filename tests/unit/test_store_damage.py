@@ -12,7 +12,8 @@ from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
 from agent.model import ExternalTransaction, IntentKind
 from agent.store import Store, open_store
-from agent.store.database import remedy
+from agent.store.accounts.balances import ACCEPTED_DEPOSITS, BLOCKED_SINCE, PRIOR_DAY_FAILED
+from agent.store.database import remedy, write_facts
 from agent.store.files.locks import wallet_lock
 from agent.store.files.pause import KillSwitch
 from agent.units import NATIVE
@@ -62,6 +63,15 @@ def test_damaged_changes_of_an_outside_transaction__name_the_store(tmp_path: Pat
     for read in (store.balances.expected, store.ledger.entries, lambda: store.ledger.balances(1_002)):
         with pytest.raises(OperatorNeeded, match="damaged"):
             read()
+
+
+@pytest.mark.parametrize("key", [ACCEPTED_DEPOSITS, BLOCKED_SINCE, PRIOR_DAY_FAILED])
+def test_damaged_fact_of_balances__names_the_store(store: Store, key: str) -> None:
+    with store.db.write("damage") as db:
+        write_facts(db, {key: "x"})
+    with pytest.raises(OperatorNeeded, match="damaged"):
+        store.balances.is_prior_day_known(START_S)
+        store.budgets.history(START_S)
 
 
 def test_a_damaged_grant_signs_nothing(store: Store) -> None:

@@ -214,7 +214,9 @@ def blocked_since_s(facts: Mapping[str, str]) -> int | None:
     """Return the chain time since which unexplained deposits block trades (fact BLOCKED_SINCE);
     None without one.
     """
-    return int(facts[BLOCKED_SINCE]) if BLOCKED_SINCE in facts else None
+    if BLOCKED_SINCE not in facts:
+        return None
+    return database.parse_fact_number(BLOCKED_SINCE, facts[BLOCKED_SINCE])
 
 
 def excluded_deposits(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -312,7 +314,10 @@ def _parse_accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
     id_and_time_texts = (
         accepted_text.split(":") for accepted_text in facts.get(ACCEPTED_DEPOSITS, "").split()
     )
-    return [(int(seq), int(at_s)) for seq, at_s in id_and_time_texts]
+    try:
+        return [(int(seq), int(at_s)) for seq, at_s in id_and_time_texts]
+    except ValueError:
+        raise database.damaged_row_error(f"the fact {ACCEPTED_DEPOSITS}") from None
 
 
 def _merged_transfers(transfers: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
@@ -638,7 +643,9 @@ class BalanceStore:
         with self.db.read("read the books") as db:
             facts = database.read_facts(db, PRIOR_DAY_READ, PRIOR_DAY_FAILED)
             return PRIOR_DAY_READ in facts or (
-                PRIOR_DAY_FAILED in facts and chain_now_s >= int(facts[PRIOR_DAY_FAILED]) + DAY_S
+                PRIOR_DAY_FAILED in facts
+                and chain_now_s
+                >= database.parse_fact_number(PRIOR_DAY_FAILED, facts[PRIOR_DAY_FAILED]) + DAY_S
             )
 
     def mark_prior_day_failed(self, chain_now_s: int) -> None:
