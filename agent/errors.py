@@ -30,9 +30,11 @@ OUTCOME_EXIT_CODES = {
     "declined": EXIT_REFUSED,
     "failed": EXIT_RETRYABLE,
     "unfinished": EXIT_RETRYABLE,
+    "unknown": EXIT_RETRYABLE,
 }
 """Exit codes by outcome of a step or request; all other outcomes are 0, such as hold, or waiting: a
-withdrawal is paid, and only its confirmations are missing. "failed" means sent without success.
+withdrawal is paid, and only its confirmations are missing. "failed" means sent without success,
+"unknown" that the chain did not answer.
 """
 
 

@@ -428,6 +428,7 @@ def cancel_and_revoke(
     step_after = readers.step_input_at(readers.reader.snapshot()) if sent_intents else step_input
     if remaining_approvals := allowances.revocations(step_after):
         failures.append(format_open_allowances(remaining_approvals))
+    failures += allowances.unread_allowances(step_after)
     failures += [
         f'"{note}" is still pending'
         for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))

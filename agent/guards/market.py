@@ -19,7 +19,6 @@ from agent.guards.guard import (
 )
 from agent.guards.replay import SimulatedSwap
 from agent.model import (
-    Asset,
     FeedRound,
     Pool,
     PriceSource,
@@ -242,20 +241,25 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
     """Return the age, by block time, of the feed nearest to its maximum age.
 
     A missing or invalid round refuses the plan, although the reference price may fall back to a
-    TWAP: configured feeds must be live before money moves. An exit needs only the feeds of its own
-    tokens.
+    TWAP: the configured feeds of assets and hubs must be live before money moves. An exit needs only
+    the feeds of its own tokens and of the native coin.
     """
     if PriceSource.FEED not in case.step.reference.sources:
         return GuardMeasurement("no feed in use", True)
     judged_tokens = case.judged_tokens()
+    portfolio = case.step.portfolio
+    feed_by_token = {asset.token.address: asset.feed for asset in portfolio.assets} | dict(
+        portfolio.hub_feeds
+    )
     excesses_and_feeds = []
-    for asset in case.step.portfolio.assets:
-        if asset.feed is not None and (
-            judged_tokens is None or asset.token.address in judged_tokens
-        ):
-            age_s = _feed_age_s(case, asset)
-            limit_s = case.step.reference.max_age_s(asset.feed)
-            excesses_and_feeds.append((age_s - limit_s, age_s, asset.token.label, asset.feed))
+    for token, feed in feed_by_token.items():
+        if feed is not None and (judged_tokens is None or token in judged_tokens):
+            label = case.label(token)
+            age_s = (
+                case.step.snapshot.head.timestamp_s - _latest_round(case, feed, label).updated_at_s
+            )
+            limit_s = case.step.reference.max_age_s(feed)
+            excesses_and_feeds.append((age_s - limit_s, age_s, label, feed))
     if not excesses_and_feeds:
         return GuardMeasurement("0 s (no feed in use)", True)
     excess_s, age_s, label, feed = max(excesses_and_feeds)
@@ -362,19 +366,18 @@ def _relative_deviation(price: Fraction, reference_price: Fraction) -> Fraction:
     return abs(price / reference_price - 1)
 
 
-def _latest_round(case: GuardCase, asset: Asset) -> FeedRound:
-    """Return the latest round of an asset's feed (AggregatorV3Interface.latestRoundData). Raises
-    MissingData if it is invalid.
+def _latest_round(case: GuardCase, feed: str, label: str) -> FeedRound:
+    """Return the latest round of the feed of the token `label`
+    (AggregatorV3Interface.latestRoundData). Raises MissingData if it is invalid.
     """
     feed_round = next(
         (
             candidate_round
             for candidate_round in case.step.snapshot.feeds
-            if candidate_round.feed == asset.feed
+            if candidate_round.feed == feed
         ),
         None,
     )
-    label = asset.token.label
     if feed_round is None:
         raise MissingData(f"feed of {label} was not read")
     if feed_round.answer <= 0:
@@ -387,10 +390,6 @@ def _latest_round(case: GuardCase, asset: Asset) -> FeedRound:
     if fault:
         raise MissingData(f"feed of {label} {fault}")
     return feed_round
-
-
-def _feed_age_s(case: GuardCase, asset: Asset) -> int:
-    return case.step.snapshot.head.timestamp_s - _latest_round(case, asset).updated_at_s
 
 
 def _feed_max_age_s(step: StepInput) -> int | None:

@@ -42,6 +42,7 @@ from agent.price_files.table import (
 )
 from agent.price_files.times import join_clocks, parse_times
 from agent.units import format_time, safe_label
+from agent.weights.asset_classes import FIAT_SYMBOLS, is_cash
 
 MAX_SYMBOL_LENGTH = 16
 MIN_BASE_LENGTH = 3
@@ -51,10 +52,10 @@ _QUOTES = "|".join(CURRENCY_BY_NAME)
 _JOINED_QUOTES = "|".join(
     (*DOLLAR_NAMES, "EUR", "GBP", "JPY", "AUD", "BRL", "CAD", "CHF", "KRW", "TRY")
 )
-_PAIR = re.compile(
-    rf"(?P<base>[A-Za-z0-9.]{{2,}}?)(?:[-_](?P<quote>{_QUOTES})|(?P<joined>{_JOINED_QUOTES}))",
-    re.IGNORECASE,
-)
+_SIGNED_PAIR = re.compile(rf"(?P<base>[A-Za-z0-9.]{{2,}}?)[-_](?P<quote>{_QUOTES})", re.IGNORECASE)
+_JOINED_PAIR = re.compile(rf"(?P<base>[A-Z0-9.]{{{MIN_BASE_LENGTH},}}?)(?P<quote>{_JOINED_QUOTES})")
+_CHANNEL = re.compile(r"market\.(?P<pair>[a-z0-9]+)\.")
+"""Channel of candles (Huobi), the only label with a pair in small letters."""
 _OTHER_NAMES = {"XBT": "BTC", "XXBT": "BTC", "XETH": "ETH"}
 _BAR_TOLERANCE = 1e-6
 """Relative distance by which a close may lie outside its bar: sites round."""
@@ -104,7 +105,6 @@ class ClosingPrices:
 class _Cells:
     """Cells of one symbol, in the order of the file."""
 
-    times: list[object] = field(default_factory=list)
     closes: list[object] = field(default_factory=list)
     row_numbers: list[int] = field(default_factory=list)
 
@@ -260,9 +260,13 @@ def _read_table(file_cells: CellTable, path: Path) -> ClosingPrices:
 
 
 def _currency_of_label(label: str) -> str:
-    """Return the currency that a text beside the rows names, alone or in a pair; empty without."""
-    for word in re.split(r"[\s:.,;()]+", label):
-        if currency := CURRENCY_BY_NAME.get(word) or currency_of_pair(file_symbol(word).upper()):
+    """Return the currency that a text beside the rows names, alone or in a pair; empty without, as
+    for words such as Industry.
+    """
+    channel = _CHANNEL.match(label)
+    words = re.split(r"[\s:.,;()]+", label) if channel is None else [channel["pair"].upper()]
+    for word in words:
+        if currency := CURRENCY_BY_NAME.get(word) or currency_of_pair(file_symbol(word)):
             return currency
     return ""
 
@@ -279,8 +283,10 @@ def _one_currency(currencies: Iterable[str], place: str) -> str:
 
 
 def asset_of_pair(symbol: str) -> str:
-    """Return the asset that a pair such as BTC-USDT or XBTUSD prices, in capitals."""
-    match = _PAIR.fullmatch(symbol)
+    """Return the asset that a pair such as BTC-USDT or XBTUSD prices, in capitals; of a symbol that
+    is no pair, such as crvUSD, the symbol.
+    """
+    match = _pair(symbol)
     asset = (match["base"] if match is not None else symbol).upper()
     return _OTHER_NAMES.get(asset, asset)
 
@@ -289,32 +295,36 @@ def currency_of_pair(symbol: str) -> str:
     """Return the currency of a pair such as BTC-EUR or BTCUSDT: USD for the dollar and its stable
     coins; empty for a symbol that is no pair.
     """
-    match = _PAIR.fullmatch(symbol)
-    if match is None or not (
-        match["quote"] or (symbol.isupper() and len(match["base"]) >= MIN_BASE_LENGTH)
-    ):
-        return ""
-    return CURRENCY_BY_NAME[(match["quote"] or match["joined"]).upper()]
+    match = _pair(symbol)
+    return "" if match is None else CURRENCY_BY_NAME[match["quote"].upper()]
+
+
+def _pair(symbol: str) -> re.Match[str] | None:
+    """Return the parts of a pair: one with a sign, or in capitals with a long base."""
+    return _SIGNED_PAIR.fullmatch(symbol) or _JOINED_PAIR.fullmatch(symbol)
 
 
 def is_unit_of(symbol: str, currency: str) -> bool:
-    """Return whether a coin of this name is worth one of the currency: USDC of USD, EURC of EUR. An
-    empty currency is unknown, and any coin may be its unit.
+    """Return whether a coin of this name is worth one of the currency: USDC of USD, EURC of EUR, but
+    not sDAI, which is worth more each day. An empty currency is unknown, and any coin may be its
+    unit.
     """
-    is_dollar = any(name in symbol.upper() for name in ("USD", "DAI", "GHO", "FRAX"))
-    return currency in symbol.upper() or (currency == "USD" and is_dollar)
+    name = symbol.upper()
+    named_currencies = [fiat for fiat in FIAT_SYMBOLS if fiat in name] or ["USD"]
+    return not currency or (is_cash(name) and currency in named_currencies)
 
 
 def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[str, str]:
     """Return which of `symbols` each of `file_symbols` prices, as far as their names say: BTC or
-    BTCUSDT prices BTC, and WBTC.
+    BTCUSDT prices BTC, and WBTC. An equal name goes first.
     """
-    pairs: dict[str, str] = {}
+    pairs = {symbol: symbol for symbol in symbols if symbol in file_symbols}
     for symbol in symbols:
         fitting = [
             name
             for name in file_symbols
             if name not in pairs
+            and symbol not in pairs
             and (symbol.endswith(name) or symbol.upper().endswith(asset_of_pair(name)))
         ]
         if fitting:
@@ -324,7 +334,7 @@ def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[st
 
 def _symbol_of_file(path: Path) -> str:
     """Return the symbol of a file of one symbol from the start of its name: BTCUSDT for
-    BTCUSDT-1d-2024-01.csv, BTC-USD for btc-usd-max.csv.
+    BTCUSDT-1d-2024-01.csv, btc-usd for btc-usd-max.csv.
     """
     parts = [part for part in re.split(r"[^A-Za-z0-9.]+", path.stem) if part]
     symbol = parts[0] if parts else "PRICE"

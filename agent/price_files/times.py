@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from agent.errors import ConfigError
@@ -15,6 +16,10 @@ EARLIEST_S = 1_230_768_000
 """2009-01-01, before the first coin price. Earlier numbers are no Unix seconds."""
 LATEST_S = 4_102_444_800
 """2100-01-01."""
+YEARS = range(1970, 2100)
+"""Years of written dates; a date of another year is a slip of the pen or of a program."""
+MAX_OFFSET_S = 14 * 3_600
+"""The largest offset of a time zone from UTC, that of Kiritimati."""
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 TIME_REMEDY = "write times such as 2021-04-04T21:00:00Z"
 _MONTHS = (
@@ -95,6 +100,8 @@ def parse_times(cells: Sequence[object], row_numbers: Sequence[int], file_name: 
     row_by_zone: dict[str, int] = {}
     for row_number, cell in zip(row_numbers, cells, strict=True):
         if isinstance(cell, date):
+            if cell.year not in YEARS:
+                raise _time_error(cell_text(cell), row_number, file_name)
             times_s.append(_typed_time_s(cell))
             continue
         text = cell_text(cell)
@@ -144,10 +151,10 @@ def _unix_time(text: str) -> tuple[int, str] | None:
         if EARLIEST_S * units_per_s <= number < LATEST_S * units_per_s:
             return int(number) // units_per_s, unit
     if len(text) == len("20210404") and text.isdigit():
-        try:
-            return _epoch_s(datetime.strptime(text, "%Y%m%d")), "days"  # a day is one of UTC
-        except ValueError:
-            return None
+        with suppress(ValueError):
+            day = datetime.strptime(text, "%Y%m%d")
+            if day.year in YEARS:
+                return _epoch_s(day), "days"  # a day is one of UTC
     return None
 
 
@@ -163,7 +170,7 @@ def _local_time(text: str) -> _LocalTime | None:
 
 
 def _from_parts(parts: dict[str, str | None], is_year_last: bool) -> _LocalTime:
-    """Return the time of a match. Raises ValueError if there is no such day or clock."""
+    """Return the time of a match. Raises ValueError if there is no such day, clock or zone."""
     hour = int(parts["hour"] or parts["bare_hour"] or 0)
     half = (parts["half"] or parts["bare_half"] or "").lower()
     if half:
@@ -173,6 +180,9 @@ def _from_parts(parts: dict[str, str | None], is_year_last: bool) -> _LocalTime:
     zone = (parts["zone"] or parts["date_zone"] or "").strip()
     clock = (hour, int(parts["minute"] or 0), int(parts["second"] or 0))
     year = int(parts["year"] or 0)
+    if year not in YEARS:
+        raise ValueError("no such year")
+    _zone_offset_s(zone)
     if is_year_last:
         first = int(parts["first"] or 0)
         last = int(parts["last"] or 0)
@@ -252,12 +262,17 @@ def _epoch_s(local: datetime) -> int:
 
 
 def _zone_offset_s(zone: str) -> int:
-    """Return the offset from UTC in seconds of a zone such as "Z", "UTC" or "+02:00"."""
+    """Return the offset from UTC in seconds of a zone such as "Z", "UTC" or "+02:00". Raises
+    ValueError if no zone has it.
+    """
     if zone[:1] not in ("+", "-"):
         return 0
     digits = zone[1:].replace(":", "")
-    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:] or 0))
-    return int(offset.total_seconds()) * (-1 if zone[0] == "-" else 1)
+    minutes = int(digits[2:] or 0)
+    offset_s = int(digits[:2]) * 3_600 + minutes * 60
+    if minutes > 59 or offset_s > MAX_OFFSET_S:
+        raise ValueError("no such zone")
+    return -offset_s if zone[0] == "-" else offset_s
 
 
 def _time_error(text: str, row_number: int, file_name: str) -> ConfigError:

@@ -337,10 +337,6 @@ def _migrate(engine: Engine) -> None:
     """
     with engine.connect() as connection, connection.begin():
         old_version = _read_version(connection)
-    if engine.dialect.name == "sqlite" and old_version is not None:
-        path = Path(str(engine.url.database))
-        backup_path = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
-        backup.backup(path, backup_path, force=True)
     statements = creating_statements()
     with write_transaction(engine) as connection:
         if engine.dialect.name != "sqlite":
@@ -356,6 +352,10 @@ def _migrate(engine: Engine) -> None:
                 versions.raise_oldest_reader(connection, OLDEST_READER, REVISIONS)
         if _read_version(connection) != old_version:  # another process has migrated it
             return
+        if engine.dialect.name == "sqlite" and old_version is not None:
+            path = Path(str(engine.url.database))
+            backup_path = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
+            backup.backup(path, backup_path, force=True)
         if old_version is None:
             create_tables(connection, REVISIONS[-1], statements)
         else:

@@ -59,6 +59,15 @@ def revocations(step: StepInput) -> list[Approval]:
     ]
 
 
+def unread_allowances(step: StepInput) -> list[str]:
+    """Return which allowances could not be read, each with the reason; unknown is not zero."""
+    return [
+        f"the {unreadable_item.subject} cannot be read: {unreadable_item.why}"
+        for unreadable_item in step.snapshot.unreadable_items
+        if unreadable_item.subject.startswith("allowance of ")
+    ]
+
+
 def token_label(portfolio: Portfolio, token: str) -> str:
     """Return a token's display name, LP tokens included."""
     return label_and_decimals(portfolio, token)[0]

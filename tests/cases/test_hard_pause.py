@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
+from agent.app.money import shutdown
+from agent.chain import snapshot
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.model import Halt, IntentKind, IntentState
+from agent.model import Halt, IntentKind, IntentState, UnreadableItem
 from agent.policy import decide
 from tests.support.agents import ROOMY, again, agent_on, allow, allowances, at_send, fund, purse, swap_of, trusted, yes
 from tests.support.text import mentions, raises_code
@@ -103,6 +106,27 @@ def test_a_soft_or_unreadable_switch_takes_nothing_back(anvil_chain: LocalChain,
         assert outcome.kind is OutcomeKind.FAILED
         assert "allowances are" in outcome.reason
         assert purse(chain) == before
+
+
+def test_hard_pause__allowance_that_cannot_be_read__is_a_failure(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_parts = snapshot.snapshot_parts
+
+    def parts_without_allowance(*arguments: Any) -> Any:
+        parts = read_parts(*arguments)
+        unread = UnreadableItem("allowance of WETH to 0x1", "0x1", "reverted")
+        return replace(parts, allowances=(), unreadable_items=(*parts.unreadable_items, unread))
+
+    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS) as agent:
+        agent.context.kill_switch.pause("stop it all", 1, hard=True)
+        monkeypatch.setattr(snapshot, "snapshot_parts", parts_without_allowance)
+        outcome = agent.cancel_and_revoke("stop it all")
+        assert outcome.kind is OutcomeKind.FAILED
+        assert "the allowance of WETH to 0x1 cannot be read: reverted" in outcome.reason
+        agent.context.kill_switch.resume("seen", 1)
+        report = shutdown.stop(agent, send=True, confirm=lambda _: True)
+        assert (report.state, report.unrevoked_text) == ("stopped", "the allowance of WETH to 0x1 cannot be read: reverted")
 
 
 def test_report_of_a_hard_pause_decides_nothing(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from agent.app.money import revocation
+from agent.chain.rpc import Transport
 from agent.wiring import transactor
 from tests.cases.test_failing_pools import refusing
 from tests.cli.tools import Desk, at_terminal, attach
@@ -276,6 +279,36 @@ def test_what_may_be_taken_is_listed_and_taken_back(desk: Desk) -> None:
     assert (found["state"], [(one["symbol"], one["raw"]) for one in found["allowances"]]) == ("planned", [("WETH", "5")])
     assert desk.ask("revoke", "DOGE", want=2)["error"]["kind"] == "ConfigError"
     assert desk.ask("revoke", "--send", "--yes")["state"] == "revoked"
+
+
+def test_revoke__allowances_that_cannot_be_read__are_not_clear(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_allowances(_transport: object, _owner: str, token_spenders: Sequence[tuple[str, str]]) -> tuple[int | None, ...]:
+        return (None, *[0] * (len(token_spenders) - 1))
+
+    monkeypatch.setattr(revocation, "read_allowances", read_allowances)
+    document = desk.ask("revoke", "USDC", "--send", "--yes", want=11)
+    assert (document["state"], document["reason"], document["transactions"]) == ("unknown", "cannot be read: USDC for the Permit2", [])
+    assert "No open allowances" not in desk.run("revoke", "USDC").out
+
+
+def test_revoke__allowance_that_cannot_be_read_after_sending__is_a_failure(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = attach(desk)
+    chain.send(chain.token_contract("WETH").functions.approve(chain.addresses.swap_router_02, 5), chain.wallet.address, gas=100_000)
+    desk.run("adopt", "--yes")
+    read_real = revocation.read_allowances
+    readings = []
+
+    def read_allowances(transport: Transport, owner: str, token_spenders: Sequence[tuple[str, str]]) -> tuple[int | None, ...]:
+        readings.append(read_real(transport, owner, token_spenders))
+        is_after_sending = len(readings) == 3
+        open_before = readings[0]
+        return tuple(None if is_after_sending and raw else readings[-1][index] for index, raw in enumerate(open_before))
+
+    monkeypatch.setattr(revocation, "read_allowances", read_allowances)
+    document = desk.ask("revoke", "WETH", "--send", "--yes", want=11)
+    assert (document["state"], len(document["transactions"])) == ("failed", 1)
+    assert document["reason"] == "the router may still spend WETH: the allowance cannot be read"
+    assert desk.ask("history")["steps"][0]["outcome"] == "failed"
 
 
 def test_a_rehearsal_trades_there_and_back(desk: Desk) -> None:

@@ -37,8 +37,8 @@ class OpenAllowance:
 
 @dataclass(frozen=True, slots=True)
 class RevocationReport:
-    """Result of a revocation. `state` is clear (no allowances), planned, declined, revoked or
-    failed.
+    """Result of a revocation. `state` is clear (no allowances), unknown (none is open, but some
+    cannot be read), planned, declined, revoked or failed.
     """
 
     allowances: tuple[OpenAllowance, ...]
@@ -69,12 +69,13 @@ def revoke(
         for open_allowance in open_allowances
         if open_allowance.raw is None
     )
+    state = "unknown" if unreadable_text else "clear"
     report = RevocationReport(
         open_allowances,
-        "planned" if any(allowance.raw for allowance in open_allowances) else "clear",
+        "planned" if any(allowance.raw for allowance in open_allowances) else state,
         f"cannot be read: {unreadable_text}" if unreadable_text else "",
     )
-    if not send or report.state == "clear":
+    if not send or report.state != "planned":
         return report
     if not confirm(report):
         return replace(report, state="declined", reason="not confirmed; nothing was sent")
@@ -102,14 +103,10 @@ def revoke(
         )
         failures = [failure.message for failure in revocation_failures]
         current_step_input(context.readers, context.store)
-        remaining_allowances = [
-            allowance
-            for allowance in _read_open_allowances(agent, token_addresses)
-            if allowance.raw
-        ]
         failures += [
             f"the {allowance.spender_role} may still spend {allowance.token_label}"
-            for allowance in remaining_allowances
+            + (": the allowance cannot be read" if allowance.raw is None else "")
+            for allowance in _read_open_allowances(agent, token_addresses)
         ]
         reason = "; ".join(failures) or f"{len(sent_intents)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if failures else "done")

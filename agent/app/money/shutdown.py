@@ -77,7 +77,7 @@ class ShutdownReport:
     `sale_outcomes` the current plans to sell everything, one asset each, and `payments` the
     payments to `payout_address`. `unpaid_holding_texts` names holdings that could not be sold or
     paid and stay in the wallet; `unsold_text` says which assets are not sold, and why,
-    `unrevoked_text` which allowances their tokens refuse to set to zero.
+    `unrevoked_text` which allowances their tokens refuse to set to zero, or cannot be read.
     """
 
     step_input: StepInput
@@ -408,7 +408,8 @@ class _Shutdown:
     def _revoke(self) -> None:
         step = current_step_input(self._context.readers, self._context.store)
         approvals = allowances.revocations(step)
-        self._unrevoked_text = ""
+        unread_texts = allowances.unread_allowances(step)
+        self._unrevoked_text = "; ".join(unread_texts)
         if not approvals:
             return
         step_id = uuid.uuid4().hex[:12]
@@ -428,7 +429,7 @@ class _Shutdown:
             "failed" if failures else "done",
         )
         self._unrevoked_text = "; ".join(
-            failure.message for failure in failures if failure.is_by_token
+            [*(failure.message for failure in failures if failure.is_by_token), *unread_texts]
         )
         if waiting := [failure.message for failure in failures if not failure.is_by_token]:
             raise Refused("; ".join(waiting), remedy="trimtab revoke tries them one by one")

@@ -24,12 +24,14 @@ MAX_REFERENCE_AGE_S = 3 * 86_400
 @dataclass(frozen=True, slots=True)
 class JumpCheck:
     """What an import knows of its prices: today's reference prices by token, numeraire base units
-    per base unit, at `now_s` (None: prices are not compared); and whether the owner accepts jumps.
+    per base unit, at `now_s` (None: prices are not compared); whether the owner accepts jumps; and
+    why no reference price could be read.
     """
 
     reference_by_token: Mapping[str, Price] | None = None
     now_s: int = 0
     accepts_jumps: bool = False
+    unread_reason: str = ""
 
     def check(
         self,
@@ -49,7 +51,8 @@ class JumpCheck:
         if self.reference_by_token is not None and last_point is not None:
             reference = self.reference_by_token.get(token.address)
             if reference is None:
-                remarks.append(_not_compared_remark(token, "today's is not known"))
+                reason_text = f" ({self.unread_reason})" if self.unread_reason else ""
+                remarks.append(_not_compared_remark(token, f"today's is not known{reason_text}"))
             elif self.now_s - last_point.at_s > MAX_REFERENCE_AGE_S:
                 age_text = format_duration(MAX_REFERENCE_AGE_S)
                 remarks.append(_not_compared_remark(token, f"it is more than {age_text} old"))

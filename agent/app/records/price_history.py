@@ -30,7 +30,7 @@ from agent.price_files.read import (
 )
 from agent.reference import reference_prices
 from agent.store.prices import AGENT_SOURCE, HOUR_S, IMPORT_SOURCE, RETENTION_S
-from agent.units import Price, Token, format_duration
+from agent.units import Token, format_duration
 from agent.wiring.past_prices import CHAIN_SOURCES, FetchedPrices, chain_sources, fetch_hours
 
 if TYPE_CHECKING:
@@ -102,6 +102,12 @@ def read_prices(
         file_symbol(name): config_symbol for name, config_symbol in config_symbols.items()
     }
     file_closes = read_closes(path, "prices import")
+    names_in_file = {symbol_closes.symbol for symbol_closes in file_closes.series}
+    if absent_names := [name for name in symbol_by_file_symbol if name not in names_in_file]:
+        raise ConfigError(
+            f"--as: {absent_names[0]!r} is not a symbol of {path.name}",
+            f"its symbols are {', '.join(names_in_file)[:200]}",
+        )
     remarks = list(file_closes.remarks)
     closes_by_symbol: dict[str, list[tuple[int, Fraction]]] = {}
     file_closes_by_symbol: dict[str, SymbolCloses] = {}
@@ -147,6 +153,11 @@ def read_prices(
         remarks += series_remarks
         remarks += jump_check.check(
             file_closes_by_symbol[symbol], token, numeraire, last_point, path.name
+        )
+    if not price_series_list:
+        raise ConfigError(
+            f"{path.name}: has prices of {numeraire.label} alone, in which prices are recorded",
+            "use a file with prices of other tokens",
         )
     if not any(price_series.points for price_series in price_series_list):
         raise ConfigError(
@@ -219,12 +230,17 @@ def _dated_closes(
     now_s: int,
 ) -> tuple[list[tuple[int, Fraction]], list[FileRemark]]:
     """Return (time, close) of a symbol, the time that of the close, with remarks on what is left
-    out. Raises ConfigError for a close in the future that is no open bar.
+    out. Raises ConfigError for a row in the future, and for a single bar of unknown length.
     """
     remarks = []
     times_s = symbol_closes.times_s
-    is_bar_end_derived = bar_s is None and has_bar_starts and len(times_s) > 1
-    if is_bar_end_derived:
+    if bar_s is None and has_bar_starts:
+        if len(times_s) == 1:
+            raise ConfigError(
+                f"{path.name}: {symbol} has a single bar, dated at its start, and its end is not"
+                " known",
+                "name its length: --bar 1d, for example",
+            )
         bar_s = symbol_closes.interval_s
         remarks.append(
             FileRemark(
@@ -237,16 +253,18 @@ def _dated_closes(
         (time_s + (bar_s or 0), Fraction(close))
         for time_s, close in zip(times_s, symbol_closes.closes, strict=True)
     ]
-    if dated_closes and dated_closes[-1][0] > now_s:
-        if not (is_bar_end_derived and times_s[-1] <= now_s):
-            raise ConfigError(
-                f"{path.name}, row {symbol_closes.row_numbers[-1]}: {symbol} has a close in the"
-                " future",
-                "remove the row, or correct --bar",
-            )
-        remarks.append(FileRemark(1, f"the last bar of {symbol} has not ended: left out"))
-        dated_closes.pop()
-    return dated_closes, remarks
+    if times_s and times_s[-1] > now_s:
+        raise ConfigError(
+            f"{path.name}, row {symbol_closes.row_numbers[-1]}: {symbol} has a close in the future",
+            "remove the row, or correct --bar",
+        )
+    ended_closes = [(close_s, close) for close_s, close in dated_closes if close_s <= now_s]
+    if open_count := len(dated_closes) - len(ended_closes):
+        bars_text = f"{open_count} bars of {symbol} have"
+        if open_count == 1:
+            bars_text = f"the last bar of {symbol} has"
+        remarks.append(FileRemark(open_count, f"{bars_text} not ended: left out"))
+    return ended_closes, remarks
 
 
 def _naming_remedy(file_symbols: Sequence[str], config_symbols: Sequence[str]) -> str:
@@ -377,7 +395,7 @@ def import_prices(
         config_symbols,
         parse_duration_s(bar, "--bar") if bar else None,
         now_s,
-        JumpCheck(_reference_prices_today(agent), now_s, accepts_jumps),
+        _jump_check_today(agent, now_s, accepts_jumps),
     )
     import_document: ImportedPricesDocument = {
         "file": str(path),
@@ -411,12 +429,15 @@ def import_prices(
     return import_document
 
 
-def _reference_prices_today(agent: Agent) -> Mapping[str, Price]:
-    """Return the reference prices of the newest block by token; none if they cannot be read."""
+def _jump_check_today(agent: Agent, now_s: int, accepts_jumps: bool) -> JumpCheck:
+    """Return the check against the reference prices of the newest block, or with the reason why
+    they cannot be read.
+    """
     try:
-        return reference_prices(agent.step_input()).price_by_token
-    except TrimtabError:
-        return {}
+        reference_by_token = reference_prices(agent.step_input()).price_by_token
+    except TrimtabError as error:
+        return JumpCheck({}, now_s, accepts_jumps, error.message)
+    return JumpCheck(reference_by_token, now_s, accepts_jumps)
 
 
 def fetch_prices(

@@ -39,11 +39,9 @@ class HoldingStore:
                 db, _select_external_transactions(), ExternalTransactionRow, after_s=after_s
             ):
                 if parse_fraction(row.turnover) > 0:
-                    token_changes = parse_changes(row) or ((ANY_TOKEN, 1),)
+                    bought_tokens = [token for token, raw in parse_changes(row) if raw > 0]
                     tokens_and_times_s += [
-                        (token, row.chain_s)
-                        for token, change_raw in token_changes
-                        if change_raw > 0
+                        (token, row.chain_s) for token in bought_tokens or [ANY_TOKEN]
                     ]
         last_s_by_token: dict[str, int] = {}
         for token, bought_s in tokens_and_times_s:

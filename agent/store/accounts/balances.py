@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, update
+from sqlalchemy import Connection, Select, bindparam, literal_column, select, update
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import (
@@ -71,7 +71,7 @@ def parse_changes(row: ExternalTransactionRow | Any) -> tuple[tuple[str, int], .
                 for token, delta_text in json.loads(row.changes_json).items()
             )
         )
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise OperatorNeeded(
             f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain"
         ) from None
@@ -214,7 +214,9 @@ def blocked_since_s(facts: Mapping[str, str]) -> int | None:
     """Return the chain time since which unexplained deposits block trades (fact BLOCKED_SINCE);
     None without one.
     """
-    return int(facts[BLOCKED_SINCE]) if BLOCKED_SINCE in facts else None
+    if BLOCKED_SINCE not in facts:
+        return None
+    return database.parse_fact_number(BLOCKED_SINCE, facts[BLOCKED_SINCE])
 
 
 def excluded_deposits(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -312,7 +314,10 @@ def _parse_accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
     id_and_time_texts = (
         accepted_text.split(":") for accepted_text in facts.get(ACCEPTED_DEPOSITS, "").split()
     )
-    return [(int(seq), int(at_s)) for seq, at_s in id_and_time_texts]
+    try:
+        return [(int(seq), int(at_s)) for seq, at_s in id_and_time_texts]
+    except ValueError:
+        raise database.damaged_row_error(f"the fact {ACCEPTED_DEPOSITS}") from None
 
 
 def _merged_transfers(transfers: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
@@ -623,6 +628,7 @@ class BalanceStore:
                         f" be a {allowed_names}"
                     )
                 chosen_kind = kind or allowed_kinds[0]
+                ledger_sums.add_transfer(db, row.token, 0)  # this changes the ledger's entries
                 db.execute(
                     _update_transfer(),
                     {"row_seq": row.seq, "kind": chosen_kind.value, "classified_s": now_s},
@@ -637,7 +643,9 @@ class BalanceStore:
         with self.db.read("read the books") as db:
             facts = database.read_facts(db, PRIOR_DAY_READ, PRIOR_DAY_FAILED)
             return PRIOR_DAY_READ in facts or (
-                PRIOR_DAY_FAILED in facts and chain_now_s >= int(facts[PRIOR_DAY_FAILED]) + DAY_S
+                PRIOR_DAY_FAILED in facts
+                and chain_now_s
+                >= database.parse_fact_number(PRIOR_DAY_FAILED, facts[PRIOR_DAY_FAILED]) + DAY_S
             )
 
     def mark_prior_day_failed(self, chain_now_s: int) -> None:
@@ -656,11 +664,15 @@ class BalanceStore:
         """Record transactions that this store did not send, up to the wallet's next `nonce`; the
         last 24 h are known from here on.
 
-        The openings include the balances up to their block, so only later transactions can explain
-        a change.
+        Each opening includes the balance of its token up to its block, so only later transactions
+        can explain a change of it.
         """
         with self.db.write("write the books") as db:
-            openings_block = db.scalar(select(func.max(OpeningBalanceRow.block_number)))
+            block_by_token = {
+                row.token: row.block_number
+                for row in all_rows(db, _select_openings(), OpeningBalanceRow)
+            }
+            newest_block = max(block_by_token.values(), default=MAX_ID)
             known_hashes = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
             new_rows = []
             for tx in transactions:
@@ -670,9 +682,11 @@ class BalanceStore:
                 if tx.tx_hash in known_hashes or db.scalar(select_own_intent) is not None:
                     continue
                 known_hashes.add(tx.tx_hash)
-                later_changes = {}
-                if openings_block is not None and tx.block > openings_block:
-                    later_changes = {token: str(raw) for token, raw in tx.changes}
+                later_changes = {
+                    token: str(raw)
+                    for token, raw in tx.changes
+                    if tx.block > block_by_token.get(token, newest_block)
+                }
                 new_rows.append(
                     {
                         "tx_hash": tx.tx_hash,

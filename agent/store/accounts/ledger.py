@@ -123,10 +123,9 @@ def _unentered_moves(
             yield intent.receipt.block_number, moved_raw_by_token
     for external_row in external_rows:
         block = external_row.block_number
-        external_moves = json.loads(external_row.changes_json).items()
         moved_raw_by_token = {
-            token: int(raw)
-            for token, raw in external_moves
+            token: raw
+            for token, raw in balances.parse_changes(external_row)
             if token in opening_by_token and block > opening_by_token[token].block_number
         }
         yield block, moved_raw_by_token
@@ -188,9 +187,7 @@ def _external_entries(
     for external_index, row in enumerate(
         all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     ):
-        moved_raw_by_token = {
-            token: int(raw) for token, raw in json.loads(row.changes_json).items()
-        }
+        moved_raw_by_token = dict(balances.parse_changes(row))
         ledger_tokens = {
             token
             for token in moved_raw_by_token

@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 from agent.model import BlockedExit, Goal, PastPrices, PriceSource, Rebalance, StepInput
 from agent.reference import dollar_pegs, reference_prices
 from agent.units import BPS
-from tests.support.builders import NOW_S, raw, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
+from tests.support.builders import (
+    NOW_S,
+    feed_address,
+    feed_round,
+    raw,
+    step_input,
+    token,
+    v2_pool,
+    v3_pool,
+    with_feed,
+    with_limits,
+    with_snapshot,
+    without_feed,
+)
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
 from tests.support.text import mentions
 from tests.unit.guards.test_cost import exiting
@@ -147,6 +160,34 @@ def test_a_feed_that_was_not_read_refuses_and_no_feed_in_use_passes() -> None:
     bare = step_input()
     assets = tuple(replace(asset, feed=None) for asset in bare.portfolio.assets)
     assert verdict("feed_health", replace(bare, portfolio=replace(bare.portfolio, assets=assets)), plan).passed
+
+
+def weth_as_hub(age_s: int | None) -> StepInput:
+    """WETH as a hub with a feed of that age (None: not read), and LINK beside USDC as assets."""
+    step = step_input({"LINK": 5_000, "USDC": 5_000}, hubs=["WETH"])
+    rounds = [] if age_s is None else [feed_round("WETH", 2_000, NOW_S - age_s)]
+    step = with_snapshot(step, feeds=(*step.snapshot.feeds, *rounds))
+    return replace(step, portfolio=replace(step.portfolio, hub_feeds=((WETH.address, feed_address("WETH")),)))
+
+
+@pytest.mark.parametrize("is_exit", [False, True], ids=["rebalance", "exit"])
+@pytest.mark.parametrize(
+    ("age_s", "passed", "measured"),
+    [(3_600, True, "3600 s (WETH)"), (3_601, False, "3601 s (WETH)"), (None, False, "unknown: feed of WETH was not read")],
+)
+def test_feed_health__feed_of_the_native_coin_as_a_hub__counts(age_s: int | None, passed: bool, measured: str, is_exit: bool) -> None:
+    step = weth_as_hub(age_s)
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], LINK.address, raw(1, LINK))])
+    judged = verdict("feed_health", step, exiting(plan) if is_exit else plan)
+    assert (judged.passed, judged.measured_text) == (passed, measured)
+
+
+def test_feed_health__feed_of_another_hub__does_not_hold_back_an_exit() -> None:
+    step = weth_as_hub(3_601)
+    step = replace(step, portfolio=replace(step.portfolio, wrapped_native=token("WBTC").address))
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], LINK.address, raw(1, LINK))])
+    assert not verdict("feed_health", step, plan).passed
+    assert verdict("feed_health", step, exiting(plan)).passed
 
 
 def test_feeds_are_watched_even_by_an_oracle_limit_of_zero() -> None:

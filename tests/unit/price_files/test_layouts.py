@@ -15,7 +15,7 @@ import pytest
 from agent.app.records.price_history import read_prices
 from agent.app.research.backtests import PortfolioOptions
 from agent.errors import ConfigError
-from agent.price_files.read import ClosingPrices, read_closes
+from agent.price_files.read import ClosingPrices, asset_of_pair, is_unit_of, read_closes, symbol_pairs
 from tests.support.builders import step_input, token, unit_price
 
 DAY_S = 86_400
@@ -600,12 +600,66 @@ def test_a_currency_beside_the_rows_is_that_of_the_closes(place: str, tmp_path: 
     assert (series.symbol, series.currency) == ("BTC", "EUR")
 
 
+@pytest.mark.parametrize("word", ["Industry", "country", "Ministry of Finance"])
+def test_label__word_that_ends_like_a_currency__is_no_pair(word: str, tmp_path: Path) -> None:
+    path = save(tmp_path, "BTC.json", json.dumps({word: "Blockchain", "sector": word, "data": candle_lists()}))
+    assert read_closes(path).series[0].currency == ""
+
+
 @pytest.mark.parametrize("name", ["BTC-USD.csv", "BTC_USDT-1d.csv", "BTC-GBP.csv"])
 @pytest.mark.parametrize("column", ["close_eur", "Price €", "Close (CHF)"])
 def test_a_pair_and_a_column_in_other_currencies_are_refused(name: str, column: str, tmp_path: Path) -> None:
     path = save(tmp_path, name, lines(f"time,{column}", [f"{b.at()},{b.close}" for b in candles(1, 5)]))
     with pytest.raises(ConfigError, match="closes in several currencies"):
         read_closes(path)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "asset"),
+    [
+        ("crvUSD", "CRVUSD"),
+        ("agEUR", "AGEUR"),
+        ("BTCUSDT", "BTC"),
+        ("XBTUSD", "BTC"),
+        ("DOTUSD", "DOT"),
+        ("btc-usd", "BTC"),
+        ("OP_USDT", "OP"),
+        ("LINK", "LINK"),
+    ],
+)
+def test_asset_of_pair__coin_that_ends_in_a_currency__is_no_pair(symbol: str, asset: str) -> None:
+    assert asset_of_pair(symbol) == asset
+
+
+@pytest.mark.parametrize(
+    ("file_symbols", "symbols", "pairs"),
+    [
+        (["crvUSD", "CRV"], ["CRV", "crvUSD"], {"CRV": "CRV", "crvUSD": "crvUSD"}),
+        (["BTC", "BTCUSDT"], ["WBTC", "BTC"], {"BTC": "BTC", "BTCUSDT": "WBTC"}),
+        (["ETHUSDT", "BTC"], ["WETH", "WBTC"], {"ETHUSDT": "WETH", "BTC": "WBTC"}),
+    ],
+)
+def test_symbol_pairs__equal_names__go_first(file_symbols: list[str], symbols: list[str], pairs: dict[str, str]) -> None:
+    assert symbol_pairs(file_symbols, symbols) == pairs
+
+
+@pytest.mark.parametrize(
+    ("symbol", "currency", "is_unit"),
+    [
+        *[(symbol, "USD", True) for symbol in ("USD", "USDC", "USDC.e", "DAI", "crvUSD", "GHO", "FRAX", "MIM")],
+        *[("EURC", "EUR", True), ("agEUR", "EUR", True), ("EURC", "USD", False), ("USDC", "EUR", False), ("WETH", "", True)],
+        *[(symbol, "USD", False) for symbol in ("sDAI", "sUSDe", "scrvUSD", "aUSDC", "wUSDM", "WETH")],
+    ],
+)
+def test_unit__savings_or_wrapped_coin__is_none_of_its_currency(symbol: str, currency: str, is_unit: bool) -> None:
+    assert is_unit_of(symbol, currency) is is_unit
+
+
+def test_import__dollar_file__is_refused_for_a_savings_coin(tmp_path: Path) -> None:
+    portfolio = step_input(targets_bps={"WETH": 5_000, "sDAI": 5_000}, prices={"WETH": 2_000, "sDAI": 1}, numeraire="sDAI").portfolio
+    path = save(tmp_path, "ETH-USDT.csv", lines("time,close", [f"{b.at()},{b.close}" for b in candles(1, 5)]))
+    with pytest.raises(ConfigError, match="closes in USD, but prices are recorded in sDAI"):
+        read_prices(path, portfolio, {"ETH-USDT": "WETH"}, None, FIRST_S + 10**9)
 
 
 @pytest.mark.parametrize("names", [("BTC-1.csv", "BTC-2.csv"), ("BTC.csv", "ETH.csv")])
@@ -616,7 +670,7 @@ def test_a_folder_with_columns_in_other_currencies_is_refused(names: tuple[str, 
         read_closes(tmp_path)
 
 
-@pytest.mark.parametrize("symbol", ["BTC-CHF", "ETHTRY", "LINK/INR", "superOETHb"])
+@pytest.mark.parametrize("symbol", ["BTC-CHF", "ETHTRY", "LINK/INR", "DOTUSD", "superOETHb"])
 def test_a_pair_in_any_currency_names_it(symbol: str, tmp_path: Path) -> None:
     rows = [f"{b.at()},{symbol},{b.close}" for b in candles(1, 3)]
     (series,) = read_closes(save(tmp_path, "a.csv", lines("time,symbol,close", rows))).series

@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.model import IntentKind
+from agent.execution import settlement
+from agent.execution.bookkeeping import update_ledger
+from agent.model import ExternalTransaction, IntentKind
 from agent.store import Store, open_store
-from agent.store.database import remedy
+from agent.store.accounts.balances import ACCEPTED_DEPOSITS, BLOCKED_SINCE, PRIOR_DAY_FAILED
+from agent.store.database import remedy, write_facts
 from agent.store.files.locks import wallet_lock
 from agent.store.files.pause import KillSwitch
 from agent.units import NATIVE
+from tests.support.ledgers import at
 from tests.support.movements import Movement, movements
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, tx
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, new_store, tx
 
 
 @pytest.fixture
@@ -47,6 +51,27 @@ def test_a_damaged_transaction_is_not_guessed_at(store: Store, statement: str) -
     damage(store, statement)
     with raises_code(OperatorNeeded, "damaged"):
         store.journal.open_intents()
+
+
+@pytest.mark.parametrize("changes_json", ['{"0xa": null}', '{"0xa": "x"}', "[]", "{"], ids=["null", "word", "list", "cut"])
+def test_damaged_changes_of_an_outside_transaction__name_the_store(tmp_path: Path, changes_json: str) -> None:
+    store = new_store("memory", tmp_path)
+    step = at()
+    update_ledger(store, step, settlement.settle_mined(store, step.snapshot, lambda: step))
+    store.balances.record_prior_day((ExternalTransaction("0x0a", 1_001, START_S, Fraction(0), Fraction(0), 0, (), Fraction(0)),), 1)
+    damage(store, f"UPDATE earlier SET changes_json = '{changes_json}'")
+    for read in (store.balances.expected, store.ledger.entries, lambda: store.ledger.balances(1_002)):
+        with pytest.raises(OperatorNeeded, match="damaged"):
+            read()
+
+
+@pytest.mark.parametrize("key", [ACCEPTED_DEPOSITS, BLOCKED_SINCE, PRIOR_DAY_FAILED])
+def test_damaged_fact_of_balances__names_the_store(store: Store, key: str) -> None:
+    with store.db.write("damage") as db:
+        write_facts(db, {key: "x"})
+    with pytest.raises(OperatorNeeded, match="damaged"):
+        store.balances.is_prior_day_known(START_S)
+        store.budgets.history(START_S)
 
 
 def test_a_damaged_grant_signs_nothing(store: Store) -> None:

@@ -221,18 +221,12 @@ def position_reports(
 
 def position_warnings(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]:
     """Return warnings on the positions; they never stop a step."""
-    if not position_faults(snapshot, portfolio):
-        missing_positions = [
-            position
-            for _, position in confirmed_positions(snapshot, portfolio)
-            if isinstance(position, LpMissingPosition)
-        ]
-    else:
-        missing_positions = []
+    confirmed_names = {confirmed_position.name for confirmed_position in portfolio.positions}
     return tuple(
-        f"position {missing_position.name} does not exist: it was burned or never minted; remove it from"
+        f"position {position.name} does not exist: it was burned or never minted; remove it from"
         " portfolio.positions"
-        for missing_position in missing_positions
+        for position in snapshot.positions
+        if isinstance(position, LpMissingPosition) and position.name in confirmed_names
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.app.records.price_checks import JumpCheck
 from agent.app.records.price_history import PriceFile, read_prices
 from agent.errors import ConfigError
 from tests.support.builders import step_input, token, unit_price
@@ -54,6 +55,28 @@ def test_times_are_read_in_the_ways_that_files_write_them(tmp_path: Path, when: 
     assert series.points[0].at_s == START_S
 
 
+@pytest.mark.parametrize(
+    "when",
+    ["0021-04-04", "04/14/0021", "Apr 4, 0021", "00210404", "2100-01-01", "1969-12-31", "2021-04-04T00:00+99:99", "2021-04-04T00:00+14:01",
+     "2021-04-04T00:00+02:60"],
+)  # fmt: skip
+def test_time__year_or_offset_that_does_not_exist__is_refused(tmp_path: Path, when: str) -> None:
+    assert f"row 1: {when!r} is not a time" in mistake(tmp_path, f'"{when}",WETH,1')
+
+
+@pytest.mark.parametrize("when", ["2025-10-09T23:00+14:00", "2025-10-08T21:00-12:00"])
+def test_time__largest_offset_of_a_zone__is_read(tmp_path: Path, when: str) -> None:
+    (series,) = read(written(tmp_path, f"{when},WETH,1")).series
+    assert series.points[0].at_s == START_S
+
+
+def test_time__typed_date_of_another_age__is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "closes.parquet"
+    polars.DataFrame({"time": [datetime(21, 4, 4)], "symbol": ["WETH"], "close": [1.0]}).write_parquet(path)
+    with pytest.raises(ConfigError, match="row 1: '0021-04-04 00:00:00' is not a time"):
+        read(path)
+
+
 def test_a_parquet_file_says_the_same(tmp_path: Path) -> None:
     path = tmp_path / "closes.parquet"
     times = [datetime.fromtimestamp(START_S + i * HOUR_S, UTC) for i in range(3)]
@@ -82,6 +105,40 @@ def test_closes_of_the_numeraire_divide_the_others_and_times_without_one_are_lef
 def test_a_bar_named_by_its_start_holds_at_its_end(tmp_path: Path) -> None:
     (series,) = read(written(tmp_path, f"{START_S},WETH,1"), bar_s=86_400).series
     assert series.points[0].at_s == START_S + 86_400
+
+
+def test_import__name_that_the_file_lacks__is_refused(tmp_path: Path) -> None:
+    assert "--as: 'BTCC' is not a symbol of closes.csv" in mistake(tmp_path, f"{START_S},WETH,1", names={"BTCC": "WBTC"})
+
+
+def test_import__prices_of_the_numeraire_alone__are_named(tmp_path: Path) -> None:
+    assert "has prices of USDC alone" in mistake(tmp_path, f"{START_S},USDC,1")
+
+
+def test_import__reference_price_that_cannot_be_read__is_named_with_the_reason(tmp_path: Path) -> None:
+    check = JumpCheck({}, START_S, unread_reason="no endpoint answers")
+    prices = read_prices(written(tmp_path, f"{START_S},WETH,1"), PORTFOLIO, {}, None, START_S, check)
+    assert [remark.text for remark in prices.remarks if "today's is not known (no endpoint answers)" in remark.text]
+
+
+BAR_HEADER = "time,open,high,low,close,volume"
+
+
+def test_bars__single_bar__needs_its_length(tmp_path: Path) -> None:
+    row = f"{START_S},1,2,1,2,5"
+    assert mentions(mistake(tmp_path, row, header=BAR_HEADER, names={"closes": "WETH"}), "single bar", "--bar 1d")
+    (series,) = read(written(tmp_path, row, header=BAR_HEADER), names={"closes": "WETH"}, bar_s=HOUR_S).series
+    assert series.points[0].at_s == START_S + HOUR_S
+
+
+@pytest.mark.parametrize("bar_s", [None, HOUR_S], ids=["derived", "named"])
+def test_bars__that_end_after_now__are_left_out(tmp_path: Path, bar_s: int | None) -> None:
+    """A site appends the price of now to its bars: neither that row nor the bar around it has ended."""
+    starts_s = [START_S + hour * HOUR_S for hour in range(4)]
+    rows = [f"{at_s},1,2,1,2,5" for at_s in (*starts_s, starts_s[-1] + 900)]
+    prices = read(written(tmp_path, *rows, header=BAR_HEADER), names={"closes": "WETH"}, bar_s=bar_s, now_s=starts_s[-1] + 1_800)
+    assert [point.at_s for point in prices.series[0].points] == starts_s[1:]
+    assert "2 bars of WETH have not ended: left out" in [remark.text for remark in prices.remarks]
 
 
 def test_of_several_closes_within_an_hour_the_last_is_taken(tmp_path: Path) -> None:

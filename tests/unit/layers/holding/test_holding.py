@@ -28,6 +28,7 @@ from agent.policy.decide import decide
 from agent.store import Store
 from agent.units import NATIVE, format_time
 from tests.support.builders import NOW_S, step_input, token, v2_pool
+from tests.support.ledgers import at
 from tests.support.plans import verdict
 from tests.support.text import mentions
 from tests.support.transactions import OTHER, START_S, WALLET, new_store
@@ -251,6 +252,14 @@ def external(tx_hash: str, at_s: int, turnover: int) -> ExternalTransaction:
 def test_a_trade_of_a_lost_store_holds_every_asset(store: Store) -> None:
     """A new store has no opening that it could be compared with, so what the trade bought is unknown."""
     store.balances.record_prior_day((external("0x01", START_S, 9), external("0x02", START_S + 5, 0)), 2)
+    assert store.layer_repository(HoldingStore).last_purchases_s(0) == {ANY_TOKEN: START_S}
+
+
+def test_holding__trade_whose_bought_token_is_unknown__holds_all(store: Store) -> None:
+    """Its purchase is in the later opening of TOKEN_A, so that only the sale of TOKEN_B is recorded."""
+    for block, address in ((1, TOKEN_B), (9, TOKEN_A)):
+        assert store.balances.record(at(block).snapshot, {address: 1}, (), store.balances.expected().version)
+    store.balances.record_prior_day((external("0x01", START_S, 9),), 2)
     assert store.layer_repository(HoldingStore).last_purchases_s(0) == {ANY_TOKEN: START_S}
     step = overweight(None).with_config(HoldingConfig((WETH, WBTC), NOW_S - START_S + 1))
     assert read_memory(step, store).bought_s_by_token == tuple(sorted(((WETH, START_S), (WBTC, START_S))))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError
-from agent.model import ExternalTransaction, ExternalTransfer, ExternalTransferKind, IntentState, OwnBalanceChange
+from agent.model import ExternalTransaction, ExternalTransfer, ExternalTransferKind, IntentState, OwnBalanceChange, UnreadableItem
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S
 from agent.store import Store, open_store
 from agent.store.accounts.balances import MAX_OPEN_TRANSFERS
@@ -69,6 +69,14 @@ def test_an_external_transaction_explains_changes_only_above_the_block_of_the_op
     looked(store, at(1_000))
     store.balances.record_prior_day((replace(OUTSIDE, block=block),), 1)
     assert store.balances.expected().own_changes == changes
+
+
+def test_external_transaction__explains_the_token_whose_opening_is_older(store: Store) -> None:
+    looked(store, at(1_000))
+    looked(store, at(1_010, unreadable_items=(UnreadableItem("balance of WETH", WETH.address, "no answer"),)))
+    outside = replace(OUTSIDE, block=1_005, changes=((WETH.address, -5), (USDC.address, 7)))
+    store.balances.record_prior_day((outside,), 1)
+    assert store.balances.expected().own_changes == (OwnBalanceChange(WETH.address, -5, 1_005),)
 
 
 def test_the_prior_day_is_known_a_day_after_the_first_failed_query(store: Store) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from agent.accounting.entries import QUANTA_PER_UNIT
 from agent.execution import settlement
 from agent.execution.bookkeeping import audit_entries, update_ledger
-from agent.model import EntryKind, IntentState, StepInput, Transfer, Valuation
+from agent.model import EntryKind, ExternalTransferKind, IntentState, StepInput, Transfer, Valuation
 from agent.policy.step_input import reconcile_ledger
 from agent.store import Store
 from agent.store.accounts.ledger_sums import HOUR_S, round_loss_up
@@ -94,6 +94,18 @@ def test_a_change_that_nobody_made_is_a_flow_and_no_disagreement(store: Store) -
     assert looked(store, at(1_001, usdc=20_005)) == ""
     assert looked(store, at(1_002, usdc=20_005)) == ""
     assert [one.kind for one in store.ledger.entries()][3:] == [EntryKind.UNEXPLAINED]
+
+
+def test_version__classification_of_an_accepted_deposit__rises(store: Store) -> None:
+    looked(store, at())
+    looked(store, at(1_001, usdc=20_005))
+    (deposit,) = store.balances.transfers()
+    accepted = replace(deposit, kind=ExternalTransferKind.ACCEPTED)
+    assert store.balances.record(at(1_002).snapshot, {}, (accepted,), store.balances.expected().version)
+    version = store.ledger.version()
+    store.balances.classify(deposit.id, ExternalTransferKind.GIFT, 5)
+    assert [entry.kind for entry in store.ledger.entries()][3:] == [EntryKind.GIFT]
+    assert store.ledger.version() != version
 
 
 def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Store) -> None:

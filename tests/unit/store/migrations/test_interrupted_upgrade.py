@@ -8,12 +8,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
 from agent.errors import OperatorNeeded
 from agent.model import IntentKind, IntentState
-from agent.store import Store, open_store
+from agent.store import Store, open_store, opening
 from agent.store.files.backup import inspect_store_file
 from agent.store.migrations.schema import REVISIONS
 from tests.support.stores import install_later_version
@@ -95,6 +95,25 @@ def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(older: Path, later
     kept.write_text(left)
     opened(older).close()
     assert inspect_store_file(kept).version == OLDER
+
+
+def test_upgrade__by_two_at_once__keeps_the_store_of_before(older: Path, later: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process upgrades the store after this one has read its version."""
+    readings: list[str | None] = []
+    read_version = opening._read_version
+
+    def read_version_slowly(connection: Connection) -> str | None:
+        version = read_version(connection)
+        readings.append(version)
+        if len(readings) == 2:  # the first is the check at opening
+            opened(older).close()
+        return version
+
+    monkeypatch.setattr(opening, "_read_version", read_version_slowly)
+    opened(older).close()
+    assert readings[:2] == [OLDER, OLDER]
+    assert readings[-1] == inspect_store_file(older).version == later
+    assert inspect_store_file(older.with_name(f"{older.name}.before-{later}")).version == OLDER
 
 
 def test_who_only_looks_leaves_a_store_of_another_version_as_it_is(older: Path, later: str) -> None:

@@ -147,6 +147,12 @@ def test_a_burned_position_counts_nothing_and_is_told() -> None:
     guards.require_all_passed(plan, guards.judge(step, plan, evidence(step, plan)))
 
 
+def test_warnings__unread_position__does_not_hide_that_another_is_burned() -> None:
+    mine = replace(step_input().portfolio, positions=(lp.confirmed_position(share(2_000)), lp.confirmed_position(lp.gone())))
+    (warning,) = valuation.position_warnings(with_snapshot(step_input(), positions=(lp.gone(),)).snapshot, mine)
+    assert mentions(warning, "uniswap_v3 #42", "not exist")
+
+
 def test_positions_survive_the_file() -> None:
     step = with_snapshot(holding(share(2_000)), positions=(share(2_000), lp.v3(inside_last_x128=(2**255, 3)), lp.gone()))
     assert codec.loads(StepInput, codec.dumps(step)) == step
