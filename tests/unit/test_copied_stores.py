@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent import wiring
+from agent.app.records import store_copy
 from agent.app.records.store_copy import copy_store, with_store_url
 from agent.config.load import load_config
-from agent.errors import Refused
+from agent.errors import PassingFault, Refused
 from tests.support import agents
 
 TARGET = "sqlite:///target.db"
@@ -39,3 +42,22 @@ def test_copy__refused_does_not_pause_the_store_in_use(config: Path, is_adopted:
     with pytest.raises(Refused, match=refusal):
         copy_store(config, TARGET)
     assert not is_target_paused(config)
+
+
+@pytest.mark.parametrize(
+    "make", [Path.touch, Path.mkdir, lambda file: file.symlink_to("nowhere")], ids=["file", "folder", "link to nothing"]
+)
+def test_copy__whatever_pauses_the_source_pauses_the_target(config: Path, make: Callable[[Path], None]) -> None:
+    make(config.with_name("mine.db.paused"))
+    copy_store(config, TARGET)
+    assert is_target_paused(config)
+
+
+def test_copy__names_the_file_that_a_full_disk_refuses(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store_copy, "create_file", full_disk)
+    with pytest.raises(PassingFault, match=r"cannot write .*target\.db\.secret"):
+        copy_store(config, TARGET)
+    assert not config.with_name("target.db").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -131,12 +131,13 @@ def test_controls__of_no_run_are_shown_as_expired(config: Path) -> None:
     assert [control["state"] for control in list_controls(config)["controls"]] == ["queued", "expired"]
 
 
-def test_shown_pause__creates_no_store_and_sees_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")], ids=["file", "link to nothing"])
+def test_shown_pause__creates_no_store_and_sees_the_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = agents.config(tmp_path)
     store = store_file(load_config(path))
     assert not store.exists()
     assert kill_switch.shown_pause(path)["paused"] is False
     pause = store.with_name(f"{store.name}.paused")
-    pause.touch()
+    make(pause)
     assert kill_switch.shown_pause(path) == {"paused": True, "pause_reason": f"{pause} exists", "pause_hard": False}
     assert not store.exists(), "a page creates no store"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +11,10 @@ from agent import wiring
 from agent.app.records.maintenance import exclusive_locks, require_store
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.errors import Refused
-from agent.store.files.pause import pause_file
+from agent.errors import ErrorCode, PassingFault, Refused
+from agent.files import create_file
+from agent.foreign_text import failure_words
+from agent.store.files.pause import has_pause_file, pause_file
 from agent.store.files.secret import ensure_secret, find_secret, secret_path
 from agent.store.postgresql.copying import (
     copy_rows,
@@ -79,20 +78,24 @@ def _copy_secret(source_place: Path, target_place: Path) -> None:
             f"{secret_path(target_place)} is the secret of another store",
             remedy="move it away; without it that store's rows do not count",
         )
-    _copy_private(secret_path(source_place), secret_path(target_place))
+    if target_secret is None:
+        _create_private(secret_path(target_place), source_secret.hex().encode())
 
 
 def _copy_pause(source_place: Path, target_place: Path) -> None:
-    """Copy a pause by file, before the rows: without them nothing trades."""
-    if pause_file(source_place).is_file():
-        _copy_private(pause_file(source_place), pause_file(target_place))
+    """Pause by file beside the target if the source is, before the rows: without them nothing
+    trades. Whatever lies at that path pauses.
+    """
+    if has_pause_file(source_place) and not has_pause_file(target_place):
+        _create_private(pause_file(target_place), b"")
 
 
-def _copy_private(source_file: Path, target_file: Path) -> None:
-    if target_file.exists():
-        return
-    descriptor = os.open(target_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with source_file.open("rb") as source, closing(os.fdopen(descriptor, "wb")) as target:
-        shutil.copyfileobj(source, target)
-        target.flush()
-        os.fsync(target.fileno())
+def _create_private(path: Path, content: bytes) -> None:
+    try:
+        create_file(path, content)
+    except OSError as error:
+        raise PassingFault(
+            f"cannot write {path}: {failure_words(error)}",
+            "free space on its disk and make its folder writable",
+            code=ErrorCode.FILE,
+        ) from error
