@@ -114,6 +114,17 @@ def test_resume__waits_for_the_run_that_serves_the_wallet(busy_site: Site, confi
         assert resumed(busy_site, config, 10) == ("queued", "", True)
 
 
+def test_resume__takes_effect_after_a_killed_run_whose_number_lives_on(busy_site: Site, config: Path) -> None:
+    config.with_name("mine.db.service.pid").write_text(f"{os.getpid()}\n")
+    assert resumed(busy_site, config, 10) == ("done", "", False)
+
+
+def test_resume__waits_for_a_run_of_another_container(busy_site: Site, config: Path) -> None:
+    with service_lock(*lock_arguments(load_config(config))):
+        config.with_name("mine.db.service.pid").write_text("4194305\n")
+        assert resumed(busy_site, config, 10) == ("queued", "", True)
+
+
 def test_resume__lifts_no_newer_pause(busy_site: Site, config: Path) -> None:
     assert resumed(busy_site, config, -30) == ("refused", "paused_since", True)
 
