@@ -16,6 +16,8 @@ DEFAULT_CEILING_USD = 1_000
 """Default portfolio.max_live_value of a new config, in dollars."""
 WHOLE_FROM_COINS = 100
 """Suggested ceilings from this number of coins on are whole."""
+SMALLEST_PART = Decimal("0.000001")
+"""Part of a coin to which smaller ones are rounded; a numeraire has as many decimals, or more."""
 
 
 def parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
@@ -43,9 +45,7 @@ def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | 
         return None
     if not ceiling.is_finite() or Fraction(ceiling) * coin_usd <= DEFAULT_CEILING_USD:
         return None
-    if ceiling >= WHOLE_FROM_COINS:
-        ceiling = ceiling.to_integral_value(ROUND_CEILING)
-    return f"{ceiling.normalize():f}"
+    return _coins_text(ceiling, ROUND_CEILING)
 
 
 def paper_capital(use_cash: str | None, ceiling: str | None) -> str:
@@ -54,10 +54,16 @@ def paper_capital(use_cash: str | None, ceiling: str | None) -> str:
     """
     if use_cash is not None:
         return use_cash
-    capital = Decimal(ceiling or DEFAULT_CEILING_USD) * 2 / 3
-    if capital >= WHOLE_FROM_COINS:
-        capital = capital.to_integral_value(ROUND_FLOOR)
-    return f"{capital.normalize():f}"
+    return _coins_text(Decimal(ceiling or DEFAULT_CEILING_USD) * 2 / 3, ROUND_FLOOR)
+
+
+def _coins_text(coins: Decimal, rounding: str) -> str:
+    """Format an amount that is rounded to what a config and paper trading take."""
+    if coins >= WHOLE_FROM_COINS:
+        coins = coins.to_integral_value(rounding)
+    else:
+        coins = coins.quantize(SMALLEST_PART, rounding)
+    return f"{coins.normalize():f}"
 
 
 def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | None) -> str:
