@@ -6,7 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from agent.app.start.amounts import ceiling_of, paper_capital
+from agent.app.start.amounts import ceiling_of, paper_capital, require_ceiling
+from agent.errors import ConfigError
 from agent.units import parse_raw
 
 
@@ -34,3 +35,10 @@ def test_paper_capital__is_an_amount_of_the_numeraire(ceiling: str) -> None:
 
 def test_ceiling__of_coins_with_eight_decimals_is_an_amount_of_them() -> None:
     assert ceiling_of("1.23456789", Fraction(60_000)) == "1.851852"
+
+
+@pytest.mark.parametrize(("use_cash", "ceiling"), [("500", "750"), ("3000", "4500"), ("1.5", "2.25")])
+def test_ceiling__below_the_cash_is_refused_with_room_for_gains(use_cash: str, ceiling: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        require_ceiling(use_cash, "1")
+    assert refusal.value.remedy == f"write {ceiling}, or use less cash"

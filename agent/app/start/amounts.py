@@ -14,6 +14,8 @@ NUMERAIRE = "USDC"
 AMOUNT_PATTERN = re.compile(r"([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?")
 DEFAULT_CEILING_USD = 1_000
 """Default portfolio.max_live_value of a new config, in dollars."""
+HEADROOM = Decimal("1.5")
+"""Ceiling per cash to use, so that a gain does not exceed it."""
 WHOLE_FROM_COINS = 100
 """Suggested ceilings from this number of coins on are whole."""
 SMALLEST_PART = Decimal("0.000001")
@@ -40,7 +42,7 @@ def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | 
     if use_cash is None:
         return None
     try:
-        ceiling = Decimal(use_cash) * 3 / 2
+        ceiling = Decimal(use_cash) * HEADROOM
     except ArithmeticError:  # the config names the error
         return None
     if not ceiling.is_finite() or Fraction(ceiling) * coin_usd <= DEFAULT_CEILING_USD:
@@ -102,5 +104,5 @@ def require_ceiling(use_cash: str | None, ceiling: str) -> None:
     raise ConfigError(
         f"--ceiling: {ceiling} is below the {use_cash} of cash to use, so every rebalance would be"
         " refused",
-        f"write {ceiling_of(use_cash) or use_cash}, or use less cash",
+        f"write {_coins_text(Decimal(use_cash) * HEADROOM, ROUND_CEILING)}, or use less cash",
     )
