@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.app.start.amounts import ceiling_of, paper_capital, require_ceiling
+from agent.app.start.amounts import ceiling_of, paper_capital, require_ceiling, with_amounts
 from agent.errors import ConfigError
 from agent.units import parse_raw
 
@@ -42,3 +42,12 @@ def test_ceiling__below_the_cash_is_refused_with_room_for_gains(use_cash: str, c
     with pytest.raises(ConfigError) as refusal:
         require_ceiling(use_cash, "1")
     assert refusal.value.remedy == f"write {ceiling}, or use less cash"
+
+
+@pytest.mark.parametrize("line", ['max_live_value = "1000" #', 'payout_per_day = "1000" #', '# use_cash = "1000" #'])
+def test_amounts__are_written_or_the_config_is_refused(line: str) -> None:
+    lines = ['max_live_value = "1000" #', 'payout_per_day = "1000" #', '# use_cash = "1000" #']
+    assert with_amounts("\n".join(lines), "40", "50").count('"50"') == 2
+    lines[lines.index(line)] = line.replace(' "', ' 9 "')
+    with pytest.raises(ConfigError, match=line.removeprefix("# ").split()[0]):
+        with_amounts("\n".join(lines), "40", "50")

@@ -7,6 +7,7 @@ import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 
+from agent.config.writing.template import replace_setting
 from agent.errors import ConfigError
 
 NUMERAIRE = "USDC"
@@ -74,9 +75,8 @@ def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | N
     max_live_value. None changes nothing. Raises ConfigError for a max_live_value below the cash.
     """
     if use_cash is not None:
-        config_text = config_text.replace(
-            '# use_cash = "1000" ', f"use_cash = {json.dumps(use_cash)} ", 1
-        )
+        cash_line = f"use_cash = {json.dumps(use_cash)} "
+        config_text = replace_setting(config_text, '^# use_cash = "1000" ', cash_line)
     if max_live_value is None:
         return config_text
     require_ceiling(use_cash, max_live_value)
@@ -84,13 +84,10 @@ def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | N
         ("max_live_value",) if max_live_value == "off" else ("max_live_value", "payout_per_day")
     )
     for key in capped_keys:
-        setting_line = f"{key} = {json.dumps(max_live_value)} "
-        if key_match := re.search(f'(?m)^{key} = "[^"]*" +', config_text):
-            config_text = (
-                config_text[: key_match.start()]
-                + setting_line.ljust(len(key_match[0]))
-                + config_text[key_match.end() :]
-            )
+        cap_line = f"{key} = {json.dumps(max_live_value)} "
+        config_text = replace_setting(
+            config_text, f'^{key} = "[^"]*" +', cap_line, keeps_width=True
+        )
     return config_text
 
 
