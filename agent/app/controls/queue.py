@@ -188,8 +188,15 @@ def _pause(loaded_config: LoadedConfig, control: Control) -> Control:
         if (earlier_record := store.controls.find(control.id)) is not None:
             return _require_same_request(earlier_record.control, control)
         kill_switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
-        control = control.sealed(ensure_secret(wiring.store_file(loaded_config)))
-        store.controls.record_done(control)
+        try:
+            control = control.sealed(ensure_secret(wiring.store_file(loaded_config)))
+            store.controls.record_done(control)
+        except TrimtabError as error:
+            raise PassingFault(
+                f"paused, but the request is not recorded: {error.message}",
+                error.remedy,
+                code=error.code,
+            ) from error
     return control
 
 
