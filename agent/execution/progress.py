@@ -100,10 +100,11 @@ def skip_refused_exit(
     if concerns_exit and exit_token and not concerns_trade:
         why = f"refused at submission: {refusal.message}"
         return StepResult(skip_declined_exit(cycle, refused_outcome, why), refused_outcome)
-    exit_token = "" if cycle.confirmation is None else cycle.confirmation.exit_token
-    if concerns_trade and exit_token:
+    confirmed_exit_token = "" if cycle.confirmation is None else cycle.confirmation.exit_token
+    if concerns_trade and confirmed_exit_token:
         return StepResult(
-            _without_refused_exit(ports, cycle, outcome, refusal, exit_token), refused_outcome
+            _without_refused_exit(ports, cycle, outcome, refusal, confirmed_exit_token),
+            refused_outcome,
         )
     if concerns_trade:
         _restore_earlier_refusals(ports, cycle, outcome)
@@ -176,10 +177,12 @@ def after_approval(
     one skips its exit or ends the cycle.
     """
     approval_terms = ports.store.journal.grant(intent.id).approval_terms
-    if approval_terms is not None and approval_terms[2] > 0:  # resets to zero are no attempts
-        cycle = replace(
-            cycle, approval_attempts=increment_count(cycle.approval_attempts, approval_terms[0])
-        )
+    if approval_terms is not None:
+        token, _, approved_raw = approval_terms
+        if approved_raw > 0:  # resets to zero are no attempts
+            cycle = replace(
+                cycle, approval_attempts=increment_count(cycle.approval_attempts, token)
+            )
     if intent.succeeded:
         return StepResult(cycle, close_step(ports.store, outcome))
     if intent.receipt is not None and intent.tx.to == outcome.decision_result.exit_token:

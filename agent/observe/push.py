@@ -86,7 +86,8 @@ def _public_point(private_key: ec.EllipticCurvePrivateKey) -> bytes:
 @dataclass(frozen=True, slots=True)
 class PushSender:
     """Sends messages in the name of `contact`, a mail address, with the agent's private key.
-    `further_service` is the host, with a port unless 443, of a push service besides SERVICES.
+    `further_service` is the host, with a port unless 443, of a push service besides those of
+    SERVICE_HOST_PATTERN.
     """
 
     contact: str

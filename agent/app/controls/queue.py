@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import time
@@ -46,7 +45,7 @@ from agent.ports.paper import PaperConfig
 from agent.ports.users import UsersPlace
 from agent.store import Store
 from agent.store.controls import ControlStateChange
-from agent.store.files.locks import service_lock_path
+from agent.store.files.locks import is_service_locked
 from agent.store.files.secret import ensure_secret, find_secret
 from agent.store.opening import sqlite_path
 from agent.store.users import UserEventKind
@@ -189,8 +188,15 @@ def _pause(loaded_config: LoadedConfig, control: Control) -> Control:
         if (earlier_record := store.controls.find(control.id)) is not None:
             return _require_same_request(earlier_record.control, control)
         kill_switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
-        control = control.sealed(ensure_secret(wiring.store_file(loaded_config)))
-        store.controls.record_done(control)
+        try:
+            control = control.sealed(ensure_secret(wiring.store_file(loaded_config)))
+            store.controls.record_done(control)
+        except TrimtabError as error:
+            raise PassingFault(
+                f"paused, but the request is not recorded: {error.message}",
+                error.remedy,
+                code=error.code,
+            ) from error
     return control
 
 
@@ -283,15 +289,13 @@ def link_key(config: ConfigSource) -> bytes:
 
 
 def is_served(loaded_config: LoadedConfig) -> bool:
-    """Return whether a run serves the wallet, and so takes controls."""
+    """Return whether a run serves the wallet, and so takes controls; False if that is unknown."""
     if sqlite_path(loaded_config.store_url) is None:
         with suppress(PassingFault), wiring.open_store_offline(loaded_config) as (store, _):
             return bool(store.db.is_served())
-    *_, lock_location = wiring.lock_arguments(loaded_config)
-    with suppress(OSError, ValueError):
-        pid = int(service_lock_path(lock_location).with_suffix(".pid").read_text())
-        os.kill(pid, 0)
-        return True
+    *_, store_lock_file = wiring.lock_arguments(loaded_config)
+    with suppress(PassingFault):
+        return is_service_locked(store_lock_file)
     return False
 
 

@@ -17,7 +17,12 @@ from agent.execution.executor import execution_period
 from agent.model import Control, ControlCode, ControlState, IntentKind, IntentState, RequestState
 from agent.policy.cash_flows.buy_back import shortest_buy_back
 from agent.store.controls import ControlStateChange
-from agent.store.files.pause import KillSwitch, pause_file, paused_here_alone_error
+from agent.store.files.pause import (
+    KillSwitch,
+    has_pause_file,
+    pause_file,
+    paused_here_alone_error,
+)
 from agent.units import format_duration
 
 if TYPE_CHECKING:
@@ -92,7 +97,7 @@ def shown_pause(config: ConfigSource) -> dict[str, object]:
     loaded_config = load_config(config)
     if not wiring.has_store(loaded_config):
         file = pause_file(wiring.store_file(loaded_config))
-        reason = f"{file} exists" if file.exists() else ""
+        reason = f"{file} exists" if has_pause_file(wiring.store_file(loaded_config)) else ""
         return {"paused": bool(reason), "pause_reason": reason, "pause_hard": False}
     with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (_, switch):
         state = switch.read()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +11,17 @@ from agent import wiring
 from agent.app.records.maintenance import exclusive_locks, require_store
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.errors import Refused
-from agent.store.files.pause import pause_file
+from agent.errors import ErrorCode, PassingFault, Refused
+from agent.files import create_file
+from agent.foreign_text import failure_words
+from agent.store.files.pause import has_pause_file, pause_file
 from agent.store.files.secret import ensure_secret, find_secret, secret_path
-from agent.store.postgresql.copying import copy_rows, copy_users
+from agent.store.postgresql.copying import (
+    copy_rows,
+    copy_users,
+    require_new,
+    require_original,
+)
 
 if TYPE_CHECKING:
     from agent.app.documents.records import StoreCopyDocument
@@ -39,14 +43,17 @@ def copy_store(config: Path | str, target_url: str) -> StoreCopyDocument:
             raise Refused(
                 "the target is the store itself", remedy="name another database, or another file"
             )
-        _copy_beside(source_place, target_place)
         with (
             wiring.open_store_offline(loaded_config) as (source, _),
-            wiring.open_store_offline(target_config) as (target, _),
             source.db.serving(),
             source.db.acting(),
         ):
-            row_counts = copy_rows(source.db, target.db, int(time.time()))
+            require_original(source.db)
+            _copy_secret(source_place, target_place)
+            with wiring.open_store_offline(target_config) as (target, _):
+                require_new(target.db)  # before its pause: a store that is in use goes on
+                _copy_pause(source_place, target_place)
+                row_counts = copy_rows(source.db, target.db, int(time.time()))
         copy_users(wiring.open_users(loaded_config), wiring.open_users(target_config))
     return {
         "rows": row_counts,
@@ -62,8 +69,8 @@ def with_store_url(loaded_config: LoadedConfig, url: str) -> LoadedConfig:
     return replace(loaded_config, config=config)
 
 
-def _copy_beside(source_place: Path, target_place: Path) -> None:
-    """Copy the secret that seals rows, and a pause."""
+def _copy_secret(source_place: Path, target_place: Path) -> None:
+    """Copy the secret that seals rows; a store on PostgreSQL opens with it alone."""
     source_secret = ensure_secret(source_place)
     target_secret = find_secret(target_place)
     if target_secret is not None and target_secret != source_secret:
@@ -71,17 +78,24 @@ def _copy_beside(source_place: Path, target_place: Path) -> None:
             f"{secret_path(target_place)} is the secret of another store",
             remedy="move it away; without it that store's rows do not count",
         )
-    for source_file, target_file in (
-        (secret_path(source_place), secret_path(target_place)),
-        (pause_file(source_place), pause_file(target_place)),
-    ):
-        if source_file.is_file() and not target_file.exists():
-            _copy_private(source_file, target_file)
+    if target_secret is None:
+        _create_private(secret_path(target_place), source_secret.hex().encode())
 
 
-def _copy_private(source_file: Path, target_file: Path) -> None:
-    descriptor = os.open(target_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with source_file.open("rb") as source, closing(os.fdopen(descriptor, "wb")) as target:
-        shutil.copyfileobj(source, target)
-        target.flush()
-        os.fsync(target.fileno())
+def _copy_pause(source_place: Path, target_place: Path) -> None:
+    """Pause by file beside the target if the source is, before the rows: without them nothing
+    trades. Whatever lies at that path pauses.
+    """
+    if has_pause_file(source_place) and not has_pause_file(target_place):
+        _create_private(pause_file(target_place), b"")
+
+
+def _create_private(path: Path, content: bytes) -> None:
+    try:
+        create_file(path, content)
+    except OSError as error:
+        raise PassingFault(
+            f"cannot write {path}: {failure_words(error)}",
+            "free space on its disk and make its folder writable",
+            code=ErrorCode.FILE,
+        ) from error

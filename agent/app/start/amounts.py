@@ -7,6 +7,7 @@ import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 
+from agent.config.writing.template import replace_setting
 from agent.errors import ConfigError
 
 NUMERAIRE = "USDC"
@@ -14,8 +15,12 @@ NUMERAIRE = "USDC"
 AMOUNT_PATTERN = re.compile(r"([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?")
 DEFAULT_CEILING_USD = 1_000
 """Default portfolio.max_live_value of a new config, in dollars."""
+HEADROOM = Decimal("1.5")
+"""Ceiling per cash to use, so that a gain does not exceed it."""
 WHOLE_FROM_COINS = 100
 """Suggested ceilings from this number of coins on are whole."""
+SMALLEST_PART = Decimal("0.000001")
+"""Part of a coin to which smaller ones are rounded; a numeraire has as many decimals, or more."""
 
 
 def parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
@@ -38,14 +43,12 @@ def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | 
     if use_cash is None:
         return None
     try:
-        ceiling = Decimal(use_cash) * 3 / 2
+        ceiling = Decimal(use_cash) * HEADROOM
     except ArithmeticError:  # the config names the error
         return None
     if not ceiling.is_finite() or Fraction(ceiling) * coin_usd <= DEFAULT_CEILING_USD:
         return None
-    if ceiling >= WHOLE_FROM_COINS:
-        ceiling = ceiling.to_integral_value(ROUND_CEILING)
-    return f"{ceiling.normalize():f}"
+    return _coins_text(ceiling, ROUND_CEILING)
 
 
 def paper_capital(use_cash: str | None, ceiling: str | None) -> str:
@@ -54,10 +57,16 @@ def paper_capital(use_cash: str | None, ceiling: str | None) -> str:
     """
     if use_cash is not None:
         return use_cash
-    capital = Decimal(ceiling or DEFAULT_CEILING_USD) * 2 / 3
-    if capital >= WHOLE_FROM_COINS:
-        capital = capital.to_integral_value(ROUND_FLOOR)
-    return f"{capital.normalize():f}"
+    return _coins_text(Decimal(ceiling or DEFAULT_CEILING_USD) * 2 / 3, ROUND_FLOOR)
+
+
+def _coins_text(coins: Decimal, rounding: str) -> str:
+    """Format an amount that is rounded to what a config and paper trading take."""
+    if coins >= WHOLE_FROM_COINS:
+        coins = coins.to_integral_value(rounding)
+    else:
+        coins = coins.quantize(SMALLEST_PART, rounding)
+    return f"{coins.normalize():f}"
 
 
 def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | None) -> str:
@@ -66,9 +75,8 @@ def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | N
     max_live_value. None changes nothing. Raises ConfigError for a max_live_value below the cash.
     """
     if use_cash is not None:
-        config_text = config_text.replace(
-            '# use_cash = "1000" ', f"use_cash = {json.dumps(use_cash)} ", 1
-        )
+        cash_line = f"use_cash = {json.dumps(use_cash)} "
+        config_text = replace_setting(config_text, '^# use_cash = "1000" ', cash_line)
     if max_live_value is None:
         return config_text
     require_ceiling(use_cash, max_live_value)
@@ -76,13 +84,10 @@ def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | N
         ("max_live_value",) if max_live_value == "off" else ("max_live_value", "payout_per_day")
     )
     for key in capped_keys:
-        setting_line = f"{key} = {json.dumps(max_live_value)} "
-        if key_match := re.search(f'(?m)^{key} = "[^"]*" +', config_text):
-            config_text = (
-                config_text[: key_match.start()]
-                + setting_line.ljust(len(key_match[0]))
-                + config_text[key_match.end() :]
-            )
+        cap_line = f"{key} = {json.dumps(max_live_value)} "
+        config_text = replace_setting(
+            config_text, f'^{key} = "[^"]*" +', cap_line, keeps_width=True
+        )
     return config_text
 
 
@@ -96,5 +101,5 @@ def require_ceiling(use_cash: str | None, ceiling: str) -> None:
     raise ConfigError(
         f"--ceiling: {ceiling} is below the {use_cash} of cash to use, so every rebalance would be"
         " refused",
-        f"write {ceiling_of(use_cash) or use_cash}, or use less cash",
+        f"write {_coins_text(Decimal(use_cash) * HEADROOM, ROUND_CEILING)}, or use less cash",
     )

@@ -17,6 +17,7 @@ from agent.app.start.amounts import (
     DEFAULT_CEILING_USD,
     NUMERAIRE,
     ceiling_of,
+    paper_capital,
     parse_amount,
     require_ceiling,
 )
@@ -361,7 +362,7 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
             "trimtab wallet import  (in a terminal, with the key of the wallet, unless wallet.json"
             " has it already)",
         )
-    paper_cash = answers.use_cash or answers.ceiling
+    paper_cash = paper_capital(answers.use_cash or None, answers.ceiling)
     next_commands += [
         f"trimtab paper{config_option} --once --start {NUMERAIRE}={paper_cash}"
         "  (try it on paper first: nothing is sent)",

@@ -43,7 +43,7 @@ from agent.config.writing.futures_template import (
     read_venue,
 )
 from agent.config.writing.portfolio_templates import PortfolioTemplate
-from agent.config.writing.template import render_config, with_safe
+from agent.config.writing.template import render_config, replace_setting, with_safe
 from agent.config.writing.token_lists import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, ErrorCode, TrimtabError
 from agent.files import create_file
@@ -434,11 +434,10 @@ def _with_alert_and_key(
     """
     if local_chain is not None:
         url_line = f"url = {json.dumps(local_chain.url)}"
-        config_text = re.sub("url_env = .*", lambda _: url_line, config_text, count=1)
+        config_text = replace_setting(config_text, "^url_env = .*", url_line)
         for key, wait in local_chain.policy_settings.items():
-            config_text = re.sub(
-                f"(?m)^{key} = [^ \n]*", f"{key} = {json.dumps(wait)}", config_text, count=1
-            )
+            wait_line = f"{key} = {json.dumps(wait)}"
+            config_text = replace_setting(config_text, f"^{key} = [^ \n]*", wait_line)
     if new_config.alert_target is not None:
         target_name, variable = new_config.alert_target
         parse_variable(variable, "--alert NAME=VARIABLE")
@@ -451,9 +450,7 @@ def _with_alert_and_key(
         if is_chain_wallet and chain_wallet.test_account is not None:
             key_line = f"test_account = {chain_wallet.test_account}"
             key_line += "                 # a published test key, for local chains alone"
-            config_text = re.sub(
-                'keystore = "wallet.json".*', lambda _: key_line, config_text, count=1
-            )
+            config_text = replace_setting(config_text, '^keystore = "wallet.json".*', key_line)
     return config_text
 
 

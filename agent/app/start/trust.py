@@ -53,16 +53,17 @@ def trust(
             config_versions.refuse_live_changes(loaded_config, context.store.configs)
         snapshot = context.position_reader.snapshot()
         contracts, implementations, no_code_verdicts = list_contracts(context, snapshot)
-        contracts += (payout_documents := _payout_address_documents(context))
+        payout_documents = _payout_address_documents(context, contracts)
         require_code([verdict for _, verdict in no_code_verdicts])
         market_documents, market_numbers = list_markets(context)
         is_all_pinned = all(
-            contract["state"] == "unchanged" for contract in (*contracts, *market_documents)
+            document["state"] == "unchanged"
+            for document in (*contracts, *payout_documents, *market_documents)
         )
         trust_document: TrustDocument = {
             "block": snapshot.head.number,
             "pinned": is_all_pinned,
-            "contracts": contracts,
+            "contracts": [*contracts, *payout_documents],
         }
         if market_documents:
             trust_document["markets"] = market_documents
@@ -72,9 +73,7 @@ def trust(
                     payout_document["address"], context.clock.now_s()
                 )
             pin_markets(context, market_numbers)
-            pin_contracts(
-                context, contracts[: len(contracts) - len(payout_documents)], implementations
-            )
+            pin_contracts(context, contracts, implementations)
             trust_document["pinned"] = True
         return trust_document
 
@@ -160,14 +159,16 @@ def pin_contracts(
     )
 
 
-def _payout_address_documents(context: wiring.AgentContext) -> list[ContractDocument]:
-    """Return a row for each payout address. Raises ConfigError for the wallet itself, a contract of
-    the config, or the zero address.
+def _payout_address_documents(
+    context: wiring.AgentContext, contracts: Sequence[ContractDocument]
+) -> list[ContractDocument]:
+    """Return a row for each payout address. Raises ConfigError for the wallet itself, one of the
+    contracts, pools and implementations included, or the zero address.
     """
     wallet = context.config.wallet
     confirmed_addresses = context.store.requests.payout_addresses()
     refusal_by_address = {wallet.address: "the wallet itself"} | dict.fromkeys(
-        context.execution.pinned, "a contract of the config"
+        (contract["address"] for contract in contracts), "a contract of the config"
     )
     for address in wallet.payout_addresses:
         if address in refusal_by_address or int(address, 16) == 0:

@@ -335,7 +335,8 @@ def format_money(base_units: Fraction, decimals: int) -> str:
     coins = abs(base_units) / Fraction(10) ** decimals
     places = 2
     if 0 < coins < 1:
-        places = min(18, 4 - math.ceil(math.log10(coins)))
+        while places < 18 and coins * 10**places < 1_000:
+            places += 1
     truncated_units = floor_int(coins * 10**places)
     amount_text = f"{truncated_units // 10**places:,}.{truncated_units % 10**places:0{places}d}"
     return f"{MINUS}{amount_text}" if base_units < 0 and truncated_units else amount_text

@@ -5,6 +5,7 @@ limits.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,7 +15,7 @@ from agent.config.networks.coin_supplies import PACKAGE
 from agent.config.networks.presets import (
     Preset,
 )
-from agent.config.writing.template import FUTURES_NOTIONAL_COMMENT
+from agent.config.writing.template import FUTURES_NOTIONAL_COMMENT, replace_setting
 from agent.errors import ConfigError
 from agent.foreign_text import bounded_toml
 from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
@@ -265,8 +266,10 @@ def apply_template(config_text: str, template: PortfolioTemplate) -> str:
         futures_notional.trivia.comment_ws = " " * 10
     templated_text = tomlkit.dumps(document)
     if template.allocator_values:
-        templated_text = templated_text.replace(
-            ALLOCATOR_ANCHOR, f"{_allocator_text(template)}\n{ALLOCATOR_ANCHOR}", 1
+        templated_text = replace_setting(
+            templated_text,
+            re.escape(ALLOCATOR_ANCHOR),
+            f"{_allocator_text(template)}\n{ALLOCATOR_ANCHOR}",
         )
     return f"# Template: {template.name}, {template.about}.\n{templated_text}"
 

@@ -22,6 +22,7 @@ from agent.config.networks.presets import (
 )
 from agent.config.tables.limits import CEILINGS, LimitsTable, build_limits_from_table
 from agent.config.writing.venues import venues_text
+from agent.errors import ConfigError
 from agent.foreign_text import read_toml
 from agent.layers.config import TABLE_TEMPLATES
 from agent.model import (
@@ -397,6 +398,24 @@ def with_safe(config_text: str) -> str:
     for keys_pattern, lines in SAFE_LINES.items():
         config_text = re.sub(rf"(?m)^({keys_pattern}) = .*$", lines, config_text, count=1)
     return config_text
+
+
+def replace_setting(
+    config_text: str, pattern: str, setting: str, *, keeps_width: bool = False
+) -> str:
+    """Replace the first match in a new config. Raises ConfigError without a match: the config would
+    lack what the owner wrote.
+    """
+    changed_text, count = re.subn(
+        pattern,
+        lambda match: setting.ljust(len(match[0])) if keeps_width else setting,
+        config_text,
+        count=1,
+        flags=re.MULTILINE,
+    )
+    if not count:
+        raise ConfigError(f"the new config has no {pattern}", "this is a bug; report it")
+    return changed_text
 
 
 def network_limits(network: Network) -> dict[str, str]:

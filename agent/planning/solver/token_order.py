@@ -5,6 +5,12 @@ to trade (T9). The first solve caps pool prices at the reference, so no cycle is
 token overshoots its goal. Each token is then bounded by its current value and either the result of
 these flows or its goal, and a solve at real prices selects the best acyclic flows. They fix the
 token order of the plan.
+
+Acyclic flows of highest utility: branch and bound over the exchanges to exclude. An unconstrained
+solve takes every arbitrage between pools, so a plan must exclude at least one exchange of each
+cycle. Each choice is a subproblem bounded by its dual; a subproblem bounded below the best known
+plan is discarded (Land, Doig, "An automatic method of solving discrete programming problems",
+1960).
 """
 
 from __future__ import annotations
@@ -20,13 +26,6 @@ from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import PoolGraph
 from agent.planning.solver.dual import DualSolution, PoolResponses
 from agent.planning.solver.utility import UNMOVED_FRACTION, FlowOptimizer
-
-# Acyclic flows of highest utility: branch and bound over the exchanges to exclude. An
-# unconstrained solve takes every arbitrage between pools, so a plan must exclude at least one
-# exchange of each cycle. Each choice is a subproblem bounded by its dual; a subproblem bounded
-# below the best known plan is discarded (Land, Doig, "An automatic method of solving discrete
-# programming problems", 1960).
-
 
 MAX_SUBPROBLEMS = 20
 """Maximum number of subproblems; most searches need one to nine."""
@@ -154,13 +153,13 @@ def _cycle_through(
     predecessor: dict[int, int] = {token: start_token}
     frontier = [token]
     while frontier and start_token not in predecessor:
-        frontier = [
-            to_token
-            for from_token in frontier
-            for to_token in successors.get(from_token, ())
-            if to_token not in predecessor
-            and predecessor.setdefault(to_token, from_token) == from_token
-        ]
+        next_frontier = []
+        for from_token in frontier:
+            for to_token in successors.get(from_token, ()):
+                if to_token not in predecessor:
+                    predecessor[to_token] = from_token
+                    next_frontier.append(to_token)
+        frontier = next_frontier
     if start_token not in predecessor:
         return []
     cycle = []

@@ -8,7 +8,7 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -622,19 +622,13 @@ class LedgerStore:
         """Record token names, which are needed after a token has left the portfolio. Writes only if
         there are new ones.
         """
+        new_tokens = LedgerTokens(tuple(tokens), numeraire, wrapped_native)
         stored_tokens = self.ledger_tokens()
-        previous_tokens = (
-            LedgerTokens((), numeraire, wrapped_native) if stored_tokens is None else stored_tokens
-        )
-        token_by_address = {token.address: token for token in (*previous_tokens.tokens, *tokens)}
-        updated_tokens = LedgerTokens(
-            tuple(token_by_address[address] for address in sorted(token_by_address)),
-            numeraire,
-            wrapped_native,
-        )
-        if updated_tokens != stored_tokens:
-            with self.db.write("write token names") as db:
-                database.write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_tokens)})
+        if stored_tokens == _with_new_tokens(stored_tokens, new_tokens):
+            return
+        with self.db.write("write token names") as db:  # another may have written since
+            updated_tokens = _with_new_tokens(_ledger_tokens(db), new_tokens)
+            database.write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_tokens)})
 
     def ledger_tokens(self) -> LedgerTokens | None:
         """Return every token that was ever in the portfolio, the numeraire, and the wrapped native
@@ -697,3 +691,12 @@ def _select_without_entry(state_names: tuple[str, ...]) -> Select[Any]:
         IntentRow.seq > ledger_sums.settled_seq_expression()
     )
     return later_intents.where(~exists().where(EntryRow.intent_id == IntentRow.id))
+
+
+def _with_new_tokens(stored_tokens: LedgerTokens | None, new_tokens: LedgerTokens) -> LedgerTokens:
+    """Return the new tokens together with those stored before, sorted by address."""
+    earlier_tokens = () if stored_tokens is None else stored_tokens.tokens
+    token_by_address = {token.address: token for token in (*earlier_tokens, *new_tokens.tokens)}
+    return replace(
+        new_tokens, tokens=tuple(token_by_address[address] for address in sorted(token_by_address))
+    )

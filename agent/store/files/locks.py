@@ -23,6 +23,8 @@ from agent.units import format_duration
 
 POLL_S = 0.25
 """Seconds between attempts to get a lock, much less than the pause between two cycles of a run."""
+LOOK_PATIENCE_S = 0.1
+"""Seconds for which `is_service_locked`, which takes the lock for a moment, keeps nobody from it."""
 UNKNOWN_PID = "unknown"
 """Text in place of a process id that cannot be read."""
 
@@ -142,6 +144,21 @@ def service_lock(
         yield
 
 
+def is_service_locked(store_lock_file: Path) -> bool:
+    """Return whether a run holds the service lock beside a store. Its process id says nothing: the
+    run may be in another container, and another process may have the number of a killed one, whose
+    pid file is removed. Raises PassingFault.
+    """
+    lock_file = service_lock_path(store_lock_file)
+    if not os.path.lexists(lock_file.with_suffix(".pid")):
+        return False
+    try:
+        with _lock(lock_file, lambda _: LockHeld("the wallet is served"), patience_s=0.0):
+            return False
+    except LockHeld:
+        return True
+
+
 @contextmanager
 def _both_locks(
     first_lock_file: Path, second_lock_file: Path | None, lock_error: Callable[[Path], LockHeld]
@@ -159,15 +176,17 @@ def _both_locks(
 
 
 @contextmanager
-def _lock(lock_file: Path, lock_error: Callable[[Path], LockHeld]) -> Iterator[None]:
+def _lock(
+    lock_file: Path, lock_error: Callable[[Path], LockHeld], patience_s: float = LOOK_PATIENCE_S
+) -> Iterator[None]:
     # filelock imports asyncio, which most commands do not need
     from filelock import FileLock, Timeout
 
     # a run may be closed by another thread than the one that opened it
-    lock = FileLock(lock_file, timeout=0, mode=0o600, thread_local=False)
+    lock = FileLock(lock_file, timeout=patience_s, mode=0o600, thread_local=False)
     try:
         lock_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(poll_interval=LOOK_PATIENCE_S / 5)
     except Timeout:
         raise lock_error(lock_file) from None
     except OSError as error:

@@ -127,6 +127,13 @@ def pause_file(store_file: Path) -> Path:
     return store_file.with_name(store_file.name + ".paused")
 
 
+def has_pause_file(store_file: Path) -> bool:
+    """Return whether anything lies at the path of the pause file, such as a folder or a link to
+    nothing: all of it pauses. Raises OSError.
+    """
+    return _exists(pause_file(store_file))
+
+
 class KillSwitch:
     """Kill switch: paused if the file exists, if the store is paused, or if either cannot
     be read.
@@ -139,7 +146,7 @@ class KillSwitch:
     def read(self) -> KillSwitchState:
         """Read the current state of both switches."""
         try:
-            file_exists = _file_exists(self.file)
+            file_exists = _exists(self.file)
             store_pause = self._store.read()
             self._store.require_held()
         except (OSError, TrimtabError) as error:
@@ -163,7 +170,7 @@ class KillSwitch:
     def paused_at_or_after(self, at_s: int) -> bool:
         """Return whether a switch was turned on in this second or later, or cannot be read."""
         try:
-            if _file_exists(self.file) and int(self.file.lstat().st_mtime) >= at_s:
+            if _exists(self.file) and int(self.file.lstat().st_mtime) >= at_s:
                 return True
             store_pause = self._store.read()
         except (OSError, TrimtabError):
@@ -228,7 +235,7 @@ def paused_here_alone_error(pause_file_path: Path, error: TrimtabError) -> Passi
     )
 
 
-def _file_exists(file: Path) -> bool:
+def _exists(file: Path) -> bool:
     try:
         file.lstat()
     except FileNotFoundError:

@@ -40,17 +40,27 @@ OWNER_FACTS = ("chain_id", "wallet", STORE_KIND_KEY)
 """Facts of a new store."""
 
 
+def require_original(source: Database) -> None:
+    """Raise Refused if a store is an unadopted copy itself."""
+    with source.read("look at the store") as db:
+        if find_fact(db, COPY_KEY) is not None:
+            raise Refused("the store is a copy itself", remedy="trimtab adopt, then copy it")
+
+
+def require_new(target: Database) -> None:
+    """Raise Refused if a store has rows other than its owner."""
+    with target.read("look at the target") as db:
+        _require_no_rows(db)
+
+
 def copy_rows(source: Database, target: Database, now_s: int) -> dict[str, int]:
     """Copy every row of a store into a new one of the same wallet, in one transaction; return the
     number of rows by table. The source is marked as a copy before, so that it sends nothing.
 
-    The caller excludes everyone who writes to the source. Raises Refused if the target has rows
-    other than its owner, or the source is an unadopted copy itself; OperatorNeeded if a row reads
-    otherwise after it was written. Nothing is then copied, and the source is as it was.
+    The caller excludes everyone who writes to the source. Raises Refused like `require_new`;
+    OperatorNeeded if a row reads otherwise after it was written. Nothing is then copied, and the
+    source is as it was.
     """
-    with source.read("look at the store") as db:
-        if find_fact(db, COPY_KEY) is not None:
-            raise Refused("the store is a copy itself", remedy="trimtab adopt, then copy it")
     with source.write("mark the store as moved") as db:
         write_facts(db, {COPY_KEY: f"moved to another database at {utc_text(now_s)}"})
     try:
@@ -66,8 +76,9 @@ def _copy_all(source: Database, target: Database) -> dict[str, int]:
     with source.read("copy the store") as source_db, target.write("copy the store") as target_db:
         if target_db.dialect.name != "sqlite":
             target_db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": COPY_LOCK})
+        _require_no_rows(target_db)
+        target_db.execute(delete(FactRow).where(FactRow.key.in_(OWNER_FACTS)))
         for table in Base.metadata.sorted_tables:
-            _empty(target_db, table)
             counts[table.name] = _copy_table(source_db, target_db, table)
             _require_same_rows(source_db, target_db, table)
             _advance_row_numbers(target_db, table)
@@ -103,15 +114,17 @@ def _rows_to_copy(table: Table) -> Select[Any]:
     return query.where(FactRow.key.not_in(OWN_FACTS), ~is_of_writer)
 
 
-def _empty(target_db: Connection, table: Table) -> None:
-    """Remove the facts of a new store's owner, which the copy brings; refuse any other row."""
-    if table.name == FactRow.__tablename__:
-        target_db.execute(delete(table).where(FactRow.key.in_(OWNER_FACTS)))
-    if target_db.execute(_rows_to_copy(table).limit(1)).first() is not None:
-        raise Refused(
-            f"the target has a store of this wallet already, with rows in {table.name}",
-            remedy="copy into a database where this wallet has no store",
-        )
+def _require_no_rows(target_db: Connection) -> None:
+    """Refuse any row but the facts of a new store's owner, which the copy brings."""
+    for table in Base.metadata.sorted_tables:
+        query = _rows_to_copy(table)
+        if table.name == FactRow.__tablename__:
+            query = query.where(FactRow.key.not_in(OWNER_FACTS))
+        if target_db.execute(query.limit(1)).first() is not None:
+            raise Refused(
+                f"the target has a store of this wallet already, with rows in {table.name}",
+                remedy="copy into a database where this wallet has no store",
+            )
 
 
 def _copy_table(source_db: Connection, target_db: Connection, table: Table) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -114,6 +114,17 @@ def test_resume__waits_for_the_run_that_serves_the_wallet(busy_site: Site, confi
         assert resumed(busy_site, config, 10) == ("queued", "", True)
 
 
+def test_resume__takes_effect_after_a_killed_run_whose_number_lives_on(busy_site: Site, config: Path) -> None:
+    config.with_name("mine.db.service.pid").write_text(f"{os.getpid()}\n")
+    assert resumed(busy_site, config, 10) == ("done", "", False)
+
+
+def test_resume__waits_for_a_run_of_another_container(busy_site: Site, config: Path) -> None:
+    with service_lock(*lock_arguments(load_config(config))):
+        config.with_name("mine.db.service.pid").write_text("4194305\n")
+        assert resumed(busy_site, config, 10) == ("queued", "", True)
+
+
 def test_resume__lifts_no_newer_pause(busy_site: Site, config: Path) -> None:
     assert resumed(busy_site, config, -30) == ("refused", "paused_since", True)
 
@@ -131,12 +142,13 @@ def test_controls__of_no_run_are_shown_as_expired(config: Path) -> None:
     assert [control["state"] for control in list_controls(config)["controls"]] == ["queued", "expired"]
 
 
-def test_shown_pause__creates_no_store_and_sees_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")], ids=["file", "link to nothing"])
+def test_shown_pause__creates_no_store_and_sees_the_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = agents.config(tmp_path)
     store = store_file(load_config(path))
     assert not store.exists()
     assert kill_switch.shown_pause(path)["paused"] is False
     pause = store.with_name(f"{store.name}.paused")
-    pause.touch()
+    make(pause)
     assert kill_switch.shown_pause(path) == {"paused": True, "pause_reason": f"{pause} exists", "pause_hard": False}
     assert not store.exists(), "a page creates no store"

@@ -20,7 +20,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.app.start import guide
-from agent.app.start.guide import InitAnswers, baskets, check_setup
+from agent.app.start.guide import InitAnswers, baskets, check_setup, write_setup
 from agent.app.start.past_results import PAST_BASIS
 from agent.app.start.setup import LocalStart
 from agent.config.load import load_config
@@ -81,6 +81,12 @@ class Desk(Served):
         hidden = dict(re.findall('type="hidden" name="([a-z_]+)" value="([^"]+)"', self.text(path)))
         sent = {"Origin": f"http://localhost:{self.port}", "Cookie": self.cookie, **headers}
         return self.ask(path, "POST", urlencode({**hidden, **fields}), **sent)
+
+
+def test_paper__begins_below_the_ceiling_without_a_limit_of_cash(tmp_path: Path) -> None:
+    texts = dict(pair for fields in ANSWERS.values() for pair in fields.items()) | {"cash": "all"}
+    commands = write_setup(str(tmp_path / "trimtab.toml"), texts)["next"]
+    assert [command for command in commands if " --once --start USDC=666 " in command]
 
 
 @pytest.fixture

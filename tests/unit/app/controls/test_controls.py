@@ -23,7 +23,7 @@ from agent.app.withdrawals.withdrawal_run import WithdrawalReport, WithdrawalSta
 from agent.config.load import load_config, load_config_text
 from agent.config.schema import Config
 from agent.config.writing.edits import ConfigChanges, apply_changes
-from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.step_context import StepOutcome
 from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ControlSubmission, Payment, ShownPlan
 from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, PerpOrder, PerpOrderKind
@@ -485,6 +485,17 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(config: Path) -> No
     assert (config.parent / "mine.db.paused").exists()
     with pytest.raises(OperatorNeeded):
         submitted(config, "pause", ("hard", "yes"))
+
+
+def test_pause__that_cannot_be_recorded_says_that_it_took_effect(config: Path) -> None:
+    store = opened(config)
+    ensure_secret(config.parent / "mine.db")
+    secret_path(config.parent / "mine.db").chmod(0o644)
+    with pytest.raises(PassingFault, match="paused, but the request is not recorded: secret: others may read"):
+        submitted(config, "pause")
+    assert store.pause_switch.read().paused
+    assert store.controls.events() == ()
+    store.close()
 
 
 # --- What binds of a plan.

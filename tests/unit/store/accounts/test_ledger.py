@@ -155,6 +155,16 @@ def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> 
     assert {token.symbol for token in known.tokens} >= {"WETH", "USDC"}
 
 
+def test_tokens__of_a_writer_in_between_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store.ledger), "ledger_tokens", lambda _: None)  # read before the other wrote
+        store.ledger.record_ledger_tokens([WETH], USDC, WETH.address)
+        store.ledger.record_ledger_tokens([USDC], USDC, WETH.address)
+    known = store.ledger.ledger_tokens()
+    assert known is not None
+    assert {token.symbol for token in known.tokens} == {"WETH", "USDC"}
+
+
 @pytest.mark.parametrize(
     ("block", "later_s", "forced", "changed", "is_due"),
     [

@@ -11,8 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import ErrorCode, OperatorNeeded
-from agent.store.files.locks import LockHeld, lock_path, service_lock, service_lock_path, store_lock_path, wait_for_lock, wallet_lock
+from agent.errors import ErrorCode, OperatorNeeded, PassingFault
+from agent.store.files.locks import (
+    LockHeld,
+    is_service_locked,
+    lock_path,
+    service_lock,
+    service_lock_path,
+    store_lock_path,
+    wait_for_lock,
+    wallet_lock,
+)
 from tests.support.transactions import WALLET
 
 OWN_PID = f"{os.getpid()}\n"
@@ -286,3 +295,37 @@ def test_lock__another_thread_releases_it(path: Path) -> None:
     release.start()
     release.join()
     assert is_free(path)
+
+
+@pytest.mark.parametrize("pid", ["0", OWN_PID, "4194305"], ids=["every process", "a living process", "no process"])
+def test_service__is_known_by_its_lock_and_not_by_a_number(path: Path, pid: str) -> None:
+    pid_file = service_lock_path(path).with_suffix(".pid")
+    with service_lock(path, 1, WALLET):
+        pid_file.write_text(pid)  # as another container numbers it
+        assert is_service_locked(path)
+        assert pid_file.exists()
+    pid_file.write_text(pid)  # as a killed run leaves it
+    assert not is_service_locked(path)
+    assert not pid_file.exists()
+
+
+def test_service__starts_while_somebody_looks_for_it(path: Path) -> None:
+    with ExitStack() as look:
+        look.enter_context(service_lock(path, 1, WALLET))
+        end_of_look = threading.Timer(0.02, look.close)
+        end_of_look.start()
+        with service_lock(path, 1, WALLET):
+            end_of_look.join()
+            assert is_service_locked(path)
+
+
+def test_service__without_a_pid_file_is_not_looked_for(path: Path) -> None:
+    assert not is_service_locked(path)
+    assert not path.parent.exists()
+
+
+def test_service__whose_lock_cannot_be_opened_is_unknown(path: Path) -> None:
+    service_lock_path(path).mkdir(parents=True)
+    service_lock_path(path).with_suffix(".pid").touch()
+    with pytest.raises(PassingFault, match="cannot lock"):
+        is_service_locked(path)
