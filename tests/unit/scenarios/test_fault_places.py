@@ -112,9 +112,11 @@ ROWS: dict[str, tuple[str, ...]] = {
 """Places by the beginning of their row."""
 COMMANDS = frozenset(
     (
+        "app/controls/queue.py::_pause",
         "app/money/deployment.py::_read_deployment",
         "app/money/hard_pause.py::pause_hard",
         "app/money/proposals.py::SafeProposal.require_signable",
+        "app/records/store_copy.py::_create_private",
         "app/start/units.py::_run_commands",
         "backtest/tune/jobs.py::ResultStore.opened",
         "chain/safe.py::SafeSender.send",
@@ -123,6 +125,7 @@ COMMANDS = frozenset(
         "store/files/backup.py::_damaged_file_error",
         "store/files/backup.py::inspect_store_file",
         "store/files/backup.py::restore",
+        "store/files/locks.py::is_service_locked",
         "store/files/users.py::_file_errors",
         "store/postgresql/copying.py::_require_same_rows",
         "web/api/tokens.py::_parse_tokens",
