@@ -241,16 +241,19 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
     """Return the age, by block time, of the feed nearest to its maximum age.
 
     A missing or invalid round refuses the plan, although the reference price may fall back to a
-    TWAP: the configured feeds of assets and hubs must be live before money moves. An exit needs only
-    the feeds of its own tokens and of the native coin.
+    TWAP: the configured feeds of the assets, of the native coin and of hubs that the plan trades must
+    be live before money moves. An exit needs only the feeds of its own tokens and of the native coin.
     """
     if PriceSource.FEED not in case.step.reference.sources:
         return GuardMeasurement("no feed in use", True)
     judged_tokens = case.judged_tokens()
     portfolio = case.step.portfolio
-    feed_by_token = {asset.token.address: asset.feed for asset in portfolio.assets} | dict(
-        portfolio.hub_feeds
-    )
+    traded_tokens = {portfolio.wrapped_native}
+    for leg in case.plan.legs:
+        traded_tokens |= {leg.token_in, leg.token_out}
+    feed_by_token = {asset.token.address: asset.feed for asset in portfolio.assets} | {
+        hub: feed for hub, feed in portfolio.hub_feeds if hub in traded_tokens
+    }
     excesses_and_feeds = []
     for token, feed in feed_by_token.items():
         if feed is not None and (judged_tokens is None or token in judged_tokens):

@@ -182,12 +182,15 @@ def test_feed_health__feed_of_the_native_coin_as_a_hub__counts(age_s: int | None
     assert (judged.passed, judged.measured_text) == (passed, measured)
 
 
-def test_feed_health__feed_of_another_hub__does_not_hold_back_an_exit() -> None:
+def test_feed_health__feed_of_another_hub__counts_where_the_plan_trades_it() -> None:
     step = weth_as_hub(3_601)
     step = replace(step, portfolio=replace(step.portfolio, wrapped_native=token("WBTC").address))
-    plan = plan_of(step, [Swap(step.snapshot.pools[0], LINK.address, raw(1, LINK))])
-    assert not verdict("feed_health", step, plan).passed
-    assert verdict("feed_health", step, exiting(plan)).passed
+    direct = plan_of(step, [Swap(step.snapshot.pools[0], LINK.address, raw(1, LINK))])
+    through_hub = replace(direct, legs=(replace(direct.legs[0], token_out=WETH.address),))
+    assert verdict("feed_health", step, direct).passed
+    assert verdict("feed_health", step, exiting(direct)).passed
+    assert not verdict("feed_health", step, through_hub).passed
+    assert not verdict("feed_health", step, exiting(through_hub)).passed
 
 
 def test_feeds_are_watched_even_by_an_oracle_limit_of_zero() -> None:
