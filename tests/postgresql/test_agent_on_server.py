@@ -62,7 +62,7 @@ def test_from_trust_to_history_on_the_server(anvil_chain: LocalChain, tmp_path: 
     assert app.pause(loaded.path, "to look")["paused"]
     with again(anvil_chain, load_config(loaded.path)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is not OutcomeKind.DONE
-    assert not app.resume(loaded.path)["paused"]
+    assert not app.resume(loaded.path, lambda _: True)["paused"]
     for refused in (lambda: app.backup_store(loaded.path, tmp_path / "b.db"), lambda: app.check_store(loaded.path)):
         with pytest.raises(ConfigError, match="PostgreSQL"):
             refused()

@@ -176,7 +176,7 @@ def test_sessions_outlive_a_database_that_does_not_answer(server: Server, place:
 
 def test_users_move_with_the_store_to_the_server_and_back(tmp_path: Path, url: str) -> None:
     config = agents.config(tmp_path)
-    app.resume(config)  # creates the store
+    app.resume(config, lambda _: True)  # creates the store
     file_users = users._open_users(config)
     file_users.add("ann", HASH, SECRET, False, START_S)
     file_users.add("bob", HASH, SECRET, True, START_S)

@@ -180,7 +180,7 @@ def test_pause__is_logged_at_its_beginning_and_its_end(world: World, monkeypatch
         if is_readable:
             world.switch.pause("owner", START_S)
         else:
-            fault.setattr("agent.store.files.pause._file_exists", lambda _: (_ for _ in ()).throw(OSError("I/O error")))
+            fault.setattr("agent.store.files.pause._exists", lambda _: (_ for _ in ()).throw(OSError("I/O error")))
         world.cycle(CALM)
         world.cycle(CALM)
     assert (world.log.events.count("paused"), len(world.texts(AlertKind.PAUSED))) == (1, 2)
