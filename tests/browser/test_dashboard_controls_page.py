@@ -30,9 +30,9 @@ from tests.cli.test_controls_command import until
 from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, first_document, start
 from tests.support import agents
+from tests.support.pages.certificates import certificate  # noqa: F401
 from tests.support.sites import HASH
 from tests.support.worlds import missing
-from tests.unit.web.test_login import certificate  # noqa: F401
 
 pytestmark = pytest.mark.slow
 PASSWORD = "correct horse battery"

@@ -13,9 +13,9 @@ from agent.model import BlockedExit, Goal, PastPrices, PriceSource, Rebalance, S
 from agent.reference import dollar_pegs, reference_prices
 from agent.units import BPS
 from tests.support.builders import NOW_S, raw, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
+from tests.support.decisions.plan_costs import exit_plan as exiting
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
 from tests.support.text import mentions
-from tests.unit.guards.test_cost import exiting
 
 WETH, USDC, DAI, LINK = token("WETH"), token("USDC"), token("DAI"), token("LINK")
 FEED, TWAP, SPOT = PriceSource.FEED, PriceSource.TWAP, PriceSource.SPOT

@@ -25,12 +25,12 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_feed, with_history, with_snapshot, without_feed
+from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
 from tests.support.perpetuals.accounts import E18, account, market
 from tests.support.perpetuals.steps import LIMITS, OVER, POLICY, PUSHED, book, step_of
 from tests.support.perpetuals.unknowns import HALVES, STALE_S
 from tests.support.perpetuals.unknowns import two_market_account as two
 from tests.support.plans import evidence
-from tests.unit.execution.test_exits_of_a_step import stops
 
 MULTIPLE = replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=10_000))
 """Futures at most once the spot value."""

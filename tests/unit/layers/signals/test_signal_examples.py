@@ -13,9 +13,9 @@ import pytest
 from agent import app as api
 from agent.backtest.result import SimulationResult
 from agent.model.weights import PriceBar, SignalTargets, SignalView
+from tests.support.configs.futures import FUTURES
+from tests.support.configs.weights import config_text
 from tests.support.signals import EXAMPLES, install_examples
-from tests.unit.config.test_futures import FUTURES
-from tests.unit.config.test_weights import config_text
 
 DAY_S = 86_400
 RISING, FALLING, FLAT = ([100.0 + day * step for day in range(40)] for step in (1, -1, 0))

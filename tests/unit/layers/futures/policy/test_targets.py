@@ -20,12 +20,13 @@ from agent.margin.state import breaches, largest_allowed_sizes, margin_state
 from agent.model import AdjustFutures, Hold
 from agent.model.futures import FuturesPolicy, FuturesTarget
 from agent.policy.decide import decide
+from tests.support.configs.futures import futures_error as error
+from tests.support.configs.futures import with_futures
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.plans import HALVES, NOW_S, POLICY, RICH, ROUGH, book
 from tests.support.perpetuals.steps import EMPTY, OVER, step_of
 from tests.support.perpetuals.steps import POLICY as WETH_POLICY
 from tests.support.perpetuals.targets import token_of as _token
-from tests.unit.config.test_futures import error, with_futures
 
 CAPPED = replace(ROUGH, spot_multiple_bps=25_000)
 LEVERED = replace(POLICY, limits=CAPPED)
