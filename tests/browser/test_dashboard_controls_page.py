@@ -26,10 +26,10 @@ from agent.web.reach import PublicOptions
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context, violations
 from tests.browser.test_dashboard_page import dashboard
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
-from tests.cli.test_controls_command import until
-from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, first_document, start
 from tests.support import agents
+from tests.support.commands.controls import ended_control as until
+from tests.support.commands.sending import nonce
 from tests.support.pages.certificates import certificate  # noqa: F401
 from tests.support.sites import HASH
 from tests.support.worlds import missing

@@ -15,8 +15,8 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent.web import setup
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.cli.conftest import served  # noqa: F401  # a fixture
-from tests.cli.test_init import WALLET
 from tests.cli.tools import blocks, first_document, start
+from tests.support.commands.init import WALLET
 from tests.support.dashboards import HereProcess
 from tests.support.worlds import missing
 from tests.unit.web.test_portfolios import Shelf

@@ -20,12 +20,12 @@ from agent.localchain import LocalChain
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, ControlSubmission, IntentKind
 from tests.cases.test_controls_on_chain import Bot, carried_out
 from tests.cases.test_strategies import TWO, require_sum, strategies
-from tests.cli.test_strategies_command import with_idle
 from tests.differential.test_lp_actions import V3, wanting
 from tests.faults.rig import in_child
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support.agents import USD, again, fund, purse, trusted
+from tests.support.commands.strategies import with_idle
 from tests.support.lp_on_chain import EVEN, send
 from tests.support.stores import Killed
 from tests.support.text import raises_code

@@ -41,11 +41,11 @@ from tests.cli.tools import Forked, blocks, forked_in, in_process
 from tests.support.agents import ROOMY, again, fund, legs_of, off_target, purse, trusted, yes
 from tests.support.alert_receivers import Box, webhook
 from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
+from tests.support.records.key_services import KeyService
 from tests.support.samples import slow
 from tests.support.scenes import without_tips
 from tests.support.stores import locked
 from tests.support.text import mentions
-from tests.unit.signing.test_remote_key import KeyService
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}

@@ -36,9 +36,9 @@ from agent.store.store import Store
 from agent.web.reach import PublicOptions
 from tests.support import agents
 from tests.support.pages.certificates import certificate  # noqa: F401
+from tests.support.records.alerts import KINDS, NOON, RULES
 from tests.support.text import raises_field
 from tests.support.transactions import new_store
-from tests.unit.observe.test_alert_rules import KINDS, NOON, RULES
 
 KEY = "5eed" * 16
 URL = f"webpush://me:{KEY}@example.org"

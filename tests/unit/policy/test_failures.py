@@ -26,9 +26,9 @@ from tests.support.decisions.exits import GuardEvidence as Sees
 from tests.support.decisions.exits import step_with_stops as fired
 from tests.support.lp_worlds import planned, ranged, roomy, world
 from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg
+from tests.support.records.intents import ended_intent as ended
+from tests.support.records.mined import add_mined_intent as mined
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
-from tests.unit.guards.test_review_stopping import mined
-from tests.unit.store.accounts.test_budgets import ended
 
 TWO = (*MARKET, SOUND)
 DAY_S = 86_400

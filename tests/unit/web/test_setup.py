@@ -33,8 +33,8 @@ from agent.web.access import KEY_TYPED_TEXT, Access
 from agent.web.reach import Reach
 from agent.web.server import serve_setup
 from agent.web.setup import SetupPages, setup_access
-from tests.cli.test_init import WALLET
 from tests.cli.tools import first_document, start
+from tests.support.commands.init import WALLET
 from tests.support.dashboards import MARKUP, HereProcess, Served, StillBoard
 
 KEY = "0x" + "4f" * 32

@@ -24,7 +24,7 @@ from agent.backtest.futures_alone import simulate_book
 from agent.model.futures import FuturesTarget
 from tests.support.perpetuals.simulated import SETTINGS, random_path
 from tests.support.samples import slow
-from tests.unit.backtest.test_shared_data import DATA, HOURLY, needs_data
+from tests.support.studies.shared_data import DATA, HOURLY, needs_data
 
 E18 = 10**18
 MAINTENANCE, PENALTY = 0.0625, 0.025

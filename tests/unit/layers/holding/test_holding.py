@@ -33,9 +33,9 @@ from tests.support.configs.samples import WETH as WETH_PRESET
 from tests.support.configs.samples import config_text as text
 from tests.support.configs.samples import tokens
 from tests.support.plans import verdict
+from tests.support.records.intents import ended_intent as ended
 from tests.support.text import mentions
 from tests.support.transactions import OTHER, START_S, WALLET, new_store
-from tests.unit.store.accounts.test_budgets import ended
 
 DAY_S = 86_400
 WETH, WBTC, USDC = (token(symbol).address for symbol in ("WETH", "WBTC", "USDC"))
