@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.localchain import LocalChain
-from tests.cases.test_strategies import TWO, strategies
 from tests.cli.tools import Desk, Said
 from tests.support import agents
 from tests.support.commands.strategies import with_idle
+from tests.support.on_chain.strategies import TWO, strategies
 from tests.support.text import mentions
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from agent.chain.lens import uint_word
-from agent.chain.screening.answers import (
-    RECORD_FORMAT,
-    TransferOutcome,
-    TrialRecord,
-)
+from agent.chain.screening.answers import RECORD_FORMAT, TransferOutcome, TrialRecord
 from agent.model import TokenFinding
 
 F, T = TokenFinding, TransferOutcome

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cases.test_strategies import strategies
+from tests.support.on_chain.strategies import strategies
 
 
 def with_idle() -> dict[str, object]:

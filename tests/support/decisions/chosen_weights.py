@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from agent.layers.inputs import apply_effective_targets
-from agent.model import (
-    Allocation,
-    Halt,
-    StepInput,
-)
+from agent.model import Allocation, Halt, StepInput
 from agent.policy.decide import decide
 
 SUPPLIES = [("WETH", 120_000_000), ("WBTC", 100_000), ("LINK", 600_000_000), ("UNI", 600_000_000)]

@@ -7,16 +7,7 @@ from dataclasses import replace
 
 from agent.execution import evaluation
 from agent.execution.step_context import StepOutcome
-from agent.model import (
-    ConditionalOrder,
-    Evidence,
-    OrderKind,
-    OrdersConfig,
-    OrderStage,
-    Plan,
-    Pool,
-    StepInput,
-)
+from agent.model import ConditionalOrder, Evidence, OrderKind, OrdersConfig, OrderStage, Plan, Pool, StepInput
 from agent.planning import proposals
 from agent.policy.orders.exits import apply_orders
 from tests.support.builders import Number, step_input, token, v2_pool, with_history, with_limits

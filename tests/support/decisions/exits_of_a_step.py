@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.model import (
-    ConditionalOrder,
-    OrdersConfig,
-    StepInput,
-)
+from agent.model import ConditionalOrder, OrdersConfig, StepInput
 from agent.policy.orders.exits import apply_orders
 from tests.support.builders import step_input, token, v2_pool, with_history, with_limits
 from tests.support.decisions.exits import FIRED, MARKET, STOP, USDC

@@ -5,13 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from agent.model import StepInput
-from tests.support.lp_worlds import (
-    USD,
-    ranged,
-    roomy,
-    wanted,
-    world,
-)
+from tests.support.lp_worlds import USD, ranged, roomy, wanted, world
 
 
 # fees

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from agent.model import (
-    Purchase,
-    PurchaseKind,
-    PurchaseProgress,
-    StepInput,
-)
+from agent.model import Purchase, PurchaseKind, PurchaseProgress, StepInput
 from agent.policy.cash_flows import purchases
 from tests.support.builders import NOW_S, token, with_history
 from tests.support.decisions.purchases import MILLION

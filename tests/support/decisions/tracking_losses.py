@@ -6,9 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.backtest.loss.policies import LossAsset, LossPortfolio
-from agent.model import (
-    NoTradeZone,
-)
+from agent.model import NoTradeZone
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.units import BPS
 

@@ -6,14 +6,7 @@ from dataclasses import replace
 
 from agent.model import Leg, LegPlace
 from agent.planning.gas import build_unwrap_leg, build_wrap_leg
-from tests.support.signing import (
-    USDC,
-    USDT,
-    WBTC,
-    WETH,
-    leg,
-    plan_of,
-)
+from tests.support.signing import USDC, USDT, WBTC, WETH, leg, plan_of
 
 W, R = LegPlace.WALLET, LegPlace.ROUTER
 SELL = leg(WETH, USDC, 10**18, 3_000_000_000)

@@ -6,9 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.model import (
-    Transfer,
-)
+from agent.model import Transfer
 from tests.support.transactions import OTHER, bench
 
 WETH, USDC, DAI = "0x" + "Aa" * 20, "0x" + "Bb" * 20, "0x" + "Cc" * 20
