@@ -23,8 +23,8 @@ from agent.store.opening import open_store
 from tests.support import agents
 from tests.support.alert_receivers import Box, webhook
 from tests.support.configs.samples import config_text
+from tests.support.pages_of_docs import FENCE
 from tests.support.text import raises_field
-from tests.test_docs import FENCE
 
 
 def with_alerts(block: str) -> str:
