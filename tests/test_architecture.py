@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-AGENT = ROOT / "agent"
+from tests.support.syntax_trees import AGENT, ROOT, identifiers, imported, nodes, parsed
 
 PURE = {
     "units",
@@ -80,30 +79,6 @@ def modules() -> list[Path]:
 
 def package(path: Path) -> str:
     return path.relative_to(AGENT).parts[0].removesuffix(".py")
-
-
-@functools.cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
-@functools.cache
-def nodes(path: Path) -> tuple[ast.AST, ...]:
-    """Every node of a file, its tree gone through once for all tests."""
-    return tuple(ast.walk(parsed(path)))
-
-
-def imported(path: Path) -> set[str]:
-    guards = [node for node in nodes(path) if isinstance(node, ast.If) and "TYPE_CHECKING" in identifiers(ast.walk(node.test))]
-    guarded = {id(node) for guard in guards for node in ast.walk(guard)}
-    found: set[str] = set()
-    for node in nodes(path):
-        if isinstance(node, ast.Import) and id(node) not in guarded:
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and id(node) not in guarded:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
 
 
 def named(found: Iterable[tuple[Path, object]]) -> dict[str, object]:
@@ -373,6 +348,32 @@ def test_a_unit_file_without_a_home_is_noticed(name: str) -> None:
     assert not is_beside_its_code(UNIT / name)
 
 
+IMPORT_OF_A_TEST_FILE = re.compile(r"^ *(?:from|import) tests(?:\.\w+)*(?:\.| import (?:\([^)]*|[^(\n]*)\b)test_\w+", re.MULTILINE)
+
+
+def test_no_test_file_is_imported() -> None:
+    """What several files of tests use lies in tests/support."""
+    paths = [*TESTS.rglob("*.py")]
+    assert len(paths) > 800
+    assert not named((path, IMPORT_OF_A_TEST_FILE.findall(path.read_text(encoding="utf-8"))) for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_noticed"),
+    [
+        ("from tests.unit.web.test_login import certificate", True),
+        ("def f():\n    import tests.cli.test_api", True),
+        ("from tests.unit.web import test_login as login", True),
+        ("from tests.unit.web import (\n    forms,\n    test_login,\n)", True),
+        ("from tests.support.pages.certificates import certificate", False),
+        ("from tests.support.text import latest_text", False),
+    ],
+    ids=["names of it", "in a function", "the file", "the file among others", "support", "part of a name"],
+)
+def test_an_import_of_a_test_file_is_noticed(code: str, is_noticed: bool) -> None:
+    assert bool(IMPORT_OF_A_TEST_FILE.search(code)) == is_noticed
+
+
 def test_no_two_classes_have_one_name() -> None:
     homes: dict[str, list[str]] = {}
     for path in modules():
@@ -395,19 +396,6 @@ GONE_FROM_TEXT = {
     "wish", "wishe",
 }  # fmt: skip
 """In no page of docs/, not in README.md and not in the help of a command, in the singular or with an s."""
-
-
-NAMES = {
-    kind: tuple(field for field in ("id", "attr", "arg", "name", "asname") if field in kind._fields)
-    for kind in vars(ast).values()
-    if isinstance(kind, type) and issubclass(kind, ast.AST)
-}
-"""Of each kind of node the fields that hold a name."""
-
-
-def identifiers(every: Iterable[ast.AST]) -> set[str]:
-    """Return every name that nodes define or use."""
-    return {name for node in every for field in NAMES[type(node)] if isinstance(name := getattr(node, field), str)}
 
 
 def variables(tree: ast.AST) -> set[str]:

@@ -21,8 +21,8 @@ from agent.config.schema import Config
 from agent.layers.config import LayerTables
 from agent.model import IntentState
 from agent.store.transitions import TRANSITIONS
+from tests.support.pages_of_docs import FENCE, ROOT, rows
 
-ROOT = Path(__file__).parent.parent
 REQUIREMENTS = ROOT / "docs" / "requirements.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 EXECUTION = ROOT / "docs" / "execution.md"
@@ -49,21 +49,10 @@ NUMBERS = [
 NAMED_TEST = re.compile(r"tests/[\w/]+\.py::[\w:]+")
 ROUTER = re.compile(r" \((both routers|early|SwapRouter02|Rebalancer)\)$")
 SPAN = re.compile(r"`([^`\n]+)`")
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^|[\s/])trimtab +([^|&;#\n]*)")
 OUR_FILES = (".py", ".sol", ".md", ".lock", ".svg", "Makefile")
 """Endings of files that are ours when a document names them; .toml, .json and .db are mostly the reader's own."""
-
-
-def rows(text: str) -> list[list[str]]:
-    """Cells of all table rows but heads and rules."""
-    found = []
-    for line in text.splitlines():
-        if not line.startswith("|") or set(line) <= set("|-: "):
-            continue
-        found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
-    return found
 
 
 @functools.cache

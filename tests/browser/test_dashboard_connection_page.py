@@ -21,9 +21,9 @@ from agent.observe.health import process_identity
 from agent.web import access, document_cache
 from agent.web.document_cache import SeenReport
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
+from tests.support.pages.portfolios import ServedPortfolios as Shelf
 from tests.support.sites import Site
 from tests.support.worlds import missing
-from tests.unit.web.test_portfolios import Shelf
 
 STRUCK_OUT = "[...document.querySelectorAll('.state')].map(state => getComputedStyle(state).textDecorationLine)"
 BUTTONS_ON = (

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import ssl
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,77 +23,21 @@ from agent.store import open_store
 from agent.store.files.users import open_user_file
 from agent.web.reach import PublicOptions
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context, violations
-from tests.browser.test_dashboard_page import dashboard
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
-from tests.cli.test_controls_command import until
-from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, first_document, start
 from tests.support import agents
+from tests.support.commands.controls import ended_control as until
+from tests.support.commands.sending import nonce
+from tests.support.pages.certificates import certificate  # noqa: F401
+from tests.support.pages.control_keys import PASSWORD, fill, newest, push, tab_to, unfold, wait_for
+from tests.support.pages.control_keys import settled_state as settled
+from tests.support.pages.served import dashboard
 from tests.support.sites import HASH
 from tests.support.worlds import missing
-from tests.unit.web.test_login import certificate  # noqa: F401
 
 pytestmark = pytest.mark.slow
-PASSWORD = "correct horse battery"
-MOST_TABS = 80
 COUNT_CLICKS = "addEventListener('click', () => { sessionStorage.clicks = 1 + Number(sessionStorage.clicks || 0) }, true)"
 """Counts the clicks of a tab, those that Enter makes of a button too."""
-
-
-def wait_for(page: Any, condition: str) -> None:
-    """Wait until an expression holds; the policy of the page forbids to evaluate it there."""
-    end = time.monotonic() + PATIENCE_MS / 1000
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, (condition, page.inner_text("main"))
-        page.wait_for_timeout(100)
-
-
-def tab_to(page: Any, selector: str) -> None:
-    """Press Tab until an element has the focus, which then can be seen."""
-    for number in range(MOST_TABS):
-        if number:
-            page.keyboard.press("Tab")
-        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            style = "(() => { const it = getComputedStyle(document.activeElement); return it.outlineStyle })()"
-            assert page.evaluate(style) != "none", f"{selector} shows no focus"
-            return
-    raise AssertionError(f"no way to {selector} by Tab")
-
-
-def fill(page: Any, selector: str, text: str) -> None:
-    """Type into a field that is reached by Tab."""
-    tab_to(page, selector)
-    page.keyboard.press("Control+A")
-    page.keyboard.type(text)
-
-
-def push(page: Any, selector: str) -> None:
-    """Push a button that is reached by Tab, and wait for the page that follows."""
-    tab_to(page, selector)
-    with page.expect_navigation():
-        page.keyboard.press("Enter")
-
-
-def unfold(page: Any, name: str, of: str = "") -> None:
-    """Open the sheet of a control by its button, which is reached by Tab."""
-    tab_to(page, f"#b-{name}{of}")
-    page.keyboard.press("Enter")
-    page.wait_for_selector(f"#{name}:popover-open")
-
-
-def newest(desk: Desk) -> dict[str, Any]:  # noqa: F811
-    """The newest control."""
-    found: dict[str, Any] = desk.ask("controls")["controls"][0]
-    return found
-
-
-def settled(page: Any, desk: Desk) -> str:  # noqa: F811
-    """The state of the newest control once it has ended, as the page shows it without being loaded again."""
-    control = newest(desk)["id"]
-    until(desk, control)
-    state = f"document.querySelector('[data-control=\"{control}\"]')?.textContent"
-    wait_for(page, f"!['queued', 'taken', undefined].includes({state})")
-    return str(page.evaluate(state))
 
 
 def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(

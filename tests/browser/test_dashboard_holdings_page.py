@@ -27,12 +27,13 @@ from agent.web.access import Access
 from agent.web.reach import Reach
 from agent.wiring.context import SystemClock
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context, violations
-from tests.cases.test_holdings_controls import VALUED, opened
-from tests.differential.test_lp_actions import V3
 from tests.support import lp_on_chain as lp
 from tests.support.agents import again, fund, trusted, yes
 from tests.support.dashboards import HereBoard, Served
 from tests.support.lp_on_chain import EVEN
+from tests.support.on_chain.holdings import VALUED
+from tests.support.on_chain.holdings import paused_run as opened
+from tests.support.on_chain.lp_actions import V3
 from tests.support.sites import HASH
 from tests.support.worlds import missing
 

@@ -15,11 +15,12 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent.config.load import load_config
 from agent.web import access, new_portfolios
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context
-from tests.browser.test_dashboard_controls_page import wait_for
-from tests.browser.test_dashboard_setup_page import require_cards, require_fine, tab_to, type_into
 from tests.support.dashboards import HereProcess
+from tests.support.pages.control_keys import wait_for
+from tests.support.pages.folders import NEW, OWN_WALLET
+from tests.support.pages.folders import ServedFolder as Folder
+from tests.support.pages.setup_keys import require_cards, require_fine, tab_to, type_into
 from tests.support.worlds import missing
-from tests.unit.web.test_new_portfolios import NEW, OWN_WALLET, Folder
 
 
 @pytest.mark.slow

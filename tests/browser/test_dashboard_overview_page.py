@@ -16,9 +16,10 @@ from agent.app.documents.status import PortfolioStatus, status_document
 from agent.figures import format_figure
 from agent.policy.decide import decide
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
+from tests.support.decisions.tracking import balance_changes as moved
+from tests.support.decisions.tracking import tracking_step as tracked
 from tests.support.sites import Site
 from tests.support.worlds import missing
-from tests.unit.policy.triggers.test_tracking import moved, tracked
 
 RIGHT_OF_SCREEN = "[...document.querySelectorAll('main *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1).length"
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,39 +23,15 @@ from agent.units import spell_durations
 from agent.web.pages import PAGES, value_at
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
-from tests.cli.tools import Desk, first_document, forked
+from tests.cli.tools import Desk, forked
+from tests.support.pages.served import dashboard
 from tests.support.worlds import missing
 
 pytestmark = pytest.mark.skipif(
     (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"), reason="needs the extra dashboard"
 )
 
-SIGNING = "SIGNING"
-PROGRAM = f"""
-import atexit, sys
-from agent.cli.main import main
-watched = ("agent.signing", "agent.wiring", "agent.config", "agent.store", "agent.app.", "eth_", "keyring", "argon2", "pyotp")
-atexit.register(lambda: print("{SIGNING}", [name for name in sys.modules if name.startswith(watched)], file=sys.stderr))
-main()
-"""
-"""`trimtab`, which says at its end what it has loaded of all that signs."""
 PERIODS = ("day", "week", "month", "year", "all")
-
-
-@contextlib.contextmanager
-def dashboard(desk: Desk) -> Iterator[str]:  # noqa: F811
-    """The address of `trimtab serve`; it loads no module that signs, and ends at once with exit code 0."""
-    command = [sys.executable, "-c", PROGRAM, "serve", "--port", "0", "--json", "--config", str(desk.config)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield first_document(process)["url"]
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=10)
-        assert process.returncode == 0, said
-        assert said == f"{SIGNING} []\n"
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def figures(page: Any) -> list[tuple[str, str, str, str]]:
@@ -197,8 +168,9 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
     In every run axe looks at one page of three.
     """
     from tests.support.dashboards import CONTROLS, HOSTILE, MARKUP, golden
+    from tests.support.pages.reviews import edit_backtest as tried
+    from tests.support.pages.reviews import review
     from tests.support.sites import Site
-    from tests.unit.web.test_controls import review, tried
 
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")

@@ -7,8 +7,8 @@ from typing import Any
 
 from agent.app.records import kill_switch
 from tests.browser.chromium import PHONE, patient_context
+from tests.support.pages.pauses import busy_site, config  # noqa: F401
 from tests.support.sites import Site
-from tests.unit.web.test_pause import busy_site, config  # noqa: F401
 
 
 def test_pause__is_seen_on_the_open_page(chromium: Any, busy_site: Site, config: Path) -> None:  # noqa: F811

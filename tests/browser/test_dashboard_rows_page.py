@@ -17,10 +17,11 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent import app as api
 from agent.config.load import load_config
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
-from tests.browser.test_dashboard_controls_page import PASSWORD, fill, push, settled, tab_to, unfold
-from tests.browser.test_dashboard_page import dashboard
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.tools import Desk, start
+from tests.support.pages.control_keys import PASSWORD, fill, push, tab_to, unfold
+from tests.support.pages.control_keys import settled_state as settled
+from tests.support.pages.served import dashboard
 from tests.support.worlds import missing
 
 pytestmark = pytest.mark.slow

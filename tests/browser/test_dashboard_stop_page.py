@@ -14,9 +14,9 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support.dashboards import ADDRESS, HOSTILE, golden
+from tests.support.pages.reviews import review
 from tests.support.sites import Site
 from tests.support.worlds import missing
-from tests.unit.web.test_controls import review
 
 PLAN_HASH = "ab" * 32
 

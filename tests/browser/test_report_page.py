@@ -236,7 +236,8 @@ def made(kind: str) -> ReportPage:
 
         return tune_page(tuned(search(walks(9, 120), every="7d")))
     from agent.backtest.stress.run import run_stress_test, stress_page
-    from tests.unit.backtest.stress.test_run import DEEP, TABLE, halves, wish
+    from tests.support.backtests import DEEP, halves, wish
+    from tests.support.studies.stress_tables import TABLE
 
     return stress_page(run_stress_test(halves(), TABLE, DEEP, wish(paths=2, bars=5)))
 

@@ -16,8 +16,9 @@ from agent.errors import ConfigError, Retryable
 from agent.localchain import LocalChain
 from agent.model import RequestState
 from agent.store.files.locks import LockHeld
-from tests.cases.test_withdrawing import HELD, HOME, OPEN, TARGETS, sure
 from tests.support.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
+from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS
+from tests.support.on_chain.withdrawing import accept as sure
 from tests.support.text import mentions, raises_code
 
 

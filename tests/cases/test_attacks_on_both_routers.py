@@ -13,8 +13,9 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import LegPlace
 from agent.units import BPS
-from tests.cases.test_skewed_pools import ONLY_FLOORS, attacked, sizes
 from tests.support.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, lost, purse, swap_of, yes
+from tests.support.markets.skewed_pools import ONLY_FLOORS, sizes
+from tests.support.markets.skewed_pools import attack_outcomes as attacked
 
 ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
 HELD = {"LINK": 30_000, "WETH": 31_000, "USDT": 30_000, "WBTC": 4_000, "USDC": 4_000}

@@ -15,9 +15,9 @@ from agent.app.money import shutdown, transfers
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
-from tests.cases.test_gifts_before_exits import give
-from tests.cases.test_strategies import books, strategies
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, yes
+from tests.support.on_chain.gifts import give
+from tests.support.on_chain.strategies import books, strategies
 from tests.support.text import mentions
 
 HOME = "0x00000000000000000000000000000000000A11cE"

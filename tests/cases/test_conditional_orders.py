@@ -11,8 +11,9 @@ from agent.app.records import cycle_report
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
-from tests.cases.test_confirmation import POOL, by_spot, push
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
+from tests.support.markets.spot_prices import POOL, push
+from tests.support.markets.spot_prices import spot_price_config as by_spot
 from tests.support.text import blocked, causes, mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}

@@ -18,28 +18,11 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.model import Hold, Rebalance
 from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, yes
+from tests.support.markets.spot_prices import BLOCKS, POOL, push
+from tests.support.markets.spot_prices import spot_price_config as by_spot
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
-POOL = "v3 WETH/USDC 500"
-BLOCKS = 3
-
-
-def by_spot(chain: LocalChain, *pools: str, blocks: int = BLOCKS) -> dict[str, object]:
-    """A config whose only prices are those of these pools in one block."""
-    addresses = [chain.address_by_pool[pool] for pool in pools]
-    return {
-        **ROOMY,
-        "reference.kind": ["spot"],
-        "policy.confirm_blocks": blocks,
-        "venues.uniswap_v2": None,
-        "venues.uniswap_v3.pools": addresses,
-    }
-
-
-def push(chain: LocalChain, usd: int) -> int:
-    """A whale buys WETH for so much, in one block; returns what it got."""
-    return chain.swap(POOL, "USDC", usd * 10**6)
 
 
 def held(agent: Agent) -> str:

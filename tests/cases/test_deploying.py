@@ -20,8 +20,8 @@ from agent.model import IntentKind, IntentState
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.venues.deployment import rebalancer_address, rebalancer_code_hash, rebalancer_init_code
 from tests.faults.rig import in_child
-from tests.faults.test_step_kill import every_run
 from tests.support.agents import ROOMY, again, agent_config, agent_on, purse, trusted
+from tests.support.markets.step_kills import every_run
 from tests.support.rollups import op_stack
 from tests.support.text import raises_code, raises_field
 

@@ -21,8 +21,8 @@ from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from scripts.check.documented_python import PythonBlock, check_types, python_blocks
 from tests.support.agents import ROOMY, Changes, fund, purse, trusted
-from tests.unit.layers.signals.test_signal_examples import view
-from tests.unit.signing.test_remote_key import KeyService
+from tests.support.records.key_services import KeyService
+from tests.support.studies.signal_views import view
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 BLOCKS_BY_PAGE = {page: list(blocks) for page, blocks in groupby(python_blocks(), lambda block: block.file_name.rpartition("_")[0])}

@@ -6,7 +6,6 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from stat import S_IMODE
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,6 @@ from agent import app as api
 from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent
-from agent.app.records.ledger import pnl, refresh_ledger
 from agent.app.settings import editing
 from agent.app.settings.editing import Confirm, EditReport
 from agent.app.start import trust
@@ -26,46 +24,9 @@ from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.store.store import ConfigChanged
-from tests.support.agents import again, fund, trusted, yes
+from tests.support.agents import again, yes
+from tests.support.on_chain.editing import EditedRun as Bot
 from tests.support.text import raises_code, raises_field
-
-TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
-HELD = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
-
-
-class Bot:
-    """A config on the chain, edited by changes."""
-
-    def __init__(self, chain: LocalChain, folder: Path, **limits: object) -> None:
-        fund(chain, HELD)
-        self.chain, self.file = chain, folder / "trimtab.toml"
-        self.loaded = trusted(chain, folder, {f"limits.{name}": value for name, value in limits.items()}, TARGETS)
-        self.text = self.file.read_text()
-
-    def edit(self, changes: ConfigChanges, answer: bool = True, **options: bool) -> EditReport:
-        return editing.edit(
-            self.file,
-            editing.TextEdit(lambda text: apply_changes(text, changes)),
-            editing.EditOptions(**options),
-            confirm=lambda _edit, _agent: answer,
-            transports=[self.chain.transport],
-            clock=self.chain.clock,
-        )
-
-    def value(self) -> dict[str, Any]:
-        """Return the newest figures of the whole time, an hour later."""
-        self.chain.warp(3_700)
-        loaded = load_config(self.file)
-        with again(self.chain, loaded) as agent:
-            refresh_ledger(agent)
-        return next(iter(pnl(loaded)["periods"]), {})
-
-    def refused(self, changes: ConfigChanges, **options: bool) -> Refused:
-        with pytest.raises(Refused) as refused:
-            self.edit(changes, **options)
-        assert self.file.read_text() == self.text
-        assert not self.file.with_name("trimtab.toml.bak").exists()
-        return refused.value
 
 
 def weights(**shares: str) -> ConfigChanges:

@@ -16,10 +16,11 @@ from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Verdict
-from tests.cases.test_bad_tokens import turned_bad
-from tests.cases.test_editing import TARGETS, Bot
-from tests.differential.test_venue_kinds import add_pool
 from tests.support.agents import again, agent_config, yes
+from tests.support.markets.venue_kinds import add_pool
+from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.editing import TARGETS
+from tests.support.on_chain.editing import EditedRun as Bot
 from tests.support.stores import pins
 from tests.support.text import mentions
 from tests.support.venues import Venue, Venues

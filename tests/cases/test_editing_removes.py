@@ -11,8 +11,8 @@ from agent.config.load import load_config
 from agent.config.writing.edits import ConfigChanges, apply_changes, removals_as_sales
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.cases.test_editing import Bot
 from tests.support.agents import again, yes
+from tests.support.on_chain.editing import EditedRun as Bot
 from tests.support.text import mentions
 
 GONE = ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))

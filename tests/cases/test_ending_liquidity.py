@@ -9,10 +9,11 @@ import pytest
 from agent.app.money import shutdown
 from agent.localchain import LocalChain
 from agent.model import IntentKind
-from tests.cases.test_liquidity import V2, V3, confirming
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support.agents import USD, purse
+from tests.support.on_chain.liquidity import V2, V3
+from tests.support.on_chain.liquidity import config_with_positions as confirming
 from tests.support.samples import slow
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}

@@ -22,6 +22,7 @@ from agent.localchain.nodes import free_port
 from tests.support.agents import ROOMY, Changes, again, fund, purse, require_exact, yes
 from tests.support.agents import agent_config as config
 from tests.support.endpoints import Answerer, Reply, altered, methods, passing_on, serve
+from tests.support.markets.endpoints import endpoint_of as line
 from tests.support.text import mentions, raises_code
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -145,10 +146,6 @@ SICK: dict[str, tuple[Sick, str]] = {
     "another chain": (lying(other_chain), ""),
 }
 """The sickness, and words by which the record tells of it. Having lost a transaction, or an estimate, is no lie that could be told."""
-
-
-def line(url: str, operator: str, timeout_s: float = 10.0) -> EndpointProvider:
-    return EndpointProvider(url, operator, timeout_s, attempts=1)
 
 
 def healthy(chain: LocalChain) -> tuple[EndpointProvider, EndpointProvider]:

@@ -15,9 +15,9 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import AlertKind
 from agent.policy import failures
-from tests.cases.test_market_moves import before_a_swap
 from tests.support.agents import ROOMY, again, failed, fund, purse, swap_of, trusted, yes
 from tests.support.endpoints import passing_on, serve
+from tests.support.markets.moves import before_a_swap
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 BLOCKS, CRASH = 3, 2_400

@@ -15,12 +15,14 @@ from agent.config.loaded import LoadedConfig
 from agent.execution.evaluation import MAX_INEFFECTIVE_APPROVALS
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.localchain.nodes import AnvilNode
 from agent.localchain.world import LiquidityRange
 from agent.model import IntentKind, ScreenSubject, TokenFinding
-from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
 from tests.support.agents import ROOMY, again, agent_config, allow, allowances, fund, legs_of, off_target, purse, yes
 from tests.support.attacks import attack
+from tests.support.on_chain.bad_tokens import FOUR, with_guest
+from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.refusing_tokens import forgetful_token as forgetful
+from tests.support.on_chain.refusing_tokens import refusing_token as refusing
 from tests.support.samples import slow
 from tests.support.text import mentions
 
@@ -28,20 +30,6 @@ TARGETS = {"WETH": "40%", "WBTC": "20%", "USDC": "25%", "USDT": "15%"}
 DEEPEST, SECOND, PAIR = "v3 WETH/USDC 500", "v3 WETH/USDC 3000", "v2 WETH/USDC"
 REVERTS, IS_FALSE = 1, 2
 STOP = {"portfolio.assets.0.stop_loss": "2700"}
-
-
-def refusing(chain: LocalChain, symbol: str) -> Callable[..., None]:
-    """Turn a token of the world into a RefusingToken, and return a function that sends it a call."""
-    token, artifact = chain.tokens[symbol], attack("RefusingToken")
-    assert isinstance(chain.node, AnvilNode)
-    twin = chain.deploy(artifact, symbol, symbol, token.decimals)
-    chain.node.rpc("anvil_setCode", token.address, chain.node.rpc("eth_getCode", twin, "latest"))
-    contract = chain.contract(token.address, artifact)
-
-    def call(function: str, *arguments: object) -> None:
-        chain.send(getattr(contract.functions, function)(*arguments))
-
-    return call
 
 
 def pinned(chain: LocalChain, folder: Path, changes: dict[str, object] | None = None) -> LoadedConfig:
@@ -250,22 +238,6 @@ def test_a_token_that_refuses_approvals_is_left_alone(
         assert report.state == "stopped", report.reason
         assert mentions(report.unrevoked_text, "GUEST")
         assert {intent.kind for intent in report.transactions} <= {IntentKind.APPROVE}
-
-
-FORGETTING = {"ignores": 1, "halves": 2, "hides": 3, "delays": 4}
-"""How a ForgetfulToken treats the wallet's approvals, which all answer true."""
-
-
-def forgetful(chain: LocalChain, how: str) -> Callable[[str], None]:
-    """Turn GUEST into a ForgetfulToken of this kind for the wallet, and return a function that changes the kind."""
-    address = turned_bad(chain, "GUEST", attack("ForgetfulToken"), "GUEST", "GUEST", 18)
-    token = chain.contract(address, attack("ForgetfulToken"))
-
-    def forget(kind: str) -> None:
-        chain.send(token.functions.forget(chain.wallet.address, FORGETTING.get(kind, 0)))
-
-    forget(how)
-    return forget
 
 
 @pytest.mark.parametrize("how", ["ignores", *slow(["halves", "hides", "delays"])])

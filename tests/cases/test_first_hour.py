@@ -10,35 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.cli.tools import in_process
 from tests.support.agents import fund, purse
+from tests.support.on_chain.newcomers import TARGETS, newcomer
 from tests.support.scenes import GWEI, without_tips
 
-TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
 NOT_WORTH_IT = {(500, "30"), (3_000, "30")}
 """Gas of 350,000 units at 3,000 dollars per coin is 31 dollars: more than 0.5 % of what would be bought."""
-Ask = Any
-
-
-def newcomer(chain: LocalChain, url: str, folder: Path, run: Ask) -> Path:
-    """The config that init writes, with the addresses of this chain in the place of Ethereum's."""
-    made = folder / "init.toml"
-    targets = [part for symbol, share in TARGETS.items() for part in ("--target", f"{symbol}={share}")]
-    written = run("init", "--wallet", chain.wallet.address, *targets, "--rpc", "A=one", "--rpc", "B=two", "--config", str(made), "--json")
-    assert written.code == 0
-    assert [one["gas_gwei"] for one in written.json["least_total"]] == ["0.05", "1", "30"]
-    init, local = tomlkit.parse(made.read_text()), tomlkit.parse(chain.config_text(targets=TARGETS))
-    local["policy"], local["limits"] = init["policy"], init["limits"]
-    local["portfolio"]["max_live_value"] = "200000"  # type: ignore[index]  # tomlkit's tables are typed as items
-    local["chain"]["rpc"][0]["url"] = url  # type: ignore[index]  # the same
-    path = folder / "trimtab.toml"
-    path.write_text(tomlkit.dumps(local))
-    path.chmod(0o600)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ import pytest
 from agent.app.agent import Agent
 from agent.app.money import transfers
 from agent.app.money.transfers import InvestmentReport
-from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_context import OutcomeKind
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
 from agent.model import Hold, PurchaseKind
 from agent.planning.partial_plans import DAILY_LOSS_LIMIT
 from tests.support.agents import USD, again, agent_on, explained, fund, purse, said, swap_of, trusted, yes
+from tests.support.on_chain.first_purchases import look
 from tests.support.plans import evidence
 from tests.support.text import mentions
 
@@ -25,13 +26,6 @@ BUYS = {"limits.first_purchase": "10m", "portfolio.max_live_value": "10000000"}
 
 def sure(_: InvestmentReport) -> bool:
     return True
-
-
-def look(agent: Agent) -> StepOutcome:
-    """One look of a run that may send."""
-    found = next(agent.run(send=True, confirm=yes, once=True))
-    assert isinstance(found, StepOutcome), found
-    return found
 
 
 def weights(agent: Agent) -> dict[str, int]:

@@ -18,19 +18,16 @@ from agent.execution.step_context import StepOutcome
 from agent.layers.futures.state import FuturesState, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from tests.cases.test_futures_faults import BOTH, LONG, MOST, held, leverage, moved, orders, perps, pushed, size, step
 from tests.support import agents
 from tests.support.endpoints import Through
 from tests.support.futures import EVEN, futures_changes
+from tests.support.perpetuals.chain_faults import BOTH, LONG, MOST, leverage, leverage_at_index, orders, perps, size, step, value_at_index
+from tests.support.perpetuals.chain_faults import move_price as moved
+from tests.support.perpetuals.chain_faults import open_position as held
+from tests.support.perpetuals.chain_faults import push_pool as pushed
 from tests.support.perps import later, read_now, scope_of
 
 __all__ = ["perps"]
-
-
-def value_at_index(perps: LocalPerps) -> Fraction:
-    """The account's value in dollars at index prices, which no trade moves."""
-    account = read_now(perps, perps.chain.wallet.address)
-    return Fraction(margin.account_value_raw(margin.with_index_marks(account)), 10**18)
 
 
 def crashed(perps: LocalPerps, share: Fraction = Fraction(-20, 100)) -> int:
@@ -265,12 +262,6 @@ def test_a_reduction_above_the_day_s_budget_closes_what_the_budget_leaves(perps:
     assert orders(again) == []
     assert "max_reduction_per_day is used" in again.reason
     assert (before - size(perps, "WETH")) * price / 10**18 == closed
-
-
-def leverage_at_index(perps: LocalPerps) -> Fraction:
-    found = margin.leverage(margin.with_index_marks(read_now(perps, perps.chain.wallet.address)))
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize(

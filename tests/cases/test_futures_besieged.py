@@ -19,9 +19,10 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model.futures import PerpOrder, PerpOrderKind
 from agent.venues import perpetual_protocol as venue
-from tests.cases.test_futures_faults import LONG, MARGIN_USD, MOST, perps, pushed, size
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
+from tests.support.perpetuals.chain_faults import LONG, MARGIN_USD, MOST, perps, size
+from tests.support.perpetuals.chain_faults import push_pool as pushed
 from tests.support.perps import WAD, contracts_of, later, read_now, send_data
 
 __all__ = ["perps"]

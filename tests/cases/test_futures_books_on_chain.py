@@ -19,10 +19,11 @@ from agent.layers.futures.requests import MarginAccountRequest
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import EntryKind
 from agent.model.futures import MarginDeposit, MarginWithdrawal
-from tests.cases.test_futures_orders import crash, opened
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.futures import futures_changes as changes_of
+from tests.support.perpetuals.chain_orders import crash
+from tests.support.perpetuals.chain_orders import open_by_hand as opened
 from tests.support.perps import WAD, later
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}

@@ -10,9 +10,9 @@ import pytest
 from agent.execution.step_context import OutcomeKind
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from tests.cases.test_futures_orders import TWO, crash, orders_of, perps
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
+from tests.support.perpetuals.chain_orders import TWO, crash, orders_of, perps
 from tests.support.perps import read_now
 from tests.support.samples import slow
 

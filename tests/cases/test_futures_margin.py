@@ -18,9 +18,10 @@ from agent.model import IntentKind
 from agent.model.futures import AccountAction, DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
 from agent.ports.perpetuals import futures_grant
 from agent.venues import perpetual_protocol as venue
-from tests.cases.test_futures_orders import crash, kinds, opened
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
+from tests.support.perpetuals.chain_orders import crash, kinds
+from tests.support.perpetuals.chain_orders import open_by_hand as opened
 from tests.support.perps import WAD, contracts_of, read_now, send_data
 
 UNIT = 10**6

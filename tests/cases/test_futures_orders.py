@@ -5,36 +5,19 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import pytest
-
-from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.state import FuturesState, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from agent.margin.account import wad_of_sqrt_x96
 from agent.model import AdjustFutures, IntentKind, IntentState
 from agent.ports.perpetuals import futures_grant
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
+from tests.support.perpetuals.chain_orders import TWO, crash, orders_of, perps
+from tests.support.perpetuals.chain_orders import open_by_hand as opened
 from tests.support.perps import WAD, later, read_now
 
-TWO = {"WETH": "60%", "WBTC": "-40%"}
-
-
-@pytest.fixture
-def perps(perps_chain: LocalPerps) -> LocalPerps:
-    """A wallet on its spot targets, with 10,000 of margin."""
-    agents.fund(perps_chain.chain, {"WETH": 50_000, "USDC": 50_000})
-    perps_chain.deposit(perps_chain.chain.wallet.address, 10_000 * 10**6)
-    return perps_chain
-
-
-def kinds(outcome: StepOutcome) -> list[IntentKind]:
-    return [intent.kind for intent in outcome.transactions]
-
-
-def orders_of(outcome: StepOutcome) -> list[IntentKind]:
-    return [kind for kind in kinds(outcome) if kind is IntentKind.FUTURES]
+__all__ = ["perps"]
 
 
 def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp_path: Path) -> None:
@@ -75,34 +58,6 @@ def test_a_dry_run_shows_the_orders_and_sends_nothing(perps: LocalPerps, tmp_pat
         assert {verdict.guard for verdict in outcome.plan.verdicts} >= {"futures_state", "index_age", "basis", "reduction_per_day"}
         assert agents.purse(perps.chain) == before
         assert read_now(perps, perps.chain.wallet.address).positions == ()
-
-
-def opened(perps: LocalPerps, sizes: dict[str, int]) -> None:
-    """The wallet trades by hand."""
-    for symbol, size in sizes.items():
-        perps.trade(perps.chain.wallet.address, symbol, size)
-
-
-def pool_price(perps: LocalPerps, symbol: str) -> Fraction:
-    """Price of the market's pool now."""
-    base = perps.markets[symbol].base_token
-    return Fraction(wad_of_sqrt_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 0).call()), WAD)
-
-
-def crash(perps: LocalPerps, symbol: str, share: Fraction) -> None:
-    """The index falls, the whale sells until the pool follows, and half an hour passes."""
-    chain, whale = perps.chain, perps.chain.whale.address
-    price = chain.deployed_world.prices_usd[symbol] * (1 - share)
-    perps.deposit(whale, 5_000_000 * 10**6)
-    chain.node.mine_at(chain.now_s() + 30)
-    perps.set_index(symbol, price)
-    for _ in range(60):
-        if pool_price(perps, symbol) <= price * Fraction(1_005, 1_000):
-            break
-        chain.node.mine_at(chain.now_s() + 30)
-        perps.trade(whale, symbol, -10 * WAD)
-    chain.node.mine_at(chain.now_s() + 2_000)
-    perps.set_index(symbol, price)
 
 
 def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ from agent.model.futures import DelegateChange, MarginAccount, MarginDeposit, Pe
 from agent.planning.proposals import propose_rebalance
 from agent.ports.perpetuals import futures_grant
 from agent.venues import perpetual_protocol as venue
-from tests.cases.test_futures_faults import LONG, MARGIN_USD, MOST, held, leverage, moved, orders, perps, size
 from tests.support import agents
 from tests.support.builders import with_snapshot
 from tests.support.futures import EVEN, futures_changes
+from tests.support.perpetuals.chain_faults import LONG, MARGIN_USD, MOST, leverage, orders, perps, size
+from tests.support.perpetuals.chain_faults import move_price as moved
+from tests.support.perpetuals.chain_faults import open_position as held
 from tests.support.perps import WAD, account_of, contracts_of, later, read_now, send_data
 
 __all__ = ["perps"]

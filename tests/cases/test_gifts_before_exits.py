@@ -9,7 +9,6 @@ import pytest
 
 from agent import app as api
 from agent import codec
-from agent.app.agent import Agent
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.app.money import shutdown, transfers
@@ -18,32 +17,19 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import AlertKind, ExternalTransferKind, StepInput
 from agent.planning.proposals import propose_rebalance
-from agent.units import floor_int
-from tests.support.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights, yes
+from tests.support.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights
+from tests.support.on_chain.gifts import BLOCKS, DAY_S, HOME, TWO, give
+from tests.support.on_chain.gifts import look as looked
 from tests.support.text import causes, mentions, raises_code
 
-TWO = {"WETH": "50%", "USDC": "50%"}
-HOME = "0x00000000000000000000000000000000000A11cE"
-BLOCKS, DAY_S = 3, 86_400
 STOP = {"portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": BLOCKS, "limits.price_impact": "2%"}
 COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
-
-
-def give(chain: LocalChain, symbol: str, usd: int) -> None:
-    """A stranger sends coins to the wallet."""
-    raw = floor_int(usd / chain.deployed_world.prices_usd[symbol] * 10 ** chain.tokens[symbol].decimals)
-    chain.send(chain.token_contract(symbol).functions.transfer(chain.wallet.address, raw))
-    chain.mine(1)
 
 
 def settled(chain: LocalChain, weth: int) -> None:
     """The market is there, feeds say so, and blocks go by that confirm it."""
     chain.move_market({"WETH": weth})
     chain.mine(BLOCKS + 1)
-
-
-def looked(agent: Agent) -> StepOutcome:
-    return agent.rebalance(send=True, confirm=yes)
 
 
 def halts(outcome: StepOutcome) -> list[str]:

@@ -19,10 +19,11 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind
-from tests.cases.test_gifts_before_exits import DAY_S, HOME, TWO, give, looked
-from tests.cases.test_limit_orders_on_chain import place
-from tests.cases.test_strategies import books, strategies
 from tests.support.agents import ROOMY, USD, again, fund, swap_of, trusted
+from tests.support.on_chain.gifts import DAY_S, HOME, TWO, give
+from tests.support.on_chain.gifts import look as looked
+from tests.support.on_chain.limit_orders import place
+from tests.support.on_chain.strategies import books, strategies
 from tests.support.text import mentions, raises_code
 
 CAP = {**ROOMY, "limits.price_impact": "2%"}

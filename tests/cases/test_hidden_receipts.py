@@ -13,9 +13,9 @@ import pytest
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from tests.cases.test_endpoints_fail import line
 from tests.support.agents import ROOMY, agent_on, fund, purse, yes
 from tests.support.endpoints import SEND, Served, altered, methods, serve
+from tests.support.markets.endpoints import endpoint_of as line
 from tests.support.samples import slow
 from tests.support.scenes import scene_on
 from tests.support.text import mentions

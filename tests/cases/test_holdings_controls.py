@@ -14,24 +14,26 @@ from agent.app.agent import Agent
 from agent.app.controls import queue
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
-from agent.layers.strategies.state import StrategiesState, StrategyHealth, StrategyState
+from agent.layers.strategies.state import StrategiesState
 from agent.layers.strategies.store import StrategyStore
 from agent.localchain import LocalChain
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, ControlSubmission, IntentKind
-from tests.cases.test_controls_on_chain import Bot, carried_out
-from tests.cases.test_strategies import TWO, require_sum, strategies
-from tests.cli.test_strategies_command import with_idle
-from tests.differential.test_lp_actions import V3, wanting
 from tests.faults.rig import in_child
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support.agents import USD, again, fund, purse, trusted
 from tests.support.lp_on_chain import EVEN, send
+from tests.support.on_chain.controls import ControlledRun as Bot
+from tests.support.on_chain.controls import die_in_cycle as carried_out
+from tests.support.on_chain.holdings import VALUED
+from tests.support.on_chain.holdings import paused_run as opened
+from tests.support.on_chain.lp_actions import V3
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.strategies import require_sum
 from tests.support.stores import Killed
 from tests.support.text import raises_code
 
 APPLY = ("apply", "yes")
-VALUED = {"lp": {"volatility": "60%", "horizon": "30d"}, **agents.ROOMY}
 
 
 def ended(run: Bot, control: Control) -> tuple[ControlState, str]:
@@ -161,16 +163,6 @@ def test_a_run_killed_at_a_taken_position_has_written_its_cost_too(anvil_chain: 
 
 
 # --- Strategies.
-
-
-def opened(chain: LocalChain, folder: Path, more: dict[str, Any] | None = None) -> Bot:
-    """A paused run whose books are open, before the config got a third strategy."""
-    fund(chain, {"WETH": 20_000, "USDC": 20_000})
-    loaded = trusted(chain, folder, strategies("60%", "40%"), TWO)
-    with again(chain, loaded) as agent:
-        agent.rebalance(send=True, confirm=agents.yes)
-        agent.context.store.layer_repository(StrategyStore).record_states([StrategyState("old", StrategyHealth.ACTIVE, 1)], {})
-    return Bot(chain, agents.agent_config(chain, folder, with_idle(), TWO) if more is None else loaded, agent)
 
 
 def names(agent: Agent) -> list[str]:

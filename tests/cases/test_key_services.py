@@ -24,8 +24,8 @@ from agent.model import IntentKind, IntentState
 from agent.signing.remote_key import RemoteKey, address_from_public_key
 from tests.support.agents import ROOMY, Changes, fund, off_target, purse, require_exact, trusted, yes
 from tests.support.endpoints import Answerer, Reply, good, passing_on, serve
+from tests.support.records.key_services import KeyService
 from tests.support.text import raises_code
-from tests.unit.signing.test_remote_key import KeyService
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 KEYLESS: Changes = ROOMY | {"wallet.test_account": None}

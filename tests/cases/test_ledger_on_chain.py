@@ -24,10 +24,12 @@ from agent.localchain import LocalChain
 from agent.model import Entry, EntryKind, ExternalTransferKind, Halt
 from agent.store.prices import HOUR_S
 from agent.units import NATIVE
-from tests.differential.test_lp_actions import V3, busy, wanting
 from tests.support import agents
 from tests.support.agents import ROOMY, USD, fund, purse, trusted, yes
 from tests.support.lp_on_chain import EVEN
+from tests.support.on_chain.lp_actions import V3
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.lp_actions import trade_both_ways as busy
 from tests.support.text import mentions
 
 WIDE = ROOMY | {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.positions.orders import LimitOrderRequest, swap_at_limit
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.gradual.store import GradualExecutionStore
@@ -18,17 +16,11 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
 from tests.support.agents import ROOMY, again, agent_on, allowances, at_send, fund, purse, trusted, yes
 from tests.support.gradual_execution import LARGE, OFF, TARGETS
+from tests.support.on_chain.limit_orders import place
 from tests.support.text import mentions, raises_code, raises_field
 
 HELD = {"WETH": 5_000, "USDC": 5_000}
 LIMIT = LARGE | {"execution.style": "limit", "execution.limit": "-1%", "execution.patience": "4h"}
-
-
-def place(
-    agent: Agent, price: str, until: str = "4h", wait: bool = False, progress: Callable[[str], None] = lambda _: None, send: bool = True
-) -> tuple[LimitOrder, StepOutcome]:
-    asked = LimitOrderRequest("WETH", "USDC", "0.05", price, until, wait)
-    return swap_at_limit(agent, asked, send=send, confirm=yes, progress=progress)
 
 
 def looks(agent: Agent, count: int) -> list[StepOutcome]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,30 +18,14 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
 from agent.localchain import LocalChain
 from agent.localchain.chain import V2_FACTORY_ARTIFACT
-from agent.model import ConfirmedPosition, Halt, IntentKind
+from agent.model import Halt, IntentKind
 from agent.policy.drift import investable_total
-from agent.units import decimal_text
 from tests.support import agents
 from tests.support import lp_on_chain as lp
-from tests.support.agents import FIVE, USD, Changes
+from tests.support.agents import FIVE, USD
+from tests.support.on_chain.liquidity import OTHER, V2, V3, table
+from tests.support.on_chain.liquidity import config_with_positions as confirming
 from tests.support.text import mentions
-
-V2, V3, OTHER = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
-
-
-def table(chain: LocalChain, own: ConfirmedPosition) -> dict[str, object]:
-    """[[portfolio.positions]] as the owner writes it."""
-    named = {token.address: token for token in chain.tokens.values()}
-    pairs = ((named[address], raw) for address, raw in zip((own.token0, own.token1), own.entry_raw, strict=True))
-    entry = {token.symbol: decimal_text(raw, token.decimals) for token, raw in pairs}
-    where: dict[str, object] = {"pair": own.contract} if own.token_id is None else {"token_id": own.token_id}
-    return {"kind": own.venue, **where, "entry": entry}
-
-
-def confirming(chain: LocalChain, own: Sequence[ConfirmedPosition], **changes: object) -> Changes:
-    """Config with these positions, and room for them."""
-    wide = {"limits.lp_max_weight": "90%", "limits.impermanent_loss": "5%"}
-    return {"portfolio.positions": [table(chain, one) for one in own], **agents.ROOMY, **wide, **changes}
 
 
 def value(agent: Agent) -> Fraction:

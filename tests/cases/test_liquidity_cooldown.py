@@ -6,10 +6,11 @@ from pathlib import Path
 
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.cases.test_liquidity import V3, confirming
-from tests.differential.test_lp_actions import wanting
 from tests.support import agents
 from tests.support import lp_on_chain as lp
+from tests.support.on_chain.liquidity import V3
+from tests.support.on_chain.liquidity import config_with_positions as confirming
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
 
 EVEN = {"WETH": "50%", "USDC": "50%"}
 HOUR = {"policy.cooldown": "1h"}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
@@ -34,6 +33,7 @@ from tests.support.agents import (
     swap_of,
     yes,
 )
+from tests.support.markets.moves import before_a_swap
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
@@ -206,16 +206,6 @@ def test_gas_of_a_revert_is_booked_as_loss_and_the_next_step_completes(anvil_cha
         assert done.input_after is not None
         assert done.input_after.history.failures.reverts_in_row == 0
         assert done.input_after.history.budgets.turnover_24h > 0
-
-
-def before_a_swap(agent: Agent, happens: Callable[[], object]) -> Callable[[str], None]:
-    """Something happens just before the bytes of a swap leave; approvals go through."""
-
-    def progress(event: str) -> None:
-        if event == "before:send" and agent.context.store.journal.open_intents()[-1].kind is IntentKind.SWAP:
-            happens()
-
-    return progress
 
 
 def test_three_reverts_in_a_row_stop_the_agent_until_a_person_looks(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,72 +12,19 @@ import pytest
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind
-from agent.signing import calldata
-from agent.signing.calldata import Approve
 from tests.support.agents import ROOMY, agent_on, fund, yes
-from tests.support.endpoints import Answerer, Reply, Served, answered, methods, passing_on, serve
+from tests.support.endpoints import Answerer, Reply, Served, passing_on, serve
+from tests.support.markets.mempools import HEAVY, builder, sends, waiting_mempool
+from tests.support.markets.mempools import LookedLongEnough as Enough
+from tests.support.markets.mempools import MempoolReader as Predictor
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
-HEAVY = {"WETH": {"WETH": 60_000, "USDC": 30_000}, "USDC": {"WETH": 30_000, "USDC": 60_000}}
-"""What is sold, and holdings of which it is too much."""
-
-
-class Enough(Exception):
-    """The predictor has looked for long enough."""
-
-
-@dataclass
-class Predictor:
-    """Reads the mempool through the public endpoint at every moment of a step; `seen` are calldata of the wallet's waiting transactions."""
-
-    line: EndpointProvider
-    wallet: str
-    seen: list[str] = field(default_factory=list)
-    patience: int = 40
-
-    def look(self, _moment: str) -> None:
-        self.patience -= 1
-        if self.patience < 0:
-            raise Enough
-        pools: Mapping[str, Any] = self.line.call("txpool_content", [])
-        for waiting in (*pools["pending"].items(), *pools["queued"].items()):
-            if waiting[0].lower() == self.wallet.lower():
-                self.seen += [tx["input"] for tx in waiting[1].values() if tx["input"] not in self.seen]
-
-    def approvals(self) -> list[Approve]:
-        """Approvals among what was seen, in order."""
-        decoded = [calldata.decode(bytes.fromhex(data[2:])) for data in self.seen]
-        return [call for call in decoded if isinstance(call, Approve)]
-
-
-def builder(node: AnvilNode) -> Answerer:
-    """A private endpoint: what it is sent is in a block before it answers, and before anybody else has looked."""
-
-    def include(method: str, params: list[Any]) -> Any:
-        assert method == "eth_sendRawTransaction", f"a private endpoint was asked {method}"
-        sent = node.rpc(method, *params)
-        node.rpc("evm_mine")
-        return sent
-
-    return lambda asked: Reply(json.dumps(answered(asked, include)).encode())
 
 
 def broken(_asked: Any) -> Reply:
     """A private endpoint that is down."""
     return Reply(b"busy", status=503)
-
-
-@contextmanager
-def waiting_mempool(chain: LocalChain) -> Iterator[AnvilNode]:
-    """Blocks are made only when time passes: until then whatever was sent lies in the mempool."""
-    assert isinstance(chain.node, AnvilNode)
-    chain.node.rpc("evm_setAutomine", False)
-    try:
-        yield chain.node
-    finally:
-        chain.node.rpc("evm_setAutomine", True)
 
 
 @dataclass
@@ -112,11 +56,6 @@ def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None
         with opened as agent, waiting_mempool(chain), contextlib.suppress(Enough):
             found.outcome = agent.rebalance(send=True, confirm=yes, progress=found.predictor.look)
         return found
-
-
-def sends(served: Served) -> int:
-    """How many transactions an endpoint was given."""
-    return sum(methods(asked).count("eth_sendRawTransaction") for asked in served.seen)
 
 
 def test_by_a_private_endpoint_both_directions_look_alike_in_the_mempool(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.model import FuturesReading
 from agent.model.futures import StaleReadKind
-from tests.cases.test_futures_protection import MAX_LEVERAGE, actions, crash, leverage, open_book, step
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 from tests.support.hyperliquid_server import Coin, HyperliquidServer
+from tests.support.perpetuals.chain_protection import MAX_LEVERAGE, actions, crash, leverage, open_book, step
 
 BOOK = {"ETH": "80%", "SOL": "20%"}
 

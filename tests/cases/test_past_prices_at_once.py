@@ -21,9 +21,9 @@ from agent.localchain import LocalChain
 from agent.model import Halt
 from agent.wiring import past_prices, price_windows
 from agent.wiring.price_windows import fill_price_windows, missing_prices, needed_windows
-from tests.cases.test_weights_on_chain import SETTINGS
-from tests.differential.test_past_prices import pushed
 from tests.support.agents import ROOMY, agent_config, agent_on, fund, trusted, yes
+from tests.support.markets.past_prices import push_rounds as pushed
+from tests.support.on_chain.weights import SETTINGS
 from tests.support.samples import slow
 from tests.support.stores import chosen_weights
 from tests.support.text import causes

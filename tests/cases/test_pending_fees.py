@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agent.app.agent import Agent
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AlertKind, IntentKind, IntentState
-from tests.differential.test_switched_fees import FEE_BPS, ZERO, switch_on, switchable
 from tests.support.agents import ROOMY, USD, agent_on, fund, lost, purse, yes
+from tests.support.markets.pending_fees import HELD, TARGETS, V3_ONLY, at_swap
+from tests.support.markets.switched_fees import FEE_BPS, ZERO, switch_on, switchable
 from tests.support.text import mentions
 
-TARGETS = {"WETH": "50%", "USDC": "40%", "LINK": "10%"}
-HELD = {"WETH": 50_000, "USDC": 50_000}
-V3_ONLY = {"venues.uniswap_v2": None}
 DAILY_LOSS_BPS = 100
-
-
-def at_swap(agent: Agent, happens: Callable[[], object]) -> Callable[[str], None]:
-    """Something happens after all checks, just before the swap is sent."""
-
-    def progress(event: str) -> None:
-        if event == "before:send" and agent.context.store.journal.open_intents()[-1].kind is IntentKind.SWAP:
-            happens()
-
-    return progress
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])

@@ -14,9 +14,9 @@ from agent.app.documents.past import step_history
 from agent.app.service import StoppableClock, report_run
 from agent.localchain import LocalChain
 from agent.units import format_time
-from tests.cases.test_proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.agents import again, fund, trusted, yes
 from tests.support.alert_receivers import Box, webhook
+from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.text import mentions
 
 TARGET = ("alerts", {"targets": [{"name": "hook", "url_env": "HOOK"}]})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,17 +26,16 @@ from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState, UnsignedTx
 from agent.signing.safe_tx import safe_tx_fields, safe_tx_hash, typed_data
 from agent.venues import composer
-from tests.support.agents import ROOMY, Changes, again, fund, off_target, trusted, yes
+from tests.support.agents import ROOMY, again, fund, off_target, trusted, yes
 from tests.support.agents import agent_config as config
 from tests.support.builders import address
+from tests.support.on_chain.proposals import PROPOSING, TWO, Signs, proposal, rounds, safe_of
+from tests.support.on_chain.proposals import killer_at_event as dying
 from tests.support.samples import slow
 from tests.support.text import raises_code, raises_field
-from tests.support.wallets import SafeWallet, deploy_safe
+from tests.support.wallets import deploy_safe
 
-TWO = {"WETH": "50%", "USDC": "50%"}
-PROPOSING: Changes = ROOMY | {"wallet.test_account": None, "wallet.mode": "propose", "execution.deadline": "30m", "chain.confirmations": 1}
 OWNER = accounts()[WALLET_INDEX]
-Signs = Callable[[dict[str, Any]], str]
 
 
 def by_owner(chain: LocalChain, **changes: object) -> Signs:
@@ -52,34 +49,6 @@ def by_owner(chain: LocalChain, **changes: object) -> Signs:
         return str(chain.w3.to_hex(chain.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.01)["transactionHash"]))
 
     return sign
-
-
-def proposal(agent: Agent) -> dict[str, Any]:
-    """What a rebalance proposes, as its file says it."""
-    with pytest.raises(AwaitingExternalSignature) as caught:
-        agent.rebalance(send=True, confirm=yes)
-    path = Path(caught.value.proposal_path)
-    assert path.stat().st_mode & 0o077 == 0
-    assert path.parent.stat().st_mode & 0o077 == 0
-    written: dict[str, Any] = json.loads(path.read_text())
-    assert written == json.loads(json.dumps(caught.value.proposal))
-    return written
-
-
-def rounds(agent: Agent, signs: Signs) -> list[dict[str, Any]]:
-    """Proposals until the portfolio is where it should be, each signed and sent by somebody else."""
-    made: list[dict[str, Any]] = []
-    for _ in range(6):
-        try:
-            outcome = agent.rebalance(send=True, confirm=yes)
-        except AwaitingExternalSignature as waiting:
-            made.append(waiting.proposal)
-            hash_ = signs(waiting.proposal)
-            assert hash_.startswith("0x")
-            continue
-        assert outcome.kind is OutcomeKind.HOLD, outcome.reason
-        return made
-    raise AssertionError([one["description"] for one in made])
 
 
 def require_settled(agent: Agent, made: list[dict[str, Any]], folder: Path) -> None:
@@ -128,17 +97,6 @@ def test_a_safe_is_deployed_without_a_warning(anvil_chain: LocalChain) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         deploy_safe(anvil_chain)
-
-
-def safe_of(
-    chain: LocalChain, folder: Path, *changes: tuple[str, object], makes_batches: bool = False, targets: dict[str, str] = TWO
-) -> tuple[SafeWallet, Any]:
-    """A Safe with money, and a config that proposes to its owners; it holds no native coin."""
-    safe = deploy_safe(chain, makes_batches=makes_batches)
-    fund(chain, {})
-    chain.set_balance("WETH", 3 * 10**18, owner=safe.address)
-    through: Changes = PROPOSING | {"wallet.address": safe.address, "wallet.safe": True, "limits.native_floor": "off"} | dict(changes)
-    return safe, trusted(chain, folder, through, targets, vouched=False)
 
 
 def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalChain) -> None:
@@ -302,19 +260,6 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
                 act()
             assert shown["id"] in str(caught.value)
         assert [intent.state for intent in agent.context.store.journal.intents()] == [IntentState.PLANNED]
-
-
-def dying(number: int) -> Callable[[str], None]:
-    """A progress listener with which the process ends at its `number`-th event."""
-    seen = 0
-
-    def progress(_: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == number:
-            raise KeyboardInterrupt
-
-    return progress
 
 
 @pytest.mark.parametrize("number", [1, *slow([4]), 6])

@@ -12,12 +12,14 @@ from agent.execution.step_context import OutcomeKind
 from agent.layers.liquidity import state
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LpV3Position, Provide, Withdraw
-from tests.cases.test_liquidity import confirming
-from tests.differential.test_lp_actions import V2, V3, busy, wanting
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support.agents import USD
 from tests.support.lp_on_chain import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
+from tests.support.on_chain.liquidity import config_with_positions as confirming
+from tests.support.on_chain.lp_actions import V2, V3
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.lp_actions import trade_both_ways as busy
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])

@@ -15,11 +15,12 @@ from agent.layers.liquidity.policy.minimums import minimum_amounts
 from agent.localchain import LocalChain
 from agent.model import Plan, Provide, StepInput, Withdraw
 from agent.ports import PreparedTransaction
-from tests.cases.test_liquidity import confirming
-from tests.differential.test_lp_actions import V3, wanting
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support.lp_on_chain import EVEN
+from tests.support.on_chain.liquidity import config_with_positions as confirming
+from tests.support.on_chain.lp_actions import V3
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
 from tests.support.text import raises_code
 
 

@@ -15,10 +15,12 @@ from agent.layers.futures.state import FuturesState
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import ExecutionState, IntentKind
 from agent.ports.perpetuals import futures_grant
-from tests.cases.test_futures_attacks import leverage_at_index, value_at_index
-from tests.cases.test_futures_faults import LONG, MOST, held, leverage, moved, orders, perps, pushed, size
 from tests.support import agents
 from tests.support.futures import futures_changes
+from tests.support.perpetuals.chain_faults import LONG, MOST, leverage, leverage_at_index, orders, perps, size, value_at_index
+from tests.support.perpetuals.chain_faults import move_price as moved
+from tests.support.perpetuals.chain_faults import open_position as held
+from tests.support.perpetuals.chain_faults import push_pool as pushed
 from tests.support.perps import WAD, later
 from tests.support.samples import slow
 

@@ -12,8 +12,8 @@ from agent.config.load import load_config
 from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.cases.test_editing import Bot
 from tests.support.agents import again, explained, yes
+from tests.support.on_chain.editing import EditedRun as Bot
 from tests.support.text import mentions
 
 GONE = ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))

@@ -18,11 +18,12 @@ from agent.config.loaded import LoadedConfig
 from agent.config.writing import edits
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
-from tests.cases.test_submission_refusals_on_chain import FALL, with_stops
-from tests.cases.test_token_screen import prepared
 from tests.support.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
 from tests.support.attacks import attack
+from tests.support.on_chain.bad_tokens import FOUR, with_guest
+from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.screened_tokens import listed_token as prepared
+from tests.support.on_chain.stops import FALL, with_stops
 from tests.support.stores import changed
 
 HOME = "0x00000000000000000000000000000000000A11cE"

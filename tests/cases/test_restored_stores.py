@@ -16,11 +16,12 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.liquidity.state import LiquidityState
 from agent.localchain import LocalChain
 from agent.model import Halt
-from tests.differential.test_lp_actions import V3, wanting
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support.agents import ROOMY, USD, again, explained, fund, lost, purse, trusted, yes
 from tests.support.lp_on_chain import EVEN, send
+from tests.support.on_chain.lp_actions import V3
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
 from tests.support.text import raises_code
 
 UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}

@@ -21,11 +21,12 @@ from agent.layers.gradual.state import GradualResult, GradualState
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
-from tests.cases.test_mempool import HEAVY, Predictor, builder, sends, waiting_mempool
 from tests.faults.rig import in_child
 from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.support.endpoints import passing_on, serve
 from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering, part_of_step
+from tests.support.markets.mempools import HEAVY, builder, sends, waiting_mempool
+from tests.support.markets.mempools import MempoolReader as Predictor
 from tests.support.text import causes, mentions
 
 

@@ -8,7 +8,7 @@ from agent.app import StoppableClock, report_run
 from agent.app.records.run_report import RunRecorder
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, again, fund, trusted
-from tests.unit.observe.test_heartbeat import listener
+from tests.support.records.listeners import listener
 
 
 def test_a_dry_run_beside_one_that_sends_beats_for_itself_only_once_that_was_stopped(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -33,19 +33,19 @@ from agent.signing.remote_key import RemoteKey, address_from_public_key
 from agent.store import opening
 from agent.store.controls import ControlStore
 from agent.store.files.secret import ensure_secret
-from tests.cases.test_bad_tokens import with_guest
-from tests.cases.test_endpoints_fail import line
-from tests.cases.test_failing_pools import forgetful
-from tests.cases.test_first_hour import newcomer
 from tests.cli.tools import Forked, blocks, forked_in, in_process
 from tests.support.agents import ROOMY, again, fund, legs_of, off_target, purse, trusted, yes
 from tests.support.alert_receivers import Box, webhook
 from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
+from tests.support.markets.endpoints import endpoint_of as line
+from tests.support.on_chain.bad_tokens import with_guest
+from tests.support.on_chain.newcomers import newcomer
+from tests.support.on_chain.refusing_tokens import forgetful_token as forgetful
+from tests.support.records.key_services import KeyService
 from tests.support.samples import slow
 from tests.support.scenes import without_tips
 from tests.support.stores import locked
 from tests.support.text import mentions
-from tests.unit.signing.test_remote_key import KeyService
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}

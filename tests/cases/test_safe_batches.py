@@ -18,12 +18,16 @@ from agent.localchain import LocalChain
 from agent.localchain.safe import BATCH_ARTIFACT
 from agent.model import IntentKind, IntentState
 from agent.signing.batches import BATCH_CONTRACT, decode_batch
-from tests.cases.test_bad_tokens import turned_bad
-from tests.cases.test_failing_pools import FORGETTING
-from tests.cases.test_proposals import dying, proposal, rounds, safe_of
-from tests.cases.test_safe_proposals import EXECUTOR, FIRST, SECOND, by_hand, open_one, signed_by
 from tests.support.agents import again, yes
 from tests.support.attacks import attack
+from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.proposals import killer_at_event as dying
+from tests.support.on_chain.proposals import proposal, rounds, safe_of
+from tests.support.on_chain.refusing_tokens import FORGETTING
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
+from tests.support.on_chain.safe_proposals import hand_signature as by_hand
+from tests.support.on_chain.safe_proposals import open_proposal as open_one
+from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
 from tests.support.samples import slow
 from tests.support.wallets import SafeWallet
 

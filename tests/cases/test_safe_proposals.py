@@ -23,14 +23,15 @@ from agent.model import IntentState, SignedTx, UnsignedTx
 from agent.signing.calldata import Approve, decode
 from agent.signing.safe_tx import safe_tx_fields, typed_data
 from agent.signing.secret import PrivateKey
-from tests.cases.test_proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.agents import again, fund, trusted, yes
+from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
+from tests.support.on_chain.safe_proposals import hand_signature as by_hand
+from tests.support.on_chain.safe_proposals import open_proposal as open_one
+from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
 from tests.support.text import mentions, raises_field
 from tests.support.wallets import SafeWallet, native_of
 
-FIRST = {"test_account": 5}
-SECOND = {"test_account": 6}
-EXECUTOR = {"test_account": 9}
 STRANGER = {"test_account": 8}
 
 
@@ -41,22 +42,6 @@ def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, Safe
     with again(anvil_chain, loaded) as agent:
         proposal(agent)
         yield agent, safe
-
-
-def signed_by(agent: Agent, *sources: dict[str, Any]) -> None:
-    for source in sources:
-        assert api.sign_proposal(agent, source, None, yes)["signature"]
-
-
-def by_hand(agent: Agent, number: int) -> str:
-    """The signature of an owner with a wallet of their own."""
-    data = api.proposal_typed_data(agent, None)
-    return "0x" + bytes(Account.sign_typed_data(accounts()[number].private_key, full_message=data).signature).hex()
-
-
-def open_one(agent: Agent) -> Any:
-    (document,) = api.list_proposals(agent)["proposals"]
-    return document
 
 
 def test_owners_sign_and_an_executor_pays_until_the_rebalance_is_done(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:

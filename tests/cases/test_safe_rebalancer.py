@@ -27,9 +27,12 @@ from agent.signing.calldata import Approve, RebalanceCall, data_bytes, decode
 from agent.units import floor_int
 from agent.venues import composer
 from agent.venues.drafts import TxDraft
-from tests.cases.test_proposals import proposal, rounds, safe_of
-from tests.cases.test_safe_proposals import EXECUTOR, FIRST, by_hand, open_one, signed_by
 from tests.support.agents import FIVE, again, yes
+from tests.support.on_chain.proposals import proposal, rounds, safe_of
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST
+from tests.support.on_chain.safe_proposals import hand_signature as by_hand
+from tests.support.on_chain.safe_proposals import open_proposal as open_one
+from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
 from tests.support.wallets import SafeWallet
 
 LOPSIDED_USD = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}

@@ -15,10 +15,12 @@ from agent.app.agent import Agent
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
-from tests.cases.test_proposals import proposal, safe_of
-from tests.cases.test_safe_proposals import EXECUTOR, FIRST, SECOND, by_hand, open_one
 from tests.cli.tools import in_process
 from tests.support.agents import again, yes
+from tests.support.on_chain.proposals import proposal, safe_of
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
+from tests.support.on_chain.safe_proposals import hand_signature as by_hand
+from tests.support.on_chain.safe_proposals import open_proposal as open_one
 from tests.support.safe_service import KEY, FakeSafeService, serving
 from tests.support.text import raises_field
 from tests.support.wallets import SafeWallet

@@ -13,12 +13,21 @@ import pytest
 
 from agent.config.load import load_config
 from agent.localchain import LocalChain
-from tests.cases.test_futures_protection import FOUR_MINUTES_S, MAX_LEVERAGE, TEN_MINUTES_S, UPGRADE, actions, crash, leverage, run_until
-from tests.cases.test_futures_protection import server as venue_server
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT_ENV
 from tests.support.hyperliquid_server import Held, HyperliquidServer
+from tests.support.perpetuals.chain_protection import (
+    FOUR_MINUTES_S,
+    MAX_LEVERAGE,
+    TEN_MINUTES_S,
+    UPGRADE,
+    actions,
+    crash,
+    leverage,
+    run_until,
+)
+from tests.support.perpetuals.chain_protection import server as venue_server
 from tests.support.samples import slow
 from tests.support.scenes import Scene, scene_on
 

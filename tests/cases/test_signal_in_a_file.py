@@ -15,8 +15,8 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.signals.worker import load_file
 from agent.units import BPS
-from tests.cases.test_weights_on_chain import closes
 from tests.support.agents import ROOMY, again, agent_on, fund, trusted, weights, yes
+from tests.support.on_chain.weights import closes
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}

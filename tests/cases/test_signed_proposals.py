@@ -25,10 +25,12 @@ from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
 from agent.units import format_time
-from tests.cases.test_proposals import proposal, safe_of
-from tests.cases.test_safe_proposals import EXECUTOR, FIRST, SECOND, open_one, signed_by
 from tests.cli.tools import in_process
 from tests.support.agents import again, yes
+from tests.support.on_chain.proposals import proposal, safe_of
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
+from tests.support.on_chain.safe_proposals import open_proposal as open_one
+from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
 from tests.support.wallets import SafeWallet
 
 

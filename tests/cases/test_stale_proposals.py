@@ -18,9 +18,12 @@ from agent.errors import Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.model import Plan, PriceSource, StepInput, Verdict
-from tests.cases.test_proposals import proposal, safe_of
-from tests.cases.test_safe_proposals import EXECUTOR, FIRST, SECOND, by_hand, open_one, signed_by
 from tests.support.agents import again, yes
+from tests.support.on_chain.proposals import proposal, safe_of
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
+from tests.support.on_chain.safe_proposals import hand_signature as by_hand
+from tests.support.on_chain.safe_proposals import open_proposal as open_one
+from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
 from tests.support.wallets import SafeWallet
 
 

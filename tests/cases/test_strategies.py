@@ -18,45 +18,17 @@ from agent.app.records import oracle
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.layers.strategies.policy.decide import StrategiesResult
-from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyBooks, StrategyHealth
+from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyHealth
 from agent.localchain import LocalChain
 from agent.model import IntentKind
-from tests.cases.test_first_purchase import look
-from tests.support.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
+from tests.support.agents import USD, again, explained, fund, purse, swap_of, trusted, yes
+from tests.support.on_chain.first_purchases import look
+from tests.support.on_chain.strategies import TWO, books, require_sum, strategies
 from tests.support.stores import Killed
 from tests.support.text import mentions
 
-TWO = {"WETH": "50%", "USDC": "50%"}
 NEAR = Fraction(1, 500)
 HOME = "0x00000000000000000000000000000000000A11cE"
-
-
-def strategies(up: str, down: str) -> dict[str, object]:
-    """One that wants 70 % of WETH and one that wants 30 %."""
-    common = {"floor": "5%", "health": "off", "cooldown": "0s", "destination": "target"}
-    return {
-        "strategies": [
-            {"name": "up", "share": up, "weights": {"WETH": "70%", "USDC": "30%"}, **common},
-            {"name": "down", "share": down, "weights": {"WETH": "30%", "USDC": "70%"}, **common},
-        ],
-        "split": {"relative": "50%"},
-        **ROOMY,
-    }
-
-
-def books(agent: Agent) -> StrategyBooks:
-    """The books as a look of now finds them."""
-    found = agent.step_input().layer(StrategiesState).books
-    assert found is not None, found
-    assert not found.fault, found
-    return found
-
-
-def require_sum(chain: LocalChain, agent: Agent) -> None:
-    """All strategies together hold what the wallet does, to the base unit, asked of the contracts."""
-    found = books(agent)
-    for symbol in TWO:
-        assert sum(one.balance_raw(chain.tokens[symbol].address) for one in found.strategy_books) == chain.balance(symbol)
 
 
 def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:

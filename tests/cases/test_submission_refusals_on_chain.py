@@ -5,37 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tomlkit
 
 from agent import app as api
 from agent.app.money import shutdown
-from agent.app.start.trust import pin_all
-from agent.config.load import load_config
-from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from tests.cases.test_bad_tokens import turned_bad, with_guest
 from tests.support.agents import again, allowances, fund, purse
 from tests.support.attacks import attack
+from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.stops import FALL, with_stops
 from tests.support.text import blocked, mentions
-
-FALL = {"WETH": 2_100, "LINK": 10, "GUEST": 10}
-
-
-def with_stops(chain: LocalChain, folder: Path, guest: str) -> LoadedConfig:
-    """Stops of a tenth for WETH and for a guest that nobody tries out, and bands that a sale of either leaves."""
-    path = with_guest(chain, folder, guest, screen="off").path
-    document = tomlkit.parse(path.read_text())
-    for asset in document["portfolio"]["assets"]:
-        if asset["symbol"] in ("WETH", "GUEST"):
-            asset["stop_loss"] = "10%"
-    document["policy"]["confirm_blocks"] = 0
-    document["policy"]["trigger"] = {"kind": "threshold", "relative": "10%"}
-    document["policy"]["destination"] = "target"
-    path.write_text(tomlkit.dumps(document))
-    loaded = load_config(path)
-    pin_all(loaded, [chain.transport])
-    return loaded
 
 
 @pytest.mark.slow

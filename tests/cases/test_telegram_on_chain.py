@@ -10,8 +10,8 @@ from agent.app.controls.telegram import QueueActions
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import ControlState
-from tests.cases.test_controls_on_chain import bot
 from tests.support.agents import off_target
+from tests.support.on_chain.controls import controlled_run as bot
 from tests.support.telegram_server import TOKEN, bot_api, code_in, running
 from tests.support.text import mentions
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,24 +17,15 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, StepInput, TokenFinding
 from agent.units import BPS
-from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
 from tests.support.agents import again, allowances, at_send, fund, legs_of, lost, purse, weights, yes
 from tests.support.attacks import attack
+from tests.support.on_chain.bad_tokens import FOUR, with_guest
+from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.screened_tokens import listed_token as prepared
 from tests.support.samples import slow
 from tests.support.text import mentions
 
 OTHERS = {symbol: int(share.rstrip("%")) for symbol, share in FOUR.items()}
-
-
-def prepared(chain: LocalChain, contract: str) -> tuple[str, Callable[..., None]]:
-    """A listed token that became `contract`, and a way to call its functions."""
-    address = turned_bad(chain, "GUEST", attack(contract), "GUEST", "GUEST", 18)
-    token = chain.contract(address, attack(contract))
-
-    def tell(function: str, *arguments: object) -> None:
-        chain.send(getattr(token.functions, function)(*arguments))
-
-    return address, tell
 
 
 def shut_out(agent: Agent, outcome: StepOutcome, finding: TokenFinding) -> None:

@@ -12,7 +12,6 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.policy.triggers.no_trade_zone import ZoneInterval
 from tests.support.agents import (
-    ROOMY,
     USD,
     again,
     agent_on,
@@ -27,14 +26,11 @@ from tests.support.agents import (
     yes,
 )
 from tests.support.gradual_execution import OFF, ROUNDS, Recovering
+from tests.support.markets.tracking import tracking_policy as tracking
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 ON_TARGET_USD = 25_000
-
-
-def tracking(strictness: str) -> dict[str, object]:
-    return ROOMY | {"policy.trigger": {"kind": "tracking", "strictness": strictness}, "policy.destination": "zone"}
 
 
 @pytest.mark.parametrize("strictness", ["relaxed", "normal", "strict"])

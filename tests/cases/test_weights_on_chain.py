@@ -16,43 +16,12 @@ from agent.localchain import LocalChain
 from agent.model import AllocationMethod, Halt, TokenSupply
 from agent.units import BPS
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, require_exact, weights, yes
-from tests.support.planning_worlds import DAY_S, moves
+from tests.support.on_chain.weights import SETTINGS, TARGETS, VOLATILE, WEIGHED, closes
+from tests.support.planning_worlds import DAY_S
 from tests.support.stores import chosen_weights
 from tests.support.text import causes, mentions, raises_field
 
-TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}
 TARGETS_BPS = {"WETH": 3_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 2_000}
-VOLATILE = ("WETH", "WBTC", "LINK")
-SETTINGS: dict[str, object] = {
-    "kind": "inverse_volatility",
-    "every": "7d",
-    "window": "60d",
-    "step": "1d",
-    "min_history": "30d",
-    "max_age": "2d",
-    "keep": "2d",
-    "churn": "0%",
-    "max_change": "off",
-    "until_chosen": "targets",
-    "fixed": ["USDC"],
-}
-WEIGHED = ROOMY | {"portfolio.weights": SETTINGS}
-SCALES = (0.2, 0.6, 1.0)
-"""WETH hardly moves, LINK most."""
-
-
-def closes(chain: LocalChain, path: Path, days: int = 60) -> Path:
-    """Daily closes that end now at the present prices."""
-    walk = moves(VOLATILE, days) * SCALES
-    lines = ["time,symbol,close"]
-    for symbol, column in zip(VOLATILE, walk.T, strict=True):
-        price, rows = float(chain.deployed_world.prices_usd[symbol]), []
-        for day in range(days + 1):
-            rows.append((chain.now_s() - day * DAY_S, price))
-            price /= 1 + (column[days - 1 - day] if day < days else 0)
-        lines += [f"{at_s},{symbol},{float(close)!r}" for at_s, close in reversed(rows)]
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def held(chain: LocalChain) -> dict[str, float]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from agent.app.agent import Agent
 from agent.app.money import transfers
 from agent.app.withdrawals.withdrawal_run import WithdrawalReport
 from agent.errors import ConfigError, Refused
@@ -18,27 +15,10 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, Payment, RequestKind, RequestState
 from tests.support.agents import USD, agent_on, allowances, fund, purse, yes
 from tests.support.movements import movements
+from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, bot
+from tests.support.on_chain.withdrawing import accept as sure
+from tests.support.on_chain.withdrawing import ended_state as ended
 from tests.support.text import raises_code
-
-HOME = "0x00000000000000000000000000000000000A11cE"
-TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
-HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
-OPEN = {"wallet.payout_addresses": [HOME]}
-
-
-def sure(_: WithdrawalReport) -> bool:
-    return True
-
-
-@contextmanager
-def bot(chain: LocalChain, folder: Path, **changes: object) -> Iterator[Agent]:
-    fund(chain, HELD)
-    with agent_on(chain, folder, {**OPEN, **{key.replace("__", "."): value for key, value in changes.items()}}, TARGETS) as agent:
-        yield agent
-
-
-def ended(agent: Agent, number: int | None) -> RequestState:
-    return next(one.state for one in agent.context.store.requests.newest() if one.id == number)
 
 
 def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
 from agent.localchain import LocalChain
 from agent.model import ControlState, RequestState
-from tests.cases.test_controls_on_chain import Bot, result
-from tests.cases.test_withdrawing import HELD, HOME, OPEN, TARGETS, bot, ended, sure
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, again, fund, trusted, yes
+from tests.support.on_chain.controls import ControlledRun as Bot
+from tests.support.on_chain.controls import result
+from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, bot
+from tests.support.on_chain.withdrawing import accept as sure
+from tests.support.on_chain.withdrawing import ended_state as ended
 from tests.support.samples import slow
 from tests.support.text import raises_code
 

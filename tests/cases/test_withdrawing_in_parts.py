@@ -16,27 +16,22 @@ from agent.app.money import transfers as withdrawing
 from agent.app.withdrawals import withdrawal_run
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Refused
-from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Halt, Hold, IntentKind, LegPlace, LimitOrder, Payment, RequestKind, RequestState, StepInput
 from agent.planning import proposals, requests
 from agent.policy.cash_flows import transfers as outflow
 from agent.policy.native_coin import held_balances
-from tests.cases.test_gifts_before_exits import give
-from tests.cases.test_withdrawing import HOME, OPEN, TARGETS, ended, sure
-from tests.support.agents import USD, again, fund, swap_of, trusted, yes
+from tests.support.agents import USD, again, fund, swap_of, trusted
+from tests.support.on_chain.gifts import give
+from tests.support.on_chain.withdrawing import HOME, TARGETS
+from tests.support.on_chain.withdrawing import accept as sure
+from tests.support.on_chain.withdrawing import ended_state as ended
+from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look
+from tests.support.on_chain.withdrawing_in_parts import restore_pools as back
 from tests.support.text import raises_code
 
-LARGE = {"WETH": 2_500_000, "WBTC": 1_000_000, "USDC": 1_500_000}
 ASKED = "3000000"
-PARTS = {
-    **OPEN,
-    "limits.first_purchase": "10m",
-    "limits.price_impact": "10bps",
-    "limits.payout_per_day": "off",
-    "portfolio.max_live_value": "20000000",
-}
-TEN_MINUTES = 600
 
 
 @contextmanager
@@ -47,19 +42,6 @@ def rich(chain: LocalChain, loaded: LoadedConfig) -> Iterator[Agent]:
 
 def weth(step: StepInput) -> str:
     return next(asset.token.address for asset in step.portfolio.assets if asset.token.symbol == "WETH")
-
-
-def look(agent: Agent) -> StepOutcome:
-    """One look of a run."""
-    found = next(iter(agent.run(send=True, confirm=yes, once=True)))
-    assert isinstance(found, StepOutcome), found
-    return found
-
-
-def back(chain: LocalChain, seconds: int) -> None:
-    """Others bring the pools back to their prices, and time goes by."""
-    chain.move_market(dict(chain.deployed_world.prices_usd))
-    chain.warp(seconds)
 
 
 def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestState
-from tests.cases.test_withdrawing import HOME, TARGETS, ended, sure
-from tests.cases.test_withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, back, look
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, again, fund, trusted
+from tests.support.on_chain.withdrawing import HOME, TARGETS
+from tests.support.on_chain.withdrawing import accept as sure
+from tests.support.on_chain.withdrawing import ended_state as ended
+from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look
+from tests.support.on_chain.withdrawing_in_parts import restore_pools as back
 from tests.support.text import raises_code
 
 

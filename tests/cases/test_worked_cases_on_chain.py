@@ -11,7 +11,8 @@ import pytest
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Rebalance
-from tests.support.agents import ROOMY, Purse, agent_on, fund, off_target, purse, require_exact, swap_of, yes
+from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, require_exact, swap_of, yes
+from tests.support.on_chain.worked_cases import require_traded
 
 QUARTERS = dict.fromkeys(("WETH", "WBTC", "LINK", "USDC"), "25%")
 W2_TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
@@ -31,20 +32,6 @@ NO_DOLLARS = {
     "limits.plan_cost": "1%",
 }
 """The template's amounts in WETH, where no stable token is held; a pool of 0.3 % and gas cost just more than half a percent."""
-
-
-def traded_usd(chain: LocalChain, before: Purse) -> dict[str, float]:
-    """Dollars by which each balance grew, at world prices."""
-    now = purse(chain)
-    return {
-        symbol: float((now.raw[symbol] - raw) * chain.deployed_world.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals)
-        for symbol, raw in before.raw.items()
-    }
-
-
-def require_traded(chain: LocalChain, before: Purse, wanted: Mapping[str, float], within: float) -> None:
-    done = traded_usd(chain, before)
-    assert {symbol: done[symbol] for symbol in wanted} == {symbol: pytest.approx(usd, abs=within) for symbol, usd in wanted.items()}
 
 
 @pytest.mark.parametrize(("scale", "limits"), [(1, ANY_COST), (80, {})], ids=["dollar for dollar", "under the template limits"])

@@ -8,15 +8,10 @@ from agent.app.documents.past import step_history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold
-from tests.support.agents import ROOMY, agent_on, explained, fund, purse, require_exact, swap_of, weights, yes
+from tests.support.agents import agent_on, explained, fund, purse, require_exact, swap_of, weights, yes
+from tests.support.markets.zones import TARGETS, ZONE
 from tests.support.text import mentions
 
-TARGETS = {"WETH": "50%", "USDC": "50%"}
-ZONE = ROOMY | {
-    "policy.trigger": {"kind": "zone", "tracking_error_cost": "0.5bps", "horizon": "30d"},
-    "policy.destination": "zone",
-    "policy.risk": {"volatilities": {"WETH": "80%", "USDC": "0.5%"}, "correlation": "0%"},
-}
 EDGE_BPS = 0.0005 / (2 * 0.5 * 30 / 365 * (0.8**2 + 0.005**2)) * 10_000
 """95 bps: the fee of the cheapest pool, 0.05 %, over λ·H·σ²."""
 

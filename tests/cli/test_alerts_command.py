@@ -10,9 +10,10 @@ from decimal import Decimal
 import pytest
 
 from agent.observe.notify import UNANSWERED_REASON
-from tests.cli.test_books import ETHER, native
 from tests.cli.tools import Desk
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
+from tests.support.commands.native_coin import ETHER
+from tests.support.commands.native_coin import change_native_coin as native
 from tests.support.text import mentions
 
 TARGETS = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from agent.web.api import gate
 from agent.web.api.gate import API_PREFIX, PROBE_PATHS
 from tests.cli.tools import Desk, Said, forked
 from tests.support.api import Client
+from tests.support.commands.documents import without_latency
 from tests.support.dashboards import HereBoard, Served
 
 
@@ -95,19 +95,6 @@ def examine(server: Client, examples: int) -> int:
     operations = schema.raw_schema["paths"].items()
     assert called == {(method, path) for path, methods in operations for method in methods}
     return calls
-
-
-def without_latency(document: Any) -> Any:
-    """A document without what is measured anew at each read, and without ages in its texts."""
-    match document:
-        case dict():
-            return {key: without_latency(value) for key, value in document.items() if key not in ("latency_ms", "score")}
-        case list():
-            return [without_latency(one) for one in document]
-        case str():
-            return re.sub(r"\b\d+ s\b", "", document)
-        case _:
-            return document
 
 
 @pytest.mark.usefixtures("unlimited", "traded")

@@ -25,8 +25,8 @@ from agent.store.files.secret import secret_path
 from agent.web.api import assistant
 from agent.web.api.assistant import DATA_NOTICE, INSTRUCTIONS, Assistant, escape_texts
 from agent.web.reading import _call
-from tests.cli.test_api import without_latency
 from tests.cli.tools import SECRET, Desk
+from tests.support.commands.documents import without_latency
 from tests.support.stores import install_later_version
 
 PROGRAM = """

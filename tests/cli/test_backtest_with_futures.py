@@ -12,8 +12,8 @@ import pytest
 from tests.cli.documents import misfits
 from tests.cli.mapping_documents import BacktestDocument
 from tests.cli.tools import Said
-from tests.unit.config.test_config import text
-from tests.unit.config.test_futures import FUTURES
+from tests.support.configs.futures import FUTURES
+from tests.support.configs.samples import config_text as text
 
 pytest.importorskip("polars")
 

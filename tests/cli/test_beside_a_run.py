@@ -18,9 +18,10 @@ from urllib.request import urlopen
 import filelock
 import pytest
 
-from tests.cli.test_interruption import until_something_waits
-from tests.cli.test_sending import held_lock, nonce
 from tests.cli.tools import Desk, Forked, attach, first_document, forked, start
+from tests.support.commands.interruption import until_something_waits
+from tests.support.commands.sending import nonce
+from tests.support.commands.sending import process_with_lock as held_lock
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes", "--again")  # the same payment several times, on purpose

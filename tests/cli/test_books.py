@@ -7,16 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.tools import Desk
+from tests.support.commands.native_coin import ETHER
+from tests.support.commands.native_coin import change_native_coin as native
 from tests.support.text import mentions
-
-ETHER = 10**18
-
-
-def native(desk: Desk, change: int) -> None:
-    """Native coin comes or goes without the agent."""
-    wallet = desk.about["wallet"]
-    held = int(desk.node.rpc("eth_getBalance", wallet, "latest"), 16)
-    desk.node.rpc("anvil_setBalance", wallet, hex(held + change))
 
 
 def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: Desk) -> None:

@@ -10,9 +10,9 @@ import pytest
 from agent.app.money import revocation
 from agent.chain.rpc import Transport
 from agent.wiring import transactor
-from tests.cases.test_failing_pools import refusing
 from tests.cli.tools import Desk, at_terminal, attach
 from tests.support.agents import OTHER, allow
+from tests.support.on_chain.refusing_tokens import refusing_token as refusing
 from tests.support.text import mentions
 
 HOME = "0x00000000000000000000000000000000000A11cE"

@@ -10,24 +10,22 @@ import resource
 import shutil
 from pathlib import Path
 
-import click
 import pytest
 import urllib3
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
-from typer.main import get_command
 
 from agent import app as api
 from agent import wiring
 from agent.app.cycles import ignore_progress
-from agent.cli.main import app
 from agent.errors import ConfigError
 from agent.execution.step_context import StepOutcome
 from agent.localchain.world import DevAccount
 from agent.signing import keys
 from agent.store.journal import IntentStore
-from tests.cli.test_sending import PASSWORD, WALLET_KEY
 from tests.cli.tools import SECRET, Desk, Said
+from tests.support.commands.options import every_command, takes
+from tests.support.commands.sending import PASSWORD, WALLET_KEY
 from tests.support.foreign_text import all_logs, files_with, found_in, objects_of, shown_of, told_by
 from tests.support.keyrings import InMemory, using
 
@@ -35,10 +33,6 @@ PHRASE = "legal winner thank year wave sausage worth useful legal winner thank y
 """A recovery phrase of BIP-39's test vectors."""
 NEW_PASSWORD = "another canary password"
 SECRETS = (WALLET_KEY[2:], PASSWORD, SECRET, PHRASE, NEW_PASSWORD)
-ENDLESS = {"localchain", "demo", "serve", "mcp", "docs"}
-"""Commands that make a chain of their own, which read no config, no key and no endpoint, the dashboard, the
-server of assistants and that of the documentation: their answers have tests of their own
-(tests/unit/web/test_dashboard.py, tests/cli/test_assistant.py, tests/cli/test_docs_command.py)."""
 ARGUMENTS = {
     "init": ("--wallet", "0x" + "11" * 20, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "RPC_A=one", "--rpc", "RPC_B=two"),
     "quote": ("--in", "WETH", "--out", "USDC", "--amount", "1"),
@@ -72,28 +66,6 @@ def planted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
     monkeypatch.chdir(desk.config.parent)
     return desk
-
-
-def every_command() -> list[tuple[str, ...]]:
-    """Every command by its words, those below others too."""
-    found: list[tuple[str, ...]] = []
-
-    def collect(command: click.Command, words: tuple[str, ...]) -> None:
-        below = getattr(command, "commands", {})
-        if words and (not below or getattr(command, "invoke_without_command", False)):
-            found.append(words)
-        for name, sub in below.items():
-            collect(sub, (*words, name))
-
-    collect(get_command(app), ())
-    return [words for words in found if words[0] not in ENDLESS]
-
-
-def takes(words: tuple[str, ...], option: str) -> bool:
-    command: click.Command = get_command(app)
-    for word in words:
-        command = command.commands[word]  # type: ignore[attr-defined]  # a group, by `every_command`
-    return any(option in param.opts for param in command.params)
 
 
 def run_all(desk: Desk, folder: Path) -> bytes:

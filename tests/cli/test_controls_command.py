@@ -6,24 +6,12 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
-from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, Forked, forked
-
-
-def until(desk: Desk, control: str, within_s: float = 20) -> Any:
-    """The control once it has ended."""
-    begun = time.monotonic()
-    while True:
-        document = desk.ask("controls")
-        (found,) = [one for one in document["controls"] if one["id"] == control]
-        if found["state"] not in ("queued", "taken"):
-            return found
-        assert time.monotonic() - begun < within_s, document
-        time.sleep(0.05)
+from tests.support.commands.controls import ended_control as until
+from tests.support.commands.sending import nonce
 
 
 def waiting_run(desk: Desk, *options: str) -> Forked:

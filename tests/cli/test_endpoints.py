@@ -12,6 +12,7 @@ from tenacity import wait_none
 from agent.chain.providers import endpoint as endpoint_provider
 from agent.localchain.nodes import free_port
 from tests.cli.tools import Desk
+from tests.support.commands.endpoints import move_to
 from tests.support.endpoints import Reply, good, passing_on, serve
 
 COMMANDS = (
@@ -27,13 +28,6 @@ COMMANDS = (
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many tries as ever, without the pauses between them, which tests/unit/chain/rpc/test_requests.py measures."""
     monkeypatch.setattr(endpoint_provider, "_BACKOFF", wait_none())
-
-
-def move_to(desk: Desk, url: str) -> None:
-    """The config's endpoint becomes this one."""
-    text = desk.config.read_text()
-    old = next(line for line in text.splitlines() if line.startswith("url = "))
-    desk.config.write_text(text.replace(old, f'url = "{url}"', 1))
 
 
 def require_error(desk: Desk, code: int, *words: str) -> None:

@@ -13,8 +13,8 @@ import pytest
 from agent.app.start import past_prices
 from agent.config.load import load_config
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
-from tests.cli.test_init import init
 from tests.cli.tools import Said
+from tests.support.commands.init import init
 
 VOLATILITY = {
     "kind": "inverse_volatility", "every": "7d", "window": "90d", "step": "1d", "min_history": "30d", "max_age": "2d", "keep": "14d",

@@ -17,8 +17,8 @@ from agent.config.writing.template import render_config
 from agent.localchain.front import serve_front
 from agent.model import DataFeeKind
 from scripts.fork_run import fork_config
-from tests.cli.test_scripts import run as run_script
 from tests.cli.tools import Said
+from tests.support.commands.scripts import run as run_script
 from tests.support.networks import FEES_WEI, OWNER, PRICES_USD, ROLLUP_FEES_WEI, stand_in
 
 USD = 500

@@ -14,7 +14,7 @@ from agent.app.documents.research import FuturesBacktestDocument, FuturesStressD
 from tests.cli.documents import misfits
 from tests.cli.mapping_documents import BacktestDocument
 from tests.cli.tools import Said
-from tests.unit.backtest.test_shared_data import DATA, HOURLY, needs_data
+from tests.support.studies.shared_data import DATA, HOURLY, needs_data
 
 pl = pytest.importorskip("polars")
 

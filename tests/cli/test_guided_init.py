@@ -21,7 +21,7 @@ from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.config.writing.template import with_safe
 from agent.errors import ConfigError
 from tests.cli.terminal import typed
-from tests.cli.test_init import WALLET, Bare
+from tests.support.commands.init import WALLET, Bare
 from tests.support.samples import slow
 from tests.support.text import mentions
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,10 @@ from agent.artifacts import npm_root
 from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
-from tests.cli.tools import Said
+from tests.support.commands.init import RPC, RPC_PAIRS, TWO, WALLET, Bare, init
 from tests.support.endpoints import Script
 from tests.support.text import mentions
 from tests.support.worlds import missing
-
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-TWO = ("--target", "WETH=60%", "--target", "USDC=40%")
-RPC_PAIRS = (("RPC_A", "alpha"), ("RPC_B", "beta"))
-RPC = tuple(word for variable, operator in RPC_PAIRS for word in ("--rpc", f"{variable}={operator}"))
-Bare = Callable[..., Said]
-
-
-def init(bare: Bare, config: Path, *args: str, wallet: str = WALLET, rpc: tuple[str, ...] = RPC) -> Said:
-    return bare("init", "--wallet", wallet, *rpc, *args, "--config", str(config), "--json")
 
 
 def test_it_writes_a_commented_config_that_loads_and_shows_every_address(bare: Bare, tmp_path: Path) -> None:

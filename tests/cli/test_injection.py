@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests.cli.test_canaries import every_command, takes
 from tests.cli.tools import Desk, attach
+from tests.support.commands.options import every_command, takes
 from tests.support.foreign_text import CORPUS, MARKS, all_logs
 
 NAME = "".join(CORPUS.values())

@@ -16,8 +16,8 @@ from agent.app.start import units
 from agent.errors import EXIT_HUNG, EXIT_OPERATOR, EXIT_REFUSED, EXIT_USAGE
 from tests.cli.tools import Said
 from tests.support.agents import config
+from tests.support.commands.checks import require_command
 from tests.support.text import mentions
-from tests.unit.scenarios.test_service_files import require_command
 
 Bare = Callable[..., Said]
 HARDENED = {

@@ -19,9 +19,9 @@ from agent.chain.rpc import RpcCall
 from agent.cli.display import terminal
 from agent.cli.display.terminal import KILL_DELAY_S
 from agent.store.database import Database
-from tests.cli.test_interruption import pending, require_sound, until_something_waits
-from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, Forked, Said, forked
+from tests.support.commands.interruption import pending, require_sound, until_something_waits
+from tests.support.commands.sending import nonce
 
 SOON_S = 1.5
 """For an end on the spot, on a busy machine too."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tests.cli.test_killswitch_command import something_waits, waiting_hashes
-from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, forked
+from tests.support.commands.sending import nonce
+from tests.support.commands.waiting import something_waits, waiting_hashes
 
 
 def test_a_new_store_has_sent_nothing_and_nothing_waits(desk: Desk) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from agent.localchain import LocalChain
-from tests.cases.test_liquidity import V2, V3, confirming
 from tests.cli.tools import Said, in_process
-from tests.differential.test_lp_actions import wanting
 from tests.support import agents
 from tests.support import lp_on_chain as lp
+from tests.support.on_chain.liquidity import V2, V3
+from tests.support.on_chain.liquidity import config_with_positions as confirming
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
 from tests.support.text import mentions
 
 Run = Callable[..., Said]

@@ -23,8 +23,8 @@ from agent.store.files.locks import wallet_lock
 from agent.store.files.secret import ensure_secret
 from agent.store.files.users import open_user_file
 from agent.wiring import transactor
-from tests.cli.test_sending import nonce
 from tests.cli.tools import SECRET, Desk, blocks, forked
+from tests.support.commands.sending import nonce
 from tests.support.text import mentions
 
 PAPER = "PAPER"

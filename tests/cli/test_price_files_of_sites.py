@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.tools import Said
+from tests.support.studies.price_files import LAYOUTS, candles, lines, ohlc, save
 from tests.support.text import mentions
-from tests.unit.price_files.test_layouts import LAYOUTS, candles, lines, ohlc, save
 
 pytest.importorskip("polars")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from eth_account import Account
 
-from tests.cli.test_sending import WALLET_KEY
 from tests.cli.tools import Desk, Said
+from tests.support.commands.sending import WALLET_KEY
 from tests.support.text import mentions
 
 

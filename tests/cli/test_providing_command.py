@@ -10,8 +10,9 @@ import pytest
 from agent import wiring
 from agent.localchain import LocalChain
 from tests.cli.tools import Said
-from tests.differential.test_lp_actions import V3, wanting
 from tests.support import agents
+from tests.support.on_chain.lp_actions import V3
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
 
 Run = Callable[..., Said]
 

@@ -11,8 +11,8 @@ from agent.app.research.edit_backtests import edit_backtest
 from agent.app.settings.new_portfolios import check_portfolio
 from agent.config.load import FILE_REMEDY, UNSAVED_REMEDY
 from agent.errors import ConfigError
-from tests.cli.test_init import RPC, TWO, WALLET
 from tests.cli.tools import Said
+from tests.support.commands.init import RPC, TWO, WALLET
 
 INIT = ("init", "--wallet", WALLET, *RPC)
 HALVES = ("--target", "WETH=50%", "--target", "USDC=60%")

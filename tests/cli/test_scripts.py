@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 from eth_account import Account
@@ -19,36 +16,13 @@ from agent.app.documents.plans import RebalanceDocument
 from agent.app.documents.status import StatusDocument
 from agent.localchain.nodes import AnvilNode, free_port, run_anvil
 from tests.cli.documents import misfits
-from tests.cli.test_sending import nonce
-from tests.cli.tools import SECRET, Desk, Said
+from tests.cli.tools import SECRET, Desk
+from tests.support.commands.scripts import SCRIPTS, run
+from tests.support.commands.sending import nonce
 from tests.support.text import mentions
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 PARENT_ID = 777
 """Of a chain that is not a development chain by its number."""
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
-    """A script's own main, in this process."""
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *args])
-    capfd.readouterr()
-    try:
-        code = script(name).main()
-    except SystemExit as ended:  # argparse
-        code = ended.code
-    shown = capfd.readouterr()
-    assert "Traceback" not in shown.err
-    assert SECRET not in shown.out + shown.err
-    return Said(int(code or 0), shown.out, shown.err)
 
 
 def test_a_single_swap_is_planned_first_and_sent_when_told(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,14 +10,10 @@ from eth_account import Account
 
 from agent.config.tables.limits import LimitsTable
 from tests.cli.conftest import AT_ONCE
-from tests.cli.tools import TRIMTAB, Desk, at_terminal
+from tests.cli.tools import Desk, at_terminal
+from tests.support.commands.sending import PASSWORD, WALLET_KEY, nonce
+from tests.support.commands.sending import process_with_lock as held_lock
 from tests.support.text import mentions
-
-PASSWORD = "a-password-canary"
-
-
-def nonce(desk: Desk) -> int:
-    return int(desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "latest"), 16)
 
 
 def test_a_rebalance_sends_approvals_first_and_then_everything_in_one_transaction(desk: Desk) -> None:
@@ -177,24 +170,6 @@ def test_an_empty_wallet_halts(desk: Desk) -> None:
     assert any(mentions(row["finding"], "empty") for row in desk.ask("doctor", want=10)["checks"])
 
 
-@contextmanager
-def held_lock(desk: Desk) -> Iterator[int]:
-    """Another process that acts for the same wallet and chain."""
-    code = (
-        "import sys, time; from pathlib import Path; from agent.store.files.locks import wallet_lock\n"
-        f"with wallet_lock(Path({str(desk.config.parent / 'trimtab.db.lock')!r}), 31337, {desk.about['wallet']!r}):\n"
-        " print('held', flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([TRIMTAB[0], "-c", code], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_a_second_process_may_look_and_may_not_send(desk: Desk) -> None:
     desk.edit(("[store]", '[service]\nwallet_wait = "1s"\n\n[store]'))
     with held_lock(desk) as pid:
@@ -226,10 +201,6 @@ def keystore(desk: Desk, key: str, mode: int = 0o600) -> Path:
     path.chmod(mode)
     desk.edit(("test_account = 0", 'keystore = "wallet.json"'))
     return path
-
-
-WALLET_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
-"""Published key of the first test account."""
 
 
 def test_a_keystore_opens_with_its_password_only(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

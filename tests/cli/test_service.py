@@ -23,11 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config.tables import service as service_config
 from agent.web import document_cache
-from tests.cli.test_endpoints import move_to
-from tests.cli.test_interruption import require_sound
-from tests.cli.test_sending import nonce
 from tests.cli.tools import SECRET, Desk, Forked, forked
 from tests.support.api import Client
+from tests.support.commands.endpoints import move_to
+from tests.support.commands.interruption import require_sound
+from tests.support.commands.sending import nonce
 from tests.support.dashboards import HereBoard, Served
 from tests.support.endpoints import Reply, passing_on, serve
 from tests.support.text import mentions

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.localchain import LocalChain
-from tests.cases.test_strategies import TWO, strategies
 from tests.cli.tools import Desk, Said
 from tests.support import agents
+from tests.support.commands.strategies import with_idle
+from tests.support.on_chain.strategies import TWO, strategies
 from tests.support.text import mentions
 
 
@@ -19,14 +20,6 @@ def require_the_wallet(chain: LocalChain, document: dict[str, Any]) -> None:
     for symbol in TWO:
         raws = [int(item["raw"]) for one in document["strategies"] for item in one["holdings"] if item["symbol"] == symbol]
         assert sum(raws) == chain.balance(symbol)
-
-
-def with_idle() -> dict[str, object]:
-    """The strategies with a third that holds USDC."""
-    three = strategies("50%", "40%")
-    common = {"floor": "0%", "health": "off", "cooldown": "0s", "destination": "target"}
-    three["strategies"] = [*three["strategies"], {"name": "idle", "share": "10%", "weights": {"USDC": "100%"}, **common}]  # type: ignore[misc]  # a list
-    return three
 
 
 def test_strategies_show_how_each_stands_and_what_never_reached_the_market(

@@ -11,9 +11,9 @@ import pytest
 
 from agent.config.load import load_config
 from agent.wiring import open_store_offline
-from tests.cli.test_init import Bare
 from tests.cli.tools import TRIMTAB
 from tests.support.agents import config
+from tests.support.commands.init import Bare
 from tests.support.telegram_server import TOKEN, BotApi, bot_api
 from tests.support.text import mentions
 

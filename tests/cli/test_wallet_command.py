@@ -14,7 +14,8 @@ from agent.signing import keys
 from tests.cli.terminal import typed
 from tests.cli.tools import Said
 from tests.support.keyrings import InMemory, using
-from tests.unit.app.start.test_wallet_files import ADDRESS, GOOD, KEY, OTHER, opened
+from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, OTHER
+from tests.support.records.wallet_files import address_in_file as opened
 
 Bare = Callable[..., Said]
 

@@ -10,9 +10,9 @@ import pytest
 
 from agent import app as api
 from agent.localchain import LocalChain
-from tests.cases.test_weights_on_chain import SETTINGS, TARGETS, VOLATILE, WEIGHED, closes
 from tests.cli.tools import Said
 from tests.support import agents
+from tests.support.on_chain.weights import SETTINGS, TARGETS, VOLATILE, WEIGHED, closes
 from tests.support.text import mentions
 
 

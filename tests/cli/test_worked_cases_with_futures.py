@@ -11,10 +11,10 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps, PerpSpec
-from tests.cases.test_worked_cases_on_chain import require_traded
 from tests.cli.tools import Said
 from tests.support import agents
 from tests.support.futures import futures_changes, futures_table
+from tests.support.on_chain.worked_cases import require_traded
 from tests.support.perps import MARKETS, WAD, perps_on
 
 Run = Callable[..., Said]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk
+from tests.support.commands.sending import nonce
 from tests.support.text import mentions
 
 COMMANDS = (

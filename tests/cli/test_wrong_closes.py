@@ -12,8 +12,8 @@ import pytest
 
 from tests.cli.tools import Said
 from tests.support.samples import slow
+from tests.support.studies.price_walks import walk
 from tests.support.text import mentions
-from tests.unit.app.records.test_price_checks import walk
 
 pytest.importorskip("polars")
 

@@ -9,10 +9,10 @@ import pytest
 
 from agent.figures import format_figure
 from agent.localchain import LocalChain
-from tests.cases.test_tracking_on_chain import tracking
-from tests.cases.test_zone_on_chain import TARGETS, ZONE
 from tests.cli.tools import Said
 from tests.support import agents
+from tests.support.markets.tracking import tracking_policy as tracking
+from tests.support.markets.zones import TARGETS, ZONE
 
 
 def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(

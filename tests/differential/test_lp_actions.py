@@ -4,42 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import AdjustLiquidity, Collect, ConfirmedPosition, LpAction, Provide, Withdraw
-from tests.cases.test_liquidity import table
+from agent.model import AdjustLiquidity, Collect, LpAction, Provide, Withdraw
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support import lp_on_chain as lp_acting
-from tests.support.agents import Changes
-
-V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
-
-
-def wanting(chain: LocalChain, pool: str, own: Sequence[ConfirmedPosition] = (), **wishes: str) -> Changes:
-    """The config with one target and these positions, room for both, and a trigger that stays quiet."""
-    info = chain.deployed_world.pool_by_name[pool]
-    if info.version == 2:
-        target: dict[str, object] = {"kind": "uniswap_v2", "pair": info.address, "share": "20%"}
-    else:
-        target = {"kind": "uniswap_v3", "pool": info.address, "share": "20%", "width": "20%", "compound_above": "off"}
-    wide = {"limits.lp_max_weight": "90%", "limits.impermanent_loss": "9%", "limits.min_trade": "1"}
-    quiet = {"policy.trigger": {"kind": "threshold", "absolute": "50%"}}
-    return {"portfolio.positions": [table(chain, one) for one in own], "lp.targets": [target | wishes], **agents.ROOMY, **wide, **quiet}
-
-
-def busy(chain: LocalChain, pool: str, seed: int, usd: int = 300_000) -> None:
-    """Somebody trades both ways, about as much, and leaves fees."""
-    random, info = Random(seed), chain.deployed_world.pool_by_name[pool]
-    for token in (info.token0, info.token1):
-        chain.swap(
-            pool, token.symbol, int(usd * random.uniform(0.97, 1.03) / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals)
-        )
+from tests.support.on_chain.lp_actions import V2, V3
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.lp_actions import trade_both_ways as busy
 
 
 def planned(agent: Agent, *kinds: type[LpAction]) -> tuple[LpAction, ...]:

@@ -10,10 +10,10 @@ from agent.amm.lp import minting as mint
 from agent.amm.lp import position_changes, positions
 from agent.localchain import LocalChain
 from agent.model import Collect, LpV2Position, LpV3Position, Provide, Withdraw
-from tests.differential.test_lp_actions import busy
 from tests.support import lp_on_chain as lp
 from tests.support import lp_on_chain as lp_acting
 from tests.support.lp_worlds import NO_FEES
+from tests.support.on_chain.lp_actions import trade_both_ways as busy
 
 V2, V3, FINE = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
 

@@ -11,11 +11,12 @@ from agent.amm.lp import positions
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, LpAction, Provide
-from tests.differential.test_lp_actions import V2, V3, wanting
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support import lp_on_chain as lp_acting
 from tests.support.agents import USD
+from tests.support.on_chain.lp_actions import V2, V3
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
 
 SLIPPAGE = Fraction(3, 1_000)
 Prices = tuple[Fraction, Fraction]

@@ -10,26 +10,15 @@ import pytest
 from agent import app as api
 from agent.amm.v3.pool import V3Pool
 from agent.app.agent import Agent
-from agent.chain.history import PastRound, past_rounds, past_twaps
+from agent.chain.history import past_rounds, past_twaps
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, agent_on
+from tests.support.markets.past_prices import push_rounds as pushed
 from tests.support.text import mentions
 from tests.support.worlds import pool_contract
 
 HOUR_S = 3_600
 TARGETS = {"WETH": "40%", "LINK": "30%", "USDC": "30%"}
-
-
-def pushed(chain: LocalChain, symbol: str, factors: list[str]) -> list[PastRound]:
-    """Rounds at these multiples of the present price, 40 minutes apart, with fresh rounds of the numeraire beside them."""
-    found = []
-    for factor in factors:
-        chain.warp(2_400, refresh_feeds=False)
-        chain.refresh_feeds(["USDC"])
-        answer = round(chain.deployed_world.prices_usd[symbol] * Fraction(factor) * 10**8)
-        chain.send(chain.feed_contract(symbol).functions.push(answer))
-        found.append(PastRound(chain.now_s(), answer))
-    return found
 
 
 def recorded(agent: Agent, symbol: str) -> dict[int, Fraction]:

@@ -14,8 +14,8 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.model import Pool, TickMean
 from agent.venues.discovery import discover_pools
-from tests.differential.test_venue_kinds import KINDS, add_pool, deployment
 from tests.support.endpoints import reader, tokens
+from tests.support.markets.venue_kinds import KINDS, add_pool, deployment
 from tests.support.venues import Venue, Venues
 
 WINDOW_S = 300

@@ -14,8 +14,9 @@ from agent.amm.v3.slipstream import SlipstreamPool
 from agent.app.start.fee_modules import fee_module_checks
 from agent.codec import dumps, loads
 from agent.venues.kinds.slipstream import INCLUSION_DELAY_S
-from tests.differential.test_slipstream_fees import BASE_PIPS, CAP_PIPS, SCALING, WINDOW_S, Market, replace_module
 from tests.support.attacks import attack
+from tests.support.markets.slipstream_fees import BASE_PIPS, CAP_PIPS, SCALING, WINDOW_S, replace_module
+from tests.support.markets.slipstream_fees import DynamicFeeMarket as Market
 from tests.support.rebalancer import Stall
 from tests.support.venues import Venues
 

@@ -5,31 +5,13 @@ from __future__ import annotations
 import pytest
 
 from agent.localchain import LocalChain
-from agent.localchain.nodes import AnvilNode
 from agent.model import Leg
-from tests.support.attacks import attack
+from tests.support.markets.switched_fees import switch_on, switchable
 from tests.support.signing import plan_of
 from tests.support.wallets import AtomicDesk, Desk, R, router_balances
 
 ETHER = 10**18
-FEE_BPS = 5_000
-ZERO = "0x" + "00" * 20
 DESKS = {"swap_router_02": Desk, "rebalancer": AtomicDesk}
-
-
-def switchable(chain: LocalChain, symbol: str = "LINK") -> str:
-    """Let a token of the world be one whose fee can be switched on, with all its balances, pools and allowances."""
-    assert isinstance(chain.node, AnvilNode)
-    token = chain.tokens[symbol]
-    other = chain.deploy(attack("SwitchedFeeToken"), symbol, symbol, token.decimals)
-    chain.node.rpc("anvil_setCode", token.address, chain.node.rpc("eth_getCode", other, "latest"))
-    return token.address
-
-
-def switch_on(chain: LocalChain, symbol: str = "LINK", fee_bps: int = FEE_BPS, payer: str = ZERO) -> None:
-    """Switch the fee on, for transfers from `payer` or for all."""
-    token = chain.contract(chain.tokens[symbol].address, attack("SwitchedFeeToken"))
-    chain.send(token.functions.setFee(fee_bps, payer), chain.whale.address)
 
 
 def hub(desk: Desk, first: str, sold: str, raw: int, second: str, between: str) -> list[Leg]:

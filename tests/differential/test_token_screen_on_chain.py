@@ -15,10 +15,11 @@ from agent.chain.screening import TokenScreen
 from agent.chain.screening.moves import screening_moves
 from agent.localchain import LocalChain
 from agent.model import TokenFinding
-from tests.cases.test_bad_tokens import turned_bad, with_guest
 from tests.support.agents import FIVE, ROOMY, again, agent_on, fund
 from tests.support.attacks import attack
 from tests.support.endpoints import Liar
+from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.bad_tokens import with_guest
 from tests.support.worlds import ANVIL_OFTEN
 
 

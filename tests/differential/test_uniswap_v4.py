@@ -20,11 +20,11 @@ from agent.chain.tokens import IMPLEMENTATION_SLOTS
 from agent.execution.step_context import OutcomeKind
 from agent.model import Leg, LegPlace
 from agent.venues.discovery import discover_pools
-from tests.differential.test_venue_kinds import NO_QUOTER, add_pool, deployment, price, read_pools
 from tests.support import agents
 from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, swap_of, yes
 from tests.support.attacks import attack
 from tests.support.endpoints import tokens
+from tests.support.markets.venue_kinds import NO_QUOTER, add_pool, deployment, price, read_pools
 from tests.support.rebalancer import Stall
 from tests.support.text import raises_field
 from tests.support.venues import KEY, Venue, Venues

@@ -12,9 +12,10 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
-from tests.faults.test_step_kill import ENDS, World, every_run
 from tests.support.agents import again, fund, purse, trusted
 from tests.support.futures import EVEN, futures_changes
+from tests.support.markets.step_kills import ENDS, every_run
+from tests.support.markets.step_kills import StepWorld as World
 from tests.support.perps import perps_on, read_now
 from tests.support.worlds import one_case
 

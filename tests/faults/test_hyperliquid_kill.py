@@ -13,11 +13,12 @@ import pytest
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.model import IntentState
-from tests.faults.test_step_kill import World, every_run
 from tests.support.agents import again, fund, purse, trusted
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 from tests.support.hyperliquid_server import Held, HyperliquidServer
+from tests.support.markets.step_kills import StepWorld as World
+from tests.support.markets.step_kills import every_run
 from tests.support.worlds import one_case
 
 MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number in range(4, 14))]

@@ -15,7 +15,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.files.locks import wallet_lock
 from tests.faults.rig import Trade, finished, in_child, killed_at, killing, ready
-from tests.faults.test_step_kill import every_run
+from tests.support.markets.step_kills import every_run
 from tests.support.wallets import Desk
 
 EVENTS = [

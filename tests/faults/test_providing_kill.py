@@ -9,11 +9,13 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LpV3Position
-from tests.differential.test_lp_actions import V3, wanting
-from tests.faults.test_step_kill import ENDS, World, every_run
 from tests.support import lp_on_chain as lp
 from tests.support.agents import Purse, again, fund, purse, trusted
 from tests.support.lp_on_chain import EVEN
+from tests.support.markets.step_kills import ENDS, every_run
+from tests.support.markets.step_kills import StepWorld as World
+from tests.support.on_chain.lp_actions import V3
+from tests.support.on_chain.lp_actions import config_with_targets as wanting
 from tests.support.worlds import one_case
 
 LAST_WRITE = 50

@@ -14,10 +14,10 @@ from agent.config.loaded import LoadedConfig
 from agent.localchain import LocalChain
 from agent.model import AlertKind, AlertState, IntentKind
 from agent.store.journal import StepStore
-from tests.cases.test_pending_fees import HELD, TARGETS, V3_ONLY, at_swap
-from tests.differential.test_switched_fees import ZERO, switch_on, switchable
 from tests.faults.rig import in_child
 from tests.support.agents import ROOMY, again, fund, trusted, yes
+from tests.support.markets.pending_fees import HELD, TARGETS, V3_ONLY, at_swap
+from tests.support.markets.switched_fees import ZERO, switch_on, switchable
 from tests.support.samples import slow
 from tests.support.text import mentions
 

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
-from shutil import copytree
-from typing import Any
 
 import pytest
-from sqlalchemy import event as database_event
 
 from agent import codec
-from agent.config.load import load_config
-from agent.config.loaded import LoadedConfig
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import IntentKind, IntentState, Plan, StepInput
-from tests.faults.rig import in_child
-from tests.support.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
+from agent.model import IntentKind, Plan, StepInput
+from tests.support.agents import ROOMY, again, allowances, fund, off_target, purse, trusted
+from tests.support.markets.step_kills import ENDS, every_run
+from tests.support.markets.step_kills import StepWorld as World
 from tests.support.worlds import one_case
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -33,61 +26,6 @@ the approval, its end, its gas booked, openings, entries, a valuation; again for
 each step, and its end."""
 OFTEN = {"after:send 1", "after:send 2", *(f"write {number}" for number in (7, 22, 26))}
 """Around the sends, and after the step, the swap signed and the swap booked; the others are slow."""
-ENDS = {IntentState.FINAL, IntentState.CANCELLED}
-UNREACHED = "write 99"
-
-
-@dataclass(frozen=True)
-class World:
-    """A wallet that is off its targets, before anything was sent."""
-
-    chain: LocalChain
-    loaded: LoadedConfig
-    before: Purse
-
-    def killed(self, die_at: str) -> bool:
-        """Whether a process that does one step was killed at a named moment; else it came to the end of the step."""
-        code = in_child(lambda: run(self.chain, self.loaded, die_at))
-        assert code in (0, -signal.SIGKILL)
-        return code != 0
-
-    def restarted(self) -> OutcomeKind:
-        """How one step of a new agent ends. No process of its own: a fork would begin with this one's memory too."""
-        return run(self.chain, self.loaded, UNREACHED)
-
-    def copied(self, folder: Path) -> World:
-        """The same wallet with a copy of its config and store."""
-        copytree(self.loaded.path.parent, folder)
-        return replace(self, loaded=load_config(folder / self.loaded.path.name))
-
-
-def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> OutcomeKind:
-    """One whole step in this process; SIGKILL just before the n-th commit that changes the store, or at the n-th such event."""
-    writing = False
-    counts: dict[str, int] = {}
-
-    def passed(moment: str) -> None:
-        counts[moment] = counts.get(moment, 0) + 1
-        if f"{moment} {counts[moment]}" == die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        nonlocal writing
-        writing = writing or statement.startswith(("INSERT", "UPDATE"))
-
-    def committed(_connection: object) -> None:
-        nonlocal writing
-        if writing:
-            passed("write")
-        writing = False
-
-    chain.__dict__.pop("transport", None)  # a connection of its own
-    with again(chain, loaded) as agent:
-        database_event.listen(agent.context.store.db.engine, "before_cursor_execute", executed)
-        database_event.listen(agent.context.store.db.engine, "commit", committed)
-        outcome = agent.rebalance(send=True, confirm=yes, progress=passed)
-        assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
-        return outcome.kind
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +73,6 @@ def require_exactly_once(world: World) -> None:
         for done in realised_legs(codec.loads(Plan, record.plan_json), swap.receipt):
             assert (done.in_raw, done.out_raw) == (done.leg.amount_in_raw, done.leg.amount_out_raw)
     assert codec.loads(StepInput, record.input_json).snapshot.owner == chain.wallet.address
-
-
-def every_run(moments: Iterable[str], often: Collection[str]) -> list[Any]:
-    """Parameters of moments: those that are not of every run are slow."""
-    return [pytest.param(moment, marks=() if moment in often else pytest.mark.slow) for moment in moments]
 
 
 @pytest.mark.parametrize("moment", every_run([*SENDS, *WRITES], OFTEN))

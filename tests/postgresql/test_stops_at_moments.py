@@ -13,8 +13,9 @@ import pytest
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.postgresql import fencing
-from tests.postgresql.test_workers import ACCOUNTS, TOO_MUCH_WETH, folder_of, intents, served
 from tests.support.fleets import wallet_of
+from tests.support.markets.workers import ACCOUNTS, TOO_MUCH_WETH, folder_of, intents
+from tests.support.markets.workers import counts_of_accounts as served
 from tests.support.stopping import is_stopped
 from tests.support.workers import has_swapped, until, worker
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,42 +13,16 @@ from sqlalchemy import make_url
 from web3.types import RPCEndpoint
 
 from agent.localchain import LocalChain
-from agent.model import Intent, IntentKind, IntentState
-from agent.signing.keys import TestAccountKey, load_key
+from agent.model import IntentKind, IntentState
 from agent.store.postgresql import fencing, session
 from tests.support.fleets import add_portfolio, wallet_of
+from tests.support.markets.workers import ACCOUNTS, TOO_MUCH_WETH, folder_of, intents
+from tests.support.markets.workers import counts_of_accounts as served
 from tests.support.postgresql import Server
-from tests.support.transactions import CHAIN_ID
-from tests.support.workers import PROGRAM, bring_to_present, has_swapped, journals, served_counts, until, worker
+from tests.support.workers import PROGRAM, bring_to_present, has_swapped, until, worker
 
-ACCOUNTS = {"one": 4, "two": 5, "three": 6, "four": 7}
 BALANCED = {"WETH": 5_000, "USDC": 5_000}
-TOO_MUCH_WETH = {"WETH": 8_000, "USDC": 2_000}
 TAKEN_OVER_S = 20.0
-
-
-def folder_of(chain: LocalChain, tmp_path: Path, url: str, usd: Mapping[str, int]) -> Path:
-    """The configs of four portfolios in one folder, whose stores are in one database."""
-    folder = tmp_path / "clients"
-    folder.mkdir()
-    for name, account in ACCOUNTS.items():
-        path = add_portfolio(chain, tmp_path, name, account, usd, {"store.url": url})
-        path.rename(folder / path.name)
-        (path.with_name("trimtab.store.secret")).rename(folder / f"{name}.store.secret")
-    bring_to_present(chain)
-    return folder
-
-
-def served(url: str) -> dict[int, int]:
-    return served_counts(url, [wallet_address(account) for account in ACCOUNTS.values()])
-
-
-def wallet_address(account: int) -> str:
-    return load_key(TestAccountKey(account), CHAIN_ID, ask=None).address
-
-
-def intents(folder: Path) -> Sequence[Sequence[Intent]]:
-    return journals(folder, list(ACCOUNTS))
 
 
 @pytest.mark.slow

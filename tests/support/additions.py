@@ -366,7 +366,8 @@ def check_trigger() -> None:
     from agent.policy.decide import decide
     from agent.policy.triggers import rules, validation
     from tests.support.builders import NOW_S, history, step_input, token, unit_price
-    from tests.unit.config.test_config import text, tokens
+    from tests.support.configs.samples import config_text as text
+    from tests.support.configs.samples import tokens
 
     def written(trigger: str) -> str:
         return text(('trigger = { kind = "threshold", relative = "10%" }', f"trigger = {trigger}"))
@@ -413,8 +414,9 @@ def check_allocator() -> None:
     from agent.config.load import parse_config
     from agent.model import PRICE_ONLY_METHODS, AllocationMethod, StepInput
     from agent.policy.target_changes import apply_allocation
+    from tests.support.configs.weights import RETURNS, config_text, mistake, portfolio_of
+    from tests.support.configs.weights import allocator_config as built
     from tests.support.planning_worlds import allocator, moves, recorded, weighed
-    from tests.unit.config.test_weights import RETURNS, built, config_text, mistake, portfolio_of
 
     method = AllocationMethod("inverse_variance")
     written = RETURNS.replace('"hrp"', '"inverse_variance"')
@@ -440,7 +442,7 @@ def check_section() -> None:
     """Check the section from the template config to its table, with errors by field."""
     from agent.config.load import parse_config
     from agent.errors import ConfigError
-    from tests.unit.config.test_config import text
+    from tests.support.configs.samples import config_text as text
 
     def refused(old: str, new: str) -> str:
         try:
@@ -463,7 +465,7 @@ def check_command() -> None:
     from typer.testing import CliRunner
 
     from agent.cli.main import app
-    from tests.unit.config.test_config import text
+    from tests.support.configs.samples import config_text as text
 
     config = Path("trimtab.toml")
     config.write_text(text(), encoding="utf-8")
@@ -514,8 +516,9 @@ def check_layer() -> None:
     from agent.policy.decide import decide
     from agent.reference import reference_prices
     from tests.support.builders import NOW_S, step_input, token
+    from tests.support.configs.samples import config_text as text
+    from tests.support.configs.samples import tokens
     from tests.support.plans import evidence
-    from tests.unit.config.test_config import text, tokens
 
     def day(at_s: int) -> str:
         return datetime.fromtimestamp(at_s, UTC).date().isoformat()

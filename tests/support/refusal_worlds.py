@@ -35,8 +35,10 @@ from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.support.builders import NOW_S, OWNER
+from tests.support.decisions.exits import USDC
+from tests.support.decisions.exits import GuardEvidence as Sees
+from tests.support.decisions.exits import sold_symbols as moved
 from tests.support.transactions import grant, receipt, tx
-from tests.unit.policy.orders.test_blocked_exits import USDC, Sees, moved
 
 NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
 

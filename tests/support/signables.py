@@ -22,8 +22,8 @@ from tests.support import signing
 from tests.support import signing as providing
 from tests.support import signing as rebalancing
 from tests.support.builders import address
+from tests.support.records.native_legs import ONLY, PLANS
 from tests.support.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, WALLET, WETH, plan_of, tx
-from tests.unit.signing.rules.test_native import ONLY, PLANS
 
 POOL, HOME = address("v3 pool"), address("home")
 INIT_CODE = bytes.fromhex("600a600c600039600a6000f3602a60005260206000f3")

@@ -31,8 +31,8 @@ from agent.model import (
 )
 from agent.units import NATIVE, Token
 from tests.support.ledgers import COUNTED, USDC, WETH
-from tests.unit.layers.futures.test_step import POLICY, step_of
-from tests.unit.margin.test_account import USD, account, market
+from tests.support.perpetuals.accounts import USD, account, market
+from tests.support.perpetuals.steps import POLICY, step_of
 
 E6, E12, E18 = 10**6, 10**12, 10**18
 DAY_S = 86_400

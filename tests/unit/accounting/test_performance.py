@@ -30,27 +30,16 @@ from agent.accounting.performance import (
 from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, LedgerOpening, MarginReading, Valuation, ValuedHolding
 from agent.units import NATIVE, YEAR_S
 from tests.support.ledgers import COUNTED, USDC, WETH, Wallet
+from tests.support.records.entries import DAY_S, flow, trade_of
 from tests.support.text import raises_field
 
-DAY_S = 86_400
 OPENING = BuyAndHoldTokens(USDC, WETH)
-FLOW = {True: ExternalTransferKind.DEPOSIT, False: ExternalTransferKind.WITHDRAWAL}
 
 
 def at(block: int, weth: int, usdc: int, price: int) -> Valuation:
     """Whole coins, each base unit a coin; half and half is wanted."""
     rows = (ValuedHolding(WETH, weth, 0, Fraction(price), 5_000), ValuedHolding(USDC, usdc, 0, Fraction(1), 5_000))
     return Valuation(block, block * DAY_S, Fraction(weth * price + usdc), rows)
-
-
-def flow(block: int, value: int) -> Entry:
-    return entries.transfer_entry(ExternalTransfer(block, USDC, value, Fraction(value), 0, block, block * DAY_S, False, FLOW[value > 0]))
-
-
-def trade_of(value: int) -> Entry:
-    """The first purchase, with no postings of its own: valuations tell what it cost."""
-    wallet = Wallet()
-    return replace(entries.trade_entry(wallet.change({WETH: 10**18, USDC: -value}, 0), wallet.prices(), COUNTED, {}), postings=())
 
 
 def worth(block: int, value: int | Fraction) -> Valuation:

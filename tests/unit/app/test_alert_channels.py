@@ -22,9 +22,9 @@ from agent.observe.notify import drain_channels
 from agent.store.opening import open_store
 from tests.support import agents
 from tests.support.alert_receivers import Box, webhook
+from tests.support.configs.samples import config_text
+from tests.support.pages_of_docs import FENCE
 from tests.support.text import raises_field
-from tests.test_docs import FENCE
-from tests.unit.config.test_config import text as config_text
 
 
 def with_alerts(block: str) -> str:

@@ -17,8 +17,8 @@ from agent.store import open_store
 from agent.store.store import ConfigChanged
 from agent.wiring import WalletSession
 from tests.support import builders
+from tests.support.configs.samples import config_text as text
 from tests.support.text import raises_code
-from tests.unit.config.test_config import text
 
 OTHER = "c0" * 32
 DECIDED: Any = SimpleNamespace()

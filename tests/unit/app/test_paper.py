@@ -28,9 +28,9 @@ from agent.store.store import Store, rows_of_file
 from agent.wiring import store_file
 from agent.wiring.transactor import lock_arguments
 from tests.support import builders
+from tests.support.configs.samples import config_text as text
 from tests.support.stores import pins, unpin
 from tests.support.text import raises_code, raises_field
-from tests.unit.config.test_config import text
 
 TOKEN, HASH = builders.address("token"), "0x" + "ab" * 32
 

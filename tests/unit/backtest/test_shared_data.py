@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,11 +20,9 @@ from agent.backtest.world import read_pool
 from agent.model import Destination, NoTradeZone, Threshold, TrackingRisk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import simulated
+from tests.support.studies.shared_data import DATA, HOURLY, needs_data
 
-DATA = Path(__file__).parents[4] / "shared" / "data"
 DAILY = DATA / "prices" / "daily_2017_2023.parquet"
-HOURLY = DATA / "prices" / "hourly_2021-04_2022-12.parquet"
-needs_data = pytest.mark.skipif(not HOURLY.is_file(), reason=f"the research data are not beside this checkout: no {HOURLY}")
 WIDE = Threshold(None, 2_500)
 USDC_ENDS_S = 1_664_157_600
 

@@ -14,8 +14,8 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.quorum import check_heights
 from agent.ports import MonotonicClock
 from agent.wiring import SystemClock
+from tests.support.chain_reads.headers import HEADER
 from tests.support.endpoints import Script, forged_header
-from tests.unit.chain.endpoints.test_heights import HEADER
 
 START_S = 1_700_000_000
 INTERVAL_S = 2

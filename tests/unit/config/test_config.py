@@ -12,43 +12,15 @@ from hypothesis import strategies as st
 
 from agent.config.build import build_execution, build_limits, build_policy, build_portfolio, build_reference
 from agent.config.load import load_config, load_config_text, parse_config
-from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
+from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.tables.fields import parse_address, parse_duration_s, parse_gas_price_wei
-from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, PriceSource, Threshold
 from agent.units import Token, format_duration
-from tests.support.bands import with_bands
+from tests.support.configs.samples import USDC, WALLET, WETH, tokens
+from tests.support.configs.samples import config_error as error
+from tests.support.configs.samples import config_text as text
 from tests.support.text import raises_field
-
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
-
-
-def text(*changes: tuple[str, str]) -> str:
-    """The template's config with pieces replaced."""
-    assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
-    found = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
-    for old, new in changes:
-        assert old in found, old
-        found = found.replace(old, new, 1)
-    return found
-
-
-def without_v3(config: str) -> str:
-    """The config without its Uniswap V3 deployment."""
-    start = config.index('[[venues]]\nkind = "uniswap_v3"')
-    return config[:start] + config[config.index("\n[policy]", start) :]
-
-
-def error(*changes: tuple[str, str]) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse_config(text(*changes))
-    return str(caught.value)
-
-
-def tokens() -> dict[str, Token]:
-    return {WETH.address: Token(WETH.address, "weth", 18), USDC.address: Token(USDC.address, "usdc", 6)}
 
 
 def test_the_template_is_a_valid_config() -> None:

@@ -10,44 +10,10 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
 from agent.wiring.futures import perp_addresses, perp_scope
-from tests.unit.config.test_config import USDC, WALLET, WETH, text, tokens
-
-
-def address(number: int) -> str:
-    return f"0x{number:040d}"
-
-
-KEYS = ("clearing_house", "vault", "account_balance", "exchange", "market_registry", "config", "delegate_approval")
-FUTURES = "\n".join(
-    [
-        "\n[futures]",
-        'venue = "perpetual_protocol_v2"',
-        *(f'{key} = "{address(1 + number)}"' for number, key in enumerate(KEYS)),
-        'collateral = "USDC"',
-        'leverage = "2x"',
-        'band = "5%"',
-        f'[[futures.markets]]\nsymbol = "WETH"\nbase = "{address(20)}"\nasset = "WETH"\naggregator = "{address(21)}"\nweight = "60%"',
-        f'[[futures.markets]]\nsymbol = "WBTC"\nbase = "{address(22)}"\naggregator = "{address(23)}"\nweight = "-4000bps"',
-        '[futures.limits]\nmax_leverage = "4x"\nmax_utilisation = "60%"\nmax_position = "70%"\nspot_multiple = "2.5x"',
-        'stress_move = "20%"\nslippage = "0.5%"\nhysteresis = "5%"\nemergency_distance = "5%"\nemergency_slippage = "3%"',
-        'max_basis = "2%"\nindex_age = "1h"\n',
-    ]
-)
-
-
-def with_futures(*changes: tuple[str, str]) -> str:
-    """The template's config with futures, pieces of them replaced."""
-    found = FUTURES
-    for old, new in changes:
-        assert old in found, old
-        found = found.replace(old, new, 1)
-    return text() + found
-
-
-def error(*changes: tuple[str, str]) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse_config(with_futures(*changes))
-    return str(caught.value)
+from tests.support.configs.futures import FUTURES, HYPERLIQUID, KEYS, address, with_futures
+from tests.support.configs.futures import futures_error as error
+from tests.support.configs.samples import USDC, WALLET, WETH, tokens
+from tests.support.configs.samples import config_text as text
 
 
 def refusal(config: str) -> str:
@@ -226,13 +192,6 @@ def test_a_share_without_its_unit_is_refused(line: str) -> None:
 )
 def test_a_mistake_is_named_with_its_remedy(change: tuple[str, str], said: str) -> None:
     assert said in error(change)
-
-
-HYPERLIQUID = (
-    '\n[futures]\nvenue = "hyperliquid"\nurl = "http://127.0.0.1:1"\nnetwork = "testnet"\nagent_name = "trimtab"\n'
-    'agent_keystore = "agent.json"\ncollateral = "USDC"\nleverage = "2x"\nband = "5%"\n'
-    '[[futures.markets]]\nsymbol = "ETH"\nasset = "WETH"\nweight = "60%"\n[[futures.markets]]\nsymbol = "BTC"\nweight = "-40%"\n'
-) + FUTURES[FUTURES.index("[futures.limits]") :]
 
 
 def test_hyperliquid_becomes_a_policy_without_contracts() -> None:

@@ -10,18 +10,12 @@ from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.errors import ConfigError
 from agent.model import ConfirmedPosition
 from agent.units import Token
+from tests.support.configs.liquidity import PAIR, V2, V3, with_positions
+from tests.support.configs.samples import USDC, WETH, tokens, without_v3
+from tests.support.configs.samples import config_text as text
 from tests.support.text import raises_field
-from tests.unit.config.test_config import USDC, WETH, text, tokens, without_v3
 
-PAIR = "0xB4e16d0168e52d35CaCD2c6185b44281Ec28C9Dc"
-V3 = 'kind = "uniswap_v3"\ntoken_id = 42\nentry = { WETH = "1.5", USDC = "4500" }\n'
-V2 = f'kind = "uniswap_v2"\npair = "{PAIR}"\nentry = {{ USDC = "10.000001", WETH = "0" }}\nentry_block = 7\nvolatility = "5%"\n'
 MONTH_S = 30 * 86_400
-
-
-def with_positions(*positions: str, changes: tuple[tuple[str, str], ...] = ()) -> str:
-    tables = "".join(f"[[portfolio.positions]]\n{position}" for position in positions)
-    return text(("\n[reference]", f"\n{tables}[reference]"), *changes)
 
 
 def mistake(*positions: str, changes: tuple[tuple[str, str], ...] = ()) -> str:

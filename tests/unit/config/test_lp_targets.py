@@ -16,24 +16,12 @@ from agent.errors import ConfigError
 from agent.model import LpPositionChange, LpTarget
 from agent.units import Token
 from tests.support.builders import address
+from tests.support.configs.lp_targets import PAIR, POOL, REFS, TWO, V2, V3
+from tests.support.configs.lp_targets import config_with_targets as wanting
+from tests.support.configs.samples import USDC, tokens, without_v3
 from tests.support.text import raises_field
-from tests.unit.config.test_config import USDC, WETH, text, tokens, without_v3
 
-PAIR = "0xB4e16d0168e52d35CaCD2c6185b44281Ec28C9Dc"
-POOL = "0x8ad599c3A0ff1De082011EFDDc58f1908eb6e6D8"
-TWO = (USDC.address, WETH.address)
-V3 = f'kind = "uniswap_v3"\npool = "{POOL}"\nshare = "10%"\nwidth = "20%"\ncompound_above = "25.5"\n'
-V2 = f'kind = "uniswap_v2"\npair = "{PAIR}"\nshare = "5%"\nvolatility = "70%"\n'
-REFS = (
-    PoolRef(PAIR, "uniswap_v2", V2Reader(), *TWO, 3_000),
-    PoolRef(POOL, "uniswap_v3", V3Reader(), *TWO, 3_000, 60),
-)
 MONTH_S = 30 * 86_400
-
-
-def wanting(*targets: str, changes: tuple[tuple[str, str], ...] = ()) -> str:
-    tables = "".join(f"[[lp.targets]]\n{target}" for target in targets)
-    return text(("\n[store]", f"\n{tables}[store]"), *changes)
 
 
 def built(*targets: str, refs: tuple[PoolRef, ...] = REFS) -> tuple[LpTarget, ...]:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from agent.config.load import parse_config
 from agent.errors import ConfigError
+from tests.support.configs.keys import BASES, PLACES
+from tests.support.configs.lp_targets import POOL
+from tests.support.configs.samples import config_text as text
 from tests.support.text import mentions
-from tests.unit.config.test_config import text
-from tests.unit.config.test_lp_targets import POOL
-from tests.unit.config.test_random import BASES, PLACES
 
 PYDANTIC = (
     *("Input should", "String should", "List should", "Dictionary should", "Value error", "Field required", "Extra inputs", "Unable to"),

@@ -10,21 +10,9 @@ from agent.config.load import parse_config
 from agent.config.pace import build_pace, pace_text
 from agent.errors import ConfigError
 from agent.model import ExecutionPace, ExecutionStyle
+from tests.support.configs.pace import LIMIT, ROUNDS, TWAP
+from tests.support.configs.samples import config_text as text
 from tests.support.text import mentions, raises_field
-from tests.unit.config.test_config import text
-
-ROUNDS = {
-    "style": '"rounds"',
-    "max_rounds": "6",
-    "interval": '"10m"',
-    "recovery": '"20m"',
-    "waiting_cost": '"0.5bps"',
-    "size_jitter": '"30%"',
-    "time_jitter": '"50%"',
-    "budget": '"0.5%"',
-}
-TWAP = {"style": '"twap"', "max_rounds": "8", "over": '"6h"', "size_jitter": '"off"', "time_jitter": '"off"', "budget": '"off"'}
-LIMIT = {"style": '"limit"', "limit": '"-0.5%"', "patience": '"4h"'}
 
 
 def written(keys: dict[str, str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -20,47 +19,18 @@ from agent.config.load import load_config, parse_config
 from agent.config.schema import Config
 from agent.config.weights import build_allocator
 from agent.errors import ConfigError
+from tests.support.configs.keys import BASES, PLACES, Path_
+from tests.support.configs.lp_targets import REFS
+from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import tokens
 from tests.support.samples import examples
-from tests.unit.config.test_config import text, tokens
-from tests.unit.config.test_liquidity import V2, V3, with_positions
-from tests.unit.config.test_lp_targets import REFS, wanting
-from tests.unit.config.test_lp_targets import V3 as WANTED
-from tests.unit.config.test_zone import zoned
 
-HYBRID = ('trigger = { kind = "threshold", relative = "10%" }', 'trigger = { kind = "hybrid", absolute = "5%", every = "1d" }')
-CRON = ('trigger = { kind = "threshold", relative = "10%" }', 'trigger = { kind = "time", cron = "0 8 * * 1", timezone = "UTC" }')
-CAPS = """
-[portfolio.weights]
-kind = "market_cap"
-every = "7d"
-max_age = "2d"
-keep = "14d"
-churn = "1%"
-until_chosen = "wait"
-cap = "60%"
-limits = { WETH = { min = "10%", max = "50%" } }
-supplies = "supplies.csv"
-
-[reference]"""
-CHOSEN = ("\n[reference]", CAPS)
-WRITTEN = (text(), zoned(), with_positions(V3, V2), wanting(WANTED), text(HYBRID), text(CRON), text(CHOSEN))
-BASES = [tomllib.loads(base) for base in WRITTEN]
 FOLDER = Path(tempfile.mkdtemp())
 (FOLDER / "supplies.csv").write_text("symbol,supply,as_of\nWETH,120500000,2026-11-01\n")
 LONGEST = 20_000
 """An error that a terminal can show, whatever stood in the file."""
-Path_ = tuple[str | int, ...]
 
 
-def places(found: Any, at: Path_ = ()) -> Iterator[Path_]:
-    """Every key and list entry of a document."""
-    children = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
-    for key, value in children:
-        yield (*at, key)
-        yield from places(value, (*at, key))
-
-
-PLACES = [(base, place) for base in BASES for place in places(base)]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 HOSTILE = st.sampled_from(
     (

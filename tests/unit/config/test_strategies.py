@@ -15,22 +15,16 @@ from agent.config.strategies import build_split, with_allocators
 from agent.errors import ConfigError
 from agent.layers.strategies.state import CapitalSplit, StrategyHealthRule
 from agent.model import Destination, Every, NoTradeZone, Threshold
+from tests.support.configs.liquidity import V2 as POSITION
+from tests.support.configs.lp_targets import V2 as LIQUIDITY
+from tests.support.configs.pace import LIMIT, ROUNDS, TWAP
+from tests.support.configs.samples import USDC, WETH, tokens
+from tests.support.configs.samples import config_text as text
+from tests.support.configs.strategies import CARRY, HEALTH, TREND
+from tests.support.configs.strategies import config_with_strategies as tables
 from tests.support.text import mentions
-from tests.unit.config.test_config import USDC, WETH, text, tokens
-from tests.unit.config.test_liquidity import V2 as POSITION
-from tests.unit.config.test_lp_targets import V2 as LIQUIDITY
-from tests.unit.config.test_pace import LIMIT, ROUNDS, TWAP
 
 DAY_S = 86_400
-HEALTH = '{ sharpe = 0.5, recover = "0.8", window = "30d", period = "30d", recover_period = "14d" }'
-TREND = {"name": '"trend"', "share": '"60%"', "floor": '"10%"', "weights": '{ WETH = "70%", USDC = "30%" }', "health": HEALTH}
-CARRY = {"name": '"carry"', "share": '"40%"', "floor": '"0%"', "allocator": '"equal"', "health": '"off"'}
-
-
-def tables(*parts: dict[str, str], split: str = 'relative = "20%"') -> str:
-    """The template's config with these strategies."""
-    listed = "".join("[[strategies]]\n" + "".join(f"{key} = {value}\n" for key, value in part.items()) for part in parts)
-    return f"{text()}\n{listed}" + (f"[split]\n{split}\n" if split else "")
 
 
 def built(*parts: dict[str, str], split: str = 'relative = "20%"') -> CapitalSplit:

@@ -8,8 +8,9 @@ import pytest
 
 from agent.config.load import parse_config
 from agent.errors import ConfigError
+from tests.support.configs.samples import config_error as error
+from tests.support.configs.samples import config_text as text
 from tests.support.text import raises_field
-from tests.unit.config.test_config import error, text
 
 WETH = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"
 SUSHI = "0xC0AEe478e3658e2610c5F7A4A2E1777cE9e4f2Ac"

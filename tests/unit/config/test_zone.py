@@ -15,21 +15,13 @@ from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, TrackingRisk
 from agent.policy import risk as risks
 from tests.support.bands import with_bands
+from tests.support.configs.samples import USDC, WALLET, WETH, tokens
+from tests.support.configs.samples import config_text as text
+from tests.support.configs.zones import RISK, TRIGGER
+from tests.support.configs.zones import config_with_zone as zoned
 from tests.support.text import mentions, raises_field
-from tests.unit.config.test_config import USDC, WALLET, WETH, text, tokens
 
 WBTC = next(token for token in ETHEREUM_PRESET.tokens if token.symbol == "WBTC")
-TRIGGER = 'trigger = { kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
-RISK = 'volatilities = { WETH = "80%", USDC = "0.5%" }\ncorrelation = "0%"\n'
-
-
-def zoned(risk: str = RISK, trigger: str = TRIGGER, destination: str = "zone", changes: tuple[tuple[str, str], ...] = ()) -> str:
-    return text(
-        ('trigger = { kind = "threshold", relative = "10%" }', trigger),
-        ('destination = "target" ', f'destination = "{destination}" '),
-        ("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]" if risk else "\n[limits]"),
-        *changes,
-    )
 
 
 def mistake(**written: object) -> str:

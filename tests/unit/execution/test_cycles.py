@@ -44,12 +44,15 @@ from agent.ports import Grant
 from agent.store import Store, open_memory_store, open_store
 from agent.store.tables import CycleRow
 from tests.support.builders import NOW_S, OWNER, token
+from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC
+from tests.support.decisions.exits import outcome_of as judged
+from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits_of_a_step import HEAVIER
+from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
 from tests.support.refusal_worlds import World
 from tests.support.samples import slow
 from tests.support.stores import Killed
 from tests.support.transactions import CHAIN_ID, receipt
-from tests.unit.execution.test_exits_of_a_step import HEAVIER, stops
-from tests.unit.policy.orders.test_blocked_exits import LINK, MARKET, SOUND, USDC, WBTC, fired, judged
 
 ALL = (*MARKET, SOUND)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
@@ -40,7 +40,15 @@ from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
-from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_history, with_limits
+from tests.support.builders import NOW_S, OWNER, token, v2_pool, with_history, with_limits
+from tests.support.decisions.exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH
+from tests.support.decisions.exits import GuardEvidence as Sees
+from tests.support.decisions.exits import outcome_of as judged
+from tests.support.decisions.exits import sold_symbols as moved
+from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import step_with_unpriced_stop as unpriced
+from tests.support.decisions.exits_of_a_step import HEAVIER
+from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
 from tests.support.lp_worlds import paired, quiet, ranged, v2_at, v3_at
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.lp_worlds import world as world_with
@@ -49,25 +57,8 @@ from tests.support.refusal_worlds import NO, World
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, tx
-from tests.unit.policy.orders.test_blocked_exits import (
-    FIRED,
-    LINK,
-    MARKET,
-    OFF,
-    SOUND,
-    STOP,
-    USDC,
-    WBTC,
-    WETH,
-    Sees,
-    fired,
-    judged,
-    moved,
-    unpriced,
-)
 
 ALL = (*MARKET, SOUND)
-HEAVIER = {"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}
 Worlds = Callable[..., World]
 
 
@@ -83,18 +74,6 @@ def worlds(tmp_path: Path) -> Iterator[Worlds]:
 
         number = count()
         yield made
-
-
-def stops(symbols: Sequence[str]) -> StepInput:
-    """A portfolio of these, WETH and USDC, all worth the same; the stops of these have fired."""
-    share = 10_000 // (len(symbols) + 2)
-    targets = dict.fromkeys((*symbols, "WETH"), share) | {"USDC": 10_000 - share * (len(symbols) + 1)}
-    pools = (*MARKET, *(v2_pool(token(one), USDC, 10, 50_000_000) for one in symbols))
-    step = step_input(targets, None, dict.fromkeys(symbols, 10), pools=pools)
-    step = with_limits(step, turnover_bps=None, daily_turnover_bps=None)
-    wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
-    orders = tuple(ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of("T0", 20), None, price_of("T0", 10)) for one in wished)
-    return apply_orders(replace(with_history(step, states=orders), portfolio=replace(step.portfolio, orders=OrdersConfig(wished))))
 
 
 def addresses(*symbols: str) -> list[set[str]]:

@@ -32,13 +32,12 @@ from agent.model import (
 )
 from agent.units import NATIVE, Token
 from tests.support.builders import step_input
+from tests.support.records.settlements import DAI, PRICES, ROUTER, USDC, WETH
+from tests.support.records.settlements import settled_swap as swapped
 from tests.support.text import raises_code
 from tests.support.transactions import OTHER, START_S, WALLET, bench, receipt
 
-WETH, USDC, DAI = "0x" + "Aa" * 20, "0x" + "Bb" * 20, "0x" + "Cc" * 20
 POOL, SECOND = "0x" + "11" * 20, "0x" + "22" * 20
-ROUTER = OTHER
-PRICES = {WETH: Fraction(2000), USDC: Fraction(1)}
 
 
 def leg(pool: str, token_in: str, token_out: str, amount_in: int, amount_out: int) -> Leg:
@@ -159,18 +158,6 @@ def test_turnover_is_half_of_all_changes() -> None:
 
 
 PRICES_WITHOUT_GAS = BookingPrices(PRICES, native_price=Fraction(0))
-
-
-def swapped(folder: Path, *transfers: Transfer):
-    made = bench(folder)
-    look = made.chain.status_of
-
-    def with_transfers(tx_hash: str):
-        seen = look(tx_hash)
-        return replace(seen, receipt=replace(seen.receipt, transfers=transfers)) if seen.receipt else seen
-
-    made.chain.status_of = with_transfers
-    return made, made.run()
 
 
 def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: Path) -> None:

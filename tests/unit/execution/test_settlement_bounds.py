@@ -16,8 +16,9 @@ from agent.execution.shortfall import shortfall_by_receipt
 from agent.model import Intent, IntentKind, Payout, StepInput, Transfer
 from agent.store.store import Store
 from tests.support.builders import step_input
+from tests.support.records.settlements import DAI, PRICES, ROUTER, USDC, WETH
+from tests.support.records.settlements import settled_swap as swapped
 from tests.support.transactions import OTHER, START_S, WALLET
-from tests.unit.execution.test_settlement import DAI, PRICES, ROUTER, USDC, WETH, swapped
 
 SALE = Transfer(WETH, WALLET, ROUTER, 10)
 """Ten of a token at 2,000."""

@@ -24,9 +24,13 @@ from agent.ports import Approval, Composer
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.support.builders import with_history
+from tests.support.decisions.exits import DEAR, HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH
+from tests.support.decisions.exits import GuardEvidence as Sees
+from tests.support.decisions.exits import outcome_of as judged
+from tests.support.decisions.exits import sold_symbols as moved
+from tests.support.decisions.exits import step_with_stops as fired
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
-from tests.unit.policy.orders.test_blocked_exits import DEAR, HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH, Sees, fired, judged, moved
 
 REVERT_DESCRIPTIONS = UnsendableTransaction(
     'simulation of "swap" fails: the token said no', (Verdict("simulation", "no", "success", False),)

@@ -10,28 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.guards.case import build_guard_case
-from agent.model import Head, Plan, PlanCost, Rebalance, StepInput
+from agent.model import Head, PlanCost, StepInput
 from agent.units import BPS
-from tests.support.builders import ETHER, GWEI, history, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.builders import ETHER, GWEI, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.decisions.plan_costs import exit_plan as exiting
+from tests.support.decisions.plan_costs import given_and_got
+from tests.support.decisions.plan_costs import overweight_step as heavy
+from tests.support.decisions.plan_costs import with_past_costs as past
 from tests.support.plans import R, Swap, approved, evidence, plan_of, sell_weth, verdict, with_leg
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
-
-
-def past(step: StepInput, **changes: object) -> StepInput:
-    return replace(step, history=history(**changes))
-
-
-def heavy() -> StepInput:
-    """6,000 of WETH and 4,000 of USDC, gas for nothing."""
-    step = step_input(values={"WETH": 6_000, "USDC": 4_000})
-    return with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))
-
-
-def given_and_got(plan: Plan) -> tuple[Fraction, Fraction]:
-    """Values by hand: WETH at 2,000, in USDC base units."""
-    leg = plan.legs[0]
-    return Fraction(leg.amount_in_raw * 2_000 * 10**6, 10**18), Fraction(leg.amount_out_raw)
 
 
 @given(whole=st.fractions(Fraction(1, 100), 3))
@@ -252,11 +240,6 @@ def test_a_leg_that_pays_less_than_predicted_is_judged_by_what_it_pays(name: str
     step = heavy()
     plan = sell_weth(step)
     assert verdict(name, step, with_leg(plan, 0, amount_out_raw=1)) == verdict(name, step, plan)
-
-
-def exiting(plan: Plan) -> Plan:
-    assert isinstance(plan.decision, Rebalance)
-    return replace(plan, decision=replace(plan.decision, is_exit=True))
 
 
 def test_an_exit_into_the_numeraire_is_not_held_back_by_turnover_and_by_everything_else_it_is() -> None:

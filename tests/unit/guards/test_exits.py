@@ -9,10 +9,11 @@ import pytest
 
 from agent import guards
 from agent.layers.tax.state import TaxState
-from agent.model import ExternalTransfer, Goal, LotMethod, Payment, PendingPayment, Plan, Provide, Rebalance, StepInput, TaxInputs, TopUp
+from agent.model import ExternalTransfer, LotMethod, Payment, PendingPayment, Plan, Provide, StepInput, TaxInputs, TopUp
 from agent.policy.cash_flows import transfers
 from tests.support import builders
 from tests.support.builders import history, raw, step_input, token, v2_pool, with_history, with_limits
+from tests.support.decisions.exit_plans import with_exit as said
 from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth
 
@@ -34,10 +35,6 @@ def hostile(**more: object) -> StepInput:
     step = replace(step, history=past, portfolio=replace(step.portfolio, assets=capped))
     limits = {"daily_loss_bps": 5_000, "total_loss_bps": 5_000, "plan_cost_bps": None, "price_impact_bps": None, "slippage_bps": 30}
     return with_limits(step, max_live_value=Fraction(1), turnover_bps=None, daily_turnover_bps=None, min_trade=None, **limits)
-
-
-def said(plan: Plan, exits: bool = True) -> Plan:
-    return replace(plan, decision=Rebalance("a stop fired", Goal(()), is_exit=exits))
 
 
 def refusing(step: StepInput, plan: Plan) -> set[str]:

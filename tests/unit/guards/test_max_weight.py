@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -20,12 +19,15 @@ from agent.policy.decide import decide
 from agent.policy.drift import band, overweight_messages, with_trigger_bands
 from agent.policy.orders.exits import apply_orders
 from tests.support.builders import raw, step_input, strategy, token
+from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import tokens
+from tests.support.configs.strategies import CARRY, TREND
+from tests.support.configs.strategies import config_with_strategies as tables
+from tests.support.configs.weights import RETURNS, config_text
+from tests.support.decisions.max_weights import step_with_max_weights as capped
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.standing_orders import terms, three
 from tests.support.text import mentions
-from tests.unit.config.test_config import text, tokens
-from tests.unit.config.test_strategies import CARRY, TREND, tables
-from tests.unit.config.test_weights import RETURNS, config_text
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 
@@ -117,13 +119,6 @@ def test_equal_parts_of_three_assets_are_rounded_up() -> None:
 def test_an_asset_that_keeps_its_target_is_no_choice_of_the_allocator() -> None:
     parse_config(limited('{ any = "60%", USDC = "20%" }', config_text(RETURNS)))
     assert "portfolio.assets.USDC.target: 20%" in error('{ any = "60%", USDC = "19.99%" }', config_text(RETURNS))
-
-
-def capped(most: Mapping[str, int], values: Mapping[str, int] | None = None, **changes: object) -> StepInput:
-    """A step whose assets may be at most so many bps."""
-    step = step_input(values=values or {"WETH": 5_000, "USDC": 5_000}, **changes)  # type: ignore[arg-type]  # keywords of step_input
-    assets = tuple(replace(one, max_bps=most.get(one.token.symbol)) for one in step.portfolio.assets)
-    return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
 def buy_weth(step: StepInput, dollars: int) -> Plan:

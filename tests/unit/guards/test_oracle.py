@@ -26,9 +26,9 @@ from tests.support.builders import (
     with_snapshot,
     without_feed,
 )
+from tests.support.decisions.plan_costs import exit_plan as exiting
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
 from tests.support.text import mentions
-from tests.unit.guards.test_cost import exiting
 
 WETH, USDC, DAI, LINK = token("WETH"), token("USDC"), token("DAI"), token("LINK")
 FEED, TWAP, SPOT = PriceSource.FEED, PriceSource.TWAP, PriceSource.SPOT

@@ -7,25 +7,18 @@ from pathlib import Path
 import pytest
 
 from agent.guards.table import REMEDIES
-from agent.model import IntentKind, IntentState
+from agent.model import IntentKind
 from agent.store import Store
 from agent.store.files.pause import KillSwitch
 from tests.support.builders import step_input, with_history
 from tests.support.plans import sell_weth, verdict
-from tests.support.transactions import START_S, grant, new_store, receipt, tx
+from tests.support.records.mined import add_mined_intent as mined
+from tests.support.transactions import START_S, new_store
 
 
 @pytest.fixture
 def store(store_kind: str, tmp_path: Path) -> Store:
     return new_store(store_kind, tmp_path)
-
-
-def mined(store: Store, nonce: int, kind: IntentKind = IntentKind.SWAP, status: int = 1) -> None:
-    store.steps.begin(f"s{nonce}", START_S, "{}")
-    made = store.journal.add_intent(f"s{nonce}", kind, tx(nonce), grant(kind), "", START_S, None)
-    store.journal.advance(made.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce}")
-    store.journal.advance(made.id, IntentState.BROADCAST, START_S)
-    store.journal.advance(made.id, IntentState.MINED, START_S, receipt=receipt(f"0x{nonce}", nonce, "0x01", status))
 
 
 def test_resuming_starts_the_count_of_reverts_anew(store: Store, tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from agent.guards.case import build_guard_case
 from tests.support.builders import raw, step_input, token, v2_pool, with_limits
+from tests.support.decisions.plan_costs import exit_plan as exiting
+from tests.support.decisions.plan_costs import given_and_got
+from tests.support.decisions.plan_costs import overweight_step as heavy
+from tests.support.decisions.plan_costs import with_past_costs as past
 from tests.support.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
-from tests.unit.guards.test_cost import exiting, given_and_got, heavy, past
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 

@@ -15,35 +15,16 @@ from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
 from agent.margin.state import after_fill_at_bound, breaches, largest_allowed_raw, largest_allowed_sizes, margin_state, scaled_size_raw
 from agent.model.futures import (
-    FuturesLimits,
     FuturesPolicy,
     FuturesTarget,
     HedgeComparison,
-    MarginAccount,
     MarginTier,
-    PerpMarket,
     PerpOrder,
     PerpOrderKind,
 )
-from agent.units import Token
+from tests.support.perpetuals.accounts import E18, LIMITS, ONE_TIER, account, market, sizes
 
-USD = Token("", "USD", 18)
-E18 = 10**18
-ONE_TIER = (MarginTier(0, 100_000, 62_500),)
 TIERS = (MarginTier(0, 50_000, 25_000), MarginTier(20_000 * E18, 100_000, 50_000), MarginTier(100_000 * E18, 200_000, 100_000))
-LIMITS = FuturesLimits(40_000, 6_000, 10_000, 25_000, 0, 50, 500, 500, 300, 500, 600)
-
-
-def market(name: str, price: int = 2_000, tiers: tuple[MarginTier, ...] = ONE_TIER, lot_raw: int = 10**15) -> PerpMarket:
-    return PerpMarket(name, name, name, 18, lot_raw, Fraction(1, 100), tiers, 1_000, Fraction(price), Fraction(price), 0, Fraction(0))
-
-
-def account(collateral: int, sizes: dict[str, int], *markets: PerpMarket) -> MarginAccount:
-    """Positions opened at the mark without a fee."""
-    empty = MarginAccount(USD, 1, collateral * E18, 0, (), markets)
-    for name, size_raw in sizes.items():
-        empty = margin.with_trade(empty, name, size_raw, -margin.position_value_raw(empty.market(name), size_raw))
-    return empty
 
 
 def test_a_long_gains_and_a_short_loses_when_the_mark_rises() -> None:
@@ -73,9 +54,6 @@ def test_the_worst_fill_is_at_the_bound_or_at_a_worse_mark(size: int, bound: int
     after = after_fill_at_bound(held, PerpOrder("ETH", size * E18, PerpOrderKind.MARKET, bound * E18, is_reduce_only=False))
     fee = max(bound, mark) * E18 // 1_000
     assert margin.account_value_raw(after) - margin.account_value_raw(held) == (size * mark - pays) * E18 - fee
-
-
-sizes = st.integers(-(10**20), 10**20)
 
 
 @given(st.sampled_from([ONE_TIER, TIERS]), sizes.filter(bool), sizes, st.integers(1, 10**6))

@@ -24,9 +24,9 @@ from agent.store.alerts import RETENTION_S
 from agent.store.store import Store
 from tests.support.alert_receivers import Box, mailbox, silent, sms_gateway, webhook
 from tests.support.foreign_text import CORPUS, all_logs, found_in
+from tests.support.records.alerts import DONE, HALT, HOUR, KINDS, NOON, RULES
 from tests.support.text import raises_field
 from tests.support.transactions import new_store
-from tests.unit.observe.test_alert_rules import DONE, HALT, HOUR, KINDS, NOON, RULES
 
 SECRET = "t0ken-canary-9f2"
 

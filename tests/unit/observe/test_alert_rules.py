@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from agent.model import Alert, AlertKind, AlertState
 from agent.observe.notify import MAX_TEXT_LENGTH, AlertRules, QuietHours, decide_alerts, sanitize_text
 from tests.support.foreign_text import CORPUS
+from tests.support.records.alerts import DONE, HALT, HOUR, KINDS, NOON, RULES
 from tests.support.text import mentions
-
-KINDS = frozenset(AlertKind)
-HOUR = 3_600
-NOON = int(datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp())
-RULES = AlertRules(KINDS, cooldown_s=6 * HOUR)
-HALT = Alert(AlertKind.HALT, "halt", "halted", is_lasting=True)
-DONE = Alert(AlertKind.REBALANCE, "rebalance", "done")
 
 
 class Told:

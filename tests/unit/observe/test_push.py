@@ -35,10 +35,10 @@ from agent.store.database import fact_text, write_facts
 from agent.store.store import Store
 from agent.web.reach import PublicOptions
 from tests.support import agents
+from tests.support.pages.certificates import certificate  # noqa: F401
+from tests.support.records.alerts import KINDS, NOON, RULES
 from tests.support.text import raises_field
 from tests.support.transactions import new_store
-from tests.unit.observe.test_alert_rules import KINDS, NOON, RULES
-from tests.unit.web.test_login import certificate  # noqa: F401
 
 KEY = "5eed" * 16
 URL = f"webpush://me:{KEY}@example.org"

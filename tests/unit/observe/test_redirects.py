@@ -21,9 +21,9 @@ from agent.observe.notify import AlertChannel, apprise_sender
 from agent.observe.push import PushSender, encode_base64
 from agent.observe.watch import Heartbeat, HttpMethod
 from agent.web.reach import PublicOptions
-from tests.unit.web import test_login as test_dashboard_login
+from tests.support.pages.certificates import certificate
 
-certificate = test_dashboard_login.certificate
+__all__ = ["certificate"]
 
 LOCATIONS = [
     "http://[",

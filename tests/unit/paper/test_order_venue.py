@@ -12,8 +12,8 @@ import pytest
 from agent.model import SignedTx
 from agent.paper.chain import NO_ACCOUNT_ANSWER
 from agent.paper.order_venue import NOT_REDUCING_ANSWER, PaperHyperliquid, posted_order
-from tests.unit.layers.futures.test_step import book
-from tests.unit.margin.test_account import E18
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.steps import book
 
 
 class DeepBook:

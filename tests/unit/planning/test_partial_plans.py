@@ -18,10 +18,12 @@ from agent.model import Hold, Plan, PurchaseKind, PurchaseProgress, Rebalance, S
 from agent.planning import partial_plans, proposals
 from agent.units import BPS
 from tests.support.builders import step_input, with_history, with_limits
+from tests.support.decisions.partial_plans import partial_purchase_step as halves_of
+from tests.support.decisions.purchases import MILLION
+from tests.support.decisions.purchases import PassingEvidence as Seen
 from tests.support.planning_worlds import DEEP, any_problem_with_gas, rebalance_to_targets
 from tests.support.plans import evidence
 from tests.support.samples import examples
-from tests.unit.policy.cash_flows.test_purchases import MILLION, Seen, money
 
 ROOMY = {"turnover_bps": None, "daily_turnover_bps": None}
 
@@ -70,11 +72,6 @@ def test_every_part_of_a_purchase_fits_in_what_is_left(dollars: int, lost_percen
     if outcome.decision_result.purchase_result.new_purchase is not None:
         assert len(bought) == 2
         assert "limits.daily_loss" in outcome.reason
-
-
-def halves_of(loss: Fraction = Fraction(0), **limits: object) -> StepInput:
-    """Ten thousand dollars that a first purchase would halve at a worst case of about 0.36 % of them."""
-    return with_limits(money(loss_24h=loss), **({"daily_loss_bps": 14} | limits))  # type: ignore[arg-type]  # fields of Limits
 
 
 def look(step: StepInput) -> StepOutcome:

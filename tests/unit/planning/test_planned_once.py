@@ -14,10 +14,13 @@ from agent.model import Hold, LimitOrder, Plan, StepInput
 from agent.planning import planner, proposals, requests
 from agent.policy.decide import decide
 from tests.support.builders import NOW_S, step_input, with_history, with_limits
+from tests.support.decisions.exits import MARKET, SOUND
+from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.partial_plans import partial_purchase_step as halves_of
+from tests.support.decisions.purchases import HALVES, MILLION
+from tests.support.decisions.purchases import PassingEvidence as Seen
+from tests.support.decisions.purchases import money_step as money
 from tests.support.planning_worlds import USDC, WETH, two
-from tests.unit.planning.test_partial_plans import halves_of
-from tests.unit.policy.cash_flows.test_purchases import HALVES, MILLION, Seen, money
-from tests.unit.policy.orders.test_blocked_exits import MARKET, SOUND, fired
 
 SHALLOW = 600_000
 ASKED = 3_000 * MILLION

@@ -15,9 +15,11 @@ from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support import lp_worlds as lp
 from tests.support.builders import GWEI, history, with_limits, with_snapshot
-from tests.unit.layers.futures.policy.test_value import OURS
-from tests.unit.layers.futures.test_step import book
-from tests.unit.policy.triggers.test_tracking import TARGETS, TRADED_S, interval, moved, tracked, weights_after
+from tests.support.decisions.tracking import TARGETS, TRADED_S, interval, weights_after
+from tests.support.decisions.tracking import balance_changes as moved
+from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.perpetuals.steps import book
+from tests.support.perpetuals.values import OURS
 
 HALVES = {"WETH": 5_000, "USDC": 5_000}
 

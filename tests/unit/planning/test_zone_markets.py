@@ -18,10 +18,10 @@ from agent.policy import risk as risks
 from agent.policy.decide import decide
 from agent.units import BPS
 from tests.support.builders import ETHER, MONTH_S, token, tracking, with_limits
+from tests.support.decisions.native_coin import native_step
+from tests.support.decisions.zone_plans import COIN, unit_value
 from tests.support.planning_worlds import check_legs, random_step, without_gas
 from tests.support.samples import examples
-from tests.unit.planning.test_zone_plan import COIN, unit_value
-from tests.unit.policy.test_native_coin import native_step
 
 
 @st.composite

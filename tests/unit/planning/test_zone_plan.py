@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -16,20 +15,15 @@ from agent.planning.proposals import decision_after_plan, propose_rebalance
 from agent.policy import minimum
 from agent.policy.decide import decide
 from agent.units import BPS, PIPS
-from tests.support.builders import ROUTER, price_of, token, v2_pool, with_limits, with_snapshot
-from tests.support.planning_worlds import PRICES
+from tests.support.builders import ROUTER, token, v2_pool, with_limits, with_snapshot
+from tests.support.decisions.zone_plans import COIN, unit_value
+from tests.support.decisions.zone_plans import deep_step as deep
+from tests.support.decisions.zones import GAS_UNITS, V, pair_edge, pair_gap
+from tests.support.decisions.zones import zone_step as standing
 from tests.support.samples import examples
 from tests.support.text import mentions
-from tests.unit.policy.triggers.test_no_trade_zone import GAS_UNITS, V, pair_edge, pair_gap, standing
 
-COIN = 10**6
 WETH, USDC = token("WETH"), token("USDC")
-
-
-def deep(share: Fraction | str, **changes: Any) -> StepInput:
-    """One pair so deep that nothing moves it, and no limit in the way."""
-    step = standing(share, **{"depth": 10**12, **changes})
-    return with_limits(step, turnover_bps=None, daily_turnover_bps=None, min_trade=None)
 
 
 def gas_of(gwei: float) -> float:
@@ -43,11 +37,6 @@ def gas_of(gwei: float) -> float:
 def share_after(step: StepInput, plan: Plan, symbol: str = "WETH") -> float:
     values = {at: raw * unit_value(step, at) for at, raw in plan.holdings_after}
     return float(values[token(symbol).address] / sum(values.values()))
-
-
-def unit_value(step: StepInput, at: str) -> Fraction:
-    of = step.portfolio.token(at)
-    return price_of(of.symbol, PRICES) * Fraction(10) ** (6 - of.decimals)
 
 
 def test_it_trades_to_the_edge_and_no_further() -> None:

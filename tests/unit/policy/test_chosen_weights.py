@@ -31,6 +31,8 @@ from agent.policy.target_changes import allocation_history_s
 from agent.units import BPS
 from agent.weights import extras
 from tests.support.builders import NOW_S, token
+from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of
+from tests.support.decisions.chosen_weights import hold_reason as reason
 from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.standing_orders import price_of, terms
 from tests.support.stores import chosen_weights
@@ -38,14 +40,7 @@ from tests.support.text import mentions
 from tests.support.transactions import new_store
 
 DATA_METHODS = [AllocationMethod.INVERSE_VOLATILITY, AllocationMethod.MINIMUM_VARIANCE, AllocationMethod.RISK_PARITY, AllocationMethod.HRP]
-SUPPLIES = [("WETH", 120_000_000), ("WBTC", 100_000), ("LINK", 600_000_000), ("UNI", 600_000_000)]
 HOUR_S = 3_600
-
-
-def chosen_of(step: StepInput) -> Allocation:
-    found = apply_effective_targets(step).history.allocation
-    assert found is not None
-    return found
 
 
 def later(step: StepInput, by_s: int, chosen: Allocation | None = None, prices: tuple[PricePoint, ...] | None = None) -> StepInput:
@@ -56,12 +51,6 @@ def later(step: StepInput, by_s: int, chosen: Allocation | None = None, prices: 
     snapshot = replace(step.snapshot, head=head, now_s=now_s, feeds=feeds)
     history = replace(step.history, allocation=chosen, prices=step.history.prices if prices is None else prices)
     return replace(step, snapshot=snapshot, history=history)
-
-
-def reason(step: StepInput) -> str:
-    decision = decide(apply_effective_targets(step)).decision
-    assert isinstance(decision, Halt)
-    return decision.reason
 
 
 # what comes out

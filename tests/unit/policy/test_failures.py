@@ -21,12 +21,14 @@ from agent.policy import failures
 from agent.store import Store, open_store
 from agent.units import NATIVE, Token
 from tests.support.builders import ETHER, NOW_S, history, step_input, with_limits
+from tests.support.decisions.exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH
+from tests.support.decisions.exits import GuardEvidence as Sees
+from tests.support.decisions.exits import step_with_stops as fired
 from tests.support.lp_worlds import planned, ranged, roomy, world
 from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg
+from tests.support.records.intents import ended_intent as ended
+from tests.support.records.mined import add_mined_intent as mined
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
-from tests.unit.guards.test_review_stopping import mined
-from tests.unit.policy.orders.test_blocked_exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, Sees, fired
-from tests.unit.store.accounts.test_budgets import ended
 
 TWO = (*MARKET, SOUND)
 DAY_S = 86_400

@@ -27,9 +27,9 @@ from agent.policy.minimum import (
 )
 from agent.reference import reference_prices
 from tests.support.builders import step_input, with_history, with_limits, with_snapshot
+from tests.support.configs.samples import config_text as text
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
-from tests.unit.config.test_config import text
 
 USD = 10**6
 HAND = MinimumTotalInputs(

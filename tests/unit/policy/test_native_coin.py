@@ -11,35 +11,21 @@ from hypothesis import strategies as st
 from agent import codec, guards
 from agent.execution.evaluation import evaluate_input
 from agent.model import Every, Hold, Leg, LegPlace, Plan, Rebalance, StepInput, TopUp, wallet_changes
-from agent.planning import planner, proposals
+from agent.planning import proposals
 from agent.planning.gas import WrappedNative, with_payment_legs
 from agent.policy import native_coin
 from agent.policy.decide import decide
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
 from agent.units import NATIVE
-from tests.support.builders import ETHER, GWEI, NOW_S, address, history, step_input, token, with_limits, with_snapshot
+from tests.support.builders import ETHER, GWEI, NOW_S, address, history, token, with_limits, with_snapshot
+from tests.support.decisions.native_coin import FLOOR, native_step
+from tests.support.decisions.native_coin import plan_of as planned
 from tests.support.plans import evidence, verdict, with_leg
 from tests.support.signing import leg
 
 WETH, USDC = token("WETH").address, token("USDC").address
 W, R = LegPlace.WALLET, LegPlace.ROUTER
-FLOOR = ETHER // 20
-ROOMY = {"turnover_bps": None, "daily_turnover_bps": None, "native_top_up_wei": ETHER // 10}
-
-
-def native_step(native_wei: int, weth: int, usdc: int, *, counts: bool = True, reserve_raw: int = 0, **limits: object) -> StepInput:
-    """Half ETH at 2,000, half USDC, in whole dollars of wrapped coin and of USDC, with so much native coin."""
-    step = with_limits(step_input(None, {"WETH": weth, "USDC": usdc}, depth=50_000_000), **ROOMY | limits)
-    first, second = step.portfolio.assets
-    assets = (replace(first, includes_native=counts, reserve_raw=reserve_raw), second)
-    return with_snapshot(replace(step, portfolio=replace(step.portfolio, assets=assets)), native_wei=native_wei)
-
-
-def planned(step: StepInput) -> Plan:
-    decided = decide(step)
-    assert isinstance(decided.decision, Rebalance), decided.decision.reason
-    return planner.plan(step, decided.decision)
 
 
 def passes(step: StepInput, plan: Plan) -> list[str]:

@@ -9,10 +9,12 @@ import pytest
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, TokenSupply
 from tests.support.builders import NOW_S, token
-from tests.support.planning_worlds import DAY_S
+from tests.support.configs.weights import CAPS
+from tests.support.configs.weights import allocator_config as built
+from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of
+from tests.support.decisions.chosen_weights import hold_reason as reason
+from tests.support.planning_worlds import DAY_S, allocator, moves, recorded, weighed
 from tests.support.text import mentions
-from tests.unit.config.test_weights import CAPS, built
-from tests.unit.policy.test_chosen_weights import SUPPLIES, allocator, chosen_of, moves, reason, recorded, weighed
 
 START_OF_DAY_S = NOW_S // DAY_S * DAY_S
 

@@ -25,10 +25,10 @@ from agent.store import open_store
 from agent.units import Token
 from agent.weights.returns import Floats
 from tests.support.builders import MONTH_S, NOW_S, history, step_input, token
+from tests.support.configs.zones import config_with_zone as written
 from tests.support.planning_worlds import DAY_S, moves, recorded
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET
-from tests.unit.config.test_zone import zoned as written
 
 WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
 THREE = ("WETH", "WBTC", "LINK")

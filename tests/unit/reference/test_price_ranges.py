@@ -19,8 +19,8 @@ from agent.reference.floors import fair_floor
 from agent.units import BPS, NATIVE
 from agent.venues.composer import leg_floors
 from tests.support.builders import raw, step_input, token, v3_pool, with_limits
+from tests.support.decisions.plan_costs import exit_plan as exiting
 from tests.support.plans import Swap, evidence, plan_of, verdict
-from tests.unit.guards.test_cost import exiting
 
 WETH, USDC = token("WETH"), token("USDC")
 FEED, MEAN = 2_000, 2_020

@@ -16,7 +16,7 @@ from agent.errors import ConfigError
 from agent.model import AllocationMethod
 from agent.research.allocators import with_table
 from agent.research.inputs import read_inputs
-from tests.unit.research.test_signals import BAND, PRICES, TARGETS, momentum
+from tests.support.studies.signals import BAND, PRICES, TARGETS, momentum
 
 EQUAL: dict[str, Any] = {"every": "7d", "keep": "7d", "churn": "0%", "until_chosen": "targets"}
 RISK = EQUAL | {"window": "8d", "step": "1d", "min_history": "3d", "max_age": "2d", "fixed": ["USD"]}

@@ -9,7 +9,7 @@ import pytest
 
 from agent import research
 from agent.research import progress
-from tests.unit.research.test_signals import BAND, PRICES, TARGETS
+from tests.support.studies.signals import BAND, PRICES, TARGETS
 
 
 @pytest.mark.parametrize(

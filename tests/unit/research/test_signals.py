@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -13,19 +12,7 @@ import pytest
 from agent import research
 from agent.errors import ConfigError
 from agent.signals import SignalTargets, SignalView
-
-DAYS = 16
-TIMES = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in range(DAYS)]
-BTC = [100.0 + 3 * day * (-1) ** day for day in range(DAYS)]
-ETH = [50.0 + day for day in range(DAYS)]
-PRICES = pl.DataFrame({"time": TIMES, "BTC": BTC, "ETH": ETH})
-TARGETS = {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}
-BAND = research.band(0.05)
-
-
-def momentum(view: SignalView) -> dict[str, float]:
-    bars = view.prices["BTC"]
-    return {"BTC": 0.6, "ETH": 0.1} if bars[-1].close > 100 else {"BTC": 0.1, "ETH": 0.2}
+from tests.support.studies.signals import BAND, BTC, DAYS, ETH, PRICES, TARGETS, TIMES, day_of, momentum
 
 
 class Recorder:
@@ -37,10 +24,6 @@ class Recorder:
     def __call__(self, view: SignalView) -> dict[str, float]:
         self.views.append(view)
         return {"BTC": 0.5, "ETH": 0.2}
-
-
-def day_of(moment_s: int) -> int:
-    return (datetime.fromtimestamp(moment_s, UTC) - TIMES[0]).days
 
 
 def test_view_has_the_closes_before_the_bar_and_the_weights_at_it() -> None:

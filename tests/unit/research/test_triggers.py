@@ -13,7 +13,7 @@ from agent.model import AnsweredTrigger, Destination, Policy
 from agent.policy.triggers.validation import validate_policy
 from agent.research.triggers import FunctionTrigger
 from agent.signals import SignalView
-from tests.unit.research.test_signals import BTC, ETH, PRICES, TARGETS, TIMES, day_of, momentum
+from tests.support.studies.signals import BTC, ETH, PRICES, TARGETS, TIMES, day_of, momentum
 
 HALF_A_TENTH = 0.05
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from tests.test_docs import ROOT
+from tests.support.pages_of_docs import ROOT
 
 AGENT = ROOT / "agent"
 PASSING, PERSON = "passing", "a person"

@@ -11,12 +11,14 @@ import pytest
 
 from agent.model import AllocationMethod, StepInput
 from tests.support.builders import zoned
+from tests.support.decisions.exits import MARKET, OFF
+from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.tracking import balance_changes as moved
+from tests.support.decisions.tracking import tracking_step as tracked
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.machines import MACHINES, ROOT, begun, ended, lacking, suite_runs, written
 from tests.support.planning_worlds import allocator, any_problem, any_problem_with_gas, limit, moves, recorded, weighed
 from tests.support.stores import STEPS
-from tests.unit.policy.orders.test_blocked_exits import MARKET, OFF, fired
-from tests.unit.policy.triggers.test_tracking import moved, tracked
 
 PLANS, SAMPLE, LARGE, SMALL = 200, 24, 4, (4, 8)
 """Problems planned on each machine; where there is no time for all: how many, how many of these are of any size, and tokens and pools of

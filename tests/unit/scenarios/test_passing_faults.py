@@ -21,9 +21,9 @@ from agent.store.files.recorder import FileOutbox
 from agent.store.files.secret import ensure_secret, secret_path
 from agent.venues.hyperliquid.client import _refusal_error
 from agent.venues.hyperliquid.orders import VenueRefusal
+from tests.support.pages_of_docs import ROOT
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
-from tests.test_docs import ROOT
 
 
 def lock_in_a_file(folder: Path) -> None:

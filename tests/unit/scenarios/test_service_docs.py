@@ -13,7 +13,7 @@ from agent.fleet.metrics import FleetMetrics
 from agent.model import RunFigures, RunReport
 from agent.observe.health import judge_health
 from agent.observe.metrics import metric_families
-from tests.test_docs import rows
+from tests.support.pages_of_docs import rows
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")

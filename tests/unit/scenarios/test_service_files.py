@@ -13,23 +13,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.main import get_command
 
-from agent.cli.main import app
 from agent.errors import EXIT_USAGE
+from tests.support.commands.checks import require_command
 
 ROOT = Path(__file__).parents[3]
 CONTAINER = ROOT / "deploy" / "Containerfile"
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 FLEET = ROOT / "deploy" / "fleet.yaml"
-
-
-def require_command(words: list[str]) -> None:
-    """`trimtab` with these words is a command with options that exist, and the values they take."""
-    command = get_command(app).commands[words[0]]  # type: ignore[attr-defined]  # click's Group, which Typer makes of several commands
-    command.make_parser(command.context_class(command)).parse_args(words[1:])
-    options = {option: param for param in command.params for option in param.opts}
-    assert all(word in options for word in words[1:] if word.startswith("-")), words
 
 
 def test_a_command_with_an_unknown_option_would_be_noticed() -> None:

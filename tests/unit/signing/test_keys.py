@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import base64
 import copy
-import io
 import json
-import logging
 import pickle
 import resource
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from eth_account import Account
 from eth_keyfile import create_keyfile_json
-from rich.console import Console
-from rich.traceback import Traceback
 
 from agent.config.variables import Variables
 from agent.errors import ConfigError, OperatorNeeded
@@ -37,6 +32,7 @@ from agent.signing.keys import (
     disable_core_dumps,
     load_key,
 )
+from tests.support.records.shown_errors import error_texts as everything_shown_of
 from tests.support.text import mentions
 
 CANARY = bytes.fromhex("c0ffee" + "5eed" * 14 + "42")
@@ -59,25 +55,6 @@ def forms_of(secret: bytes) -> list[str]:
 
 def leaks(text: str) -> bool:
     return any(form in text for form in (*forms_of(CANARY), PASSWORD))
-
-
-def everything_shown_of(error: BaseException) -> str:
-    """The error as plain text, as logged, and as rich prints it with every local variable of every frame."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    logger = logging.getLogger("canary")
-    logger.addHandler(handler)
-    logger.error("failed: %r %s", error, error, exc_info=error)
-    logger.removeHandler(handler)
-    Console(file=stream, width=300).print(
-        Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True, locals_max_string=None)
-    )
-    seen: BaseException | None = error
-    while seen is not None:
-        frames = traceback.TracebackException.from_exception(seen, capture_locals=True)
-        stream.write("".join(frames.format()) + repr(seen) + repr(seen.args) + repr(vars(seen)))
-        seen = seen.__cause__ or seen.__context__
-    return stream.getvalue()
 
 
 def keystore(tmp_path: Path, secret: bytes = CANARY, mode: int = 0o600) -> Path:

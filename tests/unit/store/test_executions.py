@@ -12,9 +12,9 @@ from agent.errors import Refused
 from agent.model import ExecutionState, IntentState, LimitOrder, Purchase, PurchaseKind, PurchaseProgress
 from agent.store import Store
 from tests.support.builders import OWNER
+from tests.support.records.swaps import PRICE, USDC, WETH, swap
 from tests.support.text import raises_code
 from tests.support.transactions import new_store
-from tests.unit.layers.gradual.test_store import PRICE, USDC, WETH, swap
 
 TERMS = Purchase(PurchaseKind.FIRST, Fraction(6_000 * 10**6), 3, 600, ((USDC, Fraction(1)), (WETH, PRICE)), 1_000, 9_000)
 COIN, DOLLAR = 10**18, 10**6

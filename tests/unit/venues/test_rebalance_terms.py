@@ -16,12 +16,12 @@ from agent.units import NATIVE, floor_int
 from agent.venues.calldata import min_balance_changes
 from agent.venues.composer import prices_with_native, rebalancer_terms
 from tests.support.builders import step_input, token, v2_pool, v3_pool
+from tests.support.configs.samples import config_text as text
 from tests.support.plans import R, Swap, plan_of
 from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg
 from tests.support.signing import plan_of as bare_plan
 from tests.support.signing import rebalancing_grant_of as grant_of
 from tests.support.text import raises_code, raises_field
-from tests.unit.config.test_config import text
 
 TARGETS = {"USDC": 4_000, "WETH": 3_000, "WBTC": 3_000}
 WETH_USDC = v2_pool(token("WETH"), token("USDC"), 2_000, 1_000_000)

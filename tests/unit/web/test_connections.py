@@ -33,10 +33,10 @@ from agent.web.reach import PROXY_HEADER, PublicOptions, reach_of, require_tls_a
 from agent.web.server import _listen
 from tests.support import agents
 from tests.support.dashboards import PATIENCE_S, Served, until
+from tests.support.pages.certificates import certificate
 from tests.support.sites import PROXY_SECRET, READ_ONLY, Site, behind_proxy
-from tests.unit.web import test_login as test_dashboard_login
 
-certificate = test_dashboard_login.certificate
+__all__ = ["certificate"]
 HALF_OPEN = """
 import resource, socket, sys
 port, count = int(sys.argv[1]), int(sys.argv[2])

@@ -61,6 +61,8 @@ from tests.support.dashboards import (
     golden,
     until,
 )
+from tests.support.pages.reviews import edit_backtest as tried
+from tests.support.pages.reviews import review
 from tests.support.sites import FULL, READ_ONLY, Site
 
 
@@ -99,15 +101,6 @@ def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[s
     with store_of(config) as store:
         (store.controls.store_offer if kind is ControlKind.CONFIRM else store.controls.record_shown)(plan)
     return {"plan_hash": plan.hash, "reason": "", "moves": ["-1 WETH"], "document": {}}
-
-
-def review(site: Site, cookie: str, kind: str, document: dict[str, Any] | None, arguments: tuple[tuple[str, str], ...] = ()) -> str:
-    """The path of a review of this session whose plan is shown."""
-    session = site.access.find_session(cookie.partition("=")[2], touch=False)
-    assert session is not None
-    name = f"review-{len(session.reviews):015d}"
-    session.reviews[name] = PlanReview(kind, arguments, plan_document=document)
-    return f"/controls/review/{name}"
 
 
 def last_event(site: Site) -> tuple[str, str, str]:
@@ -532,18 +525,6 @@ def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
     shown = site.compared(path, {**site.board.documents, "review": {"document": document}}, Cookie=cookie)
     assert shown >= {f"review.document.sales.{number}.{key}" for number in (0, 1) for key in ("turnover", "cost.total", "worst_case")}
     assert "9.25" in site.ask(path, Cookie=cookie)[2].decode()
-
-
-def tried(**more: Any) -> dict[str, Any]:
-    """The backtest of an edit, of a source and with a note that are markup."""
-    one = {"return": "0.5", "max_drawdown": "-0.25", "rebalances": 3, "costs": "1.5"}
-    over = {"mean": "0.1", "low": "-0.1", "high": "0.3", "periods": 99, "beyond_chance": False}
-    neighbours = {"settings": 20, "folds": 4, "walk_forward": over, "overfitting": "0.625", "split_count": 12_870}
-    return {
-        "source": MARKUP, "from": "2021-01-01", "until": "2021-12-31", "days": 365, "numeraire": HOSTILE, "start_value": "10000",
-        "edited": one, "present": one, "held_return": "1.25", "held_max_drawdown": "-0.5", "over_present": over, "over_holding": None,
-        "neighbours": neighbours, "notes": [MARKUP], "edited_hash": "a", "present_hash": "b", "data_hash": "c", **more,
-    }  # fmt: skip
 
 
 def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Site) -> None:

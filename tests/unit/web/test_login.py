@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +42,10 @@ from agent.web.reach import PublicOptions, Reach, reach_of, require_tls_access
 from agent.web.server import serve_dashboard
 from agent.web.sessions import MAX_IDLE_S, MAX_SESSION_AGE_S
 from tests.support.dashboards import HOSTILE, MARKUP, Served
+from tests.support.pages.certificates import certificate
 from tests.support.sites import FULL, HASH, PASSWORD, PROXY_SECRET, Site, behind_proxy
+
+__all__ = ["certificate"]
 
 
 class Tags(HTMLParser):
@@ -402,29 +404,6 @@ def test_a_proxy_of_another_machine_is_known_by_its_address(tmp_path: Path) -> N
     assert reach.proxies == {"127.0.0.1"}
     assert reach.host_names == {"127.0.0.1"}
     assert reach.uses_tls
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> PublicOptions:
-    """A certificate of localhost and its key."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False).sign(key, hashes.SHA256())
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("tls")
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    (folder / "key.pem").chmod(0o600)
-    return PublicOptions(folder / "cert.pem", folder / "key.pem")
 
 
 def test_over_tls_cookies_are_secure_and_of_this_host_alone(certificate: PublicOptions) -> None:

@@ -23,9 +23,9 @@ from agent.hosts import Authority, Origin, parse_authority, parse_origin
 from agent.web.access import _is_own_form
 from agent.web.reach import MIN_SECRET_CHARS, PublicOptions, Reach, public_url, reach_of, require_tls_access
 from tests.support.dashboards import PATIENCE_S
+from tests.support.pages.certificates import certificate
 from tests.support.samples import slow
 from tests.support.sites import PASSWORD, PROXY_SECRET, Site, behind_proxy
-from tests.unit.web.test_login import certificate
 
 __all__ = ["certificate"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,42 +17,17 @@ from agent.app.controls.queue import list_controls, submit_control
 from agent.app.records import kill_switch
 from agent.config.load import load_config
 from agent.model import ControlKind, ControlOrigin, ControlSubmission, RequestKind
-from agent.store import open_store
 from agent.store.files.locks import service_lock
-from agent.web import document_cache
 from agent.wiring import open_store_offline, store_file
 from agent.wiring.transactor import lock_arguments
 from tests.support import agents
-from tests.support.dashboards import BusyBoard, documents, until
+from tests.support.dashboards import until
+from tests.support.pages.pauses import busy_site, config
 from tests.support.sites import Site
 
+__all__ = ["busy_site", "config"]
+
 BANNER = "nothing is sent."
-
-
-def outside_documents() -> dict[str, object]:
-    """Documents of a portfolio that trades in its next cycle."""
-    page_documents = documents()
-    page_documents["status"] |= {"paused": False, "decision": {"kind": "rebalance", "reason": "outside its band"}}
-    page_documents["status"]["holdings"][0]["weight_bps"] = 9_999
-    page_documents["history"]["steps"] = []
-    return page_documents
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = agents.config(tmp_path)
-    loaded = load_config(path)
-    open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
-    return path
-
-
-@pytest.fixture
-def busy_site(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(document_cache, "PAUSE_POLL_S", 0.05)
-    board = BusyBoard(str(config), config.with_name("mine.db"))
-    board.documents = outside_documents()
-    with Site(config.with_name("mine.db.users"), config=str(config), board=board) as site:
-        yield site
 
 
 def shows(site: Site, path: str, words: str, cookie: str) -> bool:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
@@ -26,64 +25,24 @@ from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.figures import format_figure
 from agent.fleet.configs import find_configs, portfolio_names
-from agent.model import OrderKind, PortfolioIdentity, RunReport
+from agent.model import OrderKind, RunReport
 from agent.observe.health import process_identity
-from agent.ports.users import UsersPlace
 from agent.store import open_store
 from agent.store.files.users import open_user_file
 from agent.web import app_modules, portfolios
-from agent.web.access import Access
 from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.document_cache import SeenReport
 from agent.web.pages import PAGES, value_at
-from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios
+from agent.web.portfolios import create_portfolios
 from agent.web.reach import Reach
 from agent.web.server import serve_portfolios
 from agent.web.sessions import PlanReview
 from tests.cli.tools import first_document, start
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, Served, StillBoard, documents, figures, until
+from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, StillBoard, documents, figures, until
+from tests.support.pages.portfolios import ABOUT
+from tests.support.pages.portfolios import ServedPortfolios as Shelf
 from tests.support.sites import HASH, PASSWORD, behind_proxy
-
-ABOUT = PortfolioIdentity("ethereum", False, "0x" + "ab" * 20)
-
-
-class Shelf(Served):
-    """A dashboard of several portfolios, all but the last of them with a user ann; the last cannot be read."""
-
-    def __init__(self, folder: Path, names: tuple[str, ...], users: int = 2) -> None:
-        configs = [folder / f"{name}.toml" for name in names]
-        self.parts = create_portfolios(configs, portfolio_names(configs), Reach(port=1))
-        for number, one in enumerate(self.parts[:-1]):
-            store = folder / f"{number}.db"
-            access = Access(one.reach, UsersPlace(str(store.with_name(f"{store.name}.users"))))
-            if number < users:
-                open_user_file(store.with_name(f"{store.name}.users")).add("ann", HASH, "A" * 32, False, 1)
-                access.set_users({1: ("ann", False)})
-            board = StillBoard(str(one.config), store)
-            board.documents = documents()
-            one.serve(board, access, ABOUT, lambda: self.server.should_exit)
-        self.parts[-1].error = TrimtabError("the disk is gone")
-        super().__init__()
-
-    def application(self, access: Access | None) -> Any:
-        """The application that is served."""
-        self.opening = SharedSettings("127.0.0.1", False, lambda: self.server.should_exit)
-        return PortfoliosApp(self.parts, Reach(port=1), self.opening)
-
-    def enter(self, number: int) -> str:
-        """The cookie of a new session of ann at a portfolio."""
-        opened = self.parts[number].opened_parts
-        assert opened is not None
-        return f"{self.parts[number].reach.cookie_name}={opened.access.begin_session(1)}"
-
-    def post(self, path: str, fields: dict[str, str], cookie: str) -> tuple[int, dict[str, str], bytes]:
-        """Send a form as a page would."""
-        return self.ask(path, "POST", urlencode(fields), Origin=f"http://localhost:{self.port}", Cookie=cookie)
-
-    def csrf(self, path: str, cookie: str = "") -> str:
-        """The token of the first form of a page."""
-        return re.findall(r'name="csrf" value="([^"]+)"', self.ask(path, Cookie=cookie)[2].decode())[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
@@ -29,58 +28,21 @@ from agent.figures import format_figure
 from agent.fleet import paper_run
 from agent.ports.users import UsersPlace
 from agent.web import setup
-from agent.web.access import KEY_TYPED_TEXT, Access
-from agent.web.reach import Reach
+from agent.web.access import KEY_TYPED_TEXT
 from agent.web.server import serve_setup
-from agent.web.setup import SetupPages, setup_access
-from tests.cli.test_init import WALLET
 from tests.cli.tools import first_document, start
-from tests.support.dashboards import MARKUP, HereProcess, Served, StillBoard
+from tests.support.commands.init import WALLET
+from tests.support.dashboards import MARKUP, HereProcess, StillBoard
+from tests.support.pages.setups import ANSWERS
+from tests.support.pages.setups import SetupBrowser as Desk
 
 KEY = "0x" + "4f" * 32
 PHRASE = "test test test test test test test test test test test junk"
-ANSWERS = {
-    "/setup/wallet": {"network": "ethereum", "wallet": WALLET, "endpoints": "RPC_A=alpha RPC_B=beta"},
-    "/setup/basket": {"basket": "moderate"},
-    "/setup/cash": {"cash": "1,000", "alert": "TRIMTAB_ALERTS"},
-}
 
 
 def answered() -> InitAnswers:
     """The answers of ANSWERS, but cash and alerts."""
     return InitAnswers().with_wallet(WALLET).with_endpoints("RPC_A=alpha RPC_B=beta").with_basket("moderate", baskets("ethereum"))
-
-
-class Desk(Served):
-    """The set-up of a config in a folder, and a browser that opened its address."""
-
-    def __init__(self, config: Path, *, continues: bool = False) -> None:
-        self.pages = SetupPages(setup_access(Reach(port=1)), config, continues=continues)
-        self.opening, self.cookie = f"/{self.pages.opening_path}", ""
-        super().__init__()
-
-    def application(self, access: Access | None) -> Any:
-        """The application that is served."""
-        return self.pages.application(lambda: self.server.should_exit)
-
-    def enter(self) -> None:
-        """Open the printed address and begin."""
-        self.cookie = self.begin()[1]["set-cookie"].split(";")[0]
-
-    def begin(self, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Press Begin on the page of the printed address."""
-        sent = {"Origin": f"http://localhost:{self.port}", **headers}
-        return self.ask("/login", "POST", urlencode({"token": self.opening.partition("=")[2]}), **sent)
-
-    def text(self, path: str) -> str:
-        """A page with its entities resolved."""
-        return unescape(self.ask(path, Cookie=self.cookie)[2].decode())
-
-    def post(self, path: str, fields: dict[str, str], **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Send a form of the page."""
-        hidden = dict(re.findall('type="hidden" name="([a-z_]+)" value="([^"]+)"', self.text(path)))
-        sent = {"Origin": f"http://localhost:{self.port}", "Cookie": self.cookie, **headers}
-        return self.ask(path, "POST", urlencode({**hidden, **fields}), **sent)
 
 
 def test_paper__begins_below_the_ceiling_without_a_limit_of_cash(tmp_path: Path) -> None:

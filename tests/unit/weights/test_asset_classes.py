@@ -7,7 +7,7 @@ import pytest
 from agent.model import NoTradeZone
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 from tests.support.builders import token
-from tests.unit.policy.triggers.test_tracking import tracked
+from tests.support.decisions.tracking import tracking_step as tracked
 
 
 @pytest.mark.parametrize(

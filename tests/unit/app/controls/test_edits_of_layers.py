@@ -19,9 +19,11 @@ from agent.store.opening import open_store
 from agent.web.controls import form_arguments
 from tests.support import agents
 from tests.support.builders import OWNER
+from tests.support.configs.lp_targets import V2, V3
+from tests.support.configs.lp_targets import config_with_targets as wanting
+from tests.support.configs.strategies import CARRY, TREND
+from tests.support.configs.strategies import config_with_strategies as tables
 from tests.support.text import raises_field
-from tests.unit.config.test_lp_targets import V2, V3, wanting
-from tests.unit.config.test_strategies import CARRY, TREND, tables
 
 STRATEGIES, LIQUIDITY = tables(TREND, CARRY), wanting(V3, V2)
 WITH_EXIT = apply_changes(LIQUIDITY, parse_changes(["portfolio.assets.WETH.stop_loss=10%"], [], [], []))

@@ -20,7 +20,9 @@ from agent.model import LIMITS, ControlCode, LimitSpec, LimitUnit, TighterDirect
 from agent.planning import proposals
 from agent.store.store import ConfigVersion
 from tests.support import agents
-from tests.unit.policy.orders.test_blocked_exits import WBTC, Sees, fired
+from tests.support.decisions.exits import WBTC
+from tests.support.decisions.exits import GuardEvidence as Sees
+from tests.support.decisions.exits import step_with_stops as fired
 
 SMALLEST = {
     LimitUnit.SHARE: "0%",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agent.app.documents.plans import action_document
-from tests.unit.layers.liquidity.test_guards import COLLECT, PROVIDE, WITHDRAW, a_plan
+from tests.support.decisions.liquidity_plans import COLLECT, PROVIDE, WITHDRAW
+from tests.support.decisions.liquidity_plans import passing_plan_starting_with as a_plan
 
 ABSENT = {
     PROVIDE: {"fees_raw"},

@@ -16,8 +16,8 @@ from agent.model import UnsignedTx
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.safe_tx import safe_tx_hash
 from tests.support.builders import address
+from tests.support.configs.samples import config_text
 from tests.support.safe_service import KEY, FakeSafeService, serving
-from tests.unit.config.test_config import text as config_text
 
 SAFE = address("Safe")
 TX = UnsignedTx(31337, 3, address("router"), 2**60, "0x" + "ab" * 9, 0, None, None, 1)

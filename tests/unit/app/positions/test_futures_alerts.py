@@ -27,9 +27,9 @@ from agent.model.futures import FuturesReading, MarginDeposit, PerpOrder, PerpOr
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from tests.support.builders import NOW_S, token
-from tests.unit.layers.futures.policy.test_value import margined
-from tests.unit.layers.futures.test_step import EMPTY, OVER, book
-from tests.unit.margin.test_account import E18
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.steps import EMPTY, OVER, book
+from tests.support.perpetuals.values import step_with_margin as margined
 
 
 def outcome(step: StepInput, kind: OutcomeKind) -> StepOutcome:

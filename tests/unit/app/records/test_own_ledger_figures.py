@@ -23,8 +23,8 @@ from agent.errors import Refused
 from agent.model import Valuation, ValuedHolding
 from tests.support.ledgers import USDC, WETH
 from tests.support.quantstats_figures import quantstats_figures
+from tests.support.records.entries import flow, trade_of
 from tests.support.samples import slow
-from tests.unit.accounting.test_performance import flow, trade_of
 
 DAY_S = 86_400
 COIN = 10**12

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -21,20 +19,13 @@ from agent.model import PricePoint
 from agent.price_files.jumps import find_jumps
 from agent.wiring.past_prices import FetchedPrices, without_jumps
 from tests.support.builders import step_input, token, unit_price
+from tests.support.studies.price_walks import walk
 from tests.support.text import mentions
 
 HOUR_S = 3_600
 START_S = 1_760_000_400
 PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio
 WBTC, USDC = token("WBTC"), token("USDC")
-
-
-def walk(seed: int, count: int = 120, volatility: float = 0.03) -> list[float]:
-    chance = random.Random(seed)
-    prices = [30_000.0]
-    while len(prices) < count:
-        prices.append(round(prices[-1] * math.exp(chance.gauss(0, volatility)), 2))
-    return prices
 
 
 def places(prices: Sequence[float]) -> list[tuple[int, int, bool]]:

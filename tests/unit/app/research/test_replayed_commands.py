@@ -37,11 +37,12 @@ from agent.policy.cash_flows import transfers
 from agent.store import open_store
 from agent.store.files.recorder import StepRecorder
 from tests.support.builders import NOW_S, OWNER, raw, step_input, token, with_limits
+from tests.support.decisions.exits import LINK, MARKET, SOUND
+from tests.support.decisions.exits import step_with_stops as fired
 from tests.support.plans import evidence
 from tests.support.refusal_worlds import World
 from tests.support.stores import DIGEST, ROOMY, changed, files
 from tests.support.transactions import CHAIN_ID
-from tests.unit.policy.orders.test_blocked_exits import LINK, MARKET, SOUND, fired
 
 WETH, WBTC, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "USDC"))
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}

@@ -18,9 +18,9 @@ from agent.config.writing.profile import MAX_BYTES
 from agent.errors import ConfigError, Retryable
 from agent.web.reach import PublicOptions
 from tests.support.agents import config, profile, taken_over
-from tests.unit.web import test_login as test_dashboard_login
+from tests.support.pages.certificates import certificate
 
-certificate = test_dashboard_login.certificate
+__all__ = ["certificate"]
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from agent.app.start.venue import _agent_key_check
 from agent.config.load import parse_config
 from agent.config.tables.futures import HyperliquidTable
-from tests.unit.config.test_config import text
-from tests.unit.config.test_futures import HYPERLIQUID
+from tests.support.configs.futures import HYPERLIQUID
+from tests.support.configs.samples import config_text as text
 
 
 def table(key: str) -> HyperliquidTable:

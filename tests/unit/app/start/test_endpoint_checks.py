@@ -17,8 +17,8 @@ from agent.chain.providers import endpoint as endpoint_provider
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import HASHED_HEADER_FIELDS
 from agent.errors import EXIT_RETRYABLE
+from tests.support.configs.samples import config_text as text
 from tests.support.endpoints import HEAD_JSON, Answerer, Reply, answered, forged_header, good, serve
-from tests.unit.config.test_config import text
 
 HEAD_S = 0x64
 CHAIN_ID = 0x7A69

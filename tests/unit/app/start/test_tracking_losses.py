@@ -20,7 +20,7 @@ from agent.app.start.tracking_losses import (
 from agent.backtest.loss.backtests import backtest_loss
 from agent.backtest.loss.estimates import policy_losses, portfolio_tax
 from agent.backtest.loss.picture import WIDTH_FACTORS, loss_curve
-from agent.backtest.loss.policies import CHOICES, ComparedPolicy, LossAsset, LossPortfolio, loss_market
+from agent.backtest.loss.policies import CHOICES, ComparedPolicy, loss_market
 from agent.backtest.report.losses import loss_section
 from agent.backtest.settings import SimulationSettings, TaxRule, make_spec
 from agent.config.networks.presets import ETHEREUM_PRESET
@@ -45,11 +45,9 @@ from agent.units import BPS
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 from scripts.make.loss_picture import PICTURE, curve, svg
 from tests.support.builders import price_of, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.decisions.tracking_losses import DEPTH, RULE, SYMBOLS, with_correlations
+from tests.support.decisions.tracking_losses import loss_portfolio as portfolio
 
-SYMBOLS = {"WBTC": 2_500, "WETH": 2_500, "LINK": 2_000}
-CORRELATIONS = (("WBTC", "WETH", 8_000), ("WBTC", "LINK", 6_000), ("WETH", "LINK", 7_000))
-DEPTH = 20_000_000
-RULE = build_tracking("normal")
 SIMULATED = {
     (5, "0.03", 50_000): (3.79, 8.38, 4.58, 5.60, 6.64),
     (5, "0.6", 50_000): (5.69, 21.2, 8.91, 8.63, 11.0),
@@ -63,18 +61,8 @@ four times eight years of hours in scripts/tracking/tracking_market.py, world `t
 """
 
 
-def portfolio(fee_bps: float = 5, gas: str = "0.03", value: int = 50_000, targets: dict[str, int] = SYMBOLS) -> LossPortfolio:
-    assets = tuple(LossAsset(symbol, symbol, target, None, fee_bps / BPS, Fraction(DEPTH)) for symbol, target in targets.items())
-    cash = LossAsset("USDC", "USDC", BPS - sum(targets.values()), None, 0.0, Fraction(DEPTH))
-    return LossPortfolio(assets, cash, Fraction(value), Fraction(gas), Fraction(10), 50)
-
-
 def policy(trigger: Trigger = RULE, destination: Destination = Destination.TARGET, side: TradeSide | None = None) -> Policy:
     return Policy(trigger=trigger, destination=destination, cooldown_s=3_600, confirm_blocks=0, trade_side=side)
-
-
-def with_correlations(trigger: NoTradeZone) -> NoTradeZone:
-    return NoTradeZone(replace(trigger.risk, correlations_bps=CORRELATIONS))
 
 
 def losses(document: Any) -> dict[str, float]:

@@ -6,39 +6,25 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import app as api
 from agent.errors import ConfigError
 from agent.signing import keys
-from agent.signing.keys import TEST_MNEMONIC, KeystoreFile, Secret, TestAccountKey, load_key
+from agent.signing.keys import TEST_MNEMONIC, Secret, TestAccountKey, load_key
+from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, OTHER
+from tests.support.records.wallet_files import address_in_file as opened
+from tests.support.records.wallet_files import typist as typing
 from tests.support.text import raises_code, raises_field
-
-GOOD = "four random words here"
-OTHER = "another set of random words"
-KEY = "c0ffee" + "5eed" * 14 + "42"
-ADDRESS = Account.from_key(bytes.fromhex(KEY)).address
 
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
-
-
-def typing(*lines: str) -> Callable[[str], str]:
-    """Somebody who types these lines, one per prompt."""
-    left: Iterator[str] = iter(lines)
-    return lambda prompt: next(left)
-
-
-def opened(path: Path, password: str) -> str:
-    return load_key(KeystoreFile(path), 1, ask=lambda prompt: password).address
 
 
 def test_a_new_wallet_is_a_private_version_3_file_that_its_password_opens(tmp_path: Path) -> None:

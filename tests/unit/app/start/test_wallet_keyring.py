@@ -15,9 +15,11 @@ from agent.signing import keys
 from agent.signing.keys import KeyringEntry, load_from_keyring, load_key, require_keyring
 from agent.signing.secret import Secret
 from tests.support.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
+from tests.support.records.shown_errors import error_texts as everything_shown_of
+from tests.support.records.wallet_files import ADDRESS, GOOD, KEY
+from tests.support.records.wallet_files import address_in_file as opened
+from tests.support.records.wallet_files import typist as typing
 from tests.support.text import raises_field
-from tests.unit.app.start.test_wallet_files import ADDRESS, GOOD, KEY, opened, typing
-from tests.unit.signing.test_keys import everything_shown_of
 
 NONE = api.PasswordSource()
 

@@ -12,7 +12,7 @@ from agent.app.start.year_costs import year_cost_lines
 from agent.config.load import parse_config
 from agent.config.schema import Config
 from tests.support.bands import BAND_LINES
-from tests.unit.config.test_config import text
+from tests.support.configs.samples import config_text as text
 
 TRACKING = 'trigger = { kind = "tracking" }'
 EVERY = 'trigger = { kind = "time", every = "28d" }'

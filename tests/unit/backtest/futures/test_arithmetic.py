@@ -22,9 +22,9 @@ from agent.backtest.futures.book import FuturesPath, futures_path
 from agent.backtest.futures.simulate import FuturesResult, held_book
 from agent.backtest.futures_alone import simulate_book
 from agent.model.futures import FuturesTarget
+from tests.support.perpetuals.simulated import SETTINGS, random_path
 from tests.support.samples import slow
-from tests.unit.backtest.futures.test_simulated_book import SETTINGS, random_path
-from tests.unit.backtest.test_shared_data import DATA, HOURLY, needs_data
+from tests.support.studies.shared_data import DATA, HOURLY, needs_data
 
 E18 = 10**18
 MAINTENANCE, PENALTY = 0.0625, 0.025

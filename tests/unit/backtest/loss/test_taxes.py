@@ -14,7 +14,8 @@ from agent.backtest.loss.simulation import MAX_YEARS, LossMarket, LossPolicy
 from agent.backtest.loss.taxes import TAXED_GROWTH, LossTax, TaxedPolicy, simulate_taxes
 from agent.backtest.settings import TaxRule
 from agent.model import Destination, Every, LotMethod, Threshold, Trigger
-from tests.unit.app.start.test_tracking_losses import RULE, portfolio, with_correlations
+from tests.support.decisions.tracking_losses import RULE, with_correlations
+from tests.support.decisions.tracking_losses import loss_portfolio as portfolio
 
 EVIDENCE = {
     LotMethod.FIFO: ((49.2, 0.0, 146.9), (12.2, 47.7, 129.7), (8.3, 241.8, 263.6), (4.6, 146.3, 176.3)),

@@ -22,7 +22,7 @@ from agent.errors import ConfigError
 from agent.guards.table import GUARDS
 from agent.model.futures import FuturesTarget
 from tests.support.backtests import HOUR_S, hourly, random_table
-from tests.unit.backtest.futures.test_simulated_book import SETTINGS, VENUE, long_btc, random_path
+from tests.support.perpetuals.simulated import SETTINGS, VENUE, long_btc, random_path
 
 FLAT = futures_path(hourly(BTC=[100] * 12, ETH=[50] * 12))
 SEVERITY = FuturesSeverity(funding_daily_bps=240, basis_bps=1_000, pause_bars=3, pause_bps=3_000)

@@ -40,10 +40,10 @@ from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, OrderKind, OrdersConfig, OrderTerms, Threshold
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated, wish
+from tests.support.studies.stress_tables import TABLE
 from tests.support.text import mentions, raises_field
 
 WANTED = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
-TABLE = random_table(3, 200)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model import LotMethod
 from tests.support.backtests import DAY_S, FAIR, TERMS, search, swinging, tuned, walks
+from tests.support.configs.samples import config_text as text
 from tests.support.samples import slow
-from tests.unit.config.test_config import text
 
 pytest.importorskip("numba")
 YEAR_2024_S = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())

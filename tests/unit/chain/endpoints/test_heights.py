@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.chain.endpoints import Circuit, Endpoint, EndpointPool
 from agent.chain.quorum import check_heights, common_height, quorum_size
-from agent.chain.rpc import HASHED_HEADER_FIELDS
+from tests.support.chain_reads.headers import HEADER
 from tests.support.endpoints import Script, forged_header
 from tests.support.text import mentions
 
@@ -76,9 +76,6 @@ def test_who_has_caught_up_is_in_service_again() -> None:
     assert slow.health.circuit is LAGS
     assert check_heights(panel, newest | {slow: 99}, 99, NOW_S) == ""
     assert slow.health.circuit is GOOD
-
-
-HEADER = {name: hex(0x10) if is_number else "0x" + "12" * 32 for name, is_number in HASHED_HEADER_FIELDS}
 
 
 @pytest.mark.parametrize(

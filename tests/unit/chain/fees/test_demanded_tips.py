@@ -22,12 +22,12 @@ from agent.model import Head, IntentKind, IntentState, SignedTx
 from agent.policy.step_input import apply_min_tip
 from agent.signing.terms import TIP_CAP_WEI
 from tests.support.builders import step_input
+from tests.support.configs.samples import config_text as text
 from tests.support.endpoints import Script
 from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
 from tests.support.tips import NAMELESS, WORDINGS
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, ManualClock, bench, patient, states, tx, when_sent
-from tests.unit.config.test_config import text
 
 S = IntentState
 TIP = tx(0).tip_wei

@@ -11,9 +11,10 @@ from agent.chain.lens import uint_word
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.model import Head, Pool
 from tests.support.builders import token, v3_pool
+from tests.support.chain_reads.feed_proxies import FEED, HEAD, PHASE
+from tests.support.chain_reads.feed_proxies import FeedProxy as Proxy
 from tests.support.old_chain import SPACING_S, SWAP, Node, told
 from tests.support.transactions import WALLET
-from tests.unit.chain.history.test_feed_rounds_past import FEED, HEAD, PHASE, Proxy
 
 DAY_BLOCKS = DAY_S // SPACING_S
 

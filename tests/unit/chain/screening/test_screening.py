@@ -27,24 +27,13 @@ from agent.chain.screening.traits import TRANSFER_TOPIC, find_rebasing, judge_tr
 from agent.errors import Retryable
 from agent.model import Allowance, FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
 from tests.support.builders import address, step_input, token, v2_pool
+from tests.support.chain_reads.token_pages import FAIR, F, T, page
 
-F, T = TokenFinding, TransferOutcome
 WETH, USDC = token("WETH"), token("USDC")
 POOL = v2_pool(WETH, USDC, 10, 50_000)
 MOVE = TokenMove(WETH.address, POOL, 1_000)
 ROUTER = address("router")
 SCREEN = own_artifact("TokenScreen").bytecode
-FAIR = TrialRecord(0, 1_000, 50_000, 1_000, 49_000, T.TRUE, 1_000, 0, T.TRUE, T.TRUE, 50_000, 0, 0)
-
-
-def page(record: TrialRecord) -> bytes:
-    words = (
-        record.lent_raw, record.pool_balance_before, record.arrived_raw, record.pool_balance_after_loan,
-        record.transfer_outcome.value, record.forwarded_raw, record.first_remainder,
-        record.approve_outcome.value, record.transfer_from_outcome.value,
-        record.pool_balance_after, record.second_remainder, record.hook_count,
-    )  # fmt: skip
-    return bytes([RECORD_FORMAT, record.status]) + b"".join(uint_word(word) for word in words)
 
 
 def test_a_record_is_read_word_by_word_and_nothing_else_is_one() -> None:

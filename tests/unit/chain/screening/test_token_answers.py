@@ -18,7 +18,7 @@ from agent.chain.screening.moves import TokenMove
 from agent.chain.screening.traits import BLOCKS_BACK
 from agent.model import Allowance, ScreenedToken, StepInput, TokenFinding
 from tests.support.builders import ROUTER, step_input, token, v2_pool, v3_pool, with_snapshot
-from tests.unit.chain.screening.test_screening import FAIR, page
+from tests.support.chain_reads.token_pages import FAIR, page
 
 WETH, USDC = token("WETH"), token("USDC")
 DEEP = v2_pool(WETH, USDC, 2_000, 50_000, name="deep")

@@ -23,8 +23,8 @@ from agent.model import Leg
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.builders import address
+from tests.support.chain_reads.legs import leg
 from tests.support.text import raises_code
-from tests.unit.chain.second_quote.test_library import leg
 
 V2 = UniswapV2("v2", address("factory"), address("router"))
 V3 = UniswapV3("v3", address("factory"), quoter=address("quoter v2"), quoter_v1=address("quoter"))

@@ -15,20 +15,14 @@ from agent.amm.v2 import get_amount_out
 from agent.chain.rpc import CallFailed, RpcFault
 from agent.chain.second_quote import EvidenceGatherer, NoSecondQuote, UniswapPythonQuoter, second_quotes
 from agent.errors import OperatorNeeded, Retryable
-from agent.model import Goal, Leg, LegPlace, Plan, PlanCost, Rebalance
+from agent.model import Goal, Leg, Plan, PlanCost, Rebalance
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
-from tests.support.builders import NOW_S, address, step_input, token, with_limits
+from tests.support.builders import NOW_S, address, step_input, with_limits
+from tests.support.chain_reads.legs import USDC, WETH, leg
 from tests.support.text import raises_code
 
-WETH, USDC = token("WETH").address, token("USDC").address
 RESERVES = (10**21, 2 * 10**12)
-
-
-def leg(
-    amount_in_raw: int, *, pool: str = "deep", token_in: str = WETH, token_out: str = USDC, fee_pips: int = 3000, venue: str = "v2"
-) -> Leg:
-    return Leg(address(pool), venue, token_in, token_out, fee_pips, amount_in_raw, 1, 1, 0, 0, LegPlace.WALLET, LegPlace.WALLET)
 
 
 def plan(*legs: Leg) -> Plan:

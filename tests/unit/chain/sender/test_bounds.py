@@ -13,10 +13,10 @@ from agent.chain.rpc import RpcFault
 from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import DataFeeKind, UnsignedTx
+from tests.support.chain_reads.senders import HASH, LOW, POOR, SIGNED, node, sender
 from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.signing import CANCEL, WALLET
 from tests.support.text import raises_code
-from tests.unit.chain.sender.test_endpoint_pool import HASH, LOW, POOR, SIGNED, node, sender
 
 BASE_FEE_WEI = int(str(HEAD_JSON["baseFeePerGas"]), 16)
 TX = replace(CANCEL, gas=50_000)

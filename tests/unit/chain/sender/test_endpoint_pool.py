@@ -7,48 +7,18 @@ from typing import Any
 
 import pytest
 
-from agent.chain.endpoints import Endpoint, EndpointPool
+from agent.chain.endpoints import EndpointPool
 from agent.chain.quorum import NoQuorum
 from agent.chain.rpc import EndpointOverloaded, RpcFault
 from agent.chain.sender import NonceUsed, QuorumSender, SendRefused
 from agent.errors import OperatorNeeded, Retryable
-from agent.model import SignedTx
+from tests.support.chain_reads.senders import CHAIN_ID, HASH, LOW, POOR, RECEIPT, SIGNED, node, sender
 from tests.support.dashboards import until
-from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.endpoints import HEAD_JSON
 from tests.support.signing import CANCEL, WALLET
 from tests.support.text import mentions, raises_code
 
-CHAIN_ID = 0x7A69
-HASH = "0x" + "ab" * 32
-SIGNED = SignedTx(b"\x01\x02", HASH)
 DOWN = Retryable("it cannot be reached")
-LOW = RpcFault(-32000, "nonce too low")
-POOR = RpcFault(-32000, "insufficient funds for gas")
-RECEIPT: dict[str, Any] = {
-    "transactionHash": HASH,
-    "status": "0x1",
-    "blockNumber": "0x10",
-    "blockHash": "0x" + "cd" * 32,
-    "gasUsed": "0x5208",
-    "effectiveGasPrice": "0x7",
-    "logs": [],
-}
-HONEST: dict[str, object] = {
-    "eth_call": "0x",
-    "eth_estimateGas": "0x5208",
-    "eth_getTransactionCount": "0x5",
-    "eth_sendRawTransaction": HASH,
-    "eth_getTransactionReceipt": RECEIPT,
-    "eth_getTransactionByHash": {"hash": HASH},
-}
-
-
-def node(operator: str, **changes: object) -> Script:
-    return Script(operator, **(HONEST | changes))
-
-
-def sender(*nodes: Script, minimum: int = 2, submit: Script | None = None, fallback: bool = False) -> QuorumSender:
-    return QuorumSender(EndpointPool(nodes, minimum, grace_s=0.02), CHAIN_ID, None if submit is None else Endpoint(submit), fallback)
 
 
 def against(**lies: object) -> tuple[QuorumSender, EndpointPool]:

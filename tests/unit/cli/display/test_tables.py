@@ -22,8 +22,8 @@ from agent.cli.portfolio import noting_waits
 from agent.model import Intent, IntentKind, IntentState
 from tests.cli.widths import WIDTHS, cut, drawn
 from tests.support.samples import examples
+from tests.support.syntax_trees import AGENT, imported
 from tests.support.transactions import receipt, tx
-from tests.test_architecture import AGENT, imported
 
 WORDS = st.text("abcdefgh", min_size=1, max_size=12)
 SENTENCES = st.lists(WORDS, max_size=8).map(" ".join)

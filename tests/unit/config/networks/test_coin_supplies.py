@@ -13,8 +13,10 @@ from agent.errors import ConfigError
 from agent.model import AllocationMethod
 from agent.units import Token
 from tests.support.builders import NOW_S, token
+from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of
+from tests.support.decisions.chosen_weights import hold_reason as reason
+from tests.support.planning_worlds import allocator, moves, recorded, weighed
 from tests.support.text import mentions
-from tests.unit.policy.test_chosen_weights import SUPPLIES, allocator, chosen_of, moves, reason, recorded, weighed
 
 NETWORK_BY_NAME = {network.name: network for network in NETWORKS}
 DAY_S = 86_400

@@ -25,8 +25,8 @@ from agent.config.secrets.known import secrets_of
 from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError
 from agent.signing.keys import load_key
-from tests.unit.config.test_config import text
-from tests.unit.config.test_futures import HYPERLIQUID
+from tests.support.configs.futures import HYPERLIQUID
+from tests.support.configs.samples import config_text as text
 
 CANARY = "canary7f3a"
 

@@ -27,9 +27,9 @@ from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.observe.logs import Redactor, configure
 from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
+from tests.support.configs.futures import HYPERLIQUID
+from tests.support.configs.samples import config_text as text
 from tests.support.endpoints import Reply, serve
-from tests.unit.config.test_config import text
-from tests.unit.config.test_futures import HYPERLIQUID
 
 KEY = "0xAb" + "5eed" * 15 + "cD"
 SECRETS = {

@@ -11,8 +11,8 @@ from agent.config.load import load_config, parse_config
 from agent.config.tables.limits import CEILINGS, accepted_limit_texts, needless_acceptances
 from agent.config.writing.profile import profile_text, read_profile
 from agent.errors import ConfigError
+from tests.support.configs.samples import config_text as text
 from tests.support.text import mentions, raises_field
-from tests.unit.config.test_config import text
 
 WRITTEN = {"slippage": '"0.3%"', "price_impact": '"1%"', "plan_cost": '"0.5%"', "daily_loss": '"1%"'}
 

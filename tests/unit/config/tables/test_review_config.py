@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from agent.config.load import parse_config
+from tests.support.configs.samples import config_error as error
+from tests.support.configs.samples import config_text as text
 from tests.support.text import raises_field
-from tests.unit.config.test_config import error, text
 
 
 def test_a_slippage_of_everything_is_refused() -> None:

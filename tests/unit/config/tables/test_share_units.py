@@ -15,7 +15,7 @@ from agent.config.tables.fields import ConfigTable, Share, ShareOrOff, Weight
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.units import parse_share_with_unit_bps
-from tests.unit.config.test_config import text
+from tests.support.configs.samples import config_text as text
 
 WITHOUT = ["0.5", "0,5", "0.5 percent", "0,5%", "0.5 %%", 0.5, 1, 0, "5", "half", "", True, None]
 WEIGHTS = {"AssetTable.target", "ProfileAssetTable.target", "StrategyTable.weights"}

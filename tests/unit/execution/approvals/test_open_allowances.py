@@ -27,9 +27,10 @@ from agent.planning import proposals
 from agent.ports import Approval, PreparedTransaction
 from agent.store import Store, open_store
 from tests.support.builders import NOW_S, OWNER
+from tests.support.decisions.exits import LINK, WBTC
+from tests.support.decisions.exits import step_with_stops as fired
 from tests.support.refusal_worlds import World
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
-from tests.unit.policy.orders.test_blocked_exits import LINK, WBTC, fired
 
 STEP_ID = "before"
 

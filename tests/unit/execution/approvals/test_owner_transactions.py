@@ -28,10 +28,11 @@ from agent.planning import proposals
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, address, with_limits
+from tests.support.decisions.exits import LINK, USDC, WBTC
+from tests.support.decisions.exits import step_with_stops as fired
 from tests.support.refusal_worlds import World
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, receipt, tx
-from tests.unit.policy.orders.test_blocked_exits import LINK, USDC, WBTC, fired
 
 HOME = address("home")
 PAYMENT = Payout(USDC.address, HOME, 10**6, 10**6, 1)

@@ -17,10 +17,10 @@ from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from agent.wiring.transactor import submission_settings
 from tests.support.builders import OWNER, step_input
+from tests.support.configs.samples import config_text as text
 from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench
-from tests.unit.config.test_config import text
 
 S = IntentState
 

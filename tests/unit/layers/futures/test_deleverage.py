@@ -21,9 +21,9 @@ from agent.model import AdjustFutures, Hold, Plan, StepInput
 from agent.model.futures import FuturesTarget, Hedge, MarginAccount, MarginDeposit, PerpOrder
 from agent.planning.requests import proposer, requester_name
 from tests.support.builders import NOW_S
+from tests.support.perpetuals.accounts import account, market
+from tests.support.perpetuals.steps import POLICY, step_of
 from tests.support.plans import evidence
-from tests.unit.layers.futures.test_step import POLICY, step_of
-from tests.unit.margin.test_account import account, market
 
 TWO = replace(POLICY, targets=(FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)))
 BOTH = ("ETH", "BTC")

@@ -28,13 +28,13 @@ from agent.policy import failures
 from agent.policy.decide import decide
 from agent.signing.rules import require_signable
 from tests.support.builders import GWEI, NOW_S, token, v3_pool, with_snapshot
+from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.simulated import SETTINGS, long_btc, moves
+from tests.support.perpetuals.steps import OVER, POLICY, book, step_of
 from tests.support.plans import evidence
 from tests.support.signing import ESCAPE, FUTURES_RULES, futures_grant, order_tx
 from tests.support.transactions import START_S, bench, patient, receipt, tx
-from tests.unit.backtest.futures.test_simulated_book import SETTINGS, long_btc, moves
-from tests.unit.execution.test_exits_of_a_step import stops
-from tests.unit.layers.futures.test_step import OVER, POLICY, book, step_of
-from tests.unit.margin.test_account import E18
 
 NEAR = book(1_300, 10 * E18)
 """Value 1,300 at a maintenance margin of 1,250."""

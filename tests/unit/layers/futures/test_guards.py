@@ -26,10 +26,10 @@ from agent.model.futures import (
 )
 from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S, OWNER, token, with_history, with_limits
+from tests.support.perpetuals.accounts import E18, account, market
+from tests.support.perpetuals.steps import EMPTY, LIMITS, OVER, POLICY, book, step_of
 from tests.support.plans import evidence, verdict
 from tests.support.transactions import OTHER
-from tests.unit.layers.futures.test_step import EMPTY, LIMITS, OVER, POLICY, book, step_of
-from tests.unit.margin.test_account import E18, account, market
 
 USDC, WETH = token("USDC").address, token("WETH").address
 UNIT = 10**6

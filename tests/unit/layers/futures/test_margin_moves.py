@@ -47,9 +47,9 @@ from agent.policy.decide import decide
 from agent.policy.quarantine import quarantine_tokens
 from agent.units import BPS
 from tests.support.builders import NOW_S, OWNER, token, v3_pool, with_history, with_snapshot, without_feed
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.steps import LIMITS, POLICY, book, step_of
 from tests.support.plans import evidence
-from tests.unit.layers.futures.test_step import LIMITS, POLICY, book, step_of
-from tests.unit.margin.test_account import E18
 
 USDC, VAULT, KEY, OTHER = token("USDC").address, "0x" + "7" * 40, "0x" + "6" * 40, "0x" + "5" * 40
 UNIT = 10**6

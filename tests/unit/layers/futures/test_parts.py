@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from agent import codec
 from agent.execution.evaluation import evaluate_input
-from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.state import with_policy
-from agent.model import AdjustFutures, Evidence, Plan, Rebalance, StepInput
+from agent.model import AdjustFutures, Rebalance, StepInput
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import Proposal, propose_rebalance
-from tests.support.builders import step_input, with_history, with_snapshot
-from tests.support.plans import evidence
-from tests.unit.layers.futures.test_step import EMPTY, EVEN, OVER, POLICY, book
-from tests.unit.margin.test_account import E18
+from tests.support.builders import with_history
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.parts import FuturesEvidence as Answers
+from tests.support.perpetuals.parts import outcome_of, step_of
+from tests.support.perpetuals.steps import EMPTY, EVEN, OVER, POLICY, book
 
 SKEWED = {"WETH": 8_000, "USDC": 2_000}
 SPENT = {"reduced_notional_24h": Fraction(20_000 * 10**6)}
 """The day's budget of reductions is used."""
 PUSHED = book(10_000, 20 * E18, index=Fraction(2_300))
 """4x at the mark and below 3x at the index, so that the budget counts."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Evidence that every plan needs; `paused` is the kill switch."""
-
-    paused: bool = False
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        return replace(evidence(step, plan), paused=self.paused)
-
-
-def step_of(held: MarginAccount, values: dict[str, int], **history: object) -> StepInput:
-    step = with_policy(with_snapshot(step_input(values=values), futures=held), POLICY)
-    step = replace(step, limits=replace(step.limits, daily_loss_bps=1_000))
-    return with_history(step, **history)
-
-
-def outcome_of(step: StepInput, *, paused: bool = False) -> StepOutcome:
-    return evaluate_input(step, propose_rebalance, Answers(paused))
 
 
 NEAR = book(1_300, 10 * E18)

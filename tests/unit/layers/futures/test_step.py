@@ -21,38 +21,16 @@ from agent.layers.futures.notes import order_note
 from agent.layers.futures.policy.needs import reduction_goals, spendable_collateral_raw
 from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
 from agent.model import AdjustFutures, Destination, Evidence, ExitFailures, Hold, Holding, Plan, Rebalance, StepInput, UnreadableItem
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
+from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.steps import EMPTY, EVEN, LIMITS, OVER, POLICY, PUSHED, book, step_of
 from tests.support.plans import evidence
-from tests.unit.margin.test_account import E18, account, market
-
-LIMITS = FuturesLimits(30_000, 9_000, 10_000, 0, 500, 100, 500, 200, 300, 500, 600, 20_000)
-POLICY = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, LIMITS)
-EVEN = {"WETH": 5_000, "USDC": 5_000}
-
-
-def book(collateral: int, eth: int = 0, **changes: object) -> MarginAccount:
-    """ETH at 2,000, of `eth` base units held."""
-    held = account(collateral, {"ETH": eth} if eth else {}, market("ETH"))
-    fields = {"index_s": NOW_S - 60} | changes
-    return replace(held, markets=tuple(replace(one, **fields) for one in held.markets))  # type: ignore[arg-type]
-
-
-def step_of(held: MarginAccount | None, policy: FuturesPolicy | None = POLICY, **history: object) -> StepInput:
-    step = with_policy(with_snapshot(step_input(values=EVEN), futures=held), policy)
-    return with_history(step, **history)
-
-
-OVER = book(10_000, 20 * E18)
-"""4x where 3x is allowed."""
-EMPTY = book(10_000)
-PUSHED = book(10_000, 15 * E18, mark=Fraction(1_900))
-"""3.4x at a mark 5 % below its index; 3x at the index."""
 
 
 @pytest.mark.parametrize(

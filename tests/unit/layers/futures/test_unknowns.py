@@ -25,23 +25,15 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_feed, with_history, with_snapshot, without_feed
+from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
+from tests.support.perpetuals.accounts import E18, account, market
+from tests.support.perpetuals.steps import LIMITS, OVER, POLICY, PUSHED, book, step_of
+from tests.support.perpetuals.unknowns import HALVES, STALE_S
+from tests.support.perpetuals.unknowns import two_market_account as two
 from tests.support.plans import evidence
-from tests.unit.execution.test_exits_of_a_step import stops
-from tests.unit.layers.futures.test_step import LIMITS, OVER, POLICY, PUSHED, book, step_of
-from tests.unit.margin.test_account import E18, account, market
 
-STALE_S = NOW_S - 10_000
-HALVES = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
 MULTIPLE = replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=10_000))
 """Futures at most once the spot value."""
-
-
-def two(collateral: int, eth: int, btc: int, eth_s: int = NOW_S - 60, btc_s: int = STALE_S) -> MarginAccount:
-    """ETH at 2,000 and BTC at 30,000; the index of BTC is stale unless said."""
-    sizes = {name: size for name, size in (("ETH", eth), ("BTC", btc)) if size}
-    held = account(collateral, sizes, market("ETH"), market("BTC", 30_000))
-    ages = {"ETH": eth_s, "BTC": btc_s}
-    return replace(held, markets=tuple(replace(one, index_s=ages[one.market]) for one in held.markets))
 
 
 def refusing(step: StepInput, plan: Plan) -> set[str]:

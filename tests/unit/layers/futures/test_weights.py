@@ -22,11 +22,11 @@ from agent.policy.targets import bounds_of
 from agent.units import BPS
 from agent.weights.allocators import AllocatorData
 from tests.support.builders import NOW_S, token, with_snapshot
+from tests.support.configs.futures import FUTURES, address
+from tests.support.configs.weights import config_text, portfolio_of
+from tests.support.perpetuals.plans import book
+from tests.support.perpetuals.steps import POLICY
 from tests.support.planning_worlds import COINS, PLAIN, allocator, bps_of, moves, recorded, weighed
-from tests.unit.config.test_futures import FUTURES, address
-from tests.unit.config.test_weights import config_text, portfolio_of
-from tests.unit.layers.futures.planning.test_plan import book
-from tests.unit.layers.futures.test_step import POLICY
 
 NAMES = {token(symbol).address: symbol for symbol in COINS}
 SIDES = tuple(FuturesSide(f"{symbol} market", token(symbol).address, symbol != "LINK") for symbol in ("WETH", "WBTC", "LINK"))

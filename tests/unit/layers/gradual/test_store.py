@@ -15,17 +15,15 @@ from agent.layers.gradual.policy import TARGETS_CHANGED_REASON, slice_wait_s
 from agent.layers.gradual.records import record_executions
 from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.layers.gradual.store import GradualExecutionStore
-from agent.model import Destination, ExecutionState, Goal, GoalWeight, IntentKind, IntentState, LimitOrder, Receipt, Transfer, UnsignedTx
+from agent.model import Destination, ExecutionState, Goal, GoalWeight, IntentState, LimitOrder
 from agent.policy.decide import decide
-from agent.ports import Grant
 from agent.store import Store, open_store
-from tests.support.builders import OWNER, address, step_input, token
+from tests.support.builders import OWNER, step_input
 from tests.support.gradual_execution import PACE, part_of_step
+from tests.support.records.swaps import PRICE, USDC, WETH, swap
 from tests.support.text import raises_code
 from tests.support.transactions import new_store
 
-WETH, USDC = token("WETH").address, token("USDC").address
-PRICE = Fraction(2_000 * 10**6, 10**18)
 CAMPAIGN = GradualExecution(
     pace=PACE,
     targets_bps=((WETH, 5_000), (USDC, 5_000)),
@@ -41,27 +39,11 @@ CAMPAIGN = GradualExecution(
     expires_s=5_600,
     first_draw=SliceDraw(1, 2),
 )
-POOL = address("pool")
-TX = UnsignedTx(31337, 0, address("router"), 0, "0x", 100_000, 10**9, 10**9, None)
-GRANT = Grant(IntentKind.SWAP, 1_000, 2_000, 10**16)
 
 
 @pytest.fixture
 def store(store_kind: str, tmp_path: Path) -> Store:
     return new_store(store_kind, tmp_path, OWNER, WETH)
-
-
-def swap(store: Store, step_id: str, nonce: int, weth_raw: int, usdc_raw: int, gas_used: int = 100_000, status: int = 1) -> str:
-    """A mined swap of that step; returns the id of its intent."""
-    store.steps.begin(step_id, 1_000, "{}")
-    intent = store.journal.add_intent(step_id, IntentKind.SWAP, replace(TX, nonce=nonce), GRANT, "swap", 1_000, 2_000)
-    found = f"0x{nonce:064x}"
-    store.journal.advance(intent.id, IntentState.SIGNED, 1_001, found)
-    store.journal.advance(intent.id, IntentState.BROADCAST, 1_002)
-    moved = (Transfer(WETH, OWNER, POOL, weth_raw), Transfer(USDC, POOL, OWNER, usdc_raw)) if status else ()
-    receipt = Receipt(found, status, 7, "0x" + "b" * 64, gas_used, 10**9, moved)
-    store.journal.advance(intent.id, IntentState.MINED, 1_003, receipt=receipt)
-    return intent.id
 
 
 def under(store: Store) -> ExecutionProgress:

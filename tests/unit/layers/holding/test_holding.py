@@ -28,14 +28,15 @@ from agent.policy.decide import decide
 from agent.store import Store
 from agent.units import NATIVE, format_time
 from tests.support.builders import NOW_S, step_input, token, v2_pool
+from tests.support.configs.samples import USDC as USDC_PRESET
+from tests.support.configs.samples import WETH as WETH_PRESET
+from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import tokens
 from tests.support.ledgers import at
 from tests.support.plans import verdict
+from tests.support.records.intents import ended_intent as ended
 from tests.support.text import mentions
 from tests.support.transactions import OTHER, START_S, WALLET, new_store
-from tests.unit.config.test_config import USDC as USDC_PRESET
-from tests.unit.config.test_config import WETH as WETH_PRESET
-from tests.unit.config.test_config import text, tokens
-from tests.unit.store.accounts.test_budgets import ended
 
 DAY_S = 86_400
 WETH, WBTC, USDC = (token(symbol).address for symbol in ("WETH", "WBTC", "USDC"))

@@ -13,25 +13,11 @@ from agent.layers.liquidity.policy.replay import replay_actions
 from agent.model import CodeHash, Collect, ExitFailures, LpAction, Plan, Provide, StepInput, Withdraw
 from tests.support import lp_worlds as lp
 from tests.support.builders import GWEI, address, history, with_limits, with_snapshot
+from tests.support.decisions.liquidity_plans import COLLECT, PROVIDE, WITHDRAW
+from tests.support.decisions.liquidity_plans import passing_plan_starting_with as a_plan
 from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.support.plans import evidence, verdict
 from tests.support.text import mentions
-from tests.unit.layers.liquidity.policy.test_ranges import earning
-
-PROVIDE, WITHDRAW, COLLECT = "provide", "withdraw", "collect"
-
-
-def a_plan(kind: str) -> tuple[StepInput, Plan]:
-    """A step and its plan whose first action is of this kind and whose guards all pass."""
-    if kind == PROVIDE:
-        step = world([ranged(500, 1_800, 2_200)], [wanted(2_000)])
-    elif kind == WITHDRAW:
-        step = world([ranged(2_000, 1_800, 2_200, owed=(10**7, 10**15), core_owed=(10**7, 10**15))], [wanted(1_000)])
-    else:
-        step = earning(1_770)
-    plan = planned(step)
-    assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
-    return step, plan
 
 
 def with_action(plan: Plan, **changes: object) -> Plan:

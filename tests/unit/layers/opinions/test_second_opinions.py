@@ -27,9 +27,9 @@ from agent.layers.opinions.services import Sale, ask_services
 from agent.planning.proposals import propose_rebalance
 from agent.units import NATIVE
 from tests.support.builders import OWNER, raw, step_input, token, v2_pool, with_snapshot
+from tests.support.configs.samples import config_text as text
 from tests.support.plans import R, Swap, plan_of, with_leg
 from tests.support.text import mentions
-from tests.unit.config.test_config import text
 
 WETH, USDC = token("WETH"), token("USDC")
 SALE = Sale(WETH.address, USDC.address, 10**18)

@@ -12,12 +12,12 @@ import pytest
 
 from agent import app as api
 from agent.backtest.result import SimulationResult
-from agent.model.weights import PriceBar, SignalTargets, SignalView
+from agent.model.weights import SignalTargets, SignalView
+from tests.support.configs.futures import FUTURES
+from tests.support.configs.weights import config_text
 from tests.support.signals import EXAMPLES, install_examples
-from tests.unit.config.test_futures import FUTURES
-from tests.unit.config.test_weights import config_text
+from tests.support.studies.signal_views import view
 
-DAY_S = 86_400
 RISING, FALLING, FLAT = ([100.0 + day * step for day in range(40)] for step in (1, -1, 0))
 SIGNAL = """kind = "signal"
 signal = "{name}"
@@ -38,11 +38,6 @@ timeout = "10s"
 def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[[SignalView], SignalTargets]]:
     monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
     return lambda name: import_module(f"trimtab_signal_examples.{name}").targets  # type: ignore[no-any-return]
-
-
-def view(markets: dict[str, str] | None = None, **closes: list[float]) -> SignalView:
-    prices = {name: tuple(PriceBar(day * DAY_S, close) for day, close in enumerate(path)) for name, path in closes.items()}
-    return SignalView(40 * DAY_S, "USDC", prices, dict.fromkeys((*closes, "USDC"), 0.0), {}, markets or {}, {}, (*closes, "USDC"))
 
 
 def test_the_trend_holds_what_rises_and_shorts_what_falls(example: Callable[[str], Callable[[SignalView], SignalTargets]]) -> None:

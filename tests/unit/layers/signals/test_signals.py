@@ -40,12 +40,12 @@ from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
 from agent.policy.targets import settings_hash
 from tests.support.builders import split, strategy, token, with_snapshot
+from tests.support.configs.futures import FUTURES
+from tests.support.configs.weights import config_text
+from tests.support.perpetuals.steps import EMPTY
+from tests.support.perpetuals.steps import POLICY as FUTURES_POLICY
 from tests.support.planning_worlds import PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.signals import install
-from tests.unit.config.test_futures import FUTURES
-from tests.unit.config.test_weights import config_text
-from tests.unit.layers.futures.test_step import EMPTY
-from tests.unit.layers.futures.test_step import POLICY as FUTURES_POLICY
 
 SETTINGS = SignalSettings("mine", 2, (("fast", "5"),))
 WITH_MARKET = replace(SETTINGS, markets=(SignalMarket("ETH", "ETH", "WETH"),))

@@ -21,8 +21,10 @@ from agent.policy.decide import decide
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import COIN, HOUR_S, START_S, hourly, simulated
 from tests.support.builders import token, with_snapshot
+from tests.support.decisions.tracking import balance_changes as moved
+from tests.support.decisions.tracking import interval, pools_of, weights_after
+from tests.support.decisions.tracking import tracking_step as tracked
 from tests.support.text import mentions
-from tests.unit.policy.triggers.test_tracking import interval, moved, pools_of, tracked, weights_after
 
 WETH = token("WETH").address
 ETH = 10**18

@@ -14,9 +14,10 @@ from agent.model import Hold, LotMethod, OpenLot, Rebalance, RiskCostTradeoff, S
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.units import BPS
+from tests.support.decisions.zone_plans import deep_step as deep
+from tests.support.decisions.zones import FEE, PRICES, WETH, edges, pair_edge, pair_gap
+from tests.support.decisions.zones import zone_step as standing
 from tests.support.text import mentions
-from tests.unit.planning.test_zone_plan import deep
-from tests.unit.policy.triggers.test_no_trade_zone import FEE, PRICES, WETH, edges, pair_edge, pair_gap, standing
 
 NOW_GAS = 0.4312
 E18 = 10**18

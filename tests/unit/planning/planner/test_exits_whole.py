@@ -20,9 +20,11 @@ from agent.planning.solver.fixed_point import FixedPoint
 from agent.policy.decide import decide
 from agent.policy.orders.exits import exit_tokens
 from tests.support.builders import step_input, v2_pool
+from tests.support.decisions.exits import MARKET, SOUND, USDC, WBTC, WETH
+from tests.support.decisions.exits import outcome_of as judged
+from tests.support.decisions.exits import step_with_stops as fired
 from tests.support.planning_worlds import LINK, PRICES, SYMBOLS, random_pools, rebalance_to_targets, wide
 from tests.support.samples import examples
-from tests.unit.policy.orders.test_blocked_exits import MARKET, SOUND, USDC, WBTC, WETH, fired, judged
 
 
 def after(step: StepInput, found: Plan) -> dict[str, int]:

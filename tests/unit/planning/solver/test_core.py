@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,22 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from agent.amm.v2_pool import V2Pool
-from agent.planning.pool_curves import CurveStack, PoolCurve, build_trade_curves, stack_curves
+from agent.planning.pool_curves import CurveStack, PoolCurve
 from agent.planning.solver.box import box_minimum
 from agent.planning.solver.dual import evaluate_dual, solve_dual
 from agent.planning.solver.utility import FlowOptimizer, PlanUtility, build_deviation_risk, sell_program
-
-
-def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000, skew: float = 0.0) -> list[tuple[int, int, PoolCurve]]:
-    """Both directions of a V2 pair between tokens worth 1, as they count."""
-    pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), int(depth * 10**6), int(depth * 10**6 * (1 + skew)), fee_pips)
-    offers = [build_trade_curves(pool, str(source), Fraction(1), Fraction(1), 10**6, 100) for source in (a, b)]
-    return [(*ends, found.counted_curve) for ends, found in zip(((a, b), (b, a)), offers, strict=True) if found is not None]
-
-
-def market(*pairs: list[tuple[int, int, PoolCurve]]) -> CurveStack:
-    return stack_curves([pool_edge for pair in pairs for pool_edge in pair])
+from tests.support.decisions.solver import both_ways, market
 
 
 def aim(held: list[float], shares: list[float], price: float = 0.01, band: float = 0.0, budget: float | None = None) -> FlowOptimizer:

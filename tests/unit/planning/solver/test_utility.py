@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 
 from agent.planning.pool_curves import PoolCurve
 from agent.planning.solver.utility import DeviationRisk, FlowOptimizer, PlanUtility, build_deviation_risk
+from tests.support.decisions.solver import both_ways, market
 from tests.support.samples import slow
-from tests.unit.planning.solver.test_core import both_ways, market
 
 Numbers = NDArray[np.float64]
 PRICE = 0.02

@@ -21,8 +21,8 @@ from agent.policy.drift import investable_total
 from agent.store import open_memory_store
 from agent.units import NATIVE
 from tests.support.builders import address, raw, step_input, token
+from tests.support.configs.samples import config_error as error
 from tests.support.text import mentions
-from tests.unit.config.test_config import error
 
 USDC = token("USDC")
 NONE = ExpectedBalances((), (), (), None, 0)

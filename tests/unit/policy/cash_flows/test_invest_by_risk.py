@@ -14,10 +14,12 @@ from agent.planning.requests import invest_proposer
 from agent.policy.cash_flows import purchases
 from agent.units import BPS
 from tests.support.builders import history, price_of, raw, token, with_limits
+from tests.support.decisions.top_ups import with_top_up
+from tests.support.decisions.tracking import DEPTH, ON_TARGET, pools_of
+from tests.support.decisions.tracking import balance_changes as moved
+from tests.support.decisions.tracking import tracking_step as tracked
 from tests.support.plans import evidence
 from tests.support.text import mentions
-from tests.unit.policy.cash_flows.test_open_purchase import with_top_up
-from tests.unit.policy.triggers.test_tracking import DEPTH, ON_TARGET, moved, pools_of, tracked
 
 
 def after_deposit(dollars: int, symbol: str = "USDC", fee_pips: int = 500, **moves: int) -> StepInput:

@@ -26,9 +26,6 @@ from agent.model import (
     OrderStage,
     OrderTerms,
     PastPrices,
-    Purchase,
-    PurchaseKind,
-    PurchaseProgress,
     Rebalance,
     StepInput,
 )
@@ -39,30 +36,14 @@ from agent.policy.one_sided import target_weights
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits
+from tests.support.decisions.purchases import MILLION
+from tests.support.decisions.purchases import PassingEvidence as Seen
+from tests.support.decisions.top_ups import with_top_up
 from tests.support.planning_worlds import DEEP
 from tests.support.standing_orders import price_of
-from tests.unit.policy.cash_flows.test_purchases import MILLION, Seen
 
 TARGETS = {"WETH": 5_000, "WBTC": 2_500, "USDC": 2_500}
 PRICES = {"WBTC": 60_000}
-
-
-def with_top_up(step: StepInput, came_usd: int, sold_usd: int, due_s: int = 0) -> StepInput:
-    """The step with a top-up of `came_usd`, of which one part of `sold_usd` was invested; the next is due `due_s` from now."""
-    home = token("USDC").address
-    terms = Purchase(
-        PurchaseKind.TOP_UP,
-        value_to_move=Fraction(came_usd * MILLION),
-        part_count=2,
-        interval_s=600,
-        arrival_prices=(),
-        began_s=NOW_S - 600,
-        expires_s=NOW_S + 7 * 86_400,
-        deposits=((home, came_usd * MILLION),),
-    )
-    moved, sold = Fraction(sold_usd * MILLION), ((home, sold_usd * MILLION),)
-    active = PurchaseProgress("7a", terms, 1, moved, Fraction(0), NOW_S + due_s, sold)
-    return purchases.with_purchase(with_history(step, last_rebalance_s=1), active)
 
 
 def topped_up(values: dict[str, int], came_usd: int, sold_usd: int, due_s: int = 0, **limits: Any) -> StepInput:

@@ -11,32 +11,18 @@ from agent import codec
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.guards.case import MissingData, build_guard_case
-from agent.model import Evidence, History, Payment, PendingPayment, Plan, Rebalance, StepInput
+from agent.model import History, Payment, PendingPayment, Plan, Rebalance, StepInput
 from agent.planning import planner, proposals
 from agent.policy.cash_flows import purchases, transfers
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
 from tests.support.builders import step_input, token, v2_pool, with_history, with_limits
+from tests.support.decisions.purchases import HALVES, MILLION
+from tests.support.decisions.purchases import PassingEvidence as Seen
+from tests.support.decisions.purchases import money_step as money
 from tests.support.planning_worlds import DEEP, rebalance_to_targets
 from tests.support.plans import evidence
 from tests.support.text import mentions
-
-MILLION = 10**6
-HALVES = {"WETH": 5_000, "USDC": 5_000}
-
-
-class Seen:
-    """Evidence that has nothing against any plan."""
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        return evidence(step, plan)
-
-
-def money(**history: object) -> StepInput:
-    """Ten thousand dollars and nothing else."""
-    step = step_input(HALVES, {"WETH": 0, "USDC": 10_000}, depth=DEEP)
-    step = with_limits(step, first_purchase_s=600)
-    return with_history(step, **({"last_rebalance_s": None} | history))
 
 
 def counted(step: StepInput, apart: Fraction) -> Fraction:

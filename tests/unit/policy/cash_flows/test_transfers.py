@@ -33,9 +33,9 @@ from agent.policy.native_coin import held_balances
 from agent.reference import reference_prices
 from agent.units import NATIVE, UINT256_MAX
 from tests.support.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_history, with_limits
+from tests.support.decisions import exits as stuck
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.text import mentions, raises_code
-from tests.unit.policy.orders import test_blocked_exits as stuck
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
@@ -230,11 +230,11 @@ def test_a_planned_withdrawal_says_what_it_lacks_and_names_no_number() -> None:
 
 
 def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
-    fired = stuck.fired("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
+    fired = stuck.step_with_stops("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
     claims = (PendingPayment(4, Payment(USDC.address, raw(2_500, USDC))),)
     step = transfers.reserve_withdrawals(with_history(fired, pending_payments=claims))
     assert "withdrawal 4 is short of 500 USDC" in transfers.open_withdrawal_reason(step)
-    found = stuck.judged(step)
+    found = stuck.outcome_of(step)
     assert found.kind is OutcomeKind.PLANNED, found.reason
     assert found.decision_result.exit_token == WBTC.address, found.reason
     assert found.plan is not None

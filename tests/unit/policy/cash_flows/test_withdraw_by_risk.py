@@ -12,7 +12,9 @@ from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import held_balances
 from agent.units import BPS
 from tests.support.builders import raw, token, with_limits
-from tests.unit.policy.triggers.test_tracking import DEPTH, moved, pools_of, tracked
+from tests.support.decisions.tracking import DEPTH, pools_of
+from tests.support.decisions.tracking import balance_changes as moved
+from tests.support.decisions.tracking import tracking_step as tracked
 
 USDC = token("USDC")
 COST_BPS = 50

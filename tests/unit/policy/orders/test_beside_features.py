@@ -33,9 +33,10 @@ from agent.policy.quarantine import quarantine_tokens
 from agent.policy.triggers import price_confirmation
 from agent.reference import reference_prices
 from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool, with_history
+from tests.support.decisions.native_coin import FLOOR, native_step
+from tests.support.decisions.native_coin import plan_of as planned
 from tests.support.standing_orders import Bot, price_of, terms, three, two
 from tests.support.text import mentions
-from tests.unit.policy.test_native_coin import FLOOR, native_step, planned
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
 WETH, USDC = token("WETH"), token("USDC")

@@ -15,7 +15,7 @@ from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.app.positions.orders import orders_document, standing_orders
 from agent.execution import evaluation
-from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_context import OutcomeKind
 from agent.guards.case import build_guard_case
 from agent.layers.inputs import apply_effective_targets
 from agent.layers.strategies.policy.decide import StrategiesResult
@@ -49,7 +49,13 @@ from agent.policy.orders.exits import apply_orders
 from agent.reference import late_twap_tokens, price_inputs, reference_prices
 from agent.reference.floors import fair_floor
 from agent.venues.composer import leg_floors
-from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_history, with_limits
+from tests.support.builders import Number, brought_up, split, step_input, strategy, v2_pool, v3_pool, with_history, with_limits
+from tests.support.decisions.exits import DEAR, FIRED, HEAVY, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH
+from tests.support.decisions.exits import GuardEvidence as Sees
+from tests.support.decisions.exits import outcome_of as judged
+from tests.support.decisions.exits import sold_symbols as moved
+from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import step_with_unpriced_stop as unpriced
 from tests.support.lp_worlds import quiet, ranged, world
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.plans import evidence
@@ -57,43 +63,6 @@ from tests.support.standing_orders import price_of, terms
 from tests.support.text import blocked, mentions
 
 ORACLE = "oracle_deviation"
-STOP, DONE, FIRED = OrderKind.STOP_LOSS, OrderStage.DONE, OrderStage.FIRED
-WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
-TARGETS = {"WETH": 3_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 2_000}
-PRICES = {"LINK": 10}
-HEAVY = {"WETH": 5_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 0}
-MARKET = (v2_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WBTC, USDC, 60_000, 50_000_000))
-SOUND = v2_pool(LINK, USDC, 10, 50_000_000)
-OFF = v2_pool(LINK, USDC, 11, 50_000_000)
-"""Pays a tenth above the reference: good for us, and beyond limits.oracle_deviation all the same."""
-DEAR = v2_pool(WBTC, USDC, 66_000, 50_000_000)
-"""The same for WBTC."""
-
-
-class Sees:
-    """Has nothing against any plan but what the guards work out themselves."""
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        """Evidence of a chain that tells the truth."""
-        return evidence(step, plan)
-
-
-def fired(*symbols: str, values: Mapping[str, Number] | None = None, pools: tuple[Pool, ...] = MARKET) -> StepInput:
-    """Stops of these have fired; values in USDC, on target by default."""
-    step = with_limits(step_input(TARGETS, values, PRICES, pools=pools), turnover_bps=None, daily_turnover_bps=None)
-    wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
-    orders = tuple(ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for one in wished)
-    portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
-    return apply_orders(replace(with_history(step, states=orders), portfolio=portfolio))
-
-
-def judged(step: StepInput) -> StepOutcome:
-    return evaluation.evaluate_input(step, proposals.propose_rebalance, Sees(), "abc")
-
-
-def moved(plan: Plan | None) -> set[str]:
-    assert plan is not None
-    return {token_ for leg in plan.legs for token_ in (leg.token_in, leg.token_out)}
 
 
 def test_a_stop_without_any_market_holds_nothing_else_up_and_is_said_with_its_remedy() -> None:
@@ -528,13 +497,6 @@ def test_a_stop_fires_while_the_sources_of_another_asset_disagree() -> None:
 
     assert stages((SOUND, AGREED)) == {WBTC.address: FIRED, LINK.address: FIRED}
     assert stages((SOUND, APART)) == {WBTC.address: FIRED, LINK.address: OrderStage.ARMED}
-
-
-def unpriced(*symbols: str, values: Mapping[str, Number] | None = None) -> StepInput:
-    """Stops of these have fired; LINK has neither a feed round nor a mean."""
-    step = fired(*symbols, pools=(*MARKET, SOUND), values=values)
-    feeds = tuple(one for one in step.snapshot.feeds if one.answer != 10 * 10**8)
-    return replace(step, snapshot=replace(step.snapshot, feeds=feeds))
 
 
 def test_an_exit_is_due_as_long_as_it_would_be_sold() -> None:

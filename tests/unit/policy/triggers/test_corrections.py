@@ -14,7 +14,9 @@ from agent.policy.risk import aversion, covariance
 from agent.policy.triggers.corrections import Correction, CorrectionTerms
 from agent.policy.triggers.no_trade_zone import ZoneInterval
 from tests.support.builders import step_input, token
-from tests.unit.policy.triggers.test_tracking import DEPTH, TARGETS, interval, moved, tracked, zone_of
+from tests.support.decisions.tracking import DEPTH, TARGETS, interval, zone_of
+from tests.support.decisions.tracking import balance_changes as moved
+from tests.support.decisions.tracking import tracking_step as tracked
 
 USDC = 10**6
 COIN, CASH = 0, 1

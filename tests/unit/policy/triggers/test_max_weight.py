@@ -34,9 +34,9 @@ from agent.policy.triggers.price_confirmation import trigger_signals
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import NOW_S, brought_up, split, strategy, token, with_limits, zoned
+from tests.support.decisions.max_weights import step_with_max_weights as capped
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
-from tests.unit.guards.test_max_weight import capped
 
 WETH, USDC = token("WETH").address, token("USDC").address
 DAY_S = 86_400

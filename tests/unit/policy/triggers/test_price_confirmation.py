@@ -32,9 +32,9 @@ from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.policy.triggers import price_confirmation
 from tests.support.builders import NOW_S, brought_up, feed_round, history, split, step_input, strategy, token, v2_pool, with_history
+from tests.support.decisions.top_ups import with_top_up
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import causes, mentions
-from tests.unit.policy.cash_flows.test_open_purchase import with_top_up
 
 WETH, USDC = token("WETH"), token("USDC")
 FAIR = 2_000

@@ -20,7 +20,9 @@ from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.tracking import risk_at_costs
 from agent.policy.triggers.tracking_rule import TradingCost
 from tests.support.builders import token
-from tests.unit.policy.triggers.test_tracking import DEPTH, TARGETS, moved, pools_of, tracked, weights_after, zone_of
+from tests.support.decisions.tracking import DEPTH, TARGETS, pools_of, weights_after, zone_of
+from tests.support.decisions.tracking import balance_changes as moved
+from tests.support.decisions.tracking import tracking_step as tracked
 
 CHEAP_PIPS = 500
 COINS = ("WETH", "WBTC", "LINK", "DAI")

@@ -12,25 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.policy.triggers.tracking_rule import MIN_COST, TokenRule, TradingCost, edge_and_trigger, expected_loss, token_rules
+from tests.support.decisions.tracking_rules import one_coin_rule as one_coin
 from tests.support.samples import examples
 
 terms = st.floats(1e-9, 1e-2)
 STRICTNESS = {"relaxed": 0.3, "normal": 1.0, "strict": 3.0}
-
-
-def one_coin(
-    target: float,
-    fee_bps: float,
-    gas: float = 0.0,
-    risk_aversion: float = 1.0,
-    volatility: float = 0.6,
-    min_trade: float = 0.0,
-    sale_tax: float = 0.0,
-) -> TokenRule:
-    """The rule of a coin beside the numeraire; `gas` is a share of the portfolio."""
-    covariance = [[volatility**2, 0.0], [0.0, 0.0]]
-    costs = {0: TradingCost(fee_bps / 10_000, gas, min_trade, sale_tax)}
-    return token_rules([target, 1 - target], covariance, 1, costs, risk_aversion)[0]
 
 
 @examples(50)

@@ -8,9 +8,9 @@ import pytest
 
 from agent.config.load import parse_config
 from agent.config.tables.triggers import is_zone
-from tests.test_docs import FENCE, rows
-from tests.unit.config.test_config import text
-from tests.unit.policy.triggers.test_tracking_rule import one_coin
+from tests.support.configs.samples import config_text as text
+from tests.support.decisions.tracking_rules import one_coin_rule as one_coin
+from tests.support.pages_of_docs import FENCE, rows
 
 PAGE = (Path(__file__).parents[4] / "docs" / "zone.md").read_text(encoding="utf-8")
 TRACKING, RISK, ZONE = (block for language, block in FENCE.findall(PAGE) if language == "toml")

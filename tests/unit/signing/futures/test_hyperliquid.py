@@ -20,9 +20,7 @@ from agent.model.futures import (
     FuturesGrant,
     MarginAccount,
     MarginDeposit,
-    MarginTier,
     OrderCancel,
-    PerpMarket,
     PerpOrder,
     PerpOrderKind,
     Position,
@@ -33,19 +31,13 @@ from agent.model.futures import (
 from agent.ports import Grant
 from agent.signing.futures import _price_text, cloid_of, require_signable_order
 from agent.signing.terms import FuturesRules
-from agent.units import Token
 from agent.venues.hyperliquid.orders import OrderTicket, cancel_action, limit_price, order_action, price_text, stop_action
+from tests.support.perpetuals.venue_orders import ACCOUNT, BUY, MARKET, NOW_S, PRICE
 from tests.support.samples import slow
 
-NOW_S = 1_790_000_000
 TRADER = "0x" + "11" * 20
-PRICE = Fraction(3_000 * 10**6, 10**4)
-TIERS = (MarginTier(0, 50_000, 25_000),)
-MARKET = PerpMarket("ETH", "ETH", "", 4, 1, Fraction(100), TIERS, 450, PRICE, PRICE, NOW_S - 5, Fraction(0), min_notional_raw=10**7)
-ACCOUNT = MarginAccount(Token("", "USDC", 6), 1, 10_000 * 10**6, 0, (), (MARKET,), initial_on_debt=False, is_on_chain=False)
 NUMBERS = (("BTC", 0), ("ETH", 1))
 RULES = FuturesRules("", "", "", "", TRADER, None, ("ETH",), 30_000, 100, 300, 60, max_validity_s=120, market_numbers=NUMBERS)
-BUY = PerpOrder("ETH", 10_000, PerpOrderKind.MARKET, 3_010 * 10**6, False)
 HELD = replace(ACCOUNT, positions=(Position("ETH", 20_000, -6_000 * 10**6),))
 SALE = PerpOrder("ETH", -10_000, PerpOrderKind.MARKET, 2_990 * 10**6, True)
 

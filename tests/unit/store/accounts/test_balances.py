@@ -17,10 +17,11 @@ from agent.store.accounts.balances import MAX_OPEN_TRANSFERS
 from tests.support.ledgers import COIN, DAY_S, PRICE, at, looked, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.records.transfers import NOW_S, transfer
+from tests.support.records.transfers import record_transfers as recorded
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, new_store
 
-NOW_S = at().snapshot.head.timestamp_s
 OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), Fraction(2))
 
 
@@ -30,18 +31,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.steps.begin("s", START_S, "{}")
     yield opened
     opened.close()
-
-
-def transfer(delta_raw: int = COIN, **changes: object) -> ExternalTransfer:
-    """A change of WETH that nothing explains."""
-    value = PRICE * delta_raw / Fraction(COIN)
-    plain = ExternalTransfer(0, WETH.address, delta_raw, value, 1_000, 1_001, NOW_S, False, None)
-    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
-
-
-def recorded(store: Store, *transfers: ExternalTransfer, later_s: int = 0) -> None:
-    turn = store.balances.expected().version
-    assert store.balances.record(at(1_001, later_s=later_s).snapshot, {}, transfers, turn)
 
 
 # --- Transactions of the wallet that the agent did not send.

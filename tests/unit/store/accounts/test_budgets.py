@@ -12,12 +12,13 @@ from sqlalchemy import event, text
 from agent.errors import OperatorNeeded
 from agent.layers.futures.state import FuturesState
 from agent.layers.futures.store import reduced_market
-from agent.model import Intent, IntentKind, IntentState, NavPerShare, Plan, Transfer
+from agent.model import IntentKind, IntentState, NavPerShare, Transfer
 from agent.model.futures import UNREAD_ACCOUNT, FuturesGrant, Hedge, MarginDeposit, OrderCancel, PerpOrder, PerpOrderKind, StopOrder
 from agent.store import Store, open_store
 from agent.store.accounts.budgets import MAX_REVIEWS
 from agent.units import NATIVE
 from tests.support.movements import Movement, movements
+from tests.support.records.intents import ended_intent as ended
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, new_store, receipt, tx
 
@@ -37,28 +38,6 @@ def test_a_demanded_tip_is_forgotten_after_a_day_without_a_transaction(store: St
     store.budgets.mark_demanded_tip(7, START_S)
     times_s = [START_S, START_S + DAY_S - 1, START_S + DAY_S]
     assert [store.budgets.history(at_s).demanded_tip_wei for at_s in times_s] == [7, 7, 0]
-
-
-def ended(
-    store: Store,
-    nonce: int,
-    *,
-    kind: IntentKind = IntentKind.SWAP,
-    status: int = 1,
-    transfers: tuple = (),
-    plan: Plan | None = None,
-    step_id: str = "s",
-    to: str = OTHER,
-    gas_used: int = 50_000,
-) -> Intent:
-    tx_hash = f"0x{nonce:064x}"
-    made, granted = replace(tx(nonce), to=to), replace(grant(kind), plan=plan)
-    intent = store.journal.add_intent(step_id, kind, made, granted, "swap", START_S, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
-    found = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers, gas_used=gas_used)
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
-    return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
 
 
 def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int = 1, turnover: int = 0) -> None:

@@ -15,8 +15,9 @@ from agent.units import NATIVE
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.ledgers import at, looked
+from tests.support.records.transfers import record_transfers as recorded
+from tests.support.records.transfers import transfer
 from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
-from tests.unit.store.accounts.test_balances import recorded, transfer
 
 ACCOUNT = CashAccount(USDC.address, 100, 50, 10)
 

@@ -13,8 +13,8 @@ from agent.observe.notify import AlertChannel, AlertNotifier, ChannelSubscriptio
 from agent.store.accounts.day_counts import DAY_S, CountedEvent
 from agent.store.journal import REFUSED_OUTCOME
 from agent.store.store import Store
+from tests.support.records.alerts import DONE, HALT, KINDS, NOON, RULES
 from tests.support.transactions import new_store
-from tests.unit.observe.test_alert_rules import DONE, HALT, KINDS, NOON, RULES
 
 NOON_S = NOON
 MIDNIGHT_S = NOON_S // DAY_S * DAY_S

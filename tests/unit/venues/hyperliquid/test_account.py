@@ -30,7 +30,8 @@ from agent.venues.hyperliquid.account import (
     unlisted_markets,
 )
 from tests.support.builders import OWNER
-from tests.unit.venues.hyperliquid.test_client import LIMIT, open_order, state
+from tests.support.perpetuals.venue_accounts import LIMIT, open_order
+from tests.support.perpetuals.venue_accounts import account_state as state
 
 USD = 10**6
 ETH = ListedMarket("ETH", 1, 4, ((0, 40),), False, Fraction(2_000), Fraction(2_001), Fraction(0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from decimal import Decimal
-from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ import pytest
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 from agent.model import StaleReadKind, VenuePayment
 from agent.model.futures import MarginAccount
-from agent.signing.futures import LIMIT_TAG, STOP_TAG
+from agent.signing.futures import STOP_TAG
 from agent.venues.hyperliquid.account import UNLISTED_NUMBER
 from agent.venues.hyperliquid.client import (
     FIVE_MINUTES_S,
@@ -28,8 +27,9 @@ from agent.venues.hyperliquid.client import (
 )
 from agent.venues.hyperliquid.orders import VenueOrderStage
 from tests.support.builders import OWNER
+from tests.support.perpetuals.venue_accounts import LIMIT, MARKS, NOW_S, open_order
+from tests.support.perpetuals.venue_accounts import account_state as state
 
-NOW_S = 1_790_000_000
 ORDERS = "frontendOpenOrders"
 STATE = "clearinghouseState"
 MARKETS = "metaAndAssetCtxs"
@@ -38,36 +38,7 @@ FEES = "userFees"
 LEVERAGE = "activeAssetData"
 TRANSFERS = "userNonFundingLedgerUpdates"
 FUNDING = "userFunding"
-MARKS = {"ETH": 2_000, "BTC": 30_000, "DOGE": 1}
 STOP = "0x" + STOP_TAG.hex() + "11" * 12
-LIMIT = "0x" + LIMIT_TAG.hex() + "11" * 12
-
-
-def state(usd: int = 10_000, maintenance: str = "", **coins: int) -> dict[str, Any]:
-    """An account of whole coins at 10x of at most 40x, whose purchases have cost their value."""
-    values = {coin: abs(size) * MARKS.get(coin, 5) for coin, size in coins.items()}
-    gross = sum(values.values())
-    net = sum(size * MARKS.get(coin, 5) for coin, size in coins.items())
-    summary = {"accountValue": str(usd), "totalRawUsd": str(usd - net), "totalNtlPos": str(gross), "totalMarginUsed": str(gross // 10)}
-    return {
-        "time": NOW_S * 1000,
-        "marginSummary": summary,
-        "crossMarginSummary": summary,
-        "crossMaintenanceMarginUsed": maintenance or str(Fraction(gross * 10, 8).__floor__() / 100),
-        "assetPositions": [
-            {
-                "position": {
-                    "coin": coin,
-                    "szi": str(size),
-                    "positionValue": str(values[coin]),
-                    "unrealizedPnl": "0",
-                    "leverage": {"type": "cross", "value": 10},
-                    "maxLeverage": 40,
-                }
-            }
-            for coin, size in coins.items()
-        ],
-    }
 
 
 def markets(*coins: str, **changes: object) -> list[object]:
@@ -77,11 +48,6 @@ def markets(*coins: str, **changes: object) -> list[object]:
         {"universe": [{"name": coin, **entry, **cast(Any, changes.get(coin, {}))} for coin in coins], "marginTables": []},
         [context | {"markPx": str(MARKS[coin]), "oraclePx": str(MARKS[coin])} for coin in coins],
     ]
-
-
-def open_order(cloid: str, coin: str = "ETH", **changes: object) -> dict[str, object]:
-    row: dict[str, object] = {"cloid": cloid, "coin": coin, "side": "B", "sz": "1", "origSz": "2", "limitPx": "1900", "triggerPx": "2100"}
-    return row | {"timestamp": NOW_S * 1000, "reduceOnly": False} | changes
 
 
 def transfer(time_ms: int, usdc: str = "1") -> dict[str, object]:

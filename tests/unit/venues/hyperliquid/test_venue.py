@@ -21,9 +21,9 @@ from agent.venues.hyperliquid.kept_reads import KeptValue
 from agent.venues.hyperliquid.orders import OrderFill, OrderState, VenueOrderStage
 from agent.venues.hyperliquid.venue import MAX_CLOCK_SKEW_S, HyperliquidPerps, new_approval, post_approval, with_chain_times
 from tests.support.builders import OWNER, address
+from tests.support.perpetuals.steps import EMPTY, step_of
+from tests.support.perpetuals.stops import book
 from tests.support.transactions import ManualClock, tx
-from tests.unit.layers.futures.policy.test_resting_stops import book
-from tests.unit.layers.futures.test_step import EMPTY, step_of
 
 AGENT = HyperliquidAgent("trimtab", address("agent"), 10**15)
 VALID_S = 90

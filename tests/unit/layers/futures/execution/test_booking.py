@@ -18,8 +18,8 @@ from agent.model.futures import FuturesGrant, MarginDeposit, MarginWithdrawal, P
 from agent.units import Price
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, quote_order
 from tests.support.builders import OWNER, step_input, token
-from tests.unit.layers.futures.test_step import EMPTY, POLICY
-from tests.unit.margin.test_account import E18
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.steps import EMPTY, POLICY
 
 SIZE = 4 * E18
 ORDER = PerpOrder("ETH", SIZE, PerpOrderKind.MARKET, 8_160 * E18, False)

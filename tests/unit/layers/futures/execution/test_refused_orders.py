@@ -46,11 +46,11 @@ from agent.model.futures import MarginAccount, MarginDeposit, StopOrder
 from agent.policy.decide import decide
 from agent.store import open_memory_store
 from tests.support.builders import NOW_S, OWNER, with_snapshot
+from tests.support.perpetuals.books import TWO, with_index_at
+from tests.support.perpetuals.books import book as two_legs
+from tests.support.perpetuals.parts import outcome_of, step_of
+from tests.support.perpetuals.steps import EMPTY, EVEN, OVER
 from tests.support.transactions import CHAIN_ID, receipt, tx
-from tests.unit.layers.futures.policy.test_books import TWO, with_index_at
-from tests.unit.layers.futures.policy.test_books import book as two_legs
-from tests.unit.layers.futures.test_parts import EMPTY, outcome_of, step_of
-from tests.unit.layers.futures.test_step import EVEN, OVER
 
 REVERTED = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
 NO_KEY = Refused("the agent key may not trade", code=ErrorCode.AGENT_KEY)

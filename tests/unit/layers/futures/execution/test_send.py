@@ -52,13 +52,13 @@ from agent.store import open_memory_store
 from agent.store.store import Store
 from agent.venues.drafts import EmergencyLimits, TxDraft
 from tests.support.builders import NOW_S, OWNER
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.books import THREE, TWO, with_index_at
+from tests.support.perpetuals.books import book as two_legs
+from tests.support.perpetuals.needs import BUY, SELL
+from tests.support.perpetuals.parts import outcome_of
+from tests.support.perpetuals.steps import EMPTY, OVER, book, step_of
 from tests.support.transactions import CHAIN_ID, receipt, tx
-from tests.unit.layers.futures.policy.test_books import THREE, TWO, with_index_at
-from tests.unit.layers.futures.policy.test_books import book as two_legs
-from tests.unit.layers.futures.policy.test_needs import BUY, SELL
-from tests.unit.layers.futures.test_parts import outcome_of
-from tests.unit.layers.futures.test_step import EMPTY, OVER, book, step_of
-from tests.unit.margin.test_account import E18
 
 LONG = book(10_000, 2 * E18)
 NO_FILL = UnsendableTransaction("no fill", (Verdict("simulation", "no fill", "a part", False),))

@@ -17,9 +17,9 @@ from agent.model.futures import FuturesAction, FuturesGrant, MarginAccount, Orde
 from agent.model.transactions import FIRST_VENUE_NONCE, PerpFill
 from agent.ports import Grant, PreparedTransaction
 from agent.ports.perpetuals import PerpActionDraft
+from tests.support.perpetuals.venue_orders import ACCOUNT, BUY
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, Killed, ScriptedSigner, bench, grant, tx
-from tests.unit.signing.futures.test_hyperliquid import ACCOUNT, BUY
 
 S = IntentState
 

@@ -22,12 +22,13 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.units import BPS
 from tests.support.builders import NOW_S as STEP_S
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.books import LOT
+from tests.support.perpetuals.books import book as wide_book
+from tests.support.perpetuals.plans import NOW_S, RICH, ROUGH, book
+from tests.support.perpetuals.plans import account_after_fills as filled
+from tests.support.perpetuals.steps import step_of
 from tests.support.plans import evidence
-from tests.unit.layers.futures.planning.test_plan import NOW_S, RICH, ROUGH, book, filled
-from tests.unit.layers.futures.policy.test_books import LOT
-from tests.unit.layers.futures.policy.test_books import book as wide_book
-from tests.unit.layers.futures.test_step import step_of
-from tests.unit.margin.test_account import E18
 
 WIDE = replace(ROUGH, max_leverage_bps=60_000, max_utilisation_bps=10_000)
 TRIPLE = FuturesPolicy((FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)), 30_000, 500, WIDE)

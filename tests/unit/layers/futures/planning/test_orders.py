@@ -9,11 +9,11 @@ import pytest
 
 from agent.layers.futures.planning.orders import market_order, paused_reason, plan_futures, smaller_orders
 from agent.model.futures import FuturesPlan, FuturesTarget, MarginAccount
-from tests.unit.layers.futures.planning.test_plan import NOW_S, RICH
-from tests.unit.layers.futures.planning.test_plan import book as pair
-from tests.unit.layers.futures.policy.test_books import LOT, TWO, WIDE, book, with_market
-from tests.unit.layers.futures.policy.test_triggers import LONGS, PLAIN
-from tests.unit.margin.test_account import E18
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.books import LOT, TWO, WIDE, book, with_market
+from tests.support.perpetuals.plans import NOW_S, RICH
+from tests.support.perpetuals.plans import book as pair
+from tests.support.perpetuals.triggers import LONGS, PLAIN
 
 TRIPLE = replace(TWO, leverage_bps=30_000, targets=tuple(FuturesTarget(name, 3_333) for name in ("ETH", "BTC", "SOL")))
 ONE = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),))

@@ -14,42 +14,16 @@ from agent.layers.futures.planning.orders import plan_futures, top_up_raw
 from agent.margin import account as margin
 from agent.margin import contract_sizes
 from agent.margin.state import after_action, after_fill_at_bound, breaches, margin_state
-from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
+from agent.model.futures import FuturesTarget, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.units import floor_int
+from tests.support.perpetuals.accounts import E18, account, market
+from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, ROUGH, book
+from tests.support.perpetuals.plans import account_after_fills as filled
+from tests.support.perpetuals.plans import with_index_of_now as fresh
 from tests.support.samples import slow
-from tests.unit.margin.test_account import E18, LIMITS, account, market
 
-NOW_S = 1_000
-ROUGH = replace(LIMITS, stress_move_bps=1_000, slippage_bps=100)
-HALVES = (FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -5_000))
-POLICY = FuturesPolicy(HALVES, 20_000, 500, ROUGH)
 LONGS = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
 """Two longs, neither of which needs the other."""
-RICH = Fraction(10**7 * E18)
-
-
-def fresh(held: MarginAccount) -> MarginAccount:
-    """The same account with an index of now."""
-    return replace(held, markets=tuple(replace(one, index_s=NOW_S) for one in held.markets))
-
-
-def book(collateral: int, eth: int = 0, btc: int = 0) -> MarginAccount:
-    return fresh(
-        account(collateral, {"ETH": eth, "BTC": btc} if btc else {"ETH": eth} if eth else {}, market("ETH"), market("BTC", 30_000))
-    )
-
-
-def filled(held: MarginAccount, plan: FuturesPlan) -> MarginAccount:
-    """The account after every order was filled at the mark, fee included; a fill beyond its bound does not happen."""
-    if plan.top_up_raw:
-        held = replace(held, collateral_raw=held.collateral_raw + plan.top_up_raw * held.collateral_unit_raw)
-    for order in plan.orders:
-        value = margin.position_value_raw(held.market(order.market), order.size_raw)
-        fee = -(-abs(value) * held.market(order.market).fee_ppm // margin.PPM)
-        quote = -value - fee
-        if (order.size_raw > 0 and -quote <= order.bound_raw) or (order.size_raw < 0 and quote >= order.bound_raw):
-            held = margin.with_trade(held, order.market, order.size_raw, quote)
-    return held
 
 
 def test_an_empty_account_goes_to_its_targets_in_one_step() -> None:

@@ -25,32 +25,18 @@ from agent.layers.futures.state import FuturesProgress, FuturesState, planned_fu
 from agent.margin import account as margin
 from agent.margin.state import largest_allowed_raw, margin_state, sizes_within_gross
 from agent.model import AdjustFutures, ExitFailures, Plan, StepInput
-from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, PerpOrder, PerpOrderKind
+from agent.model.futures import FuturesTarget, Hedge, PerpOrder, PerpOrderKind
 from agent.policy.decide import current_drifts
 from tests.support.builders import NOW_S as STEP_S
 from tests.support.builders import with_history
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.books import LOT, THREE, TWO, WIDE, book, with_index_at, with_market
+from tests.support.perpetuals.plans import NOW_S, RICH
+from tests.support.perpetuals.plans import account_after_fills as filled
+from tests.support.perpetuals.steps import step_of
 from tests.support.plans import evidence
-from tests.unit.layers.futures.planning.test_plan import NOW_S, RICH, ROUGH, filled, fresh
-from tests.unit.layers.futures.test_step import step_of
-from tests.unit.margin.test_account import E18, account, market
 
-LOT = 10**15
-WIDE = replace(ROUGH, max_leverage_bps=60_000, max_utilisation_bps=10_000, stress_move_bps=0)
-TWO = FuturesPolicy((FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)), 20_000, 500, WIDE)
-THREE = replace(TWO, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -3_000), FuturesTarget("SOL", -2_000)))
 LONGS = replace(TWO, targets=(FuturesTarget("ETH", 6_000), FuturesTarget("BTC", 4_000)))
-
-
-def book(collateral: int = 10_000, **lots: int) -> MarginAccount:
-    """Positions by market in thousandths of a coin: ETH at 2,000, BTC at 30,000, SOL at 100."""
-    sizes = {name: size * LOT for name, size in lots.items() if size}
-    return fresh(account(collateral, sizes, market("ETH"), market("BTC", 30_000), market("SOL", 100)))
-
-
-def with_market(margin_account: MarginAccount, name: str, **changes: object) -> MarginAccount:
-    """The account with a changed market."""
-    markets = tuple(replace(perp, **changes) if perp.market == name else perp for perp in margin_account.markets)  # type: ignore[arg-type]
-    return replace(margin_account, markets=markets)
 
 
 BLOCKED: dict[str, dict[str, object]] = {
@@ -84,10 +70,6 @@ def test_set__market_that_backs_off_holds_the_other_side_back_and_is_named() -> 
     assert isinstance(reason, str)
     assert "ETH is not opened: without BTC" in reason
     assert "BTC: its orders failed or were refused" in reason
-
-
-def with_index_at(margin_account: MarginAccount, time_s: int) -> MarginAccount:
-    return replace(margin_account, markets=tuple(replace(perp, index_s=time_s) for perp in margin_account.markets))
 
 
 def test_set__one_of_three_legs_missing_opens_none() -> None:

@@ -29,10 +29,11 @@ from agent.policy import failures
 from agent.policy.decide import current_drifts
 from agent.wiring.futures import OrderVenueReader
 from tests.support.builders import NOW_S, OWNER
-from tests.unit.layers.futures.policy.test_needs import in_usdc, policy
-from tests.unit.layers.futures.test_step import EMPTY, LIMITS, OVER, POLICY, PUSHED, book, step_of
-from tests.unit.layers.futures.test_unknowns import HALVES, two
-from tests.unit.margin.test_account import E18
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.needs import in_usdc, policy
+from tests.support.perpetuals.steps import EMPTY, LIMITS, OVER, POLICY, PUSHED, book, step_of
+from tests.support.perpetuals.unknowns import HALVES
+from tests.support.perpetuals.unknowns import two_market_account as two
 
 CALM = book(10_000, 10 * E18)
 """At its target of 2x."""

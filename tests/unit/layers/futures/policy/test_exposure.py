@@ -9,7 +9,7 @@ from agent.layers.futures.policy.exposure import exposures, quote_rate, spot_val
 from agent.model import AssetDrift
 from agent.model.futures import FuturesPolicy, MarginAccount, PerpMarket, Position
 from agent.units import Token
-from tests.unit.layers.futures.planning.test_plan import LIMITS
+from tests.support.perpetuals.accounts import LIMITS
 
 USDC, WETH = "0xUSDC", "0xWETH"
 WAD = 10**18

@@ -14,8 +14,9 @@ from agent.layers.futures.policy.exposure import DAY_S, expected_funding_of_all
 from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, funding_trims, notional_drifts, sizes_to_target
 from agent.margin import account as margin
 from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
+from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, book
+from tests.support.perpetuals.plans import account_after_fills as filled
 from tests.support.samples import examples
-from tests.unit.layers.futures.planning.test_plan import NOW_S, POLICY, RICH, book, filled
 
 E18 = 10**18
 MONTH_S = 30 * DAY_S

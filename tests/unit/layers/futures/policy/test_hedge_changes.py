@@ -19,9 +19,12 @@ from agent.layers.futures.state import FuturesProgress, FuturesState, futures_po
 from agent.model.futures import FuturesGrant, FuturesPolicy, FuturesTarget, Hedge, HedgeComparison, MarginAccount, PerpOrder, PerpOrderKind
 from agent.policy.decide import current_drifts
 from tests.support.builders import NOW_S, with_snapshot
-from tests.unit.layers.futures.policy.test_hedges import DAY_S, E18, HEDGING, OPEN, SHORT, TERMS, WBTC, WETH, later, margined, overweight
-from tests.unit.layers.futures.test_step import EMPTY, LIMITS, step_of
-from tests.unit.margin.test_account import market
+from tests.support.perpetuals.accounts import market
+from tests.support.perpetuals.hedges import DAY_S, E18, HEDGING, OPEN, SHORT, TERMS, WBTC, WETH
+from tests.support.perpetuals.hedges import hedge_account as margined
+from tests.support.perpetuals.hedges import hedge_step_after as later
+from tests.support.perpetuals.hedges import overweight_step as overweight
+from tests.support.perpetuals.steps import EMPTY, LIMITS, step_of
 
 COMPARISON = HedgeComparison(
     WETH,

@@ -49,11 +49,9 @@ from agent.model import (
 from agent.model.futures import (
     FuturesGrant,
     FuturesPlan,
-    FuturesPolicy,
     FuturesTarget,
     Hedge,
     HedgeComparison,
-    HedgePolicy,
     MarginAccount,
     PerpOrder,
     PerpOrderKind,
@@ -65,36 +63,15 @@ from agent.policy.quarantine import quarantine_tokens
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
+from tests.support.perpetuals.hedges import DAY_S, E6, E18, HEDGING, OPEN, SHORT, TERMS, USDC, WBTC, WETH
+from tests.support.perpetuals.hedges import hedge_account as margined
+from tests.support.perpetuals.hedges import hedge_step_after as later
+from tests.support.perpetuals.hedges import overweight_step as overweight
+from tests.support.perpetuals.steps import LIMITS
 from tests.support.plans import evidence
 from tests.support.samples import examples
-from tests.unit.layers.futures.test_step import LIMITS, book
 
 ROOT = Path(__file__).resolve().parents[5]
-E6, E18, DAY_S = 10**6, 10**18, 86_400
-USDC, WETH, WBTC = (token(symbol).address for symbol in ("USDC", "WETH", "WBTC"))
-TERMS = HedgePolicy(ratio_bps=5_000, horizon_s=30 * DAY_S, min_saving_bps=50, tax_rate_bps=2_500, capital_cost_bps=400)
-HEDGING = FuturesPolicy((FuturesTarget("ETH", 0),), 0, 500, LIMITS, USDC, hedge_policy=TERMS)
-
-
-def margined(collateral: int, eth: int = 0, **market: object) -> MarginAccount:
-    """A margin account of USDC with a market of WETH at 2,000."""
-    return replace(book(collateral, eth, **{"asset": WETH} | market), collateral_unit_raw=10**12)
-
-
-def overweight(
-    held: MarginAccount | None = None,
-    cost: int = 0,
-    policy: FuturesPolicy = HEDGING,
-    weth: int = 80_000,
-    usdc: int = 30_000,
-    **history: object,
-) -> StepInput:
-    """80,000 of WETH bought for `cost`, 30,000 of USDC and 10,000 of margin: half should be WETH, 20,000 less."""
-    account = margined(10_000) if held is None else held
-    step = with_policy(with_snapshot(step_input(values={"WETH": weth, "USDC": usdc}, depth=100_000_000), futures=account), policy)
-    lots = (OpenLot(WETH, 100 * E18, Fraction(cost * E6), NOW_S - 100 * DAY_S),)
-    tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
-    return apply_hedges(with_history(step, **history).with_layer(TaxState(tax)))
 
 
 def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
@@ -112,10 +89,6 @@ def carried_out(step: StepInput, **history: object) -> StepInput:
     quote = -margin.position_value_raw(account.market(order.market), order.size_raw)
     after = margin.with_trade(account, order.market, order.size_raw, quote)
     return overweight(after, hedges=futures.hedges, **history)
-
-
-OPEN = Hedge("ETH", WETH, -5 * E18, NOW_S, Fraction(2_500 * E6))
-SHORT = margined(10_000, -5 * E18)
 
 
 def test_tax_makes_a_short_of_half_cheaper_than_the_sale() -> None:
@@ -288,11 +261,6 @@ def test_a_hedged_portfolio_holds_until_something_changes() -> None:
     assert isinstance(decide(done).decision, Hold)
     assert propose_rebalance(done).plan is None
     assert notional_drifts(SHORT, replace(HEDGING, hedges=(OPEN,))) == (), "a hedge is no drift from the futures targets"
-
-
-def later(seconds: int, **changes: object) -> StepInput:
-    """An open hedge this many seconds after its opening."""
-    return overweight(SHORT, hedges=(replace(OPEN, at_s=NOW_S - seconds),), **{"weth": 70_000} | changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,12 @@ from agent.model.futures import FuturesPlan, MarginAccount, PerpOrder, PerpOrder
 from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S as STEP_S
 from tests.support.builders import with_snapshot
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.plans import POLICY
+from tests.support.perpetuals.steps import EMPTY, step_of
+from tests.support.perpetuals.steps import POLICY as TERMS
+from tests.support.perpetuals.stops import ETH, book
 from tests.support.plans import evidence
-from tests.unit.layers.futures.planning.test_plan import POLICY
-from tests.unit.layers.futures.policy.test_resting_stops import ETH, book
-from tests.unit.layers.futures.test_step import EMPTY, step_of
-from tests.unit.layers.futures.test_step import POLICY as TERMS
-from tests.unit.margin.test_account import E18
 
 NOW_S = 1_790_000_000
 LIMITS = replace(POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600, leverage_band_bps=1_000)

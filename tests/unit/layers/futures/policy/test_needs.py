@@ -40,7 +40,6 @@ from agent.model import MARGIN_PLACE, Allowance, ExitFailures, StepInput
 from agent.model.futures import (
     FuturesAction,
     FuturesPlan,
-    FuturesPolicy,
     Hedge,
     MarginAccount,
     MarginDeposit,
@@ -58,22 +57,9 @@ from agent.policy.decide import current_drifts
 from agent.ports import PreparedTransaction
 from agent.ports.perpetuals import PerpActionDraft, granted_action
 from tests.support.builders import GWEI, NOW_S, OWNER, token, with_history, with_limits, with_snapshot
-from tests.unit.layers.futures.test_step import EMPTY, LIMITS, OVER, POLICY, PUSHED, book, step_of
-from tests.unit.margin.test_account import E18, account, market
-
-USDC, VAULT, UNIT = token("USDC").address, "0x" + "7" * 40, 10**6
-BUY = PerpOrder("ETH", E18, PerpOrderKind.MARKET, 2_020 * E18, is_reduce_only=False)
-SELL = PerpOrder("ETH", -E18, PerpOrderKind.MARKET, 1_980 * E18, is_reduce_only=True)
-
-
-def in_usdc(held: MarginAccount) -> MarginAccount:
-    return replace(held, collateral_unit_raw=10**12)
-
-
-def policy(top_up_bps: int | None = None, **limits: int) -> FuturesPolicy:
-    changed = replace(LIMITS, top_up_per_day_bps=top_up_bps, **limits)
-    return replace(POLICY, limits=changed, collateral=USDC, trader=OWNER, vault=VAULT)
-
+from tests.support.perpetuals.accounts import E18, account, market
+from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC, VAULT, in_usdc, policy
+from tests.support.perpetuals.steps import EMPTY, LIMITS, OVER, POLICY, PUSHED, book, step_of
 
 # Deposits: 5,000 of USDC and 5,000 of WETH are in the wallet.
 

@@ -11,28 +11,12 @@ from hypothesis import strategies as st
 
 from agent.layers.futures.policy.resting_stops import stop_changes, stop_trigger
 from agent.margin import account as margin
-from agent.model.futures import MarginAccount, MarginTier, OrderCancel, PerpMarket, Position, RestingStop, StopOrder
-from agent.units import Token
-from tests.unit.layers.futures.planning.test_plan import POLICY
+from agent.model.futures import MarginAccount, OrderCancel, RestingStop, StopOrder
+from tests.support.perpetuals.plans import POLICY
+from tests.support.perpetuals.stops import BTC, ETH, book
 
 NEAR = Fraction(2, 100)
 STOPS = replace(POLICY, limits=replace(POLICY.limits, resting_stop_bps=200))
-TIERS = (MarginTier(0, 50_000, 25_000),)
-
-
-def market(name: str, price: int) -> PerpMarket:
-    mark = Fraction(price * 10**6, 10**4)
-    return PerpMarket(name, name, "", 4, 1, Fraction(100), TIERS, 450, mark, mark, 0, Fraction(0), min_notional_raw=10**7)
-
-
-ETH, BTC = market("ETH", 3_000), market("BTC", 60_000)
-
-
-def book(eth: int = 0, btc: int = 0, value: int = 10_000) -> MarginAccount:
-    """An account of this value in dollars with sizes in ten-thousandths of a coin, entered at the mark."""
-    rows = [(one, size) for one, size in ((ETH, eth), (BTC, btc)) if size]
-    positions = tuple(Position(one.market, size, -int(size * one.mark)) for one, size in rows)
-    return MarginAccount(Token("", "USDC", 6), 1, value * 10**6, 0, positions, (ETH, BTC), initial_on_debt=False, is_on_chain=False)
 
 
 def rested(account: MarginAccount) -> MarginAccount:

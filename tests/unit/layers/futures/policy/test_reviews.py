@@ -18,10 +18,12 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import FUTURES_REVIEW, schedule_name
 from tests.support.builders import NOW_S
-from tests.unit.backtest.futures.test_in_steps import LONG, book_of, run
-from tests.unit.config.test_futures import error, with_futures
-from tests.unit.layers.futures.policy.test_targets import _token
-from tests.unit.layers.futures.test_step import E18, LIMITS, POLICY, book, step_of
+from tests.support.configs.futures import futures_error as error
+from tests.support.configs.futures import with_futures
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.runs import LONG, book_of, run
+from tests.support.perpetuals.steps import LIMITS, POLICY, book, step_of
+from tests.support.perpetuals.targets import token_of as _token
 
 DAY_S = 86_400
 WEEKLY, DAILY = Every(7 * DAY_S), Cron("0 0 * * *", "UTC")

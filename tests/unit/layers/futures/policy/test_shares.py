@@ -25,11 +25,12 @@ from agent.layers.futures.policy.targets import (
     without_hedges,
 )
 from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, Position
-from tests.unit.layers.futures.planning.test_plan import NOW_S, RICH, book
-from tests.unit.layers.futures.policy.test_triggers import LONGS, LOT, PLAIN, changed
-from tests.unit.layers.futures.test_step import EMPTY, step_of
-from tests.unit.layers.futures.test_step import book as step_book
-from tests.unit.margin.test_account import E18
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.plans import NOW_S, RICH, book
+from tests.support.perpetuals.steps import EMPTY, step_of
+from tests.support.perpetuals.steps import book as step_book
+from tests.support.perpetuals.triggers import LONGS, LOT, PLAIN
+from tests.support.perpetuals.triggers import with_market_fields as changed
 
 MONTH_S = 30 * 86_400
 MONTHLY = replace(LONGS, funding_horizon_s=MONTH_S)

@@ -20,12 +20,13 @@ from agent.margin.state import breaches, largest_allowed_sizes, margin_state
 from agent.model import AdjustFutures, Hold
 from agent.model.futures import FuturesPolicy, FuturesTarget
 from agent.policy.decide import decide
-from agent.units import Token
-from tests.unit.config.test_futures import error, with_futures
-from tests.unit.layers.futures.planning.test_plan import HALVES, NOW_S, POLICY, RICH, ROUGH, book
-from tests.unit.layers.futures.test_step import EMPTY, OVER, step_of
-from tests.unit.layers.futures.test_step import POLICY as WETH_POLICY
-from tests.unit.margin.test_account import E18
+from tests.support.configs.futures import futures_error as error
+from tests.support.configs.futures import with_futures
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.plans import HALVES, NOW_S, POLICY, RICH, ROUGH, book
+from tests.support.perpetuals.steps import EMPTY, OVER, step_of
+from tests.support.perpetuals.steps import POLICY as WETH_POLICY
+from tests.support.perpetuals.targets import token_of as _token
 
 CAPPED = replace(ROUGH, spot_multiple_bps=25_000)
 LEVERED = replace(POLICY, limits=CAPPED)
@@ -129,7 +130,3 @@ def test_the_tighter_bound_on_the_notional_counts(notional: str, multiple: int) 
 
 def test_a_bound_of_zero_is_no_bound_and_is_refused() -> None:
     assert "futures.limits.spot_multiple: 0x allows no futures" in error(('spot_multiple = "2.5x"', 'spot_multiple = "0x"'))
-
-
-def _token(symbol: str) -> Token:
-    return Token(symbol, symbol, 18)

@@ -22,20 +22,11 @@ from agent.layers.futures.policy.targets import (
     target_gross_notional,
     unfinished_sizes,
 )
-from agent.model.futures import FuturesLimits, FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit
-from tests.unit.layers.futures.planning.test_plan import NOW_S, RICH, ROUGH, book
-from tests.unit.margin.test_account import E18
-
-LOT = 10**15
-PLAIN = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000, slippage_bps=0)
-LONGS = FuturesPolicy((FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)), 20_000, 500, PLAIN)
-
-
-def changed(account: MarginAccount, name: str, **changes: object) -> MarginAccount:
-    """The account with another market of this name."""
-    markets = tuple(replace(one, **changes) if one.market == name else one for one in account.markets)  # type: ignore[arg-type]
-    return replace(account, markets=markets)
-
+from agent.model.futures import FuturesLimits, FuturesPlan, FuturesTarget, MarginDeposit
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.plans import NOW_S, RICH, book
+from tests.support.perpetuals.triggers import LONGS, LOT, PLAIN
+from tests.support.perpetuals.triggers import with_market_fields as changed
 
 # Triggers
 

@@ -15,7 +15,6 @@ from agent.layers.futures.state import futures_policy, hold_futures, margin_acco
 from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
 from agent.model import MARGIN_PLACE, ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
-from agent.model.futures import MarginAccount
 from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.cash_flows.transfers import goal_to_invest
@@ -35,20 +34,13 @@ from tests.support.builders import (
     token,
     with_history,
     with_limits,
-    with_snapshot,
 )
+from tests.support.perpetuals.steps import EVEN, OVER, book
+from tests.support.perpetuals.values import OURS, USDC
+from tests.support.perpetuals.values import step_with_margin as margined
 from tests.support.plans import evidence
-from tests.unit.layers.futures.test_step import EVEN, OVER, POLICY, book
 
 E6, E18 = 10**6, 10**18
-USDC, WETH = token("USDC").address, token("WETH").address
-OURS = replace(POLICY, collateral=USDC)
-
-
-def margined(held: MarginAccount | None, values: dict[str, int] | None = None, **changes: object) -> StepInput:
-    """A wallet with this margin account beside it, whose collateral is USDC."""
-    account = None if held is None else replace(held, collateral_unit_raw=10**12)
-    return with_policy(with_snapshot(step_input(values=values or EVEN), futures=account, **changes), OURS)
 
 
 def test_margin_counts_in_the_total_and_as_its_collateral() -> None:

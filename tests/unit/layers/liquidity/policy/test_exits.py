@@ -9,8 +9,6 @@ import pytest
 
 from agent import guards
 from agent.errors import Refused
-from agent.guards.case import build_guard_case
-from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.planning.actions import plan_liquidity
 from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
@@ -18,6 +16,7 @@ from agent.model import AdjustLiquidity, Collect, ExternalTransfer, Halt, Hold, 
 from agent.policy.decide import decide
 from tests.support import lp_worlds as lp
 from tests.support.builders import NOW_S, history, with_limits, with_snapshot
+from tests.support.decisions.liquidity_exits import step_after_plan as after
 from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.support.plans import evidence, verdict
 from tests.support.text import mentions, raises_code
@@ -30,17 +29,6 @@ def taken(step: StepInput) -> list[tuple[str, Fraction]]:
         assert isinstance(action, Withdraw)
         found.append((action.name, Fraction(action.liquidity, action.position_liquidity)))
     return found
-
-
-def after(step: StepInput) -> StepInput:
-    """The step that a new snapshot would give once the plan is done: positions and balances as predicted."""
-    plan = planned(step)
-    layer = build_guard_case(step, plan, evidence(step, plan)).layer_answers
-    assert isinstance(layer, LiquidityCase)
-    done = layer.replay
-    holdings = tuple(replace(holding, raw=done.book_after.wallet_raw_by_token[holding.token]) for holding in step.snapshot.holdings)
-    later = with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.book_after.position_states))
-    return replace(later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in done.book_after.position_states)))
 
 
 def test_within_both_limits_nothing_is_taken_out() -> None:

@@ -7,9 +7,10 @@ from fractions import Fraction
 import pytest
 
 from agent.amm.lp import minting, positions
-from agent.model import AdjustLiquidity, Collect, Halt, LpTarget, Provide, StepInput, Withdraw
+from agent.model import AdjustLiquidity, Collect, Halt, LpTarget, Provide, Withdraw
 from agent.policy.decide import decide
 from tests.support.builders import with_limits, with_snapshot
+from tests.support.decisions.liquidity_ranges import earning_step as earning
 from tests.support.lp_worlds import (
     RATIO,
     SPACING,
@@ -92,15 +93,6 @@ def test_a_share_of_nothing_takes_everything_out() -> None:
     assert len(actions) == 2
     assert passes(step)
     held(world([ranged(5, 1_800, 2_200)], [wanted(0)]), "5 USDC to move, limits.min_trade is 10")
-
-
-# fees
-def earning(share_bps: int, above: int | None = 50, usd: int = 1_600, **changes: object) -> StepInput:
-    """Fees of 60 dollars and 0.03 WETH: 120 in all."""
-    fees = (60 * USD, 3 * 10**16)
-    own = ranged(usd, 1_800, 2_200, owed=fees, core_owed=fees)
-    target = wanted(share_bps, compound_above=None if above is None else Fraction(above * USD))
-    return world([own], [target], bounds=roomy(plan_cost_bps=200), **changes)  # type: ignore[arg-type]  # keywords of world
 
 
 def test_fees_above_their_threshold_are_collected_and_put_back() -> None:

@@ -20,6 +20,7 @@ from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support import lp_worlds as lp
 from tests.support.builders import NOW_S, history, tracking, with_limits, with_snapshot
+from tests.support.decisions.liquidity_exits import step_after_plan as after
 from tests.support.lp_worlds import (
     RATIO,
     SPACING,
@@ -44,7 +45,6 @@ from tests.support.lp_worlds import (
 )
 from tests.support.plans import evidence
 from tests.support.text import mentions
-from tests.unit.layers.liquidity.policy.test_exits import after
 
 POOL, PAIR = v3_at().address, v2_at().address
 

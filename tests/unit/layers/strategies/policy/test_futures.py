@@ -30,9 +30,10 @@ from agent.layers.strategies.state import (
 from agent.model import MarketGrowthInputs, StepInput
 from agent.model.futures import FuturesTarget
 from tests.support.builders import DAY_S, NOW_S, RULE, split, strategy, token
-from tests.unit.config.test_futures import FUTURES, address
-from tests.unit.config.test_strategies import CARRY, TREND, tables
-from tests.unit.layers.futures.test_step import POLICY, book, step_of
+from tests.support.configs.futures import FUTURES, address
+from tests.support.configs.strategies import CARRY, TREND
+from tests.support.configs.strategies import config_with_strategies as tables
+from tests.support.perpetuals.steps import POLICY, book, step_of
 
 ONE = 10**12
 START_S = NOW_S - NOW_S % DAY_S

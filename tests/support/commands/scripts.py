@@ -1,0 +1,37 @@
+"""Scripts run in this process."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.cli.tools import SECRET, Said
+
+SCRIPTS = Path(__file__).parents[3] / "scripts"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+    """A script's own main, in this process."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *args])
+    capfd.readouterr()
+    try:
+        code = script(name).main()
+    except SystemExit as ended:  # argparse
+        code = ended.code
+    shown = capfd.readouterr()
+    assert "Traceback" not in shown.err
+    assert SECRET not in shown.out + shown.err
+    return Said(int(code or 0), shown.out, shown.err)

@@ -1,0 +1,41 @@
+"""The template's config, and pieces of it replaced."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.config.load import parse_config
+from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
+from agent.config.writing.template import render_config
+from agent.errors import ConfigError
+from agent.units import Token
+from tests.support.bands import with_bands
+
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+
+
+def config_text(*changes: tuple[str, str]) -> str:
+    """The template's config with pieces replaced."""
+    assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
+    found = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    for old, new in changes:
+        assert old in found, old
+        found = found.replace(old, new, 1)
+    return found
+
+
+def without_v3(config: str) -> str:
+    """The config without its Uniswap V3 deployment."""
+    start = config.index('[[venues]]\nkind = "uniswap_v3"')
+    return config[:start] + config[config.index("\n[policy]", start) :]
+
+
+def config_error(*changes: tuple[str, str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(config_text(*changes))
+    return str(caught.value)
+
+
+def tokens() -> dict[str, Token]:
+    return {WETH.address: Token(WETH.address, "weth", 18), USDC.address: Token(USDC.address, "usdc", 6)}

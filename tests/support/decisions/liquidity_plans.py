@@ -1,0 +1,24 @@
+"""Plans of liquidity whose guards all pass."""
+
+from __future__ import annotations
+
+from agent import guards
+from agent.model import Plan, StepInput
+from tests.support.decisions.liquidity_ranges import earning_step as earning
+from tests.support.lp_worlds import planned, ranged, wanted, world
+from tests.support.plans import evidence
+
+PROVIDE, WITHDRAW, COLLECT = "provide", "withdraw", "collect"
+
+
+def passing_plan_starting_with(kind: str) -> tuple[StepInput, Plan]:
+    """A step and its plan whose first action is of this kind and whose guards all pass."""
+    if kind == PROVIDE:
+        step = world([ranged(500, 1_800, 2_200)], [wanted(2_000)])
+    elif kind == WITHDRAW:
+        step = world([ranged(2_000, 1_800, 2_200, owed=(10**7, 10**15), core_owed=(10**7, 10**15))], [wanted(1_000)])
+    else:
+        step = earning(1_770)
+    plan = planned(step)
+    assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
+    return step, plan

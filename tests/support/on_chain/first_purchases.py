@@ -1,0 +1,14 @@
+"""Looks of a run that may send."""
+
+from __future__ import annotations
+
+from agent.app.agent import Agent
+from agent.execution.step_context import StepOutcome
+from tests.support.agents import yes
+
+
+def look(agent: Agent) -> StepOutcome:
+    """One look of a run that may send."""
+    found = next(agent.run(send=True, confirm=yes, once=True))
+    assert isinstance(found, StepOutcome), found
+    return found

@@ -1,0 +1,35 @@
+"""Outcomes of steps that trade spot and futures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from agent.execution.evaluation import evaluate_input
+from agent.execution.step_context import StepOutcome
+from agent.layers.futures.state import with_policy
+from agent.model import Evidence, Plan, StepInput
+from agent.model.futures import MarginAccount
+from agent.planning.proposals import propose_rebalance
+from tests.support.builders import step_input, with_history, with_snapshot
+from tests.support.perpetuals.steps import POLICY
+from tests.support.plans import evidence
+
+
+@dataclass(frozen=True)
+class FuturesEvidence:
+    """Evidence that every plan needs; `paused` is the kill switch."""
+
+    paused: bool = False
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        return replace(evidence(step, plan), paused=self.paused)
+
+
+def step_of(held: MarginAccount, values: dict[str, int], **history: object) -> StepInput:
+    step = with_policy(with_snapshot(step_input(values=values), futures=held), POLICY)
+    step = replace(step, limits=replace(step.limits, daily_loss_bps=1_000))
+    return with_history(step, **history)
+
+
+def outcome_of(step: StepInput, *, paused: bool = False) -> StepOutcome:
+    return evaluate_input(step, propose_rebalance, FuturesEvidence(paused))

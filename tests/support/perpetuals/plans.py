@@ -1,0 +1,40 @@
+"""Margin accounts of ETH and BTC, and what they are after a plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.margin import account as margin
+from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount
+from tests.support.perpetuals.accounts import E18, LIMITS, account, market
+
+NOW_S = 1_000
+ROUGH = replace(LIMITS, stress_move_bps=1_000, slippage_bps=100)
+HALVES = (FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -5_000))
+POLICY = FuturesPolicy(HALVES, 20_000, 500, ROUGH)
+RICH = Fraction(10**7 * E18)
+
+
+def with_index_of_now(held: MarginAccount) -> MarginAccount:
+    """The same account with an index of now."""
+    return replace(held, markets=tuple(replace(one, index_s=NOW_S) for one in held.markets))
+
+
+def book(collateral: int, eth: int = 0, btc: int = 0) -> MarginAccount:
+    return with_index_of_now(
+        account(collateral, {"ETH": eth, "BTC": btc} if btc else {"ETH": eth} if eth else {}, market("ETH"), market("BTC", 30_000))
+    )
+
+
+def account_after_fills(held: MarginAccount, plan: FuturesPlan) -> MarginAccount:
+    """The account after every order was filled at the mark, fee included; a fill beyond its bound does not happen."""
+    if plan.top_up_raw:
+        held = replace(held, collateral_raw=held.collateral_raw + plan.top_up_raw * held.collateral_unit_raw)
+    for order in plan.orders:
+        value = margin.position_value_raw(held.market(order.market), order.size_raw)
+        fee = -(-abs(value) * held.market(order.market).fee_ppm // margin.PPM)
+        quote = -value - fee
+        if (order.size_raw > 0 and -quote <= order.bound_raw) or (order.size_raw < 0 and quote >= order.bound_raw):
+            held = margin.with_trade(held, order.market, order.size_raw, quote)
+    return held

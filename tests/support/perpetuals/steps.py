@@ -1,0 +1,35 @@
+"""Steps of a wallet with a margin account that holds ETH."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.layers.futures.state import with_policy
+from agent.model import StepInput
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount
+from tests.support.builders import NOW_S, step_input, with_history, with_snapshot
+from tests.support.perpetuals.accounts import E18, account, market
+
+LIMITS = FuturesLimits(30_000, 9_000, 10_000, 0, 500, 100, 500, 200, 300, 500, 600, 20_000)
+POLICY = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, LIMITS)
+EVEN = {"WETH": 5_000, "USDC": 5_000}
+
+
+def book(collateral: int, eth: int = 0, **changes: object) -> MarginAccount:
+    """ETH at 2,000, of `eth` base units held."""
+    held = account(collateral, {"ETH": eth} if eth else {}, market("ETH"))
+    fields = {"index_s": NOW_S - 60} | changes
+    return replace(held, markets=tuple(replace(one, **fields) for one in held.markets))  # type: ignore[arg-type]
+
+
+def step_of(held: MarginAccount | None, policy: FuturesPolicy | None = POLICY, **history: object) -> StepInput:
+    step = with_policy(with_snapshot(step_input(values=EVEN), futures=held), policy)
+    return with_history(step, **history)
+
+
+OVER = book(10_000, 20 * E18)
+"""4x where 3x is allowed."""
+EMPTY = book(10_000)
+PUSHED = book(10_000, 15 * E18, mark=Fraction(1_900))
+"""3.4x at a mark 5 % below its index; 3x at the index."""

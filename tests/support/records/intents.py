@@ -1,0 +1,31 @@
+"""Intents that have ended, in the store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.model import Intent, IntentKind, IntentState, Plan
+from agent.store import Store
+from tests.support.transactions import OTHER, START_S, grant, receipt, tx
+
+
+def ended_intent(
+    store: Store,
+    nonce: int,
+    *,
+    kind: IntentKind = IntentKind.SWAP,
+    status: int = 1,
+    transfers: tuple = (),
+    plan: Plan | None = None,
+    step_id: str = "s",
+    to: str = OTHER,
+    gas_used: int = 50_000,
+) -> Intent:
+    tx_hash = f"0x{nonce:064x}"
+    made, granted = replace(tx(nonce), to=to), replace(grant(kind), plan=plan)
+    intent = store.journal.add_intent(step_id, kind, made, granted, "swap", START_S, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    found = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers, gas_used=gas_used)
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+    return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)

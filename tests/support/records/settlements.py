@@ -1,0 +1,26 @@
+"""Swaps that are settled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from agent.model import Transfer
+from tests.support.transactions import OTHER, bench
+
+WETH, USDC, DAI = "0x" + "Aa" * 20, "0x" + "Bb" * 20, "0x" + "Cc" * 20
+ROUTER = OTHER
+PRICES = {WETH: Fraction(2000), USDC: Fraction(1)}
+
+
+def settled_swap(folder: Path, *transfers: Transfer):
+    made = bench(folder)
+    look = made.chain.status_of
+
+    def with_transfers(tx_hash: str):
+        seen = look(tx_hash)
+        return replace(seen, receipt=replace(seen.receipt, transfers=transfers)) if seen.receipt else seen
+
+    made.chain.status_of = with_transfers
+    return made, made.run()
