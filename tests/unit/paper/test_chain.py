@@ -38,9 +38,9 @@ from agent.store import open_store
 from agent.store.store import Store
 from agent.venues.calldata import encode_multicall
 from tests.support import builders
+from tests.support.perpetuals.steps import book
 from tests.support.plans import sell_weth
 from tests.support.text import raises_code
-from tests.unit.layers.futures.test_step import book
 
 WETH, USDC = builders.token("WETH"), builders.token("USDC")
 SOLD = 10**18
