@@ -268,6 +268,11 @@ def _currency_of_label(label: str) -> str:
     for word in words:
         if currency := CURRENCY_BY_NAME.get(word) or currency_of_pair(file_symbol(word)):
             return currency
+        joined = word.removeprefix("t")
+        if joined.isupper() or word.islower():
+            small_currency = currency_of_pair(file_symbol(joined.upper()))
+            if small_currency and not (word.islower() and small_currency == "TRY"):
+                return small_currency
     return ""
 
 

@@ -211,8 +211,9 @@ class PauseDocument(TypedDict):
 
 
 class HardPauseDocument(TypedDict):
-    """A hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, unfinished (a
-    rejection awaits its signatures), or handed over to a running agent.
+    """A hard pause; `outcome`: planned, declined, clear (nothing left), unknown (an allowance cannot
+    be read), done, failed, unfinished (a rejection awaits its signatures), or handed over to a
+    running agent.
     """
 
     paused: bool

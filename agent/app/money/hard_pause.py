@@ -24,6 +24,7 @@ from agent.execution.approvals import (
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import StepOutcome
 from agent.store.files.locks import LockHeld, require_trusted_writers
+from agent.venues.allowances import unread_allowances
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,9 @@ def pause_hard(
 def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:
     """Return the document of a hard pause."""
     open_item_fields = fill(CancelAndRevokeDocument, report.pending_and_allowances)
-    is_clear = not open_item_fields["cancel"] and not open_item_fields["revoke"]
+    unread_texts = unread_allowances(report.pending_and_allowances.step_input)
+    is_nothing_open = not open_item_fields["cancel"] and not open_item_fields["revoke"]
+    is_clear = is_nothing_open and not unread_texts
     if report.outcome is not None:
         outcome = report.outcome.kind.value.replace("halt", "clear")
         message = report.outcome.reason
@@ -110,6 +113,9 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     elif is_clear:
         outcome = "clear"
         message = "no pending transactions, no open allowances"
+    elif is_nothing_open:
+        outcome = "unknown"
+        message = "; ".join(("paused", *unread_texts, "trimtab pause --hard again"))
     elif send:
         outcome = "declined"
         message = "not confirmed, but paused"

@@ -249,6 +249,12 @@ def _dated_closes(
                 " at their end (--bar 0s: at the times of the file)",
             )
         )
+    elif bar_s and len(times_s) > 1 and bar_s > symbol_closes.interval_s:
+        raise ConfigError(
+            f"{path.name}: {symbol} has a close every {format_duration(symbol_closes.interval_s)}, and"
+            f" --bar is {format_duration(bar_s)}",
+            "correct --bar, or omit it",
+        )
     dated_closes = [
         (time_s + (bar_s or 0), Fraction(close))
         for time_s, close in zip(times_s, symbol_closes.closes, strict=True)

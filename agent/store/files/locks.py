@@ -140,6 +140,7 @@ def service_lock(
         service_lock_path(wallet_lock_file),
         None if store_lock_file is None else service_lock_path(store_lock_file),
         service_held_error,
+        LOOK_PATIENCE_S,
     ):
         yield
 
@@ -161,7 +162,10 @@ def is_service_locked(store_lock_file: Path) -> bool:
 
 @contextmanager
 def _both_locks(
-    first_lock_file: Path, second_lock_file: Path | None, lock_error: Callable[[Path], LockHeld]
+    first_lock_file: Path,
+    second_lock_file: Path | None,
+    lock_error: Callable[[Path], LockHeld],
+    patience_s: float = 0.0,
 ) -> Iterator[None]:
     """Take both locks or neither, each with its pid file."""
     with ExitStack() as locks:
@@ -170,14 +174,14 @@ def _both_locks(
             if second_lock_file in (None, first_lock_file)
             else (first_lock_file, second_lock_file)
         ):
-            locks.enter_context(_lock(lock_file, lock_error))
+            locks.enter_context(_lock(lock_file, lock_error, patience_s))
             _write_pid(lock_file.with_suffix(".pid"))
         yield
 
 
 @contextmanager
 def _lock(
-    lock_file: Path, lock_error: Callable[[Path], LockHeld], patience_s: float = LOOK_PATIENCE_S
+    lock_file: Path, lock_error: Callable[[Path], LockHeld], patience_s: float
 ) -> Iterator[None]:
     # filelock imports asyncio, which most commands do not need
     from filelock import FileLock, Timeout

@@ -405,6 +405,8 @@ def candle_lists() -> list[list[str]]:
 CURRENCY_BESIDE_ROWS = {
     "key of Kraken": ("BTC.json", json.dumps({"error": [], "result": {"XXBTZEUR": candle_lists(), "last": 1}})),
     "symbol of Bybit": ("BTC.json", json.dumps({"result": {"symbol": "BTCEUR", "list": candle_lists()}})),
+    "small letters": ("BTC.json", json.dumps({"symbol": "btceur", "data": candle_lists()})),
+    "pair of Bitfinex": ("BTC.json", json.dumps({"symbol": "tBTCEUR", "data": candle_lists()})),
     "channel of Huobi": ("BTC.json", json.dumps({"ch": "market.btceur.kline.1day", "data": candle_lists()})),
     "ticker of Polygon": ("BTC.json", json.dumps({"ticker": "X:BTCEUR", "results": [letters_of(bar) for bar in candles(1, 5)]})),
     "currency of Yahoo": ("BTC.json", json.dumps({"chart": {"result": [{
@@ -420,7 +422,7 @@ def test_a_currency_beside_the_rows_is_that_of_the_closes(place: str, tmp_path: 
     assert (series.symbol, series.currency) == ("BTC", "EUR")
 
 
-@pytest.mark.parametrize("word", ["Industry", "country", "Ministry of Finance"])
+@pytest.mark.parametrize("word", ["Industry", "country", "industry", "Ministry of Finance", "total"])
 def test_label__word_that_ends_like_a_currency__is_no_pair(word: str, tmp_path: Path) -> None:
     path = save(tmp_path, "BTC.json", json.dumps({word: "Blockchain", "sector": word, "data": candle_lists()}))
     assert read_closes(path).series[0].currency == ""

@@ -115,8 +115,8 @@ def _futures_growth(
     growth_inputs: MarketGrowthInputs,
     now_s: int | None,
 ) -> Fraction:
-    """Return the growth factor of capital at the target notional since the last prices; 1 without
-    futures weights.
+    """Return the growth factor of capital at the target notional since the last prices, zero at
+    least; 1 without futures weights.
     """
     elapsed_days = Fraction(
         0 if now_s is None or last_read_s is None else now_s - last_read_s, DAY_S
@@ -129,4 +129,4 @@ def _futures_growth(
             growth_factor += (
                 growth_inputs.leverage * Fraction(weight_bps, BPS) * (price_change - funding)
             )
-    return growth_factor
+    return max(Fraction(0), growth_factor)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from agent.app.agent import PendingAndAllowances
 from agent.app.money.hard_pause import HardPauseReport, hard_pause_document
+from agent.model import UnreadableItem
 from agent.ports import Approval
 from tests.support import builders
 from tests.support.text import mentions
 
-STEP: Any = None
+STEP = builders.step_input({"WETH": 5_000, "USDC": 5_000})
 
 
 def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
@@ -23,3 +22,15 @@ def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     assert told["outcome"] == "handed over"
     assert told["revoke"][0]["symbol"] == "WETH"
     assert mentions(told["message"], "process 7", "without a run")
+
+
+def test_allowance_that_cannot_be_read__leaves_a_hard_pause_unknown() -> None:
+    unread = UnreadableItem("allowance of WETH to 0x1", "0x1", "timeout")
+    open_items = PendingAndAllowances(builders.with_snapshot(STEP, unreadable_items=(unread,)), (), ())
+    document = hard_pause_document(HardPauseReport("stop", True, open_items), send=False)
+    assert document["outcome"] == "unknown"
+    assert "the allowance of WETH to 0x1 cannot be read: timeout" in document["message"]
+    with_holder = HardPauseReport("stop", True, open_items, lock_holder="process 1")
+    assert hard_pause_document(with_holder, send=True)["outcome"] == "handed over"
+    clear = HardPauseReport("stop", True, PendingAndAllowances(STEP, (), ()))
+    assert hard_pause_document(clear, send=True)["outcome"] == "clear"

@@ -131,6 +131,15 @@ def test_bars__single_bar__needs_its_length(tmp_path: Path) -> None:
     assert series.points[0].at_s == START_S + HOUR_S
 
 
+def test_bars__longer_than_the_time_between_them__are_refused(tmp_path: Path) -> None:
+    """Each price would be dated days late."""
+    rows = [f"{START_S + day * 86_400},1,2,1,2,5" for day in range(40)]
+    path = written(tmp_path, *rows, header=BAR_HEADER)
+    with pytest.raises(ConfigError, match="has a close every 1 d, and --bar is 30 d"):
+        read(path, names={"closes": "WETH"}, bar_s=30 * 86_400)
+    assert len(read(path, names={"closes": "WETH"}, bar_s=86_400).series[0].points) == 40
+
+
 @pytest.mark.parametrize("bar_s", [None, HOUR_S], ids=["derived", "named"])
 def test_bars__that_end_after_now__are_left_out(tmp_path: Path, bar_s: int | None) -> None:
     """A site appends the price of now to its bars: neither that row nor the bar around it has ended."""

@@ -115,6 +115,15 @@ def test_funding_lowers_the_health_of_what_pays_it() -> None:
     assert updated(first, LONG, {}, START_S + DAY_S, growth).index == ONE * 998 // 1_000
 
 
+def test_fall_of_the_markets_beyond_the_margin__takes_no_more_than_all_of_it() -> None:
+    """At three times the capital a fall of 40 % between two readings would leave less than nothing of the margin's half."""
+    state = StrategyState("long", StrategyHealth.ACTIVE, START_S)
+    for hour, price in enumerate((100, 60)):
+        growth = MarketGrowthInputs({"ETH": Fraction(price)}, {}, Fraction(3), Fraction(1, 2))
+        state = updated(state, LONG, {USDC: Fraction(1)}, START_S + hour * 3_600, growth)
+    assert state.index == ONE // 2
+
+
 def test_what_markets_do_while_the_account_is_unknown_counts_at_the_next_reading() -> None:
     """100, unknown for two hours, 50: half, less the funding of the three hours."""
     state = StrategyState("long", StrategyHealth.ACTIVE, START_S)
