@@ -88,6 +88,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         page.goto(address)
         page.wait_for_selector("#outside:has-text('Not traded: paused')")  # without a click
         page.wait_for_selector("#b-resume:not(.quiet)")
+        page.wait_for_timeout(1_000)  # a resume of the second of its pause is refused: the pause may be the later one
         push(page, "#b-resume")
         wait_for(page, "document.querySelectorAll('[data-control]').length === 2")
         assert settled(page, desk) == "done"
