@@ -104,8 +104,8 @@ def _newest_pnl(loaded_config: LoadedConfig) -> Documents:
 
 def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -> Documents:
     """Return documents read from the chain, or only those named: `status`, and `now` with the `pnl`
-    of its moment; `orders` and `alerts`; `strategies` with [[strategies]], `lp` with [lp] or positions; with [futures] `positions`,
-    `margin` and `funding`, all three of one block.
+    of its moment; `orders` and `alerts`; `strategies` with [[strategies]], `lp` with [lp] or
+    positions; with [futures] `positions`, `margin` and `funding`, all three of one block.
     """
     with open_agent(load_config(config)) as agent:
         context = agent.context

@@ -443,8 +443,8 @@ def _refresh(cache: DocumentCache, session: Session | None) -> None:
 
 def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the paths of value and profit of one moment, that of the status if it is read; empty
-    before the first valuation, and that of the day at midnight, when the day has one valuation. `yearless` has the
-    reason of each figure a year that is unknown.
+    before the first valuation, and that of the day at midnight, when the day has one valuation.
+    `yearless` has the reason of each figure a year that is unknown.
     """
     pnl_path, pnl = newest_pnl(documents)
     if not pnl.get("all", {}).get("periods"):
