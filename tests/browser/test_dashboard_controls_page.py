@@ -26,11 +26,10 @@ from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_contex
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.tools import Desk, first_document, start
 from tests.support import agents
-from tests.support.commands.controls import ended_control as until
+from tests.support.commands.controls import ended_control
 from tests.support.commands.sending import nonce
 from tests.support.pages.certificates import certificate  # noqa: F401
-from tests.support.pages.control_keys import PASSWORD, fill, newest, push, tab_to, unfold, wait_for
-from tests.support.pages.control_keys import settled_state as settled
+from tests.support.pages.control_keys import PASSWORD, fill, newest, push, settled_state, tab_to, unfold, wait_for
 from tests.support.pages.served import dashboard
 from tests.support.sites import HASH
 from tests.support.worlds import missing
@@ -91,7 +90,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         page.wait_for_timeout(1_000)  # a resume of the second of its pause is refused: the pause may be the later one
         push(page, "#b-resume")
         wait_for(page, "document.querySelectorAll('[data-control]').length === 2")
-        assert settled(page, desk) == "done"
+        assert settled_state(page, desk) == "done"
         assert desk.ask("status")["paused"] is False
         assert nonce(desk) == before
 
@@ -111,7 +110,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert waiting["plan_hash"][:16] in page.inner_text("main")
         push(page, "main form button")
         page.wait_for_url(f"{address}controls")
-        assert settled(page, desk) == "done"
+        assert settled_state(page, desk) == "done"
         assert newest(desk)["requested_by"] == "ann"
         assert nonce(desk) > before
         watching.wait_for_selector("[aria-label='Rebalances'] tbody tr:has-text('swap')", timeout=PATIENCE_MS)
@@ -141,7 +140,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
             reviews.append(page.url)
             push(page, ".confirm form button")
             assert page.evaluate("Number(sessionStorage.clicks)") == 3
-            assert settled(page, desk) == "done"
+            assert settled_state(page, desk) == "done"
             after = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
             assert (after["WETH"], after["USDC"]) == (targets["WETH"] - 300, targets["USDC"] + 300)
 
@@ -158,7 +157,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
             reviews.append(page.url)
             push(page, ".confirm form button")
             assert page.evaluate("Number(sessionStorage.clicks)") <= 4
-            assert settled(page, desk) == "done"
+            assert settled_state(page, desk) == "done"
             (order,) = (one for one in desk.ask("orders")["orders"] if one["subject"] == symbol)
             page.goto(address)
             page.wait_for_selector(f"tr:has(#b-orders{symbol}) >> text=stop loss")
@@ -212,7 +211,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     asked = desk.ask("request", "resume")
     process.kill()
     process.communicate()
-    assert until(desk, asked["id"])["state"] == "done"
+    assert ended_control(desk, asked["id"])["state"] == "done"
     assert run.poll() is None
     run.send_signal(signal.SIGTERM)
     _, said = run.communicate(timeout=60)

@@ -27,12 +27,11 @@ from agent.web.access import Access
 from agent.web.reach import Reach
 from agent.wiring.context import SystemClock
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context, violations
-from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain
 from tests.support.agents import again, fund, trusted, yes
 from tests.support.dashboards import HereBoard, Served
 from tests.support.lp_on_chain import EVEN
-from tests.support.on_chain.holdings import VALUED
-from tests.support.on_chain.holdings import paused_run as opened
+from tests.support.on_chain.holdings import VALUED, paused_run
 from tests.support.on_chain.lp_actions import V3
 from tests.support.sites import HASH
 from tests.support.worlds import missing
@@ -84,7 +83,7 @@ def at_the_page(
 
 
 def test_new_ledgers_and_who_gets_deposits(chromium: Any, anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, loaded = anvil_chain, opened(anvil_chain, tmp_path).loaded
+    chain, loaded = anvil_chain, paused_run(anvil_chain, tmp_path).loaded
     with at_the_page(chromium, chain, loaded, PHONE) as (agent, page, reader, confirmed):
         reader.goto("/strategies")
         reader.wait_for_selector("code:has-text('trimtab strategies apply')")
@@ -111,7 +110,7 @@ def test_a_position_is_taken_and_forgotten(chromium: Any, anvil_chain: LocalChai
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, tmp_path, VALUED, EVEN)
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     with at_the_page(chromium, chain, loaded, WIDE) as (agent, page, reader, confirmed):
         reader.goto("/liquidity")
         reader.wait_for_selector(f"code:has-text('trimtab lp take {own.token_id}')")

@@ -17,8 +17,7 @@ from agent.web import access, new_portfolios
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context
 from tests.support.dashboards import HereProcess
 from tests.support.pages.control_keys import wait_for
-from tests.support.pages.folders import NEW, OWN_WALLET
-from tests.support.pages.folders import ServedFolder as Folder
+from tests.support.pages.folders import NEW, OWN_WALLET, ServedFolder
 from tests.support.pages.setup_keys import require_cards, require_fine, tab_to, type_into
 from tests.support.worlds import missing
 
@@ -32,7 +31,7 @@ def test_baskets__of_a_new_portfolio_are_cards_of_the_network_that_was_checked(
         missing("no axe-core: make setup installs it")
     for module in (access, new_portfolios):
         monkeypatch.setattr(module, "AppProcess", HereProcess)
-    with Folder(tmp_path) as folder:
+    with ServedFolder(tmp_path) as folder:
         home = f"http://localhost:{folder.port}"
         context = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True)
         name, _, value = folder.enter(0).partition("=")
@@ -57,7 +56,7 @@ def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
         missing("no axe-core: make setup installs it")
     for module in (access, new_portfolios):
         monkeypatch.setattr(module, "AppProcess", HereProcess)
-    with Folder(tmp_path) as folder:
+    with ServedFolder(tmp_path) as folder:
         home, viewport = f"http://localhost:{folder.port}", {"width": size[0], "height": size[1]}
         name, _, value = folder.enter(0).partition("=")
         plain = patient_context(chromium, viewport=viewport)  # with the policy of the page, which forbids axe

@@ -168,8 +168,7 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
     In every run axe looks at one page of three.
     """
     from tests.support.dashboards import CONTROLS, HOSTILE, MARKUP, golden
-    from tests.support.pages.reviews import edit_backtest as tried
-    from tests.support.pages.reviews import review
+    from tests.support.pages.reviews import edit_backtest, review
     from tests.support.sites import Site
 
     if not AXE.is_file():
@@ -189,7 +188,7 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
         asked = review(site, cookie, "rebalance", shown), review(site, cookie, "stop", shown), review(site, cookie, "edit", edit)
         session = site.access.find_session(cookie.partition("=")[2], touch=False)
         assert session is not None
-        session.reviews[asked[-1].rpartition("/")[2]].backtest = tried()
+        session.reviews[asked[-1].rpartition("/")[2]].backtest = edit_backtest()
         pages = {one.path: "data" for one in PAGES} | {"/controls": "td data", "/history/abc": "data"} | dict.fromkeys(asked, "data")
         context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         page, ran = context.new_page(), list[str]()

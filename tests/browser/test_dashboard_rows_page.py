@@ -19,8 +19,7 @@ from agent.config.load import load_config
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.tools import Desk, start
-from tests.support.pages.control_keys import PASSWORD, fill, push, tab_to, unfold
-from tests.support.pages.control_keys import settled_state as settled
+from tests.support.pages.control_keys import PASSWORD, fill, push, settled_state, tab_to, unfold
 from tests.support.pages.served import dashboard
 from tests.support.worlds import missing
 
@@ -41,7 +40,7 @@ def confirmed(page: Any, desk: Desk) -> str:  # noqa: F811
     assert violations(page) == []
     text = str(page.inner_text(".confirm"))
     push(page, ".confirm form button")
-    assert settled(page, desk) == "done"
+    assert settled_state(page, desk) == "done"
     return text
 
 

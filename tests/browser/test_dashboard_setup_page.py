@@ -18,10 +18,9 @@ from tests.cli.conftest import served  # noqa: F401  # a fixture
 from tests.cli.tools import blocks, first_document, start
 from tests.support.commands.init import WALLET
 from tests.support.dashboards import HereProcess
-from tests.support.pages.portfolios import ServedPortfolios as Shelf
+from tests.support.pages.portfolios import ServedPortfolios
 from tests.support.pages.setup_keys import require_cards, require_fine, tab_to, type_into
-from tests.support.pages.setups import ANSWERS
-from tests.support.pages.setups import SetupBrowser as Desk
+from tests.support.pages.setups import ANSWERS, SetupBrowser
 from tests.support.worlds import missing
 
 SIZE = {"width": PHONE[0], "height": PHONE[1]}
@@ -32,7 +31,7 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml") as desk:
+    with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         plain = patient_context(chromium, viewport=SIZE, java_script_enabled=False)
         page = plain.new_page()
         page.goto(f"http://localhost:{desk.port}{desk.opening}")
@@ -89,7 +88,7 @@ def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any,
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml") as desk:
+    with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page, home = context.new_page(), f"http://localhost:{desk.port}"
         page.goto(home + desk.opening)
@@ -115,7 +114,7 @@ def test_baskets__are_cards_that_unfold_by_keyboard(
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml") as desk:
+    with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         desk.enter()
         desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
         home = f"http://localhost:{desk.port}"
@@ -131,7 +130,7 @@ def test_baskets__are_cards_that_unfold_by_keyboard(
 def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any, tmp_path: Path) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    with Shelf(tmp_path, ("a", "b", "gone"), users=1) as shelf:
+    with ServedPortfolios(tmp_path, ("a", "b", "gone"), users=1) as shelf:
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page = context.new_page()
         complaints: list[str] = []

@@ -17,8 +17,7 @@ from agent.localchain import LocalChain
 from agent.model import RequestState
 from agent.store.files.locks import LockHeld
 from tests.support.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
-from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS
-from tests.support.on_chain.withdrawing import accept as sure
+from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept
 from tests.support.text import mentions, raises_code
 
 
@@ -49,7 +48,7 @@ def bot(chain: LocalChain, folder: Path) -> Iterator[tuple[LoadedConfig, Agent]]
 def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), ExitStack() as held:
-        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=sure).request_id
+        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
         held.enter_context(wiring.open_transactor(agent.context, yes, lambda _: None))
 
@@ -59,14 +58,14 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
 
         before = purse(chain)
         with again(chain, loaded, clock=Meanwhile(chain, released)) as other, raises_code(ConfigError, "not_open"):
-            transfers.resume_withdrawal(other, number, to=HOME, send=True, confirm=sure)
+            transfers.resume_withdrawal(other, number, to=HOME, send=True, confirm=accept)
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 
 
 def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (_, agent):
-        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=sure).request_id
+        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
 
         def released(_: object) -> bool:
@@ -83,7 +82,7 @@ def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_
 def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent):
-        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=sure).request_id
+        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
         told: list[str] = []
         held, other = wiring.open_transactor(agent.context, yes, lambda _: None), again(chain, loaded)

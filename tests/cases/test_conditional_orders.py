@@ -12,8 +12,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
-from tests.support.markets.spot_prices import POOL, push
-from tests.support.markets.spot_prices import spot_price_config as by_spot
+from tests.support.markets.spot_prices import POOL, push, spot_price_config
 from tests.support.text import blocked, causes, mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -98,7 +97,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
-    with agent_on(chain, tmp_path, {**by_spot(chain, POOL), **STOP, "limits.oracle_deviation": "off"}, TWO) as agent:
+    with agent_on(chain, tmp_path, {**spot_price_config(chain, POOL), **STOP, "limits.oracle_deviation": "off"}, TWO) as agent:
         before = purse(chain)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         got = chain.swap(POOL, "WETH", 20_000 * 10**18)
@@ -130,7 +129,7 @@ def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
     trailing = {"portfolio.assets.0.trailing_stop": "20%", "policy.confirm_blocks": BLOCKS, "limits.oracle_deviation": "off"}
-    with agent_on(chain, tmp_path, {**by_spot(chain, POOL), **trailing}, TWO) as agent:
+    with agent_on(chain, tmp_path, {**spot_price_config(chain, POOL), **trailing}, TWO) as agent:
         agent.rebalance(send=True, confirm=yes)
         highest = api.standing_orders(agent)["orders"][0]["highest"]
         got = push(chain, 40_000_000)

@@ -30,10 +30,7 @@ from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import again, explained, fund, purse, trusted
 from tests.support.endpoints import Liar
-from tests.support.on_chain.controls import CHANGES, DRIFTED, TARGETS, result
-from tests.support.on_chain.controls import ControlledRun as Bot
-from tests.support.on_chain.controls import controlled_run as bot
-from tests.support.on_chain.controls import die_in_cycle as carried_out
+from tests.support.on_chain.controls import CHANGES, DRIFTED, TARGETS, ControlledRun, controlled_run, die_in_cycle, result
 from tests.support.on_chain.withdrawing import HOME
 from tests.support.text import raises_code
 
@@ -49,7 +46,7 @@ def test_a_device_is_added_and_removed_and_one_of_no_push_service_refused(
     monkeypatch.setenv("PUSH", f"webpush://me:{'5eed' * 16}@example.org")
     point = PushSender.from_url(os.environ["PUSH"], "PUSH").public_key
     parts = (("key", point), ("auth", "s" * 22), ("page", "/alerts"))
-    with bot(anvil_chain, tmp_path, alerts={"targets": [{"name": "phone", "url_env": "PUSH"}]}) as run:
+    with controlled_run(anvil_chain, tmp_path, alerts={"targets": [{"name": "phone", "url_env": "PUSH"}]}) as run:
         inside = run.ask("device", ("endpoint", "https://127.0.0.1/a"), *parts)
         assert run.ended(run.ask("device", ("endpoint", "https://web.push.apple.com/a"), *parts)).state is ControlState.DONE
         refused = run.store.controls.find(inside.id)
@@ -63,7 +60,7 @@ def test_a_device_is_added_and_removed_and_one_of_no_push_service_refused(
 
 def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
+    with controlled_run(chain, tmp_path, offers=True) as run:
         before = purse(chain)
         shown = run.shown("rebalance")
         assert (shown["state"], shown["document"]["outcome"]) == ("planned", "planned")
@@ -83,7 +80,7 @@ def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path
 
 def test_a_plan_that_is_not_the_shown_one_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
+    with controlled_run(chain, tmp_path, offers=True) as run:
         asked = run.ask("rebalance")
         fund(chain, {"WETH": 7_500, "WBTC": 1_500, "USDC": 1_000})
         before = purse(chain)
@@ -95,7 +92,7 @@ def test_a_plan_that_is_not_the_shown_one_is_refused(anvil_chain: LocalChain, tm
 
 def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
+    with controlled_run(chain, tmp_path, offers=True) as run:
         with raises_code(Refused, "not_waiting"):
             run.shown("confirm")
         before = purse(chain)
@@ -123,7 +120,7 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
 @pytest.mark.slow
 def test_a_waiting_plan_that_changed_is_offered_anew_and_one_that_ended_not_at_all(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
+    with controlled_run(chain, tmp_path, offers=True) as run:
         run.look()
         first = run.shown("confirm")
         asked = run.ask("confirm", plan=first["plan_hash"])
@@ -142,7 +139,7 @@ def test_a_waiting_plan_that_changed_is_offered_anew_and_one_that_ended_not_at_a
 
 def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path) as run:
+    with controlled_run(chain, tmp_path) as run:
         run.ask("pause", ("reason", "smoke"))
         assert run.agent.context.kill_switch.is_paused()
         assert run.look().kind is OutcomeKind.REFUSED
@@ -156,7 +153,7 @@ def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_pat
 
 def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path) as run:
+    with controlled_run(chain, tmp_path) as run:
         before, switch = purse(chain), run.agent.context.kill_switch
         run.ask("pause")
         early = run.ask("resume")
@@ -182,7 +179,7 @@ def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: Loc
 
 def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
+    with controlled_run(chain, tmp_path, offers=True) as run:
         asked = run.ask("rebalance")
         run.ask("pause")
         before = purse(chain)
@@ -193,7 +190,7 @@ def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalCha
 
 def test_a_deposit_is_invested_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         run.look()
         chain.set_balance("USDC", chain.balance("USDC") + 2_000 * 10**6)
         shown = run.shown("invest")
@@ -208,7 +205,7 @@ def test_a_deposit_is_invested_as_shown(anvil_chain: LocalChain, tmp_path: Path)
 
 def test_a_withdrawal_is_paid_as_shown_to_the_configured_address(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         asked = run.ask("withdraw", ("amount", "500"), ("to", HOME))
         record = run.ended(asked)
         assert (record.state, chain.balance("USDC", HOME)) == (ControlState.DONE, 500 * 10**6), record
@@ -221,7 +218,7 @@ def test_a_withdrawal_is_paid_as_shown_to_the_configured_address(anvil_chain: Lo
 @pytest.mark.slow
 def test_a_withdrawal_that_needs_a_sale_shows_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
+    with controlled_run(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
         shown = run.shown("withdraw", ("amount", "3500"), ("to", HOME))
         assert any(move.startswith("-") and "WETH" in move for move in shown["moves"]), shown["moves"]
         record = run.ended(run.ask("withdraw", ("amount", "3500"), ("to", HOME), plan=shown["plan_hash"]))
@@ -230,7 +227,7 @@ def test_a_withdrawal_that_needs_a_sale_shows_it(anvil_chain: LocalChain, tmp_pa
 
 def test_an_edit_is_written_and_taken_up_by_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, offers=True) as run:
+    with controlled_run(chain, tmp_path, LEVEL, offers=True) as run:
         shown = run.shown("edit", ("target", "WETH=40%"), ("target", "USDC=40%"))
         assert shown["document"]["changes"]
         asked = run.ask("edit", ("target", "WETH=40%"), ("target", "USDC=40%"), plan=shown["plan_hash"])
@@ -241,7 +238,7 @@ def test_an_edit_is_written_and_taken_up_by_the_run(anvil_chain: LocalChain, tmp
 
 def test_alert_targets__are_edited_and_the_run_goes_on(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMTAB_PHONE", "json://127.0.0.1:9/hook")
-    with bot(anvil_chain, tmp_path, LEVEL, offers=True) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL, offers=True) as run:
         with pytest.raises(ConfigError, match="TRIMTAB_MAIL is not set"):
             run.shown("edit", ("set", "alerts.targets.mail.url_env=TRIMTAB_MAIL"))
         new_target = (("set", 'alerts.targets.phone.url_env="TRIMTAB_PHONE"'), ("set", 'alerts.targets.phone.events="error, halt"'))
@@ -256,7 +253,7 @@ def test_alert_targets__are_edited_and_the_run_goes_on(anvil_chain: LocalChain, 
 def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and may ask for controls, has no key and no terminal."""
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, offers=True, limits__payout_per_day="1000") as run:
+    with controlled_run(chain, tmp_path, LEVEL, offers=True, limits__payout_per_day="1000") as run:
         confirmed = run.store.configs.confirmed_digest()
         stolen = run.loaded.path.read_text().replace('payout_per_day = "1000"', 'payout_per_day = "off"')
         assert stolen != run.loaded.path.read_text()
@@ -269,7 +266,7 @@ def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chai
 
 def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, offers=True, limits__slippage="0.3%") as run:
+    with controlled_run(chain, tmp_path, LEVEL, offers=True, limits__slippage="0.3%") as run:
         text = run.loaded.path.read_text()
         with raises_code(Refused, "widens"):
             run.shown("edit", ("set", "limits.slippage=1%"))
@@ -285,7 +282,7 @@ def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(an
 
 def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, portfolio__assets__0__stop_loss="10%") as run:
+    with controlled_run(chain, tmp_path, LEVEL, portfolio__assets__0__stop_loss="10%") as run:
         run.look()
         for change in ("limits.gas_price=1 wei", "limits.slippage=0%", "limits.native_floor=9", "portfolio.assets.WETH.reserve=1000",
                        "portfolio.assets.WETH.stop_loss=90%"):  # fmt: skip
@@ -307,7 +304,7 @@ def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes
 
 
 def test_a_stop_ends_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         asked = run.ask("stop")
         assert run.look() is None
         record = run.store.controls.find(asked.id)
@@ -322,7 +319,7 @@ def test_a_stop_that_could_not_be_taken_is_carried_out_by_the_next_look(anvil_ch
     def is_locked(*_: object) -> bool:
         raise PassingFault("store: cannot take a control: database is locked")
 
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         asked = run.ask("stop")
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(ControlStore, "take", is_locked)
@@ -348,7 +345,7 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
     fund(chain, LEVEL)
     loaded = trusted(chain, tmp_path, CHANGES, TARGETS)
     with again(chain, loaded, [Liar(chain.transport, answer, "local")]) as agent:
-        run = Bot(chain, loaded, agent)
+        run = ControlledRun(chain, loaded, agent)
         asked = run.ask("stop", ("to-stable", "yes"))
         if why == "the chain cannot be read":
             is_down = True
@@ -370,7 +367,7 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
 @pytest.mark.slow
 def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
+    with controlled_run(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
         document = run.shown("stop", ("to-stable", "yes"), ("send-to", HOME))["document"]
         total = document["sales_total"]
         sales = document["sales"]
@@ -391,7 +388,7 @@ def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_
 def test_exits_are_offered_and_confirmed_one_by_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     stops = {"portfolio__assets__0__stop_loss": "10%", "portfolio__assets__1__stop_loss": "10%", "limits__price_impact": "2%"}
-    with bot(chain, tmp_path, LEVEL, offers=True, **stops) as run:
+    with controlled_run(chain, tmp_path, LEVEL, offers=True, **stops) as run:
         run.look()
         prices = chain.deployed_world.prices_usd
         chain.move_market({"WETH": prices["WETH"] * 8 / 10, "WBTC": prices["WBTC"] * 8 / 10})
@@ -419,7 +416,7 @@ ALTERED = (
 
 def test_an_altered_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         for number, changes in enumerate(ALTERED):
             asked = run.ask("withdraw", ("amount", f"{500 + number}"), ("to", HOME))
             with run.store.db.write("alter") as db:
@@ -434,14 +431,14 @@ def test_an_altered_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) ->
 
 
 def test_an_entry_of_another_installation_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         asked = run.ask("resume")
         (tmp_path / "trimtab.db.secret").unlink()
         assert run.ended(asked).code == "seal"
 
 
 def test_expired_and_wrongly_dated_entries_are_not_carried_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         run.look()
         now_s = run.chain.now_s()
         for asked_s, state, code in (
@@ -456,7 +453,7 @@ def test_expired_and_wrongly_dated_entries_are_not_carried_out(anvil_chain: Loca
 
 def test_a_clock_that_was_set_back_carries_out_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         run.look()
         asked = run.ask("resume")
 
@@ -473,7 +470,7 @@ def test_a_clock_that_was_set_back_carries_out_nothing(anvil_chain: LocalChain, 
 
 
 def test_rows_from_the_future_that_another_program_wrote_block_no_control(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         run.look()
         with closing(sqlite3.connect(tmp_path / "trimtab.db", isolation_level=None)) as file:
             file.execute(
@@ -489,7 +486,7 @@ def test_rows_from_the_future_that_another_program_wrote_block_no_control(anvil_
 
 def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         asked = run.ask("withdraw", ("amount", "100"), ("to", HOME))
         assert run.ended(asked).state is ControlState.DONE
         for runner in (run.runner, ControlRunner(run.agent, transports=[chain.transport])):
@@ -508,7 +505,7 @@ def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         rows = [
             {
                 "id": f"{number:032x}", "kind": "withdraw", "arguments_json": "[]", "plan_hash": "", "asked_by": "x", "origin": "api",
@@ -532,7 +529,7 @@ def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_ch
 
 @pytest.mark.slow
 def test_many_controls_leave_room_for_cycles(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         for _ in range(MAX_CONTROLS_PER_CYCLE + 1):
             run.ask("resume")
         run.look()
@@ -561,11 +558,11 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
     anvil_chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, code: str
 ) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         asked, loaded = run.ask("withdraw", ("amount", "100"), ("to", HOME)), run.loaded
-    assert in_child(lambda: carried_out(chain, loaded, moment)) == -signal.SIGKILL
+    assert in_child(lambda: die_in_cycle(chain, loaded, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
-        run = Bot(chain, loaded, agent)
+        run = ControlledRun(chain, loaded, agent)
         record = run.ended(asked)
         assert (record.state, record.code) == (state, code), record
         begun = [str(one.id) for one in run.store.requests.newest() if one.payments]
@@ -583,7 +580,7 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
 
 def test_a_single_cycle_takes_controls_unless_a_run_serves(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         asked = run.ask("resume")
         with service_lock(*wiring.lock_arguments(run.loaded)):
             run.look(once=True)
@@ -596,7 +593,7 @@ def test_a_single_cycle_takes_controls_unless_a_run_serves(anvil_chain: LocalCha
 
 
 def test_without_its_secret_a_run_goes_on_and_refuses_what_is_queued(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         asked = run.ask("resume")
         (tmp_path / "trimtab.db.secret").chmod(0o644)
         assert run.ended(asked).code == "seal"
@@ -605,7 +602,7 @@ def test_without_its_secret_a_run_goes_on_and_refuses_what_is_queued(anvil_chain
 
 def test_a_control_that_waits_for_the_wallet_beyond_its_time_confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         shown = run.shown("withdraw", ("amount", "100"), ("to", HOME))
         request = ControlSubmission(
             ControlKind.WITHDRAW, (("amount", "100"), ("to", HOME)), "owner", ControlOrigin.API, shown["plan_hash"], lifetime_s=20

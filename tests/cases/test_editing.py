@@ -25,7 +25,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.store.store import ConfigChanged
 from tests.support.agents import again, yes
-from tests.support.on_chain.editing import EditedRun as Bot
+from tests.support.on_chain.editing import EditedRun
 from tests.support.text import raises_code, raises_field
 
 
@@ -34,7 +34,7 @@ def weights(**shares: str) -> ConfigChanges:
 
 
 def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_versions(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path)
+    bot = EditedRun(anvil_chain, tmp_path)
     shown = bot.edit(weights(WETH="30%", WBTC="40%"), answer=False)
     assert (shown.state, shown.rebalance_count, bot.file.read_text()) == ("declined", 1, bot.text)
     assert shown.transition is not None
@@ -58,7 +58,7 @@ def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_v
 
 
 def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_in_rounds(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path, daily_loss="0.1%", turnover="10%")
+    bot = EditedRun(anvil_chain, tmp_path, daily_loss="0.1%", turnover="10%")
     refusal = bot.refused(weights(WETH="10%", WBTC="60%"))
     assert [v.guard for v in refusal.verdicts] == ["daily_loss"]
     assert refusal.verdicts[0].limit == "10 bps"
@@ -71,7 +71,7 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
 
 
 def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path)
+    bot = EditedRun(anvil_chain, tmp_path)
     kept = bot.refused(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)))
     assert "unmanaged" in kept.message
     assert "WBTC=0%" in kept.remedy
@@ -99,7 +99,7 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
 
 
 def test_a_balance_that_leaves_the_portfolio_is_no_loss_and_comes_back_without_a_gain(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path)
+    bot = EditedRun(anvil_chain, tmp_path)
     bot.value()
     bot.edit(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
     left = bot.value()
@@ -111,7 +111,7 @@ def test_a_balance_that_leaves_the_portfolio_is_no_loss_and_comes_back_without_a
 
 
 def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     link = chain.tokens["LINK"].address
     done = bot.edit(
         ConfigChanges(
@@ -130,7 +130,7 @@ def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: Loc
 def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a_machine_confirms_it(
     anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         assert config_versions.confirm_without_asking(agent.context)
         assert config_versions.unconfirmed_changes(bot.loaded, agent.context.store.configs) is None
@@ -160,7 +160,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
 
 def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for the owner's next yes to something else."""
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     assert bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),))).earlier_edits == ()
     stolen = bot.file.read_text().replace('payout_per_day = "100000"', 'payout_per_day = "off"')
     assert stolen != bot.file.read_text()
@@ -199,7 +199,7 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
 def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_machine(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, thief = Bot(anvil_chain, tmp_path), "0x00000000000000000000000000000000000B0b00"
+    bot, thief = EditedRun(anvil_chain, tmp_path), "0x00000000000000000000000000000000000B0b00"
     bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),)))
     bot.file.write_text(bot.file.read_text().replace("payout_addresses = []", f'payout_addresses = ["{thief}"]'))
     loaded, line = load_config(bot.file), anvil_chain.transport
@@ -219,7 +219,7 @@ def _live(table: object) -> object:
 
 
 def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path)
+    bot = EditedRun(anvil_chain, tmp_path)
     with raises_field("portfolio.numeraire", "portfolio.max_live_value", "limits.min_trade") as caught:
         bot.edit(ConfigChanges(key_settings=(("portfolio.numeraire", "WETH"),)))
     assert "--set portfolio.max_live_value" in caught.value.remedy
@@ -233,7 +233,7 @@ def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChai
 
 
 def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="28d")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
@@ -251,7 +251,7 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
 
 def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for a run to read it again."""
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
@@ -265,7 +265,7 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
 
 
 def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
@@ -277,7 +277,7 @@ def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: Local
 def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
@@ -294,7 +294,7 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
 def test_an_edit_while_an_imported_profile_is_tried_on_past_prices_is_kept(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, file = Bot(anvil_chain, tmp_path), tmp_path / "mine.profile"
+    bot, file = EditedRun(anvil_chain, tmp_path), tmp_path / "mine.profile"
     api.export_profile(bot.file, file)
 
     def meanwhile(_: object) -> tuple[None, str]:

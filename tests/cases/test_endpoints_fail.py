@@ -19,10 +19,9 @@ from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import free_port
-from tests.support.agents import ROOMY, Changes, again, fund, purse, require_exact, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, Changes, again, agent_config, fund, purse, require_exact, yes
 from tests.support.endpoints import Answerer, Reply, altered, methods, passing_on, serve
-from tests.support.markets.endpoints import endpoint_of as line
+from tests.support.markets.endpoints import endpoint_of
 from tests.support.text import mentions, raises_code
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -149,17 +148,17 @@ SICK: dict[str, tuple[Sick, str]] = {
 
 
 def healthy(chain: LocalChain) -> tuple[EndpointProvider, EndpointProvider]:
-    return line(chain.url or "", "alpha"), line(chain.url or "", "beta")
+    return endpoint_of(chain.url or "", "alpha"), endpoint_of(chain.url or "", "beta")
 
 
 def dead() -> EndpointProvider:
-    return line(f"http://127.0.0.1:{free_port()}", "sick")
+    return endpoint_of(f"http://127.0.0.1:{free_port()}", "sick")
 
 
 def two_must_agree(chain: LocalChain, folder: Path, lines: Sequence[Transport], changes: Changes | None = None) -> LoadedConfig:
     """A config of these endpoints; everything was pinned while all was well."""
     rpc = [{"url": "http://127.0.0.1:1", "operator": one.operator} for one in lines]
-    loaded = config(chain, folder, {**ROOMY, "chain.rpc": rpc, "chain.quorum": 2, **(changes or {})}, TWO)
+    loaded = agent_config(chain, folder, {**ROOMY, "chain.rpc": rpc, "chain.quorum": 2, **(changes or {})}, TWO)
     pin_all(loaded, healthy(chain))
     return loaded
 
@@ -203,7 +202,7 @@ def test_a_rebalance_is_done_exactly_once_whatever_one_of_three_endpoints_does(d
     sick, told = SICK[sickness]
     with serve(sick(drifted.url or "")) as server:
         timeout_s = TIMEOUT_S if sickness == "hangs" else 10.0
-        record = require_done(drifted, tmp_path, [line(server.url, "sick", timeout_s), *healthy(drifted)])
+        record = require_done(drifted, tmp_path, [endpoint_of(server.url, "sick", timeout_s), *healthy(drifted)])
     assert record["operator"] == "sick"
     assert told in record["why"]
     if sickness not in ("hangs", "too many requests", "overloaded"):
@@ -225,7 +224,7 @@ def test_it_does_not_matter_which_of_three_endpoints_is_dead(drifted: LocalChain
 def test_a_transaction_of_which_no_endpoint_says_that_it_took_it_is_followed_and_not_repeated(drifted: LocalChain, tmp_path: Path) -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(serve(accepts_and_breaks_off(drifted.url or ""))) for _ in range(3)]
-        lines = [line(server.url, operator) for server, operator in zip(servers, ("a", "b", "c"), strict=True)]
+        lines = [endpoint_of(server.url, operator) for server, operator in zip(servers, ("a", "b", "c"), strict=True)]
         require_done(drifted, tmp_path, lines)
         sent = [sum(SEND in methods(asked) for asked in server.seen) for server in servers]
     assert all(count <= 2 for count in sent), "an approval and a swap, each once"
@@ -234,7 +233,7 @@ def test_a_transaction_of_which_no_endpoint_says_that_it_took_it_is_followed_and
 def test_with_a_private_endpoint_no_public_one_sees_the_transaction(drifted: LocalChain, tmp_path: Path) -> None:
     with ExitStack() as stack:
         relay, *public = (stack.enter_context(serve(passing_on(drifted.url or ""))) for _ in range(3))
-        lines = [line(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
+        lines = [endpoint_of(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
         require_done(drifted, tmp_path, lines, {"execution.submit_url": relay.url})
     assert not any(SEND in methods(asked) for server in public for asked in server.seen)
     assert [methods(asked) for asked in relay.seen] == [[SEND], [SEND]]
@@ -249,7 +248,7 @@ def test_while_the_private_endpoint_is_down_nothing_goes_public_and_afterwards_e
     with ExitStack() as stack:
         relay = stack.enter_context(serve(lambda asked: Reply(b"", status=503) if down else forward(asked)))
         public = [stack.enter_context(serve(passing_on(drifted.url or ""))) for _ in range(2)]
-        lines = [line(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
+        lines = [endpoint_of(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
         loaded = two_must_agree(drifted, tmp_path, lines, {"execution.submit_url": relay.url})
         with again(drifted, loaded, lines) as agent:
             with raises_code(Retryable, "not_mined"):
@@ -273,7 +272,7 @@ def test_with_one_of_two_nothing_is_sent(drifted: LocalChain, tmp_path: Path, si
             if sickness == "dead"
             else stack.enter_context(serve(SICK[sickness][0](drifted.url or ""))).url
         )
-        lines = [line(url, "sick"), line(honest.url, "alpha")]
+        lines = [endpoint_of(url, "sick"), endpoint_of(honest.url, "alpha")]
         loaded = two_must_agree(drifted, tmp_path, lines)
         with pytest.raises((Retryable, Refused), match=r"sick|1 of 2"), again(drifted, loaded, lines) as agent:
             agent.rebalance(send=True, confirm=yes)
@@ -284,7 +283,7 @@ def test_with_one_of_two_nothing_is_sent(drifted: LocalChain, tmp_path: Path, si
 def test_the_doctor_names_who_is_ill_and_fails_only_where_too_few_are_well(drifted: LocalChain, tmp_path: Path) -> None:
     drifted.node.mine_at(int(time.time()))  # the doctor goes by the machine's clock, and this chain may have rested for minutes
     with serve(late(drifted.url or "")) as behind, serve(altered(drifted.url or "", every_call)) as liar:
-        lines = [line(behind.url, "slow"), line(liar.url, "liar"), *healthy(drifted)]
+        lines = [endpoint_of(behind.url, "slow"), endpoint_of(liar.url, "liar"), *healthy(drifted)]
         loaded = two_must_agree(drifted, tmp_path, lines)
         found = doctor(loaded, lines, drifted.clock.now_s)
         rows = [(row["check"], row["state"]) for row in found["checks"] if row["state"] != "ok"]
@@ -296,7 +295,7 @@ def test_the_doctor_names_who_is_ill_and_fails_only_where_too_few_are_well(drift
             ("alpha", False),
             ("beta", False),
         ]
-        few = [line(drifted.url or "", "alpha"), dead()]
+        few = [endpoint_of(drifted.url or "", "alpha"), dead()]
         refused = doctor(two_must_agree(drifted, tmp_path / "few", few), few, drifted.clock.now_s)
     assert ("endpoint sick", "fail") in [(row["check"], row["state"]) for row in refused["checks"]]
     assert refused["exit"] == Retryable.exit_code
@@ -304,7 +303,7 @@ def test_the_doctor_names_who_is_ill_and_fails_only_where_too_few_are_well(drift
 
 def test_status_names_who_was_outvoted(drifted: LocalChain, tmp_path: Path) -> None:
     with serve(altered(drifted.url or "", every_call)) as liar:
-        lines = [line(liar.url, "liar"), *healthy(drifted)]
+        lines = [endpoint_of(liar.url, "liar"), *healthy(drifted)]
         with again(drifted, two_must_agree(drifted, tmp_path, lines), lines) as agent:
             found = agent.status()
     assert [(item.subject, item.address) for item in found.step_input.snapshot.unreadable_items] == [("endpoint", "liar")]

@@ -20,10 +20,8 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model import EntryKind
 from agent.model.futures import MarginDeposit, MarginWithdrawal
 from tests.support import agents
-from tests.support.futures import EVEN
-from tests.support.futures import futures_changes as changes_of
-from tests.support.perpetuals.chain_orders import crash
-from tests.support.perpetuals.chain_orders import open_by_hand as opened
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.perpetuals.chain_orders import crash, open_by_hand
 from tests.support.perps import WAD, later
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
@@ -46,7 +44,7 @@ def account_value(perps: LocalPerps) -> int:
 
 def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    with agents.agent_on(chain, tmp_path, changes_of(perps, TWO), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         for _ in range(3):
@@ -67,7 +65,9 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
     paid = sum(Fraction(day["paid"]) for day in found["recorded"])
     assert abs(paid - Fraction(owed, 10**18)) < Fraction(1, 10**5), "nothing is settled yet: all of it is pending"
 
-    lower = changes_of(perps, TWO, leverage="1x", max_leverage="1x", stress_move="off") | {"tax": {"method": "fifo", "year_limit": "off"}}
+    lower = futures_config_changes(perps, TWO, leverage="1x", max_leverage="1x", stress_move="off") | {
+        "tax": {"method": "fifo", "year_limit": "off"}
+    }
     with agents.agent_on(chain, tmp_path, lower, EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         later(perps, 600)
@@ -119,7 +119,7 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
 
 
 def test_money_sent_to_the_margin_account_from_outside_is_no_profit(perps: LocalPerps, tmp_path: Path) -> None:
-    with agents.agent_on(perps.chain, tmp_path, changes_of(perps, TWO), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
         perps.chain.node.mine_at(perps.chain.now_s() + 60)
         perps.deposit(perps.chain.wallet.address, 700 * 10**6)
@@ -131,7 +131,7 @@ def test_money_sent_to_the_margin_account_from_outside_is_no_profit(perps: Local
 
 
 def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPerps, tmp_path: Path) -> None:
-    with agents.agent_on(perps.chain, tmp_path, changes_of(perps, TWO), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
         before = agent.status().decision_result.drifts
         for action in (MarginDeposit(900 * 10**6), MarginWithdrawal(400 * 10**6)):
@@ -156,7 +156,7 @@ def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPe
 
 def test_the_cap_on_managed_value_counts_the_margin(perps: LocalPerps, tmp_path: Path) -> None:
     for cap, kind in (("109000", OutcomeKind.REFUSED), ("111000", OutcomeKind.PLANNED)):
-        changes = changes_of(perps, TWO) | {"portfolio.max_live_value": cap}
+        changes = futures_config_changes(perps, TWO) | {"portfolio.max_live_value": cap}
         with agents.agent_on(perps.chain, tmp_path / cap, changes, EVEN) as agent:
             outcome = agent.rebalance(send=False)
             assert outcome.kind is kind, outcome.reason
@@ -165,9 +165,9 @@ def test_the_cap_on_managed_value_counts_the_margin(perps: LocalPerps, tmp_path:
 
 def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
+    open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
-    changes = changes_of(perps, {"WETH": "100%"}) | {"policy.trigger": {"kind": "threshold", "absolute": "30%"}}
+    changes = futures_config_changes(perps, {"WETH": "100%"}) | {"policy.trigger": {"kind": "threshold", "absolute": "30%"}}
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=False)
         [alert] = [one for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key.startswith("futures:")]
@@ -183,8 +183,8 @@ def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, 
 
 def test_the_value_per_share_follows_futures_and_ignores_a_deposit(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    opened(perps, {"WETH": 8 * WAD})
-    changes = changes_of(perps, {"WETH": "100%"}, stress_move="off") | {"portfolio.orders": {"stop_loss": "20%"}}
+    open_by_hand(perps, {"WETH": 8 * WAD})
+    changes = futures_config_changes(perps, {"WETH": "100%"}, stress_move="off") | {"portfolio.orders": {"stop_loss": "20%"}}
     with agents.agent_on(chain, tmp_path, changes | {"futures.ask": ["drift"]}, EVEN) as agent:
         assert agent.rebalance(send=False).decision_result.drifts
         worth = Fraction(str(api.standing_orders(agent)["unit_worth"]))
@@ -204,8 +204,8 @@ def test_the_value_per_share_follows_futures_and_ignores_a_deposit(perps: LocalP
 
 def test_an_unknown_account_holds_back_rebalances(perps: LocalPerps, tmp_path: Path) -> None:
     agents.fund(perps.chain, {"WETH": 70_000, "USDC": 30_000})
-    opened(perps, {"WETH": WAD // 100})
-    with agents.agent_on(perps.chain, tmp_path, changes_of(perps, {"WETH": "100%"}), EVEN) as agent:
+    open_by_hand(perps, {"WETH": WAD // 100})
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, {"WETH": "100%"}), EVEN) as agent:
         feed = perps.contract(perps.markets["WETH"].base_token, "BaseToken").functions.getPriceFeed().call()
         perps.chain.node.rpc("anvil_setCode", feed, "0xfe")  # type: ignore[attr-defined]  # always anvil here
         outcome = agent.rebalance(send=True, confirm=agents.yes)

@@ -11,7 +11,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_orders import TWO, crash, orders_of, perps
 from tests.support.perps import read_now
 from tests.support.samples import slow
@@ -43,7 +43,7 @@ def test_a_review_restores_the_leverage_inside_the_bands(perps: LocalPerps, tmp_
     """WETH falls by a tenth: 60/40 becomes 57/43 and 2x becomes 2.14x, which no band of this config notices."""
     keys, schedule = SCHEDULES[name]
     mine_to_noon(perps)
-    changes = futures_changes(perps, TWO)
+    changes = futures_config_changes(perps, TWO)
     changes["futures"] = {**changes["futures"], **keys}  # type: ignore[dict-item]  # a table
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         first = agent.rebalance(send=True, confirm=agents.yes)

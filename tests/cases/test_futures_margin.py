@@ -19,9 +19,8 @@ from agent.model.futures import AccountAction, DelegateChange, MarginDeposit, Ma
 from agent.ports.perpetuals import futures_grant
 from agent.venues import perpetual_protocol as venue
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
-from tests.support.perpetuals.chain_orders import crash, kinds
-from tests.support.perpetuals.chain_orders import open_by_hand as opened
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.perpetuals.chain_orders import crash, kinds, open_by_hand
 from tests.support.perps import WAD, contracts_of, read_now, send_data
 
 UNIT = 10**6
@@ -37,10 +36,10 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 
 def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
+    open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before, purse = read_now(perps, wallet), agents.purse(chain)
-    changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
+    changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -81,8 +80,8 @@ def moved(agent: Agent, action: AccountAction) -> int:
 
 def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet, key = perps.chain, perps.chain.wallet.address, perps.chain.accounts[4].address
-    opened(perps, {"WETH": 2 * WAD, "WBTC": -WAD // 10})
-    changes = futures_changes(perps, {"WETH": "60%", "WBTC": "-40%"})
+    open_by_hand(perps, {"WETH": 2 * WAD, "WBTC": -WAD // 10})
+    changes = futures_config_changes(perps, {"WETH": "60%", "WBTC": "-40%"})
     changes["futures"] |= {"delegate": key}  # type: ignore[operator]
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         usdc = agents.purse(chain).raw["USDC"]
@@ -106,7 +105,7 @@ def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerp
 def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet, key = perps.chain, perps.chain.wallet.address, perps.chain.whale.address
     approval = perps.contract(perps.addresses.delegate_approval, "DelegateApproval").functions
-    changes = futures_changes(perps, {"WETH": "100%"})
+    changes = futures_config_changes(perps, {"WETH": "100%"})
     changes["futures"] |= {"delegate": key}  # type: ignore[operator]
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         moved(agent, DelegateChange(key, is_allowed=True))
@@ -122,10 +121,12 @@ def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: 
 
 def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
+    open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(20, 100))
     before = read_now(perps, wallet)
-    changes = futures_changes(perps, {"WETH": "100%"}, emergency_distance="25%", emergency_gas_price="200 gwei", max_top_up_per_day="off")
+    changes = futures_config_changes(
+        perps, {"WETH": "100%"}, emergency_distance="25%", emergency_gas_price="200 gwei", max_top_up_per_day="off"
+    )
     changes["limits.gas_price"] = "0.001 gwei"
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -148,7 +149,7 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
 def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: LocalPerps, tmp_path: Path) -> None:
     chain, owner, key = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
     perps.deposit(owner, 10_000 * UNIT)
-    changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="off")
+    changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="off")
     changes["futures"] |= {"account": owner}  # type: ignore[operator]
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         refused = agent.rebalance(send=True, confirm=agents.yes)
@@ -181,7 +182,7 @@ def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_port
     owner, key = perps.chain.accounts[3].address, perps.chain.wallet.address
     perps.deposit(owner, 10_000 * UNIT)
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(key, is_allowed=True), owner)
-    changes = futures_changes(perps, {"WETH": "100%"}, spot_multiple="2x")
+    changes = futures_config_changes(perps, {"WETH": "100%"}, spot_multiple="2x")
     changes["futures"] |= {"account": owner}  # type: ignore[operator]
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -192,12 +193,12 @@ def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_port
 
 def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
+    open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before = read_now(perps, wallet)
     cap = perps.contract(perps.addresses.clearing_house_config, "ClearingHouseConfig").functions.setSettlementTokenBalanceCap(1)
     chain.send(cap)
-    changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
+    changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason

@@ -14,7 +14,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import Halt, HaltCode
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import read_now
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
@@ -40,18 +40,18 @@ def upgraded(chain: LocalChain, proxy: str, to: str) -> None:
 
 def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp_path: Path) -> None:
     chain, at = perps.chain, perps.addresses
-    loaded = agents.trusted(chain, tmp_path / "sound", futures_changes(perps, TWO), EVEN)
+    loaded = agents.trusted(chain, tmp_path / "sound", futures_config_changes(perps, TWO), EVEN)
     found = checks(chain, loaded)
     assert found["futures collateral"] == ("ok", "10000 USDC in the vault, 50000 in the wallet, 6 decimals")
     assert found["futures contracts"][0] == found["futures market WETH"][0] == found["futures proxies"][0] == "ok"
-    changed = {**futures_changes(perps, TWO), "portfolio.numeraire": "WETH"}
+    changed = {**futures_config_changes(perps, TWO), "portfolio.numeraire": "WETH"}
     changed["futures"] |= {"exchange": at.account_balance, "collateral": "WETH"}  # type: ignore[operator]
     found = checks(chain, agents.trusted(chain, tmp_path / "wrong", changed, EVEN))
     assert found["futures contracts"][0] == "fail"
     assert at.exchange in found["futures contracts"][1]
     assert found["futures collateral"][0] == "fail"
     assert "the vault's collateral" in found["futures collateral"][1]
-    swapped = futures_changes(perps, TWO)
+    swapped = futures_config_changes(perps, TWO)
     first, second = swapped["futures"]["markets"]  # type: ignore[index]
     first["aggregator"] = second["aggregator"]
     found = checks(chain, agents.trusted(chain, tmp_path / "swapped", swapped, EVEN))
@@ -62,7 +62,7 @@ def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp
 def test_an_upgraded_venue_is_refused_until_it_is_confirmed(perps: LocalPerps, tmp_path: Path) -> None:
     chain, house = perps.chain, perps.addresses.clearing_house
     upgraded(chain, house, perps.addresses.exchange)
-    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, TWO), EVEN)
+    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
     assert checks(chain, loaded)["proxy futures clearing house"][0] == "ok"
     with agents.again(chain, loaded) as agent:
         assert agent.rebalance(send=False).kind is OutcomeKind.PLANNED

@@ -20,8 +20,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind
 from tests.support.agents import ROOMY, USD, again, fund, swap_of, trusted
-from tests.support.on_chain.gifts import DAY_S, HOME, TWO, give
-from tests.support.on_chain.gifts import look as looked
+from tests.support.on_chain.gifts import DAY_S, HOME, TWO, give, look
 from tests.support.on_chain.limit_orders import place
 from tests.support.on_chain.strategies import books, strategies
 from tests.support.text import mentions, raises_code
@@ -39,12 +38,12 @@ def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceili
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, folder, {**CAP, **changes, "portfolio.max_live_value": ceiling}, TWO)
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", usd)
-        looked(agent)
+        look(agent)
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
-        assert mentions(looked(agent).reason, f"{usd} USDC", "excluded")
+        assert mentions(look(agent).reason, f"{usd} USDC", "excluded")
         yield agent
 
 
@@ -54,7 +53,7 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         own = {symbol: sum(one.balance_raw(chain.tokens[symbol].address) for one in books(agent).strategy_books) for symbol in TWO}
         assert own["USDC"] == chain.balance("USDC") - 1_100 * USD, "no strategy holds the gift"
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(9, 10)})
-        done = looked(agent)
+        done = look(agent)
         plan, _, _ = swap_of(done)
         assert plan.legs
         assert mentions(done.reason, "1100 USDC", "excluded")
@@ -98,13 +97,13 @@ def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_cha
         price = chain.deployed_world.prices_usd["WETH"]
         for percent in (98, 102, 98):
             chain.move_market({"WETH": price * Fraction(percent, 100)})
-            quiet = looked(agent)
+            quiet = look(agent)
             assert quiet.kind is OutcomeKind.HOLD, quiet.reason
             assert mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
             assert mentions(agent.status().decision_result.decision.reason, "1100 USDC", "excluded")
         chain.move_market({"WETH": price * Fraction(98, 100)})
         agent.context.store.balances.classify(1, None, chain.now_s())
-        assert looked(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
+        assert look(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
 
 
 def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -121,14 +120,14 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
         return type(found.decision_result.decision).__name__
 
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", 1_100)
         assert told(agent) == "Halt", "a dry look says it at once"
-        looked(agent)
+        look(agent)
         assert told(agent) == "Halt", "and while it holds purchases back"
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
-        looked(agent)
+        look(agent)
         assert told(agent) == "Hold"
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(8, 10)})
         assert told(agent) == "Rebalance"
@@ -163,7 +162,7 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
         kinds = {flow.delta_raw: flow.kind for flow in agent.context.store.balances.transfers()}
         assert kinds == {600 * USD: ExternalTransferKind.DEPOSIT, 1_100 * USD: None}
         assert mentions(done.outcome.reason, "1100 USDC", "excluded")
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
 
 
 def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -171,7 +170,7 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalC
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         for usd in (600, 700):  # its owner's, then a stranger's
             chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
             transfers.list_transfers(agent)
@@ -187,16 +186,16 @@ def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chai
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 4_000)
-        assert looked(agent).kind is OutcomeKind.HALT
+        assert look(agent).kind is OutcomeKind.HALT
         weth = chain.balance("WETH")
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
         done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert chain.balance("WETH") > weth, "the gift is not sold"
-        assert looked(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
+        assert look(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
 
 
 def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -204,7 +203,7 @@ def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(a
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
         for send in (False, True):
             with raises_code(Refused, "max_live_value", "portfolio.max_live_value") as refused:

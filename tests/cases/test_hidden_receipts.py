@@ -15,7 +15,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, agent_on, fund, purse, yes
 from tests.support.endpoints import SEND, Served, altered, methods, serve
-from tests.support.markets.endpoints import endpoint_of as line
+from tests.support.markets.endpoints import endpoint_of
 from tests.support.samples import slow
 from tests.support.scenes import scene_on
 from tests.support.text import mentions
@@ -88,7 +88,7 @@ def test_a_run_waits_with_back_off_for_a_hidden_receipt_and_settles_it(anvil_cha
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with hiding(str(chain.url), HIDDEN["receipt and hash"], number=2) as endpoint:
-        lines = [line(endpoint.server.url, "hiding"), line(str(chain.url), "honest")][:operators]
+        lines = [endpoint_of(endpoint.server.url, "hiding"), endpoint_of(str(chain.url), "honest")][:operators]
         rpc = [{"url": "http://127.0.0.1:1", "operator": endpoint_line.operator} for endpoint_line in lines]
         changes = {**ROOMY, "chain.rpc": rpc, "chain.quorum": operators}
         with agent_on(chain, tmp_path, changes, TARGETS, transports=lines) as agent:

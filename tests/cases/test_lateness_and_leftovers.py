@@ -12,8 +12,7 @@ from agent.errors import ConfigError, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from tests.support.agents import ROOMY, again, agent_on, allow, at_send, fund, legs_of, purse, said, swap_of, trusted, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, again, agent_config, agent_on, allow, at_send, fund, legs_of, purse, said, swap_of, trusted, yes
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -138,10 +137,10 @@ def test_a_config_that_is_wrong_ends_before_any_chain_is_asked(
     anvil_chain: LocalChain, tmp_path: Path, changes: Mapping[str, object], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        config(anvil_chain, tmp_path, changes)
+        agent_config(anvil_chain, tmp_path, changes)
 
 
 def test_a_token_without_code_is_named_before_anything_else(local_chain: LocalChain, tmp_path: Path) -> None:
-    loaded = config(local_chain, tmp_path, {"portfolio.assets.0.address": local_chain.accounts[5].address})
+    loaded = agent_config(local_chain, tmp_path, {"portfolio.assets.0.address": local_chain.accounts[5].address})
     with pytest.raises(TrimtabError, match=local_chain.accounts[5].address), again(local_chain, loaded):
         pass

@@ -27,9 +27,7 @@ from agent.units import NATIVE
 from tests.support import agents
 from tests.support.agents import ROOMY, USD, fund, purse, trusted, yes
 from tests.support.lp_on_chain import EVEN
-from tests.support.on_chain.lp_actions import V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
-from tests.support.on_chain.lp_actions import trade_both_ways as busy
+from tests.support.on_chain.lp_actions import V3, config_with_targets, trade_both_ways
 from tests.support.text import mentions
 
 WIDE = ROOMY | {
@@ -88,7 +86,7 @@ def trade(agent: Agent) -> None:
 
 def liquidity(chain: LocalChain, **wishes: str) -> dict[str, object]:
     """A share of the portfolio in a pool, and a trigger that stays quiet."""
-    return {key: value for key, value in wanting(chain, V3, **wishes).items() if key != "portfolio.positions"}
+    return {key: value for key, value in config_with_targets(chain, V3, **wishes).items() if key != "portfolio.positions"}
 
 
 def kinds(entries: tuple[Entry, ...]) -> list[str]:
@@ -117,7 +115,7 @@ def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> 
     account = next(one.account for one in provided[-1].postings if one.account.startswith(book.LP))
     principal = {token: raw for (name, token), raw in book.account_balances(provided).items() if name == account}
     assert all(raw > 0 for raw in principal.values())
-    busy(chain, V3, 1)
+    trade_both_ways(chain, V3, 1)
     chain.refresh_feeds(("WETH", "USDC"))
     out = life.step(trade, WIDE | liquidity(chain, share="0%"))
     entry = next(one for one in out if one.kind is EntryKind.WITHDRAW)

@@ -20,11 +20,9 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import V2_FACTORY_ARTIFACT
 from agent.model import Halt, IntentKind
 from agent.policy.drift import investable_total
-from tests.support import agents
-from tests.support import lp_on_chain as lp
+from tests.support import agents, lp_on_chain
 from tests.support.agents import FIVE, USD
-from tests.support.on_chain.liquidity import OTHER, V2, V3, table
-from tests.support.on_chain.liquidity import config_with_positions as confirming
+from tests.support.on_chain.liquidity import OTHER, V2, V3, config_with_positions, table
 from tests.support.text import mentions
 
 
@@ -41,14 +39,18 @@ def share(found: LiquidityReport) -> Fraction:
 
 def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500), lp.provide_v3(chain, OTHER, 5, 20, 900)]
+    own = [
+        lp_on_chain.provide_v2(chain, V2, 3_000),
+        lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500),
+        lp_on_chain.provide_v3(chain, OTHER, 5, 20, 900),
+    ]
     chain.swap(V3, "USDC", 900_000 * USD)
     chain.swap(V3, "WETH", 300 * 10**18)
     paid: dict[str, int] = {}
-    for position in lp.look(chain, lp.refs(chain, own)).positions:
+    for position in lp_on_chain.look(chain, lp_on_chain.refs(chain, own)).positions:
         for token, raw in zip((position.token0, position.token1), positions.redeemable_amounts(position), strict=True):
             paid[token] = paid.get(token, 0) + raw
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         found = agent.status()
         drifts = found.decision_result.drifts
         assert found.step_input.snapshot.http_request_count == 2
@@ -65,11 +67,11 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
 def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T11: LP tokens, tokens of the position manager, unknown coins, gifts to our own pair and pool."""
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
+    own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         before, loss = agent.status().decision_result, share(read_liquidity_report(agent))
-        pair = lp.provide_v2(chain, "v2 WBTC/WETH", 500_000)
-        token = lp.provide_v3(chain, V3, -50, 50, 500_000)
+        pair = lp_on_chain.provide_v2(chain, "v2 WBTC/WETH", 500_000)
+        token = lp_on_chain.provide_v3(chain, V3, -50, 50, 500_000)
         usdc, scam = chain.token_contract("USDC").functions, chain.add_token("FREEUSD", 18, 1)
         chain.send(chain.token_contract(scam.symbol).functions.transfer(chain.wallet.address, 10**24))
         for pool in (V2, V3):
@@ -87,7 +89,7 @@ def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 2)
-    sent = [lp.provide_v3(anvil_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
+    sent = [lp_on_chain.provide_v3(anvil_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
     with agents.agent_on(anvil_chain, tmp_path) as agent:
         found = read_liquidity_report(agent)
     assert [stray.name for stray in found.unsolicited_positions.positions] == [one.name for one in sent[:2]]
@@ -97,8 +99,8 @@ def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
 def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T3: both of our pools are pushed by 5 % and more; a withdrawal would pay something else, the portfolio is the same."""
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
+    own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         before, calm = agent.status().decision_result, read_liquidity_report(agent)
         chain.swap(V2, "USDC", 1_000_000 * USD)
         chain.swap(V3, "USDC", 6_000_000 * USD)
@@ -117,8 +119,8 @@ def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalCha
 
 def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 2_000), lp.provide_v3(chain, V3, -30, 30, 800)]
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
+    own = [lp_on_chain.provide_v2(chain, V2, 2_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 800)]
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         told = agent.confirmed_parameters()
         assert told["liquidity positions"] == ", ".join(one.name for one in own)
         assert mentions(told["lp"], "60%", "30 d")
@@ -140,8 +142,8 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
 def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_takes_it_out_first(
     anvil_chain: LocalChain, tmp_path: Path, limit: dict[str, object], guard: str
 ) -> None:
-    own = [lp.provide_v2(anvil_chain, V2, 4_000)]
-    with agents.agent_on(anvil_chain, tmp_path, confirming(anvil_chain, own, **limit)) as agent:
+    own = [lp_on_chain.provide_v2(anvil_chain, V2, 4_000)]
+    with agents.agent_on(anvil_chain, tmp_path, config_with_positions(anvil_chain, own, **limit)) as agent:
         swap, plan = agent.swap("WETH", "USDC", "0.1"), agent.plan()
     assert swap.kind is OutcomeKind.REFUSED
     assert [verdict.guard for verdict in agents.failed(swap)] == [guard]
@@ -154,7 +156,7 @@ def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_tak
 def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A stranger's LP tokens raise liquidity above its limit after the owner said yes to a swap: he is asked anew for what goes then."""
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 4_000)]
+    own = [lp_on_chain.provide_v2(chain, V2, 4_000)]
     agents.fund(chain, {"WETH": 40_000, "USDC": 20_000})
     shown: list[tuple[int, int]] = []
 
@@ -163,9 +165,9 @@ def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirme
         shown.append((len(outcome.plan.legs), len(outcome.plan.layer_actions)))
         return True
 
-    limited = confirming(chain, own, **{"limits.lp_max_weight": "10%"})
+    limited = config_with_positions(chain, own, **{"limits.lp_max_weight": "10%"})
     with agents.agent_on(chain, tmp_path, limited, {"WETH": "50%", "USDC": "50%"}) as agent:
-        first = agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(1, lambda: lp.provide_v2(chain, V2, 20_000)))
+        first = agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(1, lambda: lp_on_chain.provide_v2(chain, V2, 20_000)))
         assert first.kind is OutcomeKind.REFUSED, first.reason
         assert mentions(first.reason, "liquidity", "confirmed")
         assert {intent.kind for intent in first.transactions} == {IntentKind.APPROVE}
@@ -176,11 +178,11 @@ def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirme
 
 def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    loaded = agents.trusted(chain, tmp_path, confirming(chain, [own]))
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    loaded = agents.trusted(chain, tmp_path, config_with_positions(chain, [own]))
     with agents.again(chain, loaded) as agent:
         assert not isinstance(agent.status().decision_result.decision, Halt)
-        move = lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, own.token_id)
+        move = lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, own.token_id)
         chain.send(move, chain.wallet.address)
         decision, found = agent.status().decision_result.decision, read_liquidity_report(agent)
         assert isinstance(decision, Halt)
@@ -196,25 +198,25 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
 
 def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    own = [lp.provide_v3(chain, V3, -30, 30, 1_500), lp.provide_v2(chain, V2, 2_000)]
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
+    own = [lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500), lp_on_chain.provide_v2(chain, V2, 2_000)]
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         whole = value(agent)
-        lp.take_out(chain, own[0])
-        chain.send(lp.manager(chain).burn(own[0].token_id), chain.wallet.address)
+        lp_on_chain.take_out(chain, own[0])
+        chain.send(lp_on_chain.manager(chain).burn(own[0].token_id), chain.wallet.address)
         found = agent.status()
         assert len(found.warnings) == 1
         assert mentions(found.warnings[0], own[0].name, "not exist", "portfolio.positions")
         assert not isinstance(found.decision_result.decision, Halt)
         assert value(agent) == pytest.approx(whole, rel=1e-4), "what was taken out is in the wallet now"
-    with agents.again(chain, agents.agent_config(chain, tmp_path, confirming(chain, own))) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, own))) as agent:
         assert value(agent) == pytest.approx(whole, rel=1e-4), "and a new start finds the same"
 
 
 def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.trusted(chain, tmp_path)
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    with agents.again(chain, agents.agent_config(chain, tmp_path, confirming(chain, [own]))) as agent:
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, [own]))) as agent:
         outcome = agent.plan()
     assert outcome.kind is OutcomeKind.REFUSED
     assert mentions(outcome.reason, f"{chain.addresses.position_manager}", "not pinned")
@@ -222,8 +224,8 @@ def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_pa
 
 def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    token = table(chain, lp.provide_v3(chain, V3, -30, 30, 1_500))
-    pair = table(chain, lp.provide_v2(chain, V2, 1_000))
+    token = table(chain, lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500))
+    pair = table(chain, lp_on_chain.provide_v2(chain, V2, 1_000))
     foreign = chain.deploy(npm_artifact(V2_FACTORY_ARTIFACT), chain.whale.address)
     factory = chain.contract(foreign, npm_artifact(V2_FACTORY_ARTIFACT)).functions
     tokens = chain.tokens["WETH"].address, chain.tokens["USDC"].address

@@ -15,7 +15,7 @@ from agent.localchain.chain import SWAP_ROUTER_02_ARTIFACT
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState
 from agent.units import BPS
-from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain
 from tests.support.agents import (
     ROOMY,
     USD,
@@ -109,14 +109,14 @@ def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
 
 def drain(chain: LocalChain) -> Callable[[], object]:
     """Whoever provides the pool's liquidity takes all of it out."""
-    functions, owner, info = lp.manager(chain), chain.whale.address, chain.deployed_world.pool_by_name[POOL]
+    functions, owner, info = lp_on_chain.manager(chain), chain.whale.address, chain.deployed_world.pool_by_name[POOL]
 
     def gone() -> None:
         for number in range(functions.balanceOf(owner).call()):
             token_id = functions.tokenOfOwnerByIndex(owner, number).call()
             about = functions.positions(token_id).call()
             if about[7] > 0 and tuple(about[2:5]) == (info.token0.address, info.token1.address, info.fee_pips):
-                chain.send(functions.decreaseLiquidity((token_id, about[7], 0, 0, lp.FAR_FUTURE_S)), owner)
+                chain.send(functions.decreaseLiquidity((token_id, about[7], 0, 0, lp_on_chain.FAR_FUTURE_S)), owner)
 
     return gone
 

@@ -15,9 +15,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.support.agents import ROOMY, agent_on, fund, yes
 from tests.support.endpoints import Answerer, Reply, Served, passing_on, serve
-from tests.support.markets.mempools import HEAVY, builder, sends, waiting_mempool
-from tests.support.markets.mempools import LookedLongEnough as Enough
-from tests.support.markets.mempools import MempoolReader as Predictor
+from tests.support.markets.mempools import HEAVY, LookedLongEnough, MempoolReader, builder, sends, waiting_mempool
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 
@@ -31,7 +29,7 @@ def broken(_asked: Any) -> Reply:
 class Watched:
     """One step, what the predictor saw of it, and what either endpoint was asked; no outcome where the predictor had enough."""
 
-    predictor: Predictor
+    predictor: MempoolReader
     public: Served
     private: Served
     outcome: StepOutcome | None = None
@@ -51,9 +49,9 @@ def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None
     fund(chain, HEAVY[sold])
     with serve(passing_on(chain.url)) as public, serve(private or broken) as hidden:
         changes = {**ROOMY, "execution.submit_public_fallback": fallback, "execution.submit_url": hidden.url if private else ""}
-        found = Watched(Predictor(EndpointProvider(public.url, "predictor"), chain.wallet.address), public, hidden)
+        found = Watched(MempoolReader(EndpointProvider(public.url, "predictor"), chain.wallet.address), public, hidden)
         opened = agent_on(chain, folder, changes, TARGETS, [EndpointProvider(public.url, "public")])
-        with opened as agent, waiting_mempool(chain), contextlib.suppress(Enough):
+        with opened as agent, waiting_mempool(chain), contextlib.suppress(LookedLongEnough):
             found.outcome = agent.rebalance(send=True, confirm=yes, progress=found.predictor.look)
         return found
 

@@ -23,7 +23,7 @@ from agent.localchain import LocalChain
 from agent.model import LimitOrder
 from agent.planning import proposals
 from agent.planning.planner import Quote
-from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain
 from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, trusted, yes
 from tests.support.endpoints import Liar
 from tests.support.text import raises_code
@@ -39,7 +39,7 @@ LINK = 10**18
 
 def crowd(chain: LocalChain, each_side: int) -> None:
     """Initialises as many neighbouring ticks on each side of the price of the dense pool."""
-    spacing, near = 10, lp.tick(chain, DENSE) // 10
+    spacing, near = 10, lp_on_chain.tick(chain, DENSE) // 10
     thin = 10**12
     ends = [(near + number) * spacing for number in range(-each_side, each_side + 1)]
     chain.mint_positions(chain.deployed_world.pool_by_name[DENSE], [(low, high, thin) for low, high in pairwise(ends)])

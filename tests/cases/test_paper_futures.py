@@ -23,7 +23,7 @@ from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Positio
 from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
 from agent.venues.perpetual_protocol import decode_venue_call, encode_order
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, contracts_of, later, read_now, send_data
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
@@ -139,7 +139,7 @@ def opened(agent: Agent) -> dict[str, int]:
 
 def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, TWO, max_leverage="3x", stress_move="off"), EVEN)
+    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO, max_leverage="3x", stress_move="off"), EVEN)
     before = agents.purse(chain)
     begin = PaperStart(amounts="WETH=15,USDC=30000", native="5", margin="15000")
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:

@@ -22,7 +22,7 @@ from agent.model import Halt
 from agent.wiring import past_prices, price_windows
 from agent.wiring.price_windows import fill_price_windows, missing_prices, needed_windows
 from tests.support.agents import ROOMY, agent_config, agent_on, fund, trusted, yes
-from tests.support.markets.past_prices import push_rounds as pushed
+from tests.support.markets.past_prices import push_rounds
 from tests.support.on_chain.weights import SETTINGS
 from tests.support.samples import slow
 from tests.support.stores import chosen_weights
@@ -41,10 +41,10 @@ def weighed(**changes: object) -> dict[str, object]:
 def rounds(chain: LocalChain) -> None:
     """Nine hours in which WETH moves little and LINK much, by rounds of their feeds alone."""
     for number in range(7):
-        pushed(chain, "LINK", [("1.1", "0.95")[number % 2]])
-        pushed(chain, "WETH", [("1.01", "0.995")[number % 2]])
-    pushed(chain, "LINK", ["1"])
-    pushed(chain, "WETH", ["1"])
+        push_rounds(chain, "LINK", [("1.1", "0.95")[number % 2]])
+        push_rounds(chain, "WETH", [("1.01", "0.995")[number % 2]])
+    push_rounds(chain, "LINK", ["1"])
+    push_rounds(chain, "WETH", ["1"])
     chain.refresh_feeds()
 
 

@@ -25,7 +25,7 @@ from agent.model.futures import MarginAccount, PerpMarket, PerpOrder, PerpOrderK
 from agent.ports.perpetuals import OrderVenue, PerpVenue
 from agent.wiring.futures import chain_venue
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 
 
@@ -70,7 +70,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     perps: LocalPerps = request.getfixturevalue("perps_chain")
     agents.fund(perps.chain, {"WETH": 50_000, "USDC": 50_000})
     perps.deposit(perps.chain.wallet.address, 10_000 * 10**6)
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, {"WETH": "100%"}), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, {"WETH": "100%"}), EVEN) as agent:
         context = agent.context
         sender = QuorumSender(context.endpoints, context.config.chain.chain_id)
         found = chain_venue(context.config, context.portfolio, context.transport, sender.status_of)

@@ -26,11 +26,9 @@ from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState, UnsignedTx
 from agent.signing.safe_tx import safe_tx_fields, safe_tx_hash, typed_data
 from agent.venues import composer
-from tests.support.agents import ROOMY, again, fund, off_target, trusted, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, again, agent_config, fund, off_target, trusted, yes
 from tests.support.builders import address
-from tests.support.on_chain.proposals import PROPOSING, TWO, Signs, proposal, rounds, safe_of
-from tests.support.on_chain.proposals import killer_at_event as dying
+from tests.support.on_chain.proposals import PROPOSING, TWO, Signs, killer_at_event, proposal, rounds, safe_of
 from tests.support.samples import slow
 from tests.support.text import raises_code, raises_field
 from tests.support.wallets import deploy_safe
@@ -249,7 +247,7 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
         shown = proposal(agent)
-    signing = config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
+    signing = agent_config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
     with again(chain, signing) as agent:
         for act in (
             lambda: agent.rebalance(send=True, confirm=yes),
@@ -271,11 +269,11 @@ def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journ
     fund(chain, {"WETH": 10_000})
     loaded = trusted(chain, tmp_path, PROPOSING, TWO)
     with again(chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
-        agent.rebalance(send=True, confirm=yes, progress=dying(number))
+        agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
     with again(chain, loaded) as agent:
         by_owner(chain)(proposal(agent))
         with pytest.raises(KeyboardInterrupt):
-            agent.rebalance(send=True, confirm=yes, progress=dying(number))
+            agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
     with again(chain, loaded) as agent:
         made = rounds(agent, by_owner(chain))
         done = [intent for intent in agent.context.store.journal.intents() if intent.state is IntentState.FINAL]

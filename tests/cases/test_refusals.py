@@ -13,8 +13,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentState, Verdict
-from tests.support.agents import ROOMY, again, agent_on, failed, fund, purse, swap_of, trusted, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, again, agent_config, agent_on, failed, fund, purse, swap_of, trusted, yes
 from tests.support.endpoints import Through
 from tests.support.stores import unpin
 from tests.support.text import causes, mentions
@@ -120,7 +119,7 @@ def test_a_pause_that_comes_after_every_check_still_stops_the_send(anvil_chain: 
 def test_nothing_is_sent_before_contracts_are_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    with again(chain, config(chain, tmp_path, ROOMY, TARGETS)) as agent:
+    with again(chain, agent_config(chain, tmp_path, ROOMY, TARGETS)) as agent:
         verdict = require_refused(chain, agent, "allowlist")
         assert mentions(verdict.measured_text, f"{chain.addresses.swap_router_02}", "not pinned")
 

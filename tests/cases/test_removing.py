@@ -13,7 +13,7 @@ from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import again, explained, yes
-from tests.support.on_chain.editing import EditedRun as Bot
+from tests.support.on_chain.editing import EditedRun
 from tests.support.text import mentions
 
 GONE = ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
@@ -23,7 +23,7 @@ class Boom(Exception):
     """The process ends here."""
 
 
-def remove(bot: Bot, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "") -> EditReport:
+def remove(bot: EditedRun, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "") -> EditReport:
     def progress(event: str) -> None:
         if dies_at and event == dies_at:
             raise Boom
@@ -38,12 +38,12 @@ def remove(bot: Bot, changes: ConfigChanges = GONE, send: bool = True, dies_at: 
     )
 
 
-def symbols(bot: Bot) -> list[str]:
+def symbols(bot: EditedRun) -> list[str]:
     return [one.symbol for one in load_config(bot.file).config.portfolio.assets]
 
 
 def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path, turnover="1%", daily_turnover="1%"), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path, turnover="1%", daily_turnover="1%"), anvil_chain
     found = remove(bot)
     assert (found.state, found.reason, symbols(bot)) == ("removed", "", ["WETH", "USDC"])
     assert chain.balance("WBTC") == 0
@@ -54,7 +54,7 @@ def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: Loc
 
 
 def test_without_send_nothing_leaves_and_its_target_is_zero(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     held = chain.balance("WBTC")
     found = remove(bot, send=False)
     assert (found.state, found.transactions, chain.balance("WBTC")) == ("written", (), held)
@@ -63,7 +63,7 @@ def test_without_send_nothing_leaves_and_its_target_is_zero(anvil_chain: LocalCh
 
 @pytest.mark.parametrize("moment", ["before:send", "after:send"])
 def test_broken_off_anywhere_the_same_command_goes_on(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with pytest.raises(Boom):
         remove(bot, dies_at=moment)
     assert [one.target for one in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
@@ -72,7 +72,7 @@ def test_broken_off_anywhere_the_same_command_goes_on(anvil_chain: LocalChain, t
 
 
 def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path, gas_price="1 gwei")
+    bot = EditedRun(anvil_chain, tmp_path, gas_price="1 gwei")
     found = remove(bot)
     assert found.state == "unfinished", found
     assert symbols(bot) == ["WETH", "WBTC", "USDC"], found
@@ -81,7 +81,7 @@ def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: Lo
 
 
 def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WBTC.reserve", "0.01"),)))
     assert remove(bot).state == "removed"
     assert chain.balance("WBTC") == 0
@@ -89,7 +89,7 @@ def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path:
 
 def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """It was seen by a look, so that the books asked what it was; the asset is gone, and so is the question."""
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     remove(bot, send=False)
     with again(chain, load_config(bot.file)) as agent:
         explained(agent)

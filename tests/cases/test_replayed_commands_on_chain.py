@@ -20,9 +20,8 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
 from tests.support.attacks import attack
-from tests.support.on_chain.bad_tokens import FOUR, with_guest
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
-from tests.support.on_chain.screened_tokens import listed_token as prepared
+from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
+from tests.support.on_chain.screened_tokens import listed_token
 from tests.support.on_chain.stops import FALL, with_stops
 from tests.support.stores import changed
 
@@ -108,7 +107,7 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
 def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """It is shut out between the look and the plan, of a rebalance and of a swap by hand that is refused for it."""
     chain = anvil_chain
-    address, tell = prepared(chain, "PausableToken")
+    address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})
     tell("setPaused", True)
     with again(chain, recording(with_guest(chain, tmp_path, address))) as agent:
@@ -127,7 +126,7 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
 def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """By their stops, and by the end of the bot: one is refused when it is about to be sent, the others go on."""
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
     fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
     with again(chain, recording(with_stops(chain, tmp_path, address))) as agent:
         agent.rebalance(send=True, confirm=yes)

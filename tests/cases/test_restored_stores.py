@@ -16,12 +16,10 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.liquidity.state import LiquidityState
 from agent.localchain import LocalChain
 from agent.model import Halt
-from tests.support import agents
-from tests.support import lp_on_chain as lp
+from tests.support import agents, lp_on_chain
 from tests.support.agents import ROOMY, USD, again, explained, fund, lost, purse, trusted, yes
 from tests.support.lp_on_chain import EVEN, send
-from tests.support.on_chain.lp_actions import V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.text import raises_code
 
 UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
@@ -131,7 +129,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
     """A store restored from before a mint, then adopted, halts by name until its owner takes the position over, or leaves it."""
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    loaded = trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with again(chain, loaded) as agent:
         agent.step_input()
         api.backup_store(loaded.path, tmp_path / "backup.db")
@@ -167,11 +165,11 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
 def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    loaded = trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with again(chain, loaded) as agent:
         assert send(agent, chain).kind is OutcomeKind.DONE
         (mint,) = agent.context.store.positions.changes()
-        chain.send(lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
+        chain.send(lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
         agent.resync_nonce()
         assert isinstance(agent.status().decision_result.decision, Halt)
     with pytest.raises(ConfigError, match="is not a position that the agent opened or adopted"):
@@ -187,9 +185,9 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
 def test_what_strangers_send_after_the_wallet_was_looked_through_halts_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         agent.step_input()
-        lp.provide_v3(chain, V3, -30, 30, 1_500)  # by the whale, to the wallet
+        lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)  # by the whale, to the wallet
         assert agent.step_input().layer(LiquidityState).undecided_positions == ()
 
 

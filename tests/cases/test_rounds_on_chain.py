@@ -25,8 +25,7 @@ from tests.faults.rig import in_child
 from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.support.endpoints import passing_on, serve
 from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering, part_of_step
-from tests.support.markets.mempools import HEAVY, builder, sends, waiting_mempool
-from tests.support.markets.mempools import MempoolReader as Predictor
+from tests.support.markets.mempools import HEAVY, MempoolReader, builder, sends, waiting_mempool
 from tests.support.text import causes, mentions
 
 
@@ -200,7 +199,7 @@ def test_every_round_and_every_approval_goes_to_the_private_endpoint_alone(anvil
     assert chain.url is not None
     fund(chain, HEAVY["WETH"])
     with serve(passing_on(chain.url)) as public, serve(builder(chain.node)) as hidden:  # type: ignore[arg-type]  # anvil's node
-        watcher = Predictor(EndpointProvider(public.url, "predictor"), chain.wallet.address, patience=10_000)
+        watcher = MempoolReader(EndpointProvider(public.url, "predictor"), chain.wallet.address, patience=10_000)
         changes = TWAP | {"execution.over": "48s", "execution.submit_url": hidden.url}
         loaded = trusted(chain, tmp_path, changes, TARGETS)
         with again(chain, loaded, [EndpointProvider(public.url, "public")]) as agent, waiting_mempool(chain):

@@ -37,10 +37,10 @@ from tests.cli.tools import Forked, blocks, forked_in, in_process
 from tests.support.agents import ROOMY, again, fund, legs_of, off_target, purse, trusted, yes
 from tests.support.alert_receivers import Box, webhook
 from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
-from tests.support.markets.endpoints import endpoint_of as line
+from tests.support.markets.endpoints import endpoint_of
 from tests.support.on_chain.bad_tokens import with_guest
 from tests.support.on_chain.newcomers import newcomer
-from tests.support.on_chain.refusing_tokens import forgetful_token as forgetful
+from tests.support.on_chain.refusing_tokens import forgetful_token
 from tests.support.records.key_services import KeyService
 from tests.support.samples import slow
 from tests.support.scenes import without_tips
@@ -182,7 +182,7 @@ def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalC
                 yield
             assert not any(SEND in methods(asked) for asked in server.seen[seen_before:])
 
-        with open_agent(loaded, transports=[line(server.url, "one")], clock=clock) as agent:
+        with open_agent(loaded, transports=[endpoint_of(server.url, "one")], clock=clock) as agent:
             require_outlived(level, agent, clock, fault, words)
 
 
@@ -190,7 +190,7 @@ def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalC
 def test_run__token_ignores_its_approvals__goes_on_without_it(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
     """After a good look: two approvals, the others traded in the same look, and looks that pay nothing; then it is sold."""
     chain = anvil_chain
-    forget = forgetful(chain, how)
+    forget = forgetful_token(chain, how)
     guest = chain.tokens["GUEST"].address
     fund(chain, {"WETH": 15_000, "WBTC": 12_500, "USDC": 10_000, "USDT": 7_500, "GUEST": 5_000})
     with again(chain, with_guest(chain, tmp_path, guest)) as agent:
@@ -246,7 +246,7 @@ def test_run__all_of_two_operators_show_a_page__trades_later(level: LocalChain, 
     with ExitStack() as stack:
         servers = [stack.enter_context(switched(level.url or "", lambda asked: Reply(PAGE, status=403))) for _ in rpc]
         loaded = trusted(level, tmp_path, {**NARROW, "chain.rpc": rpc, "chain.quorum": 2}, TWO)
-        lines = [line(server.url, operator) for (server, _), operator in zip(servers, ("one", "two"), strict=True)]
+        lines = [endpoint_of(server.url, operator) for (server, _), operator in zip(servers, ("one", "two"), strict=True)]
 
         @contextmanager
         def fault() -> Iterator[None]:
@@ -272,7 +272,7 @@ def test_run__page_answers_the_broadcast_that_the_node_took__trades_once(level: 
         return Reply(PAGE) if is_ill[0] else reply
 
     with serve(answer) as server:
-        agent_context = open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[line(server.url, "one")], clock=clock)
+        agent_context = open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[endpoint_of(server.url, "one")], clock=clock)
         with agent_context as agent:
             looks = agent.run(send=True, confirm=yes)
             assert isinstance(next(looks), StepOutcome)
@@ -449,7 +449,7 @@ def test_run__endpoint_shows_a_page_before_the_first_look__ends(level: LocalChai
     loaded, clock = trusted(level, tmp_path, NARROW, TWO), Patient(level)
     with ExitStack() as stack:
         server, is_ill = stack.enter_context(switched(level.url or "", lambda asked: Reply(PAGE)))
-        agent = stack.enter_context(open_agent(loaded, transports=[line(server.url, "one")], clock=clock))
+        agent = stack.enter_context(open_agent(loaded, transports=[endpoint_of(server.url, "one")], clock=clock))
         if when == "one look":
             assert isinstance(next(iter(agent.run(send=True, confirm=yes))), StepOutcome)
         is_ill[0] = True

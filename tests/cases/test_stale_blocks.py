@@ -16,8 +16,7 @@ from agent.chain.rpc import HASHED_HEADER_FIELDS, header_verifies
 from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, again, fund, meanwhile, purse, trusted, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, again, agent_config, fund, meanwhile, purse, trusted, yes
 from tests.support.endpoints import Frozen, Liar, newest, newest_forged
 from tests.support.text import mentions, raises_code
 from tests.support.worlds import price_now
@@ -267,7 +266,7 @@ def test_the_doctor_names_the_one_of_two_that_froze(anvil_chain: LocalChain, tmp
     chain = anvil_chain
     rpc = [{"url": chain.url, "operator": one} for one in ("local", "slow")]
     frozen = Frozen(chain.transport, "slow")
-    loaded = config(chain, tmp_path, {"chain.quorum": 2, "chain.rpc": rpc}, TARGETS)
+    loaded = agent_config(chain, tmp_path, {"chain.quorum": 2, "chain.rpc": rpc}, TARGETS)
     pin_all(loaded, [chain.transport, frozen])
     frozen.freeze()
     chain.mine(15)

@@ -12,7 +12,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.support.agents import again, allowances, fund, purse
 from tests.support.attacks import attack
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.bad_tokens import replace_token
 from tests.support.on_chain.stops import FALL, with_stops
 from tests.support.text import blocked, mentions
 
@@ -20,7 +20,7 @@ from tests.support.text import blocked, mentions
 @pytest.mark.slow
 def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
     fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
     asked: list[tuple[str, ...]] = []
 

@@ -18,11 +18,8 @@ from agent.model import IntentKind, RequestState
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, again, fund, trusted
-from tests.support.on_chain.withdrawing import HOME, TARGETS
-from tests.support.on_chain.withdrawing import accept as sure
-from tests.support.on_chain.withdrawing import ended_state as ended
-from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look
-from tests.support.on_chain.withdrawing_in_parts import restore_pools as back
+from tests.support.on_chain.withdrawing import HOME, TARGETS, accept, ended_state
+from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look, restore_pools
 from tests.support.text import raises_code
 
 
@@ -42,9 +39,9 @@ def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment
 
         with heard(hear):
             if command == "withdraw":
-                transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure)
+                transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept)
             elif command == "resume":
-                transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
+                transfers.resume_withdrawal(agent, 1, send=True, confirm=accept)
             else:
                 look(agent)
 
@@ -73,8 +70,8 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     if command != "withdraw":
         with again(chain, loaded) as agent:
-            assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
-        back(chain, TEN_MINUTES)
+            assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
+        restore_pools(chain, TEN_MINUTES)
         raised = 2
     assert in_child(lambda: killed_in_part(chain, loaded, command, moment)) == -signal.SIGKILL
     left = chain.balance("WETH")
@@ -85,11 +82,11 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
         assert f"part {raised + 1}" in early.reason, early.reason
         assert "next at" in early.reason, early.reason
         with raises_code(Refused, "part_not_due", f"{raised} of about"):
-            transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
+            transfers.resume_withdrawal(agent, 1, send=True, confirm=accept)
         assert chain.balance("WETH") == left, "the next part keeps its distance"
 
     for part in range(raised + 1, 40):
-        back(chain, TEN_MINUTES)
+        restore_pools(chain, TEN_MINUTES)
         with again(chain, loaded) as agent:
             found = look(agent)
             assert found.kind is OutcomeKind.DONE, found.reason
@@ -99,7 +96,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     with again(chain, loaded) as agent:
         look(agent)
         assert chain.balance("USDC", HOME) == 2_400_000 * USD, "paid once"
-        assert ended(agent, 1) is RequestState.DONE
+        assert ended_state(agent, 1) is RequestState.DONE
         assert agent.step_input().history.cash_flows.pending_payments == ()
 
 
@@ -108,8 +105,8 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
-        back(chain, TEN_MINUTES)
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
+        restore_pools(chain, TEN_MINUTES)
         before = agent.context.store.requests.newest()
 
         def paused(_: WithdrawalReport) -> bool:

@@ -12,8 +12,7 @@ import pytest
 from agent.observe.notify import UNANSWERED_REASON
 from tests.cli.tools import Desk
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
-from tests.support.commands.native_coin import ETHER
-from tests.support.commands.native_coin import change_native_coin as native
+from tests.support.commands.native_coin import ETHER, change_native_coin
 from tests.support.text import mentions
 
 TARGETS = """
@@ -108,7 +107,7 @@ def test_a_paused_run_goes_on_reading_booking_and_alerting_and_sends_nothing(des
         with_targets(desk)
         assert desk.run("pause", "--reason", "away").code == 0
         wallet = desk.about["wallet"]
-        native(desk, ETHER)
+        change_native_coin(desk, ETHER)
         nonce = desk.node.rpc("eth_getTransactionCount", wallet, "latest")
         said = desk.run("run", "--once", "--send", "--yes", "--log-format", "json")
         assert (said.code, desk.node.rpc("eth_getTransactionCount", wallet, "latest")) == (10, nonce), said.why

@@ -13,7 +13,7 @@ from tests.cli.documents import misfits
 from tests.cli.mapping_documents import BacktestDocument
 from tests.cli.tools import Said
 from tests.support.configs.futures import FUTURES
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 pytest.importorskip("polars")
 
@@ -41,7 +41,7 @@ ROOMY = ("turnover", "daily_turnover", "daily_loss", "total_loss", "plan_cost")
 
 def config_of(folder: Path, **futures: str) -> Path:
     """A config of WETH and USDC with a market of WETH that only hedges, without tight limits."""
-    config = "\n".join(f'{line.split(" =")[0]} = "off"' if line.split(" =")[0] in ROOMY else line for line in text().splitlines())
+    config = "\n".join(f'{line.split(" =")[0]} = "off"' if line.split(" =")[0] in ROOMY else line for line in config_text().splitlines())
     config = config.replace("[limits]", '[limits]\ni_accept = ["daily_loss", "plan_cost"]', 1)
     config = config.replace("confirm_blocks = 3", "confirm_blocks = 0").replace('max_live_value = "1000"', 'max_live_value = "off"')
     table = FUTURES.replace(FUTURES[FUTURES.index('[[futures.markets]]\nsymbol = "WBTC"') : FUTURES.index("[futures.limits]")], "")

@@ -20,8 +20,7 @@ import pytest
 
 from tests.cli.tools import Desk, Forked, attach, first_document, forked, start
 from tests.support.commands.interruption import until_something_waits
-from tests.support.commands.sending import nonce
-from tests.support.commands.sending import process_with_lock as held_lock
+from tests.support.commands.sending import nonce, process_with_lock
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes", "--again")  # the same payment several times, on purpose
@@ -301,7 +300,7 @@ def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_e
 def test_a_run_waits_for_a_command_that_asks_and_goes_on_after_it(home: Desk) -> None:
     home.edit(("[store]", '[service]\nwallet_wait = "1s"\n\n[store]'))
     home.run("edit", "--confirm", "--yes")
-    with running(home) as child, held_lock(home) as pid:
+    with running(home) as child, process_with_lock(home) as pid:
         looked(child, 1)
         busy = child.out.read_text().splitlines()[-1]
         assert f"process {pid}" in busy

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.tools import Desk
-from tests.support.commands.native_coin import ETHER
-from tests.support.commands.native_coin import change_native_coin as native
+from tests.support.commands.native_coin import ETHER, change_native_coin
 from tests.support.text import mentions
 
 
@@ -16,7 +15,7 @@ def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: D
     nothing = desk.ask("flows")
     assert nothing["flows"] == []
     assert "explained" in desk.run("flows").out.lower()
-    native(desk, -ETHER)
+    change_native_coin(desk, -ETHER)
 
     seen = desk.ask("status")
     (flow,) = seen["flows"]
@@ -40,7 +39,7 @@ def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: D
 
 def test_gas_money_that_comes_waits_for_nobody(desk: Desk) -> None:
     desk.ask("flows")
-    native(desk, ETHER)
+    change_native_coin(desk, ETHER)
     assert desk.ask("flows")["flows"] == []
     assert [item["kind"] for item in desk.ask("flows", "--all")["flows"]] == ["gas money"]
     assert mentions(desk.run("flows", "confirm", "all").out, "explained")

@@ -12,7 +12,7 @@ from agent.chain.rpc import Transport
 from agent.wiring import transactor
 from tests.cli.tools import Desk, at_terminal, attach
 from tests.support.agents import OTHER, allow
-from tests.support.on_chain.refusing_tokens import refusing_token as refusing
+from tests.support.on_chain.refusing_tokens import refusing_token
 from tests.support.text import mentions
 
 HOME = "0x00000000000000000000000000000000000A11cE"
@@ -260,7 +260,7 @@ def test_a_stop_that_leaves_something_unsold_says_so_by_its_exit_code(desk: Desk
 
 def test_a_stop_that_leaves_an_allowance_open_says_so_by_its_exit_code(desk: Desk) -> None:
     chain = attach(desk)
-    call_weth = refusing(chain, "WETH")
+    call_weth = refusing_token(chain, "WETH")
     allow(chain, "WETH", raw=5)
     desk.run("trust", "--yes")
     desk.run("adopt", "--yes")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.cli.tools import Desk, Forked, forked
-from tests.support.commands.controls import ended_control as until
+from tests.support.commands.controls import ended_control
 from tests.support.commands.sending import nonce
 
 
@@ -40,7 +40,7 @@ def test_a_waiting_run_takes_a_request_within_two_seconds(desk: Desk) -> None:
     with served(desk, "--yes"):
         asked = desk.ask("request", "resume")
         assert (asked["state"], asked["kind"], asked["origin"]) == ("queued", "resume", "cli")
-        found = until(desk, asked["id"])
+        found = ended_control(desk, asked["id"])
         assert found["state"] == "done", found
         assert found["changed_s"] - found["requested_s"] <= 2, found
         paused = desk.ask("request", "pause", "reason=smoke")
@@ -61,7 +61,7 @@ def test_an_offered_plan_is_confirmed_by_request(desk: Desk) -> None:
         for hash_, code in (("0" * 64, "not_shown"), (shown["plan_hash"], "")):
             said = desk.run("request", "confirm", "--plan", hash_, "--json")
             assert (said.error["code"] if said.code else "") == code
-        found = until(desk, said.json["id"])
+        found = ended_control(desk, said.json["id"])
         assert found["state"] == "done", found
         assert nonce(desk) > before, found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.localchain.perpetuals import LocalPerps
 from tests.cli.tools import Said
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 
 Run = Callable[..., Said]
 
@@ -17,7 +17,7 @@ def test_futures_orders_are_shown_sent_and_told_like_swaps(perps_chain: LocalPer
     perps, chain, run = perps_chain, perps_chain.chain, perps_run
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000})
     perps.deposit(chain.wallet.address, 10_000 * 10**6)
-    agents.agent_config(chain, tmp_path, futures_changes(perps, {"WETH": "60%", "WBTC": "-40%"}), EVEN)
+    agents.agent_config(chain, tmp_path, futures_config_changes(perps, {"WETH": "60%", "WBTC": "-40%"}), EVEN)
     trusted = run("trust", "--yes", "--json")
     assert trusted.code == 0, trusted
 

@@ -12,11 +12,9 @@ import pytest
 
 from agent.localchain import LocalChain
 from tests.cli.tools import Said, in_process
-from tests.support import agents
-from tests.support import lp_on_chain as lp
-from tests.support.on_chain.liquidity import V2, V3
-from tests.support.on_chain.liquidity import config_with_positions as confirming
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support import agents, lp_on_chain
+from tests.support.on_chain.liquidity import V2, V3, config_with_positions
+from tests.support.on_chain.lp_actions import config_with_targets
 from tests.support.text import mentions
 
 Run = Callable[..., Said]
@@ -37,8 +35,8 @@ def told(run: Run, *args: str) -> Any:
 
 def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 300), lp.provide_v3(chain, V3, 20, 40, 1_500)]
-    wants = dict(wanting(chain, V3, own))
+    own = [lp_on_chain.provide_v2(chain, V2, 300), lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)]
+    wants = dict(config_with_targets(chain, V3, own))
     pair = {"kind": "uniswap_v2", "pair": chain.address_by_pool[V2], "share": "3%"}
     agents.agent_config(chain, tmp_path, {**wants, "lp.targets": [*wants["lp.targets"], pair]})  # type: ignore[misc]  # a list of tables
     document = told(run, "lp")
@@ -61,9 +59,9 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: Loc
 
 def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
-    stray = lp.provide_v3(chain, V3, -50, 50, 500)
-    agents.agent_config(chain, tmp_path, confirming(chain, own, **{"limits.impermanent_loss": "1bps"}))
+    own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
+    stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
+    agents.agent_config(chain, tmp_path, config_with_positions(chain, own, **{"limits.impermanent_loss": "1bps"}))
     document = told(run, "lp")
     pair, token = document["positions"]
     assert (pair["position"], pair["state"], token["state"]) == (own[0].name, "every price", "in range")
@@ -88,9 +86,9 @@ def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: 
     from tests.support.dashboards import HereBoard, Served
 
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 300), lp.provide_v3(chain, V3, 20, 40, 1_500)]
-    stray = lp.provide_v3(chain, V3, -50, 50, 500)
-    agents.agent_config(chain, tmp_path, {**wanting(chain, V3, own), "limits.impermanent_loss": "1bps"})
+    own = [lp_on_chain.provide_v2(chain, V2, 300), lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)]
+    stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
+    agents.agent_config(chain, tmp_path, {**config_with_targets(chain, V3, own), "limits.impermanent_loss": "1bps"})
     document = told(run, "lp")
     with Served(board=HereBoard(str(tmp_path / "trimtab.toml"), tmp_path / "trimtab.db")) as served:
         shown = served.compared("/liquidity", {"lp": document})
@@ -114,7 +112,7 @@ def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: 
 
 def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    agents.agent_config(chain, tmp_path, confirming(chain, [lp.provide_v2(chain, V2, 3_000)]))
+    agents.agent_config(chain, tmp_path, config_with_positions(chain, [lp_on_chain.provide_v2(chain, V2, 3_000)]))
     status = told(run, "status")
     assert {item["symbol"] for item in status["holdings"] if item["lp_raw"] != "0"} == {"WETH", "USDC"}
     assert float(status["total_value"]) == pytest.approx(13_000, rel=1e-3)
@@ -132,8 +130,8 @@ def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain
 
 def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500, owner=chain.whale.address)]
-    agents.agent_config(chain, tmp_path, confirming(chain, own))
+    own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500, owner=chain.whale.address)]
+    agents.agent_config(chain, tmp_path, config_with_positions(chain, own))
     document = told(run, "lp")
     assert [item["position"] for item in document["positions"]] == [own[0].name]
     assert f"{chain.whale.address}" in document["unreadable"][0]
@@ -145,8 +143,8 @@ def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: 
 
 def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    agents.agent_config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.token_id": 10**6})
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    agents.agent_config(chain, tmp_path, {**config_with_positions(chain, [own]), "portfolio.positions.0.token_id": 10**6})
     document = told(run, "lp")
     assert mentions(document["positions"][0]["state"], "burned", "minted")
     assert (document["positions"][0]["value"], document["weight"]["share_bps"]) == ("0", "0")
@@ -156,8 +154,8 @@ def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp
 
 def test_a_mistaken_position_is_wrong_input(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    agents.agent_config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.entry": {"WETH": "1", "LINK": "2"}})
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    agents.agent_config(chain, tmp_path, {**config_with_positions(chain, [own]), "portfolio.positions.0.entry": {"WETH": "1", "LINK": "2"}})
     said = run("lp", "--json")
     assert (said.code, said.error["kind"]) == (2, "ConfigError")
     assert own.name in said.error["message"]

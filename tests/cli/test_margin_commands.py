@@ -12,7 +12,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.cli.tools import Said, blocks
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, read_now
 
 Run = Callable[..., Said]
@@ -31,7 +31,7 @@ def perps(perps_chain: LocalPerps, tmp_path: Path, run: Run) -> LocalPerps:
     found.deposit(chain.wallet.address, 10_000 * 10**6)
     found.trade(chain.wallet.address, "WETH", 4 * WAD)
     found.trade(chain.wallet.address, "WBTC", -WAD // 10)
-    changes = futures_changes(found, {"WETH": "60%", "WBTC": "-40%"})
+    changes = futures_config_changes(found, {"WETH": "60%", "WBTC": "-40%"})
     changes["futures"] |= {"delegate": chain.accounts[4].address}  # type: ignore[operator]
     agents.agent_config(chain, tmp_path, changes, EVEN)
     assert run("trust", "--yes", "--json").code == 0

@@ -11,8 +11,7 @@ from agent import wiring
 from agent.localchain import LocalChain
 from tests.cli.tools import Said
 from tests.support import agents
-from tests.support.on_chain.lp_actions import V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.lp_actions import V3, config_with_targets
 
 Run = Callable[..., Said]
 
@@ -24,7 +23,7 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
     # Tests that share this chain may have moved its time away from the machine's.
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    agents.agent_config(chain, tmp_path, wanting(chain, V3), {"WETH": "50%", "USDC": "50%"})
+    agents.agent_config(chain, tmp_path, config_with_targets(chain, V3), {"WETH": "50%", "USDC": "50%"})
     trusted = run("trust", "--yes", "--json")
     assert trusted.code == 0, trusted
     assert {"uniswap_v2 router", "uniswap_v3 position manager"} <= {row["role"] for row in trusted.json["contracts"]}

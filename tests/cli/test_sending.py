@@ -11,8 +11,7 @@ from eth_account import Account
 from agent.config.tables.limits import LimitsTable
 from tests.cli.conftest import AT_ONCE
 from tests.cli.tools import Desk, at_terminal
-from tests.support.commands.sending import PASSWORD, WALLET_KEY, nonce
-from tests.support.commands.sending import process_with_lock as held_lock
+from tests.support.commands.sending import PASSWORD, WALLET_KEY, nonce, process_with_lock
 from tests.support.text import mentions
 
 
@@ -172,7 +171,7 @@ def test_an_empty_wallet_halts(desk: Desk) -> None:
 
 def test_a_second_process_may_look_and_may_not_send(desk: Desk) -> None:
     desk.edit(("[store]", '[service]\nwallet_wait = "1s"\n\n[store]'))
-    with held_lock(desk) as pid:
+    with process_with_lock(desk) as pid:
         assert desk.run("rebalance", "--json").code == 0
         error = desk.ask("rebalance", "--send", "--yes", want=12)["error"]
         assert str(pid) in error["message"]

@@ -14,8 +14,7 @@ from agent.signing import keys
 from tests.cli.terminal import typed
 from tests.cli.tools import Said
 from tests.support.keyrings import InMemory, using
-from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, OTHER
-from tests.support.records.wallet_files import address_in_file as opened
+from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, OTHER, address_in_file
 
 Bare = Callable[..., Said]
 
@@ -32,7 +31,7 @@ def test_a_key_and_a_password_are_typed_unseen_and_are_in_no_list_of_processes(t
     made = typed(replies, "wallet", "import", cwd=tmp_path, program=subprocess.Popen)
     assert made.code == 0, made.shown
     assert ADDRESS in made.shown
-    assert opened(tmp_path / "wallet.json", GOOD) == ADDRESS
+    assert address_in_file(tmp_path / "wallet.json", GOOD) == ADDRESS
     assert made.command_line
     assert KEY not in made.shown
     assert GOOD not in made.shown
@@ -44,7 +43,7 @@ def test_a_new_wallet_by_a_named_variable(bare: Bare, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PW", GOOD)
     said = bare("wallet", "create", "--password-env", "PW", "--json")
     assert said.code == 0, said.why
-    assert opened(tmp_path / "wallet.json", GOOD) == said.json["address"]
+    assert address_in_file(tmp_path / "wallet.json", GOOD) == said.json["address"]
     assert bare("wallet", "address", "--json").json == {"address": said.json["address"], "keystore": "wallet.json", "verified": False}
     assert bare("wallet", "address", "--verify", "--password-env", "PW", "--json").json["verified"] is True
     again = bare("wallet", "create", "--password-env", "PW", "--json")
@@ -72,7 +71,7 @@ def test_a_changed_password_is_the_one_that_opens(bare: Bare, monkeypatch: pytes
     said = bare("wallet", "change-password", "--password-env", "PW", "--new-password-env", "NEW")
     assert said.code == 0
     assert "password" in said.out
-    assert opened(tmp_path / "wallet.json", OTHER) == address
+    assert address_in_file(tmp_path / "wallet.json", OTHER) == address
     refused = bare("wallet", "change-password", "--password-env", "PW", "--new-password-env", "NEW", "--json")
     assert refused.code == 2
     assert "wrong password" in refused.error["message"]

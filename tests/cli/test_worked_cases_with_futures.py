@@ -13,7 +13,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps, PerpSpec
 from tests.cli.tools import Said
 from tests.support import agents
-from tests.support.futures import futures_changes, futures_table
+from tests.support.futures import futures_config_changes, futures_table
 from tests.support.on_chain.worked_cases import require_traded
 from tests.support.perps import MARKETS, WAD, perps_on
 
@@ -49,7 +49,9 @@ def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_cha
     perps, chain, asked = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
     opened(perps, 14_000, {"WETH": 17_500, "WBTC": 17_500})
-    changes = futures_changes(perps, {"WETH": "50%", "WBTC": "50%"}, "2.5x", max_leverage="4x", max_utilisation="95%", spot_multiple="4x")
+    changes = futures_config_changes(
+        perps, {"WETH": "50%", "WBTC": "50%"}, "2.5x", max_leverage="4x", max_utilisation="95%", spot_multiple="4x"
+    )
     changes["futures"]["margin_in_weights"] = False  # type: ignore[index]  # a table of the config
     changes["policy.trigger"] = {"kind": "threshold", "absolute": "15%"}
     changes["limits.plan_cost"] = "1%"  # a pool of 0.3 % and gas cost just more than half a percent
@@ -93,7 +95,7 @@ def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalC
     perps = perps_on(chain, (*MARKETS, PerpSpec("LINK", 4_000_000)))
     opened(perps, 20_000, {"WBTC": 26_000, "WETH": 8_000, "LINK": 6_000})
     weights = {"WBTC": "50%", "WETH": "30%", "LINK": "20%"}
-    changes = futures_changes(perps, weights)
+    changes = futures_config_changes(perps, weights)
     changes["futures"] = {**futures_table(perps, weights), "band": "1%"}
     agents.agent_config(chain, tmp_path, changes, {"WETH": "50%", "USDC": "50%"})
     asked("trust", "--yes")
@@ -117,7 +119,7 @@ def test_w7_sixty_thousand_of_futures_beside_twenty_thousand_close_ten(perps_cha
     perps, chain, asked = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WETH": 10_000, "USDC": 10_000})
     opened(perps, 30_000, {"WETH": 60_000})
-    changes = futures_changes(perps, {"WETH": "100%"}, spot_multiple="2.5x", hysteresis="0%", max_leverage="4x")
+    changes = futures_config_changes(perps, {"WETH": "100%"}, spot_multiple="2.5x", hysteresis="0%", max_leverage="4x")
     agents.agent_config(chain, tmp_path, changes, {"WETH": "20%", "USDC": "80%"})
     asked("trust", "--yes")
     found = asked("margin")

@@ -11,7 +11,7 @@ from agent.figures import format_figure
 from agent.localchain import LocalChain
 from tests.cli.tools import Said
 from tests.support import agents
-from tests.support.markets.tracking import tracking_policy as tracking
+from tests.support.markets.tracking import tracking_policy
 from tests.support.markets.zones import TARGETS, ZONE
 
 
@@ -63,7 +63,7 @@ def test_tracking__status_and_plan_say_what_correcting_costs_and_what_a_year_of_
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    agents.trusted(anvil_chain, tmp_path, tracking("normal"), TARGETS)
+    agents.trusted(anvil_chain, tmp_path, tracking_policy("normal"), TARGETS)
     agents.fund(anvil_chain, {"WETH": 60_000, "USDC": 40_000})
     status = run("status", "--json").json
     weth, usdc = status["zone"]["assets"]

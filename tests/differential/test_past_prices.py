@@ -13,7 +13,7 @@ from agent.app.agent import Agent
 from agent.chain.history import past_rounds, past_twaps
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, agent_on
-from tests.support.markets.past_prices import push_rounds as pushed
+from tests.support.markets.past_prices import push_rounds
 from tests.support.text import mentions
 from tests.support.worlds import pool_contract
 
@@ -33,7 +33,7 @@ def recorded(agent: Agent, symbol: str) -> dict[int, Fraction]:
 def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
+        written = push_rounds(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
         head = agent.step_input().snapshot.head
         told, whole = past_rounds(agent.context.transport, chain.feed_addresses["WETH"], head, written[2].at_s)
         assert whole
@@ -46,7 +46,7 @@ def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: Loca
 def test_each_hour_gets_the_rounds_that_stood_at_its_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05", "1.1", "1.2"])
+        written = push_rounds(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05", "1.1", "1.2"])
         told = api.fetch_prices(agent, "feed", "3h")
         weth = next(item for item in told["prices"] if item["symbol"] == "WETH")
         assert weth["new"] == weth["hours"] >= 3
@@ -60,7 +60,7 @@ def test_each_hour_gets_the_rounds_that_stood_at_its_end(anvil_chain: LocalChain
 def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | {"reference.feed_max_age": "90m"}, TARGETS) as agent:
-        pushed(chain, "WETH", ["1.01"])
+        push_rounds(chain, "WETH", ["1.01"])
         chain.warp(5 * HOUR_S, refresh_feeds=False)
         chain.refresh_feeds()
         api.fetch_prices(agent, "feed", "4h")

@@ -19,7 +19,7 @@ from agent.model import FuturesReading, UnreadableItem
 from agent.model.futures import MARGIN_ACCOUNT_ITEM
 from tests.support import agents
 from tests.support.endpoints import Through, passing_on, pools, reader, serve
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, account_of, scope_of
 from tests.support.text import raises_code
 
@@ -52,7 +52,7 @@ def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
     """From the config to the decision, counted by a server in between; only the guards of a plan ask more."""
     chain = perps.chain
     agents.fund(chain, {"WETH": weth_usd, "USDC": 17_500})  # with 12,345 of margin on its targets, or off them
-    changes = futures_changes(perps, {"WETH": "60%", "WBTC": "-40%"}) | {"venues.uniswap_v2": None}
+    changes = futures_config_changes(perps, {"WETH": "60%", "WBTC": "-40%"}) | {"venues.uniswap_v2": None}
     loaded = agents.trusted(chain, tmp_path, changes, EVEN)
     with serve(passing_on(chain.url or "")) as server, agents.again(chain, loaded, [EndpointProvider(server.url, "counted", 10)]) as agent:
         before = len(server.seen)

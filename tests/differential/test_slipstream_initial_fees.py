@@ -15,8 +15,7 @@ from agent.app.start.fee_modules import fee_module_checks
 from agent.codec import dumps, loads
 from agent.venues.kinds.slipstream import INCLUSION_DELAY_S
 from tests.support.attacks import attack
-from tests.support.markets.slipstream_fees import BASE_PIPS, CAP_PIPS, SCALING, WINDOW_S, replace_module
-from tests.support.markets.slipstream_fees import DynamicFeeMarket as Market
+from tests.support.markets.slipstream_fees import BASE_PIPS, CAP_PIPS, SCALING, WINDOW_S, DynamicFeeMarket, replace_module
 from tests.support.rebalancer import Stall
 from tests.support.venues import Venues
 
@@ -25,7 +24,7 @@ SLIPPAGE_BPS = 50
 ETHER = 10**18
 
 
-class InitialMarket(Market):
+class InitialMarket(DynamicFeeMarket):
     """The market under a module with an initial fee, after a jump, so that later swaps pay more than the first."""
 
     def __init__(self, venues: Venues, initial: int = INITIAL_PIPS, window_s: int = WINDOW_S, jump: int = 40) -> None:

@@ -18,8 +18,7 @@ from agent.model import TokenFinding
 from tests.support.agents import FIVE, ROOMY, again, agent_on, fund
 from tests.support.attacks import attack
 from tests.support.endpoints import Liar
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
-from tests.support.on_chain.bad_tokens import with_guest
+from tests.support.on_chain.bad_tokens import replace_token, with_guest
 from tests.support.worlds import ANVIL_OFTEN
 
 
@@ -40,7 +39,7 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
 def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_chain: LocalChain, tmp_path: Path, wordy: bool) -> None:
     """T10: the other three of the same call, and all the others, are tried as if it were not there."""
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("GreedyToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("GreedyToken"), "GUEST", "GUEST", 18)
     chain.send(chain.contract(address, attack("GreedyToken")).functions.setWordy(wordy))
     fund(chain, dict.fromkeys(FIVE, 1_000))
     loaded = with_guest(chain, tmp_path, address)
@@ -56,7 +55,7 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
 def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T10: what it makes a hand remember is not there when the next token is tried."""
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("MeddlingToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("MeddlingToken"), "GUEST", "GUEST", 18)
     fund(chain, dict.fromkeys(FIVE, 1_000))
     loaded = with_guest(chain, tmp_path, address)
     pin_all(loaded, [chain.transport])
@@ -71,7 +70,7 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
 def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T2: the liar tells of a good token what a paused one answers, and the other way round."""
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("PausableToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("PausableToken"), "GUEST", "GUEST", 18)
     chain.send(chain.contract(address, attack("PausableToken")).functions.setPaused(True))
     fund(chain, dict.fromkeys(FIVE, 1_000))
 

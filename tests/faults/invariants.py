@@ -10,7 +10,7 @@ from agent.model import Intent, IntentKind, IntentState
 from agent.signing.calldata import Approve, Multicall, RebalanceCall, decode
 from agent.store import Store, open_store
 from agent.units import BPS, NATIVE
-from tests.faults import futures_invariants as futures
+from tests.faults import futures_invariants
 from tests.faults.scene import Scene
 from tests.support.agents import off_target, purse
 from tests.support.movements import movements
@@ -41,7 +41,7 @@ def violations(scene: Scene, swaps: int | None = None) -> list[str]:
             *ledger(scene, store, sent),
             *finished(scene, store, scene.swaps if swaps is None else swaps),
             *secrets(scene, sent),
-            *(futures.violations(scene.futures, store.journal.intents(limit=1_000), sent) if scene.futures else []),
+            *(futures_invariants.violations(scene.futures, store.journal.intents(limit=1_000), sent) if scene.futures else []),
         ]
     finally:
         store.close()
@@ -97,7 +97,7 @@ def policy(scene: Scene, sent: list[Any]) -> list[str]:
             continue
         block: Any = scene.rpc("eth_getBlockByNumber", one["blockNumber"], False)
         if scene.futures is not None and to in (scene.futures.perps.addresses.clearing_house, scene.futures.spender):
-            told += futures.beyond_policy(scene.futures, one, wallet, int(block["timestamp"], 16) + LONGEST_S)
+            told += futures_invariants.beyond_policy(scene.futures, one, wallet, int(block["timestamp"], 16) + LONGEST_S)
             continue
         call = decode(data)
         match call:
@@ -130,7 +130,7 @@ def value(scene: Scene) -> list[str]:
     now, usd, tokens = purse(scene.chain), scene.prices_usd, scene.chain.tokens
     raws = dict(now.raw)
     if scene.futures is not None:  # what went into margin is not lost
-        raws["USDC"] += futures.deposited_raw(scene.futures)
+        raws["USDC"] += futures_invariants.deposited_raw(scene.futures)
     changes = [(raws[s] - raw) * usd[s] / 10 ** tokens[s].decimals for s, raw in scene.before.raw.items()]
     moved, lost = sum((abs(one) for one in changes), Fraction(0)) / 2, -sum(changes, Fraction(0))
     gas_wei = scene.before.native_wei - now.native_wei
@@ -186,7 +186,7 @@ def near(scene: Scene) -> list[str]:
     """Every token is at its target, where there was anything to swap."""
     if not scene.swaps:
         return []
-    margin_usd = futures.margin_usd(scene.futures) if scene.futures else Fraction(0)
+    margin_usd = futures_invariants.margin_usd(scene.futures) if scene.futures else Fraction(0)
     away = off_target(scene.chain, scene.drawn.targets, {"USDC": margin_usd})
     far = {s: float(bps) for s, bps in away.items() if bps > NEAR_BPS}
     return [f"off target: {far}"] if far else []

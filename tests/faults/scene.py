@@ -20,8 +20,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount
-from tests.support.agents import ROOMY, Changes, Purse, again, fund, purse, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, Changes, Purse, again, agent_config, fund, purse, yes
 from tests.support.worlds import one_case
 
 PORTFOLIOS: tuple[Mapping[str, str], ...] = (
@@ -250,7 +249,7 @@ def staged(
         "chain.quorum": 2,
     }
     more = {**drawn.changes, **(several if len(operators) > 1 else {}), **(changes or {})}
-    loaded = config(chain, folder, more, drawn.targets)
+    loaded = agent_config(chain, folder, more, drawn.targets)
     block = int(chain.w3.eth.block_number)
     prices_usd = dict(chain.deployed_world.prices_usd)
     made = Scene(chain, folder, loaded, drawn, purse(chain), prices_usd, block, tuple(operators), swaps=swaps, futures=layer)

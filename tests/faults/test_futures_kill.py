@@ -13,9 +13,8 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
 from tests.support.agents import again, fund, purse, trusted
-from tests.support.futures import EVEN, futures_changes
-from tests.support.markets.step_kills import ENDS, every_run
-from tests.support.markets.step_kills import StepWorld as World
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.markets.step_kills import ENDS, StepWorld, every_run
 from tests.support.perps import perps_on, read_now
 from tests.support.worlds import one_case
 
@@ -29,7 +28,7 @@ OFTEN = {"before:send 1", "after:send 1", "write 13"}
 class Layer:
     """The wallet, its store and the venue, made once."""
 
-    world: World
+    world: StepWorld
     perps: LocalPerps
 
 
@@ -39,8 +38,8 @@ def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) ->
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
         perps = perps_on(anvil_session)
         perps.deposit(anvil_session.wallet.address, 10_000 * 10**6)
-        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), futures_changes(perps, {"WETH": "100%"}), EVEN)
-        yield Layer(World(anvil_session, loaded, purse(anvil_session)), perps)
+        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), futures_config_changes(perps, {"WETH": "100%"}), EVEN)
+        yield Layer(StepWorld(anvil_session, loaded, purse(anvil_session)), perps)
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))

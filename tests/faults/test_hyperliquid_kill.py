@@ -17,8 +17,7 @@ from tests.support.agents import again, fund, purse, trusted
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 from tests.support.hyperliquid_server import Held, HyperliquidServer
-from tests.support.markets.step_kills import StepWorld as World
-from tests.support.markets.step_kills import every_run
+from tests.support.markets.step_kills import StepWorld, every_run
 from tests.support.worlds import one_case
 
 MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number in range(4, 14))]
@@ -32,7 +31,7 @@ ENDS = {IntentState.FINAL, IntentState.REVERTED, IntentState.CANCELLED}
 class Layer:
     """The wallet and its store, made once, and a venue of each case."""
 
-    world: World
+    world: StepWorld
     server: HyperliquidServer
 
 
@@ -42,7 +41,7 @@ def made(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with one_case(anvil_session), venue_for(anvil_session) as server:
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
         loaded = trusted(anvil_session, tmp_path / "made", venue_changes(server, {"ETH": "100%"}), EVEN)
-        yield Layer(World(anvil_session, loaded, purse(anvil_session)), server)
+        yield Layer(StepWorld(anvil_session, loaded, purse(anvil_session)), server)
 
 
 STOP_MOMENTS = ["before:send 2", "after:send 2", *(f"write {number}" for number in range(16, 26, 3))]
@@ -73,7 +72,7 @@ LIMIT_MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number
 END_MOMENTS = [*(f"write {number}" for number in range(2, 11)), "before:send 1", "after:send 1"]
 
 
-def limit_world(made: Layer, folder: Path) -> World:
+def limit_world(made: Layer, folder: Path) -> StepWorld:
     """The world with openings that rest for an hour, and an empty book."""
     made.server.move("ETH", "0")
     limits = {"futures.order_type": "gtc", "futures.order_time": "1h", "futures.leverage_band": "10%"}
@@ -81,7 +80,7 @@ def limit_world(made: Layer, folder: Path) -> World:
     return replace(made.world, loaded=trusted(made.world.chain, folder, changes, EVEN))
 
 
-def require_each_fill_once(world: World, server: HyperliquidServer) -> None:
+def require_each_fill_once(world: StepWorld, server: HyperliquidServer) -> None:
     """Require that the journal has every fill of the venue once, and that nothing was posted twice."""
     with again(world.chain, world.loaded) as agent:
         store = agent.context.store
@@ -161,7 +160,7 @@ TOGETHER_OFTEN = {"after:send 1", *(f"write {number}" for number in (11, 24))}
 """After the post, and with one part of the orders done: sent, booked."""
 
 
-def require_orders_filled_once(world: World, server: HyperliquidServer) -> None:
+def require_orders_filled_once(world: StepWorld, server: HyperliquidServer) -> None:
     """Require of every order of the wallet at the venue one intent, with the sum of its fills, and fills of no other intent."""
     with again(world.chain, world.loaded) as agent:
         journal = agent.context.store.journal

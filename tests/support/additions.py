@@ -366,11 +366,10 @@ def check_trigger() -> None:
     from agent.policy.decide import decide
     from agent.policy.triggers import rules, validation
     from tests.support.builders import NOW_S, history, step_input, token, unit_price
-    from tests.support.configs.samples import config_text as text
-    from tests.support.configs.samples import tokens
+    from tests.support.configs.samples import config_text, tokens
 
     def written(trigger: str) -> str:
-        return text(('trigger = { kind = "threshold", relative = "10%" }', f"trigger = {trigger}"))
+        return config_text(('trigger = { kind = "threshold", relative = "10%" }', f"trigger = {trigger}"))
 
     def refused(trigger: str) -> str:
         try:
@@ -391,7 +390,7 @@ def check_trigger() -> None:
     assert "policy.trigger.fall: 0 bps" in refused('{ kind = "peak_drawdown", fall = "0%" }')
     assert "policy.trigger.fall: missing" in refused('{ kind = "peak_drawdown" }')
     assert "'volatility_jump', 'peak_drawdown', 'tracking', 'zone'" in refused('{ kind = "no_such_kind" }')
-    assert "# either, review, drawdown, volatility_jump, peak_drawdown, several in a list" in text()
+    assert "# either, review, drawdown, volatility_jump, peak_drawdown, several in a list" in config_text()
 
     ours = token("WETH")
     past = history(prices=(PricePoint(ours.address, NOW_S - 20 * 86_400, unit_price(ours, 2_000, token("USDC"))),))
@@ -442,16 +441,16 @@ def check_section() -> None:
     """Check the section from the template config to its table, with errors by field."""
     from agent.config.load import parse_config
     from agent.errors import ConfigError
-    from tests.support.configs.samples import config_text as text
+    from tests.support.configs.samples import config_text
 
     def refused(old: str, new: str) -> str:
         try:
-            parse_config(text((old, new)))
+            parse_config(config_text((old, new)))
         except ConfigError as error:
             return str(error)
         raise AssertionError("it is valid")
 
-    label = parse_config(text()).label  # type: ignore[attr-defined]  # of the copy
+    label = parse_config(config_text()).label  # type: ignore[attr-defined]  # of the copy
     assert label.name == "main"
     assert "label.name: " in refused('name = "main"', 'name = ""')
     assert "did you mean name?" in refused('name = "main"', 'nam = "main"')
@@ -465,10 +464,10 @@ def check_command() -> None:
     from typer.testing import CliRunner
 
     from agent.cli.main import app
-    from tests.support.configs.samples import config_text as text
+    from tests.support.configs.samples import config_text
 
     config = Path("trimtab.toml")
-    config.write_text(text(), encoding="utf-8")
+    config.write_text(config_text(), encoding="utf-8")
     config.chmod(0o600)
     runner = CliRunner()
     listed = runner.invoke(app, ["help", "all"]).stdout
@@ -516,27 +515,26 @@ def check_layer() -> None:
     from agent.policy.decide import decide
     from agent.reference import reference_prices
     from tests.support.builders import NOW_S, step_input, token
-    from tests.support.configs.samples import config_text as text
-    from tests.support.configs.samples import tokens
+    from tests.support.configs.samples import config_text, tokens
     from tests.support.plans import evidence
 
     def day(at_s: int) -> str:
         return datetime.fromtimestamp(at_s, UTC).date().isoformat()
 
-    def config_text(symbol: str, until_s: int) -> str:
-        return f'{text()}\n[lockup]\nassets = ["{symbol}"]\nuntil = "{day(until_s)}"\n'
+    def lockup_text(symbol: str, until_s: int) -> str:
+        return f'{config_text()}\n[lockup]\nassets = ["{symbol}"]\nuntil = "{day(until_s)}"\n'
 
     def step_until(until_s: int) -> StepInput:
-        config = parse_config(config_text("WETH", until_s))
+        config = parse_config(lockup_text("WETH", until_s))
         portfolio = build_portfolio(config, tokens())
         (settings,) = build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio)
         assert binding_parameters(config, portfolio, "0x")["lockup"] == f"WETH until {day(until_s)}"
         step = step_input(values={"WETH": 6_000, "USDC": 4_000})
         return step.with_config(replace(settings, tokens=(token("WETH").address,)))
 
-    assert "# [lockup]\n" in text()
+    assert "# [lockup]\n" in config_text()
     try:
-        parse_config(config_text("WBTC", NOW_S))
+        parse_config(lockup_text("WBTC", NOW_S))
     except ConfigError as error:
         assert "WBTC is no asset of the portfolio" in str(error)
     else:

@@ -10,9 +10,7 @@ from agent.chain.history import RecentTransactions, recent_transactions_from
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.model import Head
 from tests.support import builders
-from tests.support.ledgers import COIN, DOLLAR
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DOLLAR, LEDGER_USDC, LEDGER_WETH
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET
 
 NOW_S = builders.NOW_S
@@ -104,7 +102,7 @@ class Node:
 
 DAY_BLOCKS = 86_400 // SPACING_S
 OLD, RECENT = 20_000 - DAY_BLOCKS - 5, (20_000 - DAY_BLOCKS + 1, 15_000, 15_001, 19_999, 20_000)
-SWAP = [event(WETH.address, WALLET, OTHER, COIN), event(USDC.address, OTHER, WALLET, 1_990 * DOLLAR)]
+SWAP = [event(LEDGER_WETH.address, WALLET, OTHER, COIN), event(LEDGER_USDC.address, OTHER, WALLET, 1_990 * DOLLAR)]
 
 
 def told(node: Node) -> RecentTransactions:

@@ -35,9 +35,7 @@ from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.support.builders import NOW_S, OWNER
-from tests.support.decisions.exits import USDC
-from tests.support.decisions.exits import GuardEvidence as Sees
-from tests.support.decisions.exits import sold_symbols as moved
+from tests.support.decisions.exits import USDC, GuardEvidence, sold_symbols
 from tests.support.transactions import grant, receipt, tx
 
 NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
@@ -115,7 +113,7 @@ class World:
             self.approved(made.to, int(note))
             return self.mined(step_id, kind, made, granted, note)
         assert granted.plan is not None
-        sold = moved(granted.plan) - {USDC.address}
+        sold = sold_symbols(granted.plan) - {USDC.address}
         if self.reverts(sold):
             raise NO
         self.sold.append(sold)
@@ -161,7 +159,7 @@ class World:
             return apply_orders(replace(self.step, snapshot=snapshot, history=history))
 
         clock = SimpleNamespace(now_s=lambda: NOW_S)
-        return StepReaders(self, assemble, self.store.budgets.history, Sees(), cast(Any, clock), lambda: 0.5)
+        return StepReaders(self, assemble, self.store.budgets.history, GuardEvidence(), cast(Any, clock), lambda: 0.5)
 
     def transactor(self) -> StepTransactor:
         def yes(outcome: StepOutcome) -> bool:

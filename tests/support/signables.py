@@ -19,8 +19,6 @@ from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.calldata import encode_multicall, wrapped_native_wei
 from tests.support import signing
-from tests.support import signing as providing
-from tests.support import signing as rebalancing
 from tests.support.builders import address
 from tests.support.records.native_legs import ONLY, PLANS
 from tests.support.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, WALLET, WETH, plan_of, tx
@@ -72,8 +70,8 @@ def _legacy(one: Signable) -> Signable:
 
 SIGNABLES: dict[str, Signable] = {
     **{name: Signable(*pair, RULES) for name, pair in signing.ALLOWED.items()},
-    **{f"rebalancer, {name}": Signable(*pair, rebalancing.REBALANCER_RULES) for name, pair in rebalancing.REBALANCES.items()},
-    **{name: Signable(*pair, providing.LP_RULES) for name, pair in providing.PROVIDING_ALLOWED.items()},
+    **{f"rebalancer, {name}": Signable(*pair, signing.REBALANCER_RULES) for name, pair in signing.REBALANCES.items()},
+    **{name: Signable(*pair, signing.LP_RULES) for name, pair in signing.PROVIDING_ALLOWED.items()},
     **{name: Signable(*pair, signing.FUTURES_RULES) for name, pair in signing.FUTURES_ALLOWED.items()},
     "futures: buy as delegate": Signable(signing.DELEGATE_BUY, signing.futures_grant(signing.BUY), signing.DELEGATE_RULES),
     **_native(),

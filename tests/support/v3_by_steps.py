@@ -21,8 +21,7 @@ from agent.amm.v3.math import (
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.pool_swap import swap
 from agent.amm.v3.tick_bitmap import TickLiquidity, next_initialized_tick_within_one_word
-from tests.support import amm_pools as given_pools
-from tests.support import worlds as world
+from tests.support import amm_pools, worlds
 from tests.support.amm_pools import flat
 
 
@@ -81,7 +80,7 @@ def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> 
     return Ended(remaining, calculated, fees, price, tick, liquidity, crossed, steps)
 
 
-some_pools = st.one_of(given_pools.v3_pools(), given_pools.v3_pools(windowed=True), given_pools.v3_pools(moderate=True))
+some_pools = st.one_of(amm_pools.v3_pools(), amm_pools.v3_pools(windowed=True), amm_pools.v3_pools(moderate=True))
 
 
 def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
@@ -124,7 +123,7 @@ def draw_limit(data: st.DataObject, state: V3Pool, down: bool) -> int:
 
 def draw_amount(data: st.DataObject, state: V3Pool, down: bool, limit: int) -> int:
     """Any input, or what leads exactly onto a price, and one beside it."""
-    amount = data.draw(given_pools.amounts)
+    amount = data.draw(amm_pools.amounts)
     goal = draw_limit(data, state, down)
     if data.draw(st.booleans()) and goal != price_limit(down):
         there = by_steps(state, down, 2**200, goal)
@@ -135,7 +134,7 @@ def draw_amount(data: st.DataObject, state: V3Pool, down: bool, limit: int) -> i
 
 def mainnet_pool() -> V3Pool:
     """The recorded WBTC/WETH pool."""
-    recorded = world.recorded_pool()
+    recorded = worlds.recorded_pool()
     ticks = tuple(TickLiquidity(index, net) for index, net in recorded.net_by_tick.items())
     state = flat(fee_pips=recorded.fee_pips, tick_spacing=recorded.tick_spacing, ticks=ticks)
     return replace(state, sqrt_price_x96=recorded.sqrt_price_x96, tick=recorded.tick, liquidity=recorded.liquidity)

@@ -21,8 +21,7 @@ from agent.localchain.nodes import AnvilNode
 from agent.store import open_store
 from agent.store.files.pause import KillSwitch, pause_file
 from agent.wiring import store_file
-from tests.support.agents import ROOMY, again, allowances, off_target, trusted, weights, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, again, agent_config, allowances, off_target, trusted, weights, yes
 from tests.support.endpoints import MOODS, Faulty, Remembering
 from tests.support.ledgers import LedgerOfChain, outside_band
 from tests.support.stores import Clock, Killed, dying
@@ -175,7 +174,7 @@ class WholeAgent(RuleBasedStateMachine):
     def targets_change(self, weth: int) -> None:
         self.ends()
         self.targets = {"WETH": f"{weth}%", "USDC": f"{100 - weth}%"}
-        self.loaded = config(self.chain, self.folder, self.changes, self.targets)
+        self.loaded = agent_config(self.chain, self.folder, self.changes, self.targets)
 
     @rule(mood=st.sampled_from(MOODS))
     def an_endpoint_turns(self, mood: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from agent.config.load import parse_config
 from agent.errors import ConfigError
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 
 def address(number: int) -> str:
@@ -37,7 +37,7 @@ def with_futures(*changes: tuple[str, str]) -> str:
     for old, new in changes:
         assert old in found, old
         found = found.replace(old, new, 1)
-    return text() + found
+    return config_text() + found
 
 
 def futures_error(*changes: tuple[str, str]) -> str:

@@ -14,7 +14,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, read_now
 
 LONG = {"WETH": "100%"}
@@ -55,7 +55,7 @@ def move_price(perps: LocalPerps, symbol: str, share: Fraction) -> None:
 
 
 def step(perps: LocalPerps, folder: Path, weights: dict[str, str], send: bool = True, **limits: str) -> StepOutcome:
-    with agents.agent_on(perps.chain, folder, futures_changes(perps, weights, **limits), EVEN) as agent:
+    with agents.agent_on(perps.chain, folder, futures_config_changes(perps, weights, **limits), EVEN) as agent:
         return agent.rebalance(send=send, confirm=agents.yes)
 
 

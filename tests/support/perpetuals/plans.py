@@ -21,7 +21,7 @@ def with_index_of_now(held: MarginAccount) -> MarginAccount:
     return replace(held, markets=tuple(replace(one, index_s=NOW_S) for one in held.markets))
 
 
-def book(collateral: int, eth: int = 0, btc: int = 0) -> MarginAccount:
+def pair_book(collateral: int, eth: int = 0, btc: int = 0) -> MarginAccount:
     return with_index_of_now(
         account(collateral, {"ETH": eth, "BTC": btc} if btc else {"ETH": eth} if eth else {}, market("ETH"), market("BTC", 30_000))
     )

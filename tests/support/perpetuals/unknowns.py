@@ -7,10 +7,10 @@ from dataclasses import replace
 from agent.model.futures import FuturesTarget, MarginAccount
 from tests.support.builders import NOW_S
 from tests.support.perpetuals.accounts import account, market
-from tests.support.perpetuals.steps import POLICY
+from tests.support.perpetuals.steps import FUTURES_POLICY
 
 STALE_S = NOW_S - 10_000
-HALVES = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
+HALVES = replace(FUTURES_POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
 
 
 def two_market_account(collateral: int, eth: int, btc: int, eth_s: int = NOW_S - 60, btc_s: int = STALE_S) -> MarginAccount:

@@ -8,10 +8,10 @@ from agent.layers.futures.state import with_policy
 from agent.model import StepInput
 from agent.model.futures import MarginAccount
 from tests.support.builders import step_input, token, with_snapshot
-from tests.support.perpetuals.steps import EVEN, POLICY
+from tests.support.perpetuals.steps import EVEN, FUTURES_POLICY
 
 USDC, WETH = token("USDC").address, token("WETH").address
-OURS = replace(POLICY, collateral=USDC)
+OURS = replace(FUTURES_POLICY, collateral=USDC)
 
 
 def step_with_margin(held: MarginAccount | None, values: dict[str, int] | None = None, **changes: object) -> StepInput:

@@ -32,7 +32,7 @@ from agent.model import (
 from agent.units import NATIVE, Token
 from tests.support.ledgers import COUNTED, USDC, WETH
 from tests.support.perpetuals.accounts import USD, account, market
-from tests.support.perpetuals.steps import POLICY, step_of
+from tests.support.perpetuals.steps import FUTURES_POLICY, step_of
 
 E6, E12, E18 = 10**6, 10**12, 10**18
 DAY_S = 86_400
@@ -218,13 +218,13 @@ def test_effect__fill_of_another_market_has_a_size_of_no_known_decimals() -> Non
     """Market and quote differ in decimals, as at Hyperliquid: a size in those of the quote would be a hundredth."""
     eth = replace(market("ETH"), symbol="Ether", size_decimals=4)
     step = step_of(account(10_000, {}, eth))
-    key = (USD.address, POLICY.trader)
+    key = (USD.address, FUTURES_POLICY.trader)
     receipt = Receipt(
         "0x1", 1, 7, "0x2", 0, 0, (),
         fills=tuple(PerpFill(*key, name, 20_000, -4_000 * E18, E18) for name in ("ETH", "DOGE")),
         funding=tuple(PerpFunding(*key, name, 3 * E18) for name in ("ETH", "DOGE")),
     )  # fmt: skip
-    effect_of_receipt = futures_effect(step.snapshot, POLICY, receipt, PRICES)
+    effect_of_receipt = futures_effect(step.snapshot, FUTURES_POLICY, receipt, PRICES)
     assert effect_of_receipt is not None
     assert [(fill.symbol, fill.size_decimals) for fill in effect_of_receipt.fills] == [("Ether", 4), ("DOGE", None)]
     assert effect_of_receipt.funding == (SettledFunding("ETH", "Ether", 3 * E18), SettledFunding("DOGE", "DOGE", 3 * E18))

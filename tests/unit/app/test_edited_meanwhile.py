@@ -17,7 +17,7 @@ from agent.store import open_store
 from agent.store.store import ConfigChanged
 from agent.wiring import WalletSession
 from tests.support import builders
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.text import raises_code
 
 OTHER = "c0" * 32
@@ -30,7 +30,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What waiting for the wallet needs of a desk."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(WalletSession, "_transactor", lambda _: "hands")
-    (tmp_path / "trimtab.toml").write_text(text())
+    (tmp_path / "trimtab.toml").write_text(config_text())
     loaded = load_config(tmp_path / "trimtab.toml")
     store = open_store(loaded.store_url, 1, builders.OWNER)
     store.configs.record(loaded.digest, 1)

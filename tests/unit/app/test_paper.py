@@ -28,7 +28,7 @@ from agent.store.store import Store, rows_of_file
 from agent.wiring import store_file
 from agent.wiring.transactor import lock_arguments
 from tests.support import builders
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.stores import pins, unpin
 from tests.support.text import raises_code, raises_field
 
@@ -36,7 +36,7 @@ TOKEN, HASH = builders.address("token"), "0x" + "ab" * 32
 
 
 def loaded(folder: Path, *changes: tuple[str, str]) -> LoadedConfig:
-    (folder / "trimtab.toml").write_text(text(*changes))
+    (folder / "trimtab.toml").write_text(config_text(*changes))
     return load_config(folder / "trimtab.toml")
 
 

@@ -5,15 +5,14 @@ import pytest
 
 from agent.backtest.sweep import STATE_CHANGED, STATE_CLOSED, STATE_SAME, prepare_prices
 from agent.errors import ConfigError
-from tests.support.backtests import MARKET_HOUR_S as HOUR_S
-from tests.support.backtests import MARKET_START_S as START_S
+from tests.support.backtests import MARKET_HOUR_S, MARKET_START_S
 from tests.support.text import raises_field
 
 NAN = float("nan")
 
 
 def hours(count: int) -> list[int]:
-    return [START_S + HOUR_S * i for i in range(count)]
+    return [MARKET_START_S + MARKET_HOUR_S * i for i in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
 
 def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -> None:
     prices = np.array([[1, NAN], [2, NAN], [3, 7], [NAN, 8], [5, 9], [6, NAN], [7, NAN], [8, NAN]])
-    waits = prepare_prices(["OLD", "NEW"], [*hours(7), START_S + 12 * HOUR_S], prices)
+    waits = prepare_prices(["OLD", "NEW"], [*hours(7), MARKET_START_S + 12 * MARKET_HOUR_S], prices)
     assert waits.bar_states.tolist() == [
         STATE_CHANGED,
         STATE_SAME,

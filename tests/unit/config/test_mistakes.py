@@ -15,7 +15,7 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from tests.support.configs.keys import BASES, PLACES
 from tests.support.configs.lp_targets import POOL
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.text import mentions
 
 PYDANTIC = (
@@ -28,7 +28,7 @@ WRONG: tuple[Any, ...] = (1, -1, 10**30, 1.5, "x", "", True, [], ["x"], [1], {},
 
 def error(*changes: tuple[str, str]) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse_config(text(*changes))
+        parse_config(config_text(*changes))
     return caught.value.message
 
 
@@ -89,7 +89,7 @@ def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change
 )
 def test_a_bare_percentage_or_duration_is_to_be_quoted(old: str, new: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match="not valid TOML") as raised:
-        parse_config(text((old, new)))
+        parse_config(config_text((old, new)))
     assert raised.value.remedy == remedy
 
 

@@ -21,8 +21,7 @@ from agent.config.weights import build_allocator
 from agent.errors import ConfigError
 from tests.support.configs.keys import BASES, PLACES, Path_
 from tests.support.configs.lp_targets import REFS
-from tests.support.configs.samples import config_text as text
-from tests.support.configs.samples import tokens
+from tests.support.configs.samples import config_text, tokens
 from tests.support.samples import examples
 
 FOLDER = Path(tempfile.mkdtemp())
@@ -133,7 +132,7 @@ def test_any_text_at_all_is_refused_in_words(document: str) -> None:
 
 @given(st.data())
 def test_a_template_with_some_characters_changed_loads_or_is_refused(data: st.DataObject) -> None:
-    whole = text()
+    whole = config_text()
     at = data.draw(st.integers(0, len(whole)))
     attempt(whole[:at] + data.draw(TEXT) + whole[data.draw(st.integers(at, min(len(whole), at + 40))) :])
 

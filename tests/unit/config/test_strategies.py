@@ -15,27 +15,25 @@ from agent.config.strategies import build_split, with_allocators
 from agent.errors import ConfigError
 from agent.layers.strategies.state import CapitalSplit, StrategyHealthRule
 from agent.model import Destination, Every, NoTradeZone, Threshold
-from tests.support.configs.liquidity import V2 as POSITION
-from tests.support.configs.lp_targets import V2 as LIQUIDITY
+from tests.support.configs.liquidity import V2
+from tests.support.configs.lp_targets import V2_TARGET
 from tests.support.configs.pace import LIMIT, ROUNDS, TWAP
-from tests.support.configs.samples import USDC, WETH, tokens
-from tests.support.configs.samples import config_text as text
-from tests.support.configs.strategies import CARRY, HEALTH, TREND
-from tests.support.configs.strategies import config_with_strategies as tables
+from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens
+from tests.support.configs.strategies import CARRY, HEALTH, TREND, config_with_strategies
 from tests.support.text import mentions
 
 DAY_S = 86_400
 
 
 def built(*parts: dict[str, str], split: str = 'relative = "20%"') -> CapitalSplit:
-    found = build_split(parse_config(tables(*parts, split=split)))
+    found = build_split(parse_config(config_with_strategies(*parts, split=split)))
     assert found is not None
     return found
 
 
 def error(*parts: dict[str, str], split: str = 'relative = "20%"') -> str:
     with pytest.raises(ConfigError) as caught:
-        parse_config(tables(*parts, split=split))
+        parse_config(config_with_strategies(*parts, split=split))
     return str(caught.value)
 
 
@@ -44,8 +42,8 @@ def test_what_a_strategy_does_not_say_is_that_of_the_policy() -> None:
     trend, carry = found.strategies
     assert (trend.trigger, trend.destination, trend.cooldown_s) == (Every(7 * DAY_S), Destination.HALFWAY, 2 * DAY_S)
     assert (carry.trigger, carry.destination, carry.cooldown_s) == (Threshold(None, 1_000), Destination.TARGET, 3_600)
-    assert trend.weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000))
-    assert carry.weights_bps == ((WETH.address, 5_000), (USDC.address, 5_000))
+    assert trend.weights_bps == ((WETH_PRESET.address, 7_000), (USDC_PRESET.address, 3_000))
+    assert carry.weights_bps == ((WETH_PRESET.address, 5_000), (USDC_PRESET.address, 5_000))
     assert (trend.share_bps, trend.floor_bps, carry.share_bps) == (6_000, 1_000, 4_000)
     assert trend.health == StrategyHealthRule(500, 800, 30 * DAY_S, 30 * DAY_S, 14 * DAY_S)
     assert carry.health is None
@@ -53,7 +51,7 @@ def test_what_a_strategy_does_not_say_is_that_of_the_policy() -> None:
 
 
 def test_without_strategies_the_wallet_is_one() -> None:
-    assert build_split(parse_config(text())) is None
+    assert build_split(parse_config(config_text())) is None
 
 
 @pytest.mark.parametrize(
@@ -90,14 +88,16 @@ ALLOCATOR = (
 
 def test_an_allocator_of_a_strategy_is_that_of_a_portfolio_with_its_weights() -> None:
     equal = '{ kind = "equal", every = "7d", keep = "30d", churn = "1%", until_chosen = "targets" }'
-    config = parse_config(tables(TREND | {"allocator": equal}, CARRY))
+    config = parse_config(config_with_strategies(TREND | {"allocator": equal}, CARRY))
     portfolio = build_portfolio(config, tokens())
     found = with_allocators(config, build_split(config), portfolio, Path())
     assert found is not None
     assert [one.allocator is None for one in found.strategies] == [False, True]
-    assert found.strategies[0].weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000)), "what counts until the first choice"
+    assert found.strategies[0].weights_bps == ((WETH_PRESET.address, 7_000), (USDC_PRESET.address, 3_000)), (
+        "what counts until the first choice"
+    )
     limited = equal.replace(" }", ', max_change = "5%" }')
-    limited_config = parse_config(tables(TREND | {"allocator": limited}, CARRY))
+    limited_config = parse_config(config_with_strategies(TREND | {"allocator": limited}, CARRY))
     limited_split = with_allocators(limited_config, build_split(limited_config), portfolio, Path())
     assert limited_split is not None
     assert [part.allocator and part.allocator.max_change_bps for part in limited_split.strategies] == [500, None]
@@ -135,12 +135,12 @@ WHOLE = {
         "make it the allocator of a strategy",
     ),
     "positions": (
-        lambda made: made.replace("\n[reference]", f"\n[[portfolio.positions]]\n{POSITION}[reference]", 1),
+        lambda made: made.replace("\n[reference]", f"\n[[portfolio.positions]]\n{V2}[reference]", 1),
         "portfolio.positions: 1 of them",
         "remove [[portfolio.positions]]",
     ),
     "liquidity": (
-        lambda made: made.replace("\n[store]", f"\n[[lp.targets]]\n{LIQUIDITY}[store]", 1),
+        lambda made: made.replace("\n[store]", f"\n[[lp.targets]]\n{V2_TARGET}[store]", 1),
         "lp.targets: 1 of them",
         "remove [[lp.targets]]",
     ),
@@ -163,7 +163,7 @@ def _paced(made: str, keys: dict[str, str]) -> str:
 @pytest.mark.parametrize(("changed", "said", "remedy"), WHOLE.values(), ids=WHOLE)
 def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: Callable[[str], str], said: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_config(changed(tables(TREND, CARRY)))
+        parse_config(changed(config_with_strategies(TREND, CARRY)))
     assert said in str(caught.value)
     assert remedy in str(caught.value)
 
@@ -176,28 +176,31 @@ def test_a_zone_with_a_horizon__or_a_rule_that_counts_tax__is_no_trigger_of_a_st
 
 def test_tracking_of_one_strategy_or_of_the_policy_has_its_destination_and_the_risk_of_the_config() -> None:
     def destinations(made: str) -> dict[str, Destination]:
-        split = build_split(parse_config(config_text))
+        split = build_split(parse_config(file_text))
         assert split is not None
         return {strategy.name: strategy.destination for strategy in split.strategies}
 
     strict = TREND | {"trigger": '{ kind = "tracking", strictness = "strict" }'}
-    config_text = tables(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1)
-    assert destinations(config_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
-    split = build_split(parse_config(config_text))
+    file_text = config_with_strategies(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1)
+    assert destinations(file_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
+    split = build_split(parse_config(file_text))
     assert split is not None
     trigger = split.strategies[0].trigger
     assert isinstance(trigger, NoTradeZone)
-    assert (trigger.risk.cost_bps, dict(trigger.risk.volatilities_bps)) == (Fraction(3, 2), {WETH.address: 8_000, USDC.address: 100})
-    tracked = text().replace(TRIGGER, 'trigger = { kind = "tracking" }', 1).replace(DESTINATION, "", 1)
+    assert (trigger.risk.cost_bps, dict(trigger.risk.volatilities_bps)) == (
+        Fraction(3, 2),
+        {WETH_PRESET.address: 8_000, USDC_PRESET.address: 100},
+    )
+    tracked = config_text().replace(TRIGGER, 'trigger = { kind = "tracking" }', 1).replace(DESTINATION, "", 1)
     banded = CARRY | {"trigger": '{ kind = "threshold", relative = "10%" }'}
-    config_text = tables(TREND, banded).replace(text(), tracked, 1)
-    assert destinations(config_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
+    file_text = config_with_strategies(TREND, banded).replace(config_text(), tracked, 1)
+    assert destinations(file_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
     with pytest.raises(ConfigError, match="'DOGE' is not an asset"):
-        parse_config(tables(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK.replace('WETH', 'DOGE')}", 1))
+        parse_config(config_with_strategies(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK.replace('WETH', 'DOGE')}", 1))
 
 
 def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
-    config = parse_config(tables(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
+    config = parse_config(config_with_strategies(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
     told = binding_parameters(config, build_portfolio(config, tokens()), "0xrouter")
     assert mentions(told["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")
     assert mentions(told["strategy trend"], "30 d", "0.5", "0.8", "14 d")
@@ -206,5 +209,6 @@ def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
     assert "health off" in told["strategy carry"]
     assert mentions(told["split"], "20%")
     assert not any(
-        name.startswith("strategy") for name in binding_parameters(parse_config(text()), build_portfolio(config, tokens()), "0xrouter")
+        name.startswith("strategy")
+        for name in binding_parameters(parse_config(config_text()), build_portfolio(config, tokens()), "0xrouter")
     )

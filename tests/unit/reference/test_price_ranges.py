@@ -19,7 +19,7 @@ from agent.reference.floors import fair_floor
 from agent.units import BPS, NATIVE
 from agent.venues.composer import leg_floors
 from tests.support.builders import raw, step_input, token, v3_pool, with_limits
-from tests.support.decisions.plan_costs import exit_plan as exiting
+from tests.support.decisions.plan_costs import exit_plan
 from tests.support.plans import Swap, evidence, plan_of, verdict
 
 WETH, USDC = token("WETH"), token("USDC")
@@ -128,7 +128,7 @@ def test_an_exit_is_not_held_to_its_cost_at_the_mean() -> None:
     step = with_limits(seen(), plan_cost_bps=50, slippage_bps=30)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     assert not verdict("plan_cost", step, plan).passed
-    assert verdict("plan_cost", step, exiting(plan)).passed
+    assert verdict("plan_cost", step, exit_plan(plan)).passed
 
 
 def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_seen_of_it() -> None:

@@ -11,10 +11,8 @@ import pytest
 
 from agent.model import AllocationMethod, StepInput
 from tests.support.builders import zoned
-from tests.support.decisions.exits import MARKET, OFF
-from tests.support.decisions.exits import step_with_stops as fired
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.exits import MARKET, OFF, step_with_stops
+from tests.support.decisions.tracking import balance_changes, tracking_step
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.machines import MACHINES, ROOT, begun, ended, lacking, suite_runs, written
 from tests.support.planning_worlds import allocator, any_problem, any_problem_with_gas, limit, moves, recorded, weighed
@@ -35,9 +33,12 @@ def steps(whole: bool) -> Iterator[StepInput]:
     """Steps that decide by all that is worked out in floats: plans, exits, zones, the tracking rule, liquidity, weights from data."""
     yield from STEPS
     yield from (any_problem_with_gas(number, *(() if whole or number < 3 else SMALL)) for number in range(12))
-    yield fired("LINK", "WBTC", pools=(*MARKET, OFF))
+    yield step_with_stops("LINK", "WBTC", pools=(*MARKET, OFF))
     yield from (zoned({"WETH": 5_000, "USDC": 3_000, "WBTC": 2_000}, {"WETH": 5_000 + 900 * n, "USDC": 3_000}) for n in range(4))
-    yield from (tracked(moved(**dollars)) for dollars in ({"WETH": 6_000}, {"WETH": 4_000, "LINK": 3_000}, {"WBTC": 9_000, "WETH": -6_000}))
+    yield from (
+        tracking_step(balance_changes(**dollars))
+        for dollars in ({"WETH": 6_000}, {"WETH": 4_000, "LINK": 3_000}, {"WBTC": 9_000, "WETH": -6_000})
+    )
     yield from (world([ranged(1_500, 1_800, 2_200)], [wanted(share)]) for share in (1_500, 1_800, 2_500))
     bounds = {"limits": (limit("WETH", 1_000, 2_500), limit("UNI", 3_000, 6_000))}
     for number, method in enumerate(AllocationMethod):

@@ -16,11 +16,10 @@ from agent.units import NATIVE, floor_int
 from agent.venues.calldata import min_balance_changes
 from agent.venues.composer import prices_with_native, rebalancer_terms
 from tests.support.builders import step_input, token, v2_pool, v3_pool
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.plans import R, Swap, plan_of
-from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg
+from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg, rebalancing_grant_of
 from tests.support.signing import plan_of as bare_plan
-from tests.support.signing import rebalancing_grant_of as grant_of
 from tests.support.text import raises_code, raises_field
 
 TARGETS = {"USDC": 4_000, "WETH": 3_000, "WBTC": 3_000}
@@ -85,7 +84,7 @@ def test_a_token_without_reference_price_is_named() -> None:
 
 
 def test_a_grant_with_prices_survives_the_journal_and_one_from_before_has_none() -> None:
-    grant = grant_of(PLAN)
+    grant = rebalancing_grant_of(PLAN)
     assert codec.loads(Grant, codec.dumps(grant)) == grant
     old = {key: part for key, part in codec.to_jsonable(SWAP_GRANT).items() if key not in ("prices", "min_value_change_raw")}
     assert codec.from_jsonable(Grant, old) == SWAP_GRANT
@@ -93,11 +92,11 @@ def test_a_grant_with_prices_survives_the_journal_and_one_from_before_has_none()
 
 def test_the_config_names_router_and_contract() -> None:
     address = "0x" + "12" * 20
-    named = parse_config(text(('router = "swap_router_02"', f'router = "rebalancer"\nrebalancer = "{address}"')))
+    named = parse_config(config_text(('router = "swap_router_02"', f'router = "rebalancer"\nrebalancer = "{address}"')))
     execution = build_execution(named, ())
     assert (execution.router_kind, execution.router) == ("rebalancer", address)
-    assert build_execution(parse_config(text()), ()).router_kind == "swap_router_02"
+    assert build_execution(parse_config(config_text()), ()).router_kind == "swap_router_02"
     with raises_field("execution.rebalancer"):
-        build_execution(parse_config(text(('router = "swap_router_02"', 'router = "rebalancer"'))), ())
+        build_execution(parse_config(config_text(('router = "swap_router_02"', 'router = "rebalancer"'))), ())
     with raises_field("execution.router", "router"):
-        parse_config(text(('router = "swap_router_02"', 'router = "universal"')))
+        parse_config(config_text(('router = "swap_router_02"', 'router = "universal"')))

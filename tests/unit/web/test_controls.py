@@ -61,8 +61,7 @@ from tests.support.dashboards import (
     golden,
     until,
 )
-from tests.support.pages.reviews import edit_backtest as tried
-from tests.support.pages.reviews import review
+from tests.support.pages.reviews import edit_backtest, review
 from tests.support.sites import FULL, READ_ONLY, Site
 
 
@@ -537,7 +536,7 @@ def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Sit
     assert "Testing these settings" in text
     assert 'hx-select="#backtest"' in text
     assert 'name="plan_hash"' in text
-    kept.backtest = document = tried()
+    kept.backtest = document = edit_backtest()
     assert misfits(EditBacktestDocument, document) == []
     text = site.ask(path, Cookie=cookie)[2].decode()
     shown = {of: (value, said) for of, _, value, said in figures(text)}
@@ -548,7 +547,7 @@ def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Sit
     assert 'hx-select="#backtest"' not in text
     assert MARKUP not in text
     assert HOSTILE not in text
-    kept.backtest = tried(neighbours=None)
+    kept.backtest = edit_backtest(neighbours=None)
     assert "over-fitting" not in site.ask(path, Cookie=cookie)[2].decode()
     kept.backtest, kept.backtest_error = None, MARKUP
     text = site.ask(path, Cookie=cookie)[2].decode()

@@ -40,14 +40,13 @@ from agent.web.sessions import PlanReview
 from tests.cli.tools import first_document, start
 from tests.support import agents
 from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, StillBoard, documents, figures, until
-from tests.support.pages.portfolios import ABOUT
-from tests.support.pages.portfolios import ServedPortfolios as Shelf
+from tests.support.pages.portfolios import ABOUT, ServedPortfolios
 from tests.support.sites import HASH, PASSWORD, behind_proxy
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    with Shelf(tmp_path_factory.mktemp("shelf"), ("a", HOSTILE.replace("/", ""), "gone")) as found:
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPortfolios]:
+    with ServedPortfolios(tmp_path_factory.mktemp("shelf"), ("a", HOSTILE.replace("/", ""), "gone")) as found:
         yield found
 
 
@@ -72,7 +71,7 @@ def test_a_folder_gives_its_configs_and_none_is_served_twice(tmp_path: Path) -> 
         assert refused.value.field == "--config"
 
 
-def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Shelf) -> None:
+def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: ServedPortfolios) -> None:
     stranger = shelf.ask("/")[2].decode()
     assert not figures(stranger)
     assert "the disk is gone" not in stranger
@@ -106,7 +105,7 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     assert {name: Fraction(sums[name]) for name in amounts} == {name: 2 * Fraction(amount) for name, amount in amounts.items()}
 
 
-def test_a_price_alert_is_told_and_needs_nobody(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_price_alert_is_told_and_needs_nobody(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shelf.parts[0].opened_parts is not None
     cache = shelf.parts[0].opened_parts.cache
     calm = documents()
@@ -120,7 +119,7 @@ def test_a_price_alert_is_told_and_needs_nobody(shelf: Shelf, monkeypatch: pytes
         assert ("Needs you" in card) is needs
 
 
-def test_card__says_each_problem_once_and_counts_addresses(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card__says_each_problem_once_and_counts_addresses(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shelf.parts[0].opened_parts is not None
     page_documents = documents()
     reason = f"pools changed: {', '.join(f'0x{number:040x}' for number in range(9))}"
@@ -135,7 +134,7 @@ def test_card__says_each_problem_once_and_counts_addresses(shelf: Shelf, monkeyp
     ]  # fmt: skip
 
 
-def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch) -> None:
     second, both = shelf.parts[1], f"{shelf.enter(0)}; {shelf.enter(1)}"
     assert second.opened_parts is not None
     for local in (True, False):
@@ -146,7 +145,7 @@ def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: Shelf, monkeypa
         assert ("USDC of local chains" in text) is local
 
 
-def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Shelf) -> None:
+def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: ServedPortfolios) -> None:
     cache = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]  # it is open
     kept = cache.documents
     try:
@@ -170,7 +169,7 @@ def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Sh
     ids=["known", "too short", "no rate"],
 )
 def test_card__has_return_and_costs_a_year_or_why_not(
-    shelf: Shelf,
+    shelf: ServedPortfolios,
     monkeypatch: pytest.MonkeyPatch,
     return_bps: float | None,
     costs_bps: float | None,
@@ -187,7 +186,7 @@ def test_card__has_return_and_costs_a_year_or_why_not(
     assert re.findall("<small>(needs 30 days with value|no such rate exists)</small>", card) == reasons
 
 
-def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: Shelf) -> None:
+def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: ServedPortfolios) -> None:
     first, second = (one.opened_parts.cache for one in shelf.parts[:2] if one.opened_parts is not None)
     both = f"{shelf.enter(0)}; {shelf.enter(1)}"
     kept = first.documents, second.documents
@@ -227,7 +226,7 @@ def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_
         first.documents, second.documents = kept
 
 
-def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) -> None:
+def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: ServedPortfolios) -> None:
     def shown(report: RunReport | None) -> str:
         opened = shelf.parts[0].opened_parts
         assert opened is not None
@@ -250,7 +249,7 @@ def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) 
     assert "no continuous run (trimtab run --every) reports here" in shown(None)
 
 
-def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
+def test_the_list_is_sent_again_only_after_a_change(shelf: ServedPortfolios) -> None:
     cookie = shelf.enter(0)
     shown = shelf.ask("/", Cookie=cookie)[2].decode()
     again = shown.split('hx-get="')[1].split('"')[0]
@@ -262,7 +261,7 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
     until(lambda: shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200)
 
 
-def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: Shelf) -> None:
+def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: ServedPortfolios) -> None:
     again = shelf.ask("/")[2].decode().split('hx-get="')[1].split('"')[0]
     opened = shelf.parts[1].opened_parts
     assert opened is not None
@@ -272,7 +271,7 @@ def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: She
 
 
 @pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/events"])
-def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: Shelf, path: str) -> None:
+def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: ServedPortfolios, path: str) -> None:
     cookie = shelf.enter(0)
     renamed = cookie.replace(shelf.parts[0].reach.cookie_name, shelf.parts[1].reach.cookie_name)
     for sent in ("", cookie, renamed, f"{cookie}; {renamed}"):
@@ -283,7 +282,7 @@ def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: Shelf, p
         assert shelf.ask(B + path, Cookie=sent, HX_Request="1")[1]["hx-redirect"] == f"{B}/login"
 
 
-def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: Shelf) -> None:
+def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: ServedPortfolios) -> None:
     mine, other = shelf.enter(0), shelf.enter(1)
     token = shelf.csrf("/p/a/alerts", mine)
     kept = shelf.parts[0].opened_parts
@@ -311,7 +310,7 @@ def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: She
     assert shelf.ask(f"{B}/alerts", Cookie=both)[0] == 200
 
 
-def test_a_token_of_one_is_none_at_another(shelf: Shelf) -> None:
+def test_a_token_of_one_is_none_at_another(shelf: ServedPortfolios) -> None:
     opened = shelf.parts[0].opened_parts
     assert opened is not None
     _, text = TokenFile(opened.cache.store_path).add("own", [TokenScope.READ], 3600, int(time.time()))
@@ -320,7 +319,7 @@ def test_a_token_of_one_is_none_at_another(shelf: Shelf) -> None:
     assert b'"servers": [{"url": "/p/a/api/v1"}]' in shelf.ask("/p/a/api/v1/openapi.json")[2]
 
 
-def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: Shelf) -> None:
+def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: ServedPortfolios) -> None:
     cookie = shelf.enter(1)
     for path in (*(page.path for page in PAGES), "/controls"):
         text = shelf.ask(B + path, Cookie=cookie)[2].decode()
@@ -342,7 +341,7 @@ def test_every_link_of_a_template_begins_with_the_prefix() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/p/a/", "/p/gone/", "/static/dashboard.css"])
-def test_a_foreign_host_and_other_verbs_are_refused_everywhere(shelf: Shelf, path: str) -> None:
+def test_a_foreign_host_and_other_verbs_are_refused_everywhere(shelf: ServedPortfolios, path: str) -> None:
     assert shelf.ask(path, Host="evil.example")[0] == 421
     for method in ("PUT", "DELETE", "OPTIONS"):
         assert shelf.ask(path, method)[0] == 405
@@ -350,7 +349,7 @@ def test_a_foreign_host_and_other_verbs_are_refused_everywhere(shelf: Shelf, pat
 
 
 def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> None:
-    with Shelf(tmp_path, ("a", "b", "gone"), users=0) as shelf:
+    with ServedPortfolios(tmp_path, ("a", "b", "gone"), users=0) as shelf:
         text = shelf.ask("/")[2].decode()
         assert "the disk is gone" in text
         assert len({of.split(".")[1] for of, *_ in figures(text)}) == 2
@@ -393,7 +392,7 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
     monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
     monkeypatch.setattr(portfolios, "AppProcess", HereProcess)
     monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
-    with Shelf(tmp_path, ("a", "mine"), users=0) as shelf:
+    with ServedPortfolios(tmp_path, ("a", "mine"), users=0) as shelf:
         late = shelf.parts[1]
         assert shelf.ask("/p/mine/alerts")[0] == 503
         until(lambda: "store:" in str(late.error))

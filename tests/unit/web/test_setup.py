@@ -33,8 +33,7 @@ from agent.web.server import serve_setup
 from tests.cli.tools import first_document, start
 from tests.support.commands.init import WALLET
 from tests.support.dashboards import MARKUP, HereProcess, StillBoard
-from tests.support.pages.setups import ANSWERS
-from tests.support.pages.setups import SetupBrowser as Desk
+from tests.support.pages.setups import ANSWERS, SetupBrowser
 
 KEY = "0x" + "4f" * 32
 PHRASE = "test test test test test test test test test test test junk"
@@ -52,13 +51,13 @@ def test_paper__begins_below_the_ceiling_without_a_limit_of_cash(tmp_path: Path)
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetupBrowser]:
     monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml") as found:
+    with SetupBrowser(tmp_path / "trimtab.toml") as found:
         yield found
 
 
-def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: Desk, tmp_path: Path) -> None:
+def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     path = desk.ask("/", Cookie=desk.cookie)[1]["location"]
     for page, fields in ANSWERS.items():
@@ -114,7 +113,7 @@ def test_basket_with_the_holdings_of_another__says_what_tells_it_apart() -> None
     assert (same_as["60/40"], same_as["moderate"]) == ("", "")
 
 
-def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: Desk) -> None:
+def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: SetupBrowser) -> None:
     desk.enter()
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     text = desk.text("/setup/basket")
@@ -150,7 +149,7 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
     assert PAST_BASIS.replace(" %", "\u00a0%") in text
 
 
-def test_the_network_is_chosen_and_cards_and_review_say_what_is_held(desk: Desk) -> None:
+def test_the_network_is_chosen_and_cards_and_review_say_what_is_held(desk: SetupBrowser) -> None:
     desk.enter()
     assert 'name="network" list="networks" value=""' in desk.text("/setup/wallet")
     code, _, body = desk.post("/setup/wallet", ANSWERS["/setup/wallet"] | {"network": ""})
@@ -168,7 +167,7 @@ def test_the_network_is_chosen_and_cards_and_review_say_what_is_held(desk: Desk)
     assert "<dd>WETH 30% WBTC 30% USDC 40% (small) " in desk.text("/setup/review")
 
 
-def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
+def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     code, _, body = desk.post("/setup/basket", {"basket": "own", "share:WETH": "60", "share:USDC": "30"})
@@ -198,7 +197,7 @@ def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
     assert portfolio.use_cash is None
 
 
-def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_the_cash(desk: Desk, tmp_path: Path) -> None:
+def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_the_cash(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
         desk.post(path, fields)
@@ -221,7 +220,7 @@ def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_
     assert (config.portfolio.max_live_value, config.limits.payout_per_day) == ("3500", "3500")
 
 
-def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: Desk) -> None:
+def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: SetupBrowser) -> None:
     desk.enter()
     code, _, body = desk.post("/setup/wallet", {"network": "mainnet", "wallet": MARKUP, "endpoints": "RPC_A=alpha"})
     text = body.decode()
@@ -250,7 +249,7 @@ def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: Desk) -> 
     assert 'value="0x12"' in desk.text("/setup/wallet")
 
 
-def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk) -> None:
+def test_keys_and_addresses_are_refused_and_never_repeated(desk: SetupBrowser) -> None:
     desk.enter()
     for page, field, secret in (
         ("wallet", "wallet", KEY), ("wallet", "network", KEY[2:]), ("wallet", "wallet", PHRASE),
@@ -272,7 +271,7 @@ def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk) -> None:
         assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == f"/setup/{page}"
 
 
-def test_answers_that_cannot_be_checked_lead_nowhere(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_cannot_be_checked_lead_nowhere(desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.enter()
     for path, fields in ANSWERS.items():
         desk.post(path, fields)
@@ -331,7 +330,7 @@ def test_an_ordinary_setting_is_no_key(page: int, field: str, typed: str) -> Non
     assert setup.field_texts(setup.QUESTION_PAGES[page], {field: [typed]}) == ({field: typed}, {})
 
 
-def test_only_the_answers_that_the_page_showed_are_written(desk: Desk, tmp_path: Path) -> None:
+def test_only_the_answers_that_the_page_showed_are_written(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in ANSWERS.items():
         desk.post(path, fields)
@@ -345,7 +344,7 @@ def test_only_the_answers_that_the_page_showed_are_written(desk: Desk, tmp_path:
     assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
 
 
-def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
+def test_only_the_printed_address_opens_it_and_once(desk: SetupBrowser) -> None:
     for path in ("/", *ANSWERS, "/setup/review", "/setup/done"):
         assert desk.ask(path)[1]["location"] == "/login"
         code, headers, _ = desk.ask(path, "POST", "", Origin=f"http://localhost:{desk.port}")
@@ -376,7 +375,7 @@ def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
     assert desk.ask("/setup/nothing", Cookie=cookie)[0] == 404
 
 
-def test_forms_of_other_pages_and_hosts_change_nothing(desk: Desk) -> None:
+def test_forms_of_other_pages_and_hosts_change_nothing(desk: SetupBrowser) -> None:
     desk.enter()
     before = repr(desk.pages._answers)
     for headers, code in (
@@ -388,7 +387,7 @@ def test_forms_of_other_pages_and_hosts_change_nothing(desk: Desk) -> None:
     assert repr(desk.pages._answers) == before
 
 
-def test_a_file_that_is_there_is_never_changed(desk: Desk, tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_never_changed(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in ANSWERS.items():
         desk.post(path, fields)
@@ -445,7 +444,7 @@ def paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def test_start_on_paper__comes_after_the_config_and_leads_to_the_overview(
-    desk: Desk, paper: list[str], monkeypatch: pytest.MonkeyPatch
+    desk: SetupBrowser, paper: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.enter()
     assert re.findall('<li><span class="soft">(.*?)</span>', desk.text("/setup/wallet")) == [
@@ -487,7 +486,7 @@ def test_start_on_paper__comes_after_the_config_and_leads_to_the_overview(
 
 def test_a_paper_portfolio_goes_on_with_the_next_server(paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml", continues=True) as desk:
+    with SetupBrowser(tmp_path / "trimtab.toml", continues=True) as desk:
         assert paper == ["run"]
         assert b"Config and paper ledger are kept" in desk.ask("/login", Cookie="trimtab=old")[2]
         begin = desk.text(desk.opening)

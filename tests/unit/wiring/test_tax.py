@@ -17,9 +17,7 @@ from agent.execution.bookkeeping import update_ledger
 from agent.model import IntentKind, IntentState, StepInput, TaxInputs, Transfer
 from agent.store import Store
 from agent.wiring.tax import TaxRunCache
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
 from tests.support.plans import sell_weth
 from tests.support.transactions import OTHER, WALLET, grant, new_store, tx
 
@@ -54,11 +52,13 @@ def standing(keeper: TaxRunCache, store: Store, step: StepInput) -> TaxInputs:
 
 def sold(store: Store, block: int, nonce: int, usd: int) -> None:
     """One WETH, which had cost 2,000, went for that."""
-    moved(store, nonce, block, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, usd * DOLLAR))
+    moved(
+        store, nonce, block, Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN), Transfer(LEDGER_USDC.address, OTHER, WALLET, usd * DOLLAR)
+    )
 
 
 def held(found: TaxInputs) -> int:
-    return sum(lot.raw for lot in found.lots if lot.token == WETH.address)
+    return sum(lot.raw for lot in found.lots if lot.token == LEDGER_WETH.address)
 
 
 def final(store: Store) -> None:
@@ -112,7 +112,7 @@ def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_i
     store.journal.advance(first.id, IntentState.SIGNED, 1, tx_hash="0xaa")
     store.journal.advance(first.id, IntentState.BROADCAST, 1)
     once = standing(keeper, store, start)
-    sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH.address)
+    sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LEDGER_WETH.address)
     assert sold_raw > 0
     assert held(once) == 11 * COIN - sold_raw
     store.journal.add_intent("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), given, "swap again", 1, None, replaces=first.id)

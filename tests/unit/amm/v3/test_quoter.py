@@ -21,12 +21,12 @@ from agent.amm.v3.math import (
 from agent.amm.v3.pool import WIDEST_SPACING
 from agent.amm.v3.pool_swap import INT256_MAX, swap
 from agent.errors import Refused
-from tests.support import amm_pools as given_pools
+from tests.support import amm_pools
 from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, v3_pool
 from tests.support.v3_by_steps import Ended, by_steps, draw_amount, mainnet_pool, some_pools, swap_by_steps
 
 
-@given(some_pools, given_pools.tokens, st.data())
+@given(some_pools, amm_pools.tokens, st.data())
 def test_a_quoter_says_what_the_swap_by_steps_pays_for_every_amount(state, token_in, data):
     down = token_in == TOKEN0
     assume(state.sqrt_price_x96 != price_limit(down))
@@ -41,7 +41,7 @@ def test_a_quoter_says_what_the_swap_by_steps_pays_for_every_amount(state, token
             quote(amount)
 
 
-@given(given_pools.v2_pools(), given_pools.tokens, st.lists(st.one_of(given_pools.amounts, st.integers(0, 2**256)), max_size=5))
+@given(amm_pools.v2_pools(), amm_pools.tokens, st.lists(st.one_of(amm_pools.amounts, st.integers(0, 2**256)), max_size=5))
 def test_a_quoter_of_a_pair_says_what_the_library_pays_and_refuses_what_it_refuses(state, token_in, amounts):
     quote = state.quoter(token_in)
     for amount in amounts:

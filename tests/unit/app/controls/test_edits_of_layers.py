@@ -19,13 +19,11 @@ from agent.store.opening import open_store
 from agent.web.controls import form_arguments
 from tests.support import agents
 from tests.support.builders import OWNER
-from tests.support.configs.lp_targets import V2, V3
-from tests.support.configs.lp_targets import config_with_targets as wanting
-from tests.support.configs.strategies import CARRY, TREND
-from tests.support.configs.strategies import config_with_strategies as tables
+from tests.support.configs.lp_targets import V2_TARGET, V3_TARGET, config_with_targets
+from tests.support.configs.strategies import CARRY, TREND, config_with_strategies
 from tests.support.text import raises_field
 
-STRATEGIES, LIQUIDITY = tables(TREND, CARRY), wanting(V3, V2)
+STRATEGIES, LIQUIDITY = config_with_strategies(TREND, CARRY), config_with_targets(V3_TARGET, V2_TARGET)
 WITH_EXIT = apply_changes(LIQUIDITY, parse_changes(["portfolio.assets.WETH.stop_loss=10%"], [], [], []))
 SHARES = ("strategies.trend.share=50%", "strategies.carry.share=50%")
 

@@ -20,9 +20,7 @@ from agent.model import LIMITS, ControlCode, LimitSpec, LimitUnit, TighterDirect
 from agent.planning import proposals
 from agent.store.store import ConfigVersion
 from tests.support import agents
-from tests.support.decisions.exits import WBTC
-from tests.support.decisions.exits import GuardEvidence as Sees
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import WBTC, GuardEvidence, step_with_stops
 
 SMALLEST = {
     LimitUnit.SHARE: "0%",
@@ -86,9 +84,9 @@ def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: 
         assert refusal.verdicts[0].measured_text == f"limits.{key}"
         return
     spec = LIMITS[key]
-    step = fired("WBTC")
+    step = step_with_stops("WBTC")
     step = replace(step, limits=replace(step.limits, **{spec.field_name: EXACT[value]}))
-    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, Sees(), "abc")
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, GuardEvidence(), "abc")
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
 

@@ -29,7 +29,7 @@ from agent.policy.decide import current_drifts, decide
 from tests.support.builders import NOW_S, token
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import EMPTY, OVER, book
-from tests.support.perpetuals.values import step_with_margin as margined
+from tests.support.perpetuals.values import step_with_margin
 
 
 def outcome(step: StepInput, kind: OutcomeKind) -> StepOutcome:
@@ -42,7 +42,7 @@ def alerts(step: StepInput, kind: OutcomeKind = OutcomeKind.PLANNED) -> list[Ale
 
 
 def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
-    step = margined(OVER, {"WETH": 12_500, "USDC": 2_500})
+    step = step_with_margin(OVER, {"WETH": 12_500, "USDC": 2_500})
     [alert] = alerts(step)
     assert alert.key == "futures:leverage"
     assert alert.is_lasting
@@ -54,11 +54,11 @@ def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
     kinds = [one.kind for one in cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))]
     assert len(kinds) == 1, "a reduction that is planned is told once"
     assert alerts(step, OutcomeKind.DONE) == []
-    assert alerts(margined(EMPTY)) == []
+    assert alerts(step_with_margin(EMPTY)) == []
 
 
 def test_net_exposure__is_judged_after_what_was_done_once_it_is_read() -> None:
-    off_target, done = margined(EMPTY), outcome(margined(EMPTY), OutcomeKind.DONE)
+    off_target, done = step_with_margin(EMPTY), outcome(step_with_margin(EMPTY), OutcomeKind.DONE)
     assert list(net_exposure_alerts(done)) == [], "not read since"
     assert list(net_exposure_alerts(outcome(off_target, OutcomeKind.PLANNED))) == [], "the plan is shown"
     [alert] = net_exposure_alerts(replace(done, input_after=off_target))
@@ -69,7 +69,7 @@ def test_net_exposure__is_judged_after_what_was_done_once_it_is_read() -> None:
 def test_an_alert_about_a_band_names_the_net_exposure() -> None:
     held = book(2_000, E18)
     named = replace(held, markets=tuple(replace(one, asset=token("WETH").address) for one in held.markets))
-    step = margined(named, {"WETH": 9_000, "USDC": 1_000})
+    step = step_with_margin(named, {"WETH": 9_000, "USDC": 1_000})
     found = cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))
     [text] = [one.text for one in found if one.key.startswith("price:")]
     assert "WETH is above its band: 75 % of the portfolio" in text
@@ -77,7 +77,7 @@ def test_an_alert_about_a_band_names_the_net_exposure() -> None:
 
 
 def test_a_refused_reduction_and_a_sent_one_name_their_orders() -> None:
-    step = margined(OVER)
+    step = step_with_margin(OVER)
     refused = outcome(step, OutcomeKind.REFUSED)
     texts = [one.text for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("refusal")]
     assert len(texts) == 1
@@ -85,7 +85,7 @@ def test_a_refused_reduction_and_a_sent_one_name_their_orders() -> None:
 
 
 def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
-    step = margined(OVER)
+    step = step_with_margin(OVER)
     assert futures_policy(step) is not None
     limits = replace(futures_policy(step).limits, top_up_per_day_bps=None)
     step = with_policy(step, replace(futures_policy(step), limits=limits))
@@ -103,11 +103,11 @@ def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
     assert len(found["actions"]) == 1
     assert found["actions"][0].startswith("deposit ")
     assert found["actions"][0].endswith(" USDC")
-    alone = margined(OVER, {"WETH": 10_000, "USDC": 0})
+    alone = step_with_margin(OVER, {"WETH": 10_000, "USDC": 0})
     assert optional_futures_summary(alone, current_drifts(alone))["futures"]["actions"] == ["close 5.75 of 20 ETH (long)"]
     exposures = {one["symbol"]: one for one in found["exposures"]}
     assert Fraction(exposures["USDC"]["spot"]) == 15_000, "the margin is part of its collateral"
-    empty = margined(EMPTY)
+    empty = step_with_margin(EMPTY)
     assert optional_futures_summary(empty, current_drifts(empty))["futures"]["liquidation"] is None
 
 
@@ -141,7 +141,7 @@ def test_the_nearest_liquidation_is_the_smallest_move() -> None:
 def test_expected_funding_above_a_share_of_the_account_is_an_alert(daily_bps: int, raised: bool) -> None:
     """A long of 20,000 on 10,000 of margin pays more than 1 % of it in a day from 0.5 % of notional on."""
     held = book(10_000, 10 * E18, funding_daily=Fraction(daily_bps, 10_000))
-    step = margined(held)
+    step = step_with_margin(held)
     outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
     texts = [one.text for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key == "futures:funding"]
     assert bool(texts) is raised
@@ -164,11 +164,11 @@ def test_expected_funding_above_a_share_of_the_account_is_an_alert(daily_bps: in
     ],
 )
 def test_reduction__is_an_alert_while_it_is_not_sent(kind: OutcomeKind, is_told: bool) -> None:
-    assert [one.key for one in futures_alerts(outcome(margined(OVER), kind))] == (["futures:leverage"] if is_told else [])
+    assert [one.key for one in futures_alerts(outcome(step_with_margin(OVER), kind))] == (["futures:leverage"] if is_told else [])
 
 
 def reading(**fields: object) -> Snapshot:
-    return margined(EMPTY).snapshot.with_layer(FuturesReading(**fields))  # type: ignore[arg-type]  # field names, checked by the class
+    return step_with_margin(EMPTY).snapshot.with_layer(FuturesReading(**fields))  # type: ignore[arg-type]  # field names, checked by the class
 
 
 HELD = book(10_000, E18)

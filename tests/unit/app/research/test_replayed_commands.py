@@ -37,8 +37,7 @@ from agent.policy.cash_flows import transfers
 from agent.store import open_store
 from agent.store.files.recorder import StepRecorder
 from tests.support.builders import NOW_S, OWNER, raw, step_input, token, with_limits
-from tests.support.decisions.exits import LINK, MARKET, SOUND
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import LINK, MARKET, SOUND, step_with_stops
 from tests.support.plans import evidence
 from tests.support.refusal_worlds import World
 from tests.support.stores import DIGEST, ROOMY, changed, files
@@ -125,7 +124,9 @@ def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> No
     """The look after the approval decided to hold, and was refused since what had been confirmed was gone."""
     off = {"balance_jump_bps": None, "daily_loss_bps": None}
     had, gone = (
-        with_limits(fired("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": link, "USDC": usdc}, pools=(*MARKET, SOUND)), **off)
+        with_limits(
+            step_with_stops("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": link, "USDC": usdc}, pools=(*MARKET, SOUND)), **off
+        )
         for link, usdc in ((2_000, 2_000), (0, 4_000))
     )
     with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER, had.portfolio.wrapped_native)) as store:

@@ -10,11 +10,11 @@ from agent.app.start.venue import _agent_key_check
 from agent.config.load import parse_config
 from agent.config.tables.futures import HyperliquidTable
 from tests.support.configs.futures import HYPERLIQUID
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 
 def table(key: str) -> HyperliquidTable:
-    found = parse_config(text() + HYPERLIQUID.replace('agent_keystore = "agent.json"', key)).futures
+    found = parse_config(config_text() + HYPERLIQUID.replace('agent_keystore = "agent.json"', key)).futures
     assert isinstance(found, HyperliquidTable)
     return found
 

@@ -17,7 +17,7 @@ from agent.chain.providers import endpoint as endpoint_provider
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import HASHED_HEADER_FIELDS
 from agent.errors import EXIT_RETRYABLE
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.endpoints import HEAD_JSON, Answerer, Reply, answered, forged_header, good, serve
 
 HEAD_S = 0x64
@@ -113,7 +113,7 @@ def test_doctor__endpoint_of_another_chain__is_not_used(other_chain_id: int) -> 
 
 def test_doctor__warning_about_an_endpoint__is_a_row_of_its_own(tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
-    config.write_text(text())
+    config.write_text(config_text())
 
     def ethereum(method: str, params: list[Any]) -> Any:
         return "0x1" if method == "eth_chainId" else node(method, params)

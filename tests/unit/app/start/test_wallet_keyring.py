@@ -15,10 +15,8 @@ from agent.signing import keys
 from agent.signing.keys import KeyringEntry, load_from_keyring, load_key, require_keyring
 from agent.signing.secret import Secret
 from tests.support.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
-from tests.support.records.shown_errors import error_texts as everything_shown_of
-from tests.support.records.wallet_files import ADDRESS, GOOD, KEY
-from tests.support.records.wallet_files import address_in_file as opened
-from tests.support.records.wallet_files import typist as typing
+from tests.support.records.shown_errors import error_texts
+from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, address_in_file, typist
 from tests.support.text import raises_field
 
 NONE = api.PasswordSource()
@@ -35,8 +33,8 @@ def test_a_key_in_the_keyring_signs_for_its_wallet() -> None:
 def test_a_key_is_taken_over_into_both_keyring_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
     with using(InMemory()):
-        made = api.import_wallet(tmp_path / "w.json", "trimtab/main", NONE, typing(KEY, GOOD, GOOD))
-        assert made["address"] == ADDRESS == opened(tmp_path / "w.json", GOOD)
+        made = api.import_wallet(tmp_path / "w.json", "trimtab/main", NONE, typist(KEY, GOOD, GOOD))
+        assert made["address"] == ADDRESS == address_in_file(tmp_path / "w.json", GOOD)
         assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == ADDRESS
 
 
@@ -73,9 +71,9 @@ def test_a_system_without_a_keyring_that_keeps_secrets_is_told(backend: KeyringB
 @pytest.mark.parametrize("backend", [Locked(), Full()])
 def test_a_keyring_that_fails_shows_neither_key_nor_message(backend: InMemory) -> None:
     with using(backend), raises_field("keyring", "unexpected error") as caught:
-        api.import_wallet(None, "trimtab/main", NONE, typing(KEY))
+        api.import_wallet(None, "trimtab/main", NONE, typist(KEY))
     error = caught.value.with_traceback(caught.tb.tb_next and caught.tb.tb_next.tb_next)
-    assert KEY not in everything_shown_of(error)
+    assert KEY not in error_texts(error)
     assert not backend.kept
 
 
@@ -85,7 +83,7 @@ def test_an_entry_that_is_no_key_is_told_without_showing_it(kept: str) -> None:
     backend.kept["trimtab", "main"] = kept
     with using(backend), raises_field("wallet.keyring", "private key") as caught:
         load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
-    assert not kept or kept not in everything_shown_of(caught.value.with_traceback(None))
+    assert not kept or kept not in error_texts(caught.value.with_traceback(None))
 
 
 def test_the_error_of_an_entry_that_is_no_key_keeps_no_frame_with_what_was_read() -> None:

@@ -14,8 +14,7 @@ from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import report_document
 from agent.backtest.report.series import MAX_POINTS
 from agent.backtest.result import SimulationResult
-from tests.support.backtests import HOUR_S, SCALE, result_of
-from tests.support.backtests import REPORT_START_S as START_S
+from tests.support.backtests import HOUR_S, REPORT_START_S, SCALE, result_of
 
 pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for backtests")
 
@@ -25,7 +24,7 @@ TITLE = "Funding of a full hedge"
 def carry(symbol: str, every_s: int, payments: np.ndarray) -> FundingCarry:
     """A holding of 1,000 through the whole run."""
     count = len(payments)
-    times_s = START_S + every_s * np.arange(count)
+    times_s = REPORT_START_S + every_s * np.arange(count)
     return FundingCarry(symbol, times_s, tuple(int(one) for one in payments), (1_000 * SCALE,) * count, (every_s,) * count)
 
 
@@ -47,7 +46,7 @@ def test_lines_end_at_the_sums_of_the_table_and_change_where_something_was_paid(
     assert lines["BTC"]["y"] == list(range(1, 18))
     assert lines["ETH"]["y"] == [-5] * 8 + [-3] * 8 + [-4]
     assert lines["all"]["y"] == [a + b for a, b in zip(lines["BTC"]["y"], lines["ETH"]["y"], strict=True)]
-    assert lines["all"]["x"] == [(START_S + HOUR_S * at) * 1_000 for at in range(17)]
+    assert lines["all"]["x"] == [(REPORT_START_S + HOUR_S * at) * 1_000 for at in range(17)]
     rows = {row[0]: row[1:5] for row in section["tables"][0]["rows"]}
     assert rows["BTC"] == ["17.00", "+876.00%", "1,000.00", "17"]
     assert (rows["ETH"][0], rows["all"][0], rows["all"][3]) == ("−4.00", "13.00", "20")

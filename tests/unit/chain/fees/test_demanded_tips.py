@@ -22,7 +22,7 @@ from agent.model import Head, IntentKind, IntentState, SignedTx
 from agent.policy.step_input import apply_min_tip
 from agent.signing.terms import TIP_CAP_WEI
 from tests.support.builders import step_input
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.endpoints import Script
 from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
@@ -311,7 +311,7 @@ def test_every_cost_counts_the_tip_that_nodes_take(base_fee_wei: int | None) -> 
 def with_min_tip(written: str, gas_price: str = "60 gwei", chain_id: int = 1) -> Config:
     """Return a config with this least tip."""
     return parse_config(
-        text(
+        config_text(
             ('deadline = "90s"', f'deadline = "90s"\nmin_tip = "{written}"'),
             ('gas_price = "60 gwei"', f'gas_price = "{gas_price}"'),
             ("chain_id = 1\n", f"chain_id = {chain_id}\n"),
@@ -332,7 +332,7 @@ def test_a_least_tip_is_at_most_what_is_signed_and_the_gas_price() -> None:
     ("chain_id", "written", "gwei"), [(1, None, 0), (1, "2 gwei", 2), (137, None, 25), (137, "26 gwei", 26), (137, "1 gwei", 25)]
 )
 def test_a_chains_own_minimum_counts_in_every_plan(chain_id: int, written: str | None, gwei: int) -> None:
-    config = parse_config(text())
+    config = parse_config(config_text())
     config = config.model_copy(
         update={
             "chain": config.chain.model_copy(update={"chain_id": chain_id}),

@@ -11,8 +11,7 @@ from agent.chain.lens import uint_word
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.model import Head, Pool
 from tests.support.builders import token, v3_pool
-from tests.support.chain_reads.feed_proxies import FEED, HEAD, PHASE
-from tests.support.chain_reads.feed_proxies import FeedProxy as Proxy
+from tests.support.chain_reads.feed_proxies import FEED, HEAD, PHASE, FeedProxy
 from tests.support.old_chain import SPACING_S, SWAP, Node, told
 from tests.support.transactions import WALLET
 
@@ -20,30 +19,30 @@ DAY_BLOCKS = DAY_S // SPACING_S
 
 
 def test_a_round_of_exactly_the_asked_second_is_no_round_before_it() -> None:
-    rounds, reaches_back = past_rounds(Proxy([(100, 1), (200, 2), (300, 3)]), FEED, HEAD, 200)
+    rounds, reaches_back = past_rounds(FeedProxy([(100, 1), (200, 2), (300, 3)]), FEED, HEAD, 200)
     assert rounds == (PastRound(100, 1), PastRound(200, 2), PastRound(300, 3))
     assert reaches_back
 
 
 def test_rounds_that_begin_with_the_asked_second_do_not_reach_back_before_it() -> None:
-    rounds, reaches_back = past_rounds(Proxy([(200, 2), (300, 3)]), FEED, HEAD, 200)
+    rounds, reaches_back = past_rounds(FeedProxy([(200, 2), (300, 3)]), FEED, HEAD, 200)
     assert rounds == (PastRound(200, 2), PastRound(300, 3))
     assert not reaches_back
 
 
 def test_a_round_of_the_block_s_own_second_counts() -> None:
-    rounds, _ = past_rounds(Proxy([(100, 1), (HEAD.timestamp_s, 2)]), FEED, HEAD, 50)
+    rounds, _ = past_rounds(FeedProxy([(100, 1), (HEAD.timestamp_s, 2)]), FEED, HEAD, 50)
     assert rounds == (PastRound(100, 1), PastRound(HEAD.timestamp_s, 2))
 
 
 def test_two_rounds_of_one_second_both_count() -> None:
-    rounds, _ = past_rounds(Proxy([(100, 1), (200, 2), (200, 3)]), FEED, HEAD, 150)
+    rounds, _ = past_rounds(FeedProxy([(100, 1), (200, 2), (200, 3)]), FEED, HEAD, 150)
     assert rounds == (PastRound(100, 1), PastRound(200, 2), PastRound(200, 3))
 
 
 @pytest.mark.parametrize(("started_s", "updated_s"), [(0, 100), (100, 0)])
 def test_a_round_that_has_not_started_or_not_ended_is_skipped(started_s: int, updated_s: int) -> None:
-    class Unfinished(Proxy):
+    class Unfinished(FeedProxy):
         def _answer(self, to: str, data: bytes) -> Any:
             if int.from_bytes(data[4:36], "big") & (PHASE - 1) == 2:
                 number = PHASE | 2

@@ -9,9 +9,7 @@ import pytest
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import MAX_SCANNED_BLOCKS, MAX_TRANSACTIONS, HistoryUnavailable, recent_transactions
 from agent.errors import Retryable
-from tests.support.ledgers import COIN, DOLLAR
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DOLLAR, LEDGER_USDC, LEDGER_WETH
 from tests.support.old_chain import DAY_BLOCKS, OLD, RECENT, SWAP, Node, told
 from tests.support.text import raises_code
 from tests.support.transactions import WALLET
@@ -23,7 +21,7 @@ def test_every_transaction_of_the_last_day_is_found_and_none_of_before() -> None
     assert day.since_block == 20_000 - DAY_BLOCKS + 1
     assert [one.receipt.block_number for one in day.transactions] == list(RECENT)
     assert [one.nonce for one in day.transactions] == [1, 2, 3, 4, 5]
-    assert day.transactions[0].receipt.net_transfers(WALLET) == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR}
+    assert day.transactions[0].receipt.net_transfers(WALLET) == {LEDGER_WETH.address: -COIN, LEDGER_USDC.address: 1_990 * DOLLAR}
     assert node.request_count <= 30
     assert node.largest <= 32
 

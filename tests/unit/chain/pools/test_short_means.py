@@ -27,7 +27,7 @@ from agent.venues.composer import leg_floors
 from agent.venues.kinds.slipstream import SlipstreamReader
 from agent.venues.kinds.uniswap_v4 import V4Reader
 from tests.support.builders import address, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.support.decisions.exit_plans import with_exit as said
+from tests.support.decisions.exit_plans import with_exit
 from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
 
@@ -130,7 +130,7 @@ def test_short_mean__never_lowers_a_minimum(feed_bps: int, mean_bps: int, short_
     sold = (WETH.address, raw(1, WETH)) if selling else (USDC.address, raw(2_000, USDC))
     rebalance = plan_of(step, [Swap(pool, *sold)])
     assert leg_floors(step, rebalance) >= leg_floors(without, rebalance)
-    assert leg_floors(step, said(rebalance)) == leg_floors(without, said(rebalance)), "an exit's are those of its reference price"
+    assert leg_floors(step, with_exit(rebalance)) == leg_floors(without, with_exit(rebalance)), "an exit's are those of its reference price"
     deltas = {WETH.address: -raw(1, WETH), USDC.address: raw(2_000, USDC)}
     assert disagreement_loss(step, deltas) >= disagreement_loss(without, deltas)
     low, high = off_bps(step)
@@ -154,7 +154,7 @@ def test_short_mean__cost_at_it_is_judged() -> None:
     sold = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     judged = verdict("plan_cost", step, sold)
     assert (judged.passed, "at the worse of feed and TWAP" in judged.measured_text) == (False, True)
-    assert verdict("plan_cost", step, said(sold)).passed, "an exit is not held to it"
+    assert verdict("plan_cost", step, with_exit(sold)).passed, "an exit is not held to it"
     blind = replace(step, reference=replace(step.reference, short_window_s=0))
     assert verdict("plan_cost", blind, sold).passed
 
@@ -165,7 +165,7 @@ def test_short_mean__beyond_the_limit_refuses_what_is_no_exit(short_bps: int, pa
     judged = verdict("oracle_deviation", step, sell_weth(step))
     assert judged.passed is passes
     assert passes or "short TWAP of WETH against its reference price" in judged.measured_text
-    assert verdict("oracle_deviation", step, said(sell_weth(step))).passed, "an exit acts"
+    assert verdict("oracle_deviation", step, with_exit(sell_weth(step))).passed, "an exit acts"
 
 
 def test_short_mean__of_a_token_that_is_not_traded_refuses_nothing() -> None:

@@ -13,8 +13,7 @@ from agent.errors import ConfigError
 from agent.model import AllocationMethod
 from agent.units import Token
 from tests.support.builders import NOW_S, token
-from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of
-from tests.support.decisions.chosen_weights import hold_reason as reason
+from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of, hold_reason
 from tests.support.planning_worlds import allocator, moves, recorded, weighed
 from tests.support.text import mentions
 
@@ -85,4 +84,4 @@ def test_weights_say_the_source_and_its_age_and_hold_after_its_time(years: float
     if is_chosen:
         assert mentions(chosen_of(step).sample_text, "WBTC by mexc.us of 2025-11-21", f"{age_s // DAY_S} d old")
     else:
-        assert mentions(reason(step), "WBTC", "days old")
+        assert mentions(hold_reason(step), "WBTC", "days old")

@@ -26,7 +26,7 @@ from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError
 from agent.signing.keys import load_key
 from tests.support.configs.futures import HYPERLIQUID
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 CANARY = "canary7f3a"
 
@@ -42,7 +42,7 @@ def _own_environment() -> Iterator[None]:
 def beside(folder: Path, content: str, mode: int = 0o600) -> Path:
     """A config with a .env beside it."""
     path, env = folder / "trimtab.toml", folder / ".env"
-    path.write_text(text())
+    path.write_text(config_text())
     path.chmod(0o600)
     env.write_text(content)
     env.chmod(mode)
@@ -121,7 +121,7 @@ def test_a_config_names_variables_by_keys_that_end_in_env() -> None:
 
 def test_a_text_that_is_not_in_its_file_yet_takes_it_too(tmp_path: Path) -> None:
     path = beside(tmp_path, "RPC_A=https://a.example\n")
-    assert load_config_text(text(), path, "edited").config.chain.rpc[0].read_url() == "https://a.example"
+    assert load_config_text(config_text(), path, "edited").config.chain.rpc[0].read_url() == "https://a.example"
 
 
 # Several portfolios in one process.
@@ -132,10 +132,10 @@ def portfolio(folder: Path, name: str, env: str) -> LoadedConfig:
     """Load a config in a folder of its own; both configs name the same variables."""
     (folder / name).mkdir()
     path = beside(folder / name, env)
-    config_text = text(
+    file_text = config_text(
         ('keystore = "wallet.json"', 'key_env = "MY_KEY"'), ("[service]", '[service]\nheartbeat_url_env = "HEART"'), ("[alerts]", ALERTS)
     )
-    path.write_text(f'{config_text}\n[second_opinions]\nservices = ["0x"]\nzero_x_env = "ZERO_X"\n')
+    path.write_text(f'{file_text}\n[second_opinions]\nservices = ["0x"]\nzero_x_env = "ZERO_X"\n')
     return load_config(path)
 
 
@@ -201,7 +201,7 @@ def test_two_configs_share_no_venue_and_no_password(tmp_path: Path, agent_source
         (tmp_path / name).mkdir()
         passwords = f"TRIMTAB_KEYSTORE_PASSWORD={name}-password\nTRIMTAB_AGENT_PASSWORD={name}-agent\n"
         path = beside(tmp_path / name, f"VENUE=https://{name}.example\nAGENT_KEY={key}\n{passwords}")
-        path.write_text(text() + futures_text)
+        path.write_text(config_text() + futures_text)
         for file, password in (("wallet.json", f"{name}-password"), ("agent.json", f"{name}-agent")):
             keystore = create_keyfile_json(bytes.fromhex(key), password.encode(), kdf="pbkdf2", iterations=10)
             path.with_name(file).write_text(json.dumps(keystore))

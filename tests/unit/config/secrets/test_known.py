@@ -28,7 +28,7 @@ from agent.observe.logs import Redactor, configure
 from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from tests.support.configs.futures import HYPERLIQUID
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.endpoints import Reply, serve
 
 KEY = "0xAb" + "5eed" * 15 + "cD"
@@ -63,13 +63,13 @@ def config_with(folder: Path, variable: str, secret: str, monkeypatch: pytest.Mo
     """A config that names every kind of secret; one of them is set."""
     path, env_file = folder / "trimtab.toml", folder / ".env"
     futures_text = HYPERLIQUID.replace('url = "http://127.0.0.1:1"', 'url_env = "VENUE"')
-    config_text = text(
+    file_text = config_text(
         ('keystore = "wallet.json"', 'key_env = "MY_KEY"'),
         ("[service]", '[service]\nheartbeat_url_env = "HEART"'),
         ("[alerts]", '[[alerts.targets]]\nname = "phone"\nurl_env = "HOOK"\n[alerts]'),
     )
     tables = '[second_opinions]\nservices = ["0x"]\nzero_x_env = "ZERO_X"\n[telegram]\ntoken_env = "BOT"\nchats = [7]\n'
-    path.write_text(config_text + futures_text.replace('agent_keystore = "agent.json"', 'agent_key_env = "AGENT_KEY"') + tables)
+    path.write_text(file_text + futures_text.replace('agent_keystore = "agent.json"', 'agent_key_env = "AGENT_KEY"') + tables)
     path.chmod(0o600)
     env_file.write_text("" if in_environment else f"{variable}={secret}\n")
     env_file.chmod(0o600)

@@ -15,7 +15,7 @@ from agent.config.tables.fields import ConfigTable, Share, ShareOrOff, Weight
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.units import parse_share_with_unit_bps
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 WITHOUT = ["0.5", "0,5", "0.5 percent", "0,5%", "0.5 %%", 0.5, 1, 0, "5", "half", "", True, None]
 WEIGHTS = {"AssetTable.target", "ProfileAssetTable.target", "StrategyTable.weights"}
@@ -92,7 +92,7 @@ def test_every_share_key_needs_its_unit(key: str) -> None:
 )
 def test_the_error_names_key_value_and_what_to_write(old: str, new: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_config(text((old, new)))
+        parse_config(config_text((old, new)))
     assert said in caught.value.message
 
 
@@ -111,5 +111,5 @@ def test_what_is_finer_than_a_basis_point_or_negative_is_refused() -> None:
 
 
 def test_a_target_weight_may_still_be_a_fraction() -> None:
-    assert [asset.target for asset in parse_config(text(('target = "50%"', "target = 0.5"))).portfolio.assets] == [5_000, 5_000]
+    assert [asset.target for asset in parse_config(config_text(('target = "50%"', "target = 0.5"))).portfolio.assets] == [5_000, 5_000]
     assert parse_band("10%rel", "--band").relative_bps == 1_000

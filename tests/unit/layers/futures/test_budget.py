@@ -17,12 +17,12 @@ from agent.model.futures import FuturesTarget, MarginAccount
 from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S, with_history, with_snapshot
 from tests.support.perpetuals.accounts import E18, account, market
-from tests.support.perpetuals.steps import OVER, POLICY, book, step_of
+from tests.support.perpetuals.steps import FUTURES_POLICY, OVER, book, step_of
 from tests.support.plans import evidence
 
 PUSHED = book(10_000, 20 * E18, index=Fraction(2_300))
 """4x at the mark and below 3x at the index; 2x of its 10,000 may be closed a day."""
-HALVES = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
+HALVES = replace(FUTURES_POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
 
 
 def both() -> MarginAccount:

@@ -22,10 +22,10 @@ from agent.model.futures import FuturesTarget, Hedge, MarginAccount, MarginDepos
 from agent.planning.requests import proposer, requester_name
 from tests.support.builders import NOW_S
 from tests.support.perpetuals.accounts import account, market
-from tests.support.perpetuals.steps import POLICY, step_of
+from tests.support.perpetuals.steps import FUTURES_POLICY, step_of
 from tests.support.plans import evidence
 
-TWO = replace(POLICY, targets=(FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)))
+TWO = replace(FUTURES_POLICY, targets=(FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)))
 BOTH = ("ETH", "BTC")
 
 

@@ -28,10 +28,10 @@ from agent.policy import failures
 from agent.policy.decide import decide
 from agent.signing.rules import require_signable
 from tests.support.builders import GWEI, NOW_S, token, v3_pool, with_snapshot
-from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
+from tests.support.decisions.exits_of_a_step import step_with_equal_stops
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.simulated import SETTINGS, long_btc, moves
-from tests.support.perpetuals.steps import OVER, POLICY, book, step_of
+from tests.support.perpetuals.steps import FUTURES_POLICY, OVER, book, step_of
 from tests.support.plans import evidence
 from tests.support.signing import ESCAPE, FUTURES_RULES, futures_grant, order_tx
 from tests.support.transactions import START_S, bench, patient, receipt, tx
@@ -60,13 +60,13 @@ def with_limits(step: StepInput, **changes: Any) -> StepInput:
 
 
 def with_futures_limits(step: StepInput, **changes: Any) -> StepInput:
-    policy = futures_policy(step) or POLICY
+    policy = futures_policy(step) or FUTURES_POLICY
     return with_policy(step, replace(policy, limits=replace(policy.limits, **changes)))
 
 
 @pytest.mark.parametrize(("held", "first"), [(NEAR, AdjustFutures), (OVER, Rebalance)])
 def test_an_emergency_goes_before_exits_and_a_reduction_after_them(held: Any, first: type) -> None:
-    step = with_policy(with_snapshot(stops(["T0"]), futures=held), POLICY)
+    step = with_policy(with_snapshot(step_with_equal_stops(["T0"]), futures=held), FUTURES_POLICY)
     decided = decide(step)
     assert isinstance(decided.decision, first)
     assert bool(decided.exit_token) is (first is Rebalance)
@@ -92,10 +92,10 @@ def test_an_emergency_closes_half_at_its_own_bound() -> None:
 
 @pytest.mark.parametrize("collateral", [1_255, 1_300, 1_500])
 def test_an_emergency_ends_beyond_its_distance_by_the_hysteresis(collateral: int) -> None:
-    rules = replace(POLICY.limits, emergency_distance_bps=1_000, hysteresis_bps=2_000)
+    rules = replace(FUTURES_POLICY.limits, emergency_distance_bps=1_000, hysteresis_bps=2_000)
     for sign in (1, -1):
         held = book(collateral, sign * 10 * E18)
-        [size] = emergency_sizes(held, replace(POLICY, limits=rules)).values()
+        [size] = emergency_sizes(held, replace(FUTURES_POLICY, limits=rules)).values()
         assert abs(size) >= 5 * E18
         after = after_fill_at_mark(held, "ETH", size)
         distance = margin.liquidation_distance(after, "ETH")
@@ -138,7 +138,7 @@ def test_the_fee_ceiling_of_an_emergency_is_its_own() -> None:
     assert refusing(near) == set()
     assert refusing(with_limits(at_gas(near, 60 * EMERGENCY_GAS_PRICE_MULTIPLE + 1), **dear)) == {"gas_price"}
     assert refusing(with_futures_limits(near, emergency_gas_price_wei=90 * GWEI)) == {"gas_price"}
-    assert emergency_gas_price_limit_wei(POLICY.limits, replace(near.limits, gas_price_wei=None)) is None
+    assert emergency_gas_price_limit_wei(FUTURES_POLICY.limits, replace(near.limits, gas_price_wei=None)) is None
 
 
 @pytest.mark.parametrize(("less_wei", "passes"), [(0, True), (1, False)])
@@ -176,7 +176,7 @@ def test_the_gas_budget_of_an_emergency_is_its_own() -> None:
     used = with_limits(at_gas(step_of(NEAR, emergency_gas_24h_wei=E18 // 10), 1), **day)
     assert refusing(used) == {"gas_per_day"}
     assert refusing(with_futures_limits(used, emergency_gas_per_day_wei=E18)) == set()
-    assert emergency_gas_per_day_wei(POLICY.limits, used.limits) == E18 // 10
+    assert emergency_gas_per_day_wei(FUTURES_POLICY.limits, used.limits) == E18 // 10
 
 
 def test_the_daily_budget_of_reductions_holds_no_emergency_back() -> None:
@@ -210,7 +210,7 @@ def hedged(**history: object) -> StepInput:
     """A hedge of a limit's reduction: bought back first."""
     short = book(4_000, -10 * E18)
     hedge = Hedge("ETH", token("WETH").address, -5 * E18, NOW_S - 10**6, Fraction(1))
-    return with_policy(step_of(short, hedges=(hedge,), **history), replace(POLICY, hedges=(hedge,)))
+    return with_policy(step_of(short, hedges=(hedge,), **history), replace(FUTURES_POLICY, hedges=(hedge,)))
 
 
 WAITS: dict[str, tuple[Callable[..., StepInput], int, int]] = {

@@ -48,7 +48,7 @@ from agent.policy.quarantine import quarantine_tokens
 from agent.units import BPS
 from tests.support.builders import NOW_S, OWNER, token, v3_pool, with_history, with_snapshot, without_feed
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.steps import LIMITS, POLICY, book, step_of
+from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, book, step_of
 from tests.support.plans import evidence
 
 USDC, VAULT, KEY, OTHER = token("USDC").address, "0x" + "7" * 40, "0x" + "6" * 40, "0x" + "5" * 40
@@ -67,7 +67,7 @@ OVER, CALM, EMPTY = in_usdc(book(10_000, 20 * E18)), in_usdc(book(10_000, 5 * E1
 
 def policy(top_up: int | None = BPS, account: str = OWNER) -> FuturesPolicy:
     limits: FuturesLimits = replace(LIMITS, top_up_per_day_bps=top_up)
-    return replace(POLICY, limits=limits, collateral=USDC, trader=account, vault=VAULT, delegate=KEY)
+    return replace(FUTURES_POLICY, limits=limits, collateral=USDC, trader=account, vault=VAULT, delegate=KEY)
 
 
 def futures_of(step: StepInput) -> FuturesPlan:

@@ -16,9 +16,8 @@ from agent.model.futures import MarginAccount
 from agent.planning.proposals import Proposal, propose_rebalance
 from tests.support.builders import with_history
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.parts import FuturesEvidence as Answers
-from tests.support.perpetuals.parts import outcome_of, step_of
-from tests.support.perpetuals.steps import EMPTY, EVEN, OVER, POLICY, book
+from tests.support.perpetuals.parts import FuturesEvidence, outcome_of, step_of
+from tests.support.perpetuals.steps import EMPTY, EVEN, FUTURES_POLICY, OVER, book
 
 SKEWED = {"WETH": 8_000, "USDC": 2_000}
 SPENT = {"reduced_notional_24h": Fraction(20_000 * 10**6)}
@@ -29,7 +28,7 @@ PUSHED = book(10_000, 20 * E18, index=Fraction(2_300))
 
 NEAR = book(1_300, 10 * E18)
 """Near its liquidation."""
-NO_GAS = replace(POLICY, limits=replace(POLICY.limits, emergency_gas_per_day_wei=1))
+NO_GAS = replace(FUTURES_POLICY, limits=replace(FUTURES_POLICY.limits, emergency_gas_per_day_wei=1))
 """Every emergency order is refused for its gas."""
 
 
@@ -90,7 +89,7 @@ def test_without_futures_a_refusal_is_evaluated_once() -> None:
         evaluated.append(step)
         return propose_rebalance(step)
 
-    found = evaluate_input(step, propose, Answers())
+    found = evaluate_input(step, propose, FuturesEvidence())
     assert found.kind is OutcomeKind.REFUSED
     assert found.step_input.progress.spot_hold_reason == ""
     assert evaluated == [step]

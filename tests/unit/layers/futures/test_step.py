@@ -29,7 +29,7 @@ from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.steps import EMPTY, EVEN, LIMITS, OVER, POLICY, PUSHED, book, step_of
+from tests.support.perpetuals.steps import EMPTY, EVEN, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
 from tests.support.plans import evidence
 
 
@@ -57,7 +57,7 @@ def test_a_stopped_agent_reduces_nothing() -> None:
 def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
     skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
     for held, first in ((OVER, AdjustFutures), (EMPTY, Rebalance)):
-        step = with_policy(with_snapshot(skewed, futures=held), POLICY)
+        step = with_policy(with_snapshot(skewed, futures=held), FUTURES_POLICY)
         assert isinstance(decide(step).decision, first)
     assert isinstance(decide(step_of(EMPTY)).decision, AdjustFutures)
 
@@ -72,7 +72,7 @@ def test_tracking__a_plan_that_saves_too_little_keeps_no_futures_from_their_targ
     hold = propose_rebalance(drifted).decision_result.decision
     assert isinstance(hold, Hold)
     assert hold.limiting_rule == "limits.plan_cost"
-    found = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
+    found = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), FUTURES_POLICY))
     assert found.plan is not None
     assert planned_futures(found.plan) is not None
 
@@ -83,14 +83,14 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     alone = propose_rebalance(drifted)
     assert alone.plan is None
     assert isinstance(alone.decision_result.decision, Hold)
-    found = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
+    found = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), FUTURES_POLICY))
     assert found.plan is not None
     assert planned_futures(found.plan) is not None
     assert found.changed_step is not None
     assert isinstance(found.decision_result.decision, AdjustFutures)
     assert "not worth its cost" in found.changed_step.progress.spot_hold_reason
     assert propose_rebalance(found.changed_step).plan == found.plan, "a recorded step decides the same"
-    kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), POLICY)
+    kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), FUTURES_POLICY)
     assert propose_rebalance(kept).decision_result.decision == alone.decision_result.decision
 
 
@@ -105,7 +105,7 @@ def test_a_refused_spot_plan_keeps_no_futures_from_their_targets_and_stays_the_o
     skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
     skewed = replace(skewed, limits=replace(skewed.limits, daily_loss_bps=None))
     opens, stays = (
-        evaluate_input(with_policy(with_snapshot(skewed, futures=held), POLICY), propose_rebalance, Unquoted())
+        evaluate_input(with_policy(with_snapshot(skewed, futures=held), FUTURES_POLICY), propose_rebalance, Unquoted())
         for held in (EMPTY, book(10_000, 10 * E18))
     )
     assert opens.kind is OutcomeKind.PLANNED, opens.reason
@@ -134,7 +134,7 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
     stopped = step_of(OVER).with_progress(FuturesProgress(hold_reason="futures: no order, the key may not trade"))
     free = step_of(OVER)
     for step, why in ((dear, "above limits.plan_cost of 5 bps"), (stopped, "the key may not trade"), (free, "")):
-        document = margin_document(build_futures_report(step, POLICY, current_drifts(step)))
+        document = margin_document(build_futures_report(step, FUTURES_POLICY, current_drifts(step)))
         assert document["plan"] is not None
         assert document["plan"]["orders"]
         assert (why in document["plan"]["hold_reason"]) if why else document["plan"]["hold_reason"] == ""
@@ -147,7 +147,7 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
 def test_orders_of_a_market_that_backs_off_are_not_among_those_of_the_margin_document() -> None:
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
     step = step_of(OVER, failed_exits=failed)
-    document = margin_document(build_futures_report(step, POLICY, current_drifts(step)))
+    document = margin_document(build_futures_report(step, FUTURES_POLICY, current_drifts(step)))
     assert document["plan"] is not None
     assert "ETH: its orders failed or were refused" in document["plan"]["hold_reason"]
 
@@ -185,7 +185,7 @@ def test_without_futures_nothing_changes() -> None:
 @pytest.mark.parametrize(("top_up_bps", "deposits"), [(None, True), (100, False)])
 def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | None, deposits: bool) -> None:
     """5,000 USDC are at hand for the 4,035 that restore 3x; 1 % of the spot portfolio is not enough."""
-    policy = replace(POLICY, collateral=token("USDC").address, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps))
+    policy = replace(FUTURES_POLICY, collateral=token("USDC").address, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps))
     step = step_of(replace(OVER, collateral_unit_raw=10**12), policy)
     found = build_futures_report(step, policy, current_drifts(step))
     proposed = propose_rebalance(step).plan

@@ -25,14 +25,13 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_feed, with_history, with_snapshot, without_feed
-from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
+from tests.support.decisions.exits_of_a_step import step_with_equal_stops
 from tests.support.perpetuals.accounts import E18, account, market
-from tests.support.perpetuals.steps import LIMITS, OVER, POLICY, PUSHED, book, step_of
-from tests.support.perpetuals.unknowns import HALVES, STALE_S
-from tests.support.perpetuals.unknowns import two_market_account as two
+from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
+from tests.support.perpetuals.unknowns import HALVES, STALE_S, two_market_account
 from tests.support.plans import evidence
 
-MULTIPLE = replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=10_000))
+MULTIPLE = replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=10_000))
 """Futures at most once the spot value."""
 
 
@@ -57,7 +56,7 @@ def planned(step: StepInput) -> Plan:
 
 @pytest.mark.parametrize("btc", [E18 // 4, -E18 // 4])
 def test_a_stale_index_holds_no_emergency_of_another_market_back(btc: int) -> None:
-    step = step_of(two(1_300, 7 * E18, btc), HALVES)
+    step = step_of(two_market_account(1_300, 7 * E18, btc), HALVES)
     plan = planned(step)
     assert planned_futures(plan) is not None
     assert planned_futures(plan).is_emergency
@@ -67,7 +66,7 @@ def test_a_stale_index_holds_no_emergency_of_another_market_back(btc: int) -> No
 
 def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> None:
     """ETH alone is far from its liquidation; the loss in BTC, by the venue's own mark, brings it near."""
-    calm = step_of(two(6_000, 5 * E18, E18), HALVES)
+    calm = step_of(two_market_account(6_000, 5 * E18, E18), HALVES)
     assert "liquidation is near" not in decide(calm).decision.reason
     held = margin_account(calm.snapshot)
     assert held is not None
@@ -79,7 +78,7 @@ def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> Non
 
 
 def test_an_emergency_goes_on_until_the_markets_of_fresh_indexes_are_closed() -> None:
-    held, ticks = two(2_900, 5 * E18, E18), 0
+    held, ticks = two_market_account(2_900, 5 * E18, E18), 0
     while held.size_raw("ETH") and ticks < 20:
         found = propose_rebalance(step_of(held, HALVES)).plan
         if found is None or planned_futures(found) is None:
@@ -100,14 +99,14 @@ def test_an_emergency_goes_on_until_the_markets_of_fresh_indexes_are_closed() ->
 def test_without_any_fresh_index_nothing_is_ordered(fresh_s: int) -> None:
     """Also not while its time could not be read (zero), or is in the future."""
     for collateral in (1_300, 6_000):
-        found = propose_rebalance(step_of(two(collateral, 7 * E18, E18 // 4, eth_s=fresh_s), HALVES))
+        found = propose_rebalance(step_of(two_market_account(collateral, 7 * E18, E18 // 4, eth_s=fresh_s), HALVES))
         assert found.plan is None
         assert isinstance(found.decision_result.decision, Hold)
         assert "futures: no order, the " in found.decision_result.decision.reason
 
 
 def test_a_limit_cuts_the_markets_of_fresh_indexes_by_as_much_more() -> None:
-    held = two(10_000, 15 * E18, E18 // 2)
+    held = two_market_account(10_000, 15 * E18, E18 // 2)
     plan = planned(step_of(held, HALVES))
     assert planned_futures(plan) is not None
     assert not planned_futures(plan).is_emergency
@@ -120,29 +119,29 @@ def test_a_limit_cuts_the_markets_of_fresh_indexes_by_as_much_more() -> None:
 
 
 def test_beside_a_stale_index_nothing_is_opened_and_no_margin_deposited() -> None:
-    opening = step_of(two(10_000, 2 * E18, E18 // 10), HALVES)
+    opening = step_of(two_market_account(10_000, 2 * E18, E18 // 10), HALVES)
     assert propose_rebalance(opening).plan is None
     usdc = token("USDC").address
     policy = replace(HALVES, collateral=usdc, limits=replace(LIMITS, top_up_per_day_bps=None))
-    held = replace(two(10_000, 13 * E18, E18 // 2), collateral_unit_raw=10**12)
+    held = replace(two_market_account(10_000, 13 * E18, E18 // 2), collateral_unit_raw=10**12)
     assert planned_futures(planned(step_of(held, policy))).account_actions == ()  # type: ignore[union-attr]
-    fresh = replace(two(10_000, 13 * E18, E18 // 2, btc_s=NOW_S - 60), collateral_unit_raw=10**12)
+    fresh = replace(two_market_account(10_000, 13 * E18, E18 // 2, btc_s=NOW_S - 60), collateral_unit_raw=10**12)
     assert planned_futures(planned(step_of(fresh, policy))).account_actions  # type: ignore[union-attr]
 
 
 def test_an_order_in_the_market_of_a_stale_index_is_refused_by_its_guard() -> None:
-    fresh = step_of(two(1_300, 7 * E18, E18 // 4, btc_s=NOW_S - 60), HALVES)
+    fresh = step_of(two_market_account(1_300, 7 * E18, E18 // 4, btc_s=NOW_S - 60), HALVES)
     plan = planned(fresh)
     assert planned_futures(plan) is not None
     assert {one.market for one in planned_futures(plan).orders} == {"ETH", "BTC"}
-    assert "index_age" in refusing(step_of(two(1_300, 7 * E18, E18 // 4), HALVES), plan)
+    assert "index_age" in refusing(step_of(two_market_account(1_300, 7 * E18, E18 // 4), HALVES), plan)
 
 
 @pytest.mark.parametrize(("eth_s", "closes"), [(NOW_S - 60, True), (STALE_S, False)])
 def test_a_stale_index_keeps_no_hedge_of_another_market_open(eth_s: int, closes: bool) -> None:
     """[futures.hedge] was removed, so that the short is bought back."""
     hedge = Hedge("ETH", token("WETH").address, -E18, NOW_S - 100, Fraction(1))
-    step = step_of(two(10_000, -E18, E18 // 10, eth_s=eth_s), replace(HALVES, hedges=(hedge,), band_bps=0), hedges=(hedge,))
+    step = step_of(two_market_account(10_000, -E18, E18 // 10, eth_s=eth_s), replace(HALVES, hedges=(hedge,), band_bps=0), hedges=(hedge,))
     found = propose_rebalance(step)
     if not closes:
         assert found.plan is None
@@ -156,7 +155,7 @@ def test_a_stale_index_keeps_no_hedge_of_another_market_open(eth_s: int, closes:
 # --- Missing and contradictory spot prices.
 
 
-def with_wbtc(held: MarginAccount, policy: FuturesPolicy = POLICY) -> StepInput:
+def with_wbtc(held: MarginAccount, policy: FuturesPolicy = FUTURES_POLICY) -> StepInput:
     """A third asset of half of the spot portfolio's value, which prices and pays nothing."""
     step = step_input({"WETH": 2_500, "USDC": 2_500, "WBTC": 5_000}, values={"WETH": 2_500, "USDC": 2_500, "WBTC": 5_000})
     return with_policy(with_snapshot(step, futures=held), policy)
@@ -206,12 +205,12 @@ def test_without_a_spot_price_the_spot_multiple_is_held_and_nothing_opened(name:
     decision = propose_rebalance(calm).decision_result.decision
     assert isinstance(decision, Halt)
     assert "spot_multiple is not judged" in decision.reason
-    empty = with_policy(with_snapshot(BLINDED[name], futures=book(10_000)), POLICY)
+    empty = with_policy(with_snapshot(BLINDED[name], futures=book(10_000)), FUTURES_POLICY)
     assert propose_rebalance(empty).plan is None
 
 
 def test_an_exit_still_goes_before_a_reduction_beside_a_missing_price() -> None:
-    step = without_feed(with_policy(with_snapshot(stops(["T0", "T1"]), futures=OVER), POLICY), "T1")
+    step = without_feed(with_policy(with_snapshot(step_with_equal_stops(["T0", "T1"]), futures=OVER), FUTURES_POLICY), "T1")
     step = with_snapshot(step, pools=tuple(one for one in step.snapshot.pools if token("T1").address not in (one.token0, one.token1)))
     assert propose_rebalance(step).decision_result.exit_token == token("T0").address
 
@@ -219,7 +218,7 @@ def test_an_exit_still_goes_before_a_reduction_beside_a_missing_price() -> None:
 @pytest.mark.parametrize("source", ["mean", "depeg"])
 def test_a_contradictory_spot_price_enlarges_no_reduction(source: str) -> None:
     """The portfolio looks worth less than half: the leverage is cut, the spot multiple waits."""
-    step = with_policy(with_wbtc(OVER), replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=31_000)))
+    step = with_policy(with_wbtc(OVER), replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=31_000)))
     if source == "depeg":
         step = with_feed(step, "USDC", answer=11 * 10**7)
     else:
@@ -247,13 +246,13 @@ def test_a_fault_of_the_chain_itself_still_holds_a_reduction_back(code: str) -> 
 
 @pytest.mark.parametrize("name", BLINDED)
 def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: str) -> None:
-    step = with_policy(BLINDED[name], replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=50_000)))
+    step = with_policy(BLINDED[name], replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=50_000)))
     found = propose_rebalance(step)
     refused = StepOutcome("0123456789ab", OutcomeKind.REFUSED, "", step, found.decision_result, None)
     [alert] = [one for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("futures:")]
     assert alert.key == "futures:leverage"
     assert "It would close " in alert.text
-    report = build_futures_report(step, futures_policy(step) or POLICY, current_drifts(step))
+    report = build_futures_report(step, futures_policy(step) or FUTURES_POLICY, current_drifts(step))
     assert report.plan is not None
     assert report.plan.orders == planned_futures(planned(step)).orders
     assert {one.limit_name: one.measured_text for one in report.limit_checks}["spot_multiple"] == "unknown"
@@ -275,7 +274,7 @@ def test_a_quarantined_asset_triggers_no_reduction_for_the_spot_multiple() -> No
     assert "spot_multiple is not judged" in found.reason
     assert "WBTC is in quarantine" in found.reason
     assert spot_value_in_quote(shut(step), current_drifts(shut(step))) is None
-    report = build_futures_report(shut(step), futures_policy(step) or POLICY, current_drifts(shut(step)))
+    report = build_futures_report(shut(step), futures_policy(step) or FUTURES_POLICY, current_drifts(shut(step)))
     assert report.plan is not None
     assert not report.plan.orders
 
@@ -290,12 +289,12 @@ def test_a_quarantined_asset_that_is_not_held_leaves_the_spot_value_known() -> N
 
 
 def test_a_quarantined_asset_holds_no_other_reduction_back_and_enlarges_none() -> None:
-    step = shut(with_wbtc(OVER, replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=30_000))))
+    step = shut(with_wbtc(OVER, replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=30_000))))
     assert planned_futures(planned(step)).orders == planned_futures(planned(step_of(OVER))).orders  # type: ignore[union-attr]
 
 
 def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -> None:
-    for policy, opens in ((replace(MULTIPLE, leverage_bps=4_000), False), (replace(POLICY, leverage_bps=4_000), True)):
+    for policy, opens in ((replace(MULTIPLE, leverage_bps=4_000), False), (replace(FUTURES_POLICY, leverage_bps=4_000), True)):
         found = propose_rebalance(shut(with_wbtc(book(10_000), policy)))
         assert bool(found.plan) is opens, found.decision_result.decision.reason
 
@@ -327,7 +326,7 @@ def test_the_daily_budget_counts_orders_at_the_index_to_the_base_unit(off: int, 
 
 def test_the_daily_budget_is_not_waived_by_a_stale_index_of_another_market() -> None:
     """At the old index of BTC the leverage is above its limit, at its mark a pushed ETH alone breaks it."""
-    held = two(10_000, 7 * E18, E18 // 2)
+    held = two_market_account(10_000, 7 * E18, E18 // 2)
     markets = tuple(
         replace(one, mark=one.mark * Fraction(95, 100)) if one.market == "ETH" else replace(one, index=one.index * Fraction(80, 100))
         for one in held.markets
@@ -342,14 +341,14 @@ def test_the_daily_budget_is_not_waived_by_a_stale_index_of_another_market() -> 
 @pytest.mark.parametrize("btc", [E18 // 4, -E18 // 4])
 def test_the_daily_budget_is_waived_by_a_crash_beside_a_stale_index(btc: int) -> None:
     """The market of the stale index counts at the better of its two prices, which no push makes worse."""
-    held = margin.with_moved_marks(two(12_000, 15 * E18, btc), {"ETH": Fraction(-1, 10), "BTC": Fraction(-1, 10)})
+    held = margin.with_moved_marks(two_market_account(12_000, 15 * E18, btc), {"ETH": Fraction(-1, 10), "BTC": Fraction(-1, 10)})
     fallen = replace(held, markets=tuple(replace(one, index=one.mark) if one.market == "ETH" else one for one in held.markets))
     assert budget(step_of(fallen, HALVES, reduced_notional_24h=Fraction(90_000 * 10**6)))
 
 
 def test_the_daily_budget_is_not_waived_by_an_unknown_spot_value() -> None:
     """Half of the spot value is in quarantine: what is left of it demands nothing."""
-    step = with_wbtc(PUSHED, replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=39_000)))
+    step = with_wbtc(PUSHED, replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=39_000)))
     step = with_history(step, reduced_notional_24h=Fraction(20_000 * 10**6))
     assert not budget(shut(step))
 
@@ -374,7 +373,7 @@ FEELESS = replace(market("ETH"), fee_ppm=0, index_s=NOW_S - 60)
 def test_utilisation_keeps_as_much_as_its_limit_allows(sign: int, move: Fraction) -> None:
     held = margin.with_moved_marks(account(3_000, {"ETH": sign * 4 * E18}, replace(FEELESS)), {"ETH": sign * move})
     policy = replace(
-        POLICY,
+        FUTURES_POLICY,
         limits=replace(LIMITS, max_leverage_bps=10**6, max_utilisation_bps=2_000, stress_move_bps=0, slippage_bps=0, hysteresis_bps=0),
     )
     if (margin.utilisation(held) or 1) <= Fraction(2, 10):
@@ -443,7 +442,7 @@ def test_the_margin_is_unknown_while_transfers_or_funding_may_be_missing(kind: S
 
 @pytest.mark.parametrize("kind", StaleReadKind)
 def test_stops_are_changed_unless_the_open_orders_may_be_old(kind: StaleReadKind) -> None:
-    policy = replace(POLICY, limits=replace(LIMITS, resting_stop_bps=200))
+    policy = replace(FUTURES_POLICY, limits=replace(LIMITS, resting_stop_bps=200))
     step = step_of(replace(OVER, is_on_chain=False), policy)
     assert due_stops(step.snapshot, step.history, policy)
     old = with_old_part(step, kind)

@@ -24,8 +24,8 @@ from agent.weights.allocators import AllocatorData
 from tests.support.builders import NOW_S, token, with_snapshot
 from tests.support.configs.futures import FUTURES, address
 from tests.support.configs.weights import config_text, portfolio_of
-from tests.support.perpetuals.plans import book
-from tests.support.perpetuals.steps import POLICY
+from tests.support.perpetuals.plans import pair_book
+from tests.support.perpetuals.steps import FUTURES_POLICY
 from tests.support.planning_worlds import COINS, PLAIN, allocator, bps_of, moves, recorded, weighed
 
 NAMES = {token(symbol).address: symbol for symbol in COINS}
@@ -81,7 +81,7 @@ def test_no_market_loses_more_than_its_stress_loss_and_all_reach_the_leverage_wh
 def test_the_step_targets_them_lowers_the_leverage_where_the_loss_is_bounded_and_keeps_the_spot_targets() -> None:
     tight = replace(RISK, stress_loss_bps=1_000)
     step = weighed(by_risk(tight), recorded(moves()))
-    step = with_policy(with_snapshot(step, futures=book(10_000)), POLICY)
+    step = with_policy(with_snapshot(step, futures=pair_book(10_000)), FUTURES_POLICY)
     found = apply_effective_targets(step)
     assert futures_policy(found) is not None
     assert bps_of(found) == PLAIN

@@ -28,13 +28,10 @@ from agent.policy.decide import decide
 from agent.store import Store
 from agent.units import NATIVE, format_time
 from tests.support.builders import NOW_S, step_input, token, v2_pool
-from tests.support.configs.samples import USDC as USDC_PRESET
-from tests.support.configs.samples import WETH as WETH_PRESET
-from tests.support.configs.samples import config_text as text
-from tests.support.configs.samples import tokens
+from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens
 from tests.support.ledgers import at
 from tests.support.plans import verdict
-from tests.support.records.intents import ended_intent as ended
+from tests.support.records.intents import ended_intent
 from tests.support.text import mentions
 from tests.support.transactions import OTHER, START_S, WALLET, new_store
 
@@ -61,7 +58,7 @@ def three_assets(age_s: int) -> StepInput:
 
 
 def with_table(table: str) -> str:
-    return f"{text()}\n[holding]\n{table}\n"
+    return f"{config_text()}\n[holding]\n{table}\n"
 
 
 def settings_of(table: str) -> tuple[HoldingConfig, str]:
@@ -85,7 +82,7 @@ def test_listed_assets_are_held_for_the_duration_that_is_written() -> None:
 
 
 def test_without_the_table_the_layer_is_off() -> None:
-    config = parse_config(text())
+    config = parse_config(config_text())
     portfolio = build_portfolio(config, tokens())
     assert build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio) == ()
     assert "holding" not in binding_parameters(config, portfolio, "0x")
@@ -221,7 +218,7 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 
 
 def book(store: Store, nonce: int, at_s: int, *transfers: Transfer, kind: IntentKind = IntentKind.SWAP, status: int = 1) -> None:
-    store.budgets.book_intent(ended(store, nonce, kind=kind, transfers=transfers, status=status), Fraction(0), Fraction(0), 0, at_s)
+    store.budgets.book_intent(ended_intent(store, nonce, kind=kind, transfers=transfers, status=status), Fraction(0), Fraction(0), 0, at_s)
 
 
 def came(of: str) -> Transfer:

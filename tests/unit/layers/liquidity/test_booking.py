@@ -31,12 +31,11 @@ from agent.model import (  # fmt: skip
 )
 from agent.reference import reference_prices
 from agent.store import Store
-from tests.support import builders
-from tests.support import lp_worlds as lp_positions
+from tests.support import builders, lp_worlds
 from tests.support.signing import grant_of
 from tests.support.transactions import START_S, new_store, receipt, tx
 
-TOKEN0, TOKEN1 = lp_positions.TOKENS
+TOKEN0, TOKEN1 = lp_worlds.TOKENS
 GAS_WEI = 50_000 * 2 * 10**9
 POOL = builders.address("pool")
 
@@ -44,7 +43,7 @@ POOL = builders.address("pool")
 def step_with(*positions: LpPosition) -> StepInput:
     """A wallet of WETH and USDC with these positions, all confirmed."""
     step = builders.step_input()
-    confirmed = tuple(lp_positions.confirmed_position(position) for position in positions)
+    confirmed = tuple(lp_worlds.confirmed_position(position) for position in positions)
     portfolio = replace(step.portfolio, positions=confirmed)
     return replace(step, portfolio=portfolio, snapshot=replace(step.snapshot, positions=positions))
 
@@ -59,7 +58,7 @@ def at_reference(step: StepInput, width: int = 6_000, liquidity: int = 10**15) -
     price0, price1 = prices(step)
     at_x96 = exact.sqrt_price_x96(price0 / price1)
     tick = get_tick_at_sqrt_ratio(at_x96) // 60 * 60
-    plain = lp_positions.v3(tick - width, tick + width, liquidity, tick)
+    plain = lp_worlds.v3(tick - width, tick + width, liquidity, tick)
     return replace(plain, pool=POOL, sqrt_price_x96=at_x96, owed=(7_000, 9_000), core_owed=(7_000, 9_000))
 
 

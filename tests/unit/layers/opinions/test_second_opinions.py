@@ -27,7 +27,7 @@ from agent.layers.opinions.services import Sale, ask_services
 from agent.planning.proposals import propose_rebalance
 from agent.units import NATIVE
 from tests.support.builders import OWNER, raw, step_input, token, v2_pool, with_snapshot
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.plans import R, Swap, plan_of, with_leg
 from tests.support.text import mentions
 
@@ -266,5 +266,5 @@ def test_without_the_table_or_a_trade_nobody_is_asked(aggregators: Aggregators) 
 )
 def test_a_mistake_in_the_table_is_named(table: str, field: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_config(f"{text()}\n[second_opinions]\n{table}\n")
+        parse_config(f"{config_text()}\n[second_opinions]\n{table}\n")
     assert mentions(caught.value.message, "second_opinions", field)

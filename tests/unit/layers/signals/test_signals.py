@@ -42,8 +42,7 @@ from agent.policy.targets import settings_hash
 from tests.support.builders import split, strategy, token, with_snapshot
 from tests.support.configs.futures import FUTURES
 from tests.support.configs.weights import config_text
-from tests.support.perpetuals.steps import EMPTY
-from tests.support.perpetuals.steps import POLICY as FUTURES_POLICY
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY
 from tests.support.planning_worlds import PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.signals import install
 

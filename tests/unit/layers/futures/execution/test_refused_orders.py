@@ -46,8 +46,7 @@ from agent.model.futures import MarginAccount, MarginDeposit, StopOrder
 from agent.policy.decide import decide
 from agent.store import open_memory_store
 from tests.support.builders import NOW_S, OWNER, with_snapshot
-from tests.support.perpetuals.books import TWO, with_index_at
-from tests.support.perpetuals.books import book as two_legs
+from tests.support.perpetuals.books import TWO, wide_book, with_index_at
 from tests.support.perpetuals.parts import outcome_of, step_of
 from tests.support.perpetuals.steps import EMPTY, EVEN, OVER
 from tests.support.transactions import CHAIN_ID, receipt, tx
@@ -227,7 +226,7 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
 
 @pytest.mark.parametrize("statuses", [(1, 0), (0, 1), (1, 1), (0, 0)])
 def test_sent_together__each_order_counts_and_only_failed_ones_wait(ports: StepPorts, statuses: tuple[int, int]) -> None:
-    over = with_index_at(two_legs(10_000, ETH=25_000, BTC=-500), NOW_S)
+    over = with_index_at(wide_book(10_000, ETH=25_000, BTC=-500), NOW_S)
     outcome = outcome_of(with_policy(step_of(over, EVEN), TWO))
     assert outcome.plan is not None
     orders = planned_futures(outcome.plan).orders

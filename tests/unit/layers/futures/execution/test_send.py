@@ -53,8 +53,7 @@ from agent.store.store import Store
 from agent.venues.drafts import EmergencyLimits, TxDraft
 from tests.support.builders import NOW_S, OWNER
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.books import THREE, TWO, with_index_at
-from tests.support.perpetuals.books import book as two_legs
+from tests.support.perpetuals.books import THREE, TWO, wide_book, with_index_at
 from tests.support.perpetuals.needs import BUY, SELL
 from tests.support.perpetuals.parts import outcome_of
 from tests.support.perpetuals.steps import EMPTY, OVER, book, step_of
@@ -191,7 +190,7 @@ def set_of_two(store: Store) -> StepOutcome:
 
 def written_set(store: Store, policy: FuturesPolicy) -> StepOutcome:
     """The planned set of a policy, written as a step."""
-    outcome = outcome_of(with_policy(step_of(with_index_at(two_legs(2_000), NOW_S)), policy))
+    outcome = outcome_of(with_policy(step_of(with_index_at(wide_book(2_000), NOW_S)), policy))
     assert outcome.kind is OutcomeKind.PLANNED
     store.steps.begin(outcome.step_id, NOW_S, codec.dumps(outcome.step_input))
     return outcome

@@ -14,8 +14,7 @@ from agent.layers.futures.policy.exposure import DAY_S, expected_funding_of_all
 from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, funding_trims, notional_drifts, sizes_to_target
 from agent.margin import account as margin
 from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
-from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, book
-from tests.support.perpetuals.plans import account_after_fills as filled
+from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, account_after_fills, pair_book
 from tests.support.samples import examples
 
 E18 = 10**18
@@ -26,7 +25,7 @@ ETH_ALONE = replace(LONG_AND_SHORT, targets=(FuturesTarget("ETH", 10_000),))
 
 def at_rates(eth: Fraction, btc: Fraction = Fraction(0)) -> MarginAccount:
     """10,000 long in ETH at 2,000 and 9,990 short in BTC at 30,000, of 10,000 of collateral."""
-    held = book(10_000, eth=5 * E18, btc=-333 * 10**15)
+    held = pair_book(10_000, eth=5 * E18, btc=-333 * 10**15)
     rates = {"ETH": eth, "BTC": btc}
     return replace(held, markets=tuple(replace(one, funding_daily=rates[one.market]) for one in held.markets))
 
@@ -80,13 +79,13 @@ def test_a_funding_spike_trims_by_a_plan_of_its_own() -> None:
 
 def test_a_share_above_its_band_without_funding_is_drift() -> None:
     """Two thirds in ETH, of a target of half: the little funding that it pays is not the cause."""
-    held = rated(book(10_000, eth=10 * E18, btc=-333 * 10**15), Fraction(1, 10_000))
+    held = rated(pair_book(10_000, eth=10 * E18, btc=-333 * 10**15), Fraction(1, 10_000))
     assert funding_trims(held, LONG_AND_SHORT) == {}
     assert plan_futures(held, LONG_AND_SHORT, RICH, NOW_S).reason == "a weight of the notional has left its band"
 
 
 def test_a_limit_goes_before_a_funding_trim() -> None:
-    held = rated(book(3_000, eth=10 * E18), Fraction(5, 1_000))
+    held = rated(pair_book(3_000, eth=10 * E18), Fraction(5, 1_000))
     fired = due_triggers(held, ETH_ALONE, RICH)
     assert fired[0] is FuturesTrigger.LEVERAGE
     assert FuturesTrigger.FUNDING in fired
@@ -94,15 +93,15 @@ def test_a_limit_goes_before_a_funding_trim() -> None:
 
 def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
     """2.5 % over the horizon is half of the band of 5 points: up to there the whole notional is opened, less its funding."""
-    held = rated(book(10_000), Fraction(5, 1_000))
+    held = rated(pair_book(10_000), Fraction(5, 1_000))
     assert (due_triggers(held, ETH_ALONE, RICH), sizes_to_target(held, ETH_ALONE)) == ((), {})
     two_longs = replace(LONG_AND_SHORT, targets=tuple(replace(target, weight_bps=5_000) for target in LONG_AND_SHORT.targets))
     both = plan_futures(held, two_longs, RICH, NOW_S)
     assert [order.market for order in both.orders] == ["BTC"]
     assert both.refusal_texts == ("ETH is not enlarged: it would pay 15.00 % of its notional in funding over 30 days",)
-    cheap = rated(book(10_000), Fraction(25, 30_000))
+    cheap = rated(pair_book(10_000), Fraction(25, 30_000))
     assert sizes_to_target(cheap, ETH_ALONE) == {"ETH": 10 * E18 * 1000 // 1025 // 10**15 * 10**15}
-    dearer = rated(book(10_000), Fraction(26, 30_000))
+    dearer = rated(pair_book(10_000), Fraction(26, 30_000))
     assert sizes_to_target(dearer, ETH_ALONE) == {}
 
 
@@ -111,12 +110,12 @@ def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
 @examples(10)
 def test_funding_never_makes_positions_oscillate(policy: FuturesPolicy, rates_bps: list[int]) -> None:
     """At one rate a second plan is empty; a trim is taken back only after the funding fell by half of the band."""
-    held = filled(book(10_000), plan_futures(book(10_000), policy, RICH, NOW_S))
+    held = account_after_fills(pair_book(10_000), plan_futures(pair_book(10_000), policy, RICH, NOW_S))
     weight, trimmed_at = Fraction(abs(policy.targets[0].weight_bps), 10_000), None
     for rate in (Fraction(bps, 10_000) for bps in rates_bps):
         held = rated(held, rate)
         before = held.size_raw("ETH")
-        held = filled(held, plan_futures(held, policy, RICH, NOW_S))
+        held = account_after_fills(held, plan_futures(held, policy, RICH, NOW_S))
         change = held.size_raw("ETH") - before
         if change < 0:
             trimmed_at = rate

@@ -28,8 +28,7 @@ from tests.support.builders import NOW_S as STEP_S
 from tests.support.builders import with_snapshot
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.plans import POLICY
-from tests.support.perpetuals.steps import EMPTY, step_of
-from tests.support.perpetuals.steps import POLICY as TERMS
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, step_of
 from tests.support.perpetuals.stops import ETH, book
 from tests.support.plans import evidence
 
@@ -162,7 +161,7 @@ def test_a_limit_order_keeps_its_bound() -> None:
 CLOID = "0x" + b"rest".hex() + "33" * 12
 ORDER = RestingOrder("ETH", 10 * E18, 10 * E18, Fraction(2_000), STEP_S - 60, CLOID)
 RESTING = replace(EMPTY, resting_orders=(ORDER,))
-OPENING = replace(TERMS, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
+OPENING = replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
 
 
 def ended(step: StepInput) -> str:

@@ -59,7 +59,7 @@ from agent.ports.perpetuals import PerpActionDraft, granted_action
 from tests.support.builders import GWEI, NOW_S, OWNER, token, with_history, with_limits, with_snapshot
 from tests.support.perpetuals.accounts import E18, account, market
 from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC, VAULT, in_usdc, policy
-from tests.support.perpetuals.steps import EMPTY, LIMITS, OVER, POLICY, PUSHED, book, step_of
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
 
 # Deposits: 5,000 of USDC and 5,000 of WETH are in the wallet.
 
@@ -138,7 +138,7 @@ def test_reduction_budget__reduction_that_the_index_requires_has_none() -> None:
 
 def test_required_by_index__mark_that_alone_is_pushed_requires_nothing() -> None:
     step = step_of(PUSHED)
-    assert not index_requires_reduction(step.snapshot, POLICY, None)
+    assert not index_requires_reduction(step.snapshot, FUTURES_POLICY, None)
 
 
 @pytest.mark.parametrize(("now_s", "waits"), [(99, True), (100, False), (101, False)])
@@ -302,7 +302,7 @@ def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
 def test_post_only__price_is_the_middle_of_the_book_within_the_bound(size: int, mid: Fraction, bound: int) -> None:
     held = replace(book(10_000, mid=mid), is_on_chain=False)
     order = replace(BUY if size > 0 else SELL, is_reduce_only=False)
-    resting = replace(POLICY, order_kind=PerpOrderKind.POST_ONLY)
+    resting = replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY)
     [limit] = as_limit_orders(held, resting, "drift", [order])
     assert (limit.kind, limit.bound_raw) == (PerpOrderKind.POST_ONLY, bound)
 
@@ -314,21 +314,21 @@ def test_post_only__price_is_the_middle_of_the_book_within_the_bound(size: int, 
 def test_post_only__part_of_a_base_unit_favours_the_fill(size: int, mid: Fraction, bound: int) -> None:
     held = replace(book(10_000, mid=mid), is_on_chain=False)
     order = replace(BUY, size_raw=size, bound_raw=10 if size > 0 else 0)
-    [limit] = as_limit_orders(held, replace(POLICY, order_kind=PerpOrderKind.POST_ONLY), "drift", [order])
+    [limit] = as_limit_orders(held, replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY), "drift", [order])
     assert limit.bound_raw == bound
 
 
 @pytest.mark.parametrize(("trigger", "rests"), [("drift", True), ("leverage_drift", True), ("funding", False), ("leverage", False)])
 def test_limit_orders__only_openings_to_the_targets_rest(trigger: str, rests: bool) -> None:
     held = replace(book(10_000), is_on_chain=False)
-    [order] = as_limit_orders(held, replace(POLICY, order_kind=PerpOrderKind.LIMIT), trigger, [BUY])
+    [order] = as_limit_orders(held, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), trigger, [BUY])
     assert order.kind.can_rest is rests
 
 
 @pytest.mark.parametrize("sale", [SELL, replace(SELL, is_reduce_only=False)], ids=["reduce-only", "any that reduces"])
 def test_limit_orders__reduction_is_sent_at_once(sale: PerpOrder) -> None:
     held = replace(book(10_000, 2 * E18), is_on_chain=False)
-    [order] = as_limit_orders(held, replace(POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [sale])
+    [order] = as_limit_orders(held, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [sale])
     assert order == sale
 
 
@@ -342,7 +342,7 @@ def test_beside_resting__market_with_a_resting_order_gets_no_second_one() -> Non
 
 def test_plan_now__reduction_is_planned_for_the_account_as_it_is() -> None:
     step = step_of(OVER)
-    plan = current_futures_plan(step, POLICY, current_drifts(step), None)
+    plan = current_futures_plan(step, FUTURES_POLICY, current_drifts(step), None)
     assert plan is not None
     assert [order.is_reduce_only for order in plan.orders] == [True]
 
@@ -431,7 +431,7 @@ def test_composer__reductions_alone_and_without_hedges_go_in_one_action(
     orders: tuple[PerpOrder, ...], before: tuple[Hedge, ...], after: tuple[Hedge, ...], companions: list[str]
 ) -> None:
     margin_account = account(10_000, {"ETH": 2 * E18, "BTC": E18}, market("ETH"), market("BTC", 30_000))
-    step = step_of(replace(margin_account, is_on_chain=False), replace(POLICY, hedges=before))
+    step = step_of(replace(margin_account, is_on_chain=False), replace(FUTURES_POLICY, hedges=before))
     any_plan = propose_rebalance(step_of(EMPTY)).plan
     assert any_plan is not None
     plan = any_plan.with_layer(FuturesPlan(orders, "leverage", "", hedges=after))

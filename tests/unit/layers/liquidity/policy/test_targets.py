@@ -18,9 +18,9 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import NOW_S, history, tracking, with_limits, with_snapshot
-from tests.support.decisions.liquidity_exits import step_after_plan as after
+from tests.support.decisions.liquidity_exits import step_after_plan
 from tests.support.lp_worlds import (
     RATIO,
     SPACING,
@@ -53,7 +53,7 @@ POOL, PAIR = v3_at().address, v2_at().address
 def test_a_pool_below_its_share_gets_what_it_lacks_in_a_range_around_the_reference() -> None:
     step = world(targets=[wanted(2_000)])
     action = only_provide(step)
-    assert (action.token_id, action.pool, action.contract) == (None, POOL, lp.MANAGER)
+    assert (action.token_id, action.pool, action.contract) == (None, POOL, lp_worlds.MANAGER)
     assert action.ticks == minting.range_around(RATIO, 2_000, SPACING)
     assert worth(step, action) == pytest.approx(1_600, rel=1e-5)
     assert mentions(action.reason, "0 %", "20 %")
@@ -142,10 +142,10 @@ def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, o
     step = world(targets=[wanted(2_000)], bounds=roomy(**limit))
     plan = planned(step)
     assert any(said in item.why for item in plan.skipped)
-    load = book(after(step)).exposure()
+    load = book(step_after_plan(step)).exposure()
     assert load.is_within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
     assert passes(step)
-    assert isinstance(decide(after(step)).decision, Hold), "neither the exit nor the target asks again"
+    assert isinstance(decide(step_after_plan(step)).decision, Hold), "neither the exit nor the target asks again"
 
 
 def test_without_any_room_nothing_is_added() -> None:
@@ -180,7 +180,7 @@ def test_while_something_is_unknown_nothing_moves() -> None:
     held(with_snapshot(step, unreadable_items=(failed_item,)), "the pool is in quarantine: USDC: the pool cannot send it")
     unread = with_snapshot(step, pools=step.snapshot.pools[:-1], unreadable_items=(replace(failed_item, why="no code"),))
     held(unread, "the pool was not read: no code")
-    unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=lp.MANAGER))
+    unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=lp_worlds.MANAGER))
     held(unpriced, "gas cannot be valued")
 
 

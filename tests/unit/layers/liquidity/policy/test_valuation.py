@@ -18,7 +18,7 @@ from agent.planning import planner
 from agent.policy.decide import decide
 from agent.policy.drift import band_edge_prices, compute_drifts, corrections, investable_total, rebalance_goal
 from agent.reference import reference_prices
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.text import mentions
@@ -31,7 +31,7 @@ PRICES = {WETH: Fraction(2_000 * USD, ETHER), USDC: Fraction(1)}
 def raw(weth: Fraction | int, usd: Fraction | int) -> tuple[int, int]:
     """Base units of so much WETH and so many dollars, in the order of the tokens."""
     amounts = {WETH: int(Fraction(weth) * ETHER), USDC: int(Fraction(usd) * USD)}
-    first, second = lp.TOKENS
+    first, second = lp_worlds.TOKENS
     return amounts[first], amounts[second]
 
 
@@ -39,13 +39,13 @@ def share(usd: int, pushed: Fraction = Fraction(1), **changes: object) -> LpV2Po
     """A tenth of a pair, worth `usd` at 2,000 a WETH; `pushed` is how much dearer WETH is in the pair."""
     weth, money = Fraction(usd, 4_000) * 10, Fraction(usd, 2) * 10
     root = Fraction(isqrt(int(pushed * 10**12)), 10**6)
-    return lp.v2(10**18, 10**19, raw(weth / root, money * root), k_last=0, **changes)
+    return lp_worlds.v2(10**18, 10**19, raw(weth / root, money * root), k_last=0, **changes)
 
 
 def holding(position: LpV2Position, values: dict[str, int | Fraction] | None = None, **changes: object) -> StepInput:
     """A portfolio of WETH and USDC, half and half, with this position confirmed."""
     step = step_input(values=values or {"WETH": 4_000, "USDC": 4_000}, **changes)  # type: ignore[arg-type]  # keywords of step_input
-    mine = replace(step.portfolio, positions=(lp.confirmed_position(position, raw(Fraction(1, 2), 1_000)),))
+    mine = replace(step.portfolio, positions=(lp_worlds.confirmed_position(position, raw(Fraction(1, 2), 1_000)),))
     return replace(with_snapshot(step, positions=(position,)), portfolio=mine)
 
 
@@ -64,13 +64,13 @@ def test_a_position_counts_in_weights_and_only_the_wallet_can_be_spent() -> None
 def test_a_position_is_a_place_of_both_its_tokens_each_with_its_own_amount() -> None:
     own = share(2_000)
     places = valuation.holdings_by_place(holding(own), PRICES)
-    assert places == {(own.name, token): raw for token, raw in zip(lp.TOKENS, raw(Fraction(1, 2), 1_000), strict=True)}
+    assert places == {(own.name, token): raw for token, raw in zip(lp_worlds.TOKENS, raw(Fraction(1, 2), 1_000), strict=True)}
 
 
 def test_uncollected_fees_count_too() -> None:
-    own = lp.v3(liquidity=0, owed=raw(Fraction(1, 2), 1_000), core_owed=raw(1, 2_000))
+    own = lp_worlds.v3(liquidity=0, owed=raw(Fraction(1, 2), 1_000), core_owed=raw(1, 2_000))
     step = holding(share(2_000))
-    confirmed = replace(step.portfolio, positions=(*step.portfolio.positions, lp.confirmed_position(own)))
+    confirmed = replace(step.portfolio, positions=(*step.portfolio.positions, lp_worlds.confirmed_position(own)))
     step = replace(with_snapshot(step, positions=(*step.snapshot.positions, own)), portfolio=confirmed)
     assert {d.symbol: d.raw_at(POSITIONS_PLACE) for d in compute_drifts(step, PRICES)} == {"WETH": ETHER, "USDC": 2_000 * USD}
     assert investable_total(compute_drifts(step, PRICES)) == 12_000 * USD
@@ -93,7 +93,7 @@ def test_a_pushed_pool_moves_neither_weights_nor_totals_nor_forecasts(pushed: Fr
 def test_what_was_read_beside_the_confirmed_positions_does_not_count() -> None:
     step = holding(share(2_000))
     gift = replace(share(10**9), pair=address("another pair"))
-    gifted = with_snapshot(step, positions=(gift, *step.snapshot.positions, lp.v3(owed=raw(9, 9), core_owed=raw(9, 9))))
+    gifted = with_snapshot(step, positions=(gift, *step.snapshot.positions, lp_worlds.v3(owed=raw(9, 9), core_owed=raw(9, 9))))
     assert compute_drifts(gifted, PRICES) == compute_drifts(step, PRICES)
     none = replace(gifted, portfolio=replace(gifted.portfolio, positions=()))
     assert investable_total(compute_drifts(none, PRICES)) == 8_000 * USD
@@ -112,7 +112,10 @@ def test_alert_prices_count_what_lies_in_positions() -> None:
     [
         ({"positions": ()}, "position uniswap_v2 {}: it was not read"),
         (
-            {"positions": (), "unreadable_items": (UnreadableItem(f"position uniswap_v2 {lp.PAIR}", lp.PAIR, "it belongs to somebody"),)},
+            {
+                "positions": (),
+                "unreadable_items": (UnreadableItem(f"position uniswap_v2 {lp_worlds.PAIR}", lp_worlds.PAIR, "it belongs to somebody"),),
+            },
             "position uniswap_v2 {}: it belongs to somebody",
         ),
     ],
@@ -121,7 +124,7 @@ def test_a_position_that_is_unknown_halts_by_name_and_is_never_zero(change: dict
     step = with_snapshot(holding(share(2_000)), **change)
     decision = decide(step).decision
     assert isinstance(decision, Halt)
-    assert said.format(lp.PAIR) in decision.reason
+    assert said.format(lp_worlds.PAIR) in decision.reason
     with pytest.raises(Refused, match="position uniswap_v2"):
         compute_drifts(step, PRICES)
     with pytest.raises(Refused, match="position uniswap_v2"):
@@ -138,8 +141,8 @@ def test_a_position_of_a_token_that_is_no_asset_halts_by_name() -> None:
 
 def test_a_burned_position_counts_nothing_and_is_told() -> None:
     step = step_input()
-    mine = replace(step.portfolio, positions=(lp.confirmed_position(lp.gone()),))
-    step = replace(with_snapshot(step, positions=(lp.gone(),)), portfolio=mine)
+    mine = replace(step.portfolio, positions=(lp_worlds.confirmed_position(lp_worlds.gone()),))
+    step = replace(with_snapshot(step, positions=(lp_worlds.gone(),)), portfolio=mine)
     assert isinstance(decide(step).decision, Hold)
     assert investable_total(compute_drifts(step, PRICES)) == 10_000 * USD
     assert mentions(valuation.position_warnings(step.snapshot, step.portfolio)[0], "uniswap_v3 #42", "not exist")
@@ -148,13 +151,15 @@ def test_a_burned_position_counts_nothing_and_is_told() -> None:
 
 
 def test_warnings__unread_position__does_not_hide_that_another_is_burned() -> None:
-    mine = replace(step_input().portfolio, positions=(lp.confirmed_position(share(2_000)), lp.confirmed_position(lp.gone())))
-    (warning,) = valuation.position_warnings(with_snapshot(step_input(), positions=(lp.gone(),)).snapshot, mine)
+    mine = replace(
+        step_input().portfolio, positions=(lp_worlds.confirmed_position(share(2_000)), lp_worlds.confirmed_position(lp_worlds.gone()))
+    )
+    (warning,) = valuation.position_warnings(with_snapshot(step_input(), positions=(lp_worlds.gone(),)).snapshot, mine)
     assert mentions(warning, "uniswap_v3 #42", "not exist")
 
 
 def test_positions_survive_the_file() -> None:
-    step = with_snapshot(holding(share(2_000)), positions=(share(2_000), lp.v3(inside_last_x128=(2**255, 3)), lp.gone()))
+    step = with_snapshot(holding(share(2_000)), positions=(share(2_000), lp_worlds.v3(inside_last_x128=(2**255, 3)), lp_worlds.gone()))
     assert codec.loads(StepInput, codec.dumps(step)) == step
     with pytest.raises(ConfigError, match="Curve"):
         codec.loads(Snapshot, codec.dumps(step.snapshot).replace("LpMissingPosition", "Curve"))
@@ -259,10 +264,10 @@ def report(step: StepInput) -> valuation.PositionReport:
 
 def test_a_report_of_a_pair_that_doubled_and_earned() -> None:
     """Provided 1 WETH and 2,000 at 2,000; WETH fell from 8,000: √k is a tenth more by fees."""
-    position = lp.v2(10**18, 10**19, raw(11, 22_000), k_last=0)
+    position = lp_worlds.v2(10**18, 10**19, raw(11, 22_000), k_last=0)
     step = holding(position)
     entry = raw(Fraction(1, 2), 4_000)
-    step = replace(step, portfolio=replace(step.portfolio, positions=(lp.confirmed_position(position, entry),)))
+    step = replace(step, portfolio=replace(step.portfolio, positions=(lp_worlds.confirmed_position(position, entry),)))
     found = report(step)
     assert found.state is valuation.RangeState.WHOLE
     assert found.value == 4_400 * USD
@@ -294,16 +299,16 @@ def test_a_pool_off_the_reference_is_told() -> None:
 @pytest.mark.parametrize(
     ("position", "state"),
     [
-        (lp.v3(-600, 600), valuation.RangeState.BELOW),
-        (lp.v3(-887_220, -887_160), valuation.RangeState.ABOVE),
-        (lp.v3(-887_220, 887_220), valuation.RangeState.INSIDE),
-        (lp.v3(liquidity=0), valuation.RangeState.EMPTY),
-        (lp.gone(), valuation.RangeState.GONE),
+        (lp_worlds.v3(-600, 600), valuation.RangeState.BELOW),
+        (lp_worlds.v3(-887_220, -887_160), valuation.RangeState.ABOVE),
+        (lp_worlds.v3(-887_220, 887_220), valuation.RangeState.INSIDE),
+        (lp_worlds.v3(liquidity=0), valuation.RangeState.EMPTY),
+        (lp_worlds.gone(), valuation.RangeState.GONE),
     ],
 )
 def test_a_report_says_where_the_reference_price_stands_to_the_range(position: object, state: valuation.RangeState) -> None:
     step = step_input()
-    mine = replace(step.portfolio, positions=(lp.confirmed_position(position),))  # type: ignore[arg-type]  # parametrize erases the type
+    mine = replace(step.portfolio, positions=(lp_worlds.confirmed_position(position),))  # type: ignore[arg-type]  # parametrize erases the type
     found = report(replace(with_snapshot(step, positions=(position,)), portfolio=mine))
     sides = {valuation.RangeState.BELOW, valuation.RangeState.ABOVE}
     assert found.state is state or {found.state, state} == sides, "which side is which depends on the order of the tokens"

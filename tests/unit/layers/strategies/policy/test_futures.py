@@ -31,9 +31,8 @@ from agent.model import MarketGrowthInputs, StepInput
 from agent.model.futures import FuturesTarget
 from tests.support.builders import DAY_S, NOW_S, RULE, split, strategy, token
 from tests.support.configs.futures import FUTURES, address
-from tests.support.configs.strategies import CARRY, TREND
-from tests.support.configs.strategies import config_with_strategies as tables
-from tests.support.perpetuals.steps import POLICY, book, step_of
+from tests.support.configs.strategies import CARRY, TREND, config_with_strategies
+from tests.support.perpetuals.steps import FUTURES_POLICY, book, step_of
 
 ONE = 10**12
 START_S = NOW_S - NOW_S % DAY_S
@@ -61,7 +60,7 @@ def apply_shares(step: StepInput) -> StepInput:
 def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:
     found = strategy_market_shares(split(LONG, SHORT), books())
     assert found == {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}
-    step = step_of(book(10_000), POLICY)
+    step = step_of(book(10_000), FUTURES_POLICY)
     step = apply_shares(step.with_config(split(LONG, SHORT)).with_layer(StrategiesState(books())))
     assert futures_policy(step) is not None
     assert futures_policy(step).targets == (FuturesTarget("ETH", 6_667), FuturesTarget("BTC", 3_333))
@@ -76,7 +75,7 @@ def test_a_paused_strategy_holds_no_futures() -> None:
 
 
 def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
-    step = step_of(book(10_000), POLICY).with_config(split(PLAIN, replace(PLAIN, name="other", share_bps=6_000)))
+    step = step_of(book(10_000), FUTURES_POLICY).with_config(split(PLAIN, replace(PLAIN, name="other", share_bps=6_000)))
     assert apply_shares(step) == step
 
 
@@ -153,7 +152,7 @@ def test_a_losing_futures_strategy_is_paused_and_comes_back() -> None:
 
 
 def test_the_account_says_its_part_of_the_capital() -> None:
-    found = market_terms(step_of(book(10_000), POLICY), Fraction(30_000 * 10**6))
+    found = market_terms(step_of(book(10_000), FUTURES_POLICY), Fraction(30_000 * 10**6))
     assert found is not None
     assert (found.margin_share, found.leverage, found.prices["ETH"]) == (Fraction(1, 4), 2, book(10_000).market("ETH").index)
     assert market_terms(step_of(None), Fraction(1)) is None
@@ -168,7 +167,7 @@ BANDED = FUTURES.replace('band = "5%"', 'band = "5%"\nleverage_band = "20%"', 1)
 
 
 def test_the_config_gives_a_strategy_futures_weights() -> None:
-    config = parse_config(tables(TREND | {"futures": '{ WETH = "60%", WBTC = "-40%" }'}, CARRY) + BANDED)
+    config = parse_config(config_with_strategies(TREND | {"futures": '{ WETH = "60%", WBTC = "-40%" }'}, CARRY) + BANDED)
     found = build_split(config)
     assert found is not None
     assert [one.market_bps for one in found.strategies] == [((address(20), 6_000), (address(22), -4_000)), ()]
@@ -185,5 +184,5 @@ def test_the_config_gives_a_strategy_futures_weights() -> None:
 )
 def test_a_mistake_in_futures_of_a_strategy_is_named(futures: str, table: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_config(tables(TREND | {"futures": futures}, CARRY) + table)
+        parse_config(config_with_strategies(TREND | {"futures": futures}, CARRY) + table)
     assert said in str(caught.value)
