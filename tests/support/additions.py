@@ -431,10 +431,10 @@ def check_allocator() -> None:
 
     step = weighed(allocator(method), recorded(moves()))
     assert codec.loads(StepInput, codec.dumps(step)) == step
-    found = apply_allocation(step)
-    assert found.history.allocation is not None
-    assert (found.history.allocation.method, found.history.allocation_fault) == (method, "")
-    assert sum(asset.target_bps for asset in found.effective_assets) == 10_000
+    allocated_step = apply_allocation(step)
+    assert allocated_step.history.allocation is not None
+    assert (allocated_step.history.allocation.method, allocated_step.history.allocation_fault) == (method, "")
+    assert sum(asset.target_bps for asset in allocated_step.effective_assets) == 10_000
 
 
 def check_section() -> None:
@@ -489,7 +489,9 @@ def check_alert_kind() -> None:
     step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}), unreadable_items=(UnreadableItem("pool", "0x00", "reverted"),))
     decided = decide(step)
     outcome = StepOutcome("0123", OutcomeKind.HOLD, decided.decision.reason, step, decided, None)
-    (alert,) = [one for one in cycle_alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)) if one.kind is kind]
+    (alert,) = [
+        alert for alert in cycle_alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)) if alert.kind is kind
+    ]
     assert (alert.text, kind.title) == ("1 reads failed, what they are about is not traded.", "reads failed")
     assert alert.is_lasting
     assert kind in LASTING_KINDS

@@ -55,8 +55,8 @@ def webhook(box: Box, secret: str = "path") -> Iterator[str]:
 
     class Hook(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            found = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            taken = box.take({"title": found["title"], "text": found["message"], "path": self.path})
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            taken = box.take({"title": request["title"], "text": request["message"], "path": self.path})
             self.send_response(200 if taken else 503)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -79,10 +79,10 @@ def sms_gateway(box: Box, token: str) -> Iterator[str]:
 
     class Gateway(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            found = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            given = found["params"]
-            assert (found["method"], given["access_token"]) == ("sms.send_sms", token)
-            taken = box.take({"to": given["to"], "text": given["message"]})
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            parameters = request["params"]
+            assert (request["method"], parameters["access_token"]) == ("sms.send_sms", token)
+            taken = box.take({"to": parameters["to"], "text": parameters["message"]})
             body = json.dumps({"result": {"message_id": 1, "status": "ok" if taken else "error"}}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))

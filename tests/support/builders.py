@@ -301,11 +301,11 @@ def step_input(
     Unless `pools` is given, every asset and hub has a V2 pool with the numeraire at its price, with `depth` numeraire coins. Every asset
     has a USD feed at its price, updated a minute ago.
     """
-    wanted = targets_bps or {"WETH": 5_000, "USDC": 5_000}
+    weights = targets_bps or {"WETH": 5_000, "USDC": 5_000}
     money = token(numeraire)
-    tokens = {symbol: token(symbol) for symbol in wanted}
+    tokens = {symbol: token(symbol) for symbol in weights}
     hub_tokens = tuple(token(symbol) for symbol in hubs)
-    held = values or {symbol: Fraction(bps) for symbol, bps in wanted.items()}
+    held = values or {symbol: Fraction(bps) for symbol, bps in weights.items()}
     all_prices = {t.symbol: price_of(t.symbol, prices) for t in (*tokens.values(), *hub_tokens, money)}
     if pools is None:
         priced = {t.address: t for t in (*tokens.values(), *hub_tokens) if t.address != money.address}
@@ -325,7 +325,7 @@ def step_input(
         ),
         portfolio=Portfolio(
             numeraire=money,
-            assets=tuple(Asset(t, wanted[s], raw((reserves or {}).get(s, 0), t), feed_address(s)) for s, t in tokens.items()),
+            assets=tuple(Asset(t, weights[s], raw((reserves or {}).get(s, 0), t), feed_address(s)) for s, t in tokens.items()),
             hubs=hub_tokens,
             wrapped_native=token("WETH").address,
         ),
@@ -381,12 +381,12 @@ def tracking(
     """Return the risk of these tokens; pairs without a correlation are uncorrelated."""
     known = {frozenset(pair): bps for pair, bps in (CORRELATIONS | dict(correlations or {})).items()}
     spread = VOLATILITIES | dict(volatilities or {})
-    pairs = [(one, other) for number, other in enumerate(symbols) for one in symbols[:number]]
+    pairs = [(symbol, other) for number, other in enumerate(symbols) for symbol in symbols[:number]]
     return TrackingRisk(
         Fraction(cost_bps),
         horizon_s,
         tuple((token(symbol).address, spread[symbol]) for symbol in symbols),
-        tuple((token(one).address, token(other).address, known.get(frozenset((one, other)), 0)) for one, other in pairs),
+        tuple((token(pair).address, token(other).address, known.get(frozenset((pair, other)), 0)) for pair, other in pairs),
     )
 
 
@@ -435,8 +435,8 @@ def brought_up(
     own: accounting.IntentStep = none_own,
 ) -> StepInput:
     """Return the step with updated books in its history and the combined targets of all strategies."""
-    found = accounting.update_books(step, ledger or StrategyLedger(), own, netting.strategy_adjustments, fresh)
-    return combine_targets(step.with_layer(StrategiesState(found)))
+    updated_books = accounting.update_books(step, ledger or StrategyLedger(), own, netting.strategy_adjustments, fresh)
+    return combine_targets(step.with_layer(StrategiesState(updated_books)))
 
 
 def books_of(step: StepInput) -> StrategyBooks:
@@ -462,28 +462,31 @@ def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: i
 
 def of(step: StepInput, name: str, symbol: str) -> Fraction:
     """Return the whole coins that a strategy holds."""
-    one = token(symbol)
-    return Fraction(books_of(step).by_name[name].balance_raw(one.address), 10**one.decimals)
+    priced_token = token(symbol)
+    return Fraction(books_of(step).by_name[name].balance_raw(priced_token.address), 10**priced_token.decimals)
 
 
 def with_state(step: StepInput, state: StrategyState) -> StepInput:
     """Return the step with another state of one strategy."""
     books = books_of(step)
-    changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.strategy_books)
+    changed = tuple(
+        replace(strategy_book, state=state) if strategy_book.name == state.name else strategy_book for strategy_book in books.strategy_books
+    )
     return step.with_layer(StrategiesState(replace(books, strategy_books=changed)))
 
 
 def sums_to_the_wallet(step: StepInput) -> bool:
     """Return whether strategies and amounts set aside add up to each balance, to the base unit, by the bookings alone."""
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    aside = {one.token.address: min(held[one.token.address], one.reserve_raw) for one in step.portfolio.assets}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    aside = {asset.token.address: min(raw_by_token[asset.token.address], asset.reserve_raw) for asset in step.portfolio.assets}
     return all(
-        sum(one.balance_raw(address) for one in books_of(step).strategy_books) + aside[address] == held[address] for address in aside
+        sum(strategy_book.balance_raw(address) for strategy_book in books_of(step).strategy_books) + aside[address] == raw_by_token[address]
+        for address in aside
     )
 
 
 def balances(step: StepInput, **coins: Fraction | int | str) -> StepInput:
     """Return the step with other balances of some tokens, in whole coins by symbol."""
     other = {token(symbol).address: raw(amount, token(symbol)) for symbol, amount in coins.items()}
-    holdings = tuple(replace(one, raw=other.get(one.token, one.raw)) for one in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=other.get(holding.token, holding.raw)) for holding in step.snapshot.holdings)
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))

@@ -78,12 +78,12 @@ def marked(name: str, path: Path) -> tuple[set[int], set[tuple[int, int]], CodeT
         pass
     meter = Marking(branch=True)
     code = meter.instrument(compile(branch.preinstrument(ast.parse(source)), str(path), "exec"))
-    found = meter.code_lines[str(path)], meter.code_branches[str(path)], code
+    coverage = meter.code_lines[str(path)], meter.code_branches[str(path)], code
     KEPT.mkdir(parents=True, exist_ok=True)
     written = kept.with_name(f"{name}.{os.getpid()}")
-    written.write_bytes(state + marshal.dumps(found))
+    written.write_bytes(state + marshal.dumps(coverage))
     written.replace(kept)  # other processes may read it meanwhile
-    return found
+    return coverage
 
 
 def armed(code: CodeType, seen: set[Place]) -> CodeType:
@@ -99,13 +99,13 @@ def armed(code: CodeType, seen: set[Place]) -> CodeType:
                 consts[at] = probes[-1]
             case str() if const == CALL:
                 consts[at] = reached
-    found = code.replace(co_consts=tuple(consts))
+    armed_code = code.replace(co_consts=tuple(consts))
     addresses = defaultdict(list)
     for offset, place in calls:
-        addresses[place].append(id(found) + CodeType.__basicsize__ + offset)
+        addresses[place].append(id(armed_code) + CodeType.__basicsize__ + offset)
     for probe in probes:
-        probe.code, probe.calls = found, tuple(addresses[probe.place])
-    return found
+        probe.code, probe.calls = armed_code, tuple(addresses[probe.place])
+    return armed_code
 
 
 class Loader(importer.SlipcoverLoader):  # type: ignore[misc]

@@ -237,9 +237,9 @@ class _Figures(HTMLParser):
         self.open = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        if tag == "data" and "data-of" in given:
-            self.found.append((given["data-of"], given["data-form"], given["value"], ""))
+        attributes = {name: value or "" for name, value in attrs}
+        if tag == "data" and "data-of" in attributes:
+            self.found.append((attributes["data-of"], attributes["data-form"], attributes["value"], ""))
             self.open = True
 
     def handle_data(self, data: str) -> None:
@@ -319,29 +319,29 @@ class Served:
             link.putheader(name, value)
         link.endheaders(None if body is None else body.encode())
         answer = link.getresponse()
-        found = {name.lower(): value for name, value in answer.getheaders()}
-        found["set-cookie"] = "\n".join(value for name, value in answer.getheaders() if name.lower() == "set-cookie")
+        headers_by_name = {name.lower(): value for name, value in answer.getheaders()}
+        headers_by_name["set-cookie"] = "\n".join(value for name, value in answer.getheaders() if name.lower() == "set-cookie")
         text = answer.read()
         link.close()
-        return answer.status, found, text
+        return answer.status, headers_by_name, text
 
     def figures(self, path: str, **headers: str) -> list[tuple[str, str, str, str]]:
         """Wait for figures on a page; return path, form, exact value and text of each."""
-        found: list[tuple[str, str, str, str]] = []
+        figures_of_page: list[tuple[str, str, str, str]] = []
         until_s = time.monotonic() + PATIENCE_S
-        while not found and time.monotonic() < until_s:
-            found = figures(self.ask(path, **headers)[2].decode())
+        while not figures_of_page and time.monotonic() < until_s:
+            figures_of_page = figures(self.ask(path, **headers)[2].decode())
             time.sleep(0.05)
-        return found
+        return figures_of_page
 
-    def compared(self, page: str, told: Mapping[str, Any], **headers: str) -> set[str]:
-        """Compare each figure of a page with the documents `told`; return the paths of the figures."""
-        found = self.figures(page, **headers)
-        for of, form, value, text in found:
-            exact = value_at(told, of)
+    def compared(self, page: str, documents: Mapping[str, Any], **headers: str) -> set[str]:
+        """Compare each figure of a page with the documents `documents`; return the paths of the figures."""
+        page_figures = self.figures(page, **headers)
+        for of, form, value, text in page_figures:
+            exact = value_at(documents, of)
             assert without_age(value) == without_age("" if exact is None else exact), of
             assert without_age(text) == without_age(spell_durations(format_figure(exact, form))), of
-        return {of for of, *_ in found}
+        return {of for of, *_ in page_figures}
 
     def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:
         """Open an event stream without reading from it."""

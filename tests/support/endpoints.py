@@ -50,16 +50,16 @@ class Reply:
 Answerer = Callable[[Any], Reply]
 
 
-def answered(asked: Any, result: Callable[[str, list[Any]], Any]) -> Any:
+def answered(request: Any, result: Callable[[str, list[Any]], Any]) -> Any:
     """Return a valid JSON-RPC answer to a request or batch, by a function of method and params."""
-    if isinstance(asked, list):
-        return [answered(one, result) for one in asked]
-    return {"jsonrpc": "2.0", "id": asked["id"], "result": result(asked["method"], asked["params"])}
+    if isinstance(request, list):
+        return [answered(call, result) for call in request]
+    return {"jsonrpc": "2.0", "id": request["id"], "result": result(request["method"], request["params"])}
 
 
 def good(result: Callable[[str, list[Any]], Any] = lambda method, params: "0x1") -> Answerer:
     """Return the answers of a server that answers every call."""
-    return lambda asked: Reply(json.dumps(answered(asked, result)).encode())
+    return lambda request: Reply(json.dumps(answered(request, result)).encode())
 
 
 @dataclass
@@ -92,10 +92,10 @@ def serve(answer: Answerer) -> Iterator[Served]:
             return True
 
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append(asked)
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append(request)
             headers.append(self.headers)
-            reply = answer(asked)
+            reply = answer(request)
             time.sleep(reply.delay_s)
             if reply.cut:
                 self._cut(reply.cut)
@@ -145,7 +145,7 @@ def serve(answer: Answerer) -> Iterator[Served]:
 def passing_on(url: str) -> Answerer:
     """Return the answers of the node at `url`, so that requests can be counted."""
     node = LocalProvider(url)
-    return lambda asked: Reply(node.post(json.dumps(asked).encode()))
+    return lambda request: Reply(node.post(json.dumps(request).encode()))
 
 
 BLOCK = "0x" + "cd" * 32
@@ -188,22 +188,22 @@ def altered(url: str, alter: Callable[[str, list[Any], Any], Any]) -> Answerer:
     """Return the answers of the node at `url`, with each call's result changed by `alter`."""
     forward = passing_on(url)
 
-    def answer(asked: Any) -> Reply:
-        said = json.loads(forward(asked).body)
-        calls, answers = (asked, said) if isinstance(asked, list) else ([asked], [said])
+    def answer(request: Any) -> Reply:
+        document = json.loads(forward(request).body)
+        calls, answers = (request, document) if isinstance(request, list) else ([request], [document])
         by_id = {call["id"]: call for call in calls}
-        for one in answers:
-            if "result" in one:
-                call = by_id[one["id"]]
-                one["result"] = alter(call["method"], call["params"], one["result"])
-        return Reply(json.dumps(said).encode())
+        for answer_document in answers:
+            if "result" in answer_document:
+                call = by_id[answer_document["id"]]
+                answer_document["result"] = alter(call["method"], call["params"], answer_document["result"])
+        return Reply(json.dumps(document).encode())
 
     return answer
 
 
-def methods(asked: Any) -> list[str]:
+def methods(request: Any) -> list[str]:
     """Return the methods of a request or batch."""
-    return [call["method"] for call in (asked if isinstance(asked, list) else [asked])]
+    return [call["method"] for call in (request if isinstance(request, list) else [request])]
 
 
 # --- An endpoint with switchable faults, and one that remembers every sent transaction.
@@ -285,8 +285,8 @@ class Faulty:
         method, alter = LIES.get(self.mood, ("", lambda answer: answer))
         answers = self._line.batch(calls)
         return [
-            alter(answer) if asked == method and not isinstance(answer, RpcFault) else answer
-            for (asked, _), answer in zip(calls, answers, strict=True)
+            alter(answer) if call == method and not isinstance(answer, RpcFault) else answer
+            for (call, _), answer in zip(calls, answers, strict=True)
         ]
 
     def _send(self, method: str, params: list[Any]) -> Any:
@@ -374,8 +374,8 @@ def newest_forged(ahead: int) -> AlterAnswer:
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         if method == "eth_getBlockByNumber" and params[0] == "latest":
             forged.update(forged_header(answer, ahead))
-        shown = method == "eth_getBlockByNumber" and params[0] in ("latest", forged.get("number"))
-        return dict(forged) if shown else answer
+        is_newest = method == "eth_getBlockByNumber" and params[0] in ("latest", forged.get("number"))
+        return dict(forged) if is_newest else answer
 
     return alter
 

@@ -159,20 +159,20 @@ def shown_of(error: BaseException) -> str:
 def objects_of(package: str) -> list[object]:
     """Return every living object whose class is of `package`, including those that the garbage collector was told to ignore."""
     gc.unfreeze()
-    found = [thing for thing in gc.get_objects() if str(type(thing).__module__).partition(".")[0] == package]
+    objects = [thing for thing in gc.get_objects() if str(type(thing).__module__).partition(".")[0] == package]
     gc.freeze()
-    return found
+    return objects
 
 
 def told_by(thing: object) -> bytes:
     """Return all representations of an object: text forms, JSON, pickle."""
-    said = [repr(thing).encode(), str(thing).encode(), f"{thing}".encode()]
+    texts = [repr(thing).encode(), str(thing).encode(), f"{thing}".encode()]
     for attempt in ("model_dump_json", "model_dump"):
         method = getattr(thing, attempt, None)
         if callable(method) and not isinstance(thing, type):
-            said.append(str(method()).encode())
+            texts.append(str(method()).encode())
     try:
-        said.append(pickle.dumps(thing))
+        texts.append(pickle.dumps(thing))
     except Exception as refused:  # the error of pickling must not contain the secret either
-        said.append(shown_of(refused.with_traceback(None)).encode())
-    return b"\0".join(said)
+        texts.append(shown_of(refused.with_traceback(None)).encode())
+    return b"\0".join(texts)

@@ -73,8 +73,8 @@ class Coin:
         """Return whether a price has at most five significant figures and 6 decimals less those of a size; whole numbers always pass."""
         if price.denominator == 1:
             return True
-        shown = text(price, 12).rstrip("0")
-        whole, part = shown.split(".")
+        shown_text = text(price, 12).rstrip("0")
+        whole, part = shown_text.split(".")
         return len(part) <= 6 - self.size_decimals and len((whole + part).lstrip("0")) <= 5
 
     def margin(self, notional: Fraction, leverage: int | None) -> Fraction:
@@ -247,7 +247,9 @@ class HyperliquidServer:
 
     def trade_through(self, name: str, size: str) -> None:
         """Have the house trade this size against the only order of a wallet that rests in the market."""
-        [order] = [one for one in self.orders if (one.coin, one.status, one.trigger) == (name, "open", None) and one.user != HOUSE]
+        [order] = [
+            order for order in self.orders if (order.coin, order.status, order.trigger) == (name, "open", None) and order.user != HOUSE
+        ]
         house = Order(
             HOUSE, name, not order.is_buy, order.price, Fraction(size), Fraction(size), len(self.orders) + 1, None, False, "Gtc", 0
         )
@@ -298,7 +300,7 @@ class HyperliquidServer:
             if action["type"] == "order":
                 data = [self.order(account, wire) for wire in action["orders"]]
             elif action["type"] == "cancelByCloid":
-                data = [self.cancel(account, one["cloid"]) for one in action["cancels"]]
+                data = [self.cancel(account, cancel["cloid"]) for cancel in action["cancels"]]
             else:
                 raise Turned(f"Unknown action {action['type']}")
         except Turned as turned:
@@ -312,12 +314,12 @@ class HyperliquidServer:
             if action["nonce"] != body["nonce"] or action["hyperliquidChain"] != ("Mainnet" if self.is_mainnet else "Testnet"):
                 raise Turned("Invalid chain or nonce of a user signed action")
             signed = {"agentName": "", **action}
-            found = signing.recover_user_from_user_signed_action(signed, signature, types, primary, self.is_mainnet)
+            signer = signing.recover_user_from_user_signed_action(signed, signature, types, primary, self.is_mainnet)
         else:
-            found = signing.recover_agent_or_user_from_l1_action(
+            signer = signing.recover_agent_or_user_from_l1_action(
                 action, signature, body.get("vaultAddress"), body["nonce"], body.get("expiresAfter"), self.is_mainnet
             )
-        return str(found).lower()
+        return str(signer).lower()
 
     def account_of(self, signer: str) -> str:
         """Return the account that a signer trades for."""
@@ -389,7 +391,7 @@ class HyperliquidServer:
     def fire(self, name: str) -> list[Order]:
         """Execute the stops whose trigger the mark has reached, against the book. Return them."""
         mark, fired = self.coin(name).mark, []
-        for stop in [one for one in self.orders if one.trigger is not None and (one.coin, one.status) == (name, "open")]:
+        for stop in [order for order in self.orders if order.trigger is not None and (order.coin, order.status) == (name, "open")]:
             assert stop.trigger is not None
             if (mark >= stop.trigger) if stop.is_buy else (mark <= stop.trigger):
                 for other in self.matches(stop):
@@ -406,7 +408,7 @@ class HyperliquidServer:
         """Accept an order by the documented rules, and return the venue's answer."""
         coin, wallet = self.coin(name), self.wallet(user)
         order = Order(user, name, is_buy, price, size, size, len(self.orders) + 1, cloid, reduce, tif, self.now_ms)
-        held = wallet.held.get(name, Held()).size
+        position_size = wallet.held.get(name, Held()).size
         sign = 1 if is_buy else -1
         matches = self.matches(order)
         why = ""
@@ -416,9 +418,9 @@ class HyperliquidServer:
             why, order.status = "Asset is delisted.", "delistedRejected"
         elif not coin.tick_ok(price):
             why, order.status = "Price must be divisible by tick size.", "tickRejected"
-        elif price * size < 10 and not (reduce and held == -sign * size):
+        elif price * size < 10 and not (reduce and position_size == -sign * size):
             why, order.status = "Order must have minimum value of $10.", "minTradeNtlRejected"
-        elif reduce and held * sign >= 0:
+        elif reduce and position_size * sign >= 0:
             why, order.status = "Reduce only order would increase position.", "reduceOnlyRejected"
         elif tif == "Alo" and matches:
             why, order.status = f"Post only order would have immediately matched, bbo was {text(matches[0].price)}.", "badAloPxRejected"
@@ -431,7 +433,7 @@ class HyperliquidServer:
             return {"error": why}
         start = len(self.fills)
         for other in matches:
-            part = min(order.left, other.left, *(self.reducible(one) for one in (order, other) if one.is_reduce_only))
+            part = min(order.left, other.left, *(self.reducible(fill) for fill in (order, other) if fill.is_reduce_only))
             if part > 0:
                 self.fill(order, other.price, part, is_taker=True)
                 self.fill(other, other.price, part, is_taker=False)
@@ -450,8 +452,8 @@ class HyperliquidServer:
 
     def reducible(self, order: Order) -> Fraction:
         """Return the largest size of its owner's position that an order can close."""
-        held = self.wallet(order.user).held.get(order.coin, Held()).size
-        return max(Fraction(0), -held if order.is_buy else held)
+        position_size = self.wallet(order.user).held.get(order.coin, Held()).size
+        return max(Fraction(0), -position_size if order.is_buy else position_size)
 
     def matches(self, order: Order) -> list[Order]:
         """Return the resting orders that this one crosses: best price first, then the oldest."""
@@ -467,7 +469,7 @@ class HyperliquidServer:
 
     def has_margin(self, wallet: Wallet, coin: Coin, change: Fraction, price: Fraction) -> bool:
         """Return whether the account value covers the initial margin of all positions after the order."""
-        value = wallet.usd + sum((held.size * self.coin(name).mark for name, held in wallet.held.items()), Fraction(0))
+        value = wallet.usd + sum((coin_position.size * self.coin(name).mark for name, coin_position in wallet.held.items()), Fraction(0))
         needed = Fraction(0)
         for name in {*wallet.held, coin.name}:
             size = wallet.held.get(name, Held()).size + (change if name == coin.name else 0)
@@ -478,19 +480,19 @@ class HyperliquidServer:
 
     def fill(self, order: Order, price: Fraction, part: Fraction, *, is_taker: bool) -> None:
         wallet, change = self.wallet(order.user), part if order.is_buy else -part
-        held = wallet.held.setdefault(order.coin, Held())
+        position = wallet.held.setdefault(order.coin, Held())
         closed = Fraction(0)
-        if held.size * change < 0:
-            part_closed = min(abs(change), abs(held.size)) * (1 if change > 0 else -1)
-            closed = (held.cost / held.size - price) * part_closed
-        if held.size * change >= 0:
-            held.cost += change * price
-        elif abs(change) <= abs(held.size):
-            held.cost += held.cost / held.size * change
+        if position.size * change < 0:
+            part_closed = min(abs(change), abs(position.size)) * (1 if change > 0 else -1)
+            closed = (position.cost / position.size - price) * part_closed
+        if position.size * change >= 0:
+            position.cost += change * price
+        elif abs(change) <= abs(position.size):
+            position.cost += position.cost / position.size * change
         else:
-            held.cost = (held.size + change) * price
-        held.size += change
-        if held.size == 0:
+            position.cost = (position.size + change) * price
+        position.size += change
+        if position.size == 0:
             del wallet.held[order.coin]
         fee = round(part * price * Fraction(45 if is_taker else 15, 100_000) * 10**6) / Fraction(10**6)
         wallet.usd -= change * price + fee
@@ -599,7 +601,7 @@ class HyperliquidServer:
     def middle(self, coin: Coin) -> Fraction:
         """Return the middle of the book, the mark if a side is empty."""
         best = [self.levels(coin.name, is_buy)[:1] for is_buy in (True, False)]
-        return sum((Fraction(one[0]["px"]) for one in best), Fraction(0)) / 2 if all(best) else coin.mark
+        return sum((Fraction(levels[0]["px"]) for levels in best), Fraction(0)) / 2 if all(best) else coin.mark
 
     def leverage(self, user: str, coin: str) -> dict[str, Any]:
         wallet = self.wallets.get(user, Wallet())
@@ -671,12 +673,12 @@ class HyperliquidServer:
             "isTrigger": is_trigger, "triggerPx": text(order.trigger or Fraction(0)), "children": [], "isPositionTpsl": False,
         }  # fmt: skip
 
-    def order_status(self, user: str, wanted: object) -> dict[str, Any]:
+    def order_status(self, user: str, order_id: object) -> dict[str, Any]:
         if self.hides_orders:
             self.hides_orders -= 1
             return {"status": "unknownOid"}
         for order in reversed(self.orders):
-            if order.user == user and wanted in (order.oid, order.cloid):
+            if order.user == user and order_id in (order.oid, order.cloid):
                 row = {"order": self.order_row(order), "status": order.status, "statusTimestamp": order.taken_ms}
                 return {"status": "order", "order": row}
         return {"status": "unknownOid"}
@@ -708,7 +710,7 @@ def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator
                 fault = venue.faults.pop(0) if venue.faults else ""
                 if fault == "down":
                     return self.answer(500, b"")
-                found = None if fault == "dropped" else venue.exchange(body)
+                answer = None if fault == "dropped" else venue.exchange(body)
             if fault in ("lost", "dropped"):
                 self.close_connection = True
                 self.connection.close()
@@ -717,7 +719,7 @@ def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator
                 time.sleep(8)
             if fault == "garbled":
                 return self.answer(200, b"<html>")
-            return self.answer(502 if fault == "late" else 200, json.dumps(found).encode())
+            return self.answer(502 if fault == "late" else 200, json.dumps(answer).encode())
 
         def answer(self, status: int, data: bytes) -> None:
             self.send_response(status)

@@ -83,8 +83,8 @@ class Year:
         """Return the value of the managed tokens in dollars at the feeds' answers, from the contracts; the native coin is gas money."""
         now = purse(self.chain)
         usd = {symbol: self._feed(symbol) for symbol in HELD_USD}
-        held = sum((now.raw[s] * usd[s] / 10 ** self.chain.tokens[s].decimals for s in HELD_USD), Fraction(0))
-        return held / usd["USDC"]
+        value = sum((now.raw[s] * usd[s] / 10 ** self.chain.tokens[s].decimals for s in HELD_USD), Fraction(0))
+        return value / usd["USDC"]
 
     def gas(self) -> Fraction:
         """Return the value of native coin spent since the last call, in dollars: gas, paid from outside the portfolio."""
@@ -148,14 +148,14 @@ class Year:
 
     def edited(self, changes: ConfigChanges) -> None:
         """Edit the config by command, after which a new process reads it."""
-        made = edit(
+        edit_outcome = edit(
             self.loaded.path,
             TextEdit(lambda text: apply_changes(text, changes)),
             confirm=lambda _edit, _agent: True,
             transports=[self.chain.transport],
             clock=self.chain.clock,
         )
-        assert made.state == "written", made
+        assert edit_outcome.state == "written", edit_outcome
         self.loaded = load_config(self.loaded.path)
 
     @contextmanager
@@ -170,12 +170,12 @@ def year(chain: LocalChain, folder: Path) -> Iterator[Year]:
     """Yield a year that begins at the first week's prices, with a funded wallet and an open ledger."""
     chain.move_market(weeks()[0][1])
     fund(chain, HELD_USD)
-    made = Year(chain, folder, trusted(chain, folder, SETTINGS, TARGETS))
-    with made.process() as agent:
+    life = Year(chain, folder, trusted(chain, folder, SETTINGS, TARGETS))
+    with life.process() as agent:
         api.refresh_ledger(agent)
-        made.since = made.value()
-        made.native_wei = purse(chain).native_wei
-    yield made
+        life.since = life.value()
+        life.native_wei = purse(chain).native_wei
+    yield life
 
 
 # --- Thousands of cycles of one agent in one process, with trades among them: growth of memory and store (R8.9).
@@ -332,10 +332,12 @@ class Soaked:
 
     def growth(self, name: str, after: int) -> float:
         """Return the growth of a figure per cycle (least squares), from the first mark at or after `after` cycles to the last."""
-        found = [mark for mark in self.marks if mark.looks >= after]
-        mean_x = sum(mark.looks for mark in found) / len(found)
-        mean_y = sum(getattr(mark, name) for mark in found) / len(found)
-        return sum((m.looks - mean_x) * (getattr(m, name) - mean_y) for m in found) / sum((m.looks - mean_x) ** 2 for m in found)
+        later_marks = [mark for mark in self.marks if mark.looks >= after]
+        mean_x = sum(mark.looks for mark in later_marks) / len(later_marks)
+        mean_y = sum(getattr(mark, name) for mark in later_marks) / len(later_marks)
+        return sum((m.looks - mean_x) * (getattr(m, name) - mean_y) for m in later_marks) / sum(
+            (m.looks - mean_x) ** 2 for m in later_marks
+        )
 
     def document(self, after: int) -> dict[str, Any]:
         """Return the document of the soak."""
@@ -417,7 +419,12 @@ def mark(looks: int, store: Path, agent: Agent) -> Mark:
     """Return the figures of the process after garbage collection."""
     gc.collect()
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-    held = sum(path.stat().st_size for path in store.parent.glob(store.name + "*") if path.is_file())
+    byte_count = sum(path.stat().st_size for path in store.parent.glob(store.name + "*") if path.is_file())
     return Mark(
-        looks, tracemalloc.get_traced_memory()[0], resident, len(gc.get_objects()), held, len(agent.context.store.steps.newest(1_000_000))
+        looks,
+        tracemalloc.get_traced_memory()[0],
+        resident,
+        len(gc.get_objects()),
+        byte_count,
+        len(agent.context.store.steps.newest(1_000_000)),
     )

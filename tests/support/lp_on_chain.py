@@ -91,9 +91,9 @@ def refs(chain: LocalChain, own: Sequence[ConfirmedPosition]) -> tuple[PositionR
     return chain_positions.resolve_positions(chain.transport, own, {"uniswap_v2": at.v2_factory, "uniswap_v3": at.v3_factory})
 
 
-def look(chain: LocalChain, found: Sequence[PositionRef], owner: str | None = None) -> Snapshot:
+def look(chain: LocalChain, position_refs: Sequence[PositionRef], owner: str | None = None) -> Snapshot:
     """Return a snapshot of these positions only."""
-    watch = SnapshotScope(owner or chain.wallet.address, (), (), (), (), (), 0, 100, tuple(found))
+    watch = SnapshotScope(owner or chain.wallet.address, (), (), (), (), (), 0, 100, tuple(position_refs))
     return ChainReader((chain.transport,), chain.chain_id, watch, chain.clock, 1).snapshot()
 
 
@@ -222,8 +222,8 @@ def _add_v3(chain: LocalChain, action: Provide) -> tuple[int, int, int]:
         .events.IncreaseLiquidity()
         .process_receipt(receipt, DISCARD)
     )
-    [told] = [event["args"] for event in events]
-    return int(told["liquidity"]), int(receipt["gasUsed"]), int(told["tokenId"])
+    [event_arguments] = [event["args"] for event in events]
+    return int(event_arguments["liquidity"]), int(receipt["gasUsed"]), int(event_arguments["tokenId"])
 
 
 def _all_of(chain: LocalChain, token_id: int | None) -> Any:
@@ -239,8 +239,8 @@ def _send(chain: LocalChain, call: Any) -> int:
 
 
 def _balances(chain: LocalChain, tokens: list[Any]) -> tuple[int, int]:
-    one, two = (token.functions.balanceOf(chain.wallet.address).call() for token in tokens)
-    return int(one), int(two)
+    amount0, two = (token.functions.balanceOf(chain.wallet.address).call() for token in tokens)
+    return int(amount0), int(two)
 
 
 # --- Whole steps that move liquidity, with independent checks of their effects.
@@ -257,11 +257,11 @@ def allowances(chain: LocalChain) -> set[int]:
     """Return all distinct allowances granted to the contracts that move liquidity, LP tokens of every pair included."""
     at, wallet = chain.addresses, chain.wallet.address
     spenders = (at.swap_router_02, at.v2_router, at.position_manager)
-    held = {
+    allowance_amounts = {
         int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
     }
     pairs = [info.address for info in chain.deployed_world.pool_by_name.values() if info.version == 2]
-    return held | {
+    return allowance_amounts | {
         int(chain.contract(pair, npm_artifact(V2_PAIR_ARTIFACT)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs
     }
 
@@ -289,7 +289,7 @@ def send(agent: Agent, chain: LocalChain) -> StepOutcome:
 
 def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple[str, str]]:
     """Assert that each action moved exactly the amounts of its plan; return (verb, position) in order."""
-    told = []
+    errors = []
     for intent in outcome.transactions:
         if intent.kind is not IntentKind.LIQUIDITY:
             continue
@@ -298,8 +298,8 @@ def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple
         assert intent.receipt is not None
         net = intent.receipt.net_transfers(chain.wallet.address)
         assert (net.get(action.token0, 0), net.get(action.token1, 0)) == expected(action)
-        told.append((type(action).__name__, action.name))
-    return told
+        errors.append((type(action).__name__, action.name))
+    return errors
 
 
 def worth(agent: Agent) -> Fraction:
@@ -308,7 +308,7 @@ def worth(agent: Agent) -> Fraction:
 
 
 def positions(agent: Agent) -> dict[str, ConfirmedPosition]:
-    return {one.name: one for one in agent.step_input().portfolio.positions}
+    return {position.name: position for position in agent.step_input().portfolio.positions}
 
 
 def liquidity_of(chain: LocalChain, token_id: int) -> int:

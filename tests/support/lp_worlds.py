@@ -195,11 +195,11 @@ def passes(step: StepInput) -> bool:
     return True
 
 
-def held(step: StepInput, *said: str) -> Decision:
+def held(step: StepInput, *reason_parts: str) -> Decision:
     """Assert that the decision is a hold whose reason contains these parts."""
     decision = decide(step).decision
     assert isinstance(decision, Hold), decision
-    assert all(part in decision.reason for part in said), decision.reason
+    assert all(part in decision.reason for part in reason_parts), decision.reason
     return decision
 
 

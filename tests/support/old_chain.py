@@ -84,19 +84,19 @@ class Node:
 
     def tx(self, number: int) -> dict[str, Any]:
         order = sorted(self.sent).index(number)
-        one = {"from": WALLET.lower(), "to": ROUTER.lower(), "value": "0x0"} | self.sent[number]
-        return one | {"hash": f"0x{number:064x}", "nonce": hex(order)}
+        transaction = {"from": WALLET.lower(), "to": ROUTER.lower(), "value": "0x0"} | self.sent[number]
+        return transaction | {"hash": f"0x{number:064x}", "nonce": hex(order)}
 
     def receipt(self, number: int) -> dict[str, Any]:
-        found = self.sent[number]
+        transaction = self.sent[number]
         return {
             "transactionHash": f"0x{number:064x}",
-            "status": hex(found.get("status", 1)),
+            "status": hex(transaction.get("status", 1)),
             "blockNumber": hex(number),
             "blockHash": f"0x{number:064x}",
             "gasUsed": hex(50_000),
             "effectiveGasPrice": hex(2 * 10**9),
-            "logs": found.get("logs", []),
+            "logs": transaction.get("logs", []),
         }
 
 

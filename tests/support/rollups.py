@@ -66,8 +66,8 @@ class RollupNode:
         fee_wei = self.fee_wei(raw)
         wallet = self.chain.wallet.address
         self.inner.call("evm_mine", [])  # anvil mines beside its answer; the balance must be the one after it
-        held = int(str(self.inner.call("eth_getBalance", [wallet, "latest"])), 16)
-        self.inner.call("anvil_setBalance", [wallet, hex(held - fee_wei)])
+        balance_wei = int(str(self.inner.call("eth_getBalance", [wallet, "latest"])), 16)
+        self.inner.call("anvil_setBalance", [wallet, hex(balance_wei - fee_wei)])
         self.inner.call("evm_mine", [])
         self.paid[tx_hash] = fee_wei
 

@@ -64,9 +64,9 @@ def without_tips(chain: LocalChain) -> Iterator[str]:
     """Serve the chain by an endpoint that suggests no tip, so that gas costs the base fee; anvil suggests a gwei."""
     forward = passing_on(str(chain.url))
 
-    def answer(asked: Any) -> Reply:
-        answers = json.loads(forward(asked).body)
-        for call, result in zip(*((part if isinstance(part, list) else [part]) for part in (asked, answers)), strict=True):
+    def answer(request: Any) -> Reply:
+        answers = json.loads(forward(request).body)
+        for call, result in zip(*((part if isinstance(part, list) else [part]) for part in (request, answers)), strict=True):
             if call["method"] == "eth_maxPriorityFeePerGas":
                 result["result"] = "0x0"
         return Reply(json.dumps(answers).encode())
@@ -101,14 +101,14 @@ class Scene:
 
     def run_here(self, *args: str, code: int = 0) -> Said:
         """Run a command at the newest block."""
-        said = self.command(*args, "--config", str(self.config))
-        assert said.code == code, f"{args}: {said.why}{said.out}"
-        return said
+        answer = self.command(*args, "--config", str(self.config))
+        assert answer.code == code, f"{args}: {answer.why}{answer.out}"
+        return answer
 
     def say(self, *args: str, code: int = 0) -> str:
         """Return what a command prints, with its notes, unwrapped."""
-        said = self.run(*args, code=code)
-        return said.out + said.err
+        answer = self.run(*args, code=code)
+        return answer.out + answer.err
 
     def ask(self, *args: str, code: int = 0) -> Any:
         """Return the document of a command."""
@@ -148,12 +148,12 @@ class Scene:
         lots = self.run_here("books", "lots", "--json").json
         profit, history = (self.run_here(name, "--json").json for name in ("pnl", "history"))
         with self.served() as client:
-            shown = {name: client.ask(f"{API_PREFIX}/{name}").json for name in ("status", "pnl", "history")}
-        assert shown["pnl"] == profit
-        assert shown["history"] == history
-        assert shown["status"]["block_hash"] == status["block_hash"]
-        assert shown["status"]["total_value"] == status["total_value"]
-        assert shown["status"]["holdings"] == status["holdings"]
+            documents = {name: client.ask(f"{API_PREFIX}/{name}").json for name in ("status", "pnl", "history")}
+        assert documents["pnl"] == profit
+        assert documents["history"] == history
+        assert documents["status"]["block_hash"] == status["block_hash"]
+        assert documents["status"]["total_value"] == status["total_value"]
+        assert documents["status"]["holdings"] == status["holdings"]
         if history["values"]:
             newest = history["values"][0]
             assert newest["value"] == profit["value"] == profit["periods"][-1]["end_value"]
@@ -206,8 +206,8 @@ class Scene:
         self.chain.mine()
         command = [sys.executable, "-c", DEADLY, str(self.chain.url), str(number), *args, "--config", str(self.config)]
         killed = Preloaded(command, stderr=subprocess.PIPE, text=True)
-        _, said = killed.communicate(timeout=PATIENCE_S)
-        assert killed.returncode == -signal.SIGKILL, said
+        _, output = killed.communicate(timeout=PATIENCE_S)
+        assert killed.returncode == -signal.SIGKILL, output
 
 
 def beyond_triggers(status: Mapping[str, Any]) -> dict[str, str]:

@@ -126,7 +126,7 @@ PLAN = plan_of(
     leg(USDT, USDC, 500_000_000, 499_000_000, fee_pips=100, sink=LegPlace.ROUTER),
     leg(USDC, WBTC, 499_000_000, 800_000, venue="uniswap_v2", source=LegPlace.ROUTER),
 )
-FLOORS = tuple(one.min_out_raw - 1 for one in PLAN.legs)
+FLOORS = tuple(leg.min_out_raw - 1 for leg in PLAN.legs)
 SWAP_GRANT = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, PLAN, FLOORS)
 APPROVE_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approval_terms=(USDT, ROUTER, 500_000_000))
 RESET_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approval_terms=(USDT, ROUTER, 0))
@@ -261,7 +261,7 @@ def encode_program(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
 
 def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
     """Return the grant of the plan, with floors slightly below its minimums."""
-    floors = tuple(max(1, one.min_out_raw - 1) for one in plan.legs)
+    floors = tuple(max(1, leg.min_out_raw - 1) for leg in plan.legs)
     kept = conditions(plan)
     plain = Grant(
         IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, floors, None, tuple(kept.prices.items()), kept.min_value_change_raw

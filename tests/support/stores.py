@@ -51,10 +51,10 @@ def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderL
     store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", bounds).write_step
     known = len(store.steps.newest(1_000))
     for number, step in enumerate(steps, known):
-        name, found = f"{number:012x}", plan_step_input(step)
+        name, outcome = f"{number:012x}", plan_step_input(step)
         store.steps.begin(name, step.snapshot.now_s, codec.dumps(step))
-        plan = None if found.plan is None else codec.dumps(found.plan)
-        store.steps.end(name, type(found.decision).__name__.lower(), found.reason, plan, found.kind.value)
+        plan = None if outcome.plan is None else codec.dumps(outcome.plan)
+        store.steps.end(name, type(outcome.decision).__name__.lower(), outcome.reason, plan, outcome.kind.value)
     store.close()
     return place
 

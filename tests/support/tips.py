@@ -68,21 +68,21 @@ def serving_demands(url: str, needed_wei: int, heard: Callable[[int], object]) -
     """Serve the node at `url` without a suggested tip, and refuse a tip below `needed_wei`; `heard` gets each sent tip."""
     forward = passing_on(url)
 
-    def fault(asked: Any, code: int, message: str) -> Any:
-        return {"jsonrpc": "2.0", "id": asked["id"], "error": {"code": code, "message": message}}
+    def fault(request: Any, code: int, message: str) -> Any:
+        return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}}
 
-    def answer(asked: Any) -> Reply:
-        if not isinstance(asked, list) and asked["method"] == SEND:
-            heard(tip := tip_of(asked["params"][0]))
+    def answer(request: Any) -> Reply:
+        if not isinstance(request, list) and request["method"] == SEND:
+            heard(tip := tip_of(request["params"][0]))
             if tip < needed_wei:
                 message = WORDINGS["geth"].format(tip=tip, needed=needed_wei)
-                return Reply(json.dumps(fault(asked, -32000, message)).encode())
-        answers = json.loads(forward(asked).body)
-        if not isinstance(asked, list):
-            without = fault(asked, -32601, NO_METHOD.message) if asked["method"] == METHOD else answers
+                return Reply(json.dumps(fault(request, -32000, message)).encode())
+        answers = json.loads(forward(request).body)
+        if not isinstance(request, list):
+            without = fault(request, -32601, NO_METHOD.message) if request["method"] == METHOD else answers
             return Reply(json.dumps(without).encode())
-        missing = {call["id"]: fault(call, -32601, NO_METHOD.message) for call in asked if call["method"] == METHOD}
-        return Reply(json.dumps([missing.get(one["id"], one) for one in answers]).encode())
+        missing = {call["id"]: fault(call, -32601, NO_METHOD.message) for call in request if call["method"] == METHOD}
+        return Reply(json.dumps([missing.get(reply["id"], reply) for reply in answers]).encode())
 
     with serve(answer) as served:
         yield served.url

@@ -197,8 +197,8 @@ class AtomicDesk(Desk):
     def prices(self) -> dict[str, Fraction]:
         """USDC base units per base unit of each token, at the chain's prices."""
         usd = self.chain.deployed_world.prices_usd
-        found = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in self.chain.tokens.items()}
-        return found | {NATIVE: found[self.at("WETH")]}
+        price_by_token = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in self.chain.tokens.items()}
+        return price_by_token | {NATIVE: price_by_token[self.at("WETH")]}
 
     def terms(self, legs: Sequence[Leg]) -> RebalancerTerms:
         """Return prices, and the value of the minimums."""

@@ -101,12 +101,12 @@ class WholeAgent(RuleBasedStateMachine):
         try:
             agent = self.running()
             with dying(agent, die_at) as progress:
-                found: StepOutcome | TrimtabError = agent.rebalance(send=send, confirm=yes, progress=progress)
+                outcome: StepOutcome | TrimtabError = agent.rebalance(send=send, confirm=yes, progress=progress)
         except Killed:
             self.ends()
             return None
         except TrimtabError as error:
-            found = error
+            outcome = error
         finally:
             self.ledger.read()
             self.was_misled()
@@ -114,7 +114,7 @@ class WholeAgent(RuleBasedStateMachine):
             assert len(self.sent) == sent, "something was sent while paused, or by a dry run"
         if self.foreign and self.adopted:
             assert self.ledger.count() == mined, "something was mined though a stranger uses the wallet"
-        return found
+        return outcome
 
     def was_misled(self) -> None:
         """Note that a false first nonce was accepted, on first use or by the owner: the agent then waits for another adoption, without a
@@ -182,23 +182,23 @@ class WholeAgent(RuleBasedStateMachine):
 
     @rule()
     def a_dry_run(self) -> None:
-        found = self.act(send=False)
-        if self.healthy() and isinstance(found, StepOutcome) and outside_band(self.chain, self.targets) is False:
-            assert found.kind is OutcomeKind.HOLD, found.reason
+        outcome = self.act(send=False)
+        if self.healthy() and isinstance(outcome, StepOutcome) and outside_band(self.chain, self.targets) is False:
+            assert outcome.kind is OutcomeKind.HOLD, outcome.reason
 
     @precondition(lambda self: not self.clock.held)
     @rule()
     def a_step(self) -> None:
         drifted, open_before = outside_band(self.chain, self.targets), len(self.store.journal.open_intents())
-        found = self.act(die_at=None if self.healthy() else PATIENCE)
+        outcome = self.act(die_at=None if self.healthy() else PATIENCE)
         if not self.healthy() or open_before:
             return
-        assert isinstance(found, StepOutcome), found
-        if found.kind is OutcomeKind.REFUSED:
-            assert "reverts_in_row" in found.reason, found.reason
+        assert isinstance(outcome, StepOutcome), outcome
+        if outcome.kind is OutcomeKind.REFUSED:
+            assert "reverts_in_row" in outcome.reason, outcome.reason
         elif drifted is not None:
-            assert found.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), found.reason
-        if found.kind is OutcomeKind.DONE:
+            assert outcome.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), outcome.reason
+        if outcome.kind is OutcomeKind.DONE:
             self.require_done()
 
     @precondition(lambda self: not self.clock.held)
@@ -281,19 +281,19 @@ class WholeAgent(RuleBasedStateMachine):
             self.the_kill_switch_is_turned(False)
             self.the_world_went_on()
             for _ in range(TRIES):
-                found = self.act()
-                if isinstance(found, OperatorNeeded):
-                    assert self.foreign, found
+                outcome = self.act()
+                if isinstance(outcome, OperatorNeeded):
+                    assert self.foreign, outcome
                     self.running().resync_nonce()
                     self.foreign = False
-                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.DONE:
+                elif isinstance(outcome, StepOutcome) and outcome.kind is OutcomeKind.DONE:
                     self.require_done()
-                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.HOLD and not self.store.journal.open_intents():
+                elif isinstance(outcome, StepOutcome) and outcome.kind is OutcomeKind.HOLD and not self.store.journal.open_intents():
                     assert outside_band(self.chain, self.targets) is not True
                     break
                 self.node.mine(CONFIRMATIONS)
             else:
-                raise AssertionError(f"after {TRIES} healthy steps it does not rest: {found}")
+                raise AssertionError(f"after {TRIES} healthy steps it does not rest: {outcome}")
             self.the_journal_knows_it_all()
         finally:
             self.node.rpc("evm_setAutomine", True)

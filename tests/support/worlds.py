@@ -285,8 +285,8 @@ def _dumped(chain: LocalChain) -> dict[str, Any]:
 
 
 def _unpacked(state: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(gzip.decompress(bytes.fromhex(state[2:])))
-    return found
+    document: dict[str, Any] = json.loads(gzip.decompress(bytes.fromhex(state[2:])))
+    return document
 
 
 def _packed(state: dict[str, Any]) -> str:
@@ -385,11 +385,11 @@ def multiplied_by_tables() -> Iterator[None]:
     def multiplied(point: Jacobian, factor: int) -> Jacobian:
         if point != generator:
             return plain(point, factor)
-        found, rest = NOTHING, factor % SECPK1_N
+        product, rest = NOTHING, factor % SECPK1_N
         for multiples in tables:
-            found = jacobian.jacobian_add(found, multiples[rest % 16])
+            product = jacobian.jacobian_add(product, multiples[rest % 16])
             rest //= 16
-        return found
+        return product
 
     ecdsa.jacobian_multiply = multiplied
     ecdsa.fast_multiply = lambda point, factor: jacobian.from_jacobian(multiplied(jacobian.to_jacobian(point), factor))

@@ -40,15 +40,15 @@ class FeedProxy:
         if selector == history.PHASE_AGGREGATORS:
             return "0x" + address_word(address(f"aggregator {number}")).hex()
         if selector == history.GET_ROUND_DATA:
-            phase, one = number >> 64, number & (PHASE - 1)
-            found = self.phases[phase - 1][one - 1]
-            return RpcFault(3, "No data present") if found is None else self._round(number, found)
+            phase, round_number = number >> 64, number & (PHASE - 1)
+            price_round = self.phases[phase - 1][round_number - 1]
+            return RpcFault(3, "No data present") if price_round is None else self._round(number, price_round)
         newest = len(self.phases)
         last = self.phases[-1][-1]
         assert last is not None
         return self._round(newest << 64 | len(self.phases[-1]), last)
 
     @staticmethod
-    def _round(number: int, found: tuple[int, int]) -> str:
-        at_s, answer = found
+    def _round(number: int, price_round: tuple[int, int]) -> str:
+        at_s, answer = price_round
         return "0x" + (uint_word(number) + uint_word(answer % 2**256) + uint_word(at_s) + uint_word(at_s) + uint_word(number)).hex()

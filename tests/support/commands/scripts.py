@@ -31,7 +31,7 @@ def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: p
         code = script(name).main()
     except SystemExit as ended:  # argparse
         code = ended.code
-    shown = capfd.readouterr()
-    assert "Traceback" not in shown.err
-    assert SECRET not in shown.out + shown.err
-    return Said(int(code or 0), shown.out, shown.err)
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.err
+    assert SECRET not in captured.out + captured.err
+    return Said(int(code or 0), captured.out, captured.err)

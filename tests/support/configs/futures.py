@@ -33,11 +33,11 @@ FUTURES = "\n".join(
 
 def with_futures(*changes: tuple[str, str]) -> str:
     """The template's config with futures, pieces of them replaced."""
-    found = FUTURES
+    config = FUTURES
     for old, new in changes:
-        assert old in found, old
-        found = found.replace(old, new, 1)
-    return config_text() + found
+        assert old in config, old
+        config = config.replace(old, new, 1)
+    return config_text() + config
 
 
 def futures_error(*changes: tuple[str, str]) -> str:

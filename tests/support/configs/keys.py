@@ -40,9 +40,9 @@ BASES = [tomllib.loads(base) for base in WRITTEN]
 Path_ = tuple[str | int, ...]
 
 
-def places(found: Any, at: Path_ = ()) -> Iterator[Path_]:
+def places(document: Any, at: Path_ = ()) -> Iterator[Path_]:
     """Every key and list entry of a document."""
-    children = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    children = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     for key, value in children:
         yield (*at, key)
         yield from places(value, (*at, key))

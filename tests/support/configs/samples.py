@@ -21,11 +21,11 @@ def config_text(*changes: tuple[str, str]) -> str:
         TemplateAsset("WETH", WETH_PRESET.address, "50%", WETH_PRESET.feed),
         TemplateAsset("USDC", USDC_PRESET.address, "50%", USDC_PRESET.feed),
     ]
-    found = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    config = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     for old, new in changes:
-        assert old in found, old
-        found = found.replace(old, new, 1)
-    return found
+        assert old in config, old
+        config = config.replace(old, new, 1)
+    return config
 
 
 def without_v3(config: str) -> str:

@@ -45,8 +45,8 @@ supplies = "supplies.csv"
 def config_text(weights: str) -> str:
     shares = (("WETH", WETH_PRESET, "40%"), ("WBTC", WBTC, "40%"), ("USDC", USDC_PRESET, "20%"))
     assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
-    found = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
-    return found.replace("\n[reference]", f"\n[portfolio.weights]\n{weights}\n[reference]", 1)
+    config = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    return config.replace("\n[reference]", f"\n[portfolio.weights]\n{weights}\n[reference]", 1)
 
 
 def portfolio_of(config: Config) -> Portfolio:
@@ -56,9 +56,9 @@ def portfolio_of(config: Config) -> Portfolio:
 
 def allocator_config(weights: str, folder: Path = Path()) -> AllocatorConfig:
     config = parse_config(config_text(weights))
-    found = build_allocator(config.portfolio.weights, portfolio_of(config), folder, chain_id=config.chain.chain_id)
-    assert found is not None
-    return found
+    allocator = build_allocator(config.portfolio.weights, portfolio_of(config), folder, chain_id=config.chain.chain_id)
+    assert allocator is not None
+    return allocator
 
 
 def mistake(weights: str, *changes: tuple[str, str | None]) -> str:

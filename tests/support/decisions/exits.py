@@ -39,7 +39,7 @@ def step_with_stops(*symbols: str, values: Mapping[str, Number] | None = None, p
     """Stops of these have fired; values in USDC, on target by default."""
     step = with_limits(step_input(TARGETS, values, PRICES, pools=pools), turnover_bps=None, daily_turnover_bps=None)
     wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
-    orders = tuple(ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for one in wished)
+    orders = tuple(ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for stop in wished)
     portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
     return apply_orders(replace(with_history(step, states=orders), portfolio=portfolio))
 
@@ -56,5 +56,5 @@ def sold_symbols(plan: Plan | None) -> set[str]:
 def step_with_unpriced_stop(*symbols: str, values: Mapping[str, Number] | None = None) -> StepInput:
     """Stops of these have fired; LINK has neither a feed round nor a mean."""
     step = step_with_stops(*symbols, pools=(*MARKET, SOUND), values=values)
-    feeds = tuple(one for one in step.snapshot.feeds if one.answer != 10 * 10**8)
+    feeds = tuple(feed for feed in step.snapshot.feeds if feed.answer != 10 * 10**8)
     return replace(step, snapshot=replace(step.snapshot, feeds=feeds))

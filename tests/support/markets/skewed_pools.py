@@ -49,8 +49,8 @@ def heal_pools(chain: LocalChain, pools: Sequence[str]) -> None:
         chain.arbitrage(chain.deployed_world.pool_by_name[pool])
 
 
-def step(chain: LocalChain, agent: Agent, held: Mapping[str, int] = HELD) -> tuple[StepOutcome, Purse]:
-    fund(chain, held)
+def step(chain: LocalChain, agent: Agent, holdings: Mapping[str, int] = HELD) -> tuple[StepOutcome, Purse]:
+    fund(chain, holdings)
     explained(agent)
     before = purse(chain)
     return agent.rebalance(send=True, confirm=yes), before
@@ -80,13 +80,13 @@ def require_fair_floors(chain: LocalChain, outcome: StepOutcome) -> None:
 
 
 def attack_outcomes(
-    chain: LocalChain, agent: Agent, sizes: Sequence[str], pools: Sequence[str], sold: str, held: Mapping[str, int] = HELD
+    chain: LocalChain, agent: Agent, sizes: Sequence[str], pools: Sequence[str], sold: str, holdings: Mapping[str, int] = HELD
 ) -> dict[str, OutcomeKind]:
     """Every size in turn; returns how each step ended."""
     ends = {}
     for size in sizes:
         with skew_pools(chain, pools, sold, size):
-            outcome, before = step(chain, agent, held)
+            outcome, before = step(chain, agent, holdings)
         loss = lost(chain, before, chain.deployed_world.prices_usd)
         if outcome.kind is OutcomeKind.DONE:
             assert loss <= most_lost(chain, outcome), f"{size} of {pools} in {sold}"

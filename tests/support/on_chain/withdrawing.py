@@ -30,4 +30,4 @@ def bot(chain: LocalChain, folder: Path, **changes: object) -> Iterator[Agent]:
 
 
 def ended_state(agent: Agent, number: int | None) -> RequestState:
-    return next(one.state for one in agent.context.store.requests.newest() if one.id == number)
+    return next(request.state for request in agent.context.store.requests.newest() if request.id == number)

@@ -19,6 +19,8 @@ def traded_usd(chain: LocalChain, before: Purse) -> dict[str, float]:
     }
 
 
-def require_traded(chain: LocalChain, before: Purse, wanted: Mapping[str, float], within: float) -> None:
+def require_traded(chain: LocalChain, before: Purse, usd_by_symbol: Mapping[str, float], within: float) -> None:
     done = traded_usd(chain, before)
-    assert {symbol: done[symbol] for symbol in wanted} == {symbol: pytest.approx(usd, abs=within) for symbol, usd in wanted.items()}
+    assert {symbol: done[symbol] for symbol in usd_by_symbol} == {
+        symbol: pytest.approx(usd, abs=within) for symbol, usd in usd_by_symbol.items()
+    }

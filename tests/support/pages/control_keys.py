@@ -62,8 +62,8 @@ def unfold(page: Any, name: str, of: str = "") -> None:
 
 def newest(desk: Desk) -> dict[str, Any]:
     """The newest control."""
-    found: dict[str, Any] = desk.ask("controls")["controls"][0]
-    return found
+    control: dict[str, Any] = desk.ask("controls")["controls"][0]
+    return control
 
 
 def settled_state(page: Any, desk: Desk) -> str:

@@ -64,9 +64,9 @@ def orders(outcome: StepOutcome) -> list[IntentKind]:
 
 
 def leverage(perps: LocalPerps) -> Fraction:
-    found = margin.leverage(read_now(perps, perps.chain.wallet.address))
-    assert found is not None
-    return found
+    ratio = margin.leverage(read_now(perps, perps.chain.wallet.address))
+    assert ratio is not None
+    return ratio
 
 
 def size(perps: LocalPerps, symbol: str) -> int:
@@ -87,6 +87,6 @@ def value_at_index(perps: LocalPerps) -> Fraction:
 
 
 def leverage_at_index(perps: LocalPerps) -> Fraction:
-    found = margin.leverage(margin.with_index_marks(read_now(perps, perps.chain.wallet.address)))
-    assert found is not None
-    return found
+    ratio = margin.leverage(margin.with_index_marks(read_now(perps, perps.chain.wallet.address)))
+    assert ratio is not None
+    return ratio

@@ -14,8 +14,8 @@ BUY = PerpOrder("ETH", E18, PerpOrderKind.MARKET, 2_020 * E18, is_reduce_only=Fa
 SELL = PerpOrder("ETH", -E18, PerpOrderKind.MARKET, 1_980 * E18, is_reduce_only=True)
 
 
-def in_usdc(held: MarginAccount) -> MarginAccount:
-    return replace(held, collateral_unit_raw=10**12)
+def in_usdc(margin_account: MarginAccount) -> MarginAccount:
+    return replace(margin_account, collateral_unit_raw=10**12)
 
 
 def policy(top_up_bps: int | None = None, **limits: int) -> FuturesPolicy:

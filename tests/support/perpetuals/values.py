@@ -14,7 +14,7 @@ USDC, WETH = token("USDC").address, token("WETH").address
 OURS = replace(FUTURES_POLICY, collateral=USDC)
 
 
-def step_with_margin(held: MarginAccount | None, values: dict[str, int] | None = None, **changes: object) -> StepInput:
+def step_with_margin(margin_account: MarginAccount | None, values: dict[str, int] | None = None, **changes: object) -> StepInput:
     """A wallet with this margin account beside it, whose collateral is USDC."""
-    account = None if held is None else replace(held, collateral_unit_raw=10**12)
+    account = None if margin_account is None else replace(margin_account, collateral_unit_raw=10**12)
     return with_policy(with_snapshot(step_input(values=values or EVEN), futures=account, **changes), OURS)
