@@ -399,9 +399,9 @@ def check_trigger() -> None:
         moved = step_input(values={"WETH": 5_200, "USDC": 4_800}, prices={"WETH": price, "USDC": 1}, past=past, kinds=[PriceSource.FEED])
         moved = replace(moved, policy=step.policy)
         assert codec.loads(StepInput, codec.dumps(moved)) == moved
-        found = decide(moved).decision
-        assert isinstance(found, decision), found
-        assert "20 %" in found.reason
+        found_decision = decide(moved).decision
+        assert isinstance(found_decision, decision), found_decision
+        assert "20 %" in found_decision.reason
     assert rules.required_history_s(step.policy) == 29 * 86_400
     assert rules.band_and_interval(step.policy.trigger) is None
 

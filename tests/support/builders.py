@@ -305,7 +305,7 @@ def step_input(
     money = token(numeraire)
     tokens = {symbol: token(symbol) for symbol in weights}
     hub_tokens = tuple(token(symbol) for symbol in hubs)
-    held = values or {symbol: Fraction(bps) for symbol, bps in weights.items()}
+    value_by_symbol = values or {symbol: Fraction(bps) for symbol, bps in weights.items()}
     all_prices = {t.symbol: price_of(t.symbol, prices) for t in (*tokens.values(), *hub_tokens, money)}
     if pools is None:
         priced = {t.address: t for t in (*tokens.values(), *hub_tokens) if t.address != money.address}
@@ -315,7 +315,10 @@ def step_input(
             [
                 Holding(
                     t.address,
-                    raw(Fraction(held.get(s, 0)) * all_prices[numeraire] / all_prices[s] + Fraction((reserves or {}).get(s, 0)), t),
+                    raw(
+                        Fraction(value_by_symbol.get(s, 0)) * all_prices[numeraire] / all_prices[s] + Fraction((reserves or {}).get(s, 0)),
+                        t,
+                    ),
                 )
                 for s, t in tokens.items()
             ],

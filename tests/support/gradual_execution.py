@@ -92,8 +92,8 @@ def paced(step: StepInput, pace: ExecutionPace | None = None, **changes: object)
 
 def roomy(step: StepInput, **limits: object) -> StepInput:
     """Return the step with limits that allow a large correction."""
-    wanted: dict[str, object] = {"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 500, "price_impact_bps": 2_000}
-    return with_limits(step, **wanted | limits)
+    limit_fields: dict[str, object] = {"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 500, "price_impact_bps": 2_000}
+    return with_limits(step, **limit_fields | limits)
 
 
 def carried(step: StepInput, plan: Plan, seconds: int) -> StepInput:

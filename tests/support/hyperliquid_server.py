@@ -575,7 +575,9 @@ class HyperliquidServer:
             if (order.coin, order.is_buy, order.status, order.trigger) == (name, is_buy, "open", None):
                 sizes.setdefault(order.price, []).append(order.left)
         best = sorted(sizes.items(), reverse=is_buy)[:20]
-        return [{"px": text(price), "sz": text(sum(found, Fraction(0))), "n": len(found)} for price, found in best]
+        return [
+            {"px": text(price), "sz": text(sum(sizes_at_price, Fraction(0))), "n": len(sizes_at_price)} for price, sizes_at_price in best
+        ]
 
     def meta(self) -> dict[str, Any]:
         universe = [
@@ -610,17 +612,17 @@ class HyperliquidServer:
     def state(self, user: str) -> dict[str, Any]:
         wallet, amount = self.wallets.get(user, Wallet()), inexact if self.is_inexact else text
         rows, gross, value, initial, maintenance = [], Fraction(0), wallet.usd, Fraction(0), Fraction(0)
-        for name, held in wallet.held.items():
+        for name, coin_position in wallet.held.items():
             coin = self.coin(name)
-            worth, lev = abs(held.size) * coin.mark, wallet.leverages.get(name, 20)
+            worth, lev = abs(coin_position.size) * coin.mark, wallet.leverages.get(name, 20)
             gross += worth
-            value += held.size * coin.mark
+            value += coin_position.size * coin.mark
             initial += coin.margin(worth, lev)
             maintenance += coin.margin(worth, None)
             position = {
-                "coin": name, "szi": text(held.size), "entryPx": text(held.cost / held.size, 3),
+                "coin": name, "szi": text(coin_position.size), "entryPx": text(coin_position.cost / coin_position.size, 3),
                 "positionValue": amount(worth * self.lie.get("positionValue", 1)),
-                "unrealizedPnl": amount(held.size * coin.mark - held.cost),
+                "unrealizedPnl": amount(coin_position.size * coin.mark - coin_position.cost),
                 "leverage": self.leverage(user, name), "marginUsed": amount(coin.margin(worth, lev)),
                 "maxLeverage": coin.tiers[0][1],
             }  # fmt: skip

@@ -182,15 +182,17 @@ def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> 
 
 
 def _check_wallet(step: StepInput, plan: Plan, effect: Carried, price: Callable[[str], Fraction]) -> None:
-    held, limits = {holding.token: holding.raw for holding in step.snapshot.holdings}, step.limits
+    raw_by_token, limits = {holding.token: holding.raw for holding in step.snapshot.holdings}, step.limits
     assets = {asset.token.address: asset for asset in step.effective_assets}
     effect.check(all(raw == 0 for at, raw in effect.moved.items() if at not in assets), "hub")
-    after = {at: held[at] + effect.moved.get(at, 0) for at in assets}
-    effect.check(all(after[at] <= held[at] for at, asset in assets.items() if asset.target_bps == 0), "bought at a target of nothing")
+    after = {at: raw_by_token[at] + effect.moved.get(at, 0) for at in assets}
+    effect.check(
+        all(after[at] <= raw_by_token[at] for at, asset in assets.items() if asset.target_bps == 0), "bought at a target of nothing"
+    )
     effect.check(after == dict(plan.holdings_after), "holdings")
-    effect.check(all(after[at] >= min(held[at], asset.reserve_raw) for at, asset in assets.items()), "reserve")
-    moves = {at: (after[at] - held[at]) * price(at) for at in assets}
-    turnover, before = sum(map(abs, moves.values()), Fraction(0)) / 2, sum((held[at] * price(at) for at in assets), Fraction(0))
+    effect.check(all(after[at] >= min(raw_by_token[at], asset.reserve_raw) for at, asset in assets.items()), "reserve")
+    moves = {at: (after[at] - raw_by_token[at]) * price(at) for at in assets}
+    turnover, before = sum(map(abs, moves.values()), Fraction(0)) / 2, sum((raw_by_token[at] * price(at) for at in assets), Fraction(0))
     effect.check(turnover == plan.turnover, "turnover told")
     if limits.turnover_bps is not None:
         effect.check(turnover * BPS <= before * limits.turnover_bps, "limits.turnover")

@@ -287,8 +287,8 @@ def value_of(step: StepInput, address: str, raw: int | None = None) -> Fraction:
     """Return the dollar value of a balance (default: the holding) at the feeds' prices."""
     answers = {feed.feed: feed.answer for feed in step.snapshot.feeds}
     asset = next(asset for asset in step.portfolio.assets if asset.token.address == address)
-    held = next(holding.raw for holding in step.snapshot.holdings if holding.token == address)
-    return Fraction((held if raw is None else raw) * answers[asset.feed], 10 ** (asset.token.decimals + 8))
+    held_raw = next(holding.raw for holding in step.snapshot.holdings if holding.token == address)
+    return Fraction((held_raw if raw is None else raw) * answers[asset.feed], 10 ** (asset.token.decimals + 8))
 
 
 def execute(chain: LocalChain, seed: int) -> Outcome:

@@ -139,7 +139,7 @@ def bot_api() -> Iterator[BotApi]:
 @contextmanager
 def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[], object] = lambda: None) -> Iterator[TelegramBot]:
     """Run the bot in its own thread; it ends at any await, as if killed."""
-    ready, found, ended = threading.Event(), list[TelegramBot](), list[BaseException]()
+    ready, bots, ended = threading.Event(), list[TelegramBot](), list[BaseException]()
     ends: list[Callable[[], object]] = []
 
     def work() -> None:
@@ -147,7 +147,7 @@ def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[]
             with telegram.open_bot(loaded) as bot:
                 bot.actions, bot.watch_interval_s = actions, 0.05
                 task, loop = asyncio.create_task(bot.run()), asyncio.get_running_loop()
-                found.append(bot)
+                bots.append(bot)
                 ends.append(lambda: loop.call_soon_threadsafe(task.cancel))
                 ready.set()
                 with suppress(asyncio.CancelledError):
@@ -163,8 +163,8 @@ def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[]
     thread.start()
     assert ready.wait(90)
     try:
-        if found:
-            yield found[0]
+        if bots:
+            yield bots[0]
     finally:
         for end in ends:
             with suppress(RuntimeError):

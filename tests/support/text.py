@@ -19,12 +19,12 @@ def mentions(text: object, *terms: str) -> bool:
     return all(term.casefold() in folded_text for term in terms)
 
 
-def causes(found: Any) -> tuple[str, ...]:
+def causes(result: Any) -> tuple[str, ...]:
     """Return the codes of an outcome: guards that refused, causes of a halt, or the setting that held back a trigger."""
-    verdicts = getattr(found, "refusal_verdicts", ()) or getattr(getattr(found, "plan", None), "verdicts", ())
+    verdicts = getattr(result, "refusal_verdicts", ()) or getattr(getattr(result, "plan", None), "verdicts", ())
     refused = tuple(verdict.guard for verdict in verdicts if not verdict.passed)
-    limiting_rule = getattr(found.decision, "limiting_rule", "")
-    return refused or getattr(found.decision, "codes", ()) or ((limiting_rule,) if limiting_rule else ())
+    limiting_rule = getattr(result.decision, "limiting_rule", "")
+    return refused or getattr(result.decision, "codes", ()) or ((limiting_rule,) if limiting_rule else ())
 
 
 def blocked(result: Any) -> list[str]:

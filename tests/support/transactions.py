@@ -437,7 +437,7 @@ class Walk:
         for intent in intents:
             assert intent.tx.max_fee_wei is not None
             assert intent.tx.max_fee_wei <= CEILING_WEI
-            older = next((one for one in intents if one.id == intent.replaced_intent_id), None)
+            older = next((earlier_intent for earlier_intent in intents if earlier_intent.id == intent.replaced_intent_id), None)
             if older is not None:
                 assert intent.tx.max_fee_wei * BUMP_DENOMINATOR >= (older.tx.max_fee_wei or 0) * BUMP_NUMERATOR
                 assert intent.kind in (older.kind, IntentKind.CANCEL)
