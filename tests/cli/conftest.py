@@ -93,8 +93,8 @@ def desk(
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
     def run(*args: str) -> Said:
-        given = () if "--config" in args or not takes_config(args) else ("--config", str(config))
-        return in_process(capfd, monkeypatch, *args, *given)
+        arguments = () if "--config" in args or not takes_config(args) else ("--config", str(config))
+        return in_process(capfd, monkeypatch, *args, *arguments)
 
     node = AnvilNode(about["url"])
     with _undone(node):

@@ -63,7 +63,7 @@ ONLY_HEDGES = {'leverage = "2x"': 'leverage = "0x"', 'weight = "100%"': 'weight 
 
 def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare: Bare, tmp_path: Path) -> None:
     config, page = config_of(tmp_path, **ONLY_HEDGES), tmp_path / "page.html"
-    made = (
+    arguments = (
         "backtest",
         "--config",
         str(config),
@@ -72,23 +72,25 @@ def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare
         "--futures",
         "margin=4000",
     )
-    said = bare(*made, "--html", str(page), "--json")
-    assert said.code == 0, said.why
-    assert not misfits(BacktestDocument, said.json)
-    book = said.json["futures"]
+    result = bare(*arguments, "--html", str(page), "--json")
+    assert result.code == 0, result.why
+    assert not misfits(BacktestDocument, result.json)
+    book = result.json["futures"]
     (hedge,) = book["hedges"]
     assert Fraction(hedge["size"]) < 0
     assert hedge["closed"] > hedge["opened"]
     assert Fraction(hedge["profit"]) > 0
-    assert [one["trigger"] for one in book["agent"]["fills"]] == ["hedge", "close_hedge"]
-    spot = Fraction(said.json["final_value"]) - Fraction(book["agent"]["final_value"])
+    assert [fill["trigger"] for fill in book["agent"]["fills"]] == ["hedge", "close_hedge"]
+    spot = Fraction(result.json["final_value"]) - Fraction(book["agent"]["final_value"])
     assert spot > 10_000, "final_value is wallet and margin account together"
-    assert Fraction(said.json["start_value"]) == 14_000
-    tables = next(one for one in json.loads(page.with_suffix(".json").read_text())["sections"] if one["title"] == "Futures")["tables"]
+    assert Fraction(result.json["start_value"]) == 14_000
+    tables = next(section for section in json.loads(page.with_suffix(".json").read_text())["sections"] if section["title"] == "Futures")[
+        "tables"
+    ]
     assert tables[1]["rows"][0][0].startswith("WETH, ")
-    shown = bare(*made)
+    command_result = bare(*arguments)
     for word in ("hedge of", "back in its band", "earned excluding funding", "Futures, 7 bars"):
-        assert word in shown.out
+        assert word in command_result.out
 
 
 @pytest.mark.slow
@@ -102,24 +104,24 @@ def test_the_health_of_strategies_is_shown(bare: Bare, tmp_path: Path) -> None:
     )
     file = tmp_path / "prices.csv"
     file.write_text("time,WETH\n" + "".join(f"{1_609_459_200 + 86_400 * day},{100 * 0.994**day + (day % 2)}\n" for day in range(75)))
-    made = ("backtest", "--config", str(config), "--prices", str(file), "--futures", "margin=4000")
-    said = bare(*made, "--html", str(page), "--json")
-    assert said.code == 0, said.why
-    assert not misfits(BacktestDocument, said.json)
-    (paused,) = said.json["health"]
+    arguments = ("backtest", "--config", str(config), "--prices", str(file), "--futures", "margin=4000")
+    result = bare(*arguments, "--html", str(page), "--json")
+    assert result.code == 0, result.why
+    assert not misfits(BacktestDocument, result.json)
+    (paused,) = result.json["health"]
     assert (paused["name"], paused["health"]) == ("falling", "paused")
     assert Fraction(paused["sharpe"]) < Fraction(1, 2)
-    assert {one["name"]: one["health"] for one in said.json["strategies"]} == {"falling": "paused", "idle": "active"}
-    assert said.json["futures"]["agent"]["sizes"] == {}
-    sections = {one["title"]: one for one in json.loads(page.with_suffix(".json").read_text())["sections"]}
+    assert {strategy["name"]: strategy["health"] for strategy in result.json["strategies"]} == {"falling": "paused", "idle": "active"}
+    assert result.json["futures"]["agent"]["sizes"] == {}
+    sections = {section["title"]: section for section in json.loads(page.with_suffix(".json").read_text())["sections"]}
     assert [row[0] for row in sections["Health of strategies"]["tables"][1]["rows"]] == ["falling"]
-    shown = bare(*made)
-    assert "strategy falling is paused" in shown.out
-    assert "strategy idle: active at the end" in shown.out
+    command_result = bare(*arguments)
+    assert "strategy falling is paused" in command_result.out
+    assert "strategy idle: active at the end" in command_result.out
 
 
 def test_a_reserve_beside_a_config_is_refused(bare: Bare, tmp_path: Path) -> None:
     config = config_of(tmp_path, **ONLY_HEDGES)
-    said = bare("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 100)), "--futures", "reserve=10", "--json")
-    assert said.code == 2
-    assert said.json["error"]["message"].startswith("--futures reserve")
+    result = bare("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 100)), "--futures", "reserve=10", "--json")
+    assert result.code == 2
+    assert result.json["error"]["message"].startswith("--futures reserve")

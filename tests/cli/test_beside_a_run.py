@@ -64,16 +64,16 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
     return lambda: [(line.split()[0], int(line.split()[1])) for line in file.read_text().splitlines()]
 
 
-def require_one_at_a_time(found: list[tuple[str, int]], killed: set[int]) -> set[int]:
+def require_one_at_a_time(commands: list[tuple[str, int]], killed: set[int]) -> set[int]:
     """Nobody took the wallet while a process that lives had it; who ever had it."""
     holder: int | None = None
-    for what, pid in found:
+    for what, pid in commands:
         if what == "takes":
             assert holder is None or holder in killed, f"{pid} took what {holder} had"
             holder = pid
         elif holder == pid:
             holder = None
-    return {pid for what, pid in found if what == "takes"}
+    return {pid for what, pid in commands if what == "takes"}
 
 
 @contextmanager
@@ -104,19 +104,19 @@ def looked(child: Forked, times: int) -> None:
 def require_each_nonce_once(desk: Desk, since: int) -> list[dict[str, Any]]:
     """The chain's transactions since then are those of the journal, one for each nonce, and all is at an end; those of the journal."""
     known = desk.ask("txs", "--limit", "200")["transactions"]
-    assert not any(one["open"] for one in known), known
-    final = [one for one in known if one["status"] == "final" and one["nonce"] >= since]
-    assert sorted(one["nonce"] for one in final) == list(range(since, nonce(desk)))
-    assert max(Counter(one["hash"] for one in known if one["hash"]).values()) == 1
-    for one in final:
-        assert desk.node.rpc("eth_getTransactionReceipt", one["hash"])["status"] == "0x1"
+    assert not any(transaction["open"] for transaction in known), known
+    final = [transaction for transaction in known if transaction["status"] == "final" and transaction["nonce"] >= since]
+    assert sorted(transaction["nonce"] for transaction in final) == list(range(since, nonce(desk)))
+    assert max(Counter(transaction["hash"] for transaction in known if transaction["hash"]).values()) == 1
+    for transaction in final:
+        assert desk.node.rpc("eth_getTransactionReceipt", transaction["hash"])["status"] == "0x1"
     return final
 
 
 def descendants(pid: int) -> set[int]:
     """The processes that a process has started, and theirs."""
-    found = {int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()}
-    return found.union(*map(descendants, found))
+    child_ids = {int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()}
+    return child_ids.union(*map(descendants, child_ids))
 
 
 @pytest.mark.slow
@@ -132,11 +132,11 @@ def test_of_a_dashboard_whose_clients_read_nothing_that_hangs_or_dies_the_run_no
             streams = [socket.create_connection((host, int(port)), timeout=60) for _ in range(50)]
             for link in streams:  # all but one read nothing
                 link.sendall(f"GET /events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            told = b""
+            received = b""
             for count in (1, 2):  # the first event is that of the page itself
-                while told.count(b"event: changed") < count:
-                    told += (part := streams[0].recv(4096))
-                    assert part, told
+                while received.count(b"event: changed") < count:
+                    received += (part := streams[0].recv(4096))
+                    assert part, received
                 looked(run, 2)
             assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, run.pid), "pages yield to the run"
             readers = descendants(process.pid)
@@ -178,7 +178,7 @@ def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home
         both = [forked(home, *PAY, "--json") for _ in range(2)]
         swapped = home.ask("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.2", "--send", "--yes")
         assert swapped["outcome"] == "done"
-        assert [one.ended(120).json["state"] for one in both] == ["paid", "paid"]
+        assert [transaction.ended(120).json["state"] for transaction in both] == ["paid", "paid"]
         assert chain.balance("USDC", HOME) == 30_000_000
         assert home.ask("rehearse", "--send", "--yes")["state"] == "done"
         looked(child, 1)
@@ -186,9 +186,9 @@ def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home
         assert f"process {child.pid}" in second["message"]
         assert "already serves" in home.ask("db", "restore", str(home.config), want=12)["error"]["message"]
     final = require_each_nonce_once(home, before)
-    assert Counter(one["kind"] for one in final)["payout"] == 3
+    assert Counter(transaction["kind"] for transaction in final)["payout"] == 3
     takers = require_one_at_a_time(trace(), set())
-    assert {child.pid, os.getpid(), *(one.pid for one in both)} <= takers
+    assert {child.pid, os.getpid(), *(transaction.pid for transaction in both)} <= takers
 
 
 @pytest.mark.slow
@@ -206,11 +206,11 @@ def test_a_run_takes_up_an_edit_after_its_transaction_and_goes_on(desk: Desk) ->
         looked(child, 3)
     finally:
         child.told(signal.SIGTERM)
-        said = child.ended(120)
-    assert said.code == 0
-    assert "Traceback" not in said.err
-    assert "edited config" in " ".join(said.err.split())
-    assert '"outcome": "done"' in said.out.splitlines()[0]
+        output = child.ended(120)
+    assert output.code == 0
+    assert "Traceback" not in output.err
+    assert "edited config" in " ".join(output.err.split())
+    assert '"outcome": "done"' in output.out.splitlines()[0]
     require_each_nonce_once(desk, before)
 
 
@@ -251,13 +251,13 @@ def test_a_withdrawal_that_is_killed_anywhere_beside_a_run_is_paid_once_when_it_
             os.waitpid(command.pid, 0)
             killed.add(command.pid)
             looked(child, 1)
-        for one in home.ask("withdraw")["withdrawals"]:
-            if one["state"] == "open":
-                assert home.ask("withdraw", "--resume", str(one["number"]), "--send", "--yes")["state"] == "paid"
+        for withdrawal in home.ask("withdraw")["withdrawals"]:
+            if withdrawal["state"] == "open":
+                assert home.ask("withdraw", "--resume", str(withdrawal["number"]), "--send", "--yes")["state"] == "paid"
         looked(child, 1)
     final = require_each_nonce_once(home, before)
-    states = Counter(one["state"] for one in home.ask("withdraw")["withdrawals"])
-    payouts = Counter(one["kind"] for one in final)["payout"]
+    states = Counter(withdrawal["state"] for withdrawal in home.ask("withdraw")["withdrawals"])
+    payouts = Counter(transaction["kind"] for transaction in final)["payout"]
     assert set(states) == {"done"}
     assert payouts == states["done"] >= 3
     assert chain.balance("USDC", HOME) == 10_000_000 * payouts
@@ -288,7 +288,9 @@ def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_e
         home.node.mine(1)
         home.node.rpc("evm_setAutomine", True)
         looked(child, 1)
-    kinds = [one["kind"] for one in sorted(require_each_nonce_once(home, before), key=lambda one: one["nonce"])]
+    kinds = [
+        transaction["kind"] for transaction in sorted(require_each_nonce_once(home, before), key=lambda transaction: transaction["nonce"])
+    ]
     assert kinds[0] == "payout"
     assert "swap" in kinds[1:], "what the run did came after it"
     number = str(home.ask("withdraw")["withdrawals"][0]["number"])
@@ -316,5 +318,5 @@ def test_a_run_ends_before_it_acts_again_once_it_was_stopped_and_nothing_is_sent
     looked(child, 1)
     stopped = home.ask("stop", "--send", "--yes")
     assert stopped["state"] == "stopped"
-    said = child.ended()
-    assert (said.code, len(said.out.splitlines())) == (0, 1)
+    output = child.ended()
+    assert (output.code, len(output.out.splitlines())) == (0, 1)

@@ -59,8 +59,8 @@ def test_a_flow_that_is_none_is_wrong_input(desk: Desk, args: tuple[str, ...], p
 
 def test_the_store_is_copied_checked_put_back_and_adopted_by_command(desk: Desk, tmp_path: Path) -> None:
     desk.ask("flows")
-    made = desk.ask("db", "backup", str(tmp_path / "copy.db"))
-    assert (tmp_path / "copy.db").stat().st_size == made["bytes"]
+    db_document = desk.ask("db", "backup", str(tmp_path / "copy.db"))
+    assert (tmp_path / "copy.db").stat().st_size == db_document["bytes"]
     assert "not overwritten" in desk.ask("db", "backup", str(tmp_path / "copy.db"), want=2)["error"]["message"]
     checked = desk.ask("db", "check")
     assert (checked["wallet"], checked["copy"]) == (desk.about["wallet"], None)

@@ -86,13 +86,13 @@ def test_an_entry_is_printed_where_no_site_is_built(bare: Callable[..., Said], t
 
 def test_the_catalogue_has_the_anchor_of_every_error_guard_and_alert() -> None:
     anchors = set(re.findall(r"^### (\S+)$", reference.refusals_page(), re.MULTILINE))
-    wanted = [
+    errors = [
         OperatorNeeded("a"),
         ConfigError("a: b"),
         *(Refused("a", code=code) for code in ErrorCode),
         *(Refused("a", [Verdict(guard, "1", "2", False)]) for guard in REMEDIES),
     ]
-    named = {error_document(error)["error"]["docs"].partition("refusals.html#")[2] for error in wanted}
+    named = {error_document(error)["error"]["docs"].partition("refusals.html#")[2] for error in errors}
     assert not named - anchors
     assert {f"alert-{kind.value}" for kind in AlertKind} <= anchors
 

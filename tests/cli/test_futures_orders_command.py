@@ -36,8 +36,8 @@ def test_futures_orders_are_shown_sent_and_told_like_swaps(perps_chain: LocalPer
 
     history = run("history", "--json").json
     sent_in = next(step for step in history["steps"] if any(sent["kind"] == "futures" for sent in step["transactions"]))
-    told = run("explain", sent_in["step"], "--json").json
+    document = run("explain", sent_in["step"], "--json").json
     for word in ("It decided to send futures orders", "of futures, expected cost", "open futures: ", "final, transaction 0x"):
-        assert any(word in line for line in told["sentences"]), (word, told["sentences"])
+        assert any(word in line for line in document["sentences"]), (word, document["sentences"])
     again = run("rebalance", "--send", "--yes", "--json").json
     assert (again["outcome"], again["transactions"]) == ("hold", [])

@@ -28,9 +28,9 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def told(run: Run, *args: str) -> Any:
-    said = run(*args, "--json")
-    assert said.code == 0, said
-    return said.json
+    result = run(*args, "--json")
+    assert result.code == 0, result
+    return result.json
 
 
 def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
@@ -52,9 +52,9 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: Loc
     assert "new range" in ranged["due_reasons"][1]
     assert float(paired["weight_bps"]) == pytest.approx(280, rel=0.1)
     assert (paired["due_reasons"], paired["out_of_range"]) == ([], [])
-    shown = " ".join(run("lp").out.split())  # wherever a line breaks
-    assert "Liquidity targets" in shown
-    assert all(part in shown for part in ("20.00 %", "12.7", "the range", "limits.plan_cost", "50 bps"))
+    text = " ".join(run("lp").out.split())  # wherever a line breaks
+    assert "Liquidity targets" in text
+    assert all(part in text for part in ("20.00 %", "12.7", "the range", "limits.plan_cost", "50 bps"))
 
 
 def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
@@ -91,23 +91,27 @@ def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: 
     agents.agent_config(chain, tmp_path, {**config_with_targets(chain, V3, own), "limits.impermanent_loss": "1bps"})
     document = told(run, "lp")
     with Served(board=HereBoard(str(tmp_path / "trimtab.toml"), tmp_path / "trimtab.db")) as served:
-        shown = served.compared("/liquidity", {"lp": document})
+        paths = served.compared("/liquidity", {"lp": document})
         text = served.ask("/liquidity")[2].decode()
     assert "exceeds its limit" in text
     assert stray.name in text
-    held = [
+    expected_paths = [
         f"positions.{number}.{key}"
-        for number, one in enumerate(document["positions"])
+        for number, position in enumerate(document["positions"])
         for key in (
             "position", "state", "value", "hold_value", "loss", "loss_bps", "fees", "lvr_per_day", "expected_loss", "pool_deviation_bps",
-            *(f"{name}.{symbol}" for name in ("redeemable_raw", "fees_raw") for symbol in one["tokens"]),
-            *(f"forecasts.{move}.{key}" for move in range(len(one["forecasts"])) for key in ("moving", "move_bps", "loss", "loss_bps")),
+            *(f"{name}.{symbol}" for name in ("redeemable_raw", "fees_raw") for symbol in position["tokens"]),
+            *(
+                f"forecasts.{move}.{key}"
+                for move in range(len(position["forecasts"]))
+                for key in ("moving", "move_bps", "loss", "loss_bps")
+            ),
         )
     ]  # fmt: skip
     target = [f"targets.0.{key}" for key in ("pool", "share_bps", "width_bps", "weight_bps", "value", "fees", "due_reasons.0")]
     sums = [f"{name}.{key}" for name in ("weight", "expected_loss") for key in ("value", "share_bps", "limit_bps")]
     assert len(document["positions"]) == 2
-    assert shown >= {f"lp.{path}" for path in (*held, *target, *sums)}
+    assert paths >= {f"lp.{path}" for path in (*expected_paths, *target, *sums)}
 
 
 def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
@@ -116,9 +120,9 @@ def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: 
     status = told(run, "status")
     assert {item["symbol"] for item in status["holdings"] if item["lp_raw"] != "0"} == {"WETH", "USDC"}
     assert float(status["total_value"]) == pytest.approx(13_000, rel=1e-3)
-    said = run("status").out
-    assert "positions" in said
-    assert "trimtab lp" in said
+    output = run("status").out
+    assert "positions" in output
+    assert "trimtab lp" in output
 
 
 def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
@@ -156,6 +160,6 @@ def test_a_mistaken_position_is_wrong_input(anvil_chain: LocalChain, tmp_path: P
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     agents.agent_config(chain, tmp_path, {**config_with_positions(chain, [own]), "portfolio.positions.0.entry": {"WETH": "1", "LINK": "2"}})
-    said = run("lp", "--json")
-    assert (said.code, said.error["kind"]) == (2, "ConfigError")
-    assert own.name in said.error["message"]
+    result = run("lp", "--json")
+    assert (result.code, result.error["kind"]) == (2, "ConfigError")
+    assert own.name in result.error["message"]

@@ -47,9 +47,9 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
 
     history = run("history", "--json").json
     sent_in = next(step for step in history["steps"] if any(sent["kind"] == "liquidity" for sent in step["transactions"]))
-    told = run("explain", sent_in["step"], "--json").json
+    document = run("explain", sent_in["step"], "--json").json
     for word in ("It decided to move liquidity", "1 action with liquidity", "provide", "final, transaction 0x"):
-        assert any(word in line for line in told["sentences"]), (word, told["sentences"])
+        assert any(word in line for line in document["sentences"]), (word, document["sentences"])
 
     [position] = run("lp", "--json").json["positions"]
     assert position["token_id"] is not None

@@ -31,8 +31,10 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     checked = run("prices", "import", file, "--check", "--json").json
     assert checked["checked_only"] is True
     assert [item["new"] for item in checked["prices"]] == [0, 0, 0]
-    found = run("prices", "import", file, "--json").json
-    assert {item["symbol"]: (item["rows"], item["new"], item["gaps"]) for item in found["prices"]} == dict.fromkeys(VOLATILE, (61, 61, 0))
+    prices_document = run("prices", "import", file, "--json").json
+    assert {item["symbol"]: (item["rows"], item["new"], item["gaps"]) for item in prices_document["prices"]} == dict.fromkeys(
+        VOLATILE, (61, 61, 0)
+    )
     listed = run("prices", "--json").json
     assert {(item["symbol"], item["source"], item["hours"]) for item in listed["prices"]} == {(s, "import", 61) for s in VOLATILE}
 
@@ -125,9 +127,9 @@ def test_published_prices_are_imported_by_their_name(anvil_chain: LocalChain, tm
     (tmp_path / "caps.csv").write_text("symbol,market_cap,price\nWETH,360000000000,3000\n")
     data = {"daily": {"source": "closes.csv"}, "caps": {"source": "caps.csv", "kind": "supplies"}}
     agents.trusted(anvil_chain, tmp_path, {**WEIGHED, "data": data}, TARGETS)
-    found = run("prices", "import", "daily", "--json").json
-    assert {item["symbol"] for item in found["prices"]} == set(VOLATILE)
-    assert len(found["sha256"]) == 64
+    document = run("prices", "import", "daily", "--json").json
+    assert {item["symbol"] for item in document["prices"]} == set(VOLATILE)
+    assert len(document["sha256"]) == 64
     assert mentions(run("prices", "import", "caps").out, "caps.csv", "SHA-256", "supplies of WETH")
 
 
@@ -138,12 +140,12 @@ def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Pa
     document = run("prices", "fetch", "--back", "2h", "--json").json
     assert {item["symbol"]: item["source"] for item in document["prices"]} == dict.fromkeys(VOLATILE, "feed")
     assert all(item["new"] >= 1 for item in document["prices"])
-    told = run("prices", "fetch", "--back", "2h")
-    assert "Prices from" in told.out
+    result = run("prices", "fetch", "--back", "2h")
+    assert "Prices from" in result.out
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "reason"),
     [
         (("prices", "import", "nowhere.csv"), "no such file"),
         (("prices", "import", "closes.csv", "--as", "BTC"), "--as: 'BTC' is not a pair of symbols"),
@@ -156,17 +158,17 @@ def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Pa
     ],
 )
 def test_wrong_input_ends_with_two_and_names_the_remedy(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], args: tuple[str, ...], said: str
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], args: tuple[str, ...], reason: str
 ) -> None:
     agents.agent_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
-    found = run(*args, "--json")
-    assert found.code == 2, found.why
-    assert said in found.error["message"]
-    assert found.error["remedy"] or "write" in found.error["message"]
+    result = run(*args, "--json")
+    assert result.code == 2, result.why
+    assert reason in result.error["message"]
+    assert result.error["remedy"] or "write" in result.error["message"]
 
 
 def test_a_config_without_an_allocator_is_told_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
     agents.agent_config(anvil_chain, tmp_path, None, TARGETS)
-    found = run("weights", "--json")
-    assert found.code == 2
-    assert "allocator" in found.error["message"]
+    result = run("weights", "--json")
+    assert result.code == 2
+    assert "allocator" in result.error["message"]

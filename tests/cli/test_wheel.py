@@ -58,10 +58,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("trimtab-*.whl"))
 
 
-def environment(folder: Path, *wanted: str, python: str = sys.executable) -> Installed:
+def environment(folder: Path, *program_name: str, python: str = sys.executable) -> Installed:
     subprocess.run([python, "-m", "venv", "--without-pip", str(folder)], check=True)
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
-    done = subprocess.run([*uv, *wanted], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([*uv, *program_name], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         missing(f"the packages cannot be had: {done.stderr[-300:]}")
     return Installed(folder)
@@ -150,8 +150,8 @@ def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: Inst
         assert urlopen(f"{address}api/v1/openapi.json").read() == (ROOT / "agent" / "web" / "api" / "openapi.json").read_bytes()
     finally:
         process.terminate()
-        _, said = process.communicate()
-    assert process.returncode == 0, said
+        _, output = process.communicate()
+    assert process.returncode == 0, output
 
 
 EXTRAS = "local,analysis,dashboard,mcp"
@@ -188,29 +188,29 @@ def test_each_python_serves_pages_and_an_assistant(everything: Installed, tmp_pa
         assert urlopen(f"{address}api/v1/openapi.json").status == 200
     finally:
         process.terminate()
-        _, said = process.communicate()
-    assert process.returncode == 0, said
-    asked = [
+        _, output = process.communicate()
+    assert process.returncode == 0, output
+    requests = [
         {"id": 1, "method": "initialize", "params": HELLO},
         {"method": "notifications/initialized"},
         {"id": 2, "method": "tools/list"},
         {"id": 3, "method": "tools/call", "params": {"name": "history", "arguments": {"limit": 1}}},
     ]
     assistant = everything.start("mcp", *config)
-    told, left = {}, {1, 2, 3}
+    answer_by_id, left = {}, {1, 2, 3}
     assert assistant.stdin is not None
     assert assistant.stdout is not None
     try:
-        for message in asked:
+        for message in requests:
             assistant.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
             assistant.stdin.flush()
             while message.get("id") in left:
                 answer = json.loads(assistant.stdout.readline())
-                told[answer.get("id")] = answer.get("result")
+                answer_by_id[answer.get("id")] = answer.get("result")
                 left.discard(answer.get("id"))
     finally:
         assistant.stdin.close()
         errors = assistant.stderr.read() if assistant.stderr is not None else ""
     assert assistant.wait() == 0, errors
-    assert {"status", "history"} <= {tool["name"] for tool in told[2]["tools"]}
-    assert not told[3].get("isError"), told[3]
+    assert {"status", "history"} <= {tool["name"] for tool in answer_by_id[2]["tools"]}
+    assert not answer_by_id[3].get("isError"), answer_by_id[3]

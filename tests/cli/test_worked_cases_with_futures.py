@@ -24,9 +24,9 @@ def asking(run: Run) -> Callable[..., Any]:
     """The document of a command that succeeds."""
 
     def document(*args: str) -> Any:
-        said = run(*args, "--json")
-        assert said.code == 0, said.why
-        return said.json
+        result = run(*args, "--json")
+        assert result.code == 0, result.why
+        return result.json
 
     return document
 
@@ -41,7 +41,7 @@ def opened(perps: LocalPerps, margin_usd: int, notionals: Mapping[str, int]) -> 
 
 
 def futures_sent(document: Any) -> list[str]:
-    return [one["kind"] for one in document["transactions"] if one["kind"] == "futures"]
+    return [transaction["kind"] for transaction in document["transactions"] if transaction["kind"] == "futures"]
 
 
 def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
@@ -62,14 +62,16 @@ def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_cha
     assert multiple(asked("margin"), "spot_multiple") == pytest.approx(3.5, abs=0.03)
 
     chain.move_market({"LINK": chain.deployed_world.prices_usd["LINK"] * 2})
-    found = asked("status")
-    weights = {one["symbol"]: one["weight_bps"] for one in found["holdings"]}
+    document = asked("status")
+    weights = {holding["symbol"]: holding["weight_bps"] for holding in document["holdings"]}
     assert weights["LINK"] == pytest.approx(5_714, abs=30), "57.1 % of the spot portfolio"
-    assert float(found["total_value"]) == pytest.approx(28_000, abs=120), "the total includes the margin"
-    assert float(found["futures"]["leverage"]) == pytest.approx(2.5, abs=0.03)
-    assert found["futures"]["broken"] == []
+    assert float(document["total_value"]) == pytest.approx(28_000, abs=120), "the total includes the margin"
+    assert float(document["futures"]["leverage"]) == pytest.approx(2.5, abs=0.03)
+    assert document["futures"]["broken"] == []
     assert multiple(asked("margin"), "spot_multiple") == pytest.approx(2.5, abs=0.03)
-    assert {one["symbol"]: float(one["futures"]) for one in found["futures"]["exposures"] if one["symbol"] != "LINK"}["WETH"] > 17_000
+    assert {
+        exposure["symbol"]: float(exposure["futures"]) for exposure in document["futures"]["exposures"] if exposure["symbol"] != "LINK"
+    }["WETH"] > 17_000
     before = agents.purse(chain)
     done = asked("rebalance", "--send", "--yes")
     assert done["outcome"] == "done"
@@ -79,13 +81,13 @@ def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_cha
 
 def multiple(document: Any, limit: str) -> float:
     """What a limit measures, of a text such as 2.50x."""
-    return float(next(one["measured"] for one in document["limits"] if one["limit"] == limit).removesuffix("x"))
+    return float(next(limit_row["measured"] for limit_row in document["limits"] if limit_row["limit"] == limit).removesuffix("x"))
 
 
 def shares(document: Any) -> dict[str, float]:
     """Share of each position in the gross notional, in percent."""
-    held = {one["symbol"]: abs(float(one["notional"])) for one in document["positions"]}
-    return {symbol: 100 * value / sum(held.values()) for symbol, value in held.items()}
+    notional_by_symbol = {position["symbol"]: abs(float(position["notional"])) for position in document["positions"]}
+    return {symbol: 100 * value / sum(notional_by_symbol.values()) for symbol, value in notional_by_symbol.items()}
 
 
 @pytest.mark.slow
@@ -101,8 +103,8 @@ def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalC
     asked("trust", "--yes")
     before = shares(asked("positions"))
     assert before == {symbol: pytest.approx(share, abs=0.5) for symbol, share in {"WBTC": 65, "WETH": 20, "LINK": 15}.items()}
-    planned = {one["symbol"]: one for one in asked("margin")["plan"]["orders"]}
-    assert {symbol: (one["side"], one["reduce_only"]) for symbol, one in planned.items()} == {
+    planned = {order["symbol"]: order for order in asked("margin")["plan"]["orders"]}
+    assert {symbol: (order["side"], order["reduce_only"]) for symbol, order in planned.items()} == {
         "WBTC": ("sell", True),
         "WETH": ("buy", False),
         "LINK": ("buy", False),
@@ -122,14 +124,14 @@ def test_w7_sixty_thousand_of_futures_beside_twenty_thousand_close_ten(perps_cha
     changes = futures_config_changes(perps, {"WETH": "100%"}, spot_multiple="2.5x", hysteresis="0%", max_leverage="4x")
     agents.agent_config(chain, tmp_path, changes, {"WETH": "20%", "USDC": "80%"})
     asked("trust", "--yes")
-    found = asked("margin")
-    assert multiple(found, "spot_multiple") == pytest.approx(3, abs=0.03)
-    [order] = found["plan"]["orders"]
+    document = asked("margin")
+    assert multiple(document, "spot_multiple") == pytest.approx(3, abs=0.03)
+    [order] = document["plan"]["orders"]
     closes = float(order["size"]) * float(chain.deployed_world.prices_usd["WETH"])
-    assert (found["plan"]["trigger"], order["side"], order["reduce_only"]) == ("spot_multiple", "sell", True)
+    assert (document["plan"]["trigger"], order["side"], order["reduce_only"]) == ("spot_multiple", "sell", True)
     assert closes == pytest.approx(10_000, abs=300)
     done = asked("rebalance", "--send", "--yes")
     assert futures_sent(done), done["reason"]
     after = asked("margin")
     assert float(after["margin"]["gross"]) == pytest.approx(50_000, abs=300)
-    assert "spot_multiple" not in {one["limit"] for one in after["limits"] if one["broken"]}
+    assert "spot_multiple" not in {limit["limit"] for limit in after["limits"] if limit["broken"]}

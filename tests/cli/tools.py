@@ -71,8 +71,8 @@ class Said:
     @property
     def why(self) -> str:
         """What a failing test should show: the reason first."""
-        found = json.loads(self.out) if self.out.startswith("{") else {}
-        return f"exit {self.code}: {found.get('reason') or found.get('error')} {self.err}"
+        document = json.loads(self.out) if self.out.startswith("{") else {}
+        return f"exit {self.code}: {document.get('reason') or document.get('error')} {self.err}"
 
     @property
     def error(self) -> Any:
@@ -99,9 +99,9 @@ class Desk:
 
     def ask(self, *args: str, want: int = 0) -> Any:
         """The document of a command that is expected to end with the exit code `want`."""
-        said = self.run(*args, "--json")
-        assert said.code == want, said.why
-        return said.json
+        result = self.run(*args, "--json")
+        assert result.code == want, result.why
+        return result.json
 
     def holdings(self) -> dict[str, str]:
         """Base units by symbol."""
@@ -139,11 +139,11 @@ WHOLE: set[str] = set()
 def _checked(table: FigureTable, console: Any, options: Any, real: Any = FigureTable.__rich_console__) -> Any:
     if not isinstance(console, Drawing):  # drawing it does not check it anew
         CHECKED.append(table.heading.plain)
-        rows = [[getattr(one, "plain", one) for one in cells] for cells, _ in table.rows]
-        shown = repr((table.heading.plain, table.column_names, sorted(table.figure_columns), table.note, table.show_header, rows))
-        if shown not in WHOLE:
+        rows = [[getattr(cell, "plain", cell) for cell in cells] for cells, _ in table.rows]
+        drawing = repr((table.heading.plain, table.column_names, sorted(table.figure_columns), table.note, table.show_header, rows))
+        if drawing not in WHOLE:
             assert not cut(table), cut(table)
-            WHOLE.add(shown)
+            WHOLE.add(drawing)
     return real(table, console, options)
 
 
@@ -160,13 +160,13 @@ def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit) as ended:
         main()
     captured = capfd.readouterr()
-    said = Said(int(ended.value.code or 0), captured.out, captured.err)
-    assert "Traceback" not in said.out + said.err, said.err
-    if "--json" in args and said.out.startswith("{"):
-        require_declared(args, said.json)
-    assert SECRET not in said.out + said.err, "an endpoint's URL was shown"
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", said.out + said.err), "control codes outside a terminal"
-    return said
+    result = Said(int(ended.value.code or 0), captured.out, captured.err)
+    assert "Traceback" not in result.out + result.err, result.err
+    if "--json" in args and result.out.startswith("{"):
+        require_declared(args, result.json)
+    assert SECRET not in result.out + result.err, "an endpoint's URL was shown"
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", result.out + result.err), "control codes outside a terminal"
+    return result
 
 
 @contextmanager
@@ -189,10 +189,10 @@ def blocks(url: str) -> Iterator[None]:
 
 def attach(desk: Desk) -> LocalChain:
     """The served chain with the verbs that change it: tokens, pools, feeds and prices as they were served."""
-    chain, found = LocalChain(desk.node, DEFAULT_WORLD), tomllib.loads(desk.config.read_text())
-    v2, v3 = found["venues"]
+    chain, document = LocalChain(desk.node, DEFAULT_WORLD), tomllib.loads(desk.config.read_text())
+    v2, v3 = document["venues"]
     known = {
-        "weth": found["chain"]["wrapped_native"],
+        "weth": document["chain"]["wrapped_native"],
         "v2_factory": v2["factory"],
         "v2_router": v2["router"],
         "v3_factory": v3["factory"],
@@ -230,11 +230,11 @@ class Forked:
     def document(self, within_s: float = 120) -> Any:
         """The first JSON document that it says, once it is whole."""
         end = time.monotonic() + within_s
-        while not (said := self.out.read_text() if self.out.exists() else "").endswith("}\n"):
+        while not (text := self.out.read_text() if self.out.exists() else "").endswith("}\n"):
             assert time.monotonic() < end, self.err.read_text()
             assert os.waitpid(self.pid, os.WNOHANG)[0] == 0, self.err.read_text()
             time.sleep(0.05)
-        return json.loads(said)
+        return json.loads(text)
 
     def ended(self, within_s: float = 60) -> Said:
         """Waits for its end; kills it and fails when that takes too long."""
@@ -285,21 +285,21 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
     """
     watched = f"import faulthandler; faulthandler.dump_traceback_later({within_s - 5}, file=2)"
     child, terminal = with_terminal(*args, "--config", str(desk.config), first=watched, env={"COLUMNS": str(columns)})
-    shown, end, answered = b"", time.monotonic() + within_s, False
+    screen, end, answered = b"", time.monotonic() + within_s, False
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
             try:
-                shown += os.read(terminal, 65536)
+                screen += os.read(terminal, 65536)
             except OSError:  # the child has closed its end
                 break
-        if b"[y/N]" in shown and not answered:
+        if b"[y/N]" in screen and not answered:
             os.write(terminal, answer.encode())
             answered = True
     else:
         child.kill()
     code = child.wait()
     os.close(terminal)
-    return code, shown.decode()
+    return code, screen.decode()
 
 
 def with_terminal(
