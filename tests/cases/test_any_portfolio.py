@@ -117,7 +117,7 @@ def require_near_or_named(chain: LocalChain, outcome: StepOutcome, targets: dict
     named = {item.subject for item in outcome.plan.skipped}
     for symbol, off in off_target(chain, targets).items():
         if off > NEAR_BPS:
-            assert symbol in named or any("drift" in one for one in named), (
+            assert symbol in named or any("drift" in text for text in named), (
                 f"{symbol} is {float(off):.1f} bps off: {said(outcome.plan.skipped)}"
             )
 

@@ -70,11 +70,11 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
     with again(chain, with_guest(chain, tmp_path, evil)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert "GUEST" in outcome.reason
-        shown = (
+        shown_text = (
             outcome.reason + codec.dumps(outcome.step_input) + str(agent.confirmed_parameters()) + str(agent.weights(outcome.step_input))
         )
-        assert "\x1b" not in shown
-        assert "[31m" not in shown
+        assert "\x1b" not in shown_text
+        assert "[31m" not in shown_text
     assert b"[31m" not in (tmp_path / "trimtab.db").read_bytes()
 
 

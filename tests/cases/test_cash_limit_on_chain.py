@@ -176,14 +176,16 @@ def test_strategies_share_only_what_is_used(anvil_chain: LocalChain, tmp_path: P
     with agent_on(chain, tmp_path, {**CAPPED, **strategies("50%", "50%")}, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
         assert (
-            sum(one.balance_raw(chain.tokens["USDC"].address) for one in books(agent).strategy_books) == chain.balance("USDC") - 4_000 * USD
+            sum(strategy_book.balance_raw(chain.tokens["USDC"].address) for strategy_book in books(agent).strategy_books)
+            == chain.balance("USDC") - 4_000 * USD
         )
         give(chain, "USDC", 250)
         explained(agent)
         agent.rebalance(send=True, confirm=yes)
         assert unused(agent) == 4_250 * USD
         assert (
-            sum(one.balance_raw(chain.tokens["USDC"].address) for one in books(agent).strategy_books) == chain.balance("USDC") - 4_250 * USD
+            sum(strategy_book.balance_raw(chain.tokens["USDC"].address) for strategy_book in books(agent).strategy_books)
+            == chain.balance("USDC") - 4_250 * USD
         )
 
 

@@ -64,8 +64,8 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         assert stages(agent) == {"WETH stop_loss": "done"}
         assert mentions(" ".join(api.standing_orders(agent)["target_reasons"]), "WETH", "since")
         assert purse(chain).raw == sold.raw
-        told = api.arm_orders(agent, "WETH")
-        assert told["reenabled"] == ["WETH"]
+        armed_orders_document = api.arm_orders(agent, "WETH")
+        assert armed_orders_document["reenabled"] == ["WETH"]
     with again(chain, trusted(chain, tmp_path, {**STOP, **ROOMY, "limits.price_impact": "2%"}, TWO)) as agent:
         back = agent.rebalance(send=True, confirm=yes)
         assert back.kind is OutcomeKind.DONE, back.reason
@@ -118,7 +118,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         chain.mine(BLOCKS + 1)
         real = agent.status()
         assert [order.stage for order in real.step_input.history.orders.states] == [OrderStage.FIRED], "what stays is a crash"
-        assert [one.token for one in real.decision_result.blocked_exits] == [chain.tokens["WETH"].address], (
+        assert [blocked_exit.token for blocked_exit in real.decision_result.blocked_exits] == [chain.tokens["WETH"].address], (
             "no price within the limits is to be had"
         )
         assert "WETH" in real.decision_result.decision.reason
@@ -160,9 +160,9 @@ def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_c
         chain.mine(BLOCKS + 1)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         explained(agent)
-        found = api.standing_orders(agent)
-        assert found["unit_worth"] == "1"
-        assert found["orders"][0]["stage"] == "armed"
+        orders_document = api.standing_orders(agent)
+        assert orders_document["unit_worth"] == "1"
+        assert orders_document["orders"][0]["stage"] == "armed"
         settled(chain, {"WETH": 2_500, "WBTC": 50_000})  # a tenth of the whole: half of what the stop waits for
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"portfolio stop_loss": "armed"}
@@ -223,7 +223,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert mentions(" ".join(api.explain(loaded.path, done.step_id)["sentences"]), "LINK")
         again_held = agent.rebalance(send=True, confirm=yes)
         assert again_held.kind is OutcomeKind.HOLD
-        assert [one.token for one in again_held.decision_result.blocked_exits] == [chain.tokens["LINK"].address]
+        assert [blocked_exit.token for blocked_exit in again_held.decision_result.blocked_exits] == [chain.tokens["LINK"].address]
         assert agent.context.store.budgets.history(chain.clock.now_s()).reviews.last_rebalance_s is not None
     loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
     with again(chain, loaded) as agent:
@@ -251,10 +251,10 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
         settled(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
         before = purse(chain)
 
-        asked: list[StepOutcome] = []
+        outcomes: list[StepOutcome] = []
 
         def pushed(outcome: StepOutcome) -> bool:
-            asked.append(outcome)
+            outcomes.append(outcome)
             if outcome.plan is None or not outcome.plan.is_exit:
                 return False
             for pool in [name for name in chain.address_by_pool if "LINK" in name]:
@@ -263,7 +263,7 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
 
         declined = agent.rebalance(send=True, confirm=pushed)
         assert declined.kind is OutcomeKind.DECLINED, declined.reason
-        _, instead = asked
+        _, instead = outcomes
         assert instead.exits_tried == (chain.tokens["LINK"].address,)
         assert "LINK" in instead.reason
         assert "not part of the confirmed plan" in instead.reason

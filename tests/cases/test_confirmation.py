@@ -26,10 +26,10 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 
 def held(agent: Agent) -> str:
     """Why it holds."""
-    found = agent.rebalance(send=True, confirm=yes)
-    assert found.kind is OutcomeKind.HOLD, found.reason
-    assert isinstance(found.decision, Hold)
-    return found.reason
+    outcome = agent.rebalance(send=True, confirm=yes)
+    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    assert isinstance(outcome.decision, Hold)
+    return outcome.reason
 
 
 @pytest.mark.parametrize("stays", [*(pytest.param(blocks, marks=pytest.mark.slow) for blocks in (1, 2)), 3])

@@ -35,12 +35,12 @@ def weights(**shares: str) -> ConfigChanges:
 
 def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_versions(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = EditedRun(anvil_chain, tmp_path)
-    shown = bot.edit(weights(WETH="30%", WBTC="40%"), answer=False)
-    assert (shown.state, shown.rebalance_count, bot.file.read_text()) == ("declined", 1, bot.text)
-    assert shown.transition is not None
-    assert shown.transition.plan is not None
-    assert abs(int(shown.transition.plan.turnover) - 2_000 * 10**6) < 20 * 10**6
-    assert shown.transition.plan.cost.total > 0
+    edit_report = bot.edit(weights(WETH="30%", WBTC="40%"), answer=False)
+    assert (edit_report.state, edit_report.rebalance_count, bot.file.read_text()) == ("declined", 1, bot.text)
+    assert edit_report.transition is not None
+    assert edit_report.transition.plan is not None
+    assert abs(int(edit_report.transition.plan.turnover) - 2_000 * 10**6) < 20 * 10**6
+    assert edit_report.transition.plan.cost.total > 0
     done = bot.edit(weights(WETH="30%", WBTC="40%"))
     assert done.state == "written"
     assert done.backup is not None
@@ -50,10 +50,10 @@ def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_v
         '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "30%"',
         '- portfolio.assets.WBTC.target = "20%"', '+ portfolio.assets.WBTC.target = "40%"',
     }  # fmt: skip
-    told = config_versions.list_versions(bot.file)
-    assert [one["how"] for one in told["configs"]] == ["edit", "first"]
-    assert told["confirmed"] == told["present"]
-    assert config_versions.show_version(bot.file, told["configs"][0]["number"])["changes"] == list(done.changes)
+    document = config_versions.list_versions(bot.file)
+    assert [config["how"] for config in document["configs"]] == ["edit", "first"]
+    assert document["confirmed"] == document["present"]
+    assert config_versions.show_version(bot.file, document["configs"][0]["number"])["changes"] == list(done.changes)
     assert bot.edit(weights(WETH="30%")).state == "unchanged"
 
 
@@ -83,11 +83,13 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
     )
     stop = "portfolio.assets.WETH.stop_loss"
     assert "halt: stop_loss of WETH contradicts the price" in bot.refused(ConfigChanges(key_settings=((stop, '"999999"'),))).message
-    shown = bot.edit(ConfigChanges(key_settings=((stop, '"20%"'),)), answer=False)
-    assert [one.split(", ")[1] for one in shown.warnings if one.startswith("stop_loss of WETH: at ")] == ["20 % below the present price"]
-    assert not any("no alert target" in one for one in shown.warnings)
+    edit_report = bot.edit(ConfigChanges(key_settings=((stop, '"20%"'),)), answer=False)
+    assert [warning.split(", ")[1] for warning in edit_report.warnings if warning.startswith("stop_loss of WETH: at ")] == [
+        "20 % below the present price"
+    ]
+    assert not any("no alert target" in warning for warning in edit_report.warnings)
     alert = bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WETH.alert_above", '"999999"'),)), answer=False)
-    assert any("no alert target" in one for one in alert.warnings)
+    assert any("no alert target" in warning for warning in alert.warnings)
     with raises_field("wallet.address", "old value"):
         bot.edit(ConfigChanges(key_settings=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with raises_field("portfolio.assets", "sum to 110%"):
@@ -95,7 +97,7 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
     assert bot.file.read_text() == bot.text
     done = bot.edit(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
     assert done.state == "written"
-    assert any("WBTC stay" in one for one in done.warnings)
+    assert any("WBTC stay" in warning for warning in done.warnings)
 
 
 def test_a_balance_that_leaves_the_portfolio_is_no_loss_and_comes_back_without_a_gain(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -147,14 +149,14 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         with raises_code(Refused, "config", "not confirmed") as refused:
             config_versions.confirm_without_asking(live.context)
         assert "slippage" in refused.value.verdicts[0].measured_text
-        asked: list[tuple[str, ...]] = []
-        assert not config_versions.confirm_changes(live.context, lambda told: bool(asked.append(told)))
-        assert asked == [lines]
+        earlier_edits: list[tuple[str, ...]] = []
+        assert not config_versions.confirm_changes(live.context, lambda edits: bool(earlier_edits.append(edits)))
+        assert earlier_edits == [lines]
         with pytest.raises(Refused):
             config_versions.confirm_without_asking(live.context)
-        assert config_versions.confirm_changes(live.context, lambda told: told == lines)
+        assert config_versions.confirm_changes(live.context, lambda edits: edits == lines)
         assert config_versions.confirm_without_asking(live.context)
-        assert [one.origin for one in agent.context.store.configs.newest()] == ["confirmed", "noticed", "first"]
+        assert [config.origin for config in agent.context.store.configs.newest()] == ["confirmed", "noticed", "first"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -166,13 +168,13 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
     assert stolen != bot.file.read_text()
     bot.file.write_text(stolen)
     lines = ('- limits.payout_per_day = "100000"', '+ limits.payout_per_day = "off"')
-    shown: list[EditReport] = []
+    edit_reports: list[EditReport] = []
 
-    def machine(found: EditReport, agent: Agent) -> bool:
-        shown.append(found)
+    def machine(edit_report: EditReport, agent: Agent) -> bool:
+        edit_reports.append(edit_report)
         config = agent.context.loaded_config.config
         live = replace(agent.context.loaded_config, config=config.model_copy(update={"chain": _live(config.chain)}))
-        return editing.accept_edit(found, Agent(replace(agent.context, loaded_config=live)))
+        return editing.accept_edit(edit_report, Agent(replace(agent.context, loaded_config=live)))
 
     def edit(confirm: Confirm) -> EditReport:
         return editing.edit(
@@ -185,14 +187,14 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
 
     with raises_code(Refused, "config", "not confirmed"):
         edit(machine)
-    assert shown[0].earlier_edits == lines
+    assert edit_reports[0].earlier_edits == lines
     assert bot.file.read_text() == stolen
     with raises_code(Refused, "config", "not confirmed"):
         editing.edit(bot.file, editing.TextEdit(lambda text: text), confirm=machine, transports=[chain.transport], clock=chain.clock)
-    assert (shown[1].changes, shown[1].earlier_edits) == ((), lines), "an edit that changes nothing is no --confirm"
-    asked = edit(lambda found, _agent: found.earlier_edits == lines)
-    assert asked.state == "written"
-    assert asked.changes == ('- policy.cooldown = "2h"', '+ policy.cooldown = "3h"')
+    assert (edit_reports[1].changes, edit_reports[1].earlier_edits) == ((), lines), "an edit that changes nothing is no --confirm"
+    edit_report = edit(lambda report, _agent: report.earlier_edits == lines)
+    assert edit_report.state == "written"
+    assert edit_report.changes == ('- policy.cooldown = "2h"', '+ policy.cooldown = "3h"')
     assert edit(machine).state == "unchanged"
 
 
@@ -241,8 +243,8 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         more = (("policy.cooldown", "0s"), ("reference.kind", '["feed", "twap", "spot"]'))
         bot.edit(ConfigChanges(added_assets=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), key_settings=more), pins_new=True)
         began_s = chain.clock.now_s()
-        found = next(looks)
-        assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome
+        look = next(looks)
+        assert look.kind is OutcomeKind.DONE, look  # type: ignore[union-attr]  # an outcome
         assert chain.clock.now_s() - began_s < 600, "its rest of 28 days has ended"
         assert chain.balance("LINK") > 0
         assert agent.context.config.policy.cooldown == 0

@@ -31,9 +31,9 @@ class Letting:
 def test_a_stop_waits_for_a_run_that_holds_the_wallet(anvil_chain: LocalChain, tmp_path: Path) -> None:
     fund(anvil_chain, {"WETH": 500, "USDC": 500})
     loaded = trusted(anvil_chain, tmp_path, targets=TARGETS)
-    with ExitStack() as held, again(anvil_chain, loaded) as runs:
-        held.enter_context(wiring.open_transactor(runs.context, yes, lambda _: None))
-        clock = Letting(anvil_chain, held)
+    with ExitStack() as exit_stack, again(anvil_chain, loaded) as runs:
+        exit_stack.enter_context(wiring.open_transactor(runs.context, yes, lambda _: None))
+        clock = Letting(anvil_chain, exit_stack)
         with again(anvil_chain, loaded, clock=clock) as agent:
             done = shutdown.stop(agent, send=True, confirm=lambda _: runs.context.store.requests.active_stop() is None)
         assert (done.state, clock.seen >= 1) == ("stopped", True), done.reason

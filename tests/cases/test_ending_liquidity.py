@@ -26,8 +26,8 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         agent.rebalance()
         chain.set_balance("USDC", chain.balance("USDC") + gift * USD)
         chain.mine(1)
-        held = agent.rebalance()
-        assert bool([flow for flow in held.step_input.history.cash_flows.unexplained_transfers if flow.blocks_trading]) is bool(gift)
+        outcome = agent.rebalance()
+        assert bool([flow for flow in outcome.step_input.history.cash_flows.unexplained_transfers if flow.blocks_trading]) is bool(gift)
         looked = shutdown.stop(agent, to_stable=True, confirm=lambda _: True)
         (first,) = looked.sale_outcomes
         assert first.plan is not None, looked.reason

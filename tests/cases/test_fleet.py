@@ -120,8 +120,8 @@ def test_variables_endpoints_and_alerts_of_two_portfolios_do_not_cross(anvil_cha
             fleet.until(lambda fleet: len(fleet.results) == 2)
             boxes["left"].until(1)
     for name, node in nodes.items():
-        asked = [owner for batch in node.seen for owner in _owners(batch)]
-        assert set(asked) == {wallet_of(5 if name == "left" else 6, chain).lower()}
+        owners = [owner for batch in node.seen for owner in _owners(batch)]
+        assert set(owners) == {wallet_of(5 if name == "left" else 6, chain).lower()}
     assert boxes["right"].items == []
     assert "gas" in boxes["left"].texts[0]
     assert "secret-of" not in fleet.log.getvalue()

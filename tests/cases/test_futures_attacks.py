@@ -158,9 +158,11 @@ def frozen(perps: LocalPerps) -> Callable[[str, list[Any], Any], Any]:
     """Answers in which the position is worth ten times as much, so that no limit is broken."""
     scope = scope_of(perps, perps.chain.wallet.address)
     word = next(
-        perps.chain.transport.call("eth_call", [{"to": one.address, "data": "0x" + one.item.calldata.hex()}, "latest"])[2:66]
-        for one in perp_questions(scope)
-        if one.name == "collateral"
+        perps.chain.transport.call("eth_call", [{"to": perp_question.address, "data": "0x" + perp_question.item.calldata.hex()}, "latest"])[
+            2:66
+        ]
+        for perp_question in perp_questions(scope)
+        if perp_question.name == "collateral"
     )
 
     def change(method: str, _: list[Any], answer: Any) -> Any:

@@ -94,9 +94,9 @@ def test_a_besieged_book_is_neither_liquidated_nor_reopened_nor_above_its_limit(
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         agent.rebalance(send=True, confirm=agents.yes)
         assert size(perps, "WETH") > 0
-        for before, after, emergency_s, told in ticks(attacker, agent):
+        for before, after, emergency_s, outcome in ticks(attacker, agent):
             account = read_now(perps, wallet)
-            log.append(told)
+            log.append(outcome)
             assert not margin.is_liquidatable(account), log
             if after > before:
                 assert size(perps, "WBTC") == 0, log

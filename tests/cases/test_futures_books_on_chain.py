@@ -59,10 +59,10 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         owed = sum(
             int(perps.exchange.functions.getPendingFundingPayment(wallet, market.base_token).call()) for market in perps.markets.values()
         )
-        found = documents.funding_document(*api.futures_funding(agent, 7))
-    today = [Fraction(day["paid"]) for day in found["recorded"] if day["day"] == found["recorded"][-1]["day"]]
-    assert abs(Fraction(found["today"]) - sum(today)) <= len(today) * Fraction(1, 10**6), "each figure is rounded by itself"
-    paid = sum(Fraction(day["paid"]) for day in found["recorded"])
+        funding_document = documents.funding_document(*api.futures_funding(agent, 7))
+    today = [Fraction(day["paid"]) for day in funding_document["recorded"] if day["day"] == funding_document["recorded"][-1]["day"]]
+    assert abs(Fraction(funding_document["today"]) - sum(today)) <= len(today) * Fraction(1, 10**6), "each figure is rounded by itself"
+    paid = sum(Fraction(day["paid"]) for day in funding_document["recorded"])
     assert abs(paid - Fraction(owed, 10**18)) < Fraction(1, 10**5), "nothing is settled yet: all of it is pending"
 
     lower = futures_config_changes(perps, TWO, leverage="1x", max_leverage="1x", stress_move="off") | {
@@ -74,9 +74,9 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         api.refresh_ledger(agent)
         store = agent.context.store
         entries, valuations = store.ledger.entries(), store.valuations.between()
-        made = [entry.futures for entry in entries if entry.kind is EntryKind.FUTURES]
-        assert len(made) >= 4
-        assert all(one is not None and len(one.fills) == 1 for one in made)
+        futures = [entry.futures for entry in entries if entry.kind is EntryKind.FUTURES]
+        assert len(futures) >= 4
+        assert all(change is not None and len(change.fills) == 1 for change in futures)
         result = sum_changes(futures_changes(entries, valuations))
         first, last = valuations[0].collateral, valuations[-1].collateral
         assert first is not None
@@ -85,8 +85,8 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         assert last.margin_raw - first.margin_raw == result.price_result - result.fees - result.funding
         assert result.transferred_value == 0 < result.fees
         cash = last.margin.cash_raw - first.margin.cash_raw if first.margin and last.margin else 0
-        realised = sum(fill.realised_raw for one in made if one for fill in one.fills)
-        settled = sum(one.paid_raw for entry in made if entry for one in entry.funding)
+        realised = sum(fill.realised_raw for change in futures if change for fill in change.fills)
+        settled = sum(payment.paid_raw for entry in futures if entry for payment in entry.funding)
         assert cash == realised - settled
         assert realised
         assert settled, "every base unit of realised profit has its event"
@@ -109,8 +109,8 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
     [year] = tax["futures"].values()
     listed_value = sum(Fraction(row["value"]) for row in rows if row["event"] != "trading fee")
     assert abs(Fraction(year) - listed_value) <= len(rows) * Fraction(1, 10**6), "the year's figure is the sum of the export's rows"
-    listed = [one for entry in api.list_entries(tmp_path / "trimtab.toml", 50)["entries"] for one in entry.get("futures", [])]
-    assert {one["event"] for one in listed} == events
+    listed = [change for entry in api.list_entries(tmp_path / "trimtab.toml", 50)["entries"] for change in entry.get("futures", [])]
+    assert {change["event"] for change in listed} == events
     assert len(listed) == len(rows)
     values = list(csv.DictReader(io.StringIO((tmp_path / "out" / "values.csv").read_text())))
     assert {row["token"] for row in values if row["in_margin"] != "0"} == {"USDC"}
@@ -140,7 +140,7 @@ def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPe
         perps.chain.node.mine_at(perps.chain.now_s() + 60)
         api.refresh_ledger(agent)
         after = agent.status().decision_result.drifts
-        assert [one.share for one in before] == [one.share for one in after], "no weight has moved"
+        assert [position.share for position in before] == [position.share for position in after], "no weight has moved"
         kinds = [entry.kind for entry in agent.context.store.ledger.entries()]
         assert kinds.count(EntryKind.MARGIN) == 2
     period = api.pnl(tmp_path / "trimtab.toml")["periods"][-1]
@@ -160,7 +160,7 @@ def test_the_cap_on_managed_value_counts_the_margin(perps: LocalPerps, tmp_path:
         with agents.agent_on(perps.chain, tmp_path / cap, changes, EVEN) as agent:
             outcome = agent.rebalance(send=False)
             assert outcome.kind is kind, outcome.reason
-            assert outcome.plan is None or {one.guard for one in outcome.plan.verdicts if not one.passed} <= {"max_live_value"}
+            assert outcome.plan is None or {verdict.guard for verdict in outcome.plan.verdicts if not verdict.passed} <= {"max_live_value"}
 
 
 def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, 
     changes = futures_config_changes(perps, {"WETH": "100%"}) | {"policy.trigger": {"kind": "threshold", "absolute": "30%"}}
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=False)
-        [alert] = [one for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key.startswith("futures:")]
+        [alert] = [alert for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key.startswith("futures:")]
         assert " of at most 3x" in alert.text
         assert "liquidation of WETH" in alert.text
         assert "net exposure WETH" in alert.text

@@ -48,8 +48,8 @@ def test_a_review_restores_the_leverage_inside_the_bands(perps: LocalPerps, tmp_
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         first = agent.rebalance(send=True, confirm=agents.yes)
         assert len(orders_of(first)) == 2, first.reason
-        held = agent.rebalance(send=True, confirm=agents.yes)
-        assert (held.kind, held.transactions) == (OutcomeKind.HOLD, ()), held.reason
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert (outcome.kind, outcome.transactions) == (OutcomeKind.HOLD, ()), outcome.reason
         reviews = dict(agent.context.store.budgets.history(perps.chain.now_s()).reviews.by_schedule)
         assert reviews.keys() == {schedule}
         crash(perps, "WETH", Fraction(1, 10))

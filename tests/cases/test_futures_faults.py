@@ -67,9 +67,9 @@ def test_a_funding_spike_counts_before_it_is_settled(perps: LocalPerps, tmp_path
 
 def leverage_without_funding(account: MarginAccount) -> Fraction:
     settled = tuple(replace(position, funding_pending_raw=0) for position in account.positions)
-    found = margin.leverage(replace(account, positions=settled))
-    assert found is not None
-    return found
+    ratio = margin.leverage(replace(account, positions=settled))
+    assert ratio is not None
+    return ratio
 
 
 def test_a_paused_market_gets_no_order_and_the_other_does(perps: LocalPerps, tmp_path: Path) -> None:

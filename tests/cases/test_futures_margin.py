@@ -48,10 +48,10 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         deposit = futures_grant(agent.context.store.journal.grant(outcome.transactions[1].id))
         assert deposit is not None
         assert isinstance(deposit.action, MarginDeposit)
-        held = read_now(perps, wallet)
-        assert [one.size_raw for one in held.positions] == [one.size_raw for one in before.positions]
-        assert held.collateral_raw - before.collateral_raw == deposit.action.raw * held.collateral_unit_raw
-        leverage = margin.leverage(held)
+        margin_account = read_now(perps, wallet)
+        assert [position.size_raw for position in margin_account.positions] == [position.size_raw for position in before.positions]
+        assert margin_account.collateral_raw - before.collateral_raw == deposit.action.raw * margin_account.collateral_unit_raw
+        leverage = margin.leverage(margin_account)
         assert leverage is not None
         assert leverage < 3
         assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
@@ -72,7 +72,7 @@ def moved(agent: Agent, action: AccountAction) -> int:
     """Gas of an owner's action, which succeeds."""
     outcome = agent.adjust_futures(MarginAccountRequest(action), send=True, confirm=agents.yes)
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
-    receipt = next(one.receipt for one in outcome.transactions if one.kind is IntentKind.FUTURES)
+    receipt = next(transaction.receipt for transaction in outcome.transactions if transaction.kind is IntentKind.FUTURES)
     assert receipt is not None
     assert receipt.gas_used <= action_gas(action), receipt.gas_used
     return receipt.gas_used
@@ -130,17 +130,17 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
     changes["limits.gas_price"] = "0.001 gwei"
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
+        sent = [transaction for transaction in outcome.transactions if transaction.kind is IntentKind.FUTURES]
         assert sent, outcome.reason
         assert sent[0].succeeded, outcome.reason
         store = agent.context.store
         granted = futures_grant(store.journal.grant(sent[0].id))
         assert granted is not None
         assert granted.is_emergency
-        held, base = read_now(perps, wallet), perps.markets["WETH"].base_token
-        assert 0 < held.size_raw(base) <= before.size_raw(base) - before.size_raw(base) // 2
+        margin_account, base = read_now(perps, wallet), perps.markets["WETH"].base_token
+        assert 0 < margin_account.size_raw(base) <= before.size_raw(base) - before.size_raw(base) // 2
         history = store.budgets.history(chain.now_s())
-        gas_wei = sum(one.receipt.gas_cost_wei for one in sent if one.receipt is not None)
+        gas_wei = sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
         assert history.emergency_gas_24h_wei == gas_wei > 0
         assert history.layer(FuturesState).reduced_notional_24h == 0 == history.budgets.turnover_24h
         assert store.journal.unbooked_intents() == () == store.journal.open_intents()
@@ -172,9 +172,9 @@ def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: Loca
         reduced = agent.rebalance(send=True, confirm=agents.yes)
         assert IntentKind.APPROVE not in kinds(reduced), reduced.reason
         assert IntentKind.FUTURES in kinds(reduced), reduced.reason
-        held = read_now(perps, owner)
-        assert 0 < held.size_raw(perps.markets["WETH"].base_token) < before.size_raw(perps.markets["WETH"].base_token)
-        assert held.collateral_raw <= before.collateral_raw
+        margin_account = read_now(perps, owner)
+        assert 0 < margin_account.size_raw(perps.markets["WETH"].base_token) < before.size_raw(perps.markets["WETH"].base_token)
+        assert margin_account.collateral_raw <= before.collateral_raw
 
 
 def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_portfolio(perps: LocalPerps, tmp_path: Path) -> None:
@@ -203,13 +203,13 @@ def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: Loca
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert "V_GTSTBC" in outcome.reason, outcome.reason
-        sent = [one.note for one in outcome.transactions if one.kind is IntentKind.FUTURES]
+        sent = [transaction.note for transaction in outcome.transactions if transaction.kind is IntentKind.FUTURES]
         assert sent, sent
         assert all(note.startswith("reduce futures") for note in sent), sent
-        held = read_now(perps, wallet)
-        leverage = margin.leverage(held)
+        margin_account = read_now(perps, wallet)
+        leverage = margin.leverage(margin_account)
         assert leverage is not None
         assert leverage <= 3
-        assert held.collateral_raw <= before.collateral_raw
+        assert margin_account.collateral_raw <= before.collateral_raw
         assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
         assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).top_up_value_24h == 0

@@ -25,10 +25,10 @@ def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert orders_of(outcome) == [IntentKind.FUTURES] * 2, outcome.reason
-        held = read_now(perps, chain.wallet.address)
-        gross, value = margin.gross_notional_raw(held), margin.account_value_raw(held)
+        margin_account = read_now(perps, chain.wallet.address)
+        gross, value = margin.gross_notional_raw(margin_account), margin.account_value_raw(margin_account)
         assert Fraction(19, 10) < Fraction(gross, value) < Fraction(21, 10)
-        sizes = {market.symbol: held.size_raw(market.market) for market in held.markets}
+        sizes = {market.symbol: margin_account.size_raw(market.market) for market in margin_account.markets}
         assert sizes["WETH"] > 0 > sizes["WBTC"]
         for intent in outcome.transactions:
             assert intent.state in (IntentState.MINED, IntentState.FINAL)
@@ -72,11 +72,11 @@ def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert orders_of(outcome), outcome.reason
-        held = read_now(perps, wallet)
-        now = margin.leverage(held)
+        margin_account = read_now(perps, wallet)
+        now = margin.leverage(margin_account)
         assert now is not None, outcome.reason
         assert now <= 3, outcome.reason
-        assert 0 < held.size_raw(perps.markets["WETH"].base_token) < before.size_raw(perps.markets["WETH"].base_token)
+        assert 0 < margin_account.size_raw(perps.markets["WETH"].base_token) < before.size_raw(perps.markets["WETH"].base_token)
         history = agent.context.store.budgets.history(chain.now_s())
         assert history.layer(FuturesState).reduced_notional_24h > 0 == history.budgets.turnover_24h
 
@@ -108,7 +108,7 @@ def test_a_reduction_cuts_every_position_by_the_same_share(perps: LocalPerps, tm
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert orders_of(outcome) == [IntentKind.FUTURES] * 2, outcome.reason
         after = read_now(perps, wallet)
-        kept = [Fraction(after.size_raw(one.market), before.size_raw(one.market)) for one in before.markets]
+        kept = [Fraction(after.size_raw(market.market), before.size_raw(market.market)) for market in before.markets]
         assert abs(kept[0] - kept[1]) < Fraction(1, 1_000)
         leverage = margin.leverage(after)
         assert leverage is not None

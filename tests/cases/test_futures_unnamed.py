@@ -54,7 +54,7 @@ def known(outcome: StepOutcome) -> MarginAccount:
 
 def halts(outcome: StepOutcome) -> list[str]:
     facts = RunFacts(None, 0, False)
-    return [one.text for one in cycle_alerts(outcome, facts) if one.kind is AlertKind.HALT and one.key == "futures:unnamed"]
+    return [alert.text for alert in cycle_alerts(outcome, facts) if alert.kind is AlertKind.HALT and alert.key == "futures:unnamed"]
 
 
 @pytest.mark.parametrize("multiple", [pytest.param(Fraction(1, 2), marks=pytest.mark.slow), Fraction(-1, 2)])
@@ -67,9 +67,9 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     assert f"the account has a position in {STRANGE}, which the config does not name" in outcome.reason
     account, views = known(outcome), account_of(perps, perps.chain.wallet.address)
     base = perps.markets["WBTC"].base_token
-    assert (account.collateral_raw, {one.market: one for one in account.positions}) == (
+    assert (account.collateral_raw, {position.market: position for position in account.positions}) == (
         views.collateral_raw,
-        {one.market: one for one in views.positions},
+        {position.market: position for position in views.positions},
     )
     assert margin.leverage(account) == margin.leverage(views)
     assert not account.market(base).is_configured
@@ -78,7 +78,7 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     assert futures_policy(step) is not None
     report = build_futures_report(step, futures_policy(step), again.decision_result.drifts)
     assert summary_document(report)["unnamed"] == [STRANGE]
-    assert [(one["market"], one["symbol"]) for one in positions_document(report)["positions"]] == [(base, STRANGE)]
+    assert [(position["market"], position["symbol"]) for position in positions_document(report)["positions"]] == [(base, STRANGE)]
     [text] = halts(again)
     assert STRANGE in text
     assert again.step_input.snapshot.http_request_count == 2 < outcome.step_input.snapshot.http_request_count, (
@@ -126,7 +126,7 @@ def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
     before = size(perps, "WBTC")
     with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG, emergency_distance="10%"), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
+        sent = [transaction for transaction in outcome.transactions if transaction.kind is IntentKind.FUTURES]
         assert sent, outcome.reason
         granted = futures_grant(agent.context.store.journal.grant(sent[0].id))
         assert granted is not None
@@ -152,7 +152,7 @@ def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: Loca
         opened = agent.rebalance(send=True, confirm=agents.yes)
         assert size(perps, "WETH") > 0, opened.reason
         assert halts(opened) == [], opened.reason
-        assert all(one.is_configured for one in known(opened).markets)
+        assert all(market.is_configured for market in known(opened).markets)
 
 
 @pytest.mark.slow
@@ -165,9 +165,11 @@ def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back
         outcome = agent.rebalance(send=False)
         step = outcome.step_input
         account = known(outcome)
-        blind = replace(account, markets=tuple(replace(one, index_s=one.index_s if one.is_configured else 0) for one in account.markets))
-        found = propose_rebalance(with_snapshot(step, futures=blind)).plan
-    assert found is not None
-    assert planned_futures(found) is not None
-    assert [one.market for one in planned_futures(found).orders] == [perps.markets["WETH"].base_token]
-    assert not any(isinstance(one, MarginDeposit) for one in planned_futures(found).actions)
+        blind = replace(
+            account, markets=tuple(replace(market, index_s=market.index_s if market.is_configured else 0) for market in account.markets)
+        )
+        plan = propose_rebalance(with_snapshot(step, futures=blind)).plan
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert [order.market for order in planned_futures(plan).orders] == [perps.markets["WETH"].base_token]
+    assert not any(isinstance(action, MarginDeposit) for action in planned_futures(plan).actions)

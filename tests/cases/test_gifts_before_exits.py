@@ -32,7 +32,7 @@ def settled(chain: LocalChain, weth: int) -> None:
 
 
 def halts(outcome: StepOutcome) -> list[str]:
-    return [one.text for one in alerts(outcome, RunFacts(False, "", None)) if one.kind is AlertKind.HALT]
+    return [alert.text for alert in alerts(outcome, RunFacts(False, "", None)) if alert.kind is AlertKind.HALT]
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: Loc
     with agent_on(chain, tmp_path, {**STOP, **(COIN if native else {}), "execution.router": router}, TWO) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 4_000)
-        held = look(agent)
-        assert held.kind is OutcomeKind.HALT
-        assert causes(held) == ("balance_jump",)
-        assert mentions(held.reason, "ETH rose", "(4000 USDC)")
+        outcome = look(agent)
+        assert outcome.kind is OutcomeKind.HALT
+        assert causes(outcome) == ("balance_jump",)
+        assert mentions(outcome.reason, "ETH rose", "(4000 USDC)")
         settled(chain, 2_400)
         fired = look(agent)
         plan, _, _ = swap_of(fired)
@@ -86,10 +86,10 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
     with again(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 2_000)
-        held = look(agent)
-        assert held.kind is OutcomeKind.HALT
-        assert causes(held) == ("balance_jump",)
-        assert mentions(held.reason, "WETH rose", "(2000 USDC)")
+        outcome = look(agent)
+        assert outcome.kind is OutcomeKind.HALT
+        assert causes(outcome) == ("balance_jump",)
+        assert mentions(outcome.reason, "WETH rose", "(2000 USDC)")
         chain.warp(DAY_S - 3_600)
         assert look(agent).kind is OutcomeKind.HALT
     chain.warp(3_600)
@@ -174,10 +174,10 @@ def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: Lo
         assert look(agent).kind is OutcomeKind.HOLD
         chain.set_balance("USDC", chain.balance("USDC") - 3_000 * USD)
         chain.mine(1)
-        held = look(agent)
-        assert held.kind is OutcomeKind.HALT
-        assert causes(held) == ("balance_jump",)
-        assert mentions(held.reason, "USDC", "3000")
+        outcome = look(agent)
+        assert outcome.kind is OutcomeKind.HALT
+        assert causes(outcome) == ("balance_jump",)
+        assert mentions(outcome.reason, "USDC", "3000")
         settled(chain, 2_400)
         fired = look(agent)
         plan, _, _ = swap_of(fired)
@@ -222,12 +222,14 @@ def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: 
         assert mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * 2})
         above = look(agent)
-        assert [one.guard for one in above.refusal_verdicts if not one.passed] == ["max_live_value"], "prices are no gift"
+        assert [refusal_verdict.guard for refusal_verdict in above.refusal_verdicts if not refusal_verdict.passed] == ["max_live_value"], (
+            "prices are no gift"
+        )
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(4, 10)})
         done = look(agent)
         plan, _, _ = swap_of(done)
         assert mentions(done.reason, "1100 USDC", "excluded")
-        assert all(one.passed for one in plan.verdicts)
+        assert all(verdict.passed for verdict in plan.verdicts)
         again_decided = propose_rebalance(codec.loads(StepInput, agent.context.store.steps.input_json(done.step_id) or ""))
         assert again_decided.decision_result.decision.reason == done.decision_result.decision.reason, "a replay says the same"
         assert again_decided.plan is not None
@@ -239,7 +241,9 @@ def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: 
         agent.context.store.balances.classify(1, None, chain.now_s())
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * 2})
         confirmed = look(agent)
-        assert [one.guard for one in confirmed.refusal_verdicts if not one.passed] == ["max_live_value"], "what its owner confirmed counts"
+        assert [refusal_verdict.guard for refusal_verdict in confirmed.refusal_verdicts if not refusal_verdict.passed] == [
+            "max_live_value"
+        ], "what its owner confirmed counts"
 
 
 def test_a_small_gift_over_the_cap_stops_no_rebalance(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -50,19 +50,25 @@ def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceili
 def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, strategies("50%", "50%")) as agent:
-        own = {symbol: sum(one.balance_raw(chain.tokens[symbol].address) for one in books(agent).strategy_books) for symbol in TWO}
+        own = {
+            symbol: sum(strategy_book.balance_raw(chain.tokens[symbol].address) for strategy_book in books(agent).strategy_books)
+            for symbol in TWO
+        }
         assert own["USDC"] == chain.balance("USDC") - 1_100 * USD, "no strategy holds the gift"
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(9, 10)})
         done = look(agent)
         plan, _, _ = swap_of(done)
         assert plan.legs
         assert mentions(done.reason, "1100 USDC", "excluded")
-        assert all(one.passed for one in plan.verdicts)
+        assert all(verdict.passed for verdict in plan.verdicts)
         total = sum(drift.value for drift in done.decision_result.drifts)
         assert total <= 10_050 * USD, "no more is managed than may be"
         assert not books(agent).fault
         agent.context.store.balances.classify(1, None, chain.now_s())
-        own = {symbol: sum(one.balance_raw(chain.tokens[symbol].address) for one in books(agent).strategy_books) for symbol in TWO}
+        own = {
+            symbol: sum(strategy_book.balance_raw(chain.tokens[symbol].address) for strategy_book in books(agent).strategy_books)
+            for symbol in TWO
+        }
         assert own["USDC"] == chain.balance("USDC"), "what its owner confirmed is theirs"
 
 
@@ -112,12 +118,12 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
     loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "10050"}, TWO)
 
     def told(agent: Agent) -> str:
-        found = agent.status()
-        (left,) = status_document(found)["excluded"]
+        status = agent.status()
+        (left,) = status_document(status)["excluded"]
         assert (left["symbol"], left["amount"]) == ("USDC", "1100")
         assert "max_live_value" in left["why"]
-        assert mentions(found.decision_result.decision.reason, "1100 USDC", "excluded")
-        return type(found.decision_result.decision).__name__
+        assert mentions(status.decision_result.decision.reason, "1100 USDC", "excluded")
+        return type(status.decision_result.decision).__name__
 
     with again(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
@@ -143,22 +149,22 @@ def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, t
     with gifted(chain, tmp_path, {}) as agent:
         changed = partial(apply_changes, changes=ConfigChanges(targets=(("WETH", "30%"), ("USDC", "70%"))))
         path = agent.context.loaded_config.path
-    shown = editing.edit(path, editing.TextEdit(changed), confirm=None, transports=[chain.transport], clock=chain.clock)
-    assert shown.transition is not None, shown.transition
-    assert shown.transition.kind is OutcomeKind.PLANNED, shown.transition
-    assert mentions(shown.transition.reason, "1100 USDC", "excluded")
+    edit_report = editing.edit(path, editing.TextEdit(changed), confirm=None, transports=[chain.transport], clock=chain.clock)
+    assert edit_report.transition is not None, edit_report.transition
+    assert edit_report.transition.kind is OutcomeKind.PLANNED, edit_report.transition
+    assert mentions(edit_report.transition.reason, "1100 USDC", "excluded")
 
 
 def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, {}, ceiling="11000") as agent:
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
-        asked: list[InvestmentReport] = []
-        done = transfers.invest(agent, send=True, confirm=lambda found: bool(asked.append(found)) or True)
+        investment_reports: list[InvestmentReport] = []
+        done = transfers.invest(agent, send=True, confirm=lambda report: bool(investment_reports.append(report)) or True)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.deposits] == [600 * USD], "what fits below the ceiling"
-        assert [flow.delta_raw for flow in asked[0].uninvested_deposits] == [1_100 * USD], "its owner saw what is left alone"
+        assert [flow.delta_raw for flow in investment_reports[0].uninvested_deposits] == [1_100 * USD], "its owner saw what is left alone"
         kinds = {flow.delta_raw: flow.kind for flow in agent.context.store.balances.transfers()}
         assert kinds == {600 * USD: ExternalTransferKind.DEPOSIT, 1_100 * USD: None}
         assert mentions(done.outcome.reason, "1100 USDC", "excluded")

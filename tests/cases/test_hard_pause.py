@@ -70,9 +70,9 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
             }
             agent.context.kill_switch.pause("stop it all", 1, hard=True)
             clock.mining = True
-            found = agent.pending_and_allowances()
-            assert {intent.id for intent in found.pending_intents} == {intent.id for intent in swaps}
-            assert sorted(one.token_label for one in found.open_allowances) == ["LINK", "WETH"]
+            pending_and_allowances = agent.pending_and_allowances()
+            assert {intent.id for intent in pending_and_allowances.pending_intents} == {intent.id for intent in swaps}
+            assert sorted(open_allowance.token_label for open_allowance in pending_and_allowances.open_allowances) == ["LINK", "WETH"]
             outcome = agent.cancel_and_revoke("stop it all")
         finally:
             node.rpc("evm_setAutomine", True)

@@ -34,7 +34,7 @@ class Hiding:
 
     @property
     def sent(self) -> int:
-        return sum(SEND in methods(asked) for asked in self.server.seen)
+        return sum(SEND in methods(request) for request in self.server.seen)
 
 
 @contextmanager
@@ -68,9 +68,9 @@ def test_from_init_on_a_hidden_receipt_is_waited_for_and_settled_once(
         assert "not mined within" in first
         assert purse(chain).nonce == before.nonce + 2, "approval and swap"
         for args in (("rebalance", "--send", "--yes"), ("adopt", "--yes")):
-            said = scene.say(*args, code=Retryable.exit_code)
-            assert not mentions(said, "another program")
-            assert mentions(said, "our transaction", "receipt") or mentions(said, "is open")
+            output = scene.say(*args, code=Retryable.exit_code)
+            assert not mentions(output, "another program")
+            assert mentions(output, "our transaction", "receipt") or mentions(output, "is open")
         assert endpoint.sent == 2, "nothing is sent again, and nothing new"
         endpoint.shows = True
         scene.say("rebalance", "--send", "--yes")

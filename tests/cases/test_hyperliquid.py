@@ -319,7 +319,7 @@ def test_funding_is_in_the_balance_once_it_is_paid(world: World) -> None:
 
 
 @pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "crossMaintenanceMarginUsed", "positionValue"])
-@pytest.mark.parametrize("factor", ["1.0001", *(pytest.param(one, marks=pytest.mark.slow) for one in ("0.5", "10"))])
+@pytest.mark.parametrize("factor", ["1.0001", *(pytest.param(size, marks=pytest.mark.slow) for size in ("0.5", "10"))])
 def test_a_venue_that_lies_about_one_figure_of_margin_is_not_believed(world: World, figure: str, factor: str) -> None:
     world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
     world.venue.read()

@@ -111,17 +111,17 @@ def test_an_owner_who_says_no_has_nothing_sent(anvil_chain: LocalChain, tmp_path
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
-        shown: list[StepOutcome] = []
+        outcomes: list[StepOutcome] = []
 
         def no(outcome: StepOutcome) -> bool:
-            shown.append(outcome)
+            outcomes.append(outcome)
             return False
 
         assert agent.rebalance(send=True, confirm=no).kind is OutcomeKind.DECLINED
         assert agent.rebalance(send=True).kind is OutcomeKind.DECLINED
         assert agent.rebalance(confirm=yes).kind is OutcomeKind.PLANNED
-        assert len(shown) == 1
-        assert legs_of(shown[0])
+        assert len(outcomes) == 1
+        assert legs_of(outcomes[0])
         assert purse(chain) == before
 
 

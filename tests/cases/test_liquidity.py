@@ -31,10 +31,10 @@ def value(agent: Agent) -> Fraction:
     return investable_total(agent.status().decision_result.drifts) / USD
 
 
-def share(found: LiquidityReport) -> Fraction:
+def share(liquidity_report: LiquidityReport) -> Fraction:
     """Expected loss per unit of the portfolio."""
-    assert found.expected_loss.share is not None
-    return found.expected_loss.share
+    assert liquidity_report.expected_loss.share is not None
+    return liquidity_report.expected_loss.share
 
 
 def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -51,10 +51,10 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
         for token, raw in zip((position.token0, position.token1), positions.redeemable_amounts(position), strict=True):
             paid[token] = paid.get(token, 0) + raw
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
-        found = agent.status()
-        drifts = found.decision_result.drifts
-        assert found.step_input.snapshot.http_request_count == 2
-        assert found.warnings == ()
+        status = agent.status()
+        drifts = status.decision_result.drifts
+        assert status.step_input.snapshot.http_request_count == 2
+        assert status.warnings == ()
     for drift in drifts:
         assert drift.raw == chain.balance(drift.symbol)
         # Every pool is within a hundredth of a percent of the reference price, and a range of 36 % holds what follows from that.
@@ -76,13 +76,13 @@ def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_cha
         chain.send(chain.token_contract(scam.symbol).functions.transfer(chain.wallet.address, 10**24))
         for pool in (V2, V3):
             chain.send(usdc.transfer(chain.address_by_pool[pool], 10**12))
-        after, found = agent.status().decision_result, read_liquidity_report(agent)
+        after, liquidity_report = agent.status().decision_result, read_liquidity_report(agent)
     assert investable_total(after.drifts) == investable_total(before.drifts)
     assert [d.weight_bps for d in after.drifts] == [d.weight_bps for d in before.drifts]
     assert after.decision == before.decision
-    assert share(found) == loss
-    assert {stray.name for stray in found.unsolicited_positions.positions} == {pair.name, token.name}
-    assert [report.confirmed.name for report in found.position_reports] == [one.name for one in own]
+    assert share(liquidity_report) == loss
+    assert {stray.name for stray in liquidity_report.unsolicited_positions.positions} == {pair.name, token.name}
+    assert [report.confirmed.name for report in liquidity_report.position_reports] == [position.name for position in own]
 
 
 def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
@@ -91,9 +91,9 @@ def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
     monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 2)
     sent = [lp_on_chain.provide_v3(anvil_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
     with agents.agent_on(anvil_chain, tmp_path) as agent:
-        found = read_liquidity_report(agent)
-    assert [stray.name for stray in found.unsolicited_positions.positions] == [one.name for one in sent[:2]]
-    assert found.unsolicited_positions.unchecked_count == 3
+        liquidity_report = read_liquidity_report(agent)
+    assert [stray.name for stray in liquidity_report.unsolicited_positions.positions] == [token_id.name for token_id in sent[:2]]
+    assert liquidity_report.unsolicited_positions.unchecked_count == 3
 
 
 def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 2_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 800)]
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
-        told = agent.confirmed_parameters()
-        assert told["liquidity positions"] == ", ".join(one.name for one in own)
-        assert mentions(told["lp"], "60%", "30 d")
-        assert told["lp_max_weight"] == "90%"
+        confirmed_parameters = agent.confirmed_parameters()
+        assert confirmed_parameters["liquidity positions"] == ", ".join(position.name for position in own)
+        assert mentions(confirmed_parameters["lp"], "60%", "30 d")
+        assert confirmed_parameters["lp_max_weight"] == "90%"
         before = agents.purse(chain)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         agents.require_exact(chain, outcome, before)
@@ -158,11 +158,11 @@ def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirme
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 4_000)]
     agents.fund(chain, {"WETH": 40_000, "USDC": 20_000})
-    shown: list[tuple[int, int]] = []
+    outcomes: list[tuple[int, int]] = []
 
     def confirm(outcome: StepOutcome) -> bool:
         assert outcome.plan is not None
-        shown.append((len(outcome.plan.legs), len(outcome.plan.layer_actions)))
+        outcomes.append((len(outcome.plan.legs), len(outcome.plan.layer_actions)))
         return True
 
     limited = config_with_positions(chain, own, **{"limits.lp_max_weight": "10%"})
@@ -173,7 +173,7 @@ def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirme
         assert {intent.kind for intent in first.transactions} == {IntentKind.APPROVE}
         assert set(agents.allowances(chain).values()) == {0}
         agent.rebalance(send=True, confirm=confirm)
-    assert [actions for _, actions in shown] == [0, 1]
+    assert [actions for _, actions in outcomes] == [0, 1]
 
 
 def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -184,13 +184,13 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
         assert not isinstance(agent.status().decision_result.decision, Halt)
         move = lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, own.token_id)
         chain.send(move, chain.wallet.address)
-        decision, found = agent.status().decision_result.decision, read_liquidity_report(agent)
+        decision, liquidity_report = agent.status().decision_result.decision, read_liquidity_report(agent)
         assert isinstance(decision, Halt)
         assert mentions(decision.reason, f"{own.name}", "belongs", f"{chain.whale.address}")
         assert agent.plan().kind is OutcomeKind.HALT
-    assert found.position_reports == ()
-    assert f"belongs to {chain.whale.address}" in found.unreadable[0]
-    assert (found.portfolio_value, found.weight.is_within_limit) == (None, None)
+    assert liquidity_report.position_reports == ()
+    assert f"belongs to {chain.whale.address}" in liquidity_report.unreadable[0]
+    assert (liquidity_report.portfolio_value, liquidity_report.weight.is_within_limit) == (None, None)
     rows = {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}
     assert rows[f"position {own.name}"]["state"] == "fail"
     assert chain.whale.address in rows[f"position {own.name}"]["finding"]
@@ -203,10 +203,10 @@ def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain,
         whole = value(agent)
         lp_on_chain.take_out(chain, own[0])
         chain.send(lp_on_chain.manager(chain).burn(own[0].token_id), chain.wallet.address)
-        found = agent.status()
-        assert len(found.warnings) == 1
-        assert mentions(found.warnings[0], own[0].name, "not exist", "portfolio.positions")
-        assert not isinstance(found.decision_result.decision, Halt)
+        status = agent.status()
+        assert len(status.warnings) == 1
+        assert mentions(status.warnings[0], own[0].name, "not exist", "portfolio.positions")
+        assert not isinstance(status.decision_result.decision, Halt)
         assert value(agent) == pytest.approx(whole, rel=1e-4), "what was taken out is in the wallet now"
     with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, own))) as agent:
         assert value(agent) == pytest.approx(whole, rel=1e-4), "and a new start finds the same"
@@ -242,7 +242,7 @@ def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: 
         (token, {manager: chain.tokens["USDC"].address}, "not a position manager"),
         (token, {manager: chain.wallet.address}, "not a position manager"),
     ]
-    for position, changes, said in wrong:
+    for position, changes, reason in wrong:
         loaded = agents.agent_config(chain, tmp_path, {"portfolio.positions": [position], "limits.lp_max_weight": "90%", **changes})
-        with pytest.raises(ConfigError, match=said), agents.again(chain, loaded):
+        with pytest.raises(ConfigError, match=reason), agents.again(chain, loaded):
             pass

@@ -49,10 +49,10 @@ def opened(
 
 def off_target(chain: LocalChain, floor_wei: int) -> dict[str, Fraction]:
     """Distance of each weight from its target in bps; native coin above `floor_wei` counts as WETH."""
-    held = purse(chain)
+    balances = purse(chain)
     usd = chain.deployed_world.prices_usd
-    raw = {symbol: held.raw[symbol] for symbol in TARGETS}
-    raw["WETH"] += held.native_wei - floor_wei
+    raw = {symbol: balances.raw[symbol] for symbol in TARGETS}
+    raw["WETH"] += balances.native_wei - floor_wei
     values = {symbol: amount * usd[symbol] / 10 ** chain.tokens[symbol].decimals for symbol, amount in raw.items()}
     total = sum(values.values(), Fraction(0))
     return {symbol: abs(values[symbol] / total * BPS - Fraction(share.rstrip("%")) * 100) for symbol, share in TARGETS.items()}
@@ -82,9 +82,9 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
     with opened(chain, tmp_path, router, 15 * ETHER, {}, COIN) as (agent, before):
         total = sum(drift.value for drift in agent.status().decision_result.drifts)
         assert total == (15 * ETHER - FLOOR) * chain.deployed_world.prices_usd["WETH"] * USD / ETHER
-        shown = status_document(agent.status())["native"]
-        assert (shown["native_wei"], shown["wrapped_raw"], shown["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
-        assert mentions(tables.native_text(shown), "15,", "0.05", "ETH")
+        native = status_document(agent.status())["native"]
+        assert (native["native_wei"], native["wrapped_raw"], native["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
+        assert mentions(tables.native_text(native), "15,", "0.05", "ETH")
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_as_planned(chain, outcome, before)

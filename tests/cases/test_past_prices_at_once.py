@@ -167,11 +167,11 @@ def test_endpoint_that_fails__trades_nothing_until_the_window_is_read(
 
         monkeypatch.setattr(past_prices, "past_rounds", fail)
         monkeypatch.setattr(past_prices, "past_twaps", fail)
-        held = first_cycle(agent)
-        assert isinstance(held.decision, Halt)
-        assert causes(held) == ("weights",)
-        assert fault in held.reason
-        assert held.transactions == ()
+        outcome = first_cycle(agent)
+        assert isinstance(outcome.decision, Halt)
+        assert causes(outcome) == ("weights",)
+        assert fault in outcome.reason
+        assert outcome.transactions == ()
         monkeypatch.setattr(past_prices, "past_rounds", past_rounds)
         done = first_cycle(agent)
         assert done.kind is OutcomeKind.DONE, done.reason

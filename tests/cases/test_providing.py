@@ -29,13 +29,13 @@ def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil
         before = worth(agent)
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        told = exactly(chain, agent, outcome)
-        assert set(told) == {("Withdraw", one.name) for one in own}
+        actions = exactly(chain, agent, outcome)
+        assert set(actions) == {("Withdraw", position.name) for position in own}
         assert kinds(outcome)[-1] == "swap"
         assert outcome.input_after is not None
         assert all(abs(bps - 5_000) <= 5 for bps in agent.weights(outcome.input_after).values())
-        found = read_liquidity_report(agent)
-        assert found.weight.is_within_limit
+        liquidity_report = read_liquidity_report(agent)
+        assert liquidity_report.weight.is_within_limit
         history = agent.context.store.budgets.history(chain.now_s())
         # Fees of one swap and gas: the withdrawals themselves lost nothing.
         assert 0 < history.budgets.loss_24h / USD < before * Fraction(3, 1_000)
@@ -50,9 +50,9 @@ def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain,
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own, **{"limits.lp_max_weight": "5%"}), EVEN) as agent:
         first, second = send(agent, chain), send(agent, chain)
         assert [outcome.kind for outcome in (first, second)] == [OutcomeKind.DONE, OutcomeKind.DONE]
-        told = [exactly(chain, agent, outcome) for outcome in (first, second)]
-        assert [len(part) for part in told] == [1, 1]
-        assert {name for part in told for _, name in part} == {one.name for one in own}
+        actions = [exactly(chain, agent, outcome) for outcome in (first, second)]
+        assert [len(part) for part in actions] == [1, 1]
+        assert {name for part in actions for _, name in part} == {position.name for position in own}
         assert read_liquidity_report(agent).weight.is_within_limit
 
 
@@ -79,9 +79,9 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         [position] = step.snapshot.positions
         assert isinstance(position, LpV3Position)
         assert (position.token_id, position.liquidity) == (move.token_id, move.liquidity_delta)
-        told = agent.confirmed_parameters()
-        assert told["liquidity positions"] == move.name
-        assert told["liquidity targets"] == f"20% in uniswap_v3 {chain.address_by_pool[V3]}, width 20%"
+        confirmed_parameters = agent.confirmed_parameters()
+        assert confirmed_parameters["liquidity positions"] == move.name
+        assert confirmed_parameters["liquidity targets"] == f"20% in uniswap_v3 {chain.address_by_pool[V3]}, width 20%"
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
         [report] = read_liquidity_report(agent).position_reports
@@ -196,9 +196,9 @@ def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain
         [position] = agent.step_input().snapshot.positions
         assert isinstance(position, LpV3Position)
         assert position.tick_lower <= position.tick < position.tick_upper
-        held = read_liquidity_report(agent)
-        assert held.weight.share is not None
-        assert Fraction(7, 10) < held.weight.share < Fraction(9, 10)
+        liquidity_report = read_liquidity_report(agent)
+        assert liquidity_report.weight.share is not None
+        assert Fraction(7, 10) < liquidity_report.weight.share < Fraction(9, 10)
         assert worth(agent) == pytest.approx(before, rel=3e-3)
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
@@ -287,6 +287,6 @@ def test_the_owner_may_take_a_position_out_by_hand(anvil_chain: LocalChain, tmp_
     lp_on_chain.take_out(chain, own)
     chain.send(lp_on_chain.manager(chain).burn(move.token_id), chain.wallet.address)
     with agents.again(chain, loaded) as agent:
-        found = agent.status()
-        assert move.name in found.warnings[0]
+        status = agent.status()
+        assert move.name in status.warnings[0]
         assert worth(agent) == pytest.approx(before, rel=3e-4)

@@ -119,12 +119,18 @@ def test_code_that_is_not_our_rebalancer_is_named_before_it_could_be_pinned(anvi
 
 def test_what_deploy_shows_puts_the_rebalancer_where_it_is_on_every_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, loaded = anvil_chain, agent_config(anvil_chain, tmp_path)
-    shown = rebalancer_deployment(loaded)
-    assert (shown["chain_id"], shown["deployed"], shown["value_wei"]) == (chain.chain_id, False, "0")
-    sent = chain.w3.eth.send_transaction({"from": chain.whale.address, "to": shown["to"], "data": shown["data"]})
+    deployment_document = rebalancer_deployment(loaded)
+    assert (deployment_document["chain_id"], deployment_document["deployed"], deployment_document["value_wei"]) == (
+        chain.chain_id,
+        False,
+        "0",
+    )
+    sent = chain.w3.eth.send_transaction(
+        {"from": chain.whale.address, "to": deployment_document["to"], "data": deployment_document["data"]}
+    )
     assert chain.w3.eth.wait_for_transaction_receipt(sent)["status"] == 1
-    assert rebalancer_deployment(loaded) == {**shown, "deployed": True, "outcome": "hold"}
-    trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": shown["address"]})
+    assert rebalancer_deployment(loaded) == {**deployment_document, "deployed": True, "outcome": "hold"}
+    trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": deployment_document["address"]})
 
 
 def test_a_fork_with_another_init_code_hash_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -120,11 +120,11 @@ def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: Done) -> Non
     done.reorganise(done.bury(1))
     with again(done.chain, done.loaded) as agent:
         nonce = purse(done.chain).nonce
-        found = reconcile(agent)
+        outcome = reconcile(agent)
         history = agent.context.store.budgets.history(done.chain.now_s())
         assert purse(done.chain).nonce == nonce
-    assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("swap", "broadcast")]
-    assert (found["waiting"], found["booked"]) == (1, 0)
+    assert [(item["kind"], item["status"]) for item in outcome["transactions"]] == [("swap", "broadcast")]
+    assert (outcome["waiting"], outcome["booked"]) == (1, 0)
     assert (history.budgets.turnover_24h, history.reviews.last_rebalance_s) == (Fraction(0), None)
     assert history.budgets.gas_24h_wei > done.gas_before_wei  # of the approval, whose block is still there
 

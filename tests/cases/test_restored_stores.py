@@ -25,9 +25,9 @@ from tests.support.text import raises_code
 UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
 
 
-def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> StepOutcome:
+def step(chain: LocalChain, agent: Agent, holdings: dict[str, int]) -> StepOutcome:
     """The owner changed the holdings, and said so; then one step."""
-    fund(chain, held)
+    fund(chain, holdings)
     explained(agent)
     return agent.rebalance(send=True, confirm=yes)
 
@@ -84,11 +84,11 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
         bled = lost(chain, before, prices)
         known = agent.step_input().history
     with agents.agent_on(chain, tmp_path / "second", ROOMY, EVEN, vouched=False) as agent:
-        found = agent.step_input().history
-        assert abs(found.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
-        assert (found.budgets.turnover_24h, found.budgets.gas_24h_wei) == (known.budgets.turnover_24h, known.budgets.gas_24h_wei)
-        assert found.budgets.loss_24h / USD >= bled > 0
-        assert found.budgets.unknown_reason == ""
+        history = agent.step_input().history
+        assert abs(history.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
+        assert (history.budgets.turnover_24h, history.budgets.gas_24h_wei) == (known.budgets.turnover_24h, known.budgets.gas_24h_wei)
+        assert history.budgets.loss_24h / USD >= bled > 0
+        assert history.budgets.unknown_reason == ""
     tight = ROOMY | {"limits.daily_loss": "1bps"}
     with agents.agent_on(chain, tmp_path / "third", tight, EVEN, vouched=False) as agent:
         fund(chain, {"WETH": 34_000, "USDC": 20_000})
@@ -107,10 +107,10 @@ def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
     with again(chain, loaded) as agent:
         agent.resync_nonce()
-        found = agent.step_input().history
-        assert abs(found.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
-        assert found.budgets.gas_24h_wei == known.budgets.gas_24h_wei
-        assert found.cash_flows.unexplained_transfers == ()
+        history = agent.step_input().history
+        assert abs(history.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
+        assert history.budgets.gas_24h_wei == known.budgets.gas_24h_wei
+        assert history.cash_flows.unexplained_transfers == ()
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -144,8 +144,8 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         assert "trimtab lp take" in halted.reason
         with raises_code(ConfigError, "unknown"):
             api.adopt_position(agent, "987654")
-        told = api.adopt_position(agent, str(mint.token_id))
-        assert told["position"] == mint.name
+        adopted_position_document = api.adopt_position(agent, str(mint.token_id))
+        assert adopted_position_document["position"] == mint.name
     with again(chain, loaded) as agent:
         (taken,) = agent.context.store.positions.changes()
         assert (taken.token_id, taken.liquidity_delta, taken.ticks, taken.pool) == (

@@ -36,9 +36,9 @@ def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp
         assert sorted(fees) == sorted(node.paid.values())
         shown_fees = [int(transaction_document(intent)["data_fee_wei"]) for intent in outcome.transactions]
         assert shown_fees == fees, "a reader of the document can add up what was paid"
-        shown = plan_document(outcome)["cost"]
-        assert float(shown["data_fee"]) > 0
-        assert float(shown["gas"]) > float(shown["data_fee"])
+        cost = plan_document(outcome)["cost"]
+        assert float(cost["data_fee"]) > 0
+        assert float(cost["gas"]) > float(cost["data_fee"])
         day = agent.context.store.budgets.history(chain.now_s())
         assert day.budgets.gas_24h_wei == before.native_wei - purse(chain).native_wei
         # Nothing is unexplained: the next step holds, and no balance change is recorded as a loss.

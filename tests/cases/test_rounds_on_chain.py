@@ -57,7 +57,7 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
             assert campaigns == ()
             chain.revert(mark)
     (campaign,) = campaigns
-    sizes = [sold(one, chain) for one in swaps(outcome)]
+    sizes = [sold(swap, chain) for swap in swaps(outcome)]
     assert mentions(campaign.why, f"done in {len(sizes)}")
     assert campaign.progress.parts_done == len(sizes) > 2
     assert len(set(sizes)) == len(sizes), "no two rounds alike"
@@ -69,8 +69,8 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     assert abs(float(campaign.progress.lost_value) / 10**6 - float(losses["rounds"])) < 1, "what the store counts is what the wallet lost"
     assert any("due in" in line for line in told)
     assert set(allowances(chain).values()) == {0}
-    shown = history(loaded.path)
-    assert [one["state"] for one in shown["gradual_executions"]] == ["ended"]
+    document = history(loaded.path)
+    assert [gradual_execution["state"] for gradual_execution in document["gradual_executions"]] == ["ended"]
 
 
 def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int | None, die_at: str = "") -> None:
@@ -97,16 +97,16 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         (before,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
-        shown = status_document(agent.status())["gradual_execution"]
+        gradual_execution = status_document(agent.status())["gradual_execution"]
     assert before.state == "open"
-    assert (shown["id"], shown["rounds_done"]) == (before.progress.id, before.progress.parts_done)
+    assert (gradual_execution["id"], gradual_execution["rounds_done"]) == (before.progress.id, before.progress.parts_done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with again(chain, loaded) as agent:
         store = agent.context.store
         (campaign,) = store.layer_repository(GradualExecutionStore).newest_executions()
-        done = [one for one in store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
+        done = [intent for intent in store.journal.intents() if intent.kind is IntentKind.SWAP and intent.succeeded]
         assert store.journal.open_intents() == ()
-        rounds = [part_of_step(store, one.step_id) for one in reversed(done)]
+        rounds = [part_of_step(store, outcome.step_id) for outcome in reversed(done)]
     assert campaign.progress.id == before.progress.id
     assert campaign.progress.execution == before.progress.execution
     assert rounds == [(campaign.progress.id, number) for number in range(1, len(done) + 1)], "each round once"
@@ -122,23 +122,23 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
     fund(chain, OFF)
     loaded = trusted(chain, tmp_path, TWAP, TARGETS)
     with again(chain, loaded, clock=Recovering(chain)) as agent:
-        found: list[StepOutcome] = []
+        outcomes: list[StepOutcome] = []
         for outcome in agent.run(send=True, confirm=yes, every="30s"):
             assert isinstance(outcome, StepOutcome), outcome
-            found.append(outcome)
+            outcomes.append(outcome)
             if outcome.decision_result.layer(GradualResult).end_reason:
                 break
         (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         standing = agent.status()
-    traded = [one for one in found if swaps(one)]
-    assert all(len(swaps(one)) == 1 for one in traded)
+    traded = [outcome for outcome in outcomes if swaps(outcome)]
+    assert all(len(swaps(outcome)) == 1 for outcome in traded)
     assert len(traded) == campaign.progress.parts_done >= 3
-    assert any("due" in one.reason for one in found if one.kind is OutcomeKind.HOLD)
-    times = [one.step_input.snapshot.head.timestamp_s for one in traded]
-    rounds = [one.step_input.layer(GradualState).progress for one in traded[1:]]
-    drawn = [(one.execution, one.draw) for one in rounds if one is not None]
+    assert any("due" in outcome.reason for outcome in outcomes if outcome.kind is OutcomeKind.HOLD)
+    times = [outcome.step_input.snapshot.head.timestamp_s for outcome in traded]
+    rounds = [outcome.step_input.layer(GradualState).progress for outcome in traded[1:]]
+    drawn = [(round.execution, round.draw) for round in rounds if round is not None]
     assert len({draw for _, draw in drawn}) == len(drawn) == len(traded) - 1, "each waits for a time of its own"
-    assert all(after - before >= slice_wait_s(*one) for (before, after), one in zip(pairwise(times), drawn, strict=True))
+    assert all(after - before >= slice_wait_s(*draw) for (before, after), draw in zip(pairwise(times), drawn, strict=True))
     assert times[-1] <= campaign.progress.execution.expires_s
     assert max(off_target(chain, TARGETS).values()) <= 10
     assert standing.step_input.layer(GradualState).progress is None
@@ -181,7 +181,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     fund(chain, OFF)
     loaded = trusted(chain, tmp_path / "one", ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 1)) == -signal.SIGKILL
-    held = purse(chain)
+    balances = purse(chain)
     other = trusted(chain, tmp_path / "one", ROUNDS | {"execution.style": "market"}, {"WETH": "60%", "USDC": "40%"})
     with again(chain, other) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -189,7 +189,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     assert campaign.state == "ended"
     assert mentions(campaign.why, "changed")
     assert outcome.kind is OutcomeKind.HOLD
-    assert purse(chain).raw == held.raw
+    assert purse(chain).raw == balances.raw
 
 
 @pytest.mark.slow

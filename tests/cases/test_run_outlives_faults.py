@@ -57,7 +57,7 @@ def other_chain(method: str, params: list[Any], answer: Any) -> Any:
 
 
 def always(reply: Reply) -> Callable[[str], Answerer]:
-    return lambda url: lambda asked: reply
+    return lambda url: lambda request: reply
 
 
 def one_nonce_more(*tags: str) -> Callable[[str, list[Any], Any], Any]:
@@ -105,7 +105,7 @@ class Patient:
 def switched(url: str, sick: Answerer) -> Iterator[tuple[Served, list[bool]]]:
     """A server in front of the node that is ill while the list says so."""
     is_ill, forward = [False], passing_on(url)
-    with serve(lambda asked: sick(asked) if is_ill[0] else forward(asked)) as server:
+    with serve(lambda request: sick(request) if is_ill[0] else forward(request)) as server:
         yield server, is_ill
 
 
@@ -180,7 +180,7 @@ def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalC
             seen_before = len(server.seen)
             with ill(is_ill):
                 yield
-            assert not any(SEND in methods(asked) for asked in server.seen[seen_before:])
+            assert not any(SEND in methods(request) for request in server.seen[seen_before:])
 
         with open_agent(loaded, transports=[endpoint_of(server.url, "one")], clock=clock) as agent:
             require_outlived(level, agent, clock, fault, words)
@@ -244,7 +244,7 @@ def test_run__all_of_two_operators_show_a_page__trades_later(level: LocalChain, 
     clock = Patient(level)
     rpc = [{"url": "http://127.0.0.1:1", "operator": operator} for operator in ("one", "two")]
     with ExitStack() as stack:
-        servers = [stack.enter_context(switched(level.url or "", lambda asked: Reply(PAGE, status=403))) for _ in rpc]
+        servers = [stack.enter_context(switched(level.url or "", lambda request: Reply(PAGE, status=403))) for _ in rpc]
         loaded = trusted(level, tmp_path, {**NARROW, "chain.rpc": rpc, "chain.quorum": 2}, TWO)
         lines = [endpoint_of(server.url, operator) for (server, _), operator in zip(servers, ("one", "two"), strict=True)]
 
@@ -263,11 +263,11 @@ def test_run__page_answers_the_broadcast_that_the_node_took__trades_once(level: 
     """From the first broadcast on there are pages: the transaction is on its way, and nobody says so."""
     clock, forward, is_ill, broadcasts = Patient(level), passing_on(level.url or ""), [False], list[str]()
 
-    def answer(asked: Any) -> Reply:
-        reply = forward(asked) if SEND in methods(asked) or not is_ill[0] else Reply(PAGE)
-        if SEND not in methods(asked):
+    def answer(request: Any) -> Reply:
+        reply = forward(request) if SEND in methods(request) or not is_ill[0] else Reply(PAGE)
+        if SEND not in methods(request):
             return reply
-        broadcasts.append(asked["params"][0])
+        broadcasts.append(request["params"][0])
         is_ill[0] = len(broadcasts) == 1 or is_ill[0]
         return Reply(PAGE) if is_ill[0] else reply
 
@@ -448,7 +448,7 @@ def test_run__key_service_fails_for_a_while__trades_later(
 def test_run__endpoint_shows_a_page_before_the_first_look__ends(level: LocalChain, tmp_path: Path, when: str) -> None:
     loaded, clock = trusted(level, tmp_path, NARROW, TWO), Patient(level)
     with ExitStack() as stack:
-        server, is_ill = stack.enter_context(switched(level.url or "", lambda asked: Reply(PAGE)))
+        server, is_ill = stack.enter_context(switched(level.url or "", lambda request: Reply(PAGE)))
         agent = stack.enter_context(open_agent(loaded, transports=[endpoint_of(server.url, "one")], clock=clock))
         if when == "one look":
             assert isinstance(next(iter(agent.run(send=True, confirm=yes))), StepOutcome)
@@ -498,7 +498,7 @@ def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
     def on_the_chains_clock() -> None:
         wiring.SystemClock.now_s = lambda _: now_s()  # type: ignore[method-assign]
 
-    with without_tips(chain) as node_url, switched(node_url, lambda asked: Reply(PAGE, status=status)) as (server, is_ill):
+    with without_tips(chain) as node_url, switched(node_url, lambda request: Reply(PAGE, status=status)) as (server, is_ill):
         path = newcomer(chain, node_url, tmp_path, lambda *args: in_process(capfd, monkeypatch, *args))
         with_stop_loss(path, server.url, "2500")
         assert in_process(capfd, monkeypatch, "trust", "--yes", "--config", str(path)).code == 0
@@ -515,11 +515,11 @@ def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
                 until(child, lambda: chain.balance("WETH") * 2_300 < 10 * 10**18)
                 until(child, lambda: events(child)[-1]["event"] == "look")
             child.told(signal.SIGTERM)
-            said = child.ended(60)
+            output = child.ended(60)
         except BaseException:
             child.told(signal.SIGKILL)
             raise
-    assert said.code == 0, said.err
+    assert output.code == 0, output.err
     names = [line["event"] for line in events(child)]
     assert "ended" not in names
     [sold] = [line for line in events(child) if line["event"] == "transaction" and line["kind"] == "swap"]

@@ -400,7 +400,7 @@ def test_a_wallet_that_is_no_safe_has_no_owners(anvil_chain: LocalChain, tmp_pat
     fund(anvil_chain, {"WETH": 10_000})
     with again(anvil_chain, trusted(anvil_chain, tmp_path, PROPOSING, TWO)) as agent:
         proposal(agent)
-        for act in (api.list_proposals, api.export_proposal, lambda one: api.collect_signatures(one, [])):
+        for act in (api.list_proposals, api.export_proposal, lambda path: api.collect_signatures(path, [])):
             with raises_field("wallet.safe", "no Safe"):
                 act(agent)
 

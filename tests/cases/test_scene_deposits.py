@@ -70,8 +70,8 @@ def test_money_comes_and_goes_and_nothing_stays_open(
 
         scene.run("edit", "--set", "limits.daily_loss=0.2%", "--yes")
         scene.deposit(6_000)
-        said = scene.say("invest", *SEND)
-        assert "done: invest the deposit; part 1 of about 2: the worst case of the whole trade exceeds" in said
+        output = scene.say("invest", *SEND)
+        assert "done: invest the deposit; part 1 of about 2: the worst case of the whole trade exceeds" in output
         waits = scene.ask("status")
         assert beyond_triggers(waits) == {"WETH": "under", "WBTC": "under"}, "the rest is left to the rule"
         assert waits["decision"]["codes"] == ["policy.cooldown"]

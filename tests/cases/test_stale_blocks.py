@@ -35,7 +35,9 @@ def each_lag(*lags: int, also: Sequence[tuple[str, int]]) -> pytest.MarkDecorato
     """The first lag for a wallet of tokens, and these; what is left of both wallets at every lag takes long."""
     quick = {("erc20", lags[0]), *also}
     both = [(wallet, lag) for wallet in HELD for lag in lags]
-    return pytest.mark.parametrize(("wallet", "lag"), [one if one in quick else pytest.param(*one, marks=pytest.mark.slow) for one in both])
+    return pytest.mark.parametrize(
+        ("wallet", "lag"), [endpoint if endpoint in quick else pytest.param(*endpoint, marks=pytest.mark.slow) for endpoint in both]
+    )
 
 
 beyond = each_lag(4, 15, 50, also=[("native", 15)])
@@ -78,13 +80,15 @@ def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChai
             agent.rebalance(send=True, confirm=yes)
         require_nothing_signed(agent)
         assert purse(chain) == before
-        states = {one["operator"]: (one["state"], one["why"]) for one in agent.endpoints()}
+        states = {
+            endpoint_document["operator"]: (endpoint_document["state"], endpoint_document["why"]) for endpoint_document in agent.endpoints()
+        }
         assert states["slow"][0] == "lagging"
         assert mentions(states["slow"][1], f"{lag} blocks", f"block {frozen.height + lag}")
         assert states["local"][0] == "in service"
         frozen.thaw()
         assert agent.plan().kind is not OutcomeKind.HALT
-        assert {one["state"] for one in agent.endpoints()} == {"in service"}
+        assert {endpoint_document["state"] for endpoint_document in agent.endpoints()} == {"in service"}
 
 
 @within
@@ -233,7 +237,10 @@ def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: Loca
         with raises_code(NoQuorum, "lag", "local", "liar"):
             agent.rebalance(send=True, confirm=yes)
         require_nothing_signed(agent)
-        assert {one["operator"]: bool(one["why"]) for one in agent.endpoints()} == {"local": True, "liar": True}
+        assert {endpoint_document["operator"]: bool(endpoint_document["why"]) for endpoint_document in agent.endpoints()} == {
+            "local": True,
+            "liar": True,
+        }
 
 
 def test_a_header_that_one_of_three_made_up_stops_nothing_while_the_others_are_fresh(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -241,8 +248,8 @@ def test_a_header_that_one_of_three_made_up_stops_nothing_while_the_others_are_f
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     liar, beta = Liar(chain.transport, newest_forged(4)), Frozen(chain.transport, "beta")
-    shown = liar.call("eth_getBlockByNumber", ["latest", False])
-    assert header_verifies(shown, chain.w3.eth.block_number + 4)
+    result = liar.call("eth_getBlockByNumber", ["latest", False])
+    assert header_verifies(result, chain.w3.eth.block_number + 4)
     with again(chain, loaded, [liar, chain.transport, beta]) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert "4 blocks ahead" in agent.endpoints()[0]["why"]
@@ -264,13 +271,16 @@ def named(rows: list[dict[str, str]]) -> dict[str, str]:
 
 def test_the_doctor_names_the_one_of_two_that_froze(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    rpc = [{"url": chain.url, "operator": one} for one in ("local", "slow")]
+    rpc = [{"url": chain.url, "operator": operator} for operator in ("local", "slow")]
     frozen = Frozen(chain.transport, "slow")
     loaded = agent_config(chain, tmp_path, {"chain.quorum": 2, "chain.rpc": rpc}, TARGETS)
     pin_all(loaded, [chain.transport, frozen])
     frozen.freeze()
     chain.mine(15)
-    found = doctor(loaded, [chain.transport, frozen], chain.clock.now_s)
-    assert named(found["checks"]) == {"endpoint local": "ok", "endpoint slow": "fail"}
-    assert found["exit"] == EXIT_RETRYABLE
-    assert {one["operator"]: one["state"] for one in found["endpoints"]} == {"local": "in service", "slow": "lagging"}
+    doctor_document = doctor(loaded, [chain.transport, frozen], chain.clock.now_s)
+    assert named(doctor_document["checks"]) == {"endpoint local": "ok", "endpoint slow": "fail"}
+    assert doctor_document["exit"] == EXIT_RETRYABLE
+    assert {endpoint["operator"]: endpoint["state"] for endpoint in doctor_document["endpoints"]} == {
+        "local": "in service",
+        "slow": "lagging",
+    }

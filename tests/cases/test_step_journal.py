@@ -97,10 +97,12 @@ def test_every_way_out_of_a_step_is_written_down_and_can_be_told(anvil_chain: Lo
     line = next(step for step in step_history.history(loaded.path)["steps"] if step["step"] == outcome.step_id)
     assert (line["outcome"], line["decision"]) == (kind.value, type(outcome.decision).__name__.lower())
     assert [t["hash"] for t in line["transactions"]] == [i.tx_hash for i in outcome.transactions if i.step_id == outcome.step_id]
-    told = step_history.explain(loaded.path, outcome.step_id)
-    assert told["outcome"] == kind.value
-    assert outcome.reason in told["sentences"][-1]
-    assert all(str(intent.tx_hash) in "".join(told["sentences"]) for intent in outcome.transactions if intent.step_id == outcome.step_id)
+    explanation = step_history.explain(loaded.path, outcome.step_id)
+    assert explanation["outcome"] == kind.value
+    assert outcome.reason in explanation["sentences"][-1]
+    assert all(
+        str(intent.tx_hash) in "".join(explanation["sentences"]) for intent in outcome.transactions if intent.step_id == outcome.step_id
+    )
 
 
 def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -47,6 +47,6 @@ def test_a_plan_is_confirmed_from_a_phone_and_sent_once(
             (record,) = run.store.controls.newest()
             assert record.state is ControlState.DONE
             assert max(off_target(chain, TARGETS).values()) < 60
-            held = run.look()
-            assert isinstance(held, StepOutcome)
-            assert held.kind is OutcomeKind.HOLD
+            outcome = run.look()
+            assert isinstance(outcome, StepOutcome)
+            assert outcome.kind is OutcomeKind.HOLD

@@ -30,21 +30,21 @@ OTHERS = {symbol: int(share.rstrip("%")) for symbol, share in FOUR.items()}
 def shut_out(agent: Agent, outcome: StepOutcome, finding: TokenFinding) -> None:
     """The guest alone is in quarantine, by name; the legs do not touch it; the step as written down says so too."""
     guest = agent.token("GUEST", "")
-    (found,) = outcome.step_input.targets.quarantined_tokens
-    assert (found.token, found.finding) == (guest.address, finding), found
+    (quarantined_token,) = outcome.step_input.targets.quarantined_tokens
+    assert (quarantined_token.token, quarantined_token.finding) == (guest.address, finding), quarantined_token
     assert mentions(outcome.reason, "GUEST", "quarantine", f"{finding.description}")
     assert finding.remedy
     assert guest.address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
     record = agent.context.store.steps.get(outcome.step_id)
     assert record is not None
-    assert codec.loads(StepInput, record.input_json).targets.quarantined_tokens == (found,)
+    assert codec.loads(StepInput, record.input_json).targets.quarantined_tokens == (quarantined_token,)
 
 
 def others_stand(chain: LocalChain) -> None:
     """Those that may be traded stand to each other as their targets say."""
-    found = weights(chain, FOUR)
+    chosen_weights = weights(chain, FOUR)
     for symbol, share in OTHERS.items():
-        assert abs(found[symbol] - Fraction(share * BPS, sum(OTHERS.values()))) < 40, symbol
+        assert abs(chosen_weights[symbol] - Fraction(share * BPS, sum(OTHERS.values()))) < 40, symbol
 
 
 def rebalanced_without(chain: LocalChain, folder: Path, address: str, finding: TokenFinding, usd: int = 40_000) -> str:
@@ -88,7 +88,7 @@ def test_a_token_that_keeps_a_part_of_each_transfer_is_left_alone_and_the_others
     assert "500 bps less" in rebalanced_without(anvil_chain, tmp_path, address, TokenFinding.FEE_ON_TRANSFER)
 
 
-@pytest.mark.parametrize("who", ["wallet", *(pytest.param(one, marks=pytest.mark.slow) for one in ("router", "pool"))])
+@pytest.mark.parametrize("who", ["wallet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("router", "pool"))])
 @pytest.mark.slow
 def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
     chain = anvil_chain
@@ -182,7 +182,7 @@ SLOTS = {
 }
 
 
-@pytest.mark.parametrize("kind", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("eip1967", "eip1822", "zeppelinos")), "beacon"])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("eip1967", "eip1822", "zeppelinos")), "beacon"])
 def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path, kind: str) -> None:
     """The new one is the old one's twin: nothing but the pin tells them apart."""
     chain = anvil_chain

@@ -60,8 +60,8 @@ def test_tracking__waits_trades_to_the_edge_and_waits_again(anvil_chain: LocalCh
 
         again = agent.rebalance(send=True, confirm=yes)
         assert again.kind is OutcomeKind.HOLD
-        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
-        assert mentions(told, "rebalance", "WETH is moved beyond", "Correcting it cost", "waiting a year", "usual volatilities")
+        text = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
+        assert mentions(text, "rebalance", "WETH is moved beyond", "Correcting it cost", "waiting a year", "usual volatilities")
 
 
 def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_path: Path) -> None:

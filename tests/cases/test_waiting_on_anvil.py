@@ -27,11 +27,11 @@ PATIENT = SubmissionSettings(confirmations=1, poll_s=1, mined_timeout_s=40, fina
 
 @pytest.fixture
 def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
-    found = ready(Desk(anvil_chain), tmp_path)
-    call(found, "evm_setAutomine", False)
-    yield found
-    call(found, "anvil_dropAllTransactions")
-    call(found, "evm_setAutomine", True)
+    trade = ready(Desk(anvil_chain), tmp_path)
+    call(trade, "evm_setAutomine", False)
+    yield trade
+    call(trade, "anvil_dropAllTransactions")
+    call(trade, "evm_setAutomine", True)
 
 
 def call(trade: Trade, method: str, *params: object) -> object:

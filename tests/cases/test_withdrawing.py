@@ -89,16 +89,16 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
 ) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, **{"policy__cooldown": "0s"}) as agent:
-        held = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=accept)
-        assert (held.state, held.transactions) == ("reserved", ()), held.reason
-        drift = {one.symbol: one for one in agent.status().decision_result.drifts}["USDC"]
+        withdrawal = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=accept)
+        assert (withdrawal.state, withdrawal.transactions) == ("reserved", ()), withdrawal.reason
+        drift = {drift.symbol: drift for drift in agent.status().decision_result.drifts}["USDC"]
         assert drift.investable_raw == 700 * USD
         rebalanced = agent.rebalance(send=True, confirm=lambda _: True)
         assert rebalanced.kind is OutcomeKind.DONE, rebalanced.reason
         assert purse(chain).raw["USDC"] >= 2_000 * USD + 2_390 * USD
-        paid = transfers.resume_withdrawal(agent, held.request_id or 0, to=HOME, send=True, confirm=accept)
+        paid = transfers.resume_withdrawal(agent, withdrawal.request_id or 0, to=HOME, send=True, confirm=accept)
         assert (paid.state, chain.balance("USDC", HOME)) == ("paid", 2_000 * USD), paid.reason
-        again = transfers.resume_withdrawal(agent, held.request_id or 0, send=True, confirm=accept)
+        again = transfers.resume_withdrawal(agent, withdrawal.request_id or 0, send=True, confirm=accept)
         assert (again.state, again.transactions, chain.balance("USDC", HOME)) == ("paid", (), 2_000 * USD)
 
 
@@ -117,9 +117,9 @@ def test_a_run_ends_a_withdrawal_once_its_payment_is_final(anvil_chain: LocalCha
 
 def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
-        held = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=accept)
-        transfers.release_withdrawal(agent, held.request_id or 0)
-        assert {one.symbol: one for one in agent.status().decision_result.drifts}["USDC"].investable_raw == 2_700 * USD
+        withdrawal = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=accept)
+        transfers.release_withdrawal(agent, withdrawal.request_id or 0)
+        assert {drift.symbol: drift for drift in agent.status().decision_result.drifts}["USDC"].investable_raw == 2_700 * USD
 
 
 def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil
 
         def weight() -> tuple[Fraction, Fraction]:
             newest = valuations.newest(1)[0]
-            (usdc,) = [one for one in newest.holdings if one.token == anvil_chain.tokens["USDC"].address]
+            (usdc,) = [holding for holding in newest.holdings if holding.token == anvil_chain.tokens["USDC"].address]
             return newest.managed_value, usdc.reserved_raw * usdc.price
 
         for state, is_paused in ("declined", False), ("refused", True):
@@ -192,8 +192,8 @@ def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil
             before = max((valuation.block for valuation in valuations.newest(1)), default=-1)
             if is_paused:
                 agent.context.kill_switch.pause("holiday", 0)
-            found = transfers.withdraw(agent, transfers.WithdrawalRequest("3500"), send=True, confirm=lambda _: False)
-            assert found.state == state, found.reason
+            withdrawal = transfers.withdraw(agent, transfers.WithdrawalRequest("3500"), send=True, confirm=lambda _: False)
+            assert withdrawal.state == state, withdrawal.reason
             assert agent.context.store.requests.newest(open_only=True) == ()
             assert valuations.newest(1)[0].block > before, "an hour makes a valuation due"
             managed, set_aside = weight()
@@ -205,16 +205,16 @@ def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
-        wanted = (Payment(chain.tokens["USDC"].address, 3_500 * USD),)
-        number = agent.context.store.requests.record(RequestKind.WITHDRAW, wanted, None, False, 0).id
+        payments = (Payment(chain.tokens["USDC"].address, 3_500 * USD),)
+        number = agent.context.store.requests.record(RequestKind.WITHDRAW, payments, None, False, 0).id
 
         def yes_and_pause(_: WithdrawalReport) -> bool:
             agent.context.kill_switch.pause("second thoughts", 0)
             return True
 
-        found = transfers.resume_withdrawal(agent, number, to=HOME, send=True, confirm=yes_and_pause)
-        assert found.state == "refused", found.reason
-        assert "pause" in found.reason, found.reason
+        withdrawal_report = transfers.resume_withdrawal(agent, number, to=HOME, send=True, confirm=yes_and_pause)
+        assert withdrawal_report.state == "refused", withdrawal_report.reason
+        assert "pause" in withdrawal_report.reason, withdrawal_report.reason
         assert ended_state(agent, number) is RequestState.OPEN
         assert purse(chain) == before
 

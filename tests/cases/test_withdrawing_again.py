@@ -144,11 +144,11 @@ def test_a_control_repeats_a_withdrawal_only_with_again(anvil_chain: LocalChain,
     loaded = trusted(chain, tmp_path, OPEN, TARGETS)
     with again(chain, loaded) as agent:
         run = ControlledRun(chain, loaded, agent)
-        asked = run.ask("withdraw", ("amount", "100"), ("to", HOME))
-        assert run.ended(asked).state is ControlState.DONE
-        shown = run.shown("withdraw", ("amount", "100"), ("to", HOME))
-        assert (shown["state"], shown["plan_hash"]) == ("refused", "")
-        assert "within the last hour" in shown["reason"]
+        withdraw_document = run.ask("withdraw", ("amount", "100"), ("to", HOME))
+        assert run.ended(withdraw_document).state is ControlState.DONE
+        shown_plan_document = run.shown("withdraw", ("amount", "100"), ("to", HOME))
+        assert (shown_plan_document["state"], shown_plan_document["plan_hash"]) == ("refused", "")
+        assert "within the last hour" in shown_plan_document["reason"]
         second = run.ask("withdraw", ("amount", "100"), ("to", HOME), ("again", "yes"))
         assert run.ended(second).state is ControlState.DONE
         assert chain.balance("USDC", HOME) == 200 * USD

@@ -24,9 +24,11 @@ def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(an
         before, there = purse(chain), native_of(chain, HOME)
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("1.5", "ETH", to=HOME), send=True, confirm=lambda _: True)
         after = purse(chain)
-        assert (done.state, [one.kind for one in done.transactions]) == ("paid", [IntentKind.UNWRAP, IntentKind.PAYOUT]), done.reason
+        assert (done.state, [transaction.kind for transaction in done.transactions]) == ("paid", [IntentKind.UNWRAP, IntentKind.PAYOUT]), (
+            done.reason
+        )
         assert native_of(chain, HOME) - there == 15 * ETHER // 10
-        gas = sum(one.receipt.gas_cost_wei for one in done.transactions if one.receipt is not None)
+        gas = sum(transaction.receipt.gas_cost_wei for transaction in done.transactions if transaction.receipt is not None)
         assert before.native_wei + before.raw["WETH"] - after.native_wei - after.raw["WETH"] == 15 * ETHER // 10 + gas
         assert after.native_wei > ETHER // 20
         assert agent.step_input().history.cash_flows.unexplained_transfers == ()

@@ -46,17 +46,20 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        shown = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
-        assert shown.state == "planned", shown.reason
-        assert shown.sale is not None, shown.reason
-        assert "part 1" in shown.sale.reason, shown.reason
+        preview = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
+        assert preview.state == "planned", preview.reason
+        assert preview.sale is not None, preview.reason
+        assert "part 1" in preview.sale.reason, preview.reason
         first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept)
         assert first.state == "part", first.reason
         assert "part 1" in first.reason
         assert "next at" in first.reason
         assert chain.balance("USDC", HOME) == 0, "nothing is paid before all of it is there"
         prices = chain.deployed_world.prices_usd
-        sold = {one: LARGE[one] - chain.balance(one) * prices[one] / 10 ** chain.tokens[one].decimals for one in ("WETH", "WBTC")}
+        sold = {
+            symbol: LARGE[symbol] - chain.balance(symbol) * prices[symbol] / 10 ** chain.tokens[symbol].decimals
+            for symbol in ("WETH", "WBTC")
+        }
         assert min(sold.values()) > 1_000, "every asset that is sold gives a part"
         early = look(agent)
         assert early.kind is OutcomeKind.HOLD, early.reason
@@ -68,10 +71,10 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
     while paid is None and parts < 40:
         restore_pools(chain, TEN_MINUTES)
         with again(chain, loaded) as agent:  # a run that was ended in between goes on
-            found = look(agent)
-            assert found.kind is OutcomeKind.DONE, found.reason
-            parts += any(one.kind is IntentKind.SWAP for one in found.transactions)
-            paid = next((one for one in found.transactions if one.kind is IntentKind.PAYOUT), None)
+            outcome = look(agent)
+            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            parts += any(transaction.kind is IntentKind.SWAP for transaction in outcome.transactions)
+            paid = next((transaction for transaction in outcome.transactions if transaction.kind is IntentKind.PAYOUT), None)
     assert parts > 2
     assert chain.balance("USDC", HOME) == 3_000_000 * USD
     with again(chain, loaded) as agent:
@@ -89,11 +92,11 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
     loaded = trusted(chain, tmp_path, PARTS, {"WETH": "50%", "LINK": "20%", "USDC": "30%"})
 
     with again(chain, loaded) as agent:
-        shown = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
-        assert shown.sale is not None
-        assert shown.sale.plan is not None
-        assert "part 1" in shown.sale.reason
-        legs = [leg for leg in shown.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is LegPlace.WALLET]
+        preview = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
+        assert preview.sale is not None
+        assert preview.sale.plan is not None
+        assert "part 1" in preview.sale.reason
+        legs = [leg for leg in preview.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is LegPlace.WALLET]
         sold = sum(leg.amount_in_raw for leg in legs) * chain.deployed_world.prices_usd["WETH"] / 10**18
         assert sold > 300_000, float(sold)
 
@@ -173,9 +176,9 @@ def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain,
         assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         restore_pools(chain, TEN_MINUTES)
         give(chain, "WETH", 400_000)
-        found = look(agent)
-        assert found.kind is OutcomeKind.DONE, found.reason
-        assert "part 2" in found.reason, found.reason
+        outcome = look(agent)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert "part 2" in outcome.reason, outcome.reason
         assert [flow.blocks_trading for flow in agent.step_input().history.cash_flows.unexplained_transfers] == [True]
 
 
@@ -185,12 +188,12 @@ def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_
     fund(chain, LARGE)
     bounds = {**PARTS, "limits.first_purchase": "off", "limits.price_impact": "300bps", "limits.plan_cost": "200bps"}
     with rich(chain, trusted(chain, tmp_path, {**bounds, "limits.daily_loss": "0.05%"}, TARGETS)) as agent:
-        shown = withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), confirm=accept)
-        assert shown.state == "refused", shown.reason
-        assert "daily_loss" in shown.reason, shown.reason
-        before = {one: chain.balance(one) for one in LARGE}
+        preview = withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), confirm=accept)
+        assert preview.state == "refused", preview.reason
+        assert "daily_loss" in preview.reason, preview.reason
+        before = {symbol: chain.balance(symbol) for symbol in LARGE}
         assert withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), send=True, confirm=accept).state == "refused"
-        assert {one: chain.balance(one) for one in LARGE} == before
+        assert {symbol: chain.balance(symbol) for symbol in LARGE} == before
         assert agent.context.store.requests.newest(10, open_only=True) == ()
 
 
@@ -223,7 +226,11 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
         store.requests.record_progress(old.id, raised)
         young = store.requests.record(RequestKind.WITHDRAW, (Payment(weth(agent.step_input()), 10**18),), HOME, False, raised.until_s)
         store.requests.record_progress(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
-        due = [one.id for one in store.requests.newest(10, open_only=True) if withdrawal_run.is_continuable(one, agent.step_input())]
+        due = [
+            request.id
+            for request in store.requests.newest(10, open_only=True)
+            if withdrawal_run.is_continuable(request, agent.step_input())
+        ]
         assert due == [young.id]
         assert look(agent).kind is OutcomeKind.DONE
         assert chain.balance("WETH", HOME) == 10**18

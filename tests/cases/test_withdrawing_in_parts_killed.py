@@ -28,13 +28,13 @@ def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment
     chain.__dict__.pop("transport", None)  # a connection of its own
     with again(chain, loaded) as agent:
         store = agent.context.store
-        before = len([one for one in store.journal.intents(limit=100) if one.kind is IntentKind.SWAP])
+        before = len([intent for intent in store.journal.intents(limit=100) if intent.kind is IntentKind.SWAP])
 
         def hear(passed: str) -> None:
             if not passed.startswith(moment):
                 return
-            swaps = [one for one in store.journal.intents(limit=100) if one.kind is IntentKind.SWAP]
-            if len(swaps) > before and ("send" in moment or all(one.succeeded for one in swaps)):
+            swaps = [intent for intent in store.journal.intents(limit=100) if intent.kind is IntentKind.SWAP]
+            if len(swaps) > before and ("send" in moment or all(swap.succeeded for swap in swaps)):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         with heard(hear):
@@ -88,11 +88,11 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     for part in range(raised + 1, 40):
         restore_pools(chain, TEN_MINUTES)
         with again(chain, loaded) as agent:
-            found = look(agent)
-            assert found.kind is OutcomeKind.DONE, found.reason
-            if any(one.kind is IntentKind.PAYOUT for one in found.transactions):
+            outcome = look(agent)
+            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            if any(transaction.kind is IntentKind.PAYOUT for transaction in outcome.transactions):
                 break
-            assert f"part {part}" in found.reason, found.reason
+            assert f"part {part}" in outcome.reason, outcome.reason
     with again(chain, loaded) as agent:
         look(agent)
         assert chain.balance("USDC", HOME) == 2_400_000 * USD, "paid once"
@@ -113,7 +113,7 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
             agent.context.kill_switch.pause("while it is asked for", 0)
             return True
 
-        found = transfers.resume_withdrawal(agent, 1, send=True, confirm=paused)
-        assert found.state == "refused", found.reason
-        assert "kill switch" in found.reason, found.reason
+        withdrawal_report = transfers.resume_withdrawal(agent, 1, send=True, confirm=paused)
+        assert withdrawal_report.state == "refused", withdrawal_report.reason
+        assert "kill switch" in withdrawal_report.reason, withdrawal_report.reason
         assert agent.context.store.requests.newest() == before
