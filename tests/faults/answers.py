@@ -81,12 +81,12 @@ class Pages:
         """Name, place and length of every field of a lens answer."""
         read = _Reading(page)
         read.uint(1)
-        found = [("format", 0, 1)]
+        fields = [("format", 0, 1)]
         for item in self._items[data]:
             read.takes.clear()
             lens._decode(item, read)
-            found += _named(item, read.takes)
-        return found
+            fields += _named(item, read.takes)
+        return fields
 
     def knows(self, data: str) -> bool:
         """Whether it is a call of the lens."""
@@ -171,8 +171,8 @@ def altered(field: str, draw: random.Random, pages: Pages, called: Sequence[str]
             return answer
         if name == "lens":
             page = bytearray.fromhex(answer[2:])
-            for found, at, size in pages.fields(params[0]["data"], bytes(page)):
-                if found == part:
+            for place, at, size in pages.fields(params[0]["data"], bytes(page)):
+                if place == part:
                     page[at : at + size] = _other(bytes(page[at : at + size]), draw)
             return "0x" + page.hex()
         if isinstance(answer, str):
@@ -208,10 +208,10 @@ def _other_hex(text: str, draw: random.Random) -> str:
 def _other_logs(logs: list[Any], part: str, draw: random.Random) -> list[Any]:
     if part == "none":
         return []
-    told = json.loads(json.dumps(logs))
-    for log in told:
+    document = json.loads(json.dumps(logs))
+    for log in document:
         if part == "topics":
             log["topics"][-1] = _other_hex(log["topics"][-1], draw)
         elif log[part] != "0x":
             log[part] = _other_hex(log[part], draw)
-    return told
+    return document

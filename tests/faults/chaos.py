@@ -53,22 +53,22 @@ def chaos(node_url: str, fault: Fault, where: Where, draw: random.Random) -> Ite
     forward = passing_on(node_url)
     proxy, counted = Proxy(), {"r": 0, "s": 0}
 
-    def ask(asked: Any) -> bytes:
-        return forward(asked).body
+    def ask(request: Any) -> bytes:
+        return forward(request).body
 
-    def answer(asked: Any) -> Reply:
-        sends = [call["params"][0] for call in as_list(asked) if call["method"] == SEND]
+    def answer(request: Any) -> Reply:
+        sends = [call["params"][0] for call in as_list(request) if call["method"] == SEND]
         proxy.raw.extend(sends)
         proxy.requests += 1
         key = "s" if where.sends else "r"
         if where.sends and not sends:
-            return forward(asked)
+            return forward(request)
         number = counted[key]
         counted[key] += 1
         if not where.hits(number):
-            return forward(asked)
+            return forward(request)
         proxy.struck += 1
-        return fault(asked, ask, draw)
+        return fault(request, ask, draw)
 
     served: Answerer = answer
     with serve(served) as server:

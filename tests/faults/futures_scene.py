@@ -83,8 +83,8 @@ def spot_of(seed: int, kind: Kind, margin_usd: int) -> Scenario:
     off = draw.choice((-1, 1)) * draw.randrange(total // 8, total // 4) if kind.spot else 0
     changes: dict[str, object] = {**ROOMY, "chain.confirmations": draw.choice((1, 1, 2, 3))}
     changes["execution.router"] = draw.choice(("swap_router_02", "swap_router_02", "rebalancer"))
-    held = {"WETH": total // 2 + off, "USDC": total - total // 2 - off - margin_usd}
-    return Scenario(seed, EVEN, held, changes, draw.random() < 0.6)
+    spot_by_symbol = {"WETH": total // 2 + off, "USDC": total - total // 2 - off - margin_usd}
+    return Scenario(seed, EVEN, spot_by_symbol, changes, draw.random() < 0.6)
 
 
 @contextmanager
@@ -112,5 +112,5 @@ def futures_scene(
         assert most_bps > BPS
         layer = Layer(perps, trader, read_now(perps, trader), kind.weights, most_bps, int(kind.deposits != "0%"))
         more = {"portfolio.max_live_value": "200000", "futures": table, **(changes or {})}
-        with staged(chain, folder, spot_of(seed, kind, 0 if kind.others else usd), more, operators, int(kind.spot), layer) as made:
-            yield made
+        with staged(chain, folder, spot_of(seed, kind, 0 if kind.others else usd), more, operators, int(kind.spot), layer) as scene:
+            yield scene

@@ -159,10 +159,12 @@ class Scene:
         wallet, news = self.chain.wallet.address.lower(), False
         for number in range(self.first_block + 1, int(self.chain.w3.eth.block_number) + 1):
             block: Any = self.rpc("eth_getBlockByNumber", hex(number), True)
-            for one in block["transactions"]:
-                ours = one["from"].lower() == wallet and one["to"] == wallet and int(one["value"], 16) == STRANGERS_WEI
-                news |= ours and one["hash"] not in self.foreign
-                self.foreign |= {one["hash"]} if ours else set()
+            for transaction in block["transactions"]:
+                ours = (
+                    transaction["from"].lower() == wallet and transaction["to"] == wallet and int(transaction["value"], 16) == STRANGERS_WEI
+                )
+                news |= ours and transaction["hash"] not in self.foreign
+                self.foreign |= {transaction["hash"]} if ours else set()
         return news
 
     def adopted(self) -> None:
@@ -228,8 +230,8 @@ def scene(
 
     Of several `operators` two must agree; honest lines are those of the last two.
     """
-    with one_case(chain), staged(chain, folder, scenario(seed), changes, operators) as made:
-        yield made
+    with one_case(chain), staged(chain, folder, scenario(seed), changes, operators) as scene:
+        yield scene
 
 
 @contextmanager
@@ -252,10 +254,10 @@ def staged(
     loaded = agent_config(chain, folder, more, drawn.targets)
     block = int(chain.w3.eth.block_number)
     prices_usd = dict(chain.deployed_world.prices_usd)
-    made = Scene(chain, folder, loaded, drawn, purse(chain), prices_usd, block, tuple(operators), swaps=swaps, futures=layer)
-    pin_all(loaded, made.honest())
+    scene = Scene(chain, folder, loaded, drawn, purse(chain), prices_usd, block, tuple(operators), swaps=swaps, futures=layer)
+    pin_all(loaded, scene.honest())
     if layer is not None:  # what the wallet did to set the venue up is no loss of it
         with wiring.open_store_offline(loaded) as (store, _):
-            store.balances.record_prior_day((), made.before.nonce)
-    made.rpc("evm_setAutomine", drawn.automine)
-    yield made
+            store.balances.record_prior_day((), scene.before.nonce)
+    scene.rpc("evm_setAutomine", drawn.automine)
+    yield scene

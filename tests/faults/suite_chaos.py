@@ -38,14 +38,14 @@ def places(draw: random.Random, fault: str) -> list[Where]:
 
 
 @contextmanager
-def seated(made: Scene, seat: str, fault: str, where: Where, draw: random.Random) -> Iterator[tuple[Proxy, Callable[[], list[Transport]]]]:
+def seated(scene: Scene, seat: str, fault: str, where: Where, draw: random.Random) -> Iterator[tuple[Proxy, Callable[[], list[Transport]]]]:
     """The proxy in its seat, and what gives a process its lines."""
-    url = made.chain.url or ""
+    url = scene.chain.url or ""
     with chaos(url, FAULTS[fault], where, draw) as proxy:
 
         def lines() -> list[Transport]:
             sick = line(proxy.url, "sick", LATE_S / 2 if fault in SLOW else 10.0)
-            return [sick, *(line(url, operator) for operator in made.operators[1:])]
+            return [sick, *(line(url, operator) for operator in scene.operators[1:])]
 
         yield proxy, lines
 
@@ -66,22 +66,22 @@ def one(chain: LocalChain, folders: Folders, case: Case, staged: Staged = scene)
     seat, _, place = case.where.rpartition(" ")
     draw = random.Random(str(case))
     with ExitStack() as stack:
-        made = stack.enter_context(staged(chain, folders(), case.seed, operators=OPERATORS[: SEATS.index(seat) + 1]))
-        with seated(made, seat, case.fault, Where.parsed(place), draw) as (proxy, lines):
-            step = process(made, lines=lines)
-        told = step.wrong + made.recovered()
-        told += violations(made) + unknown(made, proxy)
-    return Result(case, {case.fault: proxy.struck}, told, [step.end])
+        staged_scene = stack.enter_context(staged(chain, folders(), case.seed, operators=OPERATORS[: SEATS.index(seat) + 1]))
+        with seated(staged_scene, seat, case.fault, Where.parsed(place), draw) as (proxy, lines):
+            step = process(staged_scene, lines=lines)
+        problems = step.wrong + staged_scene.recovered()
+        problems += violations(staged_scene) + unknown(staged_scene, proxy)
+    return Result(case, {case.fault: proxy.struck}, problems, [step.end])
 
 
-def unknown(made: Scene, proxy: Proxy) -> list[str]:
+def unknown(scene: Scene, proxy: Proxy) -> list[str]:
     """Signed transactions that the proxy saw and the journal does not know, mined or not."""
     from agent.store import open_store
 
-    seen = {made.chain.w3.to_hex(made.chain.w3.keccak(hexstr=raw)) for raw in proxy.raw}
-    store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
+    seen = {scene.chain.w3.to_hex(scene.chain.w3.keccak(hexstr=raw)) for raw in proxy.raw}
+    store = open_store(scene.loaded.store_url, scene.chain.chain_id, scene.chain.wallet.address)
     try:
         journal = {intent.tx_hash for intent in store.journal.intents(limit=1_000)}
     finally:
         store.close()
-    return [f"{one} was sent and is in no journal" for one in seen - journal]
+    return [f"{tx_hash} was sent and is in no journal" for tx_hash in seen - journal]

@@ -61,9 +61,9 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, tmp_p
         assert after.nonce - world.before.nonce == len(mined)
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
         assert world.before.native_wei - after.native_wei == gas_wei == history.budgets.gas_24h_wei
-        held = read_now(made.perps, world.chain.wallet.address)
+        margin_account = read_now(made.perps, world.chain.wallet.address)
         [fill] = mined[0].receipt.fills if mined[0].receipt is not None else ()
-        assert held.size_raw(fill.market) == fill.size_raw > 0
-        leverage = margin.leverage(held)
+        assert margin_account.size_raw(fill.market) == fill.size_raw > 0
+        leverage = margin.leverage(margin_account)
         assert leverage is not None
         assert leverage < 3

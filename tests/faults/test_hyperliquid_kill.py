@@ -72,12 +72,12 @@ LIMIT_MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number
 END_MOMENTS = [*(f"write {number}" for number in range(2, 11)), "before:send 1", "after:send 1"]
 
 
-def limit_world(made: Layer, folder: Path) -> StepWorld:
+def limit_world(layer: Layer, folder: Path) -> StepWorld:
     """The world with openings that rest for an hour, and an empty book."""
-    made.server.move("ETH", "0")
+    layer.server.move("ETH", "0")
     limits = {"futures.order_type": "gtc", "futures.order_time": "1h", "futures.leverage_band": "10%"}
-    changes = venue_changes(made.server, {"ETH": "100%"}) | limits
-    return replace(made.world, loaded=trusted(made.world.chain, folder, changes, EVEN))
+    changes = venue_changes(layer.server, {"ETH": "100%"}) | limits
+    return replace(layer.world, loaded=trusted(layer.world.chain, folder, changes, EVEN))
 
 
 def require_each_fill_once(world: StepWorld, server: HyperliquidServer) -> None:
@@ -101,7 +101,7 @@ def test_a_limit_order_killed_at_any_moment_rests_exactly_once(made: Layer, mome
         with contextlib.suppress(Retryable):  # its fate is open until its end
             world.restarted()
         world.chain.node.mine_at(world.chain.now_s() + 200)
-    [order] = [one for one in server.orders if one.cloid and one.status == "open"]
+    [order] = [order for order in server.orders if order.cloid and order.status == "open"]
     server.trade_through("ETH", "1")
     world.restarted()
     assert order.status == "open"
@@ -119,11 +119,11 @@ def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(made:
         with contextlib.suppress(Retryable):
             world.restarted()
         world.chain.node.mine_at(world.chain.now_s() + 200)
-    taken = [one for one in server.orders if one.cloid]
-    assert [one.status for one in taken] == ["canceled", "open"], "the first ended, and the rest is opened once"
-    held = server.wallet(world.chain.wallet.address).held["ETH"].size
-    assert held == 1
-    assert held + taken[1].left <= taken[0].size
+    taken = [order for order in server.orders if order.cloid]
+    assert [order_id.status for order_id in taken] == ["canceled", "open"], "the first ended, and the rest is opened once"
+    size = server.wallet(world.chain.wallet.address).held["ETH"].size
+    assert size == 1
+    assert size + taken[1].left <= taken[0].size
     require_each_fill_once(world, server)
 
 

@@ -30,10 +30,10 @@ NEVER_SIGNED = {"before:planned", "after:planned", "before:signed"}
 
 @pytest.fixture
 def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
-    found = ready(Desk(anvil_chain), tmp_path)
-    yield found
-    call(found, "anvil_dropAllTransactions")
-    call(found, "evm_setAutomine", True)
+    trade = ready(Desk(anvil_chain), tmp_path)
+    yield trade
+    call(trade, "anvil_dropAllTransactions")
+    call(trade, "evm_setAutomine", True)
 
 
 def call(trade: Trade, method: str, *params: object) -> object:
