@@ -78,8 +78,8 @@ def at_the_page(
             return text
 
         yield agent, page, pages[1], confirmed
-        for one in pages:
-            one.context.close()
+        for open_page in pages:
+            open_page.context.close()
 
 
 def test_new_ledgers_and_who_gets_deposits(chromium: Any, anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_position_is_taken_and_forgotten(chromium: Any, anvil_chain: LocalChai
         text = confirmed("button:has-text('Count it')")
         assert f"{own.name} counts from now on" in text
         assert "+0.499" in text
-        assert [one.name for one in agent.step_input().portfolio.positions] == [own.name]
+        assert [position.name for position in agent.step_input().portfolio.positions] == [own.name]
         page.goto("/liquidity")
         page.wait_for_selector("button:has-text('Forget it')", timeout=PATIENCE_MS)
         assert not page.query_selector("button:has-text('Count it')")

@@ -65,7 +65,7 @@ def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
             context.add_cookies([{"name": name, "value": value, "url": home}])
         page, looked = plain.new_page(), seen.new_page()
         complaints: list[str] = []
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
 
         def press(selector: str, url: str) -> None:
             tab_to(page, selector)
@@ -97,16 +97,16 @@ def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
         press("header a", "/")
         assert "Not read" in page.locator("article", has_text="calm").inner_text()
         press("#copy-1", "/p/mine/portfolios/copy?")
-        for one in (page, looked):
-            one.goto(page.url)
-            type_into(one, "#f-name", "calm")
-            one.keyboard.press("Enter")
-            one.wait_for_selector("#e-name")
+        for open_page in (page, looked):
+            open_page.goto(page.url)
+            type_into(open_page, "#f-name", "calm")
+            open_page.keyboard.press("Enter")
+            open_page.wait_for_selector("#e-name")
         require_fine(looked)
-        for one in (page, looked):
-            type_into(one, "#f-name", "twin")
-            one.keyboard.press("Enter")
-            one.wait_for_selector("#review")
+        for open_page in (page, looked):
+            type_into(open_page, "#f-name", "twin")
+            open_page.keyboard.press("Enter")
+            open_page.wait_for_selector("#review")
         require_fine(looked)
         press("#write", "/p/mine/portfolios/next?name=twin#review")
         assert "on paper only" in page.inner_text("main")

@@ -56,9 +56,9 @@ def test_alerts_strategies_and_a_profile_are_set_by_keyboard(
     monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
     profile = desk.config.with_name("mine.profile")
     api.export_profile(desk.config, profile)
-    strategies = "".join(STRATEGY.format(*one) for one in (("one", "60%"), ("two", "40%")))
+    strategies = "".join(STRATEGY.format(*strategy_row) for strategy_row in (("one", "60%"), ("two", "40%")))
     desk.config.write_text(f'{desk.config.read_text()}{strategies}[split]\nrelative = "50%"\n')
-    made = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
+    user_document = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
     run = start("run", "--send", "--yes", "--every", "1h", "--json", "--config", str(desk.config))
     assert run.stdout is not None
     first = run.stdout.readline()
@@ -69,7 +69,7 @@ def test_alerts_strategies_and_a_profile_are_set_by_keyboard(
         page.goto(address)
         fill(page, "#name", "ann")
         fill(page, "#password", PASSWORD)
-        fill(page, "#code", pyotp.parse_uri(made["otpauth"]).now())
+        fill(page, "#code", pyotp.parse_uri(user_document["otpauth"]).now())
         page.keyboard.press("Enter")
         page.wait_for_url(address)
         page.wait_for_selector("[data-of='status.block']")  # sheets are made of the figures that were read before the page was loaded
@@ -96,7 +96,7 @@ def test_alerts_strategies_and_a_profile_are_set_by_keyboard(
             assert violations(page) == []
             page.keyboard.press("Enter")
             assert f'+ strategies.two.share = "{shares[1]}"' in confirmed(page, desk)
-            assert tuple(f"{one.share / 100:g}%" for one in load_config(desk.config).config.strategies) == shares
+            assert tuple(f"{strategy.share / 100:g}%" for strategy in load_config(desk.config).config.strategies) == shares
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
         page.goto(address)
@@ -117,5 +117,5 @@ def test_alerts_strategies_and_a_profile_are_set_by_keyboard(
         context.close()
     assert run.poll() is None
     run.send_signal(signal.SIGTERM)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 0, said
+    _, output = run.communicate(timeout=60)
+    assert run.returncode == 0, output

@@ -44,11 +44,11 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         page.wait_for_selector("#f-wallet")
         seen.add_cookies(plain.cookies())
 
-        for one in (looked, page):
-            one.goto(f"http://localhost:{desk.port}/setup/wallet")
-            type_into(one, "#f-wallet", "0x12")
-            one.keyboard.press("Enter")
-            one.wait_for_selector("#e-wallet")
+        for open_page in (looked, page):
+            open_page.goto(f"http://localhost:{desk.port}/setup/wallet")
+            type_into(open_page, "#f-wallet", "0x12")
+            open_page.keyboard.press("Enter")
+            open_page.wait_for_selector("#e-wallet")
         require_fine(looked)
         assert page.input_value("#f-wallet") == "0x12"
         assert page.locator("#e-endpoints").count() == 1
@@ -134,7 +134,7 @@ def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any,
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page = context.new_page()
         complaints: list[str] = []
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
         page.goto(f"http://localhost:{shelf.port}/")
         require_fine(page)
         opened = shelf.parts[1].opened_parts

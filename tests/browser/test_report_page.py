@@ -46,12 +46,12 @@ def long_page(open_page: Open, long_report: Path) -> Opened:
 def short_page(open_page: Open, tmp_path_factory: pytest.TempPathFactory) -> Opened:
     """Some weeks of hours, with a final value of its own, opened in the dark."""
     path = tmp_path_factory.mktemp("report") / "short.html"
-    found = result_of(bars=400)
-    equity = found.equity.copy()
+    simulation = result_of(bars=400)
+    equity = simulation.equity.copy()
     equity[-1] = 9_000.123456
-    hold_equity = found.hold_equity.copy()
+    hold_equity = simulation.hold_equity.copy()
     hold_equity[-1] = 9_500
-    write_report(with_series(found, equity=equity, hold_equity=hold_equity), path)
+    write_report(with_series(simulation, equity=equity, hold_equity=hold_equity), path)
     return open_page(path, color_scheme="dark")
 
 
@@ -133,8 +133,8 @@ def test_a_symbol_that_is_markup_does_nothing(open_page: Open, tmp_path: Path) -
     assert opened.ask(
         "[...document.querySelectorAll('a')].every(one => (one.getAttribute('href') || one.getAttribute('xlink:href') || '')[0] === '#')"
     )
-    for shown in ("h1", "h2", "figcaption", "caption", "tbody td", ".legendtext", ".annotation-text", ".xtick text"):
-        assert opened.page.locator(shown).first.text_content() in (HOSTILE, LINK), shown
+    for selector in ("h1", "h2", "figcaption", "caption", "tbody td", ".legendtext", ".annotation-text", ".xtick text"):
+        assert opened.page.locator(selector).first.text_content() in (HOSTILE, LINK), selector
     assert HOSTILE in opened.page.text_content("#spoken")
     assert opened.quiet
 
@@ -301,11 +301,11 @@ def test_runs_that_are_hardly_any_are_reported_too(
 
 
 def test_paths_that_end_in_nothing_are_reported(open_page: Open, tmp_path: Path) -> None:
-    found = result_of(bars=60, every=20)
+    simulation = result_of(bars=60, every=20)
     path = tmp_path / "report.html"
-    equity = found.equity.copy()
+    equity = simulation.equity.copy()
     equity[-5:] = np.nan
-    write_report(replace(found, equity=equity, premium=None, yearly_gains=()), path)
+    write_report(replace(simulation, equity=equity, premium=None, yearly_gains=()), path)
     opened = open_page(path)
     assert "is unknown" in opened.page.inner_text(".summary")
     assert opened.quiet
