@@ -23,12 +23,12 @@ RESERVE_BITS = ((30, 60), (60, 90), (90, 111), (11, 20), (11, 111), (109, 111))
 
 def random_pairs(chain: LocalChain, random: Random, number: int) -> list[V2Pool]:
     """Pairs from a handful of base units to the most that a pair can hold, balanced and lopsided."""
-    made = []
+    pairs = []
     for i in range(number):
         low, high = RESERVE_BITS[i % len(RESERVE_BITS)]
         reserves = (random.randint(2048, (2 << random.randint(low, high)) - 1) for _ in range(2))
-        made.append(pools_on_chain.make_v2(chain, pools_on_chain.new_pair(chain, f"V{i}"), *reserves))
-    return made
+        pairs.append(pools_on_chain.make_v2(chain, pools_on_chain.new_pair(chain, f"V{i}"), *reserves))
+    return pairs
 
 
 def random_amount(random: Random, reserve: int) -> int:

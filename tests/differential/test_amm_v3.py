@@ -108,14 +108,14 @@ def random_pools(
     for fee_pips, spacing in UNUSUAL_TIERS:
         if (fee_pips, spacing) in tiers:
             pools_on_chain.enable_fee(chain, fee_pips, spacing)
-    made = []
+    random_pools = []
     for number, (where, bits, count) in enumerate(regimes):
         pair = pools_on_chain.new_pair(chain, f"R{number}")
         for fee_pips, spacing in tiers:
             price = pools_on_chain.random_price(random, where)
             positions = pools_on_chain.random_positions(random, spacing, get_tick_at_sqrt_ratio(price), bits, count)
-            made.append(pools_on_chain.make_v3(chain, pair, fee_pips, spacing, price, positions))
-    return made
+            random_pools.append(pools_on_chain.make_v3(chain, pair, fee_pips, spacing, price, positions))
+    return random_pools
 
 
 def cases_of(random: Random, states: list[V3Pool], number: int, most_steps: int = MOST_STEPS) -> list[Case]:
@@ -133,8 +133,8 @@ def check_quotes(chain: LocalChain, cases: list[Case]) -> int:
     calls = []
     for case in cases:
         limit = 0 if case.limit is None else case.limit
-        asked = (case.token_in, pools.token_out(case.pool, case.token_in), case.amount, case.pool.fee_pips, limit)
-        calls.append((chain.addresses.quoter_v2, pools_on_chain.calldata(QUOTE_IN, asked)))
+        arguments = (case.token_in, pools.token_out(case.pool, case.token_in), case.amount, case.pool.fee_pips, limit)
+        calls.append((chain.addresses.quoter_v2, pools_on_chain.calldata(QUOTE_IN, arguments)))
     quoted = 0
     for case, answer in zip(cases, pools_on_chain.ask(chain, calls, ["uint256", "uint160"]), strict=True):
         # The quoter itself refuses a swap that takes nothing.
@@ -158,8 +158,8 @@ def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number:
         if case.ours is None or case.ours.stop_count > MOST_STEPS // 3 or case.ours.amount_in_raw == 0:
             continue
         pool, other = case.pool, pools.token_out(case.pool, case.token_in)
-        asked = (case.token_in, other, pool.fee_pips, chain.whale.address, case.amount, 0, case.limit_or_end)
-        calls.append((chain.addresses.swap_router_02, pools_on_chain.calldata(f"exactInputSingle({SWAP})", asked)))
+        arguments = (case.token_in, other, pool.fee_pips, chain.whale.address, case.amount, 0, case.limit_or_end)
+        calls.append((chain.addresses.swap_router_02, pools_on_chain.calldata(f"exactInputSingle({SWAP})", arguments)))
         cases.append(case)
         current[i] = case.ours.pool_after
     for case, receipt in zip(cases, pools_on_chain.transact(chain, calls), strict=True):
@@ -204,8 +204,8 @@ def check_quoter(chain: LocalChain, state: V3Pool, number: int) -> int:
         most = state.max_in(token_in, 9_999)
         for part in range(1, number + 1):
             amount = most * part // (number + 1) - part
-            asked = (token_in, pools.token_out(state, token_in), amount, state.fee_pips, 0)
-            calls.append((chain.addresses.quoter_v2, pools_on_chain.calldata(QUOTE_IN, asked)))
+            arguments = (token_in, pools.token_out(state, token_in), amount, state.fee_pips, 0)
+            calls.append((chain.addresses.quoter_v2, pools_on_chain.calldata(QUOTE_IN, arguments)))
             ours.append(quote(amount))
             simpler.append(simple(amount))
     answers = [answer[0] for answer in pools_on_chain.ask(chain, calls, ["uint256"])]
@@ -238,7 +238,9 @@ def test_what_we_refuse_the_pool_refuses_with_the_same_words(anvil_chain, amount
     with pytest.raises(ContractRevert) as refusal:
         pool.swap(pool.token0, amount, limit)
     assert refusal.value.reason == reason
-    asked = (pool.token0, pool.token1, amount, pool.fee_pips, limit or 0)
-    [answer] = pools_on_chain.ask(anvil_chain, [(anvil_chain.addresses.quoter_v2, pools_on_chain.calldata(QUOTE_IN, asked))], ["uint256"])
+    arguments = (pool.token0, pool.token1, amount, pool.fee_pips, limit or 0)
+    [answer] = pools_on_chain.ask(
+        anvil_chain, [(anvil_chain.addresses.quoter_v2, pools_on_chain.calldata(QUOTE_IN, arguments))], ["uint256"]
+    )
     assert isinstance(answer, RpcFault)
     assert reason in answer.message + pools_on_chain.reason_text(answer)

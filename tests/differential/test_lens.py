@@ -56,8 +56,8 @@ def test_an_allowance_that_was_given_is_seen(anvil_chain: LocalChain) -> None:
     move = anvil_chain.token_contract("USDT").functions.approve(spender, 123_456)
     anvil_chain.send(move, sender=anvil_chain.wallet.address)
     seen = reader(anvil_chain, spenders=(anvil_chain.addresses.swap_router_02, spender)).snapshot()
-    given = {(a.token, a.spender): a.raw for a in seen.allowances if a.raw}
-    assert given == {(anvil_chain.tokens["USDT"].address, spender): 123_456}
+    raw_by_allowance = {(a.token, a.spender): a.raw for a in seen.allowances if a.raw}
+    assert raw_by_allowance == {(anvil_chain.tokens["USDT"].address, spender): 123_456}
 
 
 def test_pools_equal_what_the_contracts_say_within_the_known_window(local_chain: LocalChain) -> None:
@@ -107,13 +107,19 @@ def test_feeds_equal_direct_calls_negative_answers_included(anvil_chain: LocalCh
     anvil_chain.send(feed.functions.setRound(2**80 - 1, -5, 11, 12, 7))
     seen = reader(anvil_chain).snapshot()
     assert len(seen.feeds) == len(anvil_chain.feed_addresses)
-    for one in seen.feeds:
-        symbol = next(s for s, address in anvil_chain.feed_addresses.items() if address == one.feed)
+    for round in seen.feeds:
+        symbol = next(s for s, address in anvil_chain.feed_addresses.items() if address == round.feed)
         contract = anvil_chain.feed_contract(symbol).functions
-        assert [one.round_id, one.answer, one.started_at_s, one.updated_at_s, one.answered_in_round] == contract.latestRoundData().call()
-        assert one.decimals == contract.decimals().call()
-        assert (one.min_answer, one.max_answer) == (contract.minAnswer().call(), contract.maxAnswer().call())
-    assert -5 in [one.answer for one in seen.feeds]
+        assert [
+            round.round_id,
+            round.answer,
+            round.started_at_s,
+            round.updated_at_s,
+            round.answered_in_round,
+        ] == contract.latestRoundData().call()
+        assert round.decimals == contract.decimals().call()
+        assert (round.min_answer, round.max_answer) == (contract.minAnswer().call(), contract.maxAnswer().call())
+    assert -5 in [feed.answer for feed in seen.feeds]
 
 
 def test_bounds_are_those_of_the_aggregator_that_a_proxy_names_and_unknown_where_it_names_none(anvil_chain: LocalChain) -> None:
@@ -161,10 +167,10 @@ def test_the_observations_that_a_pool_keeps_are_read(anvil_chain: LocalChain) ->
 def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(anvil_chain: LocalChain) -> None:
     addresses = (anvil_chain.addresses.swap_router_02, anvil_chain.tokens["WETH"].address, anvil_chain.wallet.address, "0x" + "99" * 20)
     seen = reader(anvil_chain, code_addresses=addresses).snapshot()
-    for one in seen.code_hashes:
-        code = bytes(anvil_chain.w3.eth.get_code(one.address))
-        assert one.hash == ("0x" + bytes(keccak(code)).hex() if code else "0x" + "00" * 32)
-    assert [one.address for one in seen.code_hashes] == list(addresses)
+    for code_hash in seen.code_hashes:
+        code = bytes(anvil_chain.w3.eth.get_code(code_hash.address))
+        assert code_hash.hash == ("0x" + bytes(keccak(code)).hex() if code else "0x" + "00" * 32)
+    assert [code_hash.address for code_hash in seen.code_hashes] == list(addresses)
 
 
 def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themselves(anvil_chain: LocalChain) -> None:
@@ -205,9 +211,9 @@ def test_decimals_that_disagree_quarantine_the_token(anvil_chain: LocalChain) ->
     wrong = Token(anvil_chain.tokens["USDC"].address, "USDC", 18)
     seen = reader(anvil_chain, tokens=(wrong, anvil_chain.tokens["WETH"])).snapshot()
     assert [h.token for h in seen.holdings] == [anvil_chain.tokens["WETH"].address]
-    (found,) = seen.unreadable_items
-    assert found.address == wrong.address
-    assert mentions(found.why, "6 decimals", "18")
+    (unreadable_item,) = seen.unreadable_items
+    assert unreadable_item.address == wrong.address
+    assert mentions(unreadable_item.why, "6 decimals", "18")
 
 
 def pool_item(chain: LocalChain, name: str, window: int, most: int) -> V3Item:

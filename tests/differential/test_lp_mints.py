@@ -26,11 +26,11 @@ def fund(chain: LocalChain, pool: str) -> None:
 
 
 def ranged(chain: LocalChain, pool: str, token_id: int) -> LpV3Position:
-    found = lp_on_chain.read(
+    lp_position = lp_on_chain.read(
         chain, lp_on_chain.confirmed(chain.deployed_world.pool_by_name[pool], chain.addresses.position_manager, token_id, (1, 1))
     )
-    assert isinstance(found, LpV3Position)
-    return found
+    assert isinstance(lp_position, LpV3Position)
+    return lp_position
 
 
 def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int, int], token_id: int | None) -> Provide:

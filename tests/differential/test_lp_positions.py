@@ -23,9 +23,9 @@ V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 
 def equal(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
     """What we say the position pays is what the contracts pay; that amount."""
-    said = positions.redeemable_amounts(lp_on_chain.read(chain, own))
-    assert said == lp_on_chain.take_out(chain, own)
-    return said
+    amounts = positions.redeemable_amounts(lp_on_chain.read(chain, own))
+    assert amounts == lp_on_chain.take_out(chain, own)
+    return amounts
 
 
 def busy(chain: LocalChain, pool: str, usd: int = 300_000) -> None:
@@ -95,11 +95,11 @@ def test_fees_are_what_collect_alone_pays(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     busy(chain, V3)
-    said, before = positions.uncollected_fees(lp_on_chain.read(chain, own)), lp_on_chain.balances(chain, own)
+    amounts, before = positions.uncollected_fees(lp_on_chain.read(chain, own)), lp_on_chain.balances(chain, own)
     lp_on_chain.collect(chain, own.token_id or 0)
     after = lp_on_chain.balances(chain, own)
-    assert said == (after[0] - before[0], after[1] - before[1])
-    assert min(said) > 0
+    assert amounts == (after[0] - before[0], after[1] - before[1])
+    assert min(amounts) > 0
 
 
 def test_a_position_half_taken_out_and_owed_pays_both_halves(anvil_chain: LocalChain) -> None:
@@ -171,7 +171,7 @@ def test_all_positions_together_take_two_requests(local_chain: LocalChain) -> No
     own = [lp_on_chain.provide_v2(chain, V2, 5_000), *(lp_on_chain.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3))]
     seen = lp_on_chain.look(chain, lp_on_chain.refs(chain, own))
     assert seen.http_request_count == 2
-    assert [position.name for position in seen.positions] == [one.name for one in own]
+    assert [position.name for position in seen.positions] == [position.name for position in own]
 
 
 def unsolicited(chain: LocalChain, *own: ConfirmedPosition, manager: bool = True) -> UnsolicitedPositions:
@@ -184,13 +184,13 @@ def test_positions_that_nobody_confirmed_are_listed_with_what_the_contracts_say(
     chain = anvil_chain
     pair, other = lp_on_chain.provide_v2(chain, V2, 5_000), lp_on_chain.provide_v2(chain, "v2 WBTC/WETH", 5_000)
     tokens = [lp_on_chain.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3)]
-    liquidity = [lp_on_chain.manager(chain).positions(one.token_id).call()[7] for one in tokens]
+    liquidity = [lp_on_chain.manager(chain).positions(token.token_id).call()[7] for token in tokens]
     raw = lp_on_chain.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
     expected = (
         UnsolicitedPosition(pair.name, pair.contract, None, (pair.token0, pair.token1), raw),
         *(
-            UnsolicitedPosition(one.name, one.contract, one.token_id, (one.token0, one.token1), held)
-            for one, held in zip(tokens, liquidity, strict=True)
+            UnsolicitedPosition(token.name, token.contract, token.token_id, (token.token0, token.token1), amount)
+            for token, amount in zip(tokens, liquidity, strict=True)
         ),
     )
     assert unsolicited(chain, other) == UnsolicitedPositions(expected, 0)
@@ -202,12 +202,12 @@ def test_as_many_tokens_as_are_checked_leave_none_out(anvil_chain: LocalChain, m
     monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 2)
     assert unsolicited(anvil_chain) == UnsolicitedPositions((), 0)
     tokens = [lp_on_chain.provide_v3(anvil_chain, V3, -n, n, 500) for n in (1, 2)]
-    assert ([one.name for one in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
-        [one.name for one in tokens],
+    assert ([position.name for position in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
+        [token.name for token in tokens],
         0,
     )
     lp_on_chain.provide_v3(anvil_chain, V3, -3, 3, 500)
-    assert ([one.name for one in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
-        [one.name for one in tokens],
+    assert ([position.name for position in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
+        [token.name for token in tokens],
         1,
     )

@@ -22,8 +22,8 @@ Prices = tuple[Fraction, Fraction]
 def prices(chain: LocalChain, of: LpAction | ConfirmedPosition) -> Prices:
     """Dollars per base unit of both tokens."""
     named = {token.address: token for token in chain.tokens.values()}
-    one, two = (chain.deployed_world.prices_usd[named[at].symbol] / Fraction(10) ** named[at].decimals for at in (of.token0, of.token1))
-    return one, two
+    price0, two = (chain.deployed_world.prices_usd[named[at].symbol] / Fraction(10) ** named[at].decimals for at in (of.token0, of.token1))
+    return price0, two
 
 
 def worth(raw: tuple[int, int], at: Prices) -> Fraction:
@@ -53,7 +53,7 @@ def acts(chain: LocalChain, action: LpAction) -> lp_on_chain.Done | None:
     try:
         return lp_on_chain.act(chain, action)
     except RuntimeError as error:
-        assert any(said in str(error) for said in ("slippage", "INSUFFICIENT"))
+        assert any(phrase in str(error) for phrase in ("slippage", "INSUFFICIENT"))
         return None
 
 

@@ -30,10 +30,10 @@ def test_each_block_says_what_a_snapshot_said_there(anvil_chain: LocalChain) -> 
     seen = history(anvil_chain)
     now = reader(anvil_chain)
     past = now.past_prices(seen[0].head, 3)
-    assert [one.head for one in past] == [one.head for one in seen[1:]]
-    for one, then in zip(past, seen[1:], strict=True):
-        assert (one.feeds, one.pools) == (then.feeds, then.pools)
-    assert len({one.pools for one in past} | {seen[0].pools}) >= 3
+    assert [past_snapshot.head for past_snapshot in past] == [snapshot.head for snapshot in seen[1:]]
+    for past_snapshot, then in zip(past, seen[1:], strict=True):
+        assert (past_snapshot.feeds, past_snapshot.pools) == (then.feeds, then.pools)
+    assert len({past_snapshot.pools for past_snapshot in past} | {seen[0].pools}) >= 3
     assert now.past_prices(seen[0].head, 0) == ()
 
 
@@ -41,7 +41,7 @@ def test_a_chain_that_is_younger_than_the_blocks_asked_for_gives_what_it_has(anv
     head = reader(anvil_chain).snapshot().head
     early = anvil_chain.w3.eth.get_block(2)
     young = replace(head, number=2, hash="0x" + bytes(early["hash"]).hex(), timestamp_s=int(early["timestamp"]))
-    assert [one.head.number for one in reader(anvil_chain).past_prices(young, 9)] == [1, 0]
+    assert [token_prices.head.number for token_prices in reader(anvil_chain).past_prices(young, 9)] == [1, 0]
 
 
 def test_a_block_that_is_no_longer_there_is_looked_for_again(local_chain: LocalChain) -> None:

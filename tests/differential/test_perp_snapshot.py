@@ -101,12 +101,12 @@ def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: Lo
     chain = perps.chain
     scope = scope_of(perps, chain.wallet.address)
     narrow = replace(scope, markets=scope.markets[:1])
-    asked = 0
+    read_count = 0
 
     def fails(method: str, _: list[Any], answer: Any) -> Any:
-        nonlocal asked
-        asked += method == "eth_call"
-        return "0x" if method == "eth_call" and asked > 1 else answer
+        nonlocal read_count
+        read_count += method == "eth_call"
+        return "0x" if method == "eth_call" and read_count > 1 else answer
 
     seen = reader(chain, Through(honest(chain, "broken"), "broken", change=fails), layer_scopes=(narrow,)).snapshot()
     why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
@@ -122,8 +122,13 @@ def lies(perps: LocalPerps) -> list[tuple[str, bytes]]:
     scope = scope_of(perps, perps.chain.wallet.address)
     line = perps.chain.transport
     return [
-        (one.name, bytes.fromhex(line.call("eth_call", [{"to": one.address, "data": "0x" + one.item.calldata.hex()}, "latest"])[2:]))
-        for one in perp_questions(scope)
+        (
+            perp_question.name,
+            bytes.fromhex(
+                line.call("eth_call", [{"to": perp_question.address, "data": "0x" + perp_question.item.calldata.hex()}, "latest"])[2:]
+            ),
+        )
+        for perp_question in perp_questions(scope)
     ]
 
 
@@ -149,5 +154,5 @@ def test_a_lie_about_any_margin_figure_is_refused_and_named(perps: LocalPerps, f
     seen = reader(chain, liar, alpha, beta, min_operators=2, layer_scopes=(scope,)).snapshot()
     assert seen.operators == ("alpha", "beta")
     assert margin_account(seen) is not None
-    assert [(one.subject, one.address) for one in seen.unreadable_items] == [("endpoint", "liar")]
+    assert [(unreadable_item.subject, unreadable_item.address) for unreadable_item in seen.unreadable_items] == [("endpoint", "liar")]
     assert f"futures: {figure}" in seen.unreadable_items[0].why

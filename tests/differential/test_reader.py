@@ -169,7 +169,7 @@ def test_an_endpoint_that_is_down_is_named_and_the_others_go_on_if_they_are_enou
 
 
 def test_an_endpoint_that_locks_us_out_needs_the_operator(anvil_chain: LocalChain) -> None:
-    with serve(lambda asked: Reply(b"no", status=403)) as server, raises_code(OperatorNeeded, "access", "403"):
+    with serve(lambda request: Reply(b"no", status=403)) as server, raises_code(OperatorNeeded, "access", "403"):
         reader(anvil_chain, EndpointProvider(server.url, "alpha", 1, attempts=1)).snapshot()
 
 

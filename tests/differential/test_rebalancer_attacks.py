@@ -107,7 +107,7 @@ def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(
         callback(stall, venue, stall.victim, stall.at(sold), leg.amount_raw, amounts),
         unlocked(program.encode(), stall.victim),
     ]
-    others = [callback(stall, one, stall.victim, stall.at(symbol), 10**6) for one in CONCENTRATED for symbol in ("WETH", "USDC", "EVIL")]
+    others = [callback(stall, pool, stall.victim, stall.at(symbol), 10**6) for pool in CONCENTRATED for symbol in ("WETH", "USDC", "EVIL")]
     thief = stall.deploy("CallbackThief")
     forged = callback(stall, venue, stall.victim, other.token0, 10**6)
     genuine = stall.calldata(thief, "act", other.address, own_swap(other, thief.address, 10**6), stall.rebalancer, forged)

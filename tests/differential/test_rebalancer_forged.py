@@ -62,14 +62,14 @@ def test_a_wrong_hash_a_wrong_maker_or_a_wrong_tier_has_no_pool(venues: Venues, 
         wrong += [replace(leg, row=replace(leg.row, word=row.word)) for one, row in venues.rows.items() if one is not venue]
     if venue not in (Venue.V2, Venue.V4):
         wrong += [replace(leg, tier=leg.tier + 1)]
-    assert [stall.would(stall.program(one)) for one in wrong] == ["NoSuchPool(1)"] * len(wrong)
+    assert [stall.would(stall.program(leg)) for leg in wrong] == ["NoSuchPool(1)"] * len(wrong)
     if venue is Venue.V4:
-        for one in (
+        for wrong_leg in (
             replace(leg, tier=leg.tier + 1),
             replace(leg, spacing=61),
             replace(leg, row=replace(leg.row, word=bytes(31) + b"\xc0")),
         ):
-            assert stall.would(stall.program(one)) == "PoolNotInitialized()"
+            assert stall.would(stall.program(wrong_leg)) == "PoolNotInitialized()"
         assert stall.would(stall.program(replace(leg, row=replace(leg.row, word=b"\x01" + bytes(31))))) != "", "no address"
 
 

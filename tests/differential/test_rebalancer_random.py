@@ -110,13 +110,13 @@ def build(desk: AtomicDesk, states: dict[str, Pool], data: st.DataObject) -> Pla
 
 def changes(plan: Plan) -> Counter[str]:
     """What the wallet's balances change by."""
-    found: Counter[str] = Counter()
+    counter: Counter[str] = Counter()
     for leg in plan.legs:
         if leg.source is W:
-            found[leg.token_in] -= leg.amount_in_raw
+            counter[leg.token_in] -= leg.amount_in_raw
         if leg.sink is W:
-            found[leg.token_out] += leg.amount_out_raw
-    return found
+            counter[leg.token_out] += leg.amount_out_raw
+    return counter
 
 
 def rich(chain: LocalChain) -> AtomicDesk:

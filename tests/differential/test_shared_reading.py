@@ -53,10 +53,10 @@ def test_each_of_three_wallets_gets_what_it_would_read_alone(anvil_chain: LocalC
 
 
 def test_fifty_wallets_take_two_requests_and_only_their_own_items_more(anvil_chain: LocalChain) -> None:
-    asked: list[tuple[str, list[Any]]] = []
+    requests: list[tuple[str, list[Any]]] = []
 
     def note(method: str, params: list[Any]) -> tuple[str, list[Any]]:
-        asked.append((method, params))
+        requests.append((method, params))
         return method, params
 
     line = Through(anvil_chain.transport, "counted", ask=note)
@@ -65,10 +65,10 @@ def test_fifty_wallets_take_two_requests_and_only_their_own_items_more(anvil_cha
     readings = block_reader(anvil_chain, line).read(scopes)
     assert line.request_count == 2
     assert {reading.request_count for reading in readings} == {2}
-    page_bytes = sum(len(params[0]["data"]) // 2 for method, params in asked if method == "eth_call")
-    asked.clear()
+    page_bytes = sum(len(params[0]["data"]) // 2 for method, params in requests if method == "eth_call")
+    requests.clear()
     block_reader(anvil_chain, line).read(scopes[:1])
-    single_bytes = sum(len(params[0]["data"]) // 2 for method, params in asked if method == "eth_call")
+    single_bytes = sum(len(params[0]["data"]) // 2 for method, params in requests if method == "eth_call")
     item_bytes = 26 + 68
     items_each = 2 * len(tokens(anvil_chain))
     assert page_bytes < 2 * single_bytes + 49 * items_each * item_bytes, "two pages of the lens, what all share once, and what is theirs"

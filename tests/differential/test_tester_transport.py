@@ -130,8 +130,8 @@ def test_web3_reads_eth_tester_through_the_same_providers(tester_chain: LocalCha
     at: Any = block_ref_at_hash("0x" + bytes(truth["hash"]).hex())
     token = tester_chain.tokens["WETH"].address
     line = EthTesterTransport(cast("Any", tester_chain.node).provider)
-    for one in (line, QuorumProvider(EndpointPool([line], 1))):
-        before, w3 = line.request_count, open_web3(one)
+    for provider in (line, QuorumProvider(EndpointPool([line], 1))):
+        before, w3 = line.request_count, open_web3(provider)
         with w3.batch_requests() as batch:
             batch.add(w3.eth.get_block(truth["number"]))
             batch.add(w3.eth.get_balance(wallet, at))

@@ -29,10 +29,13 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
         step, line = agent.step_input(), agent.context.transport
         before = line.request_count
-        found = {one.token: one.finding for one in agent.context.token_screen.screen(step, screening_moves(step))}
+        finding_by_token = {
+            screened_token.token: screened_token.finding
+            for screened_token in agent.context.token_screen.screen(step, screening_moves(step))
+        }
         assert line.request_count == before + 1
     clean = dict.fromkeys((token.address for token in chain.tokens.values()), TokenFinding.CLEAN)
-    assert found == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
+    assert finding_by_token == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
 
 
 @pytest.mark.parametrize("wordy", [False, True])
@@ -46,10 +49,15 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
     pin_all(loaded, [chain.transport])
     with again(chain, loaded) as agent:
         step = agent.step_input()
-        found = {one.token: one for one in agent.context.token_screen.screen(step, screening_moves(step))}
-        assert not found.pop(address).finding.is_tradable
-        assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
-        assert len(found) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
+        screened_token_by_token = {
+            screened_token.token: screened_token for screened_token in agent.context.token_screen.screen(step, screening_moves(step))
+        }
+        assert not screened_token_by_token.pop(address).finding.is_tradable
+        assert {token_result.finding for token_result in screened_token_by_token.values()} <= {
+            TokenFinding.CLEAN,
+            TokenFinding.NO_RETURN_VALUE,
+        }
+        assert len(screened_token_by_token) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
 
 
 def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -62,9 +70,14 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
     with again(chain, loaded) as agent:
         step = agent.step_input()
         first = tuple(sorted(screening_moves(step), key=lambda move: move.token != address))
-        found = {one.token: one for one in agent.context.token_screen.screen(step, first)}
-        assert not found.pop(address).finding.is_tradable
-        assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
+        screened_token_by_token = {
+            screened_token.token: screened_token for screened_token in agent.context.token_screen.screen(step, first)
+        }
+        assert not screened_token_by_token.pop(address).finding.is_tradable
+        assert {token_result.finding for token_result in screened_token_by_token.values()} <= {
+            TokenFinding.CLEAN,
+            TokenFinding.NO_RETURN_VALUE,
+        }
 
 
 def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -84,8 +97,8 @@ def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(an
         step = agent.step_input()
         moves = screening_moves(step)
         by_three = TokenScreen(QuorumProvider(EndpointPool([line, liar, other], 2)), agent.context.config.chain.wrapped_native)
-        found = {one.token: one.finding for one in by_three.screen(step, moves)}
-        assert found.pop(address) is TokenFinding.PAUSED
-        assert all(finding.is_tradable for finding in found.values())
+        finding_by_token = {screened_token.token: screened_token.finding for screened_token in by_three.screen(step, moves)}
+        assert finding_by_token.pop(address) is TokenFinding.PAUSED
+        assert all(finding.is_tradable for finding in finding_by_token.values())
         with pytest.raises(NoQuorum):
             TokenScreen(QuorumProvider(EndpointPool([line, liar], 2)), agent.context.config.chain.wrapped_native).screen(step, moves)

@@ -62,7 +62,7 @@ def swaps_equal(venues: Venues, seed: int, count: int) -> None:
         if number % 10 == 9:
             after: Any = state.swap(token_in, amount).pool_after
             venues.swap(pool, token_in, amount)
-            (now,) = [found for found in read_pools(venues, kind) if found.address == state.address]
+            (now,) = [pool for pool in read_pools(venues, kind) if pool.address == state.address]
             assert (now.sqrt_price_x96, now.tick, now.liquidity) == (after.sqrt_price_x96, after.tick, after.liquidity)  # type: ignore[attr-defined]
 
 
@@ -118,8 +118,8 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
     hook = hook_at(stall, NEUTRAL_HOOK)
     plain = add_pool(venues, Venue.V4, ("LINK", "WETH"), 5_000_000, TIERS[1])
     hooked = stall.pool(Venue.V4, "WETH", "USDC", 5_000_000, TIERS[1], hooks=hook)
-    found = discover_pools(chain.transport, [deployment(venues, Venue.V4, tiers=TIERS)], (), tokens(chain))
-    assert [pool.address for pool in found] == ["0x" + plain.pool_id.hex()]
+    pool_refs = discover_pools(chain.transport, [deployment(venues, Venue.V4, tiers=TIERS)], (), tokens(chain))
+    assert [pool.address for pool in pool_refs] == ["0x" + plain.pool_id.hex()]
     table = {"kind": "uniswap_v4", "factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [list(TIERS[1])]}
     changes = ROOMY | {
         "execution.router": "rebalancer",
@@ -164,9 +164,9 @@ def test_pools_of_the_native_coin_trade_its_wrapped_form_as_planned(venues: Venu
         require_exact(chain, outcome, before)
         assert {leg.pool for leg in plan.legs} >= {"0x" + pool.pool_id.hex() for pool in (usdc, link)}
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * 1.1
-        held = agent.plan()
-        assert held.kind is OutcomeKind.HOLD, held.reason
-        assert "unexplained" not in held.reason
+        native_plan = agent.plan()
+        assert native_plan.kind is OutcomeKind.HOLD, native_plan.reason
+        assert "unexplained" not in native_plan.reason
 
 
 def test_wrapped_coin_is_sold_for_native_where_no_other_pool_has_money(venues: Venues, tmp_path: Path) -> None:

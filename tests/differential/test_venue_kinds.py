@@ -90,8 +90,8 @@ def test_slipstreams_quoter_agrees_and_its_fee_is_read_with_the_state(venues: Ve
 def test_named_pools_are_checked_as_searched_ones(venues: Venues, venue: Venue) -> None:
     pool = add_pool(venues, venue, ("WETH", "USDC"), 1_000_000)
     other = add_pool(venues, Venue.V3, ("WETH", "USDC"), 1_000, (100, 1))
-    (found,) = read_pools(venues, deployment(venues, venue, pools=[pool.address]))
-    assert found.address == pool.address
+    (pools_read,) = read_pools(venues, deployment(venues, venue, pools=[pool.address]))
+    assert pools_read.address == pool.address
     with raises_field(f"venues.{venue}.pools"):
         read_pools(venues, deployment(venues, venue, pools=[other.address]))
 
