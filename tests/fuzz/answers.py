@@ -97,8 +97,8 @@ def main() -> None:
                 (CRASHES / name).mkdir(parents=True, exist_ok=True)
                 (CRASHES / name / path.name).write_bytes(path.read_bytes())
             figures[name] = {"inputs": tried, "violations": len(broken)}
-    violations = sum(one["violations"] for one in figures.values())
-    inputs = sum(one["inputs"] for one in figures.values())
+    violations = sum(figure["violations"] for figure in figures.values())
+    inputs = sum(figure["inputs"] for figure in figures.values())
     document = {"engine": "atheris" if atheris else "mutations", "inputs": inputs, "violations": violations, "by_target": figures}
     print(json.dumps(document, indent=2))
     sys.exit(1 if violations else 0)

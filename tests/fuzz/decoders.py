@@ -114,8 +114,8 @@ def _amm_venues(at: Scene) -> tuple[UniswapV2, UniswapV3]:
 
 def second_quotes(line: Transport, at: Scene) -> list[int]:
     """What the venues' contracts and uniswap-python say of each leg."""
-    asked = build_quoter(line, [at.v2, at.v3])
-    return [asked.quote(leg, leg.amount_in_raw, at.head.hash) for leg in at.plan.legs]
+    unanimous_quoter = build_quoter(line, [at.v2, at.v3])
+    return [unanimous_quoter.quote(leg, leg.amount_in_raw, at.head.hash) for leg in at.plan.legs]
 
 
 Question = Callable[[Transport, Scene], object]
@@ -176,9 +176,9 @@ def calldata(data: bytes) -> None:
 
 def signed(data: bytes) -> None:
     """Calldata in the place of that of each transaction that may be signed."""
-    for one in SIGNABLES.values():
+    for signable in SIGNABLES.values():
         try:
-            rules.require_signable(replace(one.tx, data="0x" + data.hex()), one.grant, one.rules, NONCES)
+            rules.require_signable(replace(signable.tx, data="0x" + data.hex()), signable.grant, signable.rules, NONCES)
         except TrimtabError:
             continue
 
