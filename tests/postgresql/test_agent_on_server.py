@@ -42,9 +42,11 @@ def rows(config: Path) -> dict[str, list[tuple[object, ...]]]:
     """Every row of a store, by table, in one order whatever the database."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _), store.db.read("compare") as db:
-        found = {table.name: sorted((tuple(row) for row in db.execute(select(table))), key=repr) for table in Base.metadata.sorted_tables}
-    is_copied = [row for row in found["meta"] if row[0] not in OWN_FACTS and not str(row[0]).startswith(WRITER_KEY_PREFIX)]
-    return found | {"meta": is_copied}
+        rows_by_table = {
+            table.name: sorted((tuple(row) for row in db.execute(select(table))), key=repr) for table in Base.metadata.sorted_tables
+        }
+    is_copied = [row for row in rows_by_table["meta"] if row[0] not in OWN_FACTS and not str(row[0]).startswith(WRITER_KEY_PREFIX)]
+    return rows_by_table | {"meta": is_copied}
 
 
 def outcomes(chain: LocalChain, config: Path, count: int = 1) -> Sequence[OutcomeKind]:
@@ -105,7 +107,7 @@ def test_a_store_moves_to_the_server_and_back_row_by_row(anvil_chain: LocalChain
     in_file = rows(config)
     assert sum(map(len, in_file.values())) > 30
     copied = app.copy_store(config, url)
-    assert copied["rows"] == {name: len(found) for name, found in in_file.items()}
+    assert copied["rows"] == {name: len(table_rows) for name, table_rows in in_file.items()}
     config.write_text(config.read_text().replace("sqlite:///trimtab.db", url))
     on_server = rows(config)
     assert on_server == in_file

@@ -53,9 +53,9 @@ def test_a_worker_that_stands_still_is_replaced_and_sends_nothing_twice(anvil_ch
             os.kill(first.pid, signal.SIGCONT)
             time.sleep(6)
             until(lambda: sorted(counts_of_accounts(url).values()) == [2, 2], 60)
-    for (name, account), found in zip(ACCOUNTS.items(), intents(folder), strict=True):
+    for (name, account), intent in zip(ACCOUNTS.items(), intents(folder), strict=True):
         after = anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain))  # type: ignore[arg-type]
-        mined = [intent for intent in found if intent.state is IntentState.FINAL]
+        mined = [intent for intent in intent if intent.state is IntentState.FINAL]
         assert after - nonces[name] == len(mined), name
         assert sum(intent.kind is IntentKind.SWAP for intent in mined) == 1, name
 
