@@ -163,8 +163,8 @@ def test_floats_leave_rounded_to_twelve_places() -> None:
 
 @pytest.mark.parametrize("power", range(9))
 def test_moments_of_the_normal_distribution(power: int) -> None:
-    wanted = 0 if power % 2 else math.prod(range(1, power, 2))
-    assert normal_mean(lambda z: z**power, [0.3, -2.0]) == pytest.approx(wanted, abs=1e-10)
+    expected_moment = 0 if power % 2 else math.prod(range(1, power, 2))
+    assert normal_mean(lambda z: z**power, [0.3, -2.0]) == pytest.approx(expected_moment, abs=1e-10)
 
 
 @given(st.floats(-8, 8))

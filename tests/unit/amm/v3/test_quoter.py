@@ -130,7 +130,7 @@ def test_on_the_real_wbtc_weth_pool_every_quote_is_that_of_the_steps_and_without
     """Even steps up to where the price has moved ten-thousandfold: near the price ticks lie so close that borders are ticks too."""
     state = mainnet_pool()
     without_borders = replace(state, tick_spacing=10**6)  # one word holds every tick
-    wrong = asked = 0
+    wrong = question_count = 0
     for token_in in (TOKEN0, TOKEN1):
         quote, down = state.quoter(token_in), token_in == TOKEN0
         most = state.max_in(token_in, 9_999)
@@ -138,6 +138,6 @@ def test_on_the_real_wbtc_weth_pool_every_quote_is_that_of_the_steps_and_without
             amount = most * part // 400 - part
             paid = swap_by_steps(state, down, amount, price_limit(down)).calculated
             assert quote(amount) == state.swap(token_in, amount).amount_out_raw == paid
-            asked += 1
+            question_count += 1
             wrong += swap_by_steps(without_borders, down, amount, price_limit(down)).calculated != paid
-    assert (asked, wrong) == (798, 558)
+    assert (question_count, wrong) == (798, 558)
