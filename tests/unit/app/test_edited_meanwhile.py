@@ -76,6 +76,6 @@ def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(
     desk.kill_switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     desk.store.configs.record(OTHER, 2)
     first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
-    found = cycles.continue_execution(wallet(desk), first)
-    assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))
-    assert [verdict.guard for verdict in found.refusal_verdicts] == ["config"]
+    continued_outcome = cycles.continue_execution(wallet(desk), first)
+    assert (continued_outcome.kind, continued_outcome.transactions) == (OutcomeKind.REFUSED, (sent,))
+    assert [verdict.guard for verdict in continued_outcome.refusal_verdicts] == ["config"]

@@ -86,7 +86,7 @@ def test_limit_order__is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "exits_tried", "asked"),
+    ("answers", "exits_tried", "confirmation"),
     [
         pytest.param([True], [(), (), ()], 1, id="yes to all"),
         pytest.param([False, True], [(), (), ()], 2, id="no is asked again"),
@@ -95,7 +95,7 @@ def test_limit_order__is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_confirmation__covers_all_slices__unless_declined_or_after_an_exit(
-    answers: list[bool], exits_tried: list[tuple[str, ...]], asked: int
+    answers: list[bool], exits_tried: list[tuple[str, ...]], confirmation: int
 ) -> None:
     questions: list[StepOutcome] = []
 
@@ -105,5 +105,5 @@ def test_confirmation__covers_all_slices__unless_declined_or_after_an_exit(
 
     ask_once = confirm_once(confirm)
     replies = [ask_once(outcome(OutcomeKind.PLANNED, "plan", exits_tried=exits)) for exits in exits_tried]
-    assert len(questions) == asked
+    assert len(questions) == confirmation
     assert replies[-1] is answers[-1]

@@ -51,7 +51,7 @@ def loaded(file: Path, text: str) -> LoadedConfig:
 
 
 def edited(file: Path, *sets: str) -> LoadedConfig:
-    pairs = tuple((key, value) for key, _, value in (one.partition("=") for one in sets))
+    pairs = tuple((key, value) for key, _, value in (change.partition("=") for change in sets))
     return loaded(file, apply_changes(file.read_text(), ConfigChanges(key_settings=pairs)))
 
 
@@ -65,7 +65,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def edited_text(path: Path, *sets: str) -> str:
-    pairs = tuple((key, value) for key, _, value in (one.partition("=") for one in sets))
+    pairs = tuple((key, value) for key, _, value in (change.partition("=") for change in sets))
     return apply_changes(path.read_text(), ConfigChanges(key_settings=pairs))
 
 
@@ -130,10 +130,10 @@ class Versions:
 
     def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
         kept = enumerate(self.versions)
-        return tuple(reversed([ConfigVersion(at, one.digest, at, how, one.redacted_text) for at, (one, how) in kept]))[:limit]
+        return tuple(reversed([ConfigVersion(at, version.digest, at, how, version.redacted_text) for at, (version, how) in kept]))[:limit]
 
     def confirmed_digest(self) -> str:
-        return [one.digest for one, how in self.versions if how != "noticed"][-1]
+        return [version.digest for version, how in self.versions if how != "noticed"][-1]
 
 
 def undone(file: Path, owner: LoadedConfig, present: LoadedConfig, after: LoadedConfig) -> None:

@@ -116,8 +116,8 @@ def test_a_message_about_a_plan_has_a_signed_link_to_the_dashboard(api: BotApi, 
     with running(load_config(path), desk, desk.go.set):
         api.write(ME, "/plan")
         text = api.until(1)[0][1]
-    found = re.findall(r"https://trimtab\.example\.org/login\?to=/controls&plan=([0-9a-f]+)&until=([0-9]+)&sig=([0-9a-f]{64})", text)
-    ((plan, until, signature),) = found
+    links = re.findall(r"https://trimtab\.example\.org/login\?to=/controls&plan=([0-9a-f]+)&until=([0-9]+)&sig=([0-9a-f]{64})", text)
+    ((plan, until, signature),) = links
     assert plan == HASH[:16]
     assert PlanLink(plan, int(until)).is_genuine(link_key(path), signature, time.time())
 
@@ -343,14 +343,14 @@ def test_an_error_is_answered_with_its_remedy(api: BotApi, tmp_path: Path) -> No
 
 
 def test_texts_name_refusals_and_repeat_no_markup() -> None:
-    shown = {
+    preview = {
         "plan_hash": "",
         "reason": "",
         "moves": (),
         "document": {"verdicts": [{"guard": "turnover", "passed": False}], "reason": "<b>no</b>"},
     }
-    assert mentions(plan_text(shown), "refused by turnover", "tax: not configured")
-    assert "<" not in plan_text(shown)
+    assert mentions(plan_text(preview), "refused by turnover", "tax: not configured")
+    assert "<" not in plan_text(preview)
     event = ControlEvent(1, "id", "confirm", "telegram", "x", "failed", "deadline", "", 5)
     assert mentions(control_end_text(event), "confirm failed", "deadline")
 

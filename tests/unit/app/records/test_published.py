@@ -35,12 +35,12 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    found = Site()
+    site = Site()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found.asked.append(self.path)
-            body = found.files.get(self.path)
+            site.asked.append(self.path)
+            body = site.files.get(self.path)
             self.send_response(302 if self.path == "/moved.csv" else 200 if body is not None else 404)
             self.send_header("Location", "/closes.csv")
             self.end_headers()
@@ -52,8 +52,8 @@ def site() -> Iterator[Site]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    yield found
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    yield site
     server.shutdown()
     server.server_close()
 

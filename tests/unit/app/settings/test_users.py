@@ -59,9 +59,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(users, "_now_s", found)
-    return found
+    clock = Clock()
+    monkeypatch.setattr(users, "_now_s", clock)
+    return clock
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def test_a_code_is_accepted_once_and_never_an_earlier_one(place: UsersPlace, clo
 
 
 def test_a_code_of_another_minute_is_refused(place: UsersPlace, clock: Clock) -> None:
-    for shift_s, wanted in ((-90, None), (90, None), (-30, 1), (30, 1)):
-        assert users.login(place, "ann", PASSWORD, str(pyotp.TOTP(SECRET).at(clock.now_s + shift_s)), HERE)["user"] == wanted
+    for shift_s, expected_login in ((-90, None), (90, None), (-30, 1), (30, 1)):
+        assert users.login(place, "ann", PASSWORD, str(pyotp.TOTP(SECRET).at(clock.now_s + shift_s)), HERE)["user"] == expected_login
 
 
 def test_guesses_lock_a_name_out_and_each_further_one_for_longer(place: UsersPlace, clock: Clock, store: UserStore) -> None:
@@ -202,9 +202,9 @@ def test_the_log_is_bounded_and_failures_push_out_no_control(store: UserStore) -
         row = {"at_s": START_S, "kind": "login_failed", "user_name": "", "address": HERE, "detail": ""}
         db.execute(insert(UserEventRow), [row] * MAX_EVENTS)
     store.log_failed_login("x", HERE, "password", START_S)
-    found = [event.kind for event in store.events(2 * MAX_EVENTS)]
-    assert found.count(UserEventKind.FAILED) == MAX_EVENTS
-    assert UserEventKind.CONTROL in found
+    kinds = [event.kind for event in store.events(2 * MAX_EVENTS)]
+    assert kinds.count(UserEventKind.FAILED) == MAX_EVENTS
+    assert UserEventKind.CONTROL in kinds
 
 
 def test_a_damaged_file_admits_no_one(tmp_path: Path, clock: Clock) -> None:
@@ -247,9 +247,9 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     with pytest.raises(ConfigError):
         users.add_user(config, "ann", PasswordSource(), None, read_only=False)  # no terminal
     assert users.list_users(config) == {"users": []}
-    made = users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=True)
-    codes = pyotp.parse_uri(made["otpauth"])
-    assert (codes.secret, codes.name, codes.issuer, len(made["secret"])) == (made["secret"], "ann", "trimtab", 32)
+    new_user_document = users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=True)
+    codes = pyotp.parse_uri(new_user_document["otpauth"])
+    assert (codes.secret, codes.name, codes.issuer, len(new_user_document["secret"])) == (new_user_document["secret"], "ann", "trimtab", 32)
     place = users.users_place(config)
     assert place == UsersPlace(str(tmp_path / "mine.db.users"))
     assert users.login(place, "ann", PASSWORD, codes.now(), HERE)["user"] == 1

@@ -323,15 +323,15 @@ def test_losses_of_no_trigger_that_is_simulated__are_none() -> None:
 
 
 def test_the_rule_is_where_costs_and_drift_together_are_least() -> None:
-    found = loss_curve(loss_portfolio(), policy(Threshold(None, 1_500)))
-    totals = [loss.total for _, loss in found.points]
-    costs = [loss.costs for _, loss in found.points]
+    curve = loss_curve(loss_portfolio(), policy(Threshold(None, 1_500)))
+    totals = [loss.total for _, loss in curve.points]
+    costs = [loss.costs for _, loss in curve.points]
     assert costs == sorted(costs, reverse=True)
-    assert [loss.drift for _, loss in found.points] == sorted(loss.drift for _, loss in found.points)
+    assert [loss.drift for _, loss in curve.points] == sorted(loss.drift for _, loss in curve.points)
     assert min(totals) == pytest.approx(totals[WIDTH_FACTORS.index(1)], rel=0.04)
     assert totals[0] > 1.5 * min(totals) < totals[-1]
-    rule, own, band = found.marks
-    assert rule.loss == found.points[WIDTH_FACTORS.index(1)][1]
+    rule, own, band = curve.marks
+    assert rule.loss == curve.points[WIDTH_FACTORS.index(1)][1]
     assert (rule.name, own.name, band.name) == ("tracking", "relative 15 %", "relative 10 %")
     assert own.width_factor == pytest.approx(1.5 * (band.width_factor or 0))
 

@@ -27,8 +27,8 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_new_wallet_is_a_private_version_3_file_that_its_password_opens(tmp_path: Path) -> None:
     path = tmp_path / "wallet.json"
-    made = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
-    assert address_in_file(path, GOOD) == made["address"]
+    new_key_document = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
+    assert address_in_file(path, GOOD) == new_key_document["address"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     sheet = json.loads(path.read_text())
     assert (sheet["version"], sheet["crypto"]["kdf"]) == (3, "scrypt")
@@ -36,8 +36,8 @@ def test_a_new_wallet_is_a_private_version_3_file_that_its_password_opens(tmp_pa
 
 
 def test_two_new_wallets_have_nothing_in_common(tmp_path: Path) -> None:
-    made = [api.create_wallet(tmp_path / f"{n}.json", None, api.PasswordSource(), typist(GOOD, GOOD))["address"] for n in range(4)]
-    assert len(set(made)) == 4
+    addresses = [api.create_wallet(tmp_path / f"{n}.json", None, api.PasswordSource(), typist(GOOD, GOOD))["address"] for n in range(4)]
+    assert len(set(addresses)) == 4
 
 
 def test_the_work_factor_is_that_of_geth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -55,9 +55,11 @@ def test_a_key_is_taken_over_as_it_is_written_anywhere(tmp_path: Path, text: str
 
 def test_a_recovery_phrase_gives_the_account_of_its_number(tmp_path: Path) -> None:
     for index in (0, 7):
-        made = api.import_wallet(tmp_path / f"{index}.json", None, api.PasswordSource(), typist(TEST_MNEMONIC, GOOD, GOOD), index)
-        assert made["address"] == load_key(TestAccountKey(index), 31337, ask=None).address
-        assert any("published" in warning for warning in made["warnings"])
+        new_key_document = api.import_wallet(
+            tmp_path / f"{index}.json", None, api.PasswordSource(), typist(TEST_MNEMONIC, GOOD, GOOD), index
+        )
+        assert new_key_document["address"] == load_key(TestAccountKey(index), 31337, ask=None).address
+        assert any("published" in warning for warning in new_key_document["warnings"])
 
 
 @pytest.mark.parametrize("text", ["", "0x", KEY[:-1], KEY + "0", "00" * 32, "ff" * 32, "test " * 12, TEST_MNEMONIC + "s", "zoo " * 24])
@@ -142,8 +144,8 @@ def test_a_disk_without_hard_links_serves_too(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "link", refuse)
     path = tmp_path / "wallet.json"
-    made = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
-    assert address_in_file(path, GOOD) == made["address"]
+    new_key_document = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
+    assert address_in_file(path, GOOD) == new_key_document["address"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
 

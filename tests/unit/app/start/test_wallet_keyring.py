@@ -24,17 +24,17 @@ NONE = api.PasswordSource()
 
 def test_a_key_in_the_keyring_signs_for_its_wallet() -> None:
     with using(InMemory()):
-        made = api.create_wallet(None, "trimtab/main", NONE, None)
-        assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == made["address"]
-        assert "this keyring" in made["warnings"][0]
-        assert api.wallet_address(None, "trimtab/main", None, NONE, None, False)["address"] == made["address"]
+        new_key_document = api.create_wallet(None, "trimtab/main", NONE, None)
+        assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == new_key_document["address"]
+        assert "this keyring" in new_key_document["warnings"][0]
+        assert api.wallet_address(None, "trimtab/main", None, NONE, None, False)["address"] == new_key_document["address"]
 
 
 def test_a_key_is_taken_over_into_both_keyring_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
     with using(InMemory()):
-        made = api.import_wallet(tmp_path / "w.json", "trimtab/main", NONE, typist(KEY, GOOD, GOOD))
-        assert made["address"] == ADDRESS == address_in_file(tmp_path / "w.json", GOOD)
+        new_key_document = api.import_wallet(tmp_path / "w.json", "trimtab/main", NONE, typist(KEY, GOOD, GOOD))
+        assert new_key_document["address"] == ADDRESS == address_in_file(tmp_path / "w.json", GOOD)
         assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == ADDRESS
 
 
