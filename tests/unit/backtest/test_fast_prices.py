@@ -45,12 +45,12 @@ def test_an_asset_with_two_columns_and_a_negative_patience_are_refused() -> None
 
 def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
     prices = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    found = prepare_prices("AB", hours(3), prices)
-    assert found.notes == ()
-    assert found.trade_prices.tolist() == found.quote_prices.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
-    assert found.bar_states.tolist() == [STATE_CHANGED, STATE_SAME, STATE_SAME]
+    kernel_prices = prepare_prices("AB", hours(3), prices)
+    assert kernel_prices.notes == ()
+    assert kernel_prices.trade_prices.tolist() == kernel_prices.quote_prices.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
+    assert kernel_prices.bar_states.tolist() == [STATE_CHANGED, STATE_SAME, STATE_SAME]
     prices[0, 0] = 9.0
-    assert found.trade_prices[0, 0] == 1.0
+    assert kernel_prices.trade_prices[0, 0] == 1.0
 
 
 def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -> None:

@@ -44,16 +44,16 @@ class Counting:
         self.until = until
 
     def __call__(self, job: TuneJob, rest: Sequence[TuneChunk]) -> Iterator[tuple[TuneChunk, list[RunResult]]]:
-        for chunk, found in run_locally(job, rest, 1):
+        for chunk, run_result in run_locally(job, rest, 1):
             if len(self.done) == self.until:
                 raise Power
             self.done.append(chunk.index)
-            yield chunk, found
+            yield chunk, run_result
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
     """What tells each file from one that was written anew."""
-    return {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in folder.glob("runs-*.parquet")}
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("runs-*.parquet")}
 
 
 def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> None:
@@ -65,28 +65,29 @@ def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> N
     assert len(before) == 4
     (tmp_path / ".runs-0000012-0000015.parquet.x.draft").write_bytes(b"half a file")
     second = Counting()
-    found = tuned(asked, tmp_path, second)
+    tune_result = tuned(asked, tmp_path, second)
     assert sorted(first.done + second.done) == list(range(len(files(tmp_path))))  # each once
     assert {name: files(tmp_path)[name] for name in before} == before
-    assert found.resumed_run_count == 12
+    assert tune_result.resumed_run_count == 12
     assert not list(tmp_path.glob(".*.draft"))
     assert all(
-        np.array_equal(one.value_by_mark, other.value_by_mark) for one, other in zip(whole.run_results, found.run_results, strict=True)
+        np.array_equal(run_result.value_by_mark, other.value_by_mark)
+        for run_result, other in zip(whole.run_results, tune_result.run_results, strict=True)
     )
-    assert (whole.verdict, whole.claims) == (found.verdict, found.claims)
+    assert (whole.verdict, whole.claims) == (tune_result.verdict, tune_result.claims)
     third = Counting()
     assert tuned(asked, tmp_path, third).verdict == whole.verdict
     assert third.done == []
 
 
 def test_the_files_are_a_table_that_others_can_read(asked: TuneSpec, tmp_path: Path) -> None:
-    found = tuned(asked, tmp_path)
+    tune_result = tuned(asked, tmp_path)
     frame = polars.read_parquet(tmp_path / "runs-*.parquet")
-    assert frame["run_number"].sort().to_list() == list(range(len(found.choices) + 1))  # and the calendar rule
-    row = frame.filter(polars.col("run_number") == found.best_index).to_dicts()[0]
-    choice = found.choices[found.best_index]
+    assert frame["run_number"].sort().to_list() == list(range(len(tune_result.choices) + 1))  # and the calendar rule
+    row = frame.filter(polars.col("run_number") == tune_result.best_index).to_dicts()[0]
+    choice = tune_result.choices[tune_result.best_index]
     assert (row["every_s"], row["destination"], row["allocator"]) == (choice.every_s, choice.destination.value, "fixed")
-    assert row["values"] == found.run_results[found.best_index].value_by_mark.tolist()
+    assert row["values"] == tune_result.run_results[tune_result.best_index].value_by_mark.tolist()
 
 
 def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
