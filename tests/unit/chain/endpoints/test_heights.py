@@ -59,14 +59,14 @@ def test_one_operator_alone_is_believed_only_where_its_endpoints_are_level() -> 
 
 def test_all_are_named_with_their_blocks_and_told_once() -> None:
     panel, newest = at(("fast", 100), ("slow", 85))
-    told: list[str] = []
-    panel.report = told.append
+    warnings: list[str] = []
+    panel.report = warnings.append
     for _ in range(2):
         why = check_heights(panel, newest, 85, NOW_S)
     assert mentions(why, "15 blocks", "chain.max_lag_blocks", "slow", "85", "fast", "100")
-    assert len(told) == 2
-    assert mentions(told[0], "'fast'", "15 blocks", "85")
-    assert mentions(told[1], "'slow'", "15 blocks", "100")
+    assert len(warnings) == 2
+    assert mentions(warnings[0], "'fast'", "15 blocks", "85")
+    assert mentions(warnings[1], "'slow'", "15 blocks", "100")
 
 
 def test_who_has_caught_up_is_in_service_again() -> None:

@@ -180,8 +180,8 @@ def test_nobody_alone_says_why_a_call_failed() -> None:
     """Three say that it failed; one of them that it was asked too much, which would end a step."""
     faults = RpcFault(-32005, "limit exceeded"), RpcFault(3, "execution reverted"), RpcFault(3, "VM error")
     for turn in range(3):
-        (found,) = agreed(*faults[turn:], *faults[:turn]).batch([("eth_call", CALL)])
-        assert found.code == 3
+        (reply,) = agreed(*faults[turn:], *faults[:turn]).batch([("eth_call", CALL)])
+        assert reply.code == 3
 
 
 def test_an_error_counts_like_any_other_answer_whatever_its_words() -> None:

@@ -278,9 +278,9 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
     assert fee(node("a", 1_000), node("b", 1_000), broken[2]) == honest
     for nodes in (broken, [node("a", 1_000), *broken[1:]]):
         pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee_kind=DataFeeKind.OP_STACK)
-        found = QuorumSender(pool, 31337).simulate(TX, OWNER)
-        assert found.ok
-        assert "data fee" in found.data_fee_unknown_reason
+        simulated = QuorumSender(pool, 31337).simulate(TX, OWNER)
+        assert simulated.ok
+        assert "data fee" in simulated.data_fee_unknown_reason
 
 
 def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> None:

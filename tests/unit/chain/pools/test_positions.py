@@ -49,11 +49,11 @@ def v3_answers() -> list[LensAnswer]:
 
 
 def test_a_pair_is_what_its_answers_say() -> None:
-    wanted = LpV2Position("uniswap_v2", lp_worlds.PAIR, *lp_worlds.TOKENS, 5, 100, (7, 8), (70, 80), 56, False)
-    assert read_position(V2, OWNER, v2_answers()) == wanted
+    lp_position = LpV2Position("uniswap_v2", lp_worlds.PAIR, *lp_worlds.TOKENS, 5, 100, (7, 8), (70, 80), 56, False)
+    assert read_position(V2, OWNER, v2_answers()) == lp_position
     answers = v2_answers()
     answers[6] = address_word(address("fee taker"))
-    assert read_position(V2, OWNER, answers) == replace(wanted, has_protocol_fee=True)
+    assert read_position(V2, OWNER, answers) == replace(lp_position, has_protocol_fee=True)
 
 
 def test_a_token_of_the_manager_is_what_its_answers_say() -> None:
@@ -96,7 +96,7 @@ def other_word(position: int, value: bytes) -> Callable[[bytes], bytes]:
 
 
 @pytest.mark.parametrize(
-    ("number", "change", "said"),
+    ("number", "change", "reason"),
     [
         (0, other_word(0, address_word(POOL)), f"it belongs to {POOL}, not to the wallet {OWNER}"),
         (1, other_word(2, address_word(POOL)), "its pool or ticks have changed since the agent started"),
@@ -112,18 +112,18 @@ def other_word(position: int, value: bytes) -> Callable[[bytes], bytes]:
         (8, other_word(4, uint_word(2**128)), CallStatus.MALFORMED.why),
     ],
 )
-def test_an_answer_that_contradicts_what_is_known_is_not_believed(number: int, change: Callable[[bytes], bytes], said: str) -> None:
-    told = read_position(V3, OWNER, altered(number, change))
-    assert isinstance(told, str)
-    assert said in told
+def test_an_answer_that_contradicts_what_is_known_is_not_believed(number: int, change: Callable[[bytes], bytes], reason: str) -> None:
+    position = read_position(V3, OWNER, altered(number, change))
+    assert isinstance(position, str)
+    assert reason in position
 
 
 def test_a_pair_that_the_factory_does_not_know_is_not_counted() -> None:
     answers = v2_answers()
     answers[7] = address_word(POOL)
-    told = read_position(V2, OWNER, answers)
-    assert isinstance(told, str)
-    assert "pair" in told
+    position = read_position(V2, OWNER, answers)
+    assert isinstance(position, str)
+    assert "pair" in position
     answers = v2_answers()
     answers[2] = joined(uint_word(2**112), uint_word(8), uint_word(9))
     assert read_position(V2, OWNER, answers) == CallStatus.MALFORMED.why
@@ -142,9 +142,9 @@ def test_a_token_that_came_into_being_later_asks_for_a_new_start() -> None:
     assert read_position(late, OWNER, [CallStatus.FAILED, CallStatus.FAILED]) == LpMissingPosition(
         "uniswap_v3", lp_worlds.MANAGER, 42, *lp_worlds.TOKENS
     )
-    told = read_position(late, OWNER, v3_answers()[:2])
-    assert isinstance(told, str)
-    assert "start the" in told
+    position = read_position(late, OWNER, v3_answers()[:2])
+    assert isinstance(position, str)
+    assert "start the" in position
 
 
 def test_an_unreadable_position_is_quarantined_by_name_and_the_others_stay() -> None:

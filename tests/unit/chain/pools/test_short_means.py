@@ -124,7 +124,7 @@ def test_short_mean__never_lowers_a_minimum(feed_bps: int, mean_bps: int, short_
     pool = with_short_mean(v3_pool(WETH, USDC, PRICE, twap_price=PRICE * (1 + Fraction(mean_bps, BPS))), short_bps - mean_bps)
     step = priced_step(pool)
     answer = 2_000 * 10**8 * (BPS + feed_bps) // BPS
-    feeds = tuple(replace(one, answer=answer) if one.answer > 10**9 else one for one in step.snapshot.feeds)
+    feeds = tuple(replace(feed, answer=answer) if feed.answer > 10**9 else feed for feed in step.snapshot.feeds)
     step = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
     without = replace(step, reference=replace(step.reference, short_window_s=0))
     sold = (WETH.address, raw(1, WETH)) if selling else (USDC.address, raw(2_000, USDC))
@@ -243,11 +243,11 @@ def test_observed_mean__ends_of_the_tick_range_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reader", "asked"),
+    ("reader", "pool_state"),
     [(V3Reader(), 1), (SlipstreamReader(factory=address("factory")), 1), (V4Reader(V4Pool, address("manager")), 0), (V2Reader(), 0)],
     ids=["v3", "slipstream", "v4", "v2"],
 )
-def test_short_mean__is_asked_of_pools_that_keep_observations(reader: V3Reader | V2Reader, asked: int) -> None:
+def test_short_mean__is_asked_of_pools_that_keep_observations(reader: V3Reader | V2Reader, pool_state: int) -> None:
     pool_id = "0x" + "11" * 32
     token0, token1 = sorted((WETH.address, USDC.address))
     state = pool_id if isinstance(reader, V4Reader) else address("pool")
@@ -256,7 +256,7 @@ def test_short_mean__is_asked_of_pools_that_keep_observations(reader: V3Reader |
     before, after = snapshot_questions(scope), snapshot_questions(replace(scope, short_window_s=WINDOW_S))
     added = [question.item for question in after if question not in before]
     calldata = bytes.fromhex("883bdbfd") + b"".join(uint_word(word) for word in (32, 2, WINDOW_S, 0))
-    assert [(item.target, item.calldata) for item in added if isinstance(item, CallItem)] == [(state, calldata)] * asked
+    assert [(item.target, item.calldata) for item in added if isinstance(item, CallItem)] == [(state, calldata)] * pool_state
 
 
 def with_liquidity(short_bps: int, places: Sequence[LpV3Position], targets: Sequence[LpTarget]) -> StepInput:

@@ -55,7 +55,7 @@ def test_the_operator_fee_follows_the_rules_of_its_upgrade(named: dict[str, str]
 
 
 @pytest.mark.parametrize(
-    ("data_fee", "named", "said"),
+    ("data_fee", "named", "reason"),
     [
         (DataFeeKind.OP_STACK, {}, "lacks the data fee"),
         (DataFeeKind.OP_STACK, {"l1Fee": "many"}, "l1Fee is not a number"),
@@ -65,8 +65,8 @@ def test_the_operator_fee_follows_the_rules_of_its_upgrade(named: dict[str, str]
         (DataFeeKind.ARBITRUM, {"l1Fee": "0x1"}, "does not charge"),
     ],
 )
-def test_a_receipt_that_contradicts_its_chain_is_not_settled(data_fee: DataFeeKind, named: dict[str, str], said: str) -> None:
-    with pytest.raises(Retryable, match=said):
+def test_a_receipt_that_contradicts_its_chain_is_not_settled(data_fee: DataFeeKind, named: dict[str, str], reason: str) -> None:
+    with pytest.raises(Retryable, match=reason):
         cost(data_fee, **named)
 
 

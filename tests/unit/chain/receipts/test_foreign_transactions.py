@@ -129,16 +129,16 @@ def test_tx_by_nonce__is_the_wallets_with_that_nonce(transactions: list[dict[str
 
 def test_conflicting_hash__is_that_of_a_pending_transaction() -> None:
     node = listing({**SENT, "nonce": "odd", "hash": OTHER}, SENT)
-    asked: list[object] = []
+    nonces_asked: list[object] = []
     answer = node.answers["eth_getBlockByNumber"]
 
     def record(params: list[Any]) -> object:
-        asked.append(params[0])
+        nonces_asked.append(params[0])
         return answer(params)
 
     node.answers["eth_getBlockByNumber"] = record
     assert find_conflicting_hash(panel(node, minimum=1), WALLET, NONCE, MINED_AT - 1) == HASH
-    assert asked == ["pending"]
+    assert nonces_asked == ["pending"]
 
 
 def test_a_block_that_does_not_show_how_the_nonce_was_used_says_nothing() -> None:
@@ -166,9 +166,9 @@ def event(**changes: Any) -> dict[str, Any]:
 
 def logs(operator: str, *events: dict[str, Any]) -> Script:
     def answer(params: list[Any]) -> list[dict[str, Any]]:
-        asked = params[0]
-        assert int(asked["toBlock"], 16) - int(asked["fromBlock"], 16) < BLOCKS_PER_REQUEST
-        return [one for one in events if int(asked["fromBlock"], 16) <= int(one["blockNumber"], 16) <= int(asked["toBlock"], 16)]
+        param = params[0]
+        assert int(param["toBlock"], 16) - int(param["fromBlock"], 16) < BLOCKS_PER_REQUEST
+        return [event for event in events if int(param["fromBlock"], 16) <= int(event["blockNumber"], 16) <= int(param["toBlock"], 16)]
 
     return Script(operator, eth_getLogs=answer)
 
@@ -177,11 +177,11 @@ OLD_FORM = event(topics=[EXECUTION_SUCCESS_TOPIC], data=SAFE_TX + "00" * 32)
 UPPER_CASE = event(topics=[EXECUTION_SUCCESS_TOPIC, "0x" + SAFE_TX[2:].upper()])
 
 
-@pytest.mark.parametrize("made", [event(), OLD_FORM, UPPER_CASE], ids=["1.4", "1.3", "upper case"])
+@pytest.mark.parametrize("events", [event(), OLD_FORM, UPPER_CASE], ids=["1.4", "1.3", "upper case"])
 @pytest.mark.parametrize(("since", "head"), [(0, HEAD), (MINED_AT, MINED_AT), (0, 9 * BLOCKS_PER_REQUEST + 1)])
-def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], since: int, head: int) -> None:
-    found = find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, since, head)
-    assert found == SafeExecution(HASH, MINED_AT, SAFE_TX)
+def test_what_a_safe_carried_out_is_found_by_its_hash(events: dict[str, Any], since: int, head: int) -> None:
+    safe_execution = find_safe_execution(panel(logs("a", events), logs("b", events)), WALLET, SAFE_TX, since, head)
+    assert safe_execution == SafeExecution(HASH, MINED_AT, SAFE_TX)
 
 
 @pytest.mark.parametrize(
@@ -203,16 +203,16 @@ def test_an_event_of_anything_else_is_not_taken_for_it(made: dict[str, Any]) -> 
 @pytest.mark.parametrize("block_number", [0, BLOCKS_PER_REQUEST - 1, BLOCKS_PER_REQUEST, 2 * BLOCKS_PER_REQUEST - 1])
 def test_safe_execution__is_found_at_both_ends_of_each_request(block_number: int) -> None:
     execution = event(blockNumber=hex(block_number))
-    found = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, 2 * BLOCKS_PER_REQUEST)
-    assert found == SafeExecution(HASH, block_number, SAFE_TX)
+    safe_execution = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, 2 * BLOCKS_PER_REQUEST)
+    assert safe_execution == SafeExecution(HASH, block_number, SAFE_TX)
 
 
 def test_safe_execution__is_found_in_the_newest_blocks_of_a_long_range() -> None:
     head_block = 2 * MAX_REQUESTS * BLOCKS_PER_REQUEST
     block_number = head_block - (MAX_REQUESTS - 1) * BLOCKS_PER_REQUEST
     execution = event(blockNumber=hex(block_number))
-    found = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, head_block)
-    assert found == SafeExecution(HASH, block_number, SAFE_TX)
+    safe_execution = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, head_block)
+    assert safe_execution == SafeExecution(HASH, block_number, SAFE_TX)
 
 
 def test_an_execution_that_one_endpoint_alone_has_seen_is_not_known() -> None:

@@ -40,6 +40,6 @@ def test_a_wallet_that_reads_numbers_to_53_bits_signs_what_is_shown() -> None:
     call = replace(tx(WALLET, "0x"), value_wei=1_234_567_890_123_456_789)
     node = Script()
     owners = SafeOwnersSigner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), SafeContract(node, WALLET))
-    shown = json.loads(json.dumps(owners.signing_json(call)), parse_int=lambda digits: int(float(digits)))
-    message = encode_typed_data(full_message=shown["typed_data"])
-    assert "0x" + keccak(b"\x19" + message.version + message.header + message.body).hex() == shown["safe_tx_hash"]
+    document = json.loads(json.dumps(owners.signing_json(call)), parse_int=lambda digits: int(float(digits)))
+    message = encode_typed_data(full_message=document["typed_data"])
+    assert "0x" + keccak(b"\x19" + message.version + message.header + message.body).hex() == document["safe_tx_hash"]

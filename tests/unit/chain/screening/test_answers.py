@@ -63,8 +63,8 @@ def test_no_answer_of_a_node_ends_in_anything_but_a_finding_or_retryable(words: 
         record = decode_record(page)
     except Retryable:
         return
-    found, _ = judge_trial(record)
-    assert not found.is_tradable or (
+    finding, _ = judge_trial(record)
+    assert not finding.is_tradable or (
         record.arrived_raw == record.lent_raw == record.forwarded_raw and record.pool_balance_after == record.pool_balance_before
     )
 

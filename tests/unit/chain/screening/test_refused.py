@@ -62,7 +62,7 @@ class Node:
 
 def found(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
-    return [one.finding for one in TokenScreen(Node(refuse), "").screen(step, screening_moves(step))]
+    return [screened_token.finding for screened_token in TokenScreen(Node(refuse), "").screen(step, screening_moves(step))]
 
 
 def test_a_node_that_runs_everything_finds_them_clean() -> None:

@@ -432,8 +432,8 @@ def test_views_that_only_share_based_or_calling_tokens_have_are_named() -> None:
     none = [CallStatus.FAILED] * 4
     assert judge_traits(none) is None
     for number, name in enumerate(("sharesOf", "scaledBalanceOf", "gonsForBalance")):
-        found = judge_traits([*none[:number], uint_word(0), *none[number + 1 :]])
-        assert found == (F.REBASING, f"its balances are shares: {name}()")
+        screen_result = judge_traits([*none[:number], uint_word(0), *none[number + 1 :]])
+        assert screen_result == (F.REBASING, f"its balances are shares: {name}()")
     assert judge_traits([*none[:3], uint_word(1)]) == (F.CALLBACK, "it is an ERC-777 token: granularity()")
 
 
@@ -449,7 +449,7 @@ def test_transfers_are_summed_and_logs_that_are_none_are_no_sum() -> None:
 
 def held(raw: int) -> StepInput:
     step = step_input()
-    holdings = tuple(replace(one, raw=raw) if one.token == WETH.address else one for one in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=raw) if holding.token == WETH.address else holding for holding in step.snapshot.holdings)
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
 
 

@@ -111,7 +111,7 @@ def test_screen__sound_tokens__are_clean_after_one_request() -> None:
 
 def test_screen__each_pool_of_a_token_lends_it_once() -> None:
     v3 = v3_pool(WETH, USDC, 2_000, name="v3")
-    moves = [TokenMove(held.address, pool, 700) for held in (WETH, USDC) for pool in (DEEP, SMALL, v3)]
+    moves = [TokenMove(token.address, pool, 700) for token in (WETH, USDC) for pool in (DEEP, SMALL, v3)]
     node = FakeNode()
     screened(node, [*moves, replace(moves[0], raw=300)])
     flags = [(move.token == move.pool.token1) + (2 if move.pool is v3 else 0) for move in moves]

@@ -32,7 +32,7 @@ BLOCK = {"blockHash": "0xabc", "requireCanonical": True}
 
 
 def words(*values: int | str) -> str:
-    return "0x" + "".join(format(one, "064x") if isinstance(one, int) else one[2:].lower().rjust(64, "0") for one in values)
+    return "0x" + "".join(format(value, "064x") if isinstance(value, int) else value[2:].lower().rjust(64, "0") for value in values)
 
 
 class Line:
@@ -70,7 +70,7 @@ POOL = words(address("deep"))
 
 
 @pytest.mark.parametrize(
-    ("answers", "asked", "code", "figure"),
+    ("answers", "leg", "code", "figure"),
     [
         ((POOL, words(32, 2, 5, 7)), leg(5, venue="elsewhere"), "venue", "elsewhere"),
         ((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "fee", "3000 millionths"),
@@ -84,9 +84,9 @@ POOL = words(address("deep"))
         ((Retryable("endpoint is down"),), leg(5), "no_answer", "endpoint is down"),
     ],
 )
-def test_an_answer_that_is_no_quote_is_told_in_words(answers: tuple[object, ...], asked: Leg, code: str, figure: str) -> None:
+def test_an_answer_that_is_no_quote_is_told_in_words(answers: tuple[object, ...], leg: Leg, code: str, figure: str) -> None:
     with raises_code(NoSecondQuote, code, figure):
-        ContractQuoter(Line(*answers), (V2, V3)).quote(asked, 5, "0xabc")
+        ContractQuoter(Line(*answers), (V2, V3)).quote(leg, 5, "0xabc")
 
 
 @dataclass(frozen=True)

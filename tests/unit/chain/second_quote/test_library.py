@@ -117,7 +117,7 @@ def word(value: int | str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("answer", "asked", "code", "figure"),
+    ("answer", "leg", "code", "figure"),
     [
         (word(0), leg(5, venue="elsewhere"), "venue", "elsewhere"),
         (word(0), leg(5, fee_pips=2500), "fee", "3000 millionths"),
@@ -129,9 +129,9 @@ def word(value: int | str) -> str:
         ("0x", leg(5), "method", "eth_getCode"),
     ],
 )
-def test_whatever_goes_wrong_is_said_in_words(answer: object, asked: Leg, code: str, figure: str) -> None:
+def test_whatever_goes_wrong_is_said_in_words(answer: object, leg: Leg, code: str, figure: str) -> None:
     with raises_code(NoSecondQuote, code, figure):
-        UniswapPythonQuoter(Wire(answer), (V2, V3)).quote(asked, 5, "0xabc")
+        UniswapPythonQuoter(Wire(answer), (V2, V3)).quote(leg, 5, "0xabc")
 
 
 def test_the_library_reaches_the_node_by_contract_calls_at_the_block_only() -> None:
@@ -180,24 +180,24 @@ def raising(error: Exception) -> Any:
 
 def test_evidence_carries_what_its_sources_say() -> None:
     step = step_input()
-    found = EvidenceGatherer(**{**GATHER, "quoter": ExactPair(), "read_kill_switch": lambda: (True, "holiday")}).gather(
+    answers = EvidenceGatherer(**{**GATHER, "quoter": ExactPair(), "read_kill_switch": lambda: (True, "holiday")}).gather(
         step, plan(leg(10**18))
     )
-    assert (found.paused, found.pause_reason, found.pinned_code_hashes, found.has_quorum, found.now_s) == (
+    assert (answers.paused, answers.pause_reason, answers.pinned_code_hashes, answers.has_quorum, answers.now_s) == (
         True,
         "holiday",
         (("0xa", "0xb"),),
         True,
         NOW_S,
     )
-    assert found.second_quotes[0].amount_out_raw == get_amount_out(10**18, *RESERVES)
+    assert answers.second_quotes[0].amount_out_raw == get_amount_out(10**18, *RESERVES)
 
 
 @pytest.mark.parametrize("error", [OperatorNeeded("store is corrupt"), OSError("disk"), ValueError("odd")])
 def test_a_kill_switch_that_cannot_be_read_is_neither_on_nor_off(error: Exception) -> None:
-    found = EvidenceGatherer(**{**GATHER, "read_kill_switch": raising(error)}).gather(step_input(), plan())
-    assert found.paused is None
-    assert found.pause_reason
+    answers = EvidenceGatherer(**{**GATHER, "read_kill_switch": raising(error)}).gather(step_input(), plan())
+    assert answers.paused is None
+    assert answers.pause_reason
 
 
 def test_pins_that_cannot_be_read_stop_the_step() -> None:

@@ -165,9 +165,9 @@ def test_a_simulation_that_the_node_cannot_make_is_retryable_and_no_verdict() ->
 def test_a_token_that_answers_false_to_an_approval_fails_the_simulation() -> None:
     approve = replace(CANCEL, to=USDT, data=encode_approve(ROUTER, 5))
     for number in (0, 2):  # two is not true
-        found = simulating("0x" + number.to_bytes(32, "big").hex(), "0x5208").simulate(approve, WALLET)
-        assert (found.ok, found.reverted) == (False, True)
-        assert "returned false" in found.reason
+        simulation = simulating("0x" + number.to_bytes(32, "big").hex(), "0x5208").simulate(approve, WALLET)
+        assert (simulation.ok, simulation.reverted) == (False, True)
+        assert "returned false" in simulation.reason
     for fine in ("0x", "0x" + f"{1:064x}"):
         assert simulating(fine, "0x5208").simulate(approve, WALLET).ok
 

@@ -33,7 +33,7 @@ def word(at: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("ref", "told", "stands_at"),
+    ("ref", "answer", "stands_at"),
     [
         (BY_SLOT, [word(PLACE)], PLACE),
         (BY_SLOT, [word(OTHER)], OTHER),
@@ -49,9 +49,9 @@ def word(at: str) -> str:
         (BY_ITSELF, [None], UNREAD_ADDRESS),
     ],
 )
-def test_an_answer_is_where_it_stands_or_nowhere(ref: ProxyRef, told: list[object], stands_at: str) -> None:
-    (found,) = proxy_implementations([ref], proxy_answers(told))
-    assert (found.proxy, found.address) == (TOKEN, stands_at)
+def test_an_answer_is_where_it_stands_or_nowhere(ref: ProxyRef, answer: list[object], stands_at: str) -> None:
+    (proxy_implementation,) = proxy_implementations([ref], proxy_answers(answer))
+    assert (proxy_implementation.proxy, proxy_implementation.address) == (TOKEN, stands_at)
 
 
 def test_each_call_has_its_name_for_the_quorums_report() -> None:
@@ -62,8 +62,8 @@ def test_each_call_has_its_name_for_the_quorums_report() -> None:
 
 @given(st.one_of(st.none(), st.text(), st.integers(), st.binary(), st.lists(st.integers()), st.dictionaries(st.text(), st.text())))
 def test_nothing_that_a_node_says_is_anything_but_a_word_or_a_failure(told: object) -> None:
-    (found,) = proxy_answers([told])
-    assert found is CallStatus.FAILED or (isinstance(found, bytes) and len(found) == 32)
+    (lens_answer,) = proxy_answers([told])
+    assert lens_answer is CallStatus.FAILED or (isinstance(lens_answer, bytes) and len(lens_answer) == 32)
 
 
 class FakeStorage:
