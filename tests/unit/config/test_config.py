@@ -146,9 +146,9 @@ def test_an_endpoint_url_never_shows_in_an_error() -> None:
 
 
 def test_one_operator_is_enough_only_when_named() -> None:
-    one = ('[[chain.rpc]]\nurl_env = "RPC_B"      # the URL is secret and stays in the environment\noperator = "two"', "")
-    assert parse_config(config_text(one)).chain.min_operators == 2
-    assert parse_config(config_text(one, ("# single_operator", "single_operator"))).chain.min_operators == 1
+    rpc_tables = ('[[chain.rpc]]\nurl_env = "RPC_B"      # the URL is secret and stays in the environment\noperator = "two"', "")
+    assert parse_config(config_text(rpc_tables)).chain.min_operators == 2
+    assert parse_config(config_text(rpc_tables, ("# single_operator", "single_operator"))).chain.min_operators == 1
 
 
 def test_an_unset_url_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,17 +24,17 @@ def test_a_numeraire_other_than_the_margin_is_refused() -> None:
     """A coin of the numeraire counts as one coin of margin: 1 WETH of spot would count as 1 USDC, in limits and costs too."""
     in_weth = 'numeraire = "WETH"'
     for venue in (FUTURES, HYPERLIQUID):
-        found = refusal(config_text(('numeraire = "USDC"', in_weth)) + venue)
-        assert "futures.collateral: 'USDC' is not portfolio.numeraire 'WETH'" in found
-        assert 'write portfolio.numeraire = "USDC", or remove [futures]' in found
+        config_error = refusal(config_text(('numeraire = "USDC"', in_weth)) + venue)
+        assert "futures.collateral: 'USDC' is not portfolio.numeraire 'WETH'" in config_error
+        assert 'write portfolio.numeraire = "USDC", or remove [futures]' in config_error
     assert parse_config(config_text(('numeraire = "USDC"', in_weth))).futures is None
 
 
 def test_hyperliquid_is_refused_with_another_margin_than_its_own() -> None:
-    found = refusal(
+    config_error = refusal(
         (config_text(('numeraire = "USDC"', 'numeraire = "WETH"')) + HYPERLIQUID).replace('collateral = "USDC"', 'collateral = "WETH"')
     )
-    assert "futures.collateral: 'WETH' is not the USDC that the venue settles in" in found
+    assert "futures.collateral: 'WETH' is not the USDC that the venue settles in" in config_error
 
 
 def test_futures_become_a_policy_and_a_scope() -> None:
@@ -72,7 +72,7 @@ def test_another_account_may_be_the_trader() -> None:
 
 def test_every_contract_of_the_venue_is_pinned() -> None:
     plain, config = parse_config(config_text()), parse_config(with_futures())
-    named = {found: name for found, name in contract_names(config).items() if found not in contract_names(plain)}
+    named = {address: name for address, name in contract_names(config).items() if address not in contract_names(plain)}
     assert named == {
         **{address(1 + number): f"futures {key.replace('_', ' ')}" for number, key in enumerate(KEYS)},
         address(20): "futures market WETH",
@@ -158,7 +158,7 @@ def test_a_share_without_its_unit_is_refused(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (
             ('venue = "perpetual_protocol_v2"', 'venue = "moon"'),
@@ -188,8 +188,8 @@ def test_a_share_without_its_unit_is_refused(line: str) -> None:
         (('index_age = "1h"', 'indexage = "1h"'), "futures.limits.indexage: unknown key; did you mean index_age?"),
     ],
 )
-def test_a_mistake_is_named_with_its_remedy(change: tuple[str, str], said: str) -> None:
-    assert said in futures_error(change)
+def test_a_mistake_is_named_with_its_remedy(change: tuple[str, str], reason: str) -> None:
+    assert reason in futures_error(change)
 
 
 def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
@@ -222,9 +222,9 @@ def test_an_order_type_without_resting_orders_or_a_time_is_refused() -> None:
     missing = refusal(config_text() + HYPERLIQUID.replace('band = "5%"\n', key))
     assert "futures.order_time: missing" in missing
     assert "for example 1h" in missing
-    for time, shown in (("30s", "30s"), ("31d", "2678400s")):
+    for time, duration in (("30s", "30s"), ("31d", "2678400s")):
         timed = HYPERLIQUID.replace('band = "5%"\n', f'{key}order_time = "{time}"\n')
-        assert f"futures.order_time: {shown}; write 1m to 30d" in refusal(config_text() + timed)
+        assert f"futures.order_time: {duration}; write 1m to 30d" in refusal(config_text() + timed)
     assert "order_type" in refusal(config_text() + HYPERLIQUID.replace('band = "5%"\n', 'band = "5%"\norder_type = "fok"\n'))
 
 
@@ -236,7 +236,7 @@ def test_hyperliquid_without_its_package_names_the_extra(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "reason"),
     [
         ('url = "http://127.0.0.1:1"\n', "", "futures: give exactly one of url and url_env"),
         ('agent_keystore = "agent.json"', 'agent_keystore = "a"\nagent_key_env = "B"', "more than one source of the agent key"),
@@ -246,8 +246,8 @@ def test_hyperliquid_without_its_package_names_the_extra(monkeypatch: pytest.Mon
         ('network = "testnet"\n', 'network = "testnet"\nvault = "0x00"\n', "futures.vault: unknown key"),
     ],
 )
-def test_each_mistake_in_hyperliquid_is_named(old: str, new: str, said: str) -> None:
+def test_each_mistake_in_hyperliquid_is_named(old: str, new: str, reason: str) -> None:
     assert old in HYPERLIQUID
     with pytest.raises(ConfigError) as caught:
         parse_config(config_text() + HYPERLIQUID.replace(old, new, 1))
-    assert said in str(caught.value)
+    assert reason in str(caught.value)

@@ -53,7 +53,7 @@ def test_without_positions_neither_their_risk_nor_their_limit_is_needed() -> Non
 
 
 @pytest.mark.parametrize(
-    ("position", "changes", "said"),
+    ("position", "changes", "reason"),
     [
         (V3.replace("42", "-1"), (), ("portfolio.positions.-1.token_id", "write at least 0")),
         (V3.replace("42", '"forty"'), (), ("token_id", "write a whole number", "'forty'")),
@@ -76,9 +76,9 @@ def test_without_positions_neither_their_risk_nor_their_limit_is_needed() -> Non
         (V3, (("\n[lp]", "\n[pl]"),), ("pl", "unknown key")),
     ],
 )
-def test_a_mistake_is_named_with_what_to_write(position: str, changes: tuple[tuple[str, str], ...], said: tuple[str, ...]) -> None:
+def test_a_mistake_is_named_with_what_to_write(position: str, changes: tuple[tuple[str, str], ...], reason: tuple[str, ...]) -> None:
     message = mistake(position, changes=changes)
-    assert all(part in message for part in said), message
+    assert all(part in message for part in reason), message
 
 
 def test_positions_need_their_risk_and_their_venue() -> None:

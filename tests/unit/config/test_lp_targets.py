@@ -42,7 +42,7 @@ def test_fees_stay_where_compounding_is_off_and_a_share_of_nothing_is_a_target()
 
 
 @pytest.mark.parametrize(
-    ("targets", "changes", "said"),
+    ("targets", "changes", "reason"),
     [
         ((V3_TARGET.replace("10%", "26%"),), (), ("lp.targets: shares sum to 26%, but limits.lp_max_weight is 25%", "lower the shares")),
         ((V3_TARGET.replace("10%", "21%"), V2_TARGET), (), ("shares sum to 26%",)),
@@ -64,11 +64,11 @@ def test_fees_stay_where_compounding_is_off_and_a_share_of_nothing_is_a_target()
     ],
 )
 def test_a_mistake_is_named_with_what_to_write(
-    targets: tuple[str, ...], changes: tuple[tuple[str, str], ...], said: tuple[str, ...]
+    targets: tuple[str, ...], changes: tuple[tuple[str, str], ...], reason: tuple[str, ...]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(config_with_targets(*targets, changes=changes))
-    assert all(part in str(caught.value) for part in said), str(caught.value)
+    assert all(part in str(caught.value) for part in reason), str(caught.value)
 
 
 def test_a_target_needs_its_venue() -> None:
@@ -100,7 +100,9 @@ def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
     whole, without = parse_config(config_with_targets(V2_TARGET)), parse_config(without_v3(config_with_targets(V2_TARGET)))
     mint = LpPositionChange("uniswap_v3", ETHEREUM_PRESET.venues[1]["position_manager"], 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
     gone = replace(mint, ticks=None, liquidity_delta=-100, liquidity_before=100)
-    assert [one.token_id for one in counted_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
+    assert [confirmed_position.token_id for confirmed_position in counted_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [
+        7
+    ]
     portfolio = build_portfolio(without, tokens())
     assert counted_positions(without, portfolio, (mint, gone)) == ()
     with raises_field("venues.uniswap_v3", "missing", "uniswap_v3 #7"):

@@ -33,7 +33,7 @@ def error(*changes: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (('slippage = "0.3%"', 'slippige = "0.3%"'), "limits.slippige: unknown key; did you mean slippage?"),
         (('cooldown = "1h"', 'cooldwn = "1h"'), "policy.cooldwn: unknown key; did you mean cooldown?"),
@@ -46,12 +46,12 @@ def error(*changes: tuple[str, str]) -> str:
         (("[store]", "[nonsense]\nx = 1\n[store]"), "nonsense: unknown key; remove it or check its spelling"),
     ],
 )
-def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], said: str) -> None:
-    assert said in error(change)
+def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], reason: str) -> None:
+    assert reason in error(change)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (('target = "50%"', "target = []"), "portfolio.assets.WETH.target"),
         (('reserve = "0" ', "reserve = -1 "), "portfolio.assets.WETH.reserve: -1 is not an amount"),
@@ -74,8 +74,8 @@ def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], said: st
         (('symbol = "WETH"', 'symbol = "a b"'), "portfolio.assets.0.symbol: write 1 to 16 letters, digits, . _ or - (got 'a b')"),
     ],
 )
-def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change: tuple[str, str], said: str) -> None:
-    assert said in error(change)
+def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change: tuple[str, str], reason: str) -> None:
+    assert reason in error(change)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_pydantic_s_own_wording_is_never_shown(where: tuple[dict[str, Any], tupl
 def test_no_wrong_value_anywhere_speaks_of_an_asset_by_its_number(base: int) -> None:
     for symbol in ("WETH", "USDC"):
         changed = deepcopy(BASES[base])
-        asset = next(one for one in changed["portfolio"]["assets"] if one["symbol"] == symbol)
+        asset = next(asset for asset in changed["portfolio"]["assets"] if asset["symbol"] == symbol)
         asset["reserve"] = "many"
         with pytest.raises(ConfigError, match=rf"portfolio\.assets\.{symbol}\.reserve.*'many'"):
             parse_config(tomlkit.dumps(changed))

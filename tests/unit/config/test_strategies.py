@@ -26,9 +26,9 @@ DAY_S = 86_400
 
 
 def built(*parts: dict[str, str], split: str = 'relative = "20%"') -> CapitalSplit:
-    found = build_split(parse_config(config_with_strategies(*parts, split=split)))
-    assert found is not None
-    return found
+    capital_split = build_split(parse_config(config_with_strategies(*parts, split=split)))
+    assert capital_split is not None
+    return capital_split
 
 
 def error(*parts: dict[str, str], split: str = 'relative = "20%"') -> str:
@@ -38,8 +38,8 @@ def error(*parts: dict[str, str], split: str = 'relative = "20%"') -> str:
 
 
 def test_what_a_strategy_does_not_say_is_that_of_the_policy() -> None:
-    found = built(TREND | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"', "destination": '"halfway"'}, CARRY)
-    trend, carry = found.strategies
+    split = built(TREND | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"', "destination": '"halfway"'}, CARRY)
+    trend, carry = split.strategies
     assert (trend.trigger, trend.destination, trend.cooldown_s) == (Every(7 * DAY_S), Destination.HALFWAY, 2 * DAY_S)
     assert (carry.trigger, carry.destination, carry.cooldown_s) == (Threshold(None, 1_000), Destination.TARGET, 3_600)
     assert trend.weights_bps == ((WETH_PRESET.address, 7_000), (USDC_PRESET.address, 3_000))
@@ -47,7 +47,7 @@ def test_what_a_strategy_does_not_say_is_that_of_the_policy() -> None:
     assert (trend.share_bps, trend.floor_bps, carry.share_bps) == (6_000, 1_000, 4_000)
     assert trend.health == StrategyHealthRule(500, 800, 30 * DAY_S, 30 * DAY_S, 14 * DAY_S)
     assert carry.health is None
-    assert found.band == Threshold(None, 2_000)
+    assert split.band == Threshold(None, 2_000)
 
 
 def test_without_strategies_the_wallet_is_one() -> None:
@@ -55,7 +55,7 @@ def test_without_strategies_the_wallet_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "reason"),
     [
         ((TREND, CARRY | {"share": '"30%"'}), "strategies: shares sum to 90%, not 100%"),
         ((TREND | {"weights": '{ WETH = "70%", DOGE = "30%" }'}, CARRY), "strategies.trend.weights: DOGE is not an asset"),
@@ -76,8 +76,8 @@ def test_without_strategies_the_wallet_is_one() -> None:
         (({key: value for key, value in TREND.items() if key != "floor"}, CARRY), "strategies.trend.floor: missing"),
     ],
 )
-def test_mistakes_are_named(parts: tuple[dict[str, str], ...], said: str) -> None:
-    assert said in error(*parts)
+def test_mistakes_are_named(parts: tuple[dict[str, str], ...], reason: str) -> None:
+    assert reason in error(*parts)
 
 
 ALLOCATOR = (
@@ -90,10 +90,10 @@ def test_an_allocator_of_a_strategy_is_that_of_a_portfolio_with_its_weights() ->
     equal = '{ kind = "equal", every = "7d", keep = "30d", churn = "1%", until_chosen = "targets" }'
     config = parse_config(config_with_strategies(TREND | {"allocator": equal}, CARRY))
     portfolio = build_portfolio(config, tokens())
-    found = with_allocators(config, build_split(config), portfolio, Path())
-    assert found is not None
-    assert [one.allocator is None for one in found.strategies] == [False, True]
-    assert found.strategies[0].weights_bps == ((WETH_PRESET.address, 7_000), (USDC_PRESET.address, 3_000)), (
+    capital_split = with_allocators(config, build_split(config), portfolio, Path())
+    assert capital_split is not None
+    assert [strategy.allocator is None for strategy in capital_split.strategies] == [False, True]
+    assert capital_split.strategies[0].weights_bps == ((WETH_PRESET.address, 7_000), (USDC_PRESET.address, 3_000)), (
         "what counts until the first choice"
     )
     limited = equal.replace(" }", ', max_change = "5%" }')
@@ -119,34 +119,34 @@ RISK = 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%
 TRIGGER, DESTINATION = 'trigger = { kind = "threshold", relative = "10%" }', 'destination = "target"'
 WHOLE = {
     "zone": (
-        lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1).replace(DESTINATION, "", 1),
+        lambda config: config.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1).replace(DESTINATION, "", 1),
         "policy.trigger: a zone with a horizon weighs the whole wallet",
         "use another trigger",
     ),
     "after-tax": (
-        lambda made: made.replace(TRIGGER, 'trigger = { kind = "tracking", after_tax = true }', 1).replace(DESTINATION, "", 1),
+        lambda config: config.replace(TRIGGER, 'trigger = { kind = "tracking", after_tax = true }', 1).replace(DESTINATION, "", 1),
         "policy.trigger: after_tax weighs the lots of the whole wallet",
         "use another trigger",
     ),
-    "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: without a trigger", "remove [policy.risk]"),
+    "risk": (lambda config: config.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: without a trigger", "remove [policy.risk]"),
     "allocator": (
-        lambda made: f'{made}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
+        lambda config: f'{config}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
         "portfolio.weights: equal, the allocator of the whole portfolio,",
         "make it the allocator of a strategy",
     ),
     "positions": (
-        lambda made: made.replace("\n[reference]", f"\n[[portfolio.positions]]\n{V2}[reference]", 1),
+        lambda config: config.replace("\n[reference]", f"\n[[portfolio.positions]]\n{V2}[reference]", 1),
         "portfolio.positions: 1 of them",
         "remove [[portfolio.positions]]",
     ),
     "liquidity": (
-        lambda made: made.replace("\n[store]", f"\n[[lp.targets]]\n{V2_TARGET}[store]", 1),
+        lambda config: config.replace("\n[store]", f"\n[[lp.targets]]\n{V2_TARGET}[store]", 1),
         "lp.targets: 1 of them",
         "remove [[lp.targets]]",
     ),
     **{
         style["style"]: (
-            lambda made, style=style: _paced(made, style),
+            lambda config, style=style: _paced(config, style),
             f"execution.style: {style['style'].strip(chr(34))}, whose slices",
             'write style = "market" and remove the keys of other styles, or remove [[strategies]]',
         )
@@ -155,16 +155,16 @@ WHOLE = {
 }
 
 
-def _paced(made: str, keys: dict[str, str]) -> str:
-    head, tail = made.split("[execution]\n", 1)
+def _paced(config: str, keys: dict[str, str]) -> str:
+    head, tail = config.split("[execution]\n", 1)
     return head + "[execution]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items()) + tail.replace('style = "market"', "", 1)
 
 
-@pytest.mark.parametrize(("changed", "said", "remedy"), WHOLE.values(), ids=WHOLE)
-def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: Callable[[str], str], said: str, remedy: str) -> None:
+@pytest.mark.parametrize(("changed", "reason", "remedy"), WHOLE.values(), ids=WHOLE)
+def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: Callable[[str], str], reason: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(changed(config_with_strategies(TREND, CARRY)))
-    assert said in str(caught.value)
+    assert reason in str(caught.value)
     assert remedy in str(caught.value)
 
 
@@ -175,7 +175,7 @@ def test_a_zone_with_a_horizon__or_a_rule_that_counts_tax__is_no_trigger_of_a_st
 
 
 def test_tracking_of_one_strategy_or_of_the_policy_has_its_destination_and_the_risk_of_the_config() -> None:
-    def destinations(made: str) -> dict[str, Destination]:
+    def destinations(config: str) -> dict[str, Destination]:
         split = build_split(parse_config(file_text))
         assert split is not None
         return {strategy.name: strategy.destination for strategy in split.strategies}
@@ -201,13 +201,13 @@ def test_tracking_of_one_strategy_or_of_the_policy_has_its_destination_and_the_r
 
 def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
     config = parse_config(config_with_strategies(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
-    told = binding_parameters(config, build_portfolio(config, tokens()), "0xrouter")
-    assert mentions(told["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")
-    assert mentions(told["strategy trend"], "30 d", "0.5", "0.8", "14 d")
-    assert "every 7 d" in told["strategy carry"]
-    assert "cooldown 2 d" in told["strategy carry"]
-    assert "health off" in told["strategy carry"]
-    assert mentions(told["split"], "20%")
+    text_by_name = binding_parameters(config, build_portfolio(config, tokens()), "0xrouter")
+    assert mentions(text_by_name["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")
+    assert mentions(text_by_name["strategy trend"], "30 d", "0.5", "0.8", "14 d")
+    assert "every 7 d" in text_by_name["strategy carry"]
+    assert "cooldown 2 d" in text_by_name["strategy carry"]
+    assert "health off" in text_by_name["strategy carry"]
+    assert mentions(text_by_name["split"], "20%")
     assert not any(
         name.startswith("strategy")
         for name in binding_parameters(parse_config(config_text()), build_portfolio(config, tokens()), "0xrouter")

@@ -32,9 +32,11 @@ def three(risk: str) -> str:
     """The same with WBTC as a third asset."""
     shares = (("WETH", WETH_PRESET, "40%"), ("WBTC", WBTC, "30%"), ("USDC", USDC_PRESET, "30%"))
     assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
-    found = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
-    found = found.replace('trigger = { kind = "threshold", relative = "10%" }', TRIGGER, 1).replace('"target" ', '"zone" ', 1)
-    return found.replace("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]", 1)
+    changed_bands = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    changed_bands = changed_bands.replace('trigger = { kind = "threshold", relative = "10%" }', TRIGGER, 1).replace(
+        '"target" ', '"zone" ', 1
+    )
+    return changed_bands.replace("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]", 1)
 
 
 THREE = 'volatilities = { WETH = "80%", WBTC = "60%", USDC = "0.5%" }\n'
@@ -64,9 +66,9 @@ def test_named_correlations_go_before_the_one_for_all_others() -> None:
 
 def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
     config = parse_config(config_with_zone())
-    told = binding_parameters(config, build_portfolio(config, tokens()), "0x")
-    assert mentions(told["trigger"], "zone", "0.5 bps", "1%", "30 d")
-    assert mentions(told["risk"], "WETH 80%", "USDC 0.5%", "0%")
+    parameters = binding_parameters(config, build_portfolio(config, tokens()), "0x")
+    assert mentions(parameters["trigger"], "zone", "0.5 bps", "1%", "30 d")
+    assert mentions(parameters["risk"], "WETH 80%", "USDC 0.5%", "0%")
 
 
 @pytest.mark.parametrize(

@@ -52,13 +52,13 @@ def beside(folder: Path, content: str, mode: int = 0o600) -> Path:
 def test_what_the_config_names_is_taken_from_the_file_beside_it(tmp_path: Path) -> None:
     path = beside(tmp_path, f'# endpoints\nRPC_A=https://a.example/{CANARY}\nexport RPC_B="https://b.example/x y"\n\n')
     rpc = load_config(path).config.chain.rpc
-    assert [one.read_url() for one in rpc] == [f"https://a.example/{CANARY}", "https://b.example/x y"]
+    assert [endpoint.read_url() for endpoint in rpc] == [f"https://a.example/{CANARY}", "https://b.example/x y"]
 
 
 def test_the_environment_wins(tmp_path: Path) -> None:
     os.environ["RPC_A"] = "https://outside.example"
     rpc = load_config(beside(tmp_path, "RPC_A=https://a.example\nRPC_B=https://b.example\n")).config.chain.rpc
-    assert [one.read_url() for one in rpc] == ["https://outside.example", "https://b.example"]
+    assert [endpoint.read_url() for endpoint in rpc] == ["https://outside.example", "https://b.example"]
 
 
 def test_nothing_is_taken_that_no_config_names_but_our_own(tmp_path: Path) -> None:
@@ -258,5 +258,5 @@ def test_other_variables_are_no_edit_of_a_config(tmp_path: Path) -> None:
 
 def test_no_text_shows_the_variables_of_a_config(tmp_path: Path) -> None:
     loaded = portfolio(tmp_path, "one", env_of("one"))
-    shown = f"{loaded!r} {loaded.variables!r} {loaded.variables} {loaded.config!r} {key_source(loaded)!r}"
-    assert not any(secret in shown for secret in (KEYS["one"], "one.example", "one-0x", "heart.example"))
+    text = f"{loaded!r} {loaded.variables!r} {loaded.variables} {loaded.config!r} {key_source(loaded)!r}"
+    assert not any(secret in text for secret in (KEYS["one"], "one.example", "one-0x", "heart.example"))
