@@ -50,7 +50,7 @@ def two_markets(eth: int = 0, btc: int = 0, eth_age_s: int = 0, btc_age_s: int =
     sizes = {name: size for name, size in (("ETH", eth * E18), ("BTC", btc * 10**15)) if size}
     opened = account(10_000, sizes, market("ETH"), market("BTC", 30_000))
     ages = {"ETH": eth_age_s, "BTC": btc_age_s}
-    return replace(opened, markets=tuple(replace(one, index_s=NOW_S - ages[one.market]) for one in opened.markets))
+    return replace(opened, markets=tuple(replace(market, index_s=NOW_S - ages[market.market]) for market in opened.markets))
 
 
 @pytest.mark.parametrize("limit", ["daily_loss", "total_loss"])
@@ -188,8 +188,8 @@ def test_reopening__opening_beside_a_reduction_waits_too() -> None:
 def margin_step(top_up_bps: int | None = None, sizes: int = 0, topped_up: int = 0) -> StepInput:
     """10,000 of USDC as margin, 5,000 in the wallet, and 5,000 of WETH."""
     policy = replace(FUTURES_POLICY, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps), collateral=USDC, trader=OWNER)
-    held = replace(book(10_000, sizes * E18), collateral_unit_raw=10**12)
-    return step_of(held, policy, top_up_value_24h=Fraction(topped_up * UNIT))
+    changed_book = replace(book(10_000, sizes * E18), collateral_unit_raw=10**12)
+    return step_of(changed_book, policy, top_up_value_24h=Fraction(topped_up * UNIT))
 
 
 @pytest.mark.parametrize(("raw", "passes"), [(5_000 * UNIT, True), (5_000 * UNIT + 1, False), (0, False)])
@@ -311,9 +311,9 @@ def test_hedge__largest_share_of_several_hedges_counts() -> None:
 # Cost
 
 
-def cost_of(held: MarginAccount, *orders: PerpOrder, at_bound: bool) -> tuple[Fraction, Fraction]:
+def cost_of(margin_account: MarginAccount, *orders: PerpOrder, at_bound: bool) -> tuple[Fraction, Fraction]:
     """Cost and notional of the orders, in whole coins."""
-    step = step_of(held)
+    step = step_of(margin_account)
     plan = plan_with(step, *orders)
     cost, notional = futures_cost(build_guard_case(step, plan, evidence(step, plan)), at_bound=at_bound)
     return cost / UNIT, notional / UNIT

@@ -49,8 +49,8 @@ def step_with(*positions: LpPosition) -> StepInput:
 
 
 def prices(step: StepInput) -> tuple[Fraction, Fraction]:
-    found = reference_prices(step).price_by_token
-    return found[TOKEN0], found[TOKEN1]
+    price_by_token = reference_prices(step).price_by_token
+    return price_by_token[TOKEN0], price_by_token[TOKEN1]
 
 
 def at_reference(step: StepInput, width: int = 6_000, liquidity: int = 10**15) -> LpV3Position:
@@ -64,9 +64,9 @@ def at_reference(step: StepInput, width: int = 6_000, liquidity: int = 10**15) -
 
 @pytest.fixture
 def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    found = new_store(store_kind, tmp_path, builders.OWNER)
-    yield found
-    found.close()
+    store = new_store(store_kind, tmp_path, builders.OWNER)
+    yield store
+    store.close()
 
 
 def mined(store: Store, step: StepInput, action: LpAction, net: tuple[int, int], *added: LiquidityAdded, status: int = 1) -> Receipt:
@@ -77,9 +77,9 @@ def mined(store: Store, step: StepInput, action: LpAction, net: tuple[int, int],
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     sides = [(POOL, builders.OWNER) if raw > 0 else (builders.OWNER, POOL) for raw in net]
     transfers = tuple(Transfer(token, *side, abs(raw)) for token, side, raw in zip((TOKEN0, TOKEN1), sides, net, strict=True))
-    found = replace(receipt("0x01", 5, "0xb", status), transfers=transfers if status else (), liquidity_added=added)
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
-    return found
+    changed_receipt = replace(receipt("0x01", 5, "0xb", status), transfers=transfers if status else (), liquidity_added=added)
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=changed_receipt)
+    return changed_receipt
 
 
 def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tuple[Fraction, Fraction, int]:
@@ -88,8 +88,8 @@ def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tup
     for _ in range(2):
         settlement.settle_mined(store, snapshot, lambda: step, snapshot_before=None if after is None else step.snapshot)
     assert store.journal.unbooked_intents() == ()
-    found = store.budgets.history(step.snapshot.head.timestamp_s)
-    return found.budgets.loss_24h, found.budgets.turnover_24h, found.budgets.gas_24h_wei
+    history = store.budgets.history(step.snapshot.head.timestamp_s)
+    return history.budgets.loss_24h, history.budgets.turnover_24h, history.budgets.gas_24h_wei
 
 
 def gas_value(step: StepInput) -> Fraction:
@@ -136,8 +136,8 @@ def test_a_mint_at_the_reference_costs_its_gas_and_one_bought_too_dear_what_is_p
         "uniswap_v3", position.manager, None, POOL, TOKEN0, TOKEN1, 3_000, (position.tick_lower, position.tick_upper),
         position.liquidity, amounts, amounts, amounts, 1, "test",
     )  # fmt: skip
-    told = LiquidityAdded(position.manager, 43, position.liquidity, (2 * amounts[0], amounts[1]), builders.OWNER)
-    mined(store, step, action, (-2 * amounts[0], -amounts[1]), told)
+    liquidity_added = LiquidityAdded(position.manager, 43, position.liquidity, (2 * amounts[0], amounts[1]), builders.OWNER)
+    mined(store, step, action, (-2 * amounts[0], -amounts[1]), liquidity_added)
     loss, turnover, _ = booked(store, step)
     assert turnover == 0
     assert loss - gas_value(step) == pytest.approx(amounts[0] * prices(step)[0], rel=1e-6)

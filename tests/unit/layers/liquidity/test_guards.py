@@ -98,10 +98,10 @@ def test_a_range_off_its_spacing_or_of_no_width_is_refused(ticks: tuple[int, int
 @pytest.mark.parametrize("price", [None, 0])
 def test_an_action_on_a_token_without_a_price_is_refused(kind: str, price: int | None) -> None:
     step, plan = passing_plan_starting_with(kind)
-    found = book(step)
+    book_state = book(step)
     for token in (plan.layer_actions[0].token0, plan.layer_actions[0].token1):
-        others = {at: known for at, known in found.prices.items() if at != token}
-        unpriced = replace(found, prices=others if price is None else others | {token: Fraction(price)})
+        others = {at: known for at, known in book_state.prices.items() if at != token}
+        unpriced = replace(book_state, prices=others if price is None else others | {token: Fraction(price)})
         assert mentions(replay_actions(unpriced, plan.layer_actions[:1]).fault, "action 0", "reference price", f"{token}")
 
 
@@ -131,8 +131,8 @@ def test_what_is_wanted_without_a_pin_is_refused() -> None:
         codes = tuple(code for code in step.snapshot.code_hashes if code.address != unpinned)
         assert refusing(with_snapshot(step, code_hashes=codes), plan) == {"allowlist"}
     changed = tuple(replace(c, hash="0x" + "cd" * 32) if c.address == lp_worlds.MANAGER else c for c in step.snapshot.code_hashes)
-    found = guards.judge(with_snapshot(step, code_hashes=changed), plan, evidence(step, plan))
-    assert [v.guard for v in found if not v.passed] == ["allowlist"]
+    verdicts = guards.judge(with_snapshot(step, code_hashes=changed), plan, evidence(step, plan))
+    assert [v.guard for v in verdicts if not v.passed] == ["allowlist"]
     assert CodeHash(lp_worlds.MANAGER, "0x" + "ab" * 32) in step.snapshot.code_hashes
 
 
@@ -143,9 +143,9 @@ def test_a_pool_that_is_off_the_reference_refuses_what_was_planned_before(kind: 
     step, plan = passing_plan_starting_with(kind)
     at = v3_at(pushed)
     moved = tuple(replace(p, sqrt_price_x96=at.sqrt_price_x96, tick=at.tick) for p in step.snapshot.positions)  # type: ignore[call-arg]  # V3
-    found = verdict("oracle_deviation", with_snapshot(step, positions=moved, pools=(*step.snapshot.pools[:-1], at)), plan)
-    assert not found.passed
-    assert f"pool {at.address}" in found.measured_text
+    pool_verdict = verdict("oracle_deviation", with_snapshot(step, positions=moved, pools=(*step.snapshot.pools[:-1], at)), plan)
+    assert not pool_verdict.passed
+    assert f"pool {at.address}" in pool_verdict.measured_text
 
 
 def test_what_would_exceed_budget_or_weight_is_refused_by_what_it_leaves() -> None:
@@ -198,9 +198,9 @@ def test_what_is_provided_above_a_limit_is_no_exit_whatever_goes_out_beside_it()
     _, leaving = passing_plan_starting_with(WITHDRAW)
     for actions in (plan.layer_actions, (*leaving.layer_actions, *plan.layer_actions)):
         tight = with_limits(step, lp_max_weight_bps=100, min_trade=Fraction(5_000 * USD))
-        found = build_guard_case(tight, replace(plan, layer_actions=actions), evidence(tight, plan))
-        assert not found.is_required_by_layer()
-        assert not found.is_risk_reducing()
+        guard_case = build_guard_case(tight, replace(plan, layer_actions=actions), evidence(tight, plan))
+        assert not guard_case.is_required_by_layer()
+        assert not guard_case.is_risk_reducing()
     assert {"lp_max_weight", "min_trade"} <= refusing(tight, plan)
 
 
@@ -263,7 +263,7 @@ def test_a_pair_is_judged_as_a_range_is() -> None:
     assert "fair_floor" in refusing(step, with_action(plan, min_raw=less(action.min_raw)))
     assert "prediction" in refusing(step, with_action(plan, ticks=(-60, 60)))
     out = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
-    found: LpAction = planned(out).layer_actions[0]
+    lp_action: LpAction = planned(out).layer_actions[0]
     assert refusing(out, planned(out)) == set()
-    assert isinstance(found, Withdraw)
-    assert "fair_floor" in refusing(out, with_action(planned(out), min_raw=less(found.min_raw)))
+    assert isinstance(lp_action, Withdraw)
+    assert "fair_floor" in refusing(out, with_action(planned(out), min_raw=less(lp_action.min_raw)))

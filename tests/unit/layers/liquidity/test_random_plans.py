@@ -114,7 +114,7 @@ def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) 
         stuck = {item.subject for item in found.plan.skipped}
         assert (
             after.is_within(limits.scaled(LIMIT_GOAL_SHARE))
-            or {one.name for one, p in book(found.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
+            or {state.name for state, p in book(found.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
         )
 
 
@@ -156,16 +156,16 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
     done = replay_actions(book(step), plan.layer_actions[:1])
     assert done.fault is None
     pairs = [
-        (replace(one, token_id=number), replace(place, token_id=number))
+        (replace(state, token_id=number), replace(place, token_id=number))
         if isinstance(place, LpV3Position) and not place.token_id
-        else (one, place)
-        for one, place in done.book_after.position_states
+        else (state, place)
+        for state, place in done.book_after.position_states
     ]
     holdings = tuple(replace(holding, raw=done.book_after.wallet_raw_by_token[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(place for _, place in pairs))
     return replace(
         later,
-        portfolio=replace(step.portfolio, positions=tuple(one for one, _ in pairs)),
+        portfolio=replace(step.portfolio, positions=tuple(pair for pair, _ in pairs)),
         progress=replace(later.progress, layers=(LiquidityProgress(has_moved=True),)),
     )
 

@@ -43,8 +43,8 @@ class Months:
             self.store = open_store(self.url, 31_337, OWNER)
         plain = step_input(prices={"WETH": self.price}, now_s=at_s)
         step = balances(plain, WETH="2.5", USDC=5_000).with_config(SPLIT)
-        record_after_input(self.store, found := self.seen(step))
-        assert not books_of(found).fault
+        record_after_input(self.store, view_seen := self.seen(step))
+        assert not books_of(view_seen).fault
         return self.seen(step)
 
     def seen(self, step: StepInput) -> StepInput:
@@ -72,10 +72,10 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
     assert lasted == 61, "thirty days of window, and thirty below"
     assert "below 0.5" in books_of(cut).by_name["trend"].state.reason
     assert state(cut, "calm") is StrategyHealth.ACTIVE, "it has no rule"
-    found = decide(cut)
-    netting = found.layer(StrategiesResult).netting
+    decision_result = decide(cut)
+    netting = decision_result.layer(StrategiesResult).netting
     assert netting is not None
-    assert isinstance(found.decision, Rebalance)
+    assert isinstance(decision_result.decision, Rebalance)
     (moved,) = netting.transfers
     assert moved[:2] == ("trend", "calm")
     trend, calm = netting.adjustments

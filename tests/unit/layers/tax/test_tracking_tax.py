@@ -116,9 +116,9 @@ def test_plan__its_tax_is_in_the_range_and_counts_once() -> None:
     assert proposal.plan.zone_tradeoff is not None
     assert proposal.plan.zone_tradeoff.tax == 0
     assert proposal.plan.zone_tradeoff.covers_cost
-    held = propose_rebalance(taxed(one_coin(37), 1_600, after_tax=False))
-    assert held.plan is None
-    assert mentions(held.decision_result.decision.reason, "the whole plan would save", "tax")
+    outcome = propose_rebalance(taxed(one_coin(37), 1_600, after_tax=False))
+    assert outcome.plan is None
+    assert mentions(outcome.decision_result.decision.reason, "the whole plan would save", "tax")
 
 
 def test_correction__names_the_whole_tax_of_a_sale() -> None:

@@ -65,9 +65,9 @@ def ports(tmp_path: Path) -> Iterator[StepPorts]:
     store.close()
 
 
-def planned(ports: StepPorts, held: MarginAccount = OVER) -> StepOutcome:
+def planned(ports: StepPorts, margin_account: MarginAccount = OVER) -> StepOutcome:
     """A planned futures order, written as a step."""
-    outcome = outcome_of(step_of(held, EVEN))
+    outcome = outcome_of(step_of(margin_account, EVEN))
     assert outcome.kind is OutcomeKind.PLANNED
     assert outcome.plan is not None
     assert planned_futures(outcome.plan) is not None

@@ -33,14 +33,14 @@ TRIPLE = FuturesPolicy((FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)
 PAIR = FuturesPolicy((FuturesTarget("ETH", 6_000), FuturesTarget("BTC", 4_000)), 20_000, 500, replace(ROUGH, max_position_bps=7_000))
 
 
-def with_market(held: MarginAccount, name: str, **changes: object) -> MarginAccount:
+def with_market(margin_account: MarginAccount, name: str, **changes: object) -> MarginAccount:
     """The account with a changed market."""
-    markets = tuple(replace(one, **changes) if one.market == name else one for one in held.markets)  # type: ignore[arg-type]
-    return replace(held, markets=markets)
+    markets = tuple(replace(market, **changes) if market.market == name else market for market in margin_account.markets)  # type: ignore[arg-type]
+    return replace(margin_account, markets=markets)
 
 
-def leverage(held: MarginAccount) -> Fraction:
-    value = margin.leverage(held)
+def leverage(margin_account: MarginAccount) -> Fraction:
+    value = margin.leverage(margin_account)
     assert value is not None
     return value
 
@@ -50,8 +50,8 @@ def leverage(held: MarginAccount) -> Fraction:
 
 def test_beside_a_paused_market_openings_stay_within_the_target_of_the_whole() -> None:
     """BTC, paused, is 2.6x of 3x and above its half; ETH is 0.86x. It is raised by 0.4x to 3x in all, not to its own half."""
-    held = pair_book(10_000, eth=4_300 * 10**15, btc=866 * 10**15)
-    paused = with_market(held, "BTC", is_paused=True)
+    margin_account = pair_book(10_000, eth=4_300 * 10**15, btc=866 * 10**15)
+    paused = with_market(margin_account, "BTC", is_paused=True)
     assert leverage(paused) > Fraction(34, 10)
     plan = plan_futures(paused, TRIPLE, RICH, NOW_S)
     assert [order for order in plan.orders if not order.is_reduce_only] == []
@@ -74,10 +74,10 @@ def test_cut_to_target__a_hedge_takes_no_room_of_the_targets() -> None:
 
 
 def test_a_reduction_that_backs_off_makes_no_room_for_an_opening() -> None:
-    held = pair_book(10_000, eth=4_300 * 10**15, btc=866 * 10**15)
-    plan = plan_futures(held, TRIPLE, RICH, NOW_S, waiting_markets=["BTC"])
+    margin_account = pair_book(10_000, eth=4_300 * 10**15, btc=866 * 10**15)
+    plan = plan_futures(margin_account, TRIPLE, RICH, NOW_S, waiting_markets=["BTC"])
     assert [order.market for order in plan.orders] == ["BTC"], "the step itself skips it"
-    both = plan_futures(held, TRIPLE, RICH, NOW_S)
+    both = plan_futures(margin_account, TRIPLE, RICH, NOW_S)
     assert [(order.market, order.is_reduce_only) for order in both.orders] == [("BTC", True), ("ETH", False)]
 
 
@@ -117,11 +117,11 @@ def test_an_unopenable_market_does_not_refuse_the_other() -> None:
 
 def test_a_position_that_grew_above_its_maximum_is_trimmed_once() -> None:
     policy = replace(PAIR, band_bps=0)
-    held = pair_book(10_000, eth=8 * E18, btc=80 * 10**15)
-    plan = plan_futures(held, policy, RICH, NOW_S)
+    margin_account = pair_book(10_000, eth=8 * E18, btc=80 * 10**15)
+    plan = plan_futures(margin_account, policy, RICH, NOW_S)
     assert (plan.trigger, plan.is_reducing) == ("max_position", True)
     assert [(order.market, order.is_reduce_only) for order in plan.orders] == [("ETH", True)]
-    after = account_after_fills(held, plan)
+    after = account_after_fills(margin_account, plan)
     assert max(margin.position_shares(after, policy.leverage_bps).values()) <= Fraction(7, 10)
     assert after.size_raw("ETH") * 2_000 >= Fraction(6, 10) * target_gross_notional(after, policy) - 2 * E18
     assert plan_futures(after, policy, RICH, NOW_S).orders == ()
@@ -129,37 +129,37 @@ def test_a_position_that_grew_above_its_maximum_is_trimmed_once() -> None:
 
 def test_a_position_at_its_target_or_with_a_hedge_is_named_and_not_trimmed() -> None:
     heavy = replace(PAIR, targets=(FuturesTarget("ETH", 8_000), FuturesTarget("BTC", 2_000)), band_bps=0)
-    held = pair_book(10_000, eth=8 * E18, btc=133 * 10**15)
-    assert plan_futures(held, heavy, RICH, NOW_S).orders == ()
-    [note] = position_notes(held, heavy)
+    margin_account = pair_book(10_000, eth=8 * E18, btc=133 * 10**15)
+    assert plan_futures(margin_account, heavy, RICH, NOW_S).orders == ()
+    [note] = position_notes(margin_account, heavy)
     assert note.startswith("ETH is 80.0")
     assert note.endswith("above max_position of 70 %, and is not trimmed: it is at its target")
     hedging = replace(heavy, hedges=(Hedge("ETH", "", -E18, 0, Fraction(0)),))
-    assert position_notes(held, hedging)[0].endswith("it includes a hedge")
-    note = decide(step_of(fresh_of(held), heavy)).decision.reason
+    assert position_notes(margin_account, hedging)[0].endswith("it includes a hedge")
+    note = decide(step_of(fresh_of(margin_account), heavy)).decision.reason
     assert "futures: ETH is 80.0" in note
 
 
-def fresh_of(held: MarginAccount) -> MarginAccount:
+def fresh_of(margin_account: MarginAccount) -> MarginAccount:
     """The account with indexes of the step's time."""
-    return replace(held, markets=tuple(replace(one, index_s=STEP_S) for one in held.markets))
+    return replace(margin_account, markets=tuple(replace(market, index_s=STEP_S) for market in margin_account.markets))
 
 
 def test_the_guard_passes_an_opening_beside_an_oversized_position_and_refuses_one_that_enlarges_it() -> None:
-    held = with_market(fresh_of(pair_book(10_000, eth=8 * E18)), "ETH", is_paused=True)
+    margin_account = with_market(fresh_of(pair_book(10_000, eth=8 * E18)), "ETH", is_paused=True)
     wide = replace(PAIR.limits, spot_multiple_bps=0, stress_move_bps=0)
     policy = replace(PAIR, limits=wide, leverage_bps=10_000, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
-    step = step_of(held, policy)
-    found = propose_rebalance(with_policy(step, replace(policy, leverage_bps=30_000)))
-    assert found.plan is not None
-    assert isinstance(planned_futures(found.plan), FuturesPlan)
-    assert isinstance(found.plan.decision, AdjustFutures)
-    order = planned_futures(found.plan).orders[0]
+    step = step_of(margin_account, policy)
+    proposal = propose_rebalance(with_policy(step, replace(policy, leverage_bps=30_000)))
+    assert proposal.plan is not None
+    assert isinstance(planned_futures(proposal.plan), FuturesPlan)
+    assert isinstance(proposal.plan.decision, AdjustFutures)
+    order = planned_futures(proposal.plan).orders[0]
     assert (order.market, order.kind) == ("BTC", PerpOrderKind.MARKET)
     small = replace(order, size_raw=10**16, bound_raw=303 * E18)
     for size, market, refused in ((10**16, "BTC", False), (10**16, "ETH", True)):
-        one = replace(small, market=market, size_raw=size)
-        plan = found.plan.with_layer(replace(planned_futures(found.plan), orders=(one,)))
+        large_position = replace(small, market=market, size_raw=size)
+        plan = proposal.plan.with_layer(replace(planned_futures(proposal.plan), orders=(large_position,)))
         verdict = next(v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "futures_state")
         assert verdict.passed is not refused, verdict.measured_text
 
@@ -167,15 +167,15 @@ def test_the_guard_passes_an_opening_beside_an_oversized_position_and_refuses_on
 @pytest.mark.parametrize("budget_bps", [1, 0])
 def test_a_trim_is_a_reduction_that_counts_in_the_day_s_budget(budget_bps: int) -> None:
     limits = replace(PAIR.limits, spot_multiple_bps=0, reduction_per_day_bps=budget_bps)
-    held = with_market(fresh_of(pair_book(10_000, eth=4_800 * 10**15, btc=160 * 10**15)), "ETH", mark=Fraction(2_400))
-    found = propose_rebalance(step_of(held, replace(PAIR, limits=limits, leverage_bps=10_000, band_bps=0)))
-    assert "futures: max_position is above its limit" in found.decision_result.decision.reason
-    assert (found.plan is None) is bool(budget_bps)
+    margin_account = with_market(fresh_of(pair_book(10_000, eth=4_800 * 10**15, btc=160 * 10**15)), "ETH", mark=Fraction(2_400))
+    proposal = propose_rebalance(step_of(margin_account, replace(PAIR, limits=limits, leverage_bps=10_000, band_bps=0)))
+    assert "futures: max_position is above its limit" in proposal.decision_result.decision.reason
+    assert (proposal.plan is None) is bool(budget_bps)
 
 
 def test_an_order_that_is_not_possible_is_explained_once() -> None:
-    held = with_market(fresh_of(pair_book(10_000, eth=6 * E18, btc=100 * 10**15)), "BTC", is_paused=True)
+    margin_account = with_market(fresh_of(pair_book(10_000, eth=6 * E18, btc=100 * 10**15)), "BTC", is_paused=True)
     policy = replace(PAIR, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)), band_bps=500)
-    reason = propose_rebalance(step_of(with_market(held, "ETH", is_paused=True), policy)).decision_result.decision.reason
+    reason = propose_rebalance(step_of(with_market(margin_account, "ETH", is_paused=True), policy)).decision_result.decision.reason
     assert reason.count("a weight of the notional has left its band") == 1, reason
     assert "futures: a weight of the notional has left its band, but no order is possible; " in reason

@@ -193,10 +193,10 @@ def test_two_sided__reduction_is_no_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "size", "most", "kept"), [(0, 1_000, 2_000, 1_000), (10_000, -1_000, 10_000, -1_000), (10_000, 1_000, 10_000, 0)]
+    ("margin_account", "size", "most", "kept"), [(0, 1_000, 2_000, 1_000), (10_000, -1_000, 10_000, -1_000), (10_000, 1_000, 10_000, 0)]
 )
-def test_within_gross__order_that_does_not_raise_it_is_whole(held: int, size: int, most: int, kept: int) -> None:
-    assert sizes_within_gross(wide_book(100_000, ETH=held), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": kept * LOT}
+def test_within_gross__order_that_does_not_raise_it_is_whole(margin_account: int, size: int, most: int, kept: int) -> None:
+    assert sizes_within_gross(wide_book(100_000, ETH=margin_account), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": kept * LOT}
 
 
 def test_stress__account_without_positions_survives_it() -> None:
@@ -340,15 +340,15 @@ def test_goals__orders_lead_to_them_and_not_beyond(lots: int, sizes: dict[str, i
 
 
 @pytest.mark.parametrize(
-    ("held", "goal", "missing"),
+    ("margin_account", "goal", "missing"),
     [(95, 100, 0), (94, 100, 6), (-189, -200, 11), (-192, -200, 0), (1, 0, 1), (0, 1, 1)],
     ids=["a twentieth", "more", "more of a short", "less of a short", "of a close", "of one lot"],
 )
-def test_goals__what_fills_and_lots_leave_of_one__is_no_part_of_the_set(held: int, goal: int, missing: int) -> None:
+def test_goals__what_fills_and_lots_leave_of_one__is_no_part_of_the_set(margin_account: int, goal: int, missing: int) -> None:
     """The rest of an old set, some dollars, would take each later drift past plan_cost with it."""
-    before = wide_book(ETH=held)
-    orders = [buy("ETH", goal - held)]
-    sizes = {"ETH": (goal - held) * LOT} if missing else {}
+    before = wide_book(ETH=margin_account)
+    orders = [buy("ETH", goal - margin_account)]
+    sizes = {"ETH": (goal - margin_account) * LOT} if missing else {}
     goals = (("ETH", goal * LOT), ("BTC", -3 * LOT))
     assert orders_to_goals(before, orders, goals) == sizes
     assert completes_set(before, orders, goals) is bool(missing)

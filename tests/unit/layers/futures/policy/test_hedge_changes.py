@@ -137,9 +137,9 @@ def test_closed_hedge__token_is_not_hedged_again_within_one_horizon(since_s: int
     assert is_hedge_closed_lately(step_of(EMPTY).snapshot, HEDGING, FuturesState(hedges=(closed,)), WETH) is is_late
 
 
-@pytest.mark.parametrize(("held", "size"), [(-5, -5), (-3, -3), (-9, -5), (0, 0), (2, 0)])
-def test_held_hedge__without_a_target_it_is_at_most_the_short(held: int, size: int) -> None:
-    hedges = held_hedges((OPEN,), hedge_account(10_000, held * E18), HEDGING)
+@pytest.mark.parametrize(("short_raw", "size"), [(-5, -5), (-3, -3), (-9, -5), (0, 0), (2, 0)])
+def test_held_hedge__without_a_target_it_is_at_most_the_short(short_raw: int, size: int) -> None:
+    hedges = held_hedges((OPEN,), hedge_account(10_000, short_raw * E18), HEDGING)
     assert hedges == ((replace(OPEN, size_raw=size * E18),) if size else ())
 
 

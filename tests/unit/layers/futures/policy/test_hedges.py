@@ -105,20 +105,20 @@ def carried_out(step: StepInput, **history: object) -> StepInput:
 def test_tax_makes_a_short_of_half_cheaper_than_the_sale() -> None:
     step = overweight_step()
     plan, futures = ordered(step)
-    (found,) = plan.layer(HedgeChoices).comparisons
-    assert found.is_hedged
-    assert [float(value / E6) for value in (found.excess, found.hedged_value, found.sale_tax)] == pytest.approx(
+    (comparison,) = plan.layer(HedgeChoices).comparisons
+    assert comparison.is_hedged
+    assert [float(value / E6) for value in (comparison.excess, comparison.hedged_value, comparison.sale_tax)] == pytest.approx(
         [20_000, 10_000, 2_500], rel=1e-2
     )
-    assert 20 < float(found.hedge_fees / E6) < 200, "a tenth of a percent twice, and gas"
-    assert float(found.required_margin / E6) == pytest.approx(10_000 / 3, rel=1e-2), "3x is allowed"
-    assert float(found.capital_cost / E6) == pytest.approx(10_000 / 3 * 0.04 * 30 / 365, rel=1e-2)
+    assert 20 < float(comparison.hedge_fees / E6) < 200, "a tenth of a percent twice, and gas"
+    assert float(comparison.required_margin / E6) == pytest.approx(10_000 / 3, rel=1e-2), "3x is allowed"
+    assert float(comparison.capital_cost / E6) == pytest.approx(10_000 / 3 * 0.04 * 30 / 365, rel=1e-2)
     (order,) = futures.orders
     assert (order.market, order.is_reduce_only, futures.trigger) == ("ETH", False, "hedge")
-    assert futures.hedges == (Hedge("ETH", WETH, order.size_raw, NOW_S, found.sale_cost),)
+    assert futures.hedges == (Hedge("ETH", WETH, order.size_raw, NOW_S, comparison.sale_cost),)
     assert "it is shorted" in plan.decision.reason
     assert "tax 2" in plan.decision.reason
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
 
 def test_the_example_in_the_docs_is_computed() -> None:
@@ -126,11 +126,11 @@ def test_the_example_in_the_docs_is_computed() -> None:
     market = hedge_account(10_000, funding_daily=Fraction(-2, 10_000)).market("ETH")
     hedged, tax = Fraction(10_000), 5 * (2_000 - 1_000) * Fraction(TERMS.tax_rate_bps, 10_000)
     fees, funding, tied, capital = short_costs(market, hedged, TERMS.horizon_s, margin_share(market, HEDGING), TERMS.capital_cost_bps)
-    found = HedgeComparison(
+    hedge_comparison = HedgeComparison(
         WETH, 2 * hedged, hedged, hedged * Fraction(3, 1_000), Fraction(0), tax, fees, funding, capital, tied, TERMS.horizon_s
     )
-    found = with_choice(found, hedged * TERMS.min_saving_bps / 10_000, counts_income=False)
-    assert comparison_text(found, "WETH", 0) in (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
+    hedge_comparison = with_choice(hedge_comparison, hedged * TERMS.min_saving_bps / 10_000, counts_income=False)
+    assert comparison_text(hedge_comparison, "WETH", 0) in (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
 
 
 def test_a_hedge_larger_than_the_holding_is_refused() -> None:
@@ -138,7 +138,7 @@ def test_a_hedge_larger_than_the_holding_is_refused() -> None:
     plan, futures = ordered(step)
     huge = replace(futures, hedges=(replace(futures.hedges[0], size_raw=-41 * E18),))
     verdicts = guards.judge(step, plan.with_layer(huge), evidence(step, plan))
-    assert "hedge" in {one.guard for one in verdicts if not one.passed}
+    assert "hedge" in {verdict.guard for verdict in verdicts if not verdict.passed}
 
 
 def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
@@ -146,9 +146,9 @@ def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.legs
-    (found,) = plan.layer(HedgeChoices).comparisons
-    assert not found.is_hedged
-    assert found.sale_tax == 0
+    (comparison,) = plan.layer(HedgeChoices).comparisons
+    assert not comparison.is_hedged
+    assert comparison.sale_tax == 0
     assert "it is sold" in plan.decision.reason
 
 
@@ -180,7 +180,7 @@ def test_funding_income_alone_opens_no_hedge() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "why"),
+    ("margin_account", "why"),
     [
         (hedge_account(10_000, lot_raw=10**19), "below one lot of 10"),
         (hedge_account(10_000, is_paused=True), "ETH is paused"),
@@ -188,8 +188,8 @@ def test_funding_income_alone_opens_no_hedge() -> None:
         (hedge_account(0), "the margin account is too small"),
     ],
 )
-def test_a_hedge_that_is_not_possible_is_sold_and_names_why(held: MarginAccount, why: str) -> None:
-    plan = propose_rebalance(overweight_step(held)).plan
+def test_a_hedge_that_is_not_possible_is_sold_and_names_why(margin_account: MarginAccount, why: str) -> None:
+    plan = propose_rebalance(overweight_step(margin_account)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.legs
@@ -233,7 +233,7 @@ def test_missing_margin_is_deposited_from_the_wallet_first() -> None:
     )
     assert float(Fraction(deposit.raw, E6)) == pytest.approx(3_500, rel=1e-2)  # type: ignore[union-attr]
     assert plan.decision.reason.startswith("futures: margin is deposited for a hedge; WETH: ")
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
     richer = overweight_step(hedge_account(3_600), policy=policy, usdc=36_400)
     _, opened = ordered(richer)
     assert opened.trigger == "hedge"
@@ -292,9 +292,9 @@ def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
     plan, futures = ordered(step)
     assert isinstance(plan.decision, AdjustFutures)
     assert why in plan.decision.reason
-    assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
+    assert [(order.size_raw, order.is_reduce_only) for order in futures.orders] == [(5 * E18, True)]
     assert futures.hedges == (replace(step.history.layer(FuturesState).hedges[0], size_raw=0, at_s=NOW_S),)
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
 
 @pytest.mark.parametrize(("weth", "why"), [(62_000, ""), (60_000, "WETH is back in its band")])
@@ -318,7 +318,7 @@ def hedging(account: MarginAccount, targets: dict[str, int], *hedges: Hedge, wet
 def quarantined(finding: TokenFinding, *, is_read: bool) -> StepInput:
     """An open hedge of an asset in quarantine, whose balance is known or not."""
     step = hedging(SHORT, THIRDS, OPEN)
-    holdings = tuple(one for one in step.snapshot.holdings if is_read or one.token != WETH)
+    holdings = tuple(holding for holding in step.snapshot.holdings if is_read or holding.token != WETH)
     step = with_snapshot(step, holdings=holdings)
     return apply_hedges(quarantine_tokens(step, [ScreenedToken(WETH, finding)]))
 
@@ -340,9 +340,9 @@ def test_a_hedge_whose_asset_leaves_the_portfolio_is_closed_at_the_next_step(ste
     plan, futures = ordered(step)
     assert isinstance(plan.decision, AdjustFutures), plan.decision.reason
     assert why in plan.decision.reason, plan.decision.reason
-    assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
-    assert [one.size_raw for one in futures.hedges] == [0]
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [(order.size_raw, order.is_reduce_only) for order in futures.orders] == [(5 * E18, True)]
+    assert [hedge.size_raw for hedge in futures.hedges] == [0]
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
 
 def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
@@ -361,7 +361,7 @@ def test_a_hedge_keeps_its_asset_s_target_beside_an_asset_in_quarantine() -> Non
     """35,000 of WBTC and 30,000 of WETH, of which 10,000 are hedged; USDC counts with its margin."""
     step = hedging(SHORT, THIRDS | {"WETH": 4_000, "WBTC": 2_000}, OPEN)
     left = apply_hedges(quarantine_tokens(step, [ScreenedToken(token("WBTC").address, TokenFinding.PAUSED)]))
-    targets = {one.token.symbol: one.target_bps for one in left.effective_assets}
+    targets = {effective_asset.token.symbol: effective_asset.target_bps for effective_asset in left.effective_assets}
     assert targets == {"WETH": 5_000 + 10_000 * 10_000 // 65_000, "WBTC": 0, "USDC": 5_000 - 10_000 * 10_000 // 65_000}
 
 
@@ -388,14 +388,16 @@ def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> Non
 def test_a_hedge_beside_a_larger_long_is_closed_whatever_it_costs() -> None:
     """Buying it back enlarges the long, so that every limit is judged but plan_cost, which counted at its opening."""
     policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000)
-    held = hedge_account(10_000, 5 * E18)
-    step = with_limits(overweight_step(held, policy=policy, hedges=(replace(OPEN, at_s=NOW_S - 30 * DAY_S),), weth=70_000), plan_cost_bps=1)
+    margin_account = hedge_account(10_000, 5 * E18)
+    step = with_limits(
+        overweight_step(margin_account, policy=policy, hedges=(replace(OPEN, at_s=NOW_S - 30 * DAY_S),), weth=70_000), plan_cost_bps=1
+    )
     plan, futures = ordered(step)
     assert (futures.trigger, futures.is_reducing, futures.orders[0].size_raw) == ("close_hedge", False, 5 * E18)
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
     more = replace(futures, orders=(replace(futures.orders[0], size_raw=6 * E18, bound_raw=12_100 * E18),))
     verdicts = guards.judge(step, plan.with_layer(more), evidence(step, plan))
-    assert "plan_cost" in {one.guard for one in verdicts if not one.passed}, "more than the hedge is an opening"
+    assert "plan_cost" in {verdict.guard for verdict in verdicts if not verdict.passed}, "more than the hedge is an opening"
 
 
 def test_pending_funding_counts_against_a_hedge() -> None:
@@ -410,8 +412,8 @@ def test_pending_funding_counts_against_a_hedge() -> None:
 def test_a_hedge_is_closed_whole_although_the_day_s_budget_of_reductions_is_used() -> None:
     step = hedge_step_after(30 * DAY_S, reduced_notional_24h=Fraction(10**12))
     plan, futures = ordered(step)
-    assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("close_hedge", [5 * E18])
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert (futures.trigger, [order.size_raw for order in futures.orders]) == ("close_hedge", [5 * E18])
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
     assert not uses_reduction_budget(plan)
     assert not uses_reduction_budget(replace(plan, decision=AdjustFutures("", True, by_owner=True)))
     assert uses_reduction_budget(replace(plan, decision=AdjustFutures("", True)))
@@ -420,7 +422,7 @@ def test_a_hedge_is_closed_whole_although_the_day_s_budget_of_reductions_is_used
 def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:
     short_of_margin = replace(SHORT, collateral_raw=2_000 * E18)
     plan, futures = ordered(overweight_step(short_of_margin, hedges=(OPEN,), weth=70_000))
-    assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("leverage", [5 * E18])
+    assert (futures.trigger, [order.size_raw for order in futures.orders]) == ("leverage", [5 * E18])
     assert "close a hedge first" in futures.reason
     assert futures.hedges[0].size_raw == 0
     assert plan.decision.reason == "futures: leverage is above its limit"
@@ -449,14 +451,14 @@ def test_a_partial_fill_opens_or_closes_a_part_of_a_hedge(
     ordered_raw: int, before: tuple[Hedge, ...], after: Hedge, filled_raw: int, left: tuple[Hedge, ...]
 ) -> None:
     order = PerpOrder("ETH", ordered_raw * E18, PerpOrderKind.MARKET, 1, ordered_raw > 0)
-    sized = [replace(one, size_raw=one.size_raw if abs(one.size_raw) > 9 else one.size_raw * E18) for one in left]
+    sized = [replace(hedge, size_raw=hedge.size_raw if abs(hedge.size_raw) > 9 else hedge.size_raw * E18) for hedge in left]
     assert hedges_after_fill(FuturesGrant(order, SHORT, hedges=(after,), hedges_before=before), filled_raw * E18) == tuple(sized)
 
 
 def test_a_liquidated_short_is_no_hedge_any_more() -> None:
     assert held_hedges((OPEN,), hedge_account(10_000), HEDGING) == ()
     half = held_hedges((OPEN,), hedge_account(10_000, -25 * 10**17), HEDGING)
-    assert [one.size_raw for one in half] == [-25 * 10**17]
+    assert [hedge.size_raw for hedge in half] == [-25 * 10**17]
 
 
 def test_a_hedge_beside_a_targeted_position_leaves_the_target_alone() -> None:
@@ -486,15 +488,15 @@ def test_only_what_the_rebalance_sells_is_compared_with_a_hedge(wbtc: int) -> No
     plan = propose_rebalance(apply_hedges(step)).plan
     assert plan is not None
     assert {leg.token_in for leg in plan.legs} == {WETH}
-    assert [one.token for one in plan.layer(HedgeChoices).comparisons] == [WETH]
+    assert [comparison.token for comparison in plan.layer(HedgeChoices).comparisons] == [WETH]
 
 
 def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
-    found = hedge_proposer(OpenHedge(WETH, 2_500))(overweight_step(cost=200_000))
-    assert found.plan is not None
-    assert planned_futures(found.plan) is not None
-    assert planned_futures(found.plan).orders[0].size_raw == -25 * 10**17
-    assert "requested by the owner" in found.plan.decision.reason
+    outcome = hedge_proposer(OpenHedge(WETH, 2_500))(overweight_step(cost=200_000))
+    assert outcome.plan is not None
+    assert planned_futures(outcome.plan) is not None
+    assert planned_futures(outcome.plan).orders[0].size_raw == -25 * 10**17
+    assert "requested by the owner" in outcome.plan.decision.reason
     closing = hedge_proposer(CloseHedge(WETH))(hedge_step_after(0))
     assert closing.plan is not None
     assert planned_futures(closing.plan) is not None
@@ -517,9 +519,9 @@ def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: Ste
 
 
 def test_without_a_hedge_there_is_nothing_to_close() -> None:
-    found = hedge_proposer(CloseHedge(WETH))(overweight_step())
-    assert found.plan is None
-    assert found.decision_result.decision.reason == "WETH has no open hedge"
+    outcome = hedge_proposer(CloseHedge(WETH))(overweight_step())
+    assert outcome.plan is None
+    assert outcome.decision_result.decision.reason == "WETH has no open hedge"
     again = hedge_proposer(OpenHedge(WETH, 5_000))(
         overweight_step(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(has_opened_hedge=True))
     )
@@ -541,10 +543,10 @@ def test_tracking__what_its_plan_would_sell_is_hedged_instead() -> None:
     assert comparison.is_hedged
     assert float(comparison.excess / E6) == pytest.approx(13_000, rel=1e-2)
     assert float(comparison.hedged_value / E6) == pytest.approx(6_500, rel=1e-2)
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
     (order,) = futures.orders
-    held = hedge_account(10_000, order.size_raw)
-    after = tracked(overweight_step(held, hedges=futures.hedges)).with_progress(FuturesProgress(has_opened_hedge=True))
+    margin_account = hedge_account(10_000, order.size_raw)
+    after = tracked(overweight_step(margin_account, hedges=futures.hedges)).with_progress(FuturesProgress(has_opened_hedge=True))
     assert isinstance(decide(after).decision, Rebalance), "66.7 % is still above the range around the hedged target of 55.4 %"
 
 
@@ -580,10 +582,13 @@ def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:
 @examples(5)
 def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
     """On any path of prices within one horizon a hedge is opened at most once, and nothing follows at one price."""
-    held, hedges, opened = hedge_account(10_000), (), 0
+    margin_account, hedges, opened = hedge_account(10_000), (), 0
     for price in prices:
         for turn in range(3):
-            moved = replace(held, markets=tuple(replace(one, mark=Fraction(price), index=Fraction(price)) for one in held.markets))
+            moved = replace(
+                margin_account,
+                markets=tuple(replace(market, mark=Fraction(price), index=Fraction(price)) for market in margin_account.markets),
+            )
             step = overweight_step(moved, weth=40 * price, hedges=hedges)
             step = with_policy(
                 replace(
@@ -599,5 +604,5 @@ def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
             order = planned_futures(plan).orders[0]
             opened += planned_futures(plan).trigger == "hedge"
             quote = -margin.position_value_raw(moved.market("ETH"), order.size_raw)
-            held, hedges = margin.with_trade(moved, "ETH", order.size_raw, quote), planned_futures(plan).hedges
+            margin_account, hedges = margin.with_trade(moved, "ETH", order.size_raw, quote), planned_futures(plan).hedges
     assert opened <= 1

@@ -41,7 +41,7 @@ SLIPPAGE = LIMITS.limits.slippage_bps
 
 
 def fresh(account: MarginAccount) -> MarginAccount:
-    return replace(account, markets=tuple(replace(one, index_s=NOW_S) for one in account.markets))
+    return replace(account, markets=tuple(replace(market, index_s=NOW_S) for market in account.markets))
 
 
 def rest(size: int, price: Fraction = ETH.index, *, age_s: int = 0) -> RestingOrder:
@@ -49,8 +49,8 @@ def rest(size: int, price: Fraction = ETH.index, *, age_s: int = 0) -> RestingOr
     return RestingOrder("ETH", size, size, price, NOW_S - age_s, "0x" + b"rest".hex() + "11" * 12)
 
 
-def with_order(order: RestingOrder, **held: int) -> MarginAccount:
-    return replace(fresh(book(**held)), resting_orders=(order,))
+def with_order(order: RestingOrder, **margin_account: int) -> MarginAccount:
+    return replace(fresh(book(**margin_account)), resting_orders=(order,))
 
 
 def reason(order: RestingOrder, account: MarginAccount | None = None) -> str:
@@ -83,7 +83,7 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
     resting = with_order(order)
     left = without_resting_markets(resting, plan_futures(after_resting_fills(resting), LIMITS, RICH, NOW_S))
     assert (first.market, second.market) == ("ETH", "BTC")
-    assert [one.market for one in left.orders] == ["BTC"]
+    assert [order.market for order in left.orders] == ["BTC"]
     assert abs(left.orders[0].size_raw / second.size_raw - 1) < 0.02
     assert reason(order) == ""
 
@@ -99,7 +99,7 @@ def test_a_limit_that_only_resting_orders_would_breach_reduces_nothing(trigger: 
 def test_only_openings_to_the_targets_of_an_off_chain_venue_rest() -> None:
     account = fresh(book(eth=10_000))
     opening, closing = (market_order(ETH, size, SLIPPAGE, is_reduce_only=size < 0) for size in (5_000, -5_000))
-    kinds = [one.kind for one in as_limit_orders(account, LIMITS, DRIFT, (opening, closing))]
+    kinds = [perp_order.kind for perp_order in as_limit_orders(account, LIMITS, DRIFT, (opening, closing))]
     assert kinds == [PerpOrderKind.LIMIT, PerpOrderKind.MARKET]
     for trigger in ("liquidation", "hedge", "", FuturesTrigger.LEVERAGE.value):
         assert as_limit_orders(account, LIMITS, trigger, (opening,)) == (opening,)
@@ -126,7 +126,7 @@ def test_an_order_rests_while_it_leads_to_the_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "held", "why"),
+    ("order", "margin_account", "why"),
     [
         (rest(30_000, age_s=3_600), 0, "its time passed"),
         (rest(30_000), 20_000, "no longer wants"),
@@ -135,8 +135,8 @@ def test_an_order_rests_while_it_leads_to_the_target() -> None:
         (rest(30_000, ETH.index * Fraction(106, 100)), 0, "beyond the bound"),
     ],
 )
-def test_an_order_ends_with_its_time_its_price_or_its_target(order: RestingOrder, held: int, why: str) -> None:
-    assert why in reason(order, with_order(order, eth=held))
+def test_an_order_ends_with_its_time_its_price_or_its_target(order: RestingOrder, margin_account: int, why: str) -> None:
+    assert why in reason(order, with_order(order, eth=margin_account))
 
 
 def test_an_order_ends_in_a_market_that_opens_nothing_and_without_a_config() -> None:
@@ -214,16 +214,16 @@ def test_the_guard_of_the_account_counts_resting_orders() -> None:
     assert not planned_futures(plan).is_reducing
     for account, passes in ((EMPTY, True), (RESTING, False)):
         step = step_of(account)
-        verdict = next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "futures_state")
+        verdict = next(verdict for verdict in guards.judge(step, plan, evidence(step, plan)) if verdict.guard == "futures_state")
         assert verdict.passed is passes, verdict
 
 
 def test_a_receipt_with_fewer_fills_than_are_known_changes_nothing() -> None:
-    one, two = (PerpFill("", "", "ETH", 1, -1, 0, fill_id=number) for number in "12")
-    known = Receipt(CLOID, 1, 7, "0x07", 0, 0, (), fills=(one,), is_open=True)
+    fill, two = (PerpFill("", "", "ETH", 1, -1, 0, fill_id=number) for number in "12")
+    known = Receipt(CLOID, 1, 7, "0x07", 0, 0, (), fills=(fill,), is_open=True)
     assert not _is_newer(replace(known, fills=(), is_open=False), known)
     assert not _is_newer(replace(known, block_number=8), known)
-    assert _is_newer(replace(known, fills=(one, two)), known)
+    assert _is_newer(replace(known, fills=(fill, two)), known)
     assert _is_newer(replace(known, is_open=False), known)
 
 
@@ -249,8 +249,8 @@ def test_end_reason__mark_as_far_from_the_index_as_max_basis_ends_no_order(side:
     assert ("max_basis" in reason(order, replace(with_order(order), markets=(far,)))) is ends
 
 
-@pytest.mark.parametrize(("held", "rests"), [(6_319, True), (6_320, False)])
-def test_end_reason__fill_may_exceed_the_target_by_a_tenth_of_the_order(held: int, rests: bool) -> None:
+@pytest.mark.parametrize(("margin_account", "rests"), [(6_319, True), (6_320, False)])
+def test_end_reason__fill_may_exceed_the_target_by_a_tenth_of_the_order(margin_account: int, rests: bool) -> None:
     """The fee of the order leaves 9,995.95 of 10,000, a target of 33,319."""
     order = rest(30_000)
-    assert (reason(order, with_order(order, eth=held)) == "") is rests
+    assert (reason(order, with_order(order, eth=margin_account)) == "") is rests

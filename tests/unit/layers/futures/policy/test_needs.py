@@ -209,9 +209,10 @@ def test_market_growth__margin_is_its_part_of_all_capital() -> None:
 def test_exposures__long_adds_to_its_asset_and_the_margin_to_the_collateral() -> None:
     weth = token("WETH").address
     step = step_of(in_usdc(book(10_000, -2 * E18, asset=weth)), policy())
-    held = in_usdc(book(10_000, -2 * E18, asset=weth))
+    margin_account = in_usdc(book(10_000, -2 * E18, asset=weth))
     values = {
-        one.token: (one.spot / UNIT, one.futures / UNIT, one.net / UNIT) for one in exposure.exposures(held, policy(), current_drifts(step))
+        price_exposure.token: (price_exposure.spot / UNIT, price_exposure.futures / UNIT, price_exposure.net / UNIT)
+        for price_exposure in exposure.exposures(margin_account, policy(), current_drifts(step))
     }
     assert values == {weth: (5_000, -4_000, 1_000), USDC: (15_000, 0, 15_000)}
 
@@ -220,15 +221,15 @@ def test_exposures__long_adds_to_its_asset_and_the_margin_to_the_collateral() ->
 
 
 def test_fee__is_that_of_the_bound_or_of_a_worse_mark_rounded_up() -> None:
-    held = book(10_000)
-    fees = [fee_raw(held, order) for order in (BUY, SELL, replace(BUY, size_raw=1, bound_raw=1))]
+    margin_account = book(10_000)
+    fees = [fee_raw(margin_account, order) for order in (BUY, SELL, replace(BUY, size_raw=1, bound_raw=1))]
     assert fees == [2_020 * E18 // 1_000, 2_000 * E18 // 1_000, 2]
 
 
 def test_funding__orders_pay_by_their_signed_size() -> None:
-    held = book(10_000, funding_daily=Fraction(1, 1_000))
+    margin_account = book(10_000, funding_daily=Fraction(1, 1_000))
     double = replace(SELL, size_raw=-3 * E18)
-    assert funding_raw(held, [BUY, double], 5 * exposure.DAY_S) == -20 * E18
+    assert funding_raw(margin_account, [BUY, double], 5 * exposure.DAY_S) == -20 * E18
 
 
 def test_moved_collateral__deposit_leaves_the_wallet_and_withdrawal_enters_it() -> None:
@@ -262,8 +263,8 @@ def test_uneconomic__cost_that_equals_the_limit_is_paid(fee_ppm: int, waits: boo
     plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    held = book(10_000, fee_ppm=fee_ppm)
-    assert bool(uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, held)) is waits
+    margin_account = book(10_000, fee_ppm=fee_ppm)
+    assert bool(uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, margin_account)) is waits
 
 
 def test_uneconomic__mark_on_the_wrong_side_of_the_index_is_a_cost() -> None:
@@ -285,8 +286,8 @@ def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
     plan = propose_rebalance(step).plan
     assert plan is not None
     plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    held = book(10_000, fee_ppm=6_000, mark=Fraction(mark))
-    assert uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, held)
+    margin_account = book(10_000, fee_ppm=6_000, mark=Fraction(mark))
+    assert uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, margin_account)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +301,10 @@ def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
     ],
 )
 def test_post_only__price_is_the_middle_of_the_book_within_the_bound(size: int, mid: Fraction, bound: int) -> None:
-    held = replace(book(10_000, mid=mid), is_on_chain=False)
+    changed_book = replace(book(10_000, mid=mid), is_on_chain=False)
     order = replace(BUY if size > 0 else SELL, is_reduce_only=False)
     resting = replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY)
-    [limit] = as_limit_orders(held, resting, "drift", [order])
+    [limit] = as_limit_orders(changed_book, resting, "drift", [order])
     assert (limit.kind, limit.bound_raw) == (PerpOrderKind.POST_ONLY, bound)
 
 
@@ -312,31 +313,33 @@ def test_post_only__price_is_the_middle_of_the_book_within_the_bound(size: int, 
     [(3, Fraction(1, 2), 2), (-3, Fraction(1, 2), 1)],
 )
 def test_post_only__part_of_a_base_unit_favours_the_fill(size: int, mid: Fraction, bound: int) -> None:
-    held = replace(book(10_000, mid=mid), is_on_chain=False)
+    changed_book = replace(book(10_000, mid=mid), is_on_chain=False)
     order = replace(BUY, size_raw=size, bound_raw=10 if size > 0 else 0)
-    [limit] = as_limit_orders(held, replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY), "drift", [order])
+    [limit] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY), "drift", [order])
     assert limit.bound_raw == bound
 
 
 @pytest.mark.parametrize(("trigger", "rests"), [("drift", True), ("leverage_drift", True), ("funding", False), ("leverage", False)])
 def test_limit_orders__only_openings_to_the_targets_rest(trigger: str, rests: bool) -> None:
-    held = replace(book(10_000), is_on_chain=False)
-    [order] = as_limit_orders(held, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), trigger, [BUY])
+    changed_book = replace(book(10_000), is_on_chain=False)
+    [order] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), trigger, [BUY])
     assert order.kind.can_rest is rests
 
 
 @pytest.mark.parametrize("sale", [SELL, replace(SELL, is_reduce_only=False)], ids=["reduce-only", "any that reduces"])
 def test_limit_orders__reduction_is_sent_at_once(sale: PerpOrder) -> None:
-    held = replace(book(10_000, 2 * E18), is_on_chain=False)
-    [order] = as_limit_orders(held, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [sale])
+    changed_book = replace(book(10_000, 2 * E18), is_on_chain=False)
+    [order] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [sale])
     assert order == sale
 
 
 def test_beside_resting__market_with_a_resting_order_gets_no_second_one() -> None:
-    held = account(10_000, {}, market("ETH"), market("BTC", 30_000))
-    held = replace(held, is_on_chain=False, resting_orders=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),))
+    margin_account = account(10_000, {}, market("ETH"), market("BTC", 30_000))
+    margin_account = replace(
+        margin_account, is_on_chain=False, resting_orders=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),)
+    )
     btc = replace(BUY, market="BTC")
-    plan = without_resting_markets(held, FuturesPlan((BUY, btc), "drift", "", refusal_texts=("why",)))
+    plan = without_resting_markets(margin_account, FuturesPlan((BUY, btc), "drift", "", refusal_texts=("why",)))
     assert (plan.orders, plan.refusal_texts) == ((btc,), ("why", "ETH: an order rests at the venue"))
 
 

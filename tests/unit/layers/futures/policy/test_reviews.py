@@ -187,5 +187,5 @@ def test_backtest__bands_act_between_the_reviews() -> None:
 
 def test_backtest__held_book_opens_at_the_first_review() -> None:
     policy = replace(LONG, schedule=Every(DAY_S), band_bps=0, leverage_band_bps=0, targets=(FuturesTarget("BTC", 10_000),))
-    held = book_of(run([100.0, 101, 102, 103], policy, hours=6)).held_book
-    assert Fraction(held.sizes[0][1], E18) > 0
+    held_book = book_of(run([100.0, 101, 102, 103], policy, hours=6)).held_book
+    assert Fraction(held_book.sizes[0][1], E18) > 0

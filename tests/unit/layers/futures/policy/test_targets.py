@@ -43,12 +43,12 @@ def test_a_limit_on_the_notional_cuts_every_opening_by_the_same_share() -> None:
 @given(st.integers(-20, 20), st.integers(-1_000, 1_000), st.integers(0, 30_000))
 def test_orders_cut_together_break_no_limit_and_none_grows(eth: int, btc: int, spot: int) -> None:
     sizes = {name: size for name, size in (("ETH", eth * E18), ("BTC", btc * 10**15)) if size}
-    held, value = pair_book(10_000), Fraction(spot * E18)
-    found = largest_allowed_sizes(held, sizes, CAPPED, value)
-    assert all(size * sizes[name] >= 0 and abs(size) <= abs(sizes[name]) for name, size in found.items())
-    after = held
-    for name, size in found.items():
-        after = margin.with_trade(after, name, size, -margin.position_value_raw(held.market(name), size))
+    margin_account, value = pair_book(10_000), Fraction(spot * E18)
+    allowed_sizes = largest_allowed_sizes(margin_account, sizes, CAPPED, value)
+    assert all(size * sizes[name] >= 0 and abs(size) <= abs(sizes[name]) for name, size in allowed_sizes.items())
+    after = margin_account
+    for name, size in allowed_sizes.items():
+        after = margin.with_trade(after, name, size, -margin.position_value_raw(margin_account.market(name), size))
     assert not breaches(margin_state(after, CAPPED), replace(CAPPED, slippage_bps=0), value)
 
 
@@ -63,8 +63,8 @@ def test_the_total_notional_has_a_band_of_its_own(eth: int, fires: bool) -> None
 
 def test_a_total_that_a_limit_holds_below_its_target_does_not_drift() -> None:
     policy = replace(LEVERED, targets=(FuturesTarget("ETH", 10_000),), leverage_band_bps=1_000)
-    held, spot = pair_book(10_000), Fraction(4_000 * E18)
-    first = plan_futures(held, policy, spot, NOW_S)
+    margin_account, spot = pair_book(10_000), Fraction(4_000 * E18)
+    first = plan_futures(margin_account, policy, spot, NOW_S)
     size = sum(order.size_raw for order in first.orders)
     assert first.trigger == "drift"
     assert 4_900 * 10**15 <= size <= 5 * E18
@@ -77,19 +77,19 @@ def test_a_leverage_of_zero_closes_every_position() -> None:
 
 
 def test_a_trigger_that_waits_for_a_person_orders_nothing_and_says_so() -> None:
-    asked = replace(FUTURES_POLICY, manual_triggers=("leverage",))
-    decision = decide(step_of(OVER, asked)).decision
+    changed_futures_policy = replace(FUTURES_POLICY, manual_triggers=("leverage",))
+    decision = decide(step_of(OVER, changed_futures_policy)).decision
     assert isinstance(decision, Hold)
     assert "futures: leverage is above its limit; futures.ask requires a confirmation: trimtab rebalance --send" in decision.reason
     assert isinstance(decide(step_of(OVER)).decision, AdjustFutures)
-    assert isinstance(decide(step_of(EMPTY, asked)).decision, AdjustFutures)
-    assert isinstance(decide(step_of(EMPTY, replace(asked, manual_triggers=("drift",)))).decision, Hold)
+    assert isinstance(decide(step_of(EMPTY, changed_futures_policy)).decision, AdjustFutures)
+    assert isinstance(decide(step_of(EMPTY, replace(changed_futures_policy, manual_triggers=("drift",)))).decision, Hold)
 
 
 def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
     step = step_of(OVER, replace(FUTURES_POLICY, manual_triggers=("leverage",)))
     outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
-    texts = [one.text for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key.startswith("futures:")]
+    texts = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key.startswith("futures:")]
     assert len(texts) == 1
     assert texts[0].startswith("Futures actions await confirmation (leverage); leverage 4.00x of at most 3x, utilisation")
     assert texts[0].endswith("It would close 5.75 of 20 ETH (long). Run: trimtab rebalance --send")

@@ -51,10 +51,10 @@ def test_margin_counts_in_the_total_and_as_its_collateral() -> None:
 
 
 def test_profit_and_funding_of_positions_change_the_total() -> None:
-    held = book(2_500, E18)
-    gained = margin.with_moved_marks(held, {"ETH": Fraction(1, 10)})
+    margin_account = book(2_500, E18)
+    gained = margin.with_moved_marks(margin_account, {"ETH": Fraction(1, 10)})
     owing = replace(gained, positions=(replace(gained.positions[0], funding_pending_raw=50 * E18),))
-    totals = [investable_total(current_drifts(step_with_margin(one))) / E6 for one in (held, gained, owing)]
+    totals = [investable_total(current_drifts(step_with_margin(account))) / E6 for account in (margin_account, gained, owing)]
     assert totals == [12_500, 12_700, 12_650]
 
 
@@ -70,13 +70,15 @@ def test_the_spot_multiple_leaves_the_margin_out() -> None:
     assert spot_value_in_quote(step, drifts) == 10_000 * E18
     account = margin_account(step.snapshot)
     assert account is not None
-    assert [one.spot for one in exposures(account, OURS, drifts)] == [5_000 * E6, 7_500 * E6], "shown as the weights count"
+    assert [price_exposure.spot for price_exposure in exposures(account, OURS, drifts)] == [5_000 * E6, 7_500 * E6], (
+        "shown as the weights count"
+    )
 
 
 def test_a_deposit_moves_no_weight() -> None:
     before = current_drifts(step_with_margin(book(0), {"WETH": 5_000, "USDC": 5_000}))
     after = current_drifts(step_with_margin(book(3_000), {"WETH": 5_000, "USDC": 2_000}))
-    assert [one.share for one in before] == [one.share for one in after]
+    assert [drift.share for drift in before] == [drift.share for drift in after]
     assert band_edge_prices(before) == band_edge_prices(after)
 
 
@@ -92,8 +94,8 @@ def apart(step: StepInput) -> StepInput:
 def test_margin_beside_the_weights_changes_no_weight_and_no_trade() -> None:
     skewed = {"WETH": 8_000, "USDC": 2_000}
     alone, beside = step_with_margin(book(0), skewed), apart(step_with_margin(book(6_000), skewed))
-    assert [one.share for one in current_drifts(beside)] == [one.share for one in current_drifts(alone)]
-    plans = [propose_rebalance(with_limits(one, turnover_bps=None, daily_turnover_bps=None)).plan for one in (alone, beside)]
+    assert [asset_drift.share for asset_drift in current_drifts(beside)] == [asset_drift.share for asset_drift in current_drifts(alone)]
+    plans = [propose_rebalance(with_limits(step, turnover_bps=None, daily_turnover_bps=None)).plan for step in (alone, beside)]
     assert plans[0] is not None
     assert plans[1] is not None
     assert [leg.amount_in_raw for leg in plans[0].legs] == [leg.amount_in_raw for leg in plans[1].legs] != []
@@ -112,7 +114,7 @@ def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_valu
     account, policy = margin_account(step.snapshot), futures_policy(step)
     assert account is not None
     assert policy is not None
-    assert [one.spot for one in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
+    assert [price_exposure.spot for price_exposure in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
     first = nav(step)
     fallen = nav(apart(step_with_margin(margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)}))), first)
     assert (first.nav, fallen.nav) == (1, Fraction(115, 125))
@@ -124,8 +126,8 @@ def test_the_cap_on_managed_value_counts_margin_beside_the_weights() -> None:
         capped = with_limits(step, max_live_value=Fraction(cap * E6))
         plan = propose_rebalance(step).plan
         assert plan is not None
-        found = {one.guard: one.passed for one in guards.judge(capped, plan, evidence(capped, plan))}
-        assert found["max_live_value"] is not refused
+        passed_by_guard = {verdict.guard: verdict.passed for verdict in guards.judge(capped, plan, evidence(capped, plan))}
+        assert passed_by_guard["max_live_value"] is not refused
 
 
 def test_a_policy_without_the_key_is_read_as_counting_margin() -> None:
@@ -150,25 +152,25 @@ def test_the_cap_on_managed_value_counts_margin() -> None:
         capped = with_limits(step, max_live_value=Fraction(cap * E6))
         plan = propose_rebalance(step).plan
         assert plan is not None
-        found = {one.guard: one.passed for one in guards.judge(capped, plan, evidence(capped, plan))}
-        assert found["max_live_value"] is not refused
+        passed_by_guard = {verdict.guard: verdict.passed for verdict in guards.judge(capped, plan, evidence(capped, plan))}
+        assert passed_by_guard["max_live_value"] is not refused
 
 
 def test_unknown_margin_holds_a_rebalance_and_names_the_reason() -> None:
     skewed = {"WETH": 8_000, "USDC": 2_000}
     assert isinstance(decide(step_with_margin(book(0), skewed)).decision, Rebalance)
-    found = decide(step_with_margin(None, skewed, futures_unknown="free margin could not be read")).decision
-    assert isinstance(found, Halt)
-    assert found.codes == (HaltCode.FUTURES,)
-    assert "free margin could not be read" in found.reason
+    decision = decide(step_with_margin(None, skewed, futures_unknown="free margin could not be read")).decision
+    assert isinstance(decision, Halt)
+    assert decision.codes == (HaltCode.FUTURES,)
+    assert "free margin could not be read" in decision.reason
 
 
 def test_a_spot_proposal_in_place_of_orders_keeps_the_total() -> None:
     step = step_with_margin(OVER, {"WETH": 5_000, "USDC": 5_000})
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
-    found = propose_rebalance(with_history(step, failed_exits=failed))
-    assert investable_total(found.decision_result.drifts) == 20_000 * E6
-    assert not isinstance(found.decision_result.decision, Hold)
+    proposal = propose_rebalance(with_history(step, failed_exits=failed))
+    assert investable_total(proposal.decision_result.drifts) == 20_000 * E6
+    assert not isinstance(proposal.decision_result.decision, Hold)
 
 
 @pytest.mark.parametrize("change", [{"collateral": ""}, {"collateral": token("WBTC").address}])
@@ -180,8 +182,8 @@ def test_collateral_that_is_no_asset_counts_nowhere(change: dict[str, str]) -> N
 
 def test_why_a_layer_is_held_is_read_back() -> None:
     step = step_with_margin(OVER)
-    held = hold_futures(replace(step, progress=replace(step.progress, spot_hold_reason="why not")), "why")
-    assert codec.from_jsonable(StepInput, codec.to_jsonable(held)) == held
+    held_step = hold_futures(replace(step, progress=replace(step.progress, spot_hold_reason="why not")), "why")
+    assert codec.from_jsonable(StepInput, codec.to_jsonable(held_step)) == held_step
 
 
 def nav(step: StepInput, kept: NavPerShare | None = None) -> NavPerShare:
@@ -190,11 +192,11 @@ def nav(step: StepInput, kept: NavPerShare | None = None) -> NavPerShare:
 
 
 def test_the_value_per_share_falls_with_futures_and_not_with_deposits() -> None:
-    held = book(2_500, E18)
-    first = nav(step_with_margin(held))
-    fallen = nav(step_with_margin(margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)})), first)
+    margin_account = book(2_500, E18)
+    first = nav(step_with_margin(margin_account))
+    fallen = nav(step_with_margin(margin.with_moved_marks(margin_account, {"ETH": Fraction(-1, 2)})), first)
     assert (first.nav, fallen.nav) == (1, Fraction(115, 125))
-    deposited = replace(held, collateral_raw=held.collateral_raw + 1_000 * E18)
+    deposited = replace(margin_account, collateral_raw=margin_account.collateral_raw + 1_000 * E18)
     moved = nav(step_with_margin(deposited, {"WETH": 5_000, "USDC": 4_000}), first)
     assert moved.nav == 1
     assert nav(step_with_margin(margin.with_moved_marks(deposited, {"ETH": Fraction(1, 8)})), moved).nav == Fraction(1_275, 1_250)
@@ -219,7 +221,7 @@ def test_strategies_do_not_own_the_margin_and_the_goal_counts_it() -> None:
     ledger = opening({"core": {"WETH": 3, "USDC": 4_000}})
     step = brought_up(step, ledger)
     goal = net_strategies(step, reference_prices(step).price_by_token).goal
-    assert [one.low for one in goal.weights] == [Fraction(1, 3), Fraction(2, 3)], "5,000 of 15,000, and 5,000 with the margin"
+    assert [weight.low for weight in goal.weights] == [Fraction(1, 3), Fraction(2, 3)], "5,000 of 15,000, and 5,000 with the margin"
 
 
 def test_margin_in_a_quarantined_token_counts_nowhere() -> None:

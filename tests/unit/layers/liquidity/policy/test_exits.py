@@ -24,11 +24,11 @@ from tests.support.text import mentions, raises_code
 
 def taken(step: StepInput) -> list[tuple[str, Fraction]]:
     """Which positions are taken out, in order, and what part of each."""
-    found = []
+    actions = []
     for action in planned(step).layer_actions:
         assert isinstance(action, Withdraw)
-        found.append((action.name, Fraction(action.liquidity, action.position_liquidity)))
-    return found
+        actions.append((action.name, Fraction(action.liquidity, action.position_liquidity)))
+    return actions
 
 
 def test_within_both_limits_nothing_is_taken_out() -> None:
@@ -87,10 +87,10 @@ def test_fees_come_with_what_is_taken_out_and_count() -> None:
     [action] = planned(step).layer_actions
     assert isinstance(action, Withdraw)
     assert action.fees_raw == fees
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for token, raw in planned(step).holdings_after:
         of = (action.token0, action.token1).index(token)
-        assert raw == held[token] + action.amounts_raw[of] + fees[of]
+        assert raw == raw_by_token[token] + action.amounts_raw[of] + fees[of]
 
 
 def test_what_an_empty_position_is_still_owed_is_collected() -> None:
@@ -226,21 +226,21 @@ def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
 def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: int) -> None:
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500, balance_jump_bps=200))
     flow = ExternalTransfer(1, step.portfolio.numeraire.address, sign, Fraction(sign * 500 * USD), 1, 2, NOW_S, True, None)
-    held = replace(step, history=history(unexplained_transfers=(flow,)))
-    assert isinstance(decide(held).decision, AdjustLiquidity)
-    plan = planned(held)
-    assert verdict("balance_jump", held, plan).passed
-    assert verdict("max_live_value", held, plan).passed
-    assert isinstance(decide(replace(step_after_plan(step), history=held.history)).decision, Halt), "and then everything else waits"
+    changed_step = replace(step, history=history(unexplained_transfers=(flow,)))
+    assert isinstance(decide(changed_step).decision, AdjustLiquidity)
+    plan = planned(changed_step)
+    assert verdict("balance_jump", changed_step, plan).passed
+    assert verdict("max_live_value", changed_step, plan).passed
+    assert isinstance(decide(replace(step_after_plan(step), history=changed_step.history)).decision, Halt), "and then everything else waits"
 
 
 def test_after_failures_in_a_row_targets_move_no_liquidity_and_limits_still_take_it_out() -> None:
     step = world([paired(2_000)], targets=[wanted(500)])
     assert isinstance(decide(step).decision, AdjustLiquidity)
     failed = history(is_stopped=True)
-    held = decide(replace(step, history=failed)).decision
-    assert isinstance(held, Hold)
-    assert mentions(held.reason, "failed", "trimtab resume")
+    decision = decide(replace(step, history=failed)).decision
+    assert isinstance(decision, Hold)
+    assert mentions(decision.reason, "failed", "trimtab resume")
     above = replace(world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500)), history=failed)
     assert isinstance(decide(above).decision, AdjustLiquidity)
     assert verdict("reverts_in_row", above, planned(above)).passed

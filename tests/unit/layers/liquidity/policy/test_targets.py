@@ -132,16 +132,16 @@ def test_no_more_is_provided_than_the_step_has_approved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "said"),
+    ("limit", "reason"),
     [
         ({"lp_max_weight_bps": 1_500}, "limits.lp_max_weight allows no more"),
         ({"impermanent_loss_bps": 30}, "limits.impermanent_loss allows"),
     ],
 )
-def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, object], said: str) -> None:
+def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, object], reason: str) -> None:
     step = world(targets=[wanted(2_000)], bounds=roomy(**limit))
     plan = planned(step)
-    assert any(said in item.why for item in plan.skipped)
+    assert any(reason in item.why for item in plan.skipped)
     load = book(step_after_plan(step)).exposure()
     assert load.is_within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
     assert passes(step)
@@ -191,11 +191,11 @@ def test_a_fired_trigger_comes_before_the_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "said"), [("last_rebalance_s", "the last rebalance was"), ("last_liquidity_s", "the last liquidity action")]
+    ("last", "reason"), [("last_rebalance_s", "the last rebalance was"), ("last_liquidity_s", "the last liquidity action")]
 )
-def test_targets_rest_for_the_cooldown_after_swaps_and_after_actions(last: str, said: str) -> None:
+def test_targets_rest_for_the_cooldown_after_swaps_and_after_actions(last: str, reason: str) -> None:
     step = world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 60}))
-    held(step, "1600 USDC provided", said, "; no rebalance follows before ", "(cooldown 1 h)")
+    held(step, "1600 USDC provided", reason, "; no rebalance follows before ", "(cooldown 1 h)")
     assert kinds(world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 3_600}))) == [Provide]
 
 
@@ -312,5 +312,5 @@ def test_the_most_that_minimums_let_liquidity_cost_counts_in_the_loss_of_a_day()
 
 
 def test_a_pool_whose_push_makes_liquidity_dearer_than_plan_cost_gets_nothing() -> None:
-    said = "a cost of 3.72 USDC, 2.42 USDC of it because the pool is off the reference, for 3200 USDC is above limits.plan_cost of 10 bps"
-    held(world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10)), said)
+    text = "a cost of 3.72 USDC, 2.42 USDC of it because the pool is off the reference, for 3200 USDC is above limits.plan_cost of 10 bps"
+    held(world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10)), text)

@@ -108,7 +108,7 @@ def test_alert_prices_count_what_lies_in_positions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         ({"positions": ()}, "position uniswap_v2 {}: it was not read"),
         (
@@ -120,11 +120,11 @@ def test_alert_prices_count_what_lies_in_positions() -> None:
         ),
     ],
 )
-def test_a_position_that_is_unknown_halts_by_name_and_is_never_zero(change: dict[str, object], said: str) -> None:
+def test_a_position_that_is_unknown_halts_by_name_and_is_never_zero(change: dict[str, object], reason: str) -> None:
     step = with_snapshot(holding(share(2_000)), **change)
     decision = decide(step).decision
     assert isinstance(decision, Halt)
-    assert said.format(lp_worlds.PAIR) in decision.reason
+    assert reason.format(lp_worlds.PAIR) in decision.reason
     with pytest.raises(Refused, match="position uniswap_v2"):
         compute_drifts(step, PRICES)
     with pytest.raises(Refused, match="position uniswap_v2"):
@@ -219,19 +219,19 @@ def test_the_expected_loss_over_the_portfolio_is_held_against_its_budget() -> No
     step = holding(share(2_000))
     plan = sell_weth(step)
     assert verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=8), plan).passed
-    found = verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=7), plan)
-    assert not found.passed
-    assert found.measured_text.startswith("7.39 bps (7.3")
-    assert found.limit == "7 bps"
+    loss_verdict = verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=7), plan)
+    assert not loss_verdict.passed
+    assert loss_verdict.measured_text.startswith("7.39 bps (7.3")
+    assert loss_verdict.limit == "7 bps"
 
 
 def test_the_weight_of_positions_at_the_limit_passes_and_a_basis_point_less_fails() -> None:
     step = holding(share(2_000))
     plan = replace(sell_weth(step), legs=())
     assert verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=2_000), plan).passed
-    found = verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_999), plan)
-    assert not found.passed
-    assert mentions(found.measured_text, "2000 bps", "2000 USDC")
+    weight_verdict = verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_999), plan)
+    assert not weight_verdict.passed
+    assert mentions(weight_verdict.measured_text, "2000 bps", "2000 USDC")
 
 
 def test_the_weight_is_that_of_what_the_plan_leaves() -> None:
@@ -242,9 +242,9 @@ def test_the_weight_is_that_of_what_the_plan_leaves() -> None:
 @pytest.mark.parametrize("guard", ["impermanent_loss", "lp_max_weight", "turnover", "max_live_value"])
 def test_an_unknown_position_refuses_what_needs_it(guard: str) -> None:
     step = with_limits(with_snapshot(holding(share(2_000)), positions=()), lp_max_weight_bps=2_000)
-    found = verdict(guard, step, sell_weth(step))
-    assert not found.passed
-    assert "position uniswap_v2" in found.measured_text
+    unknown_verdict = verdict(guard, step, sell_weth(step))
+    assert not unknown_verdict.passed
+    assert "position uniswap_v2" in unknown_verdict.measured_text
 
 
 def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> None:
@@ -258,8 +258,8 @@ def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> N
 
 # reports
 def report(step: StepInput) -> valuation.PositionReport:
-    [found] = valuation.position_reports(step.snapshot, step.portfolio, reference_prices(step).price_by_token)
-    return found
+    [position_report] = valuation.position_reports(step.snapshot, step.portfolio, reference_prices(step).price_by_token)
+    return position_report
 
 
 def test_a_report_of_a_pair_that_doubled_and_earned() -> None:
@@ -268,22 +268,22 @@ def test_a_report_of_a_pair_that_doubled_and_earned() -> None:
     step = holding(position)
     entry = raw(Fraction(1, 2), 4_000)
     step = replace(step, portfolio=replace(step.portfolio, positions=(lp_worlds.confirmed_position(position, entry),)))
-    found = report(step)
-    assert found.state is valuation.RangeState.WHOLE
-    assert found.value == 4_400 * USD
-    assert found.hold_value == 5_000 * USD
-    assert abs(found.fees - 400 * USD) <= USD // 1_000
-    assert abs(found.loss - 1_000 * USD) <= USD // 1_000, (
+    position_report = report(step)
+    assert position_report.state is valuation.RangeState.WHOLE
+    assert position_report.value == 4_400 * USD
+    assert position_report.hold_value == 5_000 * USD
+    assert abs(position_report.fees - 400 * USD) <= USD // 1_000
+    assert abs(position_report.loss - 1_000 * USD) <= USD // 1_000, (
         "√(0.5·4,000) stands for 4,000 where holding is worth 5,000: 20 %, as for any fourfold price"
     )
-    assert found.pool_deviation == 0
+    assert position_report.pool_deviation == 0
 
 
 def test_forecasts_move_the_token_that_is_not_the_numeraire() -> None:
-    found = report(holding(share(2_000)))
-    assert [item.move_bps for item in found.forecasts] == [-5_000, -2_500, -1_000, 1_000, 2_500, 5_000]
-    assert {item.moving_token for item in found.forecasts} == {"WETH"}
-    half = found.forecasts[0]
+    position_report = report(holding(share(2_000)))
+    assert [item.move_bps for item in position_report.forecasts] == [-5_000, -2_500, -1_000, 1_000, 2_500, 5_000]
+    assert {item.moving_token for item in position_report.forecasts} == {"WETH"}
+    half = position_report.forecasts[0]
     assert float(half.loss_share) == pytest.approx(1 - 2 * 0.5**0.5 / 1.5, abs=1e-11)
     assert float(half.loss_value) == pytest.approx(1_500 * USD * float(half.loss_share), rel=1e-9), (
         "holding is worth 1,500 when WETH halves"
@@ -291,9 +291,9 @@ def test_forecasts_move_the_token_that_is_not_the_numeraire() -> None:
 
 
 def test_a_pool_off_the_reference_is_told() -> None:
-    found = report(holding(share(2_000, Fraction(121, 100))))
-    assert found.pool_deviation is not None
-    assert min(abs(float(found.pool_deviation) - 0.21), abs(float(found.pool_deviation) - (1 - 1 / 1.21))) < 1e-5
+    position_report = report(holding(share(2_000, Fraction(121, 100))))
+    assert position_report.pool_deviation is not None
+    assert min(abs(float(position_report.pool_deviation) - 0.21), abs(float(position_report.pool_deviation) - (1 - 1 / 1.21))) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -309,8 +309,10 @@ def test_a_pool_off_the_reference_is_told() -> None:
 def test_a_report_says_where_the_reference_price_stands_to_the_range(position: object, state: valuation.RangeState) -> None:
     step = step_input()
     mine = replace(step.portfolio, positions=(lp_worlds.confirmed_position(position),))  # type: ignore[arg-type]  # parametrize erases the type
-    found = report(replace(with_snapshot(step, positions=(position,)), portfolio=mine))
+    position_report = report(replace(with_snapshot(step, positions=(position,)), portfolio=mine))
     sides = {valuation.RangeState.BELOW, valuation.RangeState.ABOVE}
-    assert found.state is state or {found.state, state} == sides, "which side is which depends on the order of the tokens"
-    assert (found.lvr_per_day > 0) == (state is valuation.RangeState.INSIDE)
-    assert bool(found.forecasts) == (state not in (valuation.RangeState.EMPTY, valuation.RangeState.GONE))
+    assert position_report.state is state or {position_report.state, state} == sides, (
+        "which side is which depends on the order of the tokens"
+    )
+    assert (position_report.lvr_per_day > 0) == (state is valuation.RangeState.INSIDE)
+    assert bool(position_report.forecasts) == (state not in (valuation.RangeState.EMPTY, valuation.RangeState.GONE))
