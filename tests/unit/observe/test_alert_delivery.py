@@ -45,7 +45,7 @@ def channel(send: Callable[[str, str], str], name: str = "hook", attempts: int =
 def announcer(
     store: Store, *carriers: AlertChannel, kinds: frozenset[AlertKind] = KINDS, failed: Callable[[Delivery], None] | None = None
 ) -> AlertNotifier:
-    return AlertNotifier(store.alerts, [ChannelSubscription(one, kinds) for one in carriers], RULES, failed or (lambda _: None))
+    return AlertNotifier(store.alerts, [ChannelSubscription(carrier, kinds) for carrier in carriers], RULES, failed or (lambda _: None))
 
 
 def into(box: Box) -> Callable[[str, str], str]:
@@ -89,8 +89,8 @@ def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) 
     assert [item["title"] for item in mail.items] == [item["title"] for item in hook.items]
     assert all(text in mail.texts[number] for number, text in enumerate(hook.texts))
     assert {tuple(item["to"]) for item in mail.items} == {("owner@example.org",)}
-    told = store.alerts.target_states()
-    assert {name: (one.failures, one.queued_count, one.delivered_s is not None) for name, one in told.items()} == {
+    target_states = store.alerts.target_states()
+    assert {name: (state.failures, state.queued_count, state.delivered_s is not None) for name, state in target_states.items()} == {
         "hook": (0, 0, True),
         "mail": (0, 0, True),
     }
@@ -128,7 +128,7 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
         telling.process_cycle_alerts([happened(2)], KINDS, NOON + 1)
         settled(store, telling)
     assert hook.texts == ["event 2"]
-    assert [(one.message.text, one.failure_reason) for one in failures] == [("event 1", "not accepted")]
+    assert [(failure.message.text, failure.failure_reason) for failure in failures] == [("event 1", "not accepted")]
     (target,) = store.alerts.target_states().values()
     assert (target.failures, target.queued_count) == (0, 0)
     assert target.failed_s is not None
@@ -320,7 +320,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
         with raises_field("alerts.targets.url_env", "WRONG", "no address supported") as refused:
             apprise_sender(f"nonsense://{SECRET}", "WRONG", 15)
     assert SECRET in hook.items[0]["path"]
-    shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.target_states().values()))
-    assert not found_in(shown.encode(), [SECRET])
+    shown_text = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.target_states().values()))
+    assert not found_in(shown_text.encode(), [SECRET])
     store.close()
     assert not [path for path in tmp_path.iterdir() if found_in(path.read_bytes(), [SECRET])]

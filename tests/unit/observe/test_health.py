@@ -82,17 +82,17 @@ def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
 
 
 def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
-    found = health_document(GOOD, judge_health(GOOD, START_S), (), START_S - 5)
-    assert found == {"ok": True, "state": "running", "reasons": [], "cycles": 3, "last_good_cycle_s": 0, "paused": False, "sends": True}
+    document = health_document(GOOD, judge_health(GOOD, START_S), (), START_S - 5)
+    assert document == {"ok": True, "state": "running", "reasons": [], "cycles": 3, "last_good_cycle_s": 0, "paused": False, "sends": True}
     assert health_document(None, judge_health(None, 0), ("x",), 0)["last_good_cycle_s"] is None
 
 
 def test_a_dry_run_is_named_and_never_ready() -> None:
     dry = replace(GOOD, sends=False)
-    found = judge_health(dry, START_S)
-    assert found.is_healthy
-    assert mentions(found.obstacles[0], "a dry run: it sends nothing", "--send")
-    sends = [health_document(one, found, (), START_S)["sends"] for one in (GOOD, dry, None)]
+    run_health = judge_health(dry, START_S)
+    assert run_health.is_healthy
+    assert mentions(run_health.obstacles[0], "a dry run: it sends nothing", "--send")
+    sends = [health_document(report, run_health, (), START_S)["sends"] for report in (GOOD, dry, None)]
     assert sends == [True, False, None]
 
 
@@ -102,8 +102,8 @@ def test_a_process_is_alive_until_it_dies_and_its_number_alone_is_not_it() -> No
     assert is_alive(ours) is True
     place, _, started = ours.rpartition("/")
     assert is_alive(f"{place}/{int(started) + 1}") is False, "another process has its number now"
-    told = "import sys; from agent.observe.health import process_identity; print(process_identity(), flush=True); sys.stdin.read()"
-    child = subprocess.Popen([sys.executable, "-c", told], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    text = "import sys; from agent.observe.health import process_identity; print(process_identity(), flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdin is not None
     theirs = child.stdout.readline().strip()
@@ -125,9 +125,9 @@ def test_of_a_process_elsewhere_nothing_is_known(process: str) -> None:
 # the store
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 1, WALLET)
-    yield found
-    found.close()
+    store = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 1, WALLET)
+    yield store
+    store.close()
 
 
 def always(_: RunReport) -> bool:
@@ -184,13 +184,18 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     run.on_failed_heartbeat()
     now.s += 1
     run.write()
-    found = store.run_reports.newest()
-    assert found is not None
-    assert found == run.report
-    assert (found.cycles, found.last_good_cycle_s, found.last_cycle_s, found.written_s) == (2, START_S + 5, START_S + 6, START_S + 7)
-    assert found.outcomes == (("done", 1), ("error", 1))
-    assert found.transactions == (("approval final", 1), ("swap final", 2))
-    assert (found.trouble, found.pause_reason, found.failed_heartbeats, found.figures.value) == (
+    run_report = store.run_reports.newest()
+    assert run_report is not None
+    assert run_report == run.report
+    assert (run_report.cycles, run_report.last_good_cycle_s, run_report.last_cycle_s, run_report.written_s) == (
+        2,
+        START_S + 5,
+        START_S + 6,
+        START_S + 7,
+    )
+    assert run_report.outcomes == (("done", 1), ("error", 1))
+    assert run_report.transactions == (("approval final", 1), ("swap final", 2))
+    assert (run_report.trouble, run_report.pause_reason, run_report.failed_heartbeats, run_report.figures.value) == (
         "the [hidden] is out",
         "by [hidden]",
         1,
@@ -198,18 +203,18 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     )
     run.on_end("secret")
     run.write()
-    found = store.run_reports.newest()
-    assert found is not None
-    assert (found.ended_s, found.end_error) == (START_S + 7, "[hidden]")
+    run_report = store.run_reports.newest()
+    assert run_report is not None
+    assert (run_report.ended_s, run_report.end_error) == (START_S + 7, "[hidden]")
     assert run.health().state == "failed"
 
 
 def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: Store) -> None:
     run = recorder(store, Time())
     run.on_hang("the disk")
-    found = store.run_reports.newest()
-    assert found is not None
-    assert found.hang_text == "the disk"
+    run_report = store.run_reports.newest()
+    assert run_report is not None
+    assert run_report.hang_text == "the disk"
     store.close()
     store.db.engine.dispose()
     with sqlite3.connect(store.db.engine.url.database or "") as holder:

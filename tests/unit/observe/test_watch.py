@@ -59,10 +59,10 @@ def test_a_person_may_think_as_long_as_he_likes() -> None:
 
 
 def test_the_thread_feeds_as_long_as_nothing_hangs_and_then_tells_once_where_it_stands() -> None:
-    time, told, fed, heard = Time(), list[str](), threading.Event(), threading.Event()
+    time, clock, fed, heard = Time(), list[str](), threading.Event(), threading.Event()
 
     def hung(why: str) -> None:
-        told.append(why)
+        clock.append(why)
         heard.set()
 
     watch = Watchdog(60, time, period_s=0.01)
@@ -70,8 +70,8 @@ def test_the_thread_feeds_as_long_as_nothing_hangs_and_then_tells_once_where_it_
         assert fed.wait(60)
         time.now = 1_000
         assert heard.wait(60)
-    assert len(told) == 1
-    assert "starting" in told[0]
+    assert len(clock) == 1
+    assert "starting" in clock[0]
 
 
 # systemd
