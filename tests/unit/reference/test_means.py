@@ -28,8 +28,8 @@ def code_of(step: StepInput, pool: V3Pool) -> CodeHash:
 
 
 def usd(step: StepInput) -> float | None:
-    found = reference_prices(step).reference_by_token.get(WETH.address)
-    return None if found is None else float(found.price) * 10**12
+    reference = reference_prices(step).reference_by_token.get(WETH.address)
+    return None if reference is None else float(reference.price) * 10**12
 
 
 def test_a_pool_that_was_not_pinned_has_no_weight_however_deep_it_is() -> None:
@@ -53,7 +53,7 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
 
 
 @pytest.mark.parametrize(
-    ("kept", "said"),
+    ("kept", "reason"),
     [
         ((1, 1), "it keeps 1: run trimtab oracle"),
         ((5, 9), "it keeps 5, soon 9: run trimtab oracle"),
@@ -61,11 +61,11 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
         (None, "less than 1800 s old"),
     ],
 )
-def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, said: str) -> None:
+def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, reason: str) -> None:
     short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observation_counts=kept)
     step = by_means(short)
     why = prices.twap_rejection(step.snapshot, step.reference, short)
-    assert said in why
+    assert reason in why
     assert ("--to 1801" in why) == ("trimtab oracle" in why)
 
 

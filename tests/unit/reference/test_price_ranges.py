@@ -143,7 +143,7 @@ def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_
     more = disagreement_loss(step, deltas)
     assert more > 0
     assert worst_case_loss(step, plan) - worst_case_loss(before, plan) == more
-    cases = [build_guard_case(one, plan, evidence(one, plan)) for one in (step, before)]
+    cases = [build_guard_case(step, plan, evidence(step, plan)) for step in (step, before)]
     assert cases[0].worst_cost() - cases[1].worst_cost() == more
 
 
