@@ -49,10 +49,10 @@ def steps(whole: bool) -> Iterator[StepInput]:
 def here() -> list[str]:
     """Machines that this processor can answer like; the test is skipped where there is nothing to compare."""
     why = {machine: lacking(machine) for machine in MACHINES}
-    found = [machine for machine, reason in why.items() if not reason]
-    if len(found) < 2:
+    machines = [machine for machine, reason in why.items() if not reason]
+    if len(machines) < 2:
         pytest.skip("; ".join(reason for reason in why.values() if reason))
-    return found
+    return machines
 
 
 @pytest.mark.timeout(1_200)
@@ -76,14 +76,14 @@ def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, 
         )
         for number, machine in enumerate(machines)
     ]  # fmt: skip
-    found = [json.loads(ended(process).splitlines()[-1]) for process in under_way]
-    for one, other in pairwise(found):
-        assert len(one["plans"]) == len(problems)
-        assert one["plans"] == other["plans"]
-        assert one["steps"] == other["steps"]
-        assert one["differs"] != other["differs"], "nothing differs at all: no environment took"
-    for one in found[1:]:
-        replayed = one["replayed"]
+    documents = [json.loads(ended(process).splitlines()[-1]) for process in under_way]
+    for document, other in pairwise(documents):
+        assert len(document["plans"]) == len(problems)
+        assert document["plans"] == other["plans"]
+        assert document["steps"] == other["steps"]
+        assert document["differs"] != other["differs"], "nothing differs at all: no environment took"
+    for document in documents[1:]:
+        replayed = document["replayed"]
         assert replayed["different"] == replayed["unreadable"] == 0
         assert replayed["same"] > 20
 
