@@ -54,9 +54,9 @@ def test_it_prints_one_json_document_and_says_which_library_is_missing(monkeypat
 def test_the_kernel_is_equal_to_the_loop_and_a_wrong_loop_is_noticed(monkeypatch: pytest.MonkeyPatch):
     times, table = random_prices(3_000)
     ready = prepare_prices(SYMBOLS, times, table)
-    ours, found = measure_kernel(ready, table, 2)
-    assert ours["rebalances"] == len(found.rebalance_bars) >= 2
-    monkeypatch.setattr(bench_backtest, "run_by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), found.rebalance_bars.tolist()))
+    ours, figures = measure_kernel(ready, table, 2)
+    assert ours["rebalances"] == len(figures.rebalance_bars) >= 2
+    monkeypatch.setattr(bench_backtest, "run_by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), figures.rebalance_bars.tolist()))
     with pytest.raises(AssertionError, match="loop comes"):
         measure_kernel(ready, table, 2)
 

@@ -91,9 +91,9 @@ def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
     assert set(document["peers"]["generous"]["warm"]["answers_unlike_the_contract"].values()) == {bench_quotes.AMOUNTS}
     assert document["peers"]["absent"] == {"missing": "not here"}
     assert document["peers"]["broken"] == {"missing": quote_peers.ENDED}
-    shown = bench_quotes.document_lines(document)
-    assert "512 answers differ" in shown[0]
-    assert shown[-2:] == ["absent is missing: not here", f"broken is missing: {quote_peers.ENDED}"]
+    document_lines = bench_quotes.document_lines(document)
+    assert "512 answers differ" in document_lines[0]
+    assert document_lines[-2:] == ["absent is missing: not here", f"broken is missing: {quote_peers.ENDED}"]
 
 
 def test_a_pool_reaches_another_process_as_it_is():
