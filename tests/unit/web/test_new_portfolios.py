@@ -47,8 +47,8 @@ BASKET = {
 
 def shown_hash(page: str) -> str:
     """The hash in the form of a page that shows what would be written."""
-    [found] = re.findall('name="sha256" value="([0-9a-f]{64})"', page)
-    return str(found)
+    [hashes] = re.findall('name="sha256" value="([0-9a-f]{64})"', page)
+    return str(hashes)
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedFo
     monkeypatch.setattr(access, "POLL_S", 0.02)
     monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
     monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
-    with ServedFolder(tmp_path) as found:
-        yield found
+    with ServedFolder(tmp_path) as served_folder:
+        yield served_folder
 
 
 def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(folder: ServedFolder) -> None:
@@ -69,8 +69,14 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     assert f'action="{NEW}"' in listed
     status, _, page = folder.send(COPY, cookie, name="variant", wallet=OWN_WALLET)
     assert status == 200
-    for shown in (f"{folder.folder}/variant.toml", "WETH 50% USDC 50%", f"<dd>{OWN_WALLET}</dd>", "<dd>mine</dd>", "none, so on paper"):
-        assert shown in page
+    for expected_text in (
+        f"{folder.folder}/variant.toml",
+        "WETH 50% USDC 50%",
+        f"<dd>{OWN_WALLET}</dd>",
+        "<dd>mine</dd>",
+        "none, so on paper",
+    ):
+        assert expected_text in page
     assert folder.files() == before, "nothing is written before the confirmation"
     status, headers, _ = folder.send(COPY, cookie, name="variant", wallet=OWN_WALLET, sha256=shown_hash(page))
     assert (status, headers["location"]) == (303, "/p/mine/portfolios/next?name=variant")
@@ -106,8 +112,8 @@ def test_a_portfolio_from_a_basket_is_that_of_trimtab_init_in_its_own_folder(fol
     assert "A proposal; choose the one on which the wallet has its money." in first
     assert load_config(folder.folder / "mine.toml").config.wallet.address in first
     _, _, page = folder.send(NEW, cookie, **BASKET)
-    for shown in ("500 USDC", "RPC_A=alpha (not set yet)", "moderate", "With 500 USDC:"):
-        assert shown in page
+    for expected_text in ("500 USDC", "RPC_A=alpha (not set yet)", "moderate", "With 500 USDC:"):
+        assert expected_text in page
     assert folder.send(NEW, cookie, **BASKET, sha256=shown_hash(page))[0] == 303
     config = load_config(folder.folder / "calm.toml").config
     assert (config.chain.chain_id, config.portfolio.use_cash, config.store.url) == (8453, "500", "sqlite:///calm/trimtab.db")
@@ -267,7 +273,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
         write_portfolio(*arguments, document["sha256"])
     assert "exists already" in str(refused.value)
     assert path.is_symlink() or path.read_text() == "kept"
-    assert {one.name for one in source.parent.iterdir()} == {"mine.toml", "b.toml"}
+    assert {path.name for path in source.parent.iterdir()} == {"mine.toml", "b.toml"}
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(source: Path) -> None:
@@ -330,9 +336,9 @@ def test_the_command_lists_a_folder_with_one_config_and_adds_a_copy(tmp_path: Pa
     open_user_file(tmp_path / "mine.db.users").add("ann", HASH, secret, False, 1)
     process = start("serve", "--port", "0", "--json", "--config", str(tmp_path))
     try:
-        said = first_document(process)
-        assert [one["name"] for one in said["portfolios"]] == ["mine"]
-        browser, origin = build_opener(HTTPCookieProcessor()), said["url"].rstrip("/")
+        document = first_document(process)
+        assert [portfolio["name"] for portfolio in document["portfolios"]] == ["mine"]
+        browser, origin = build_opener(HTTPCookieProcessor()), document["url"].rstrip("/")
 
         def send(path: str, **fields: str) -> str:
             csrf = re.findall('name="csrf" value="([^"]+)"', browser.open(origin + path).read().decode())[0]

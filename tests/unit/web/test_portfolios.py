@@ -46,8 +46,8 @@ from tests.support.sites import HASH, PASSWORD, behind_proxy
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPortfolios]:
-    with ServedPortfolios(tmp_path_factory.mktemp("shelf"), ("a", HOSTILE.replace("/", ""), "gone")) as found:
-        yield found
+    with ServedPortfolios(tmp_path_factory.mktemp("shelf"), ("a", HOSTILE.replace("/", ""), "gone")) as served_portfolio:
+        yield served_portfolio
 
 
 B = "/p/img-src-x-onerror-alert-1"
@@ -55,9 +55,9 @@ B = "/p/img-src-x-onerror-alert-1"
 
 def test_names_are_those_of_the_files_and_slugs_are_unique_and_plain(tmp_path: Path) -> None:
     configs = [tmp_path / name for name in ("one/trimtab.toml", "two/trimtab.toml", "Über%2f..toml", "ü.toml", "One Trimtab.toml")]
-    found = portfolio_names(configs)
-    assert [name for name, _ in found] == ["one/trimtab", "two/trimtab", "Über%2f.", "ü", "One Trimtab"]
-    assert [slug for _, slug in found] == ["one-trimtab", "two-trimtab", "ber-2f", "portfolio", "one-trimtab-2"]
+    names = portfolio_names(configs)
+    assert [name for name, _ in names] == ["one/trimtab", "two/trimtab", "Über%2f.", "ü", "One Trimtab"]
+    assert [slug for _, slug in names] == ["one-trimtab", "two-trimtab", "ber-2f", "portfolio", "one-trimtab-2"]
 
 
 def test_a_folder_gives_its_configs_and_none_is_served_twice(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_a_folder_gives_its_configs_and_none_is_served_twice(tmp_path: Path) -> 
         (tmp_path / name).touch()
     assert find_configs([tmp_path, Path("c.toml")]) == [tmp_path / "a.toml", tmp_path / "b.toml", Path("c.toml")]
     (tmp_path / "empty").mkdir()
-    for given in ([tmp_path, tmp_path / "a.toml"], [tmp_path / "empty"]):
+    for paths in ([tmp_path, tmp_path / "a.toml"], [tmp_path / "empty"]):
         with pytest.raises(ConfigError) as refused:
-            find_configs(given)
+            find_configs(paths)
         assert refused.value.field == "--config"
 
 
@@ -81,15 +81,15 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Se
     assert HOSTILE not in stranger
     assert "&lt;img src=x onerror" in stranger
     mine = shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
-    found = figures(mine)
+    page_figures = figures(mine)
     pnl = documents()["pnl"]["all"]
     amounts = {"value": pnl["value"], "profit": pnl["periods"][0]["profit"], "day": pnl["periods"][0]["profit"]}
     total = {"count": 1, "numeraire": pnl["numeraire"], "oldest": pnl["until"], **amounts}
-    given = {"portfolios": [documents(), {}], "sums": [total]}
-    for of, form, value, text in found:
-        exact = value_at(given, of)
+    page_documents = {"portfolios": [documents(), {}], "sums": [total]}
+    for of, form, value, text in page_figures:
+        exact = value_at(page_documents, of)
         assert (value, text) == ("" if exact is None else str(exact), format_figure(exact, form))
-    assert {of.removeprefix("portfolios.0.") for of, *_ in found} == {
+    assert {of.removeprefix("portfolios.0.") for of, *_ in page_figures} == {
         "pnl.all.value", "pnl.all.until", "pnl.all.periods.0.profit", "pnl.all.periods.0.twr_bps", "pnl.day.periods.0.profit",
         "pnl.all.periods.0.mwr_year_bps", "pnl.all.periods.0.costs_year_bps", "history.steps.0.outcome", "history.steps.0.time",
         *(f"status.holdings.{number}.weight_bps" for number in range(len(documents()["status"]["holdings"]))),
@@ -115,7 +115,7 @@ def test_a_price_alert_is_told_and_needs_nobody(shelf: ServedPortfolios, monkeyp
         alert = {"key": f"{kind.value}:0x12:5", "text": "WETH is at 3,000", "event": "price"}
         monkeypatch.setattr(cache, "documents", {**calm, "alerts": {"open": [alert]}})
         cards = shelf.ask("/", Cookie=shelf.enter(0))[2].decode().split("<article")
-        [card] = [one for one in cards if "WETH is at 3,000" in one]
+        [card] = [card for card in cards if "WETH is at 3,000" in card]
         assert ("Needs you" in card) is needs
 
 
@@ -151,10 +151,10 @@ def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Se
     try:
         pnl = documents()["pnl"]
         cache.documents = {**kept, "pnl": {**pnl, "day": {**pnl["day"], "periods": []}}}
-        shown = {of: text for of, _, _, text in figures(shelf.ask("/", Cookie=shelf.enter(0))[2].decode())}
-        assert shown["portfolios.0.pnl.all.periods.0.profit"]
-        assert "portfolios.0.pnl.day.periods.0.profit" not in shown
-        assert shown["sums.0.day"] == "–"
+        text_by_path = {of: text for of, _, _, text in figures(shelf.ask("/", Cookie=shelf.enter(0))[2].decode())}
+        assert text_by_path["portfolios.0.pnl.all.periods.0.profit"]
+        assert "portfolios.0.pnl.day.periods.0.profit" not in text_by_path
+        assert text_by_path["sums.0.day"] == "–"
     finally:
         cache.documents = kept
 
@@ -187,7 +187,7 @@ def test_card__has_return_and_costs_a_year_or_why_not(
 
 
 def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: ServedPortfolios) -> None:
-    first, second = (one.opened_parts.cache for one in shelf.parts[:2] if one.opened_parts is not None)
+    first, second = (part.opened_parts.cache for part in shelf.parts[:2] if part.opened_parts is not None)
     both = f"{shelf.enter(0)}; {shelf.enter(1)}"
     kept = first.documents, second.documents
     try:
@@ -251,8 +251,8 @@ def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: ServedP
 
 def test_the_list_is_sent_again_only_after_a_change(shelf: ServedPortfolios) -> None:
     cookie = shelf.enter(0)
-    shown = shelf.ask("/", Cookie=cookie)[2].decode()
-    again = shown.split('hx-get="')[1].split('"')[0]
+    text = shelf.ask("/", Cookie=cookie)[2].decode()
+    again = text.split('hx-get="')[1].split('"')[0]
     assert shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 204
     assert shelf.ask(again, Cookie=cookie)[0] == shelf.ask(again, HX_Request="true")[0] == 200  # opened; another visitor
     opened = shelf.parts[0].opened_parts
@@ -431,10 +431,14 @@ def test_the_command_serves_what_can_be_read_and_a_control_reaches_its_own_portf
     named = [word for path in (mine, other, tmp_path / "none.toml") for word in ("--config", str(path))]
     process = start("serve", "--port", "0", "--json", *named)
     try:
-        said = first_document(process)
-        assert [(one["name"], bool(one["error"])) for one in said["portfolios"]] == [("mine", False), ("other", False), ("none", True)]
+        document = first_document(process)
+        assert [(portfolio["name"], bool(portfolio["error"])) for portfolio in document["portfolios"]] == [
+            ("mine", False),
+            ("other", False),
+            ("none", True),
+        ]
         browser = build_opener(HTTPCookieProcessor())
-        origin = said["url"].rstrip("/")
+        origin = document["url"].rstrip("/")
 
         def send(path: str, form: str, **fields: str) -> str:
             csrf = re.findall('name="csrf" value="([^"]+)"', browser.open(origin + form).read().decode())[0]
@@ -454,4 +458,4 @@ def test_the_command_serves_what_can_be_read_and_a_control_reaches_its_own_portf
         process.communicate(timeout=20)
     assert process.returncode == 0
     for config, kinds in ((mine, ["pause"]), (other, [])):
-        assert [one["kind"] for one in list_controls(config)["controls"]] == kinds
+        assert [control["kind"] for control in list_controls(config)["controls"]] == kinds

@@ -53,8 +53,8 @@ def test_paper__begins_below_the_ceiling_without_a_limit_of_cash(tmp_path: Path)
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetupBrowser]:
     monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with SetupBrowser(tmp_path / "trimtab.toml") as found:
-        yield found
+    with SetupBrowser(tmp_path / "trimtab.toml") as setup_browser:
+        yield setup_browser
 
 
 def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: SetupBrowser, tmp_path: Path) -> None:
@@ -69,8 +69,14 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: S
     review = desk.text(path)
     assert path == "/setup/review"
     assert not list(tmp_path.iterdir())
-    for shown in (WALLET, "RPC_A=alpha (not set yet), RPC_B=beta (not set yet)", "moderate", "1000 USDC", "TRIMTAB_ALERTS (not set yet)"):
-        assert shown in review
+    for expected_text in (
+        WALLET,
+        "RPC_A=alpha (not set yet), RPC_B=beta (not set yet)",
+        "moderate",
+        "1000 USDC",
+        "TRIMTAB_ALERTS (not set yet)",
+    ):
+        assert expected_text in review
     [csrf] = set(re.findall('name="csrf" value="([^"]+)"', desk.ask(path, Cookie=desk.cookie)[2].decode()))
     assert desk.post(path, {})[1]["location"] == "/setup/done"
     written = tmp_path / "trimtab.toml"
@@ -122,8 +128,8 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: S
     }
     known = baskets("ethereum")
     assert len(known) > 5
-    for one in known:
-        assert one.past_result is not None
+    for template_name in known:
+        assert template_name.past_result is not None
         ratios = (
             "return",
             "return_of_holding",
@@ -132,19 +138,19 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: S
             "worst_month_return",
             "worst_month_return_of_holding",
         )
-        result = one.past_result
-        assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [
+        result = template_name.past_result
+        assert re.findall('<td class="n">(.*?)</td>', rows[template_name.name]) == [
             *(format_figure(result[name], "ratio+").replace(" ", "\u00a0") for name in ratios),  # type: ignore[literal-required]
             *(str(result["rebalances"]), "–"),
             *(f"{result['costs']} of {result['value']}", "–"),
         ]
-        marks = (" ".join(one.targets[0]), one.minimum_capital, "2021:", "<details>")
-        holdings, minimum, past, rest = (rows[one.name].index(mark) for mark in marks)
+        marks = (" ".join(template_name.targets[0]), template_name.minimum_capital, "2021:", "<details>")
+        holdings, minimum, past, rest = (rows[template_name.name].index(mark) for mark in marks)
         assert holdings < minimum < past < rest, "the rest is folded"
-        for amount in one.minimum_capitals.values():
-            assert amount is None or amount in rows[one.name][rest:]
-        about = one.about.partition("; --")[0].replace(" %", "\u00a0%")
-        assert f"{about[0].upper()}{about[1:]}</span>" in rows[one.name]
+        for amount in template_name.minimum_capitals.values():
+            assert amount is None or amount in rows[template_name.name][rest:]
+        about = template_name.about.partition("; --")[0].replace(" %", "\u00a0%")
+        assert f"{about[0].upper()}{about[1:]}</span>" in rows[template_name.name]
     assert "Minimum capital, USDC" in text
     assert PAST_BASIS.replace(" %", "\u00a0%") in text
 
@@ -193,7 +199,7 @@ def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None
     assert "WETH=60% USDC=40%" in desk.text("/setup/review")
     desk.post("/setup/review", {})
     portfolio = load_config(tmp_path / "trimtab.toml").config.portfolio
-    assert {one.symbol: one.target for one in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000}
+    assert {asset.symbol: asset.target for asset in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000}
     assert portfolio.use_cash is None
 
 
@@ -259,10 +265,10 @@ def test_keys_and_addresses_are_refused_and_never_repeated(desk: SetupBrowser) -
         ("wallet", "endpoints", f"RPC_A={'4f' * 16} RPC_B=beta"), ("basket", "basket", "https://rpc.example/key"),
         ("cash", "cash", "https://rpc.example/key"), ("cash", "alert", "me:secret@example.org"),
     ):  # fmt: skip
-        for path, given in ANSWERS.items():
+        for path, answer in ANSWERS.items():
             if path == f"/setup/{page}":
                 break
-            desk.post(path, given)
+            desk.post(path, answer)
         code, _, body = desk.post(f"/setup/{page}", {**ANSWERS[f"/setup/{page}"], field: secret})
         assert code == 422
         assert f'id="e-{field}"' in body.decode()
@@ -334,9 +340,9 @@ def test_only_the_answers_that_the_page_showed_are_written(desk: SetupBrowser, t
     desk.enter()
     for path, fields in ANSWERS.items():
         desk.post(path, fields)
-    shown = re.findall('name="answers_hash" value="([^"]+)"', desk.text("/setup/review"))
+    answer_hashes = re.findall('name="answers_hash" value="([^"]+)"', desk.text("/setup/review"))
     desk.post("/setup/cash", {"cash": "", "alert": ""})  # in another tab: all of the cash
-    code, _, body = desk.post("/setup/review", {"answers_hash": "".join(shown)})
+    code, _, body = desk.post("/setup/review", {"answers_hash": "".join(answer_hashes)})
     assert code == 409
     assert b"all USDC" in body
     assert b"changed" in body
@@ -406,10 +412,10 @@ def test_a_file_that_is_there_is_never_changed(desk: SetupBrowser, tmp_path: Pat
 
 
 def test_a_local_chain_needs_no_endpoints_of_its_own() -> None:
-    found = check_setup({"network": "nowhere.toml"})
-    assert found["baskets"] == []
-    assert found["tokens"] == []
-    assert "trimtab localchain" in found["errors"]["network"]
+    checks = check_setup({"network": "nowhere.toml"})
+    assert checks["baskets"] == []
+    assert checks["tokens"] == []
+    assert "trimtab localchain" in checks["errors"]["network"]
 
 
 def test_a_copy_of_a_live_chain_is_no_local_chain_whose_contracts_are_taken_over(tmp_path: Path) -> None:
@@ -417,9 +423,9 @@ def test_a_copy_of_a_live_chain_is_no_local_chain_whose_contracts_are_taken_over
     answered().write(tmp_path / "a.toml")
     text = (tmp_path / "a.toml").read_text()
     (tmp_path / "copy.toml").write_text(text.replace("[chain]\n", "[chain]\nfork = true\n", 1))
-    found = check_setup({"network": str(tmp_path / "copy.toml")})
-    assert "not the config of a local chain" in found["errors"]["network"]
-    assert found["tokens"] == []
+    checks = check_setup({"network": str(tmp_path / "copy.toml")})
+    assert "not the config of a local chain" in checks["errors"]["network"]
+    assert checks["tokens"] == []
 
 
 def refuse_variable(_: str) -> None:
