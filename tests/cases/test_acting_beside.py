@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,24 +17,9 @@ from agent.localchain import LocalChain
 from agent.model import RequestState
 from agent.store.files.locks import LockHeld
 from tests.support.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
+from tests.support.fakes.clock import chain_clock
 from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept
 from tests.support.text import mentions, raises_code
-
-
-class Meanwhile:
-    """The chain's clock; while somebody waits by it, another does something, and then lets go of the wallet."""
-
-    def __init__(self, chain: LocalChain, happens: Callable[[], object]) -> None:
-        self.chain, self.happens, self.waits = chain, happens, 0
-
-    def now_s(self) -> int:
-        return self.chain.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        self.waits += 1
-        if self.waits == 1:
-            self.happens()
-        self.chain.clock.sleep(seconds)
 
 
 @contextmanager
@@ -52,12 +37,14 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
         assert number is not None
         exit_stack.enter_context(wiring.open_transactor(agent.context, yes, lambda _: None))
 
-        def released() -> None:
-            agent.context.store.requests.end(number, RequestState.RELEASED, chain.now_s())
-            exit_stack.close()
+        def release() -> None:
+            if len(clock.sleeps) == 1:
+                agent.context.store.requests.end(number, RequestState.RELEASED, chain.now_s())
+                exit_stack.close()
 
         before = purse(chain)
-        with again(chain, loaded, clock=Meanwhile(chain, released)) as other, raises_code(ConfigError, "not_open"):
+        clock = chain_clock(chain, on_sleep=release)
+        with again(chain, loaded, clock=clock) as other, raises_code(ConfigError, "not_open"):
             transfers.resume_withdrawal(other, number, to=HOME, send=True, confirm=accept)
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 

@@ -30,6 +30,7 @@ from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import again, explained, fund, purse, trusted
 from tests.support.endpoints import Liar
+from tests.support.fakes.clock import chain_clock
 from tests.support.on_chain.controls import CHANGES, DRIFTED, TARGETS, ControlledRun, controlled_run, die_in_cycle, result
 from tests.support.on_chain.withdrawing import HOME
 from tests.support.text import raises_code
@@ -457,14 +458,7 @@ def test_a_clock_that_was_set_back_carries_out_nothing(anvil_chain: LocalChain, 
         run.look()
         resume_document = run.ask("resume")
 
-        class Back:
-            def now_s(self) -> int:
-                return chain.now_s() - 100
-
-            def sleep(self, seconds: float) -> None:
-                chain.clock.sleep(seconds)
-
-        run.agent.context = replace(run.agent.context, clock=Back())
+        run.agent.context = replace(run.agent.context, clock=chain_clock(chain, -100))
         record = run.ended(resume_document)
         assert (record.state, record.code) == (ControlState.REFUSED, "clock"), record
 
@@ -613,25 +607,9 @@ def test_a_control_that_waits_for_the_wallet_beyond_its_time_confirms_nothing(an
             lifetime_s=20,
         )
         control = queue.submit_control(run.loaded.path, request, now=chain.now_s)
-        clock = Later(chain)
+        clock = chain_clock(chain)
         run.agent.context = replace(run.agent.context, clock=clock)
-        with heard(lambda moment: clock.jump(30) if moment.startswith("after:take a control") else None):
+        with heard(lambda moment: clock.advance(30) if moment.startswith("after:take a control") else None):
             record = run.ended(control)
         assert (record.state, record.code) == (ControlState.EXPIRED, "expired"), record
         assert chain.balance("USDC", HOME) == 0
-
-
-class Later:
-    """The chain's clock, which may jump."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self.chain, self.more_s = chain, 0
-
-    def jump(self, seconds: int) -> None:
-        self.more_s += seconds
-
-    def now_s(self) -> int:
-        return self.chain.now_s() + self.more_s
-
-    def sleep(self, seconds: float) -> None:
-        self.chain.clock.sleep(seconds)

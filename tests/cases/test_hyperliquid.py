@@ -23,9 +23,9 @@ from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage
 from agent.venues.hyperliquid.venue import require_fresh_agent
+from tests.support.fakes.clock import FakeClock
 from tests.support.hyperliquid import approve_agent, issue_tickets
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
-from tests.support.transactions import ManualClock
 
 OWNER, AGENT = key_of(1), key_of(2)
 VALID_MS = 30_000
@@ -89,7 +89,7 @@ def lots(coin: str, size: str) -> int:
 def test_the_rows_of_an_answer_count_in_the_budget(world: World) -> None:
     for _ in range(59):
         world.server.fund(OWNER.address, 1)
-    budget = RequestBudget(ManualClock())
+    budget = RequestBudget(FakeClock())
     connection = HyperliquidConnection(world.server.url, is_mainnet=world.server.is_mainnet, timeout_s=60, budget=budget)
     rows = connection.info(type="userNonFundingLedgerUpdates", user=OWNER.address.lower(), startTime=0)
     assert isinstance(rows, list)

@@ -13,6 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.support.agents import ROOMY, again, agent_config, agent_on, allow, at_send, fund, legs_of, purse, said, swap_of, trusted, yes
+from tests.support.fakes.clock import waiting_clock
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -37,26 +38,14 @@ def test_a_transaction_that_comes_too_late_is_not_sent(anvil_chain: LocalChain, 
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-class Slow:
-    """A chain whose next block takes 100 s."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self._chain = chain
-
-    def now_s(self) -> int:
-        return self._chain.now_s()
-
-    def sleep(self, _seconds: float) -> None:
-        self._chain.node.mine_at(self._chain.now_s() + 100)
-
-
 def test_a_transaction_that_is_mined_too_late_reverts_on_the_routers_deadline(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     node = chain.node
     assert isinstance(node, AnvilNode)
     fund(chain, HELD)
     allow(chain, "WETH")
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=Slow(chain)) as agent:
+    clock = waiting_clock(chain, on_sleep=lambda: node.mine_at(chain.now_s() + 100))
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
         before = purse(chain)
         try:
             outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))

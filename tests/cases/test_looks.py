@@ -22,7 +22,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.store.database import WRITE_FLAG
 from tests.support.agents import FIVE, again, agent_on, fund, trusted, yes
-from tests.support.long_runs import Ticking
+from tests.support.fakes.clock import chain_clock
 
 ON_TARGET = {symbol: Fraction(share.rstrip("%")) * 900 for symbol, share in FIVE.items()}
 MOST_STATEMENTS = 60
@@ -98,7 +98,7 @@ def test_a_look_that_holds_commits_at_most_once(
     anvil_chain: LocalChain, tmp_path: Path, changes: dict[str, object], pause_s: int, vouched: bool
 ) -> None:
     fund(anvil_chain, ON_TARGET)
-    clock, commits = Ticking(anvil_chain), Commits()
+    clock, commits = chain_clock(anvil_chain), Commits()
     with (
         again(anvil_chain, trusted(anvil_chain, tmp_path, changes, FIVE, vouched), [FakePrunedNode(anvil_chain)], clock) as agent,
         report_run(agent, clock, "1s") as service,  # type: ignore[arg-type]  # a clock that ticks by blocks

@@ -67,11 +67,11 @@ def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_c
     fund(chain, {"WETH": 10_000})
     loaded = trusted(chain, tmp_path, PROPOSING, TWO)
     with again(chain, loaded) as agent:
-        outcome = rounds(agent, by_owner(chain))
-        require_settled(agent, outcome, tmp_path)
+        proposals = rounds(agent, by_owner(chain))
+        require_settled(agent, proposals, tmp_path)
         assert max(off_target(chain, TWO).values()) < 50
-        assert outcome[1]["plan"]["legs"]
-        assert outcome[1]["from"] == OWNER.address
+        assert proposals[1]["plan"]["legs"]
+        assert proposals[1]["from"] == OWNER.address
         gas = agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.gas_24h_wei
         assert gas > 0, "the wallet paid the gas of what was sent for it"
 
@@ -80,8 +80,8 @@ def test_the_owners_of_a_safe_sign_and_anybody_executes(anvil_chain: LocalChain,
     """The portfolio is the Safe's: real contracts, two signatures of three, executed by a stranger to it."""
     chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
     with again(chain, loaded) as agent:
-        outcome = rounds(agent, safe.execute)
-        require_settled(agent, outcome, tmp_path)
+        proposals = rounds(agent, safe.execute)
+        require_settled(agent, proposals, tmp_path)
         assert safe.nonce() == 2
         balances = [chain.balance(symbol, safe.address) for symbol in TWO]
         assert all(balances)
@@ -275,10 +275,10 @@ def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journ
         with pytest.raises(KeyboardInterrupt):
             agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
     with again(chain, loaded) as agent:
-        outcome = rounds(agent, by_owner(chain))
+        proposals = rounds(agent, by_owner(chain))
         done = [intent for intent in agent.context.store.journal.intents() if intent.state is IntentState.FINAL]
         assert sorted(intent.kind.value for intent in done) == ["approve", "swap"]
-        assert [transaction["purpose"] for transaction in outcome] == ["swap"]
+        assert [transaction["purpose"] for transaction in proposals] == ["swap"]
         assert max(off_target(chain, TWO).values()) < 50
 
 

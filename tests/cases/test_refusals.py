@@ -15,6 +15,7 @@ from agent.localchain.nodes import AnvilNode
 from agent.model import IntentState, Verdict
 from tests.support.agents import ROOMY, again, agent_config, agent_on, failed, fund, purse, swap_of, trusted, yes
 from tests.support.endpoints import Through
+from tests.support.fakes.clock import chain_clock
 from tests.support.stores import unpin
 from tests.support.text import causes, mentions
 
@@ -70,16 +71,9 @@ def test_a_base_fee_above_the_gas_price_limit_waits(anvil_chain: LocalChain, tmp
 
 
 def test_a_head_older_than_its_limit_is_not_traded_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    class Late:
-        def now_s(self) -> int:
-            return chain.now_s() + 91
-
-        def sleep(self, seconds: float) -> None:
-            chain.clock.sleep(seconds)
-
     chain = anvil_chain
     fund(chain, HELD)
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=Late()) as agent:
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=chain_clock(chain, 91)) as agent:
         verdict = require_refused(chain, agent, "head_age")
         assert (verdict.measured_text, verdict.limit) == ("91 s", "90 s")
 

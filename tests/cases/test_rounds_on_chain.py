@@ -24,7 +24,7 @@ from agent.model import Intent, IntentKind
 from tests.faults.rig import in_child
 from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.support.endpoints import passing_on, serve
-from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering, part_of_step
+from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, part_of_step, recovering_clock
 from tests.support.markets.mempools import HEAVY, MempoolReader, builder, sends, waiting_mempool
 from tests.support.text import causes, mentions
 
@@ -46,7 +46,7 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     losses: dict[str, Fraction] = {}
     for name, changes in (("market", LARGE), ("rounds", ROUNDS)):
         loaded = trusted(chain, tmp_path / name, changes, TARGETS)
-        with again(chain, loaded, clock=Recovering(chain)) as agent:
+        with again(chain, loaded, clock=recovering_clock(chain)) as agent:
             told: list[str] = []
             outcome = agent.rebalance(send=True, confirm=yes, progress=told.append)
             campaigns = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
@@ -84,7 +84,7 @@ def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int |
             os.kill(os.getpid(), signal.SIGKILL)
 
     chain.__dict__.pop("transport", None)  # a connection of its own
-    with again(chain, loaded, clock=Recovering(chain)) as agent:
+    with again(chain, loaded, clock=recovering_clock(chain)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
 
@@ -121,7 +121,7 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
     chain = anvil_chain
     fund(chain, OFF)
     loaded = trusted(chain, tmp_path, TWAP, TARGETS)
-    with again(chain, loaded, clock=Recovering(chain)) as agent:
+    with again(chain, loaded, clock=recovering_clock(chain)) as agent:
         outcomes: list[StepOutcome] = []
         for outcome in agent.run(send=True, confirm=yes, every="30s"):
             assert isinstance(outcome, StepOutcome), outcome
@@ -161,7 +161,7 @@ def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
 def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=Recovering(chain)) as agent:
+    with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=recovering_clock(chain)) as agent:
         outcome = falling(agent, chain)
         (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         resting = agent.rebalance(send=True, confirm=yes)

@@ -18,6 +18,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, again, agent_config, fund, meanwhile, purse, trusted, yes
 from tests.support.endpoints import Frozen, Liar, newest, newest_forged
+from tests.support.fakes.clock import chain_clock
 from tests.support.text import mentions, raises_code
 from tests.support.worlds import price_now
 
@@ -182,24 +183,6 @@ def test_one_that_froze_and_one_that_lies_are_no_majority_against_a_newer_header
         assert purse(chain).raw == before.raw
 
 
-class Machine:
-    """A machine on the chain's time whose clock is `skew_s` ahead; its monotonic clock stood still for `lost_s`."""
-
-    def __init__(self, chain: LocalChain, skew_s: int) -> None:
-        self._chain = chain
-        self.skew_s = skew_s
-        self.lost_s = 0
-
-    def now_s(self) -> int:
-        return self._chain.now_s() + self.skew_s
-
-    def monotonic_s(self) -> float:
-        return self._chain.now_s() - self.lost_s
-
-    def sleep(self, seconds: float) -> None:
-        self._chain.clock.sleep(seconds)
-
-
 SKEWS = {"9 s slow": -9, "30 s slow": -30, "600 s slow": -600, "right": 0, "9 s fast": 9, "set back": 0, "suspended": 0}
 
 
@@ -210,15 +193,16 @@ def test_a_wrong_clock_does_not_hide_a_newer_header(anvil_chain: LocalChain, tmp
     """Two of three show a block that is 7 blocks of 2 s old; a clock 9 s slow would call that 5 s, and a block of 12 s is never old."""
     chain, lag = anvil_chain, 7
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    slow, liar, machine = Frozen(chain.transport, "slow"), Frozen(chain.transport, "liar"), Machine(chain, SKEWS[clock])
+    slow, liar, lost_s = Frozen(chain.transport, "slow"), Frozen(chain.transport, "liar"), 0
+    machine = chain_clock(chain, SKEWS[clock], monotonic_s=lambda: chain.now_s() - lost_s)
     chain.node.rpc("anvil_setBlockTimestampInterval", 2)
     chain.mine(INTERVAL_BLOCKS)
     with again(chain, loaded, [slow, chain.transport, liar], clock=machine) as agent:
         slow.freeze()
         liar.freeze()
         moves_on(chain, lag)
-        machine.skew_s -= 600 if clock == "set back" else 0
-        machine.lost_s = 14 if clock == "suspended" else 0
+        machine.advance(-600 if clock == "set back" else 0)
+        lost_s = 14 if clock == "suspended" else 0
         before = purse(chain)
         with raises_code(NoQuorum, "lag", f"{lag} blocks", "slow", "liar", "local"):
             agent.rebalance(send=True, confirm=yes)

@@ -25,7 +25,7 @@ from tests.support.agents import (
     weights,
     yes,
 )
-from tests.support.gradual_execution import OFF, ROUNDS, Recovering
+from tests.support.gradual_execution import OFF, ROUNDS, recovering_clock
 from tests.support.markets.tracking import tracking_policy
 from tests.support.text import mentions
 
@@ -168,7 +168,7 @@ def test_tracking__rounds_go_on_until_the_range_is_reached(anvil_chain: LocalCha
     chain = anvil_chain
     fund(chain, OFF)
     changes = ROUNDS | tracking_policy("normal") | {"execution.waiting_cost": waiting_cost}
-    with again(chain, trusted(chain, tmp_path, changes, TARGETS), clock=Recovering(chain)) as agent:
+    with again(chain, trusted(chain, tmp_path, changes, TARGETS), clock=recovering_clock(chain)) as agent:
         outcomes = [agent.rebalance(send=True, confirm=yes) for _ in range(4)]
     assert outcomes[0].kind is OutcomeKind.DONE
     assert mentions(outcomes[0].reason, "gradual execution", "done in")

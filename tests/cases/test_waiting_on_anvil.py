@@ -18,7 +18,7 @@ from agent.execution.submitter import Submitter
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
 from agent.store import Store
-from tests.faults.rig import QuickClock, Trade, ready
+from tests.faults.rig import Trade, quick_clock, ready
 from tests.support.wallets import GWEI, Desk
 
 S = IntentState
@@ -45,7 +45,7 @@ def executor(
     sender = QuorumSender(panel, trade.context.chain.chain_id)
     return JournaledExecutor(
         Submitter(
-            store.journal, store.budgets, trade.context.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False
+            store.journal, store.budgets, trade.context.signer_of(store, settings), sender, quick_clock(on_sleep), settings, lambda: False
         )
     )
 

@@ -78,9 +78,9 @@ def test_the_units_are_hardened_and_start_again_only_what_that_helps(bare: Bare,
     os.chown(owned, 1, -1) if system and os.geteuid() == 0 else None
     if system and owned.owner() == "root":
         pytest.skip("only root gives files to another user")
-    shown_plan_document = shown(bare, owned, *system, "--send", "--yes")
-    assert set(shown_plan_document) == {RUN, SERVE, BOT}
-    for name, parsed in shown_plan_document.items():
+    unit_by_name = shown(bare, owned, *system, "--send", "--yes")
+    assert set(unit_by_name) == {RUN, SERVE, BOT}
+    for name, parsed in unit_by_name.items():
         service = parsed["Service"]
         program, *words = shlex.split(service["ExecStart"])
         assert Path(program).name == "trimtab"
@@ -98,7 +98,7 @@ def test_the_units_are_hardened_and_start_again_only_what_that_helps(bare: Bare,
         assert ("InaccessiblePaths" in service) is ("UnsetEnvironment" in service) is (name != RUN)
         assert service.get("User") == (owned.owner() if system else None)
         assert parsed["Install"]["WantedBy"] == ("multi-user.target" if system else "default.target")
-    assert shown_plan_document[SERVE]["Service"]["InaccessiblePaths"] == f"-{owned.parent / 'wallet.json'}"
+    assert unit_by_name[SERVE]["Service"]["InaccessiblePaths"] == f"-{owned.parent / 'wallet.json'}"
     assert not calls(owned.parent)
     assert not list(owned.parent.glob("s*/**/*.service"))
 

@@ -15,21 +15,12 @@ from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
 from tests.support.endpoints import Reply, Through, passing_on, pools, reader, serve, tokens, watch
+from tests.support.fakes.clock import START_S, FakeClock, forbid_sleep
 from tests.support.text import raises_code
 from tests.support.worlds import ANVIL_OFTEN
 
 OWNER = "0x" + "11" * 20
 NOTHING = SnapshotScope(OWNER, (), (), (), (), (OWNER,), 0, 100)
-
-
-class StoppedClock:
-    """Always the same second."""
-
-    def now_s(self) -> int:
-        return 1_700_000_000
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError("a reader never sleeps by the agent's clock")
 
 
 def local(chain: LocalChain, operator: str) -> EndpointProvider:
@@ -177,10 +168,10 @@ def test_a_chain_without_base_fee_is_a_legacy_chain() -> None:
     with run_anvil(flags=["--hardfork", "berlin"]) as url:
         line = EndpointProvider(url, "local", 10)
 
-        seen = ChainReader([line], 31337, NOTHING, StoppedClock(), 1).snapshot()
+        seen = ChainReader([line], 31337, NOTHING, FakeClock(wait=forbid_sleep), 1).snapshot()
     assert seen.head.base_fee_wei is None
     assert seen.gas_price_wei > 0
-    assert seen.now_s == StoppedClock().now_s()
+    assert seen.now_s == START_S
 
 
 def test_an_endpoint_without_priority_fee_suggests_none(anvil_chain: LocalChain) -> None:
@@ -193,6 +184,6 @@ def test_an_endpoint_without_priority_fee_suggests_none(anvil_chain: LocalChain)
 def test_too_few_operators_are_a_config_error() -> None:
     alpha, again = (EndpointProvider("http://127.0.0.1:1", "alpha") for _ in range(2))
     with pytest.raises(ConfigError, match="1 operator"):
-        ChainReader([alpha, again], 31337, NOTHING, StoppedClock(), 2)
+        ChainReader([alpha, again], 31337, NOTHING, FakeClock(wait=forbid_sleep), 2)
     with pytest.raises(ConfigError):
-        ChainReader([], 31337, NOTHING, StoppedClock(), 1)
+        ChainReader([], 31337, NOTHING, FakeClock(wait=forbid_sleep), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 from eth_account import Account
@@ -16,6 +17,7 @@ from tests.faults.probe import Hear, process
 from tests.faults.rig import FORK
 from tests.faults.scene import STRANGERS_WEI, Scene, Staged, line, scene
 from tests.faults.suite import Case, Folders, Only, Result
+from tests.support.fakes.clock import FakeClock
 
 NAME = "chain"
 GWEI = 10**9
@@ -24,32 +26,19 @@ PATIENCE_S = 60
 """How long a node may take over dozens of blocks on a busy machine."""
 
 
-class FrozenClock:
-    """Chain time; sleeping mines nothing, so that what nobody mines stays where it is."""
-
-    def __init__(self, node: LocalNode) -> None:
-        self._node = node
-
-    def now_s(self) -> int:
-        return self._node.now_s()
-
-    def sleep(self, _seconds: float) -> None:
-        pass
+def frozen_clock(node: LocalNode) -> FakeClock:
+    """Return the chain's time whose sleeps mine nothing, so that what nobody mines stays where it is."""
+    return FakeClock(0, source=node.now_s)
 
 
-class SkewedClock:
-    """Chain time, wrong by so much; after `jump_after` looks wrong by `jump_s` more."""
-
-    def __init__(self, node: LocalNode, off_s: int, jump_s: int, jump_after: int) -> None:
-        self._clock = ChainClock(node)
-        self._off_s, self._jump_s, self._left = off_s, jump_s, jump_after
-
-    def now_s(self) -> int:
-        self._left -= 1
-        return max(1, self._clock.now_s() + self._off_s + (self._jump_s if self._left < 0 else 0))
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.sleep(seconds)
+def jumping_clock(node: LocalNode, offset_s: int, jump_s: int, jump_after: int) -> FakeClock:
+    """Return the chain's time, wrong by `offset_s`; after `jump_after` looks wrong by `jump_s` more."""
+    looks = count()
+    return FakeClock(
+        0,
+        source=lambda: max(1, node.now_s() + offset_s + (jump_s if next(looks) >= jump_after else 0)),
+        wait=ChainClock(node).sleep,
+    )
 
 
 STRIKES = FORK.Value("i", 0)
@@ -153,7 +142,7 @@ def base_fee_jump(scene: Scene, at: int, draw: random.Random) -> str:
 
 def stuck_mempool(scene: Scene, at: int, draw: random.Random) -> str:
     """From some moment on no block comes at all; later the pool is mined, or lost, or everything is late."""
-    end = process(scene, once(at, lambda: told(scene, "evm_setAutomine", False)), clock=FrozenClock).end
+    end = process(scene, once(at, lambda: told(scene, "evm_setAutomine", False)), clock=frozen_clock).end
     afterwards = draw.choice(("mined", "lost", "late"))
     if afterwards == "lost":
         told(scene, "anvil_dropAllTransactions")
@@ -168,7 +157,7 @@ def clock_skew(scene: Scene, at: int, draw: random.Random) -> str:
     """The machine's clock is wrong, or jumps in the midst of a step."""
     off_s, jump_s = (draw.choice((0, -20, 20, -89, 91, -3_600, 3_600, -86_400, 86_400)) for _ in range(2))
     STRIKES.value += (off_s, jump_s) != (0, 0)
-    return process(scene, clock=lambda node: SkewedClock(node, off_s, jump_s, at)).end
+    return process(scene, clock=lambda node: jumping_clock(node, off_s, jump_s, at)).end
 
 
 FAULTS: dict[str, Callable[[Scene, int, random.Random], str]] = {

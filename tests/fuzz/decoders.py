@@ -41,6 +41,7 @@ from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import discover_pools
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
+from tests.support.fakes.clock import FakeClock
 from tests.support.signables import SIGNABLES
 from tests.support.signing import NONCES, WALLET
 
@@ -69,16 +70,6 @@ class Scene:
     tx: UnsignedTx
     step: StepInput
     plan: Plan
-
-
-class Still:
-    """A clock that stands."""
-
-    def now_s(self) -> int:
-        return NOW_S
-
-    def sleep(self, seconds: float) -> None:
-        del seconds
 
 
 class Canned(EndpointProvider):
@@ -120,7 +111,7 @@ def second_quotes(line: Transport, at: Scene) -> list[int]:
 
 Question = Callable[[Transport, Scene], object]
 QUESTIONS: dict[str, Question] = {
-    "snapshot": lambda line, at: ChainReader([line], at.chain_id, at.watch, Still(), 1).snapshot(),
+    "snapshot": lambda line, at: ChainReader([line], at.chain_id, at.watch, FakeClock(NOW_S), 1).snapshot(),
     "tokens": lambda line, at: read_tokens(line, [token.address for token in at.tokens]),
     "pools": lambda line, at: discover_pools(line, _amm_venues(at), at.tokens, ()),
     "position": lambda line, at: resolve_positions(line, [at.position], _factories(at)),

@@ -30,7 +30,7 @@ from agent.store.postgresql.copying import OWN_FACTS
 from agent.store.postgresql.session import WRITER_KEY_PREFIX
 from agent.store.tables import Base
 from tests.support.agents import ROOMY, again, fund, trusted, yes
-from tests.support.long_runs import Ticking
+from tests.support.fakes.clock import chain_clock
 from tests.support.postgresql import Server
 from tests.support.text import raises_code
 
@@ -81,7 +81,7 @@ def test_a_look_that_holds_commits_at_most_once(anvil_chain: LocalChain, tmp_pat
         if number is not None:
             numbers.append(int(number))
 
-    clock = Ticking(anvil_chain)
+    clock = chain_clock(anvil_chain)
     with (
         again(anvil_chain, loaded, clock=clock) as agent,
         report_run(agent, clock, "1s") as service,  # type: ignore[arg-type]  # a clock that ticks by blocks

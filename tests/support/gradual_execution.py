@@ -17,6 +17,7 @@ from agent.planning import proposals
 from agent.store.store import Store
 from agent.store.tables import ExecutionAttemptRow
 from tests.support.builders import step_input, with_limits, with_snapshot
+from tests.support.fakes.clock import FakeClock, chain_clock
 
 LARGE = {
     "portfolio.max_live_value": "10000000",
@@ -52,23 +53,18 @@ OFF = {"WETH": 1_600_000, "USDC": 400_000}
 COMES_BACK_S = 20
 
 
-class Recovering:
-    """The chain's clock; while it sleeps, the pools return to the world's prices."""
+def recovering_clock(chain: LocalChain, pools: str = "WETH/USDC") -> FakeClock:
+    """Return the chain's clock; while it sleeps, the pools return to the world's prices."""
 
-    def __init__(self, chain: LocalChain, pools: str = "WETH/USDC") -> None:
-        self.chain, self.pools, self.slept_s = chain, pools, 0.0
+    def recover() -> None:
+        if sum(clock.sleeps) >= COMES_BACK_S:
+            clock.sleeps.clear()
+            for name, pool in chain.deployed_world.pool_by_name.items():
+                if pools in name:
+                    chain.arbitrage(pool)
 
-    def now_s(self) -> int:
-        return self.chain.clock.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        self.chain.clock.sleep(seconds)
-        self.slept_s += seconds
-        if self.slept_s >= COMES_BACK_S:
-            self.slept_s = 0
-            for name, pool in self.chain.deployed_world.pool_by_name.items():
-                if self.pools in name:
-                    self.chain.arbitrage(pool)
+    clock = chain_clock(chain, on_sleep=recover)
+    return clock
 
 
 # --- Without a chain.

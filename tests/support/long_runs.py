@@ -33,10 +33,10 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.chain import FEED_DECIMALS
 from agent.observe.metrics import metrics_text
-from agent.observe.watch import Watchdog
 from agent.units import NATIVE
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
 from tests.support.endpoints import Reply, Served, serve
+from tests.support.fakes.clock import chain_clock
 from tests.support.stores import locked
 from tests.support.worlds import DATA
 
@@ -206,31 +206,11 @@ SICK_REPLIES = (
 )
 
 
-class Ticking:
-    """ports.Clock of the chain, `off_s` fast: each sleep mines one block. A run's service attaches its watchdog to it."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self._chain = chain
-        self._watch: Watchdog | None = None
-        self.off_s = 0
-
-    def now_s(self) -> int:
-        return self._chain.now_s() + self.off_s
-
-    def sleep(self, seconds: float) -> None:
-        if self._watch is not None:
-            self._watch.beat("waiting")
-        self._chain.clock.sleep(seconds)
-
-    def set_watchdog(self, watch: Watchdog) -> None:
-        self._watch = watch
-
-
 class Faults:
     """Faults of endpoint, store and clock, each for FAULT_LOOKS looks, at looks drawn from a seed."""
 
     def __init__(self, chain: LocalChain, store_file: Path, seed: int, sick_server: Served) -> None:
-        self.clock = Ticking(chain)
+        self.clock = chain_clock(chain)
         self.endpoint = Switched(chain.transport)
         self.looks_by_kind: Counter[str] = Counter()
         self._store_file = store_file
@@ -264,7 +244,7 @@ class Faults:
         elif kind == "store":
             self._lock.enter_context(locked(self._store_file))
         else:
-            self.clock.off_s = self._random.choice((-1, 1)) * self._random.randint(1, MOST_OFF_S)
+            self.clock.time_s = self._random.choice((-1, 1)) * self._random.randint(1, MOST_OFF_S)
 
     def end(self) -> None:
         """Bring endpoint, store and clock in order; keep nothing of what was asked meanwhile."""
@@ -272,7 +252,7 @@ class Faults:
         self._looks_left = 0
         self._lock.close()
         self.endpoint.line = self.endpoint.healthy_line
-        self.clock.off_s = 0
+        self.clock.time_s = 0
         self._sick_server.seen.clear()
         self._sick_server.headers.clear()
 
@@ -404,7 +384,7 @@ def soak(
 @contextmanager
 def running(chain: LocalChain, loaded: LoadedConfig, traced: bool, faults: Faults | None = None) -> Iterator[tuple[Agent, RunEventHandler]]:
     """Open an agent with the whole service except its port. Tracing the heap doubles the time."""
-    clock = faults.clock if faults is not None else Ticking(chain)
+    clock = faults.clock if faults is not None else chain_clock(chain)
     transports = None if faults is None else [faults.endpoint]
     if traced:
         tracemalloc.start(1)

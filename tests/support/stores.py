@@ -18,7 +18,6 @@ from sqlalchemy import event as database_event
 from agent import codec
 from agent.app.agent import Agent
 from agent.app.research.offline import plan_step_input
-from agent.localchain import LocalChain
 from agent.model import Allocation, StepInput
 from agent.store import Store, open_store, opening
 from agent.store.files.recorder import RecorderLimits, StepRecorder
@@ -113,20 +112,6 @@ def install_later_version(patch: pytest.MonkeyPatch, folder: Path) -> str:
 
 class Killed(BaseException):
     """Simulated end of the process; no `except Exception` catches it."""
-
-
-class Clock:
-    """The chain's clock; sleeping mines blocks unless they are held back."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self.chain, self.held = chain, False
-
-    def now_s(self) -> int:
-        return self.chain.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        if not self.held:
-            self.chain.clock.sleep(seconds)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES
+from tests.support.fakes.clock import START_S, FakeClock
 from tests.support.movements import movements
 
 # --- A chain of one wallet in memory, for the executor's state machine alone; tests that move money use real nodes.
@@ -36,7 +37,6 @@ from tests.support.movements import movements
 CHAIN_ID = 31337
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 OTHER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-START_S = 1_700_000_000
 GWEI = 10**9
 
 
@@ -50,21 +50,6 @@ def grant(kind: IntentKind = IntentKind.SWAP, deadline_s: int = START_S + 90) ->
 
 def receipt(tx_hash: str, block: int, block_hash: str, status: int = 1) -> Receipt:
     return Receipt(tx_hash, status, block, block_hash, 50_000, 2 * GWEI, ())
-
-
-class ManualClock:
-    """A clock moved by sleeping; `each` is called after each sleep, for example to move the chain."""
-
-    def __init__(self) -> None:
-        self.now = START_S
-        self.each = lambda: None
-
-    def now_s(self) -> int:
-        return int(self.now)
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.each()
 
 
 class ScriptedSigner:
@@ -206,7 +191,7 @@ class Bench:
     path: Path
     chain: ScriptedChain
     signer: ScriptedSigner
-    clock: ManualClock
+    clock: FakeClock
     store: Store
     settings: SubmissionSettings
     paused: bool | None = False
@@ -250,7 +235,7 @@ def bench(folder: Path, *, automine: bool = True, confirmations: int = 1) -> Ben
     path = folder / "trimtab.db"
     settings = SubmissionSettings(confirmations, poll_s=1, mined_timeout_s=5, final_timeout_s=5, max_fee_wei=100 * GWEI)
     chain = ScriptedChain(automine)
-    return Bench(path, chain, ScriptedSigner(chain), ManualClock(), open_store(f"sqlite:///{path}", CHAIN_ID, WALLET), settings)
+    return Bench(path, chain, ScriptedSigner(chain), FakeClock(), open_store(f"sqlite:///{path}", CHAIN_ID, WALLET), settings)
 
 
 class Killed(BaseException):
@@ -396,8 +381,8 @@ class Walk:
         return look
 
     def _executor(self, chain: ScriptedChain, kill: str | None, now_s: int) -> JournaledExecutor:
-        clock = ManualClock()
-        clock.now = now_s
+        clock = FakeClock()
+        clock.time_s = now_s
 
         def tell(moment: object) -> None:
             if kill is not None and getattr(moment, "name", "") == kill:
@@ -563,7 +548,7 @@ def when_sent(submitter_bench: Bench, count: int, act: Callable[[], object]) -> 
         if len(submitter_bench.chain.sent) >= count:
             act()
 
-    submitter_bench.clock.each = each
+    submitter_bench.clock.on_sleep = each
 
 
 def require_dearer(intents: Sequence[Intent]) -> None:

@@ -23,8 +23,9 @@ from agent.store.files.pause import KillSwitch, pause_file
 from agent.wiring import store_file
 from tests.support.agents import ROOMY, again, agent_config, allowances, off_target, trusted, weights, yes
 from tests.support.endpoints import MOODS, Faulty, Remembering
+from tests.support.fakes.clock import FakeClock
 from tests.support.ledgers import LedgerOfChain, outside_band
-from tests.support.stores import Clock, Killed, dying
+from tests.support.stores import Killed, dying
 
 CONFIRMATIONS = 3
 NEAR_BPS = 20
@@ -59,7 +60,8 @@ class WholeAgent(RuleBasedStateMachine):
         self.folder = folder / f"run{turn}"
         self.targets = {"WETH": "50%", "USDC": "50%"}
         self.sent: list[str] = []
-        self.clock = Clock(chain)
+        self.are_blocks_held = False
+        self.clock = FakeClock(0, source=chain.now_s, wait=lambda s: None if self.are_blocks_held else chain.clock.sleep(s))
         self.bad = Faulty(EndpointProvider(chain.url or "", "beta", 30), "beta")
         self.changes = CHANGES | {
             f"venues.uniswap_{kind}.pools": [chain.address_by_pool[name]] for kind, name in (("v3", POOLS[0]), ("v2", POOLS[1]))
@@ -93,7 +95,7 @@ class WholeAgent(RuleBasedStateMachine):
 
     def healthy(self) -> bool:
         """Return whether nothing known to the model prevents a step."""
-        return self.bad.mood == "honest" and not (self.paused or self.foreign or self.clock.held)
+        return self.bad.mood == "honest" and not (self.paused or self.foreign or self.are_blocks_held)
 
     def act(self, send: bool = True, die_at: int | None = None) -> StepOutcome | TrimtabError | None:
         """Run one step; None if the process ended in it. Only TrimtabError may be raised by it."""
@@ -125,7 +127,7 @@ class WholeAgent(RuleBasedStateMachine):
 
     # --- Events.
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule(percent=st.sampled_from([-9, -4, -1, 2, 5, 10]))
     def the_price_moves(self, percent: int) -> None:
         chain = self.chain
@@ -137,14 +139,14 @@ class WholeAgent(RuleBasedStateMachine):
         chain.refresh_feeds(("WETH", "USDC"))
         self.the_world_went_on()
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule(symbol=st.sampled_from(["WETH", "USDC"]), percent=st.sampled_from([-30, -5, 1, 25, 60]))
     def somebody_deposits_or_withdraws(self, symbol: str, percent: int) -> None:
         """Change a balance other than by a transaction of the wallet, so that its nonce stays."""
         self.chain.set_balance(symbol, self.chain.balance(symbol) * (100 + percent) // 100)
         self.the_world_went_on()
 
-    @precondition(lambda self: not self.clock.held and not self.foreign)
+    @precondition(lambda self: not self.are_blocks_held and not self.foreign)
     @rule()
     def the_owner_uses_the_wallet_by_hand(self) -> None:
         wallet = self.chain.wallet.address
@@ -186,7 +188,7 @@ class WholeAgent(RuleBasedStateMachine):
         if self.healthy() and isinstance(outcome, StepOutcome) and outside_band(self.chain, self.targets) is False:
             assert outcome.kind is OutcomeKind.HOLD, outcome.reason
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule()
     def a_step(self) -> None:
         drifted, open_before = outside_band(self.chain, self.targets), len(self.store.journal.open_intents())
@@ -201,35 +203,35 @@ class WholeAgent(RuleBasedStateMachine):
         if outcome.kind is OutcomeKind.DONE:
             self.require_done()
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule(moment=st.integers(1, MOMENTS))
     def the_process_dies_in_a_step(self, moment: int) -> None:
         self.act(die_at=moment)
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule()
     def blocks_are_held_back(self) -> None:
         self.node.rpc("evm_setAutomine", False)
-        self.clock.held = True
+        self.are_blocks_held = True
 
-    @precondition(lambda self: self.clock.held)
+    @precondition(lambda self: self.are_blocks_held)
     @rule()
     def the_process_dies_waiting_for_a_block(self) -> None:
         """End a step that waits because no blocks are mined, as a user would."""
         self.act(die_at=MOMENTS)
 
-    @precondition(lambda self: self.clock.held)
+    @precondition(lambda self: self.are_blocks_held)
     @rule(late=st.booleans(), forgotten=st.booleans())
     def blocks_go_on(self, late: bool, forgotten: bool) -> None:
         """Resume mining: pending transactions are mined, at once or after their deadline, or the mempool has forgotten them."""
         if forgotten:
             self.node.rpc("anvil_dropAllTransactions")
         self.node.rpc("evm_setAutomine", True)
-        self.clock.held = False
+        self.are_blocks_held = False
         self.node.mine_at(self.chain.now_s() + (200 if late else 1))
         self.ledger.read()
 
-    @precondition(lambda self: not self.clock.held and self.chain.w3.eth.block_number > self.world_block)
+    @precondition(lambda self: not self.are_blocks_held and self.chain.w3.eth.block_number > self.world_block)
     @rule(depth=st.integers(1, CONFIRMATIONS - 1))
     def the_newest_blocks_are_reorganised_away(self, depth: int) -> None:
         depth, now_s = min(depth, self.chain.w3.eth.block_number - self.world_block), self.chain.now_s()
@@ -237,7 +239,7 @@ class WholeAgent(RuleBasedStateMachine):
         self.node.mine_at(now_s + 1)  # time advances: other blocks replace the removed ones
         self.ledger.read()
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule(hours=st.sampled_from([1, 5]))
     def time_passes(self, hours: int) -> None:
         self.chain.warp(hours * 3_600, refresh_feeds=False)
@@ -275,7 +277,7 @@ class WholeAgent(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Restore all faults, and assert that the agent completes what it began."""
         try:
-            if self.clock.held:
+            if self.are_blocks_held:
                 self.blocks_go_on(False, False)
             self.bad.mood = "honest"
             self.the_kill_switch_is_turned(False)

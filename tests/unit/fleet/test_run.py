@@ -24,6 +24,7 @@ from agent.fleet.members import FleetMember, FleetOptions, MemberState
 from agent.fleet.run import FleetRun
 from agent.observe.logs import Redactor
 from agent.wiring import SystemClock
+from tests.support.fakes.clock import FakeClock
 
 WAIT_S = 20
 
@@ -233,16 +234,6 @@ def test_a_look_due_during_a_shared_read_waits_for_the_next_unless_it_is_urgent(
     assert chain.reads == [3], "together, in the read after"
 
 
-class FakeTime:
-    """The time of a test, in place of the module."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
 class ThreadAtOnce:
     """A thread that does its work when it is started."""
 
@@ -281,16 +272,16 @@ class SharingMember(FleetMember):
 
 def test_fifty_go_on_being_read_together_and_first_looks_are_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred and fifty that look each minute, for a quarter of an hour; looks last up to five seconds."""
-    clock = FakeTime()
+    clock = FakeClock(1_000)
     for module in (fleet_run, fleet_members, fleet_chains):
-        monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr(fleet_run, "threading", SimpleNamespace(Thread=ThreadAtOnce))
     monkeypatch.setattr(fleet_run, "FILE_CHECK_S", 1e9)
     looks: list[Callable[[], None]] = []
     monkeypatch.setattr(fleet_run, "_in_thread", looks.append)
 
     def cycle() -> object:
-        clock.now_s += random.uniform(0.1, 5)
+        clock.advance(random.uniform(0.1, 5))
         return Retryable("as a result: the look was made")
 
     chain = FakeChain(lambda: None)
@@ -298,13 +289,13 @@ def test_fifty_go_on_being_read_together_and_first_looks_are_spread(tmp_path: Pa
     fleet_run.spread_starts(members, 60)
     assert [members[number].due_s for number in (0, 49, 50, 149)] == [1_000, 1_000, 1_020, 1_040]
     fleet = FleetRun(members, StoppableClock())
-    fleet._files_checked_s = clock.now_s
+    fleet._files_checked_s = clock.time_s
     for second in range(900):
-        clock.now_s = 1_000.0 + second
+        clock.time_s = 1_000.0 + second
         fleet._begin_due_looks()
         while looks:
             looks.pop()()
-            clock.now_s = 1_000.0 + second
+            clock.time_s = 1_000.0 + second
     late_reads = chain.reads[len(chain.reads) // 2 :]
     assert sum(chain.reads) >= 150 * 13
     assert sum(late_reads) / len(late_reads) >= 45, late_reads

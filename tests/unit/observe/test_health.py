@@ -21,6 +21,7 @@ from agent.model import RunFigures, RunReport, sum_counts
 from agent.observe.health import CLOCK_TOLERANCE_S, MAX_MISSED_CYCLES, health_document, is_alive, judge_health, process_identity
 from agent.store.opening import open_store
 from agent.store.store import Store
+from tests.support.fakes.clock import FakeClock
 from tests.support.text import mentions
 
 START_S = 1_800_000_000
@@ -156,33 +157,23 @@ def test_a_damaged_report_is_told_and_the_next_cycle_replaces_it(store: Store, t
 
 
 # the recorder
-class Time:
-    """A wall clock that goes when told."""
-
-    def __init__(self) -> None:
-        self.s = float(START_S)
-
-    def __call__(self) -> float:
-        return self.s
-
-
-def recorder(store: Store | None, now: Time, *, sends: bool = True, redact: Callable[[str], str] = str) -> RunRecorder:
-    return RunRecorder(None if store is None else store.run_reports, EVERY_S, sends=sends, redact=redact, now_s=now)
+def recorder(store: Store | None, clock: FakeClock, *, sends: bool = True, redact: Callable[[str], str] = str) -> RunRecorder:
+    return RunRecorder(None if store is None else store.run_reports, EVERY_S, sends=sends, redact=redact, now_s=clock)
 
 
 def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
-    now = Time()
-    run = recorder(store, now, redact=lambda text: text.replace("secret", "[hidden]"))
+    clock = FakeClock(START_S)
+    run = recorder(store, clock, redact=lambda text: text.replace("secret", "[hidden]"))
     run.write()
     assert store.run_reports.newest() == run.report
     assert run.report.process_identity == process_identity()
-    now.s += 5
+    clock.advance(5)
     run.on_cycle("done", "", "", (("swap final", 1),))
-    now.s += 1
+    clock.advance(1)
     run.on_cycle("error", "the secret is out", "by secret", (("swap final", 1), ("approval final", 1)))
     run.on_figures(RunFigures(value="2"))
     run.on_failed_heartbeat()
-    now.s += 1
+    clock.advance(1)
     run.write()
     run_report = store.run_reports.newest()
     assert run_report is not None
@@ -210,7 +201,7 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
 
 
 def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: Store) -> None:
-    run = recorder(store, Time())
+    run = recorder(store, FakeClock(START_S))
     run.on_hang("the disk")
     run_report = store.run_reports.newest()
     assert run_report is not None
@@ -225,27 +216,27 @@ def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: St
 
 
 def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store: Store) -> None:
-    now = Time()
-    live, dry = recorder(store, now), recorder(store, now, sends=False)
+    clock = FakeClock(START_S)
+    live, dry = recorder(store, clock), recorder(store, clock, sends=False)
     dry.write()
     live.write()
     assert store.run_reports.newest() == live.report, "one that sends takes the place"
     dry.write()
     assert store.run_reports.newest() == live.report
-    now.s += LATE_S + 1
+    clock.advance(LATE_S + 1)
     dry.write()
     assert store.run_reports.newest() == live.report, "it died beside the dry run, which must not hide that"
-    later = recorder(store, now, sends=False)
+    later = recorder(store, clock, sends=False)
     later.write()
     assert store.run_reports.newest() == later.report, "begun after its death"
-    live = recorder(store, now)
+    live = recorder(store, clock)
     live.write()
     later.write()
     live.on_end("the disk is full")
     live.write()
     later.write()
     assert store.run_reports.newest() == live.report, "ended by an error"
-    live = recorder(store, now)
+    live = recorder(store, clock)
     live.write()
     later.write()
     live.on_end()
@@ -255,8 +246,8 @@ def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store:
 
 
 def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = Time()
-    first, second = recorder(store, now), recorder(store, now)
+    clock = FakeClock(START_S)
+    first, second = recorder(store, clock), recorder(store, clock)
     first.write()
     second.write()
     second.on_end("another process uses the wallet")
@@ -266,26 +257,26 @@ def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store
     assert not first.defers_to_other_run
     for alive in (False, None):
         monkeypatch.setattr(run_report, "is_alive", lambda _, alive=alive: alive)
-        first, second = second, recorder(store, now)
+        first, second = second, recorder(store, clock)
         second.write()
         assert store.run_reports.newest() == second.report
         assert not second.defers_to_other_run, "one that is dead, or elsewhere, holds no place"
 
 
 def test_a_dry_run_is_healthy_and_never_ready(store: Store) -> None:
-    run = recorder(store, Time(), sends=False)
+    run = recorder(store, FakeClock(START_S), sends=False)
     run.on_cycle("planned", "", "", ())
     assert run.health().is_healthy
     assert mentions(run.health().obstacles[0], "dry run")
 
 
 def test_a_run_without_a_store_judges_itself_all_the_same() -> None:
-    now = Time()
-    run = recorder(None, now)
+    clock = FakeClock(START_S)
+    run = recorder(None, clock)
     run.write()
     assert run.health().is_healthy
     assert not run.silence_text()
-    now.s += LATE_S + 1
+    clock.advance(LATE_S + 1)
     assert mentions(run.silence_text(), "31 min 1 s")
     run.on_cycle("hold", "", "", ())
     assert run.health().is_ready

@@ -189,7 +189,7 @@ def waiting(folder: Path) -> Bench:
 def mines_cancels(submitter_bench: Bench) -> None:
     """Blocks take what pays more, so never the swap of a nonce that a cancel wants too."""
     first = submitter_bench.signer.signed[0].hash
-    submitter_bench.clock.each = lambda: (
+    submitter_bench.clock.on_sleep = lambda: (
         submitter_bench.chain.mine(*[h for h in submitter_bench.chain.pool if h != first])
         if set(submitter_bench.chain.pool) - {first}
         else None

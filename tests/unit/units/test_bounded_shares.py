@@ -17,10 +17,10 @@ PARTS = st.lists(st.fractions(min_value=Fraction(1, 1000), max_value=1000), min_
 @st.composite
 def bounded(draw: st.DrawFn) -> Case:
     """What is wanted, with bounds that some shares fit."""
-    slice_draw = draw(PARTS)
-    low = [draw(st.integers(0, 800)) for _ in slice_draw]
+    parts = draw(PARTS)
+    low = [draw(st.integers(0, 800)) for _ in parts]
     high = [least + draw(st.integers(0, BPS)) for least in low]
-    return slice_draw, low, high, draw(st.integers(sum(low), max(sum(low), min(sum(high), BPS))))
+    return parts, low, high, draw(st.integers(sum(low), max(sum(low), min(sum(high), BPS))))
 
 
 @given(bounded())

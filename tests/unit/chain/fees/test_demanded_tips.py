@@ -24,10 +24,11 @@ from agent.signing.terms import TIP_CAP_WEI
 from tests.support.builders import step_input
 from tests.support.configs.samples import config_text
 from tests.support.endpoints import Script
+from tests.support.fakes.clock import FakeClock
 from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
 from tests.support.tips import NAMELESS, WORDINGS
-from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, ManualClock, bench, patient, states, tx, when_sent
+from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, patient, states, tx, when_sent
 
 S = IntentState
 TIP = tx(0).tip_wei
@@ -284,7 +285,7 @@ def test_a_suggested_tip_of_zero_is_a_suggestion(suggested: str | None, tip_wei:
     fees = {"eth_gasPrice": "0x1", "eth_maxPriorityFeePerGas": suggested}
     node = Script(**fees, eth_getTransactionCount="0x0", eth_getBalance="0x0")
     scope = SnapshotScope(WALLET, (), (), (), (), (), 0, 100)
-    reader = ChainReader([node], 31337, scope, ManualClock(), min_operators=1, usual_tip_wei=7)
+    reader = ChainReader([node], 31337, scope, FakeClock(), min_operators=1, usual_tip_wei=7)
     assert reader.snapshot().priority_fee_wei == tip_wei
 
 

@@ -168,11 +168,11 @@ def test_both_ends_of_a_window_are_asked_in_seconds_before_the_block() -> None:
     assert line.asked[0][1][0]["data"] == "0x883bdbfd" + "".join(f"{word:064x}" for word in (32, 2, 1_100, 1_000))
 
 
-@pytest.mark.parametrize(("end_s", "request"), [(10_000, 1), (10_001, 0)])
-def test_no_window_that_ends_after_the_block_is_asked_about(end_s: int, request: int) -> None:
+@pytest.mark.parametrize(("end_s", "request_count"), [(10_000, 1), (10_001, 0)])
+def test_no_window_that_ends_after_the_block_is_asked_about(end_s: int, request_count: int) -> None:
     line = Observed(observed((0, 100), (0, 2**64)))
     past_twaps(line, [POOL], AT, [end_s], 100)
-    assert len(line.asked) == request
+    assert len(line.asked) == request_count
 
 
 def test_windows_before_the_first_observation_are_not_asked_about() -> None:

@@ -20,6 +20,7 @@ from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.builders import NOW_S, address, step_input, with_limits
 from tests.support.chain_reads.legs import USDC, WETH, leg
+from tests.support.fakes.clock import FakeClock, forbid_sleep
 from tests.support.text import raises_code
 
 RESERVES = (10**21, 2 * 10**12)
@@ -153,20 +154,11 @@ def test_the_factory_names_each_pool_once() -> None:
         library.quote(leg(5, venue="v3", pool="shallow"), 5, "0xabc")
 
 
-@dataclass
-class Still:
-    def now_s(self) -> int:
-        return NOW_S
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError(seconds)
-
-
 GATHER: Mapping[str, Any] = {
     "read_kill_switch": lambda: (False, ""),
     "read_pins": lambda: [("0xa", "0xb")],
     "quoter": None,
-    "clock": Still(),
+    "clock": FakeClock(NOW_S, wait=forbid_sleep),
     "min_operators": 1,
 }
 

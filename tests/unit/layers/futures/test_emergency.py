@@ -276,7 +276,7 @@ def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: P
         if len(submitter_bench.chain.sent) == 2:
             submitter_bench.chain.mine(submitter_bench.chain.sent[1])
 
-    submitter_bench.clock.each = late
+    submitter_bench.clock.on_sleep = late
     ended = submitter_bench.executor().run("escape", IntentKind.FUTURES, pending, granted, "escape")
     assert (ended.kind, ended.state) == (IntentKind.FUTURES, IntentState.CANCELLED)
     newest = submitter_bench.store.journal.intents()[0]

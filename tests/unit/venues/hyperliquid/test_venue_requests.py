@@ -17,8 +17,8 @@ from agent.venues.hyperliquid.connection import SIDE_READS_S, HyperliquidConnect
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import parse_refusals
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading
+from tests.support.fakes.clock import FakeClock
 from tests.support.text import raises_code
-from tests.support.transactions import ManualClock
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_weight__rows_of_an_answer_add_to_it(kind: str, rows: int, weight: int) 
 
 @pytest.mark.parametrize(("weight", "waited_s"), [(200, 0), (201, WINDOW_S)])
 def test_budget__a_request_that_does_not_fit_waits_for_the_oldest(weight: int, waited_s: int) -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     budget = RequestBudget(clock)
     began_s = clock.now_s()
     budget.spend(WEIGHT_PER_MINUTE - 200)
@@ -55,7 +55,7 @@ def test_budget__a_request_that_does_not_fit_waits_for_the_oldest(weight: int, w
 
 
 def test_budget__a_request_counts_for_a_minute() -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     budget = RequestBudget(clock)
     budget.spend(500)
     clock.sleep(WINDOW_S - 1)
@@ -65,7 +65,7 @@ def test_budget__a_request_counts_for_a_minute() -> None:
 
 
 def test_budget__a_clock_that_is_set_back_ends_no_budget() -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     budget = RequestBudget(clock)
     budget.spend(WEIGHT_PER_MINUTE)
     clock.sleep(-3_600)
@@ -86,8 +86,8 @@ class FakeAnswer:
         return self.calls
 
 
-def fee_reads(keeps_fresh: bool = True) -> tuple[ManualClock, KeptReads, FakeAnswer]:
-    clock = ManualClock()
+def fee_reads(keeps_fresh: bool = True) -> tuple[FakeClock, KeptReads, FakeAnswer]:
+    clock = FakeClock()
     return clock, KeptReads(clock.now_s, keeps_fresh=keeps_fresh), FakeAnswer()
 
 
@@ -196,7 +196,7 @@ class FakeAgentExpiryStore:
 def test_approval__recorded_one_is_enough_for_a_reduction_until_it_ends(recorded_ms: int, is_approved: bool) -> None:
     client: Any = FakeAgentlessClient()
     record: Any = FakeAgentExpiryStore(recorded_ms)
-    venue = HyperliquidPerps(client, ManualClock(), 90, lambda: 0, "trimtab", record, no_key_reason="")
+    venue = HyperliquidPerps(client, FakeClock(), 90, lambda: 0, "trimtab", record, no_key_reason="")
     with nullcontext() if is_approved else pytest.raises(Refused, match="approval of the agent trimtab ends"):
         venue.require_approved_key(100, is_reduction=True)
 
@@ -221,7 +221,7 @@ def test_action_of_several_orders__has_one_reduction_a_market(actions: list[dict
 
 @pytest.mark.parametrize(("left", "is_held_back"), [(RESERVED_WEIGHT - 1, True), (RESERVED_WEIGHT, False), (RESERVED_WEIGHT + 1, False)])
 def test_side_reads__leave_the_reserve_to_account_prices_and_orders(left: int, is_held_back: bool) -> None:
-    budget = RequestBudget(ManualClock())
+    budget = RequestBudget(FakeClock())
     budget.spend(WEIGHT_PER_MINUTE - left)
     connection = HyperliquidConnection("http://127.0.0.1:1", is_mainnet=False, timeout_s=1, budget=budget)
     connection.begin_side_reads()
@@ -283,8 +283,8 @@ class FakePosts:
 
 def connected(
     monkeypatch: pytest.MonkeyPatch, *statuses: int, left: int = WEIGHT_PER_MINUTE
-) -> tuple[HyperliquidConnection, FakePosts, ManualClock]:
-    clock = ManualClock()
+) -> tuple[HyperliquidConnection, FakePosts, FakeClock]:
+    clock = FakeClock()
     budget = RequestBudget(clock)
     if left < WEIGHT_PER_MINUTE:
         budget.spend(WEIGHT_PER_MINUTE - left)
@@ -378,7 +378,7 @@ def test_look__waits_until_its_reads_and_the_reserve_fit(monkeypatch: pytest.Mon
 
 
 def test_budget__waits_for_as_many_requests_as_it_needs() -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     budget = RequestBudget(clock)
     began_s = clock.now_s()
     for weight in (100, 100, WEIGHT_PER_MINUTE - 200):
