@@ -47,7 +47,7 @@ def chromium(launched: tuple[Any, asyncio.AbstractEventLoop]) -> Iterator[Any]:
 
 
 @dataclass(slots=True)
-class Opened:
+class OpenedPage:
     """A page as the browser shows it, with every complaint and every request but the one for the file itself."""
 
     page: Any
@@ -74,7 +74,7 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def open_page(chromium: Any) -> Iterator[Callable[..., Opened]]:
+def open_page(chromium: Any) -> Iterator[Callable[..., OpenedPage]]:
     """Opens a file and waits until every chart is drawn.
 
     Pages opened alike share a context, and with it the compiled scripts: half of the processor time. What a page opens beside itself
@@ -82,14 +82,14 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Opened]]:
     """
     contexts: dict[str, Any] = {}
 
-    def opened(path: Path, size: tuple[int, int] = WIDE, color_scheme: str | None = None, **how: Any) -> Opened:
+    def opened(path: Path, size: tuple[int, int] = WIDE, color_scheme: str | None = None, **how: Any) -> OpenedPage:
         if str(how) not in contexts:
             contexts[str(how)] = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, **how)
             contexts[str(how)].route("**/*", lambda request: request.abort())
         page = contexts[str(how)].new_page()
         page.set_viewport_size({"width": size[0], "height": size[1]})
         page.emulate_media(color_scheme=color_scheme)
-        opened_page = Opened(page)
+        opened_page = OpenedPage(page)
         page.on("console", lambda message: opened_page.complaints.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: opened_page.complaints.append(str(error)))
         page.on("popup", lambda beside: opened_page.requests.append(beside.url))

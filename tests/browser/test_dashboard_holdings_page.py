@@ -29,7 +29,7 @@ from agent.wiring.context import SystemClock
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context, violations
 from tests.support import lp_on_chain
 from tests.support.agents import again, fund, trusted, yes
-from tests.support.dashboards import HereBoard, Served
+from tests.support.dashboards import InProcessDocumentCache, Served
 from tests.support.lp_on_chain import EVEN
 from tests.support.on_chain.holdings import VALUED, paused_run
 from tests.support.on_chain.lp_actions import V3
@@ -51,7 +51,7 @@ def at_the_page(
         open_user_file(users).add(name, HASH, "A" * 32, name == "eve", 1)
     access = Access(Reach(port=1), UsersPlace(str(users)))
     access.set_users({1: ("ann", False), 2: ("eve", True)})
-    board = HereBoard(str(loaded.path), wiring.store_file(loaded))
+    board = InProcessDocumentCache(str(loaded.path), wiring.store_file(loaded))
     with again(chain, loaded, clock=SystemClock()) as agent, Served(access, board) as served:
         agent.context.kill_switch.pause("still", agent.context.clock.now_s())
         runner, address = ControlRunner(agent, transports=[chain.transport]), f"http://localhost:{served.port}"

@@ -15,7 +15,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent.config.load import load_config
 from agent.web import access, new_portfolios
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context
-from tests.support.dashboards import HereProcess
+from tests.support.dashboards import InProcessAppProcess
 from tests.support.pages.control_keys import wait_for
 from tests.support.pages.folders import NEW, OWN_WALLET, ServedFolder
 from tests.support.pages.setup_keys import require_cards, require_fine, tab_to, type_into
@@ -30,7 +30,7 @@ def test_baskets__of_a_new_portfolio_are_cards_of_the_network_that_was_checked(
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     for module in (access, new_portfolios):
-        monkeypatch.setattr(module, "AppProcess", HereProcess)
+        monkeypatch.setattr(module, "AppProcess", InProcessAppProcess)
     with ServedFolder(tmp_path) as folder:
         home = f"http://localhost:{folder.port}"
         context = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True)
@@ -55,7 +55,7 @@ def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     for module in (access, new_portfolios):
-        monkeypatch.setattr(module, "AppProcess", HereProcess)
+        monkeypatch.setattr(module, "AppProcess", InProcessAppProcess)
     with ServedFolder(tmp_path) as folder:
         home, viewport = f"http://localhost:{folder.port}", {"width": size[0], "height": size[1]}
         name, _, value = folder.enter(0).partition("=")

@@ -17,7 +17,7 @@ from tests.browser.chromium import AXE, PHONE, WIDE, patient_context
 from tests.cli.conftest import served  # noqa: F401  # a fixture
 from tests.cli.tools import blocks, first_document, start
 from tests.support.commands.init import WALLET
-from tests.support.dashboards import HereProcess
+from tests.support.dashboards import InProcessAppProcess
 from tests.support.pages.portfolios import ServedPortfolios
 from tests.support.pages.setup_keys import require_cards, require_fine, tab_to, type_into
 from tests.support.pages.setups import ANSWERS, SetupBrowser
@@ -30,7 +30,7 @@ SIZE = {"width": PHONE[0], "height": PHONE[1]}
 def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         plain = patient_context(chromium, viewport=SIZE, java_script_enabled=False)
         page = plain.new_page()
@@ -87,7 +87,7 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
 def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page, home = context.new_page(), f"http://localhost:{desk.port}"
@@ -113,7 +113,7 @@ def test_baskets__are_cards_that_unfold_by_keyboard(
 ) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         desk.enter()
         desk.post("/setup/wallet", ANSWERS["/setup/wallet"])

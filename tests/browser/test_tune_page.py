@@ -16,14 +16,14 @@ from agent.app.research.report_files import write_pages
 from agent.backtest.tune.report import tune_page
 from agent.backtest.tune.statistics import Objective
 from tests.browser.chromium import PHONE
-from tests.browser.conftest import Opened
+from tests.browser.conftest import OpenedPage
 from tests.support.backtests import search, tuned, walks
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", [Objective.TRACKING, Objective.GROWTH])
 def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(
-    objective: Objective, open_page: Callable[..., Opened], tmp_path: Path
+    objective: Objective, open_page: Callable[..., OpenedPage], tmp_path: Path
 ) -> None:
     tune_result = tuned(search(walks(9, 120), every="7d", tracking="normal,strict", objective=objective))
     path = tmp_path / "tune.html"

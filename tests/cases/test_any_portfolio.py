@@ -18,7 +18,7 @@ from tests.support.agents import (
     FIVE,
     ROOMY,
     USD,
-    Purse,
+    WalletBalances,
     agent_on,
     fund,
     lost,
@@ -90,7 +90,7 @@ def test_one_step_ends_on_target_or_names_the_bound(
         chain.revert(mark)
 
 
-def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, before: Purse, prices: dict[str, Fraction]) -> None:
+def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, before: WalletBalances, prices: dict[str, Fraction]) -> None:
     """To the wei as planned; no dearer, no larger, and no pool further than allowed, all measured on the chain."""
     require_exact(chain, outcome, before)
     plan, _, receipt = swap_of(outcome)

@@ -24,7 +24,7 @@ from agent.venues.hyperliquid.budget import RESERVED_WEIGHT, WEIGHT_PER_MINUTE, 
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import venue_changes
-from tests.support.hyperliquid_server import Held, HyperliquidServer
+from tests.support.hyperliquid_server import HyperliquidServer, ServerPosition
 from tests.support.perpetuals.chain_protection import (
     FOUR_MINUTES_S,
     MAX_LEVERAGE,
@@ -231,7 +231,7 @@ def test_a_venue_that_refuses_for_minutes_delays_an_emergency_by_one_more(
             anvil_chain.refresh_feeds()
             if now_s - began_s >= refused_s:
                 server.refusal = ""
-            if server.wallet(anvil_chain.wallet.address).held.get("ETH", Held()).size < size:
+            if server.wallet(anvil_chain.wallet.address).held.get("ETH", ServerPosition()).size < size:
                 break
         assert now_s - began_s <= refused_s + 130
 
@@ -470,7 +470,7 @@ def isolate(server: HyperliquidServer, chain: LocalChain, coin: str, size: str, 
     wallet = server.wallet(chain.wallet.address)
     market = server.coin(coin)
     wallet.usd -= usd
-    wallet.isolated[coin] = (Held(Fraction(size), Fraction(size) * market.mark), Fraction(usd))
+    wallet.isolated[coin] = (ServerPosition(Fraction(size), Fraction(size) * market.mark), Fraction(usd))
 
 
 @pytest.mark.parametrize("coin", ["BTC", "DOGE"])

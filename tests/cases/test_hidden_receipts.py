@@ -26,7 +26,7 @@ HIDDEN = {"receipt and hash": (RECEIPT, BY_HASH), "receipt alone": (RECEIPT,)}
 
 
 @dataclass
-class Hiding:
+class ReceiptHidingNode:
     """An endpoint in front of a node. From the `number`-th transaction on it answers null to the methods, until `shows` is set."""
 
     server: Served
@@ -38,12 +38,12 @@ class Hiding:
 
 
 @contextmanager
-def hiding(url: str, hidden: tuple[str, ...], number: int = 1) -> Iterator[Hiding]:
+def hiding(url: str, hidden: tuple[str, ...], number: int = 1) -> Iterator[ReceiptHidingNode]:
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         return None if method in hidden and not endpoint.shows and endpoint.sent >= number else answer
 
     with serve(altered(url, alter)) as server:
-        endpoint = Hiding(server)
+        endpoint = ReceiptHidingNode(server)
         yield endpoint
 
 

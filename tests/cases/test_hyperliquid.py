@@ -25,7 +25,7 @@ from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage
 from agent.venues.hyperliquid.venue import require_fresh_agent
 from tests.support.fakes.clock import FakeClock
 from tests.support.hyperliquid import approve_agent, issue_tickets
-from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
+from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, HyperliquidServer, ServerPosition, hyperliquid, key_of
 
 OWNER, AGENT = key_of(1), key_of(2)
 VALID_MS = 30_000
@@ -55,7 +55,7 @@ class World:
         return sum(body["action"]["type"] == "order" for body in self.server.bodies)
 
     def size(self, coin: str) -> Fraction:
-        return self.server.wallet(OWNER.address).held.get(coin, Held()).size
+        return self.server.wallet(OWNER.address).held.get(coin, ServerPosition()).size
 
     def client(self, key: LocalAccount = AGENT, is_mainnet: bool = False, account: str = OWNER.address) -> HyperliquidClient:
         agent = AgentKey(key, is_mainnet=is_mainnet)

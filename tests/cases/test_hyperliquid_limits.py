@@ -26,7 +26,7 @@ from agent.units import utc_text
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
-from tests.support.hyperliquid_server import HOUSE, Held, HyperliquidServer, Order
+from tests.support.hyperliquid_server import HOUSE, HyperliquidServer, Order, ServerPosition
 from tests.support.samples import slow
 
 
@@ -51,7 +51,7 @@ def resting(server: HyperliquidServer) -> list[Order]:
 
 
 def held(server: HyperliquidServer, chain: LocalChain, coin: str = "ETH") -> Fraction:
-    return server.wallet(chain.wallet.address).held.get(coin, Held()).size
+    return server.wallet(chain.wallet.address).held.get(coin, ServerPosition()).size
 
 
 def step(agent: Agent) -> StepOutcome:

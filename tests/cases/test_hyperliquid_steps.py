@@ -28,7 +28,7 @@ from agent.venues.hyperliquid.client import HyperliquidClient
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
-from tests.support.hyperliquid_server import DAY_MS, Held, HyperliquidServer, Order
+from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, Order, ServerPosition
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def held(server: HyperliquidServer, chain: LocalChain, coin: str) -> Fraction:
-    return server.wallet(chain.wallet.address).held.get(coin, Held()).size
+    return server.wallet(chain.wallet.address).held.get(coin, ServerPosition()).size
 
 
 def posted(server: HyperliquidServer) -> int:
@@ -225,7 +225,7 @@ def test_an_agent_that_may_not_trade_holds_futures_and_spot_goes_on(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, change: Callable[[HyperliquidServer, LocalChain], None]
 ) -> None:
     agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 30_000})
-    server.wallet(anvil_chain.wallet.address).held["ETH"] = Held(Fraction(18), Fraction(54_000))
+    server.wallet(anvil_chain.wallet.address).held["ETH"] = ServerPosition(Fraction(18), Fraction(54_000))
     server.wallet(anvil_chain.wallet.address).usd -= 54_000
     change(server, anvil_chain)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
@@ -390,7 +390,7 @@ def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
         btc = server.coin("BTC").mark
         wallet = server.wallet(anvil_chain.wallet.address)
         size = Fraction(round(15_000 / btc, 3))
-        wallet.held["BTC"] = Held(size, size * btc)
+        wallet.held["BTC"] = ServerPosition(size, size * btc)
         wallet.usd -= size * btc
         before = held(server, anvil_chain, "ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -603,7 +603,7 @@ def test_a_pause_leaves_stops_and_a_config_without_them_cancels_them(
 
 def test_a_position_below_ten_dollars_is_closed_whole(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     wallet = server.wallet(anvil_chain.wallet.address)
-    wallet.held["ETH"] = Held(Fraction("0.002"), Fraction(6))
+    wallet.held["ETH"] = ServerPosition(Fraction("0.002"), Fraction(6))
     wallet.usd -= 6
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         closed = agent.adjust_futures(Deleverage(None, "ETH"), send=True, confirm=agents.yes)

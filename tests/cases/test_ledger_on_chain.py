@@ -38,7 +38,7 @@ WIDE = ROOMY | {
 }
 
 
-class Life:
+class WalletLife:
     """A wallet whose ledger is compared with the contracts themselves after everything that happens to it."""
 
     def __init__(self, chain: LocalChain, folder: Path, loaded: LoadedConfig) -> None:
@@ -94,13 +94,13 @@ def kinds(entries: tuple[Entry, ...]) -> list[str]:
 
 
 @pytest.fixture
-def life(anvil_chain: LocalChain, tmp_path: Path) -> Life:
+def life(anvil_chain: LocalChain, tmp_path: Path) -> WalletLife:
     fund(anvil_chain, {"WETH": 6_000, "USDC": 4_000})
     trusted(anvil_chain, tmp_path, WIDE | liquidity(anvil_chain), EVEN)
-    return Life(anvil_chain, tmp_path, agents.agent_config(anvil_chain, tmp_path, WIDE, EVEN))
+    return WalletLife(anvil_chain, tmp_path, agents.agent_config(anvil_chain, tmp_path, WIDE, EVEN))
 
 
-def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> None:
+def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: WalletLife) -> None:
     chain = life.chain
     assert kinds(life.step()) == []
     assert kinds(life.step(trade)) == ["gas", "trade"]
@@ -129,7 +129,7 @@ def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> 
     assert kinds(life.step(life.paid_in("USDC", 7 * USD, ExternalTransferKind.GIFT)))[-1] == "gift"
 
 
-def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(life: Life) -> None:
+def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(life: WalletLife) -> None:
     chain = life.chain
     before = life.step()
     done = life.step(trade)
@@ -148,7 +148,7 @@ def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(li
     assert [entry for entry in back if entry.kind is EntryKind.OPENING] == list(before)
 
 
-def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: Life) -> None:
+def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: WalletLife) -> None:
     """Valuations are recorded once an hour; a price moves between two of them, and no gain of gas money is shown."""
     chain = life.chain
     chain.warp(HOUR_S - chain.now_s() % HOUR_S)  # all of this within one hour of the clock
@@ -173,7 +173,7 @@ def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: L
     assert Fraction(lots["gas_money"]["unrealised"] or 0) > 100
 
 
-def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
+def test_profit_and_loss_and_the_exports_say_what_happened(life: WalletLife) -> None:
     chain = life.chain
     life.step()
     life.step(trade)
@@ -215,7 +215,7 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
     assert all(row["Fee Currency"] == "ETH" and Fraction(row["Fee"]) > 0 for row in trades)
 
 
-def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: Life) -> None:
+def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: WalletLife) -> None:
     life.step()
     life.step(trade)
     with agents.again(life.chain, life.loaded) as agent, agent.context.store.db.write("tamper") as db:
@@ -233,7 +233,7 @@ def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: Life) -> No
     life.step()
 
 
-def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it_is_rebuilt(life: Life) -> None:
+def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it_is_rebuilt(life: WalletLife) -> None:
     life.step()
     life.step(trade)
     with agents.again(life.chain, life.loaded) as agent:
@@ -251,7 +251,7 @@ def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it
     life.step()
 
 
-def test_new_books_open_at_the_balances_of_the_chain(life: Life) -> None:
+def test_new_books_open_at_the_balances_of_the_chain(life: WalletLife) -> None:
     life.step()
     life.step(trade)
     api.open_new_book(life.loaded.path, "going live")

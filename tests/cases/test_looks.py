@@ -70,7 +70,7 @@ class FakePrunedNode:
         return self._transport.batch(calls)
 
 
-class Commits:
+class CommitCounter:
     """Number of commits of transactions that write."""
 
     number = 0
@@ -98,7 +98,7 @@ def test_a_look_that_holds_commits_at_most_once(
     anvil_chain: LocalChain, tmp_path: Path, changes: dict[str, object], pause_s: int, vouched: bool
 ) -> None:
     fund(anvil_chain, ON_TARGET)
-    clock, commits = chain_clock(anvil_chain), Commits()
+    clock, commits = chain_clock(anvil_chain), CommitCounter()
     with (
         again(anvil_chain, trusted(anvil_chain, tmp_path, changes, FIVE, vouched), [FakePrunedNode(anvil_chain)], clock) as agent,
         report_run(agent, clock, "1s") as service,  # type: ignore[arg-type]  # a clock that ticks by blocks

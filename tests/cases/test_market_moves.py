@@ -19,7 +19,7 @@ from tests.support import lp_on_chain
 from tests.support.agents import (
     ROOMY,
     USD,
-    Purse,
+    WalletBalances,
     agent_on,
     allow,
     at_send,
@@ -50,7 +50,7 @@ def whale(chain: LocalChain, usd: int, sold: str = "WETH") -> Callable[[], objec
     return lambda: chain.swap(POOL, sold, raw)
 
 
-def only_gas(chain: LocalChain, before: Purse) -> int:
+def only_gas(chain: LocalChain, before: WalletBalances) -> int:
     """Wei spent since, where no token moved."""
     after = purse(chain)
     assert after.raw == before.raw

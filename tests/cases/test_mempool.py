@@ -26,7 +26,7 @@ def broken(_asked: Any) -> Reply:
 
 
 @dataclass
-class Watched:
+class PredictedStep:
     """One step, what the predictor saw of it, and what either endpoint was asked; no outcome where the predictor had enough."""
 
     predictor: MempoolReader
@@ -43,13 +43,13 @@ class Watched:
         return self.outcome
 
 
-def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None, fallback: bool = False) -> Watched:
+def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None, fallback: bool = False) -> PredictedStep:
     """A rebalance that sells `sold`, with a private endpoint or without."""
     assert chain.url is not None
     fund(chain, HEAVY[sold])
     with serve(passing_on(chain.url)) as public, serve(private or broken) as hidden:
         changes = {**ROOMY, "execution.submit_public_fallback": fallback, "execution.submit_url": hidden.url if private else ""}
-        watched_step = Watched(MempoolReader(EndpointProvider(public.url, "predictor"), chain.wallet.address), public, hidden)
+        watched_step = PredictedStep(MempoolReader(EndpointProvider(public.url, "predictor"), chain.wallet.address), public, hidden)
         opened = agent_on(chain, folder, changes, TARGETS, [EndpointProvider(public.url, "public")])
         with opened as agent, waiting_mempool(chain), contextlib.suppress(LookedLongEnough):
             watched_step.outcome = agent.rebalance(send=True, confirm=yes, progress=watched_step.predictor.look)

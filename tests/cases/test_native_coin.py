@@ -19,7 +19,7 @@ from agent.model import IntentKind, TopUp
 from agent.policy import native_coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
-from tests.support.agents import ROOMY, USD, Purse, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
+from tests.support.agents import ROOMY, USD, WalletBalances, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
 from tests.support.text import causes, mentions
 from tests.support.wallets import native_of
 
@@ -39,7 +39,7 @@ other_router = pytest.mark.parametrize("router", [ROUTERS[0], pytest.param(ROUTE
 @contextmanager
 def opened(
     chain: LocalChain, folder: Path, router: str, native_wei: int, usd: dict[str, int | Fraction], changes: dict[str, object]
-) -> Iterator[tuple[Agent, Purse]]:
+) -> Iterator[tuple[Agent, WalletBalances]]:
     """An agent of this router, over a wallet that holds so much native coin and so many dollars of each token."""
     fund(chain, usd)
     chain.set_native(native_wei)
@@ -58,7 +58,7 @@ def off_target(chain: LocalChain, floor_wei: int) -> dict[str, Fraction]:
     return {symbol: abs(values[symbol] / total * BPS - Fraction(share.rstrip("%")) * 100) for symbol, share in TARGETS.items()}
 
 
-def require_as_planned(chain: LocalChain, outcome: StepOutcome, before: Purse) -> None:
+def require_as_planned(chain: LocalChain, outcome: StepOutcome, before: WalletBalances) -> None:
     """Balances after are the plan's to the wei, native coin less all gas; nothing stays in the router, and no allowance."""
     plan, swap, receipt = swap_of(outcome)
     now = purse(chain)

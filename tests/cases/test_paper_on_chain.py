@@ -101,7 +101,7 @@ def test_paper_decides_as_the_live_agent_and_its_fills_are_what_the_contracts_pa
         assert snapshot.nonce_latest == had.nonce
 
 
-class Died(Exception):
+class ProcessKilled(Exception):
     """The process is gone."""
 
 
@@ -117,9 +117,9 @@ def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain,
         nonlocal seen
         seen += event == moment
         if event == moment and seen == 2:  # the swap, after its approval
-            raise Died
+            raise ProcessKilled
 
-    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper, pytest.raises(Died):
+    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper, pytest.raises(ProcessKilled):
         paper.rebalance(send=True, confirm=api.always_confirm, progress=dies)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
         assert paper.rebalance(send=True, confirm=api.always_confirm).kind is OutcomeKind.HOLD

@@ -19,14 +19,14 @@ from tests.support.text import mentions
 GONE = ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
 
 
-class Boom(Exception):
+class ProcessKilled(Exception):
     """The process ends here."""
 
 
 def remove(bot: EditedRun, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "") -> EditReport:
     def progress(event: str) -> None:
         if dies_at and event == dies_at:
-            raise Boom
+            raise ProcessKilled
 
     return editing.remove_assets(
         bot.file,
@@ -64,7 +64,7 @@ def test_without_send_nothing_leaves_and_its_target_is_zero(anvil_chain: LocalCh
 @pytest.mark.parametrize("moment", ["before:send", "after:send"])
 def test_broken_off_anywhere_the_same_command_goes_on(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
-    with pytest.raises(Boom):
+    with pytest.raises(ProcessKilled):
         remove(bot, dies_at=moment)
     assert [asset.target for asset in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
     edit_report = remove(bot)

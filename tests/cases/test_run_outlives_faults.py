@@ -33,9 +33,9 @@ from agent.signing.remote_key import RemoteKey, address_from_public_key
 from agent.store import opening
 from agent.store.controls import ControlStore
 from agent.store.files.secret import ensure_secret
-from tests.cli.tools import Forked, blocks, forked_in, in_process
+from tests.cli.tools import ForkedCommand, blocks, forked_in, in_process
 from tests.support.agents import ROOMY, again, fund, legs_of, off_target, purse, trusted, yes
-from tests.support.alert_receivers import Box, webhook
+from tests.support.alert_receivers import ReceivedMessages, webhook
 from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
 from tests.support.fakes.clock import FakeClock, waiting_clock
 from tests.support.markets.endpoints import endpoint_of
@@ -387,7 +387,7 @@ def test_run__a_calm_look_in_between__pauses_begin_anew(
     assert pauses[count + 2] == 5
 
 
-class Down(Exception):
+class KeyServiceDown(Exception):
     """Raised by the adapter of a key service."""
 
 
@@ -400,7 +400,7 @@ def another_key(der: bytes) -> bytes:
 
 
 def no_service(der: bytes) -> bytes:
-    raise Down("503")
+    raise KeyServiceDown("503")
 
 
 @pytest.mark.parametrize(
@@ -453,13 +453,13 @@ def with_stop_loss(path: Path, url: str, price: str) -> None:
     path.write_text(tomlkit.dumps(config))
 
 
-def events(child: Forked) -> list[dict[str, Any]]:
+def events(child: ForkedCommand) -> list[dict[str, Any]]:
     """Lines of the log so far that are whole."""
     text = child.err.read_text() if child.err.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
 
 
-def until(child: Forked, has_happened: Callable[[], bool], within_s: float = 120) -> None:
+def until(child: ForkedCommand, has_happened: Callable[[], bool], within_s: float = 120) -> None:
     end_s = time.monotonic() + within_s
     while not has_happened():
         assert time.monotonic() < end_s, child.err.read_text()
@@ -521,7 +521,7 @@ def test_alert__looks_fail_for_five_minutes__is_sent_once(
     level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
     """Also if the store, which would note it, is what fails."""
-    box, clock = Box(), FakeClock(level.now_s())
+    box, clock = ReceivedMessages(), FakeClock(level.now_s())
     down = Retryable("endpoint 'one' answers with a web page, not JSON-RPC", "check its url", code="not_json")
     with ExitStack() as stack:
         monkeypatch.setenv("HOOK", stack.enter_context(webhook(box)))

@@ -14,7 +14,7 @@ from tests.cli.tools import with_terminal
 
 
 @dataclass(frozen=True)
-class Seen:
+class TerminalRun:
     """How a command ended, what its terminal showed, and what `ps` could show of it meanwhile."""
 
     code: int
@@ -22,7 +22,7 @@ class Seen:
     command_line: bytes
 
 
-def typed(replies: Sequence[tuple[str, str]], *args: str, within_s: float = 120, **more: Any) -> Seen:
+def typed(replies: Sequence[tuple[str, str]], *args: str, within_s: float = 120, **more: Any) -> TerminalRun:
     """Runs `trimtab` at a terminal; each reply is typed when its prompt has been shown. The command line is its own where it is not
     preloaded.
     """
@@ -44,4 +44,4 @@ def typed(replies: Sequence[tuple[str, str]], *args: str, within_s: float = 120,
     code = child.wait()
     os.close(terminal)
     assert not left, screen.decode()
-    return Seen(code, screen.decode(), command_line)
+    return TerminalRun(code, screen.decode(), command_line)

@@ -11,7 +11,7 @@ import pytest
 
 from agent.observe.notify import UNANSWERED_REASON
 from tests.cli.tools import Desk
-from tests.support.alert_receivers import Box, mailbox, silent, webhook
+from tests.support.alert_receivers import ReceivedMessages, mailbox, silent, webhook
 from tests.support.commands.native_coin import ETHER, change_native_coin
 from tests.support.text import mentions
 
@@ -51,7 +51,7 @@ def date_books_yesterday(desk: Desk) -> None:
 
 
 def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook, mail = Box(), Box()
+    hook, mail = ReceivedMessages(), ReceivedMessages()
     with webhook(hook, CANARY) as hook_url, mailbox(mail) as mail_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", mail_url)
@@ -98,7 +98,7 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
 
 
 def test_a_paused_run_goes_on_reading_booking_and_alerting_and_sends_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook = Box()
+    hook = ReceivedMessages()
     with webhook(hook, CANARY) as hook_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", hook_url)
@@ -125,7 +125,7 @@ def test_a_paused_run_goes_on_reading_booking_and_alerting_and_sends_nothing(des
 
 
 def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook = Box()
+    hook = ReceivedMessages()
     with webhook(hook, CANARY) as hook_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", hook_url)
@@ -166,7 +166,7 @@ def test_alert_prices_are_those_of_the_bands_and_stand_around_the_price(desk: De
 
 
 def test_a_test_reaches_each_target_or_names_the_one_it_did_not(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook = Box()
+    hook = ReceivedMessages()
     with webhook(hook, CANARY) as hook_url, silent() as gone:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", hook_url)

@@ -18,10 +18,10 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 
 from agent.web.api import gate
 from agent.web.api.gate import API_PREFIX, PROBE_PATHS
-from tests.cli.tools import Desk, Said, forked
+from tests.cli.tools import CommandResult, Desk, forked
 from tests.support.api import Client
 from tests.support.commands.documents import without_latency
-from tests.support.dashboards import HereBoard, Served
+from tests.support.dashboards import InProcessDocumentCache, Served
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def server(desk: Desk) -> Iterator[Client]:
     """The API, by a token that may do everything."""
     desk.ask("plan")
     token_document = desk.ask("token", "add", "test", "--scope", "read", "--scope", "plan", "--scope", "control")
-    with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as server:
+    with Served(board=InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as server:
         yield Client(server, token_document["token"])
 
 
@@ -159,7 +159,7 @@ def test_schemathesis_finds_no_answer_that_the_openapi_document_denies(server: C
 
 
 @pytest.mark.slow
-def test_futures_are_those_of_their_commands(bare: Callable[..., Said], futures_chain: tuple[Path, dict[str, Any]]) -> None:
+def test_futures_are_those_of_their_commands(bare: Callable[..., CommandResult], futures_chain: tuple[Path, dict[str, Any]]) -> None:
     config = futures_chain[0]
 
     def told(*words: str) -> Any:
@@ -167,7 +167,7 @@ def test_futures_are_those_of_their_commands(bare: Callable[..., Said], futures_
 
     told("plan")
     token_document = told("token", "add", "futures", "--scope", "read")
-    with Served(board=HereBoard(str(config), config.with_name("local.db"))) as server:
+    with Served(board=InProcessDocumentCache(str(config), config.with_name("local.db"))) as server:
         client = Client(server, token_document["token"])
         for command in ("positions", "margin", "funding", "status"):
             assert without_latency(client.ask(f"{API_PREFIX}/{command}").json) == without_latency(told(command)), command

@@ -13,13 +13,13 @@ from agent.backtest import simulate
 from agent.cli.research.backtest import format_premium
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.bands import with_bands
 from tests.support.text import mentions
 
 pytest.importorskip("polars")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
 HALVES = ("--target", "WBTC=50,USD=50", "--band", "10%abs")
 

@@ -11,13 +11,13 @@ import pytest
 
 from tests.cli.documents import misfits
 from tests.cli.mapping_documents import BacktestDocument
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.configs.futures import FUTURES
 from tests.support.configs.samples import config_text
 
 pytest.importorskip("polars")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 HEDGE = '[futures.hedge]\nhorizon = "30d"\nmin_saving = "0.5%"\ntax_rate = "25%"\ncapital_cost = "4%"\n'
 STRATEGIES = """
 [[strategies]]

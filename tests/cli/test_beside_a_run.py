@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import filelock
 import pytest
 
-from tests.cli.tools import Desk, Forked, attach, first_document, forked, start
+from tests.cli.tools import Desk, ForkedCommand, attach, first_document, forked, start
 from tests.support.commands.interruption import until_something_waits
 from tests.support.commands.sending import nonce, process_with_lock
 
@@ -77,7 +77,7 @@ def require_one_at_a_time(commands: list[tuple[str, int]], killed: set[int]) -> 
 
 
 @contextmanager
-def running(desk: Desk, every: str = "1s") -> Iterator[Forked]:
+def running(desk: Desk, every: str = "1s") -> Iterator[ForkedCommand]:
     """A run that sends and looks again and again; ended in the end, well."""
     child = forked(desk, "run", "--every", every, "--send", "--yes", "--json")
     try:
@@ -91,7 +91,7 @@ def running(desk: Desk, every: str = "1s") -> Iterator[Forked]:
     assert child.ended(120).code == 0, child.err.read_text()
 
 
-def looked(child: Forked, times: int) -> None:
+def looked(child: ForkedCommand, times: int) -> None:
     """Waits until it has looked so often, from now on."""
     had = child.out.read_text().count("\n") if child.out.exists() else 0
     end = time.monotonic() + 120
@@ -224,7 +224,7 @@ MOMENTS = (
 """How far a withdrawal has come: from nothing that is written down to its end."""
 
 
-def until_it_came_so_far(desk: Desk, trace: Callable[[], list[tuple[str, int]]], command: Forked, question: str, than: int) -> None:
+def until_it_came_so_far(desk: Desk, trace: Callable[[], list[tuple[str, int]]], command: ForkedCommand, question: str, than: int) -> None:
     """Waits until the command has the wallet, and the store answers with more than it did before."""
     end = time.monotonic() + 120
     while ("takes", command.pid) not in trace() or (question != MOMENTS[0] and asked(desk, question) <= than):

@@ -23,11 +23,11 @@ from agent.execution.step_context import StepOutcome
 from agent.localchain.world import DevAccount
 from agent.signing import keys
 from agent.store.journal import IntentStore
-from tests.cli.tools import SECRET, Desk, Said
+from tests.cli.tools import SECRET, CommandResult, Desk
 from tests.support.commands.options import every_command, takes
 from tests.support.commands.sending import PASSWORD, WALLET_KEY
 from tests.support.foreign_text import all_logs, files_with, found_in, objects_of, shown_of, told_by
-from tests.support.keyrings import InMemory, using
+from tests.support.keyrings import MemoryKeyring, using
 
 PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 """A recovery phrase of BIP-39's test vectors."""
@@ -70,7 +70,7 @@ def planted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 def run_all(desk: Desk, folder: Path) -> bytes:
     """All that every command says, for people and as JSON."""
-    results: list[Said] = []
+    results: list[CommandResult] = []
     for number, words in enumerate(sorted(every_command(), key=lambda words: words[0] == "pause")):  # what is paused sends nothing
         for form in ((), ("--json",)) if words[0] in BOTH_WAYS else (("--json",) if number % 2 else (),):
             config = folder / f"{number}{len(form)}.toml" if words == ("init",) else desk.config
@@ -167,7 +167,7 @@ def test_a_process_with_a_key_writes_no_core_and_lets_nobody_read_its_memory(pla
 def test_wallet_commands_write_a_key_nowhere_but_locked(planted: Desk, tmp_path: Path) -> None:
     """A new key, one taken over, a password changed: what any of them says and writes, the failing ways too."""
     results = []
-    with all_logs() as logs, using(InMemory()):
+    with all_logs() as logs, using(MemoryKeyring()):
         for args in (
             ("create", "--keystore", "new.json", "--password-env", "NEW"),
             ("create", "--keystore", "new.json", "--password-env", "NEW"),

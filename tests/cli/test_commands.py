@@ -16,7 +16,7 @@ from agent.app import open_agent
 from agent.cli.display.tables import money_text
 from agent.planning import planner
 from tests.cli.terminal import typed
-from tests.cli.tools import TRIMTAB, Desk, Said, attach
+from tests.cli.tools import TRIMTAB, CommandResult, Desk, attach
 from tests.support.text import mentions
 from tests.support.worlds import SHORTCUTS
 
@@ -141,7 +141,7 @@ def test_a_plan_from_a_saved_input_is_the_same_plan(desk: Desk, tmp_path: Path) 
     assert 0 <= first["gap_bps"] < 5
 
 
-def test_a_saved_input_needs_neither_chain_nor_config(desk: Desk, tmp_path: Path, bare: Callable[..., Said]) -> None:
+def test_a_saved_input_needs_neither_chain_nor_config(desk: Desk, tmp_path: Path, bare: Callable[..., CommandResult]) -> None:
     saved = tmp_path / "input.json"
     desk.ask("plan", "--save-input", str(saved))
     result = bare("plan", "--config", str(tmp_path / "none.toml"), "--input", str(saved), "--json")
@@ -195,39 +195,39 @@ def test_history_is_cut_at_its_limit(desk: Desk) -> None:
     assert desk.run("history", "--limit", "0").code == 2
 
 
-def test_version_and_help_need_nothing(bare: Callable[..., Said]) -> None:
-    assert bare("--version") == Said(0, f"trimtab {version('trimtab')}\n", "")
+def test_version_and_help_need_nothing(bare: Callable[..., CommandResult]) -> None:
+    assert bare("--version") == CommandResult(0, f"trimtab {version('trimtab')}\n", "")
     result = bare("help", "all")
     assert result.code == 0
     for name in (*COMMANDS, "localchain", "demo"):
         assert name in result.out
 
 
-def test_help_of_help_is_that_without_a_command(bare: Callable[..., Said]) -> None:
+def test_help_of_help_is_that_without_a_command(bare: Callable[..., CommandResult]) -> None:
     assert bare("help", "help") == bare("help")
     assert bare("help").code == 0
     assert bare("help", "status") == bare("status", "--help")
     assert bare("help", "frobnicate").code == 2
 
 
-def test_no_command_shows_the_help_and_is_a_usage_error(bare: Callable[..., Said]) -> None:
+def test_no_command_shows_the_help_and_is_a_usage_error(bare: Callable[..., CommandResult]) -> None:
     assert bare("frobnicate", "--json").error["exit"] == 2
     result = bare()
     assert result.code == 2
     assert "rebalance" in result.out
 
 
-def timed(*args: str) -> tuple[Said, set[str]]:
+def timed(*args: str) -> tuple[CommandResult, set[str]]:
     """What a command as a process of its own answers, and the modules that it loads, each with the packages it lies in."""
     program = [sys.executable, "-X", "importtime", *TRIMTAB[1:], *args]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     lines = [line for line in done.stderr.splitlines(keepends=True) if not line.startswith("import time:")]
     texts = {line.split("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     loaded = {".".join(name.split(".")[:depth]) for name in texts for depth in range(1, name.count(".") + 2)}
-    return Said(done.returncode, done.stdout, "".join(lines)), loaded
+    return CommandResult(done.returncode, done.stdout, "".join(lines)), loaded
 
 
-def figures(result: Said) -> list[str]:
+def figures(result: CommandResult) -> list[str]:
     """Words and numbers of what it printed, whatever the width."""
     return re.sub("[─━┃╌]+", " ", result.out).split()
 

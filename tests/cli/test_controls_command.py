@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.cli.tools import Desk, Forked, forked
+from tests.cli.tools import Desk, ForkedCommand, forked
 from tests.support.commands.controls import ended_control
 from tests.support.commands.sending import nonce
 
 
-def waiting_run(desk: Desk, *options: str) -> Forked:
+def waiting_run(desk: Desk, *options: str) -> ForkedCommand:
     """A run that waits for its next cycle, an hour away."""
     run, end = forked(desk, "run", "--send", "--every", "1h", "--json", *options), time.monotonic() + 60
     while not (run.out.exists() and run.out.read_text().count("\n")):

@@ -24,7 +24,7 @@ from agent.web.pages import PAGES, value_at
 from agent.web.reach import Reach
 from tests.cli.tools import SECRET, Desk
 from tests.support.api import Client
-from tests.support.dashboards import PATIENCE_S, HereBoard, Served
+from tests.support.dashboards import PATIENCE_S, InProcessDocumentCache, Served
 from tests.support.samples import slow
 
 PERIODS = ("day", "week", "month", "year", "all")
@@ -50,7 +50,7 @@ def compared(desk: Desk, page: str, documents: dict[str, Any]) -> tuple[set[str]
     access = Access(Reach(port=1))
     access.set_users({1: ("ann", False)})
     cookie = f"trimtab-1={access.begin_session(1)}"
-    with Served(access, HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
+    with Served(access, InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         end, names = time.monotonic() + PATIENCE_S, set[str]()
         while not names | {"pnl"} >= documents.keys():  # each read of the page has ended; "now" takes the place of "pnl"
             assert time.monotonic() < end, names
@@ -191,7 +191,7 @@ def test_no_page_and_no_answer_of_the_api_has_the_secret_of_an_endpoint(desk: De
     assert SECRET in desk.config.read_text()
     if not answers:
         desk.edit((desk.about["url"], f"http://127.0.0.1:{free_port()}"))
-    with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
+    with Served(board=InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         client, paths = (
             Client(served, token),
             [f"{API_PREFIX}/{name}" for name in ("status", "plan", "alerts", "orders", "endpoints", "settings")],

@@ -17,13 +17,13 @@ from agent.config.writing.template import render_config
 from agent.localchain.front import serve_front
 from agent.model import DataFeeKind
 from scripts.fork_run import fork_config
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.commands.scripts import run
 from tests.support.networks import FEES_WEI, OWNER, PRICES_USD, ROLLUP_FEES_WEI, stand_in
 
 USD = 500
 OFTEN = ("base",)
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 @pytest.mark.parametrize(

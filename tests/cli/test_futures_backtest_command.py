@@ -13,12 +13,12 @@ import pytest
 from agent.app.documents.research import FuturesBacktestDocument, FuturesStressDocument
 from tests.cli.documents import misfits
 from tests.cli.mapping_documents import BacktestDocument
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.studies.shared_data import DATA, HOURLY, needs_data
 
 pl = pytest.importorskip("polars")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 FUNDED = ("time,symbol,rate", "2021-01-02,BTCUSDT,0.01", "2021-01-03,BTCUSDT,0.01")
 FREE = ("--futures", "fee=0bps,slippage=0bps")
 

@@ -15,10 +15,10 @@ import pytest
 from agent import wiring
 from agent.cli.display.futures_tables import multiple_text
 from agent.localchain.nodes import AnvilNode
-from tests.cli.tools import STORE_ENDINGS, Desk, Said
+from tests.cli.tools import STORE_ENDINGS, CommandResult, Desk
 from tests.support.text import mentions
 
-Ask = Callable[..., Said]
+Ask = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_each_figure_of_the_dashboards_page_is_that_of_its_command(
     bare: Ask, futures_chain: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from agent.web.pages import value_at
-    from tests.support.dashboards import HereBoard, Served
+    from tests.support.dashboards import InProcessDocumentCache, Served
 
     source, about = futures_chain
     config, store = tmp_path / "trimtab.toml", tmp_path / "local.db"
@@ -170,7 +170,7 @@ def test_each_figure_of_the_dashboards_page_is_that_of_its_command(
             assert bare("run", "--once", "--config", str(config), "--json").code == 0
             node.mine_at(node.now_s() + 86_400)
         documents = {command: asked(bare, config, command) for command in ("positions", "margin", "funding")}
-        with Served(board=HereBoard(str(config), store)) as served:
+        with Served(board=InProcessDocumentCache(str(config), store)) as served:
             paths = served.compared("/futures", documents)
     finally:
         node.revert(mark)

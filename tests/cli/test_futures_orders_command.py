@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.localchain.perpetuals import LocalPerps
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.futures import EVEN, futures_config_changes
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 def test_futures_orders_are_shown_sent_and_told_like_swaps(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:

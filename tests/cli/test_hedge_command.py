@@ -9,12 +9,12 @@ import pytest
 
 from agent import wiring
 from agent.localchain import LocalChain
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.futures import EVEN, futures_table
 from tests.support.perps import perps_on
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 TERMS = {"horizon": "30d", "min_saving": "0.5%", "tax_rate": "25%", "capital_cost": "4%"}
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 OVERWEIGHT = ("whatif", "--target", "ETH=40,USD=60", "--value", "ETH=8000,USD=6000", "--futures", "ETH=0,hedge=50%")
 
 

@@ -18,13 +18,13 @@ from agent.localchain import LocalChain
 from agent.signing import keys
 from agent.units import Token
 from agent.wiring import context
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
 from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 def funding_paid(run: Run) -> dict[str, Fraction]:

@@ -14,12 +14,12 @@ import pytest
 
 from agent.app.start import units
 from agent.errors import EXIT_HUNG, EXIT_OPERATOR, EXIT_REFUSED, EXIT_USAGE
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.agents import config
 from tests.support.commands.checks import require_command
 from tests.support.text import mentions
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 HARDENED = {
     "NoNewPrivileges": "yes",
     "ProtectSystem": "strict",

@@ -19,7 +19,7 @@ from agent.chain.rpc import RpcCall
 from agent.cli.display import terminal
 from agent.cli.display.terminal import KILL_DELAY_S
 from agent.store.database import Database
-from tests.cli.tools import Desk, Forked, Said, forked
+from tests.cli.tools import CommandResult, Desk, ForkedCommand, forked
 from tests.support.commands.interruption import pending, require_sound, until_something_waits
 from tests.support.commands.sending import nonce
 
@@ -93,7 +93,7 @@ def began(seconds: float = 1.5) -> None:
     time.sleep(seconds)
 
 
-def interrupted(child: Forked, presses: int = 1, within_s: float = HASTE_S + SOON_S) -> Said:
+def interrupted(child: ForkedCommand, presses: int = 1, within_s: float = HASTE_S + SOON_S) -> CommandResult:
     """What it said after so many Ctrl-C, half a second apart; fails unless it is over in time after the last."""
     for press in range(presses):
         time.sleep(0.5 * bool(press))
@@ -105,7 +105,7 @@ def interrupted(child: Forked, presses: int = 1, within_s: float = HASTE_S + SOO
     return output
 
 
-def require_told(result: Said) -> None:
+def require_told(result: CommandResult) -> None:
     """The exit code and the one document of an interrupted command."""
     assert result.code == 12
     assert result.error["exit"] == 12
@@ -205,4 +205,4 @@ def test_threads_that_the_interpreter_would_wait_for_hold_no_end_back(desk: Desk
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=KILL_DELAY_S + 5)
-    require_told(Said(process.returncode, out, err))
+    require_told(CommandResult(process.returncode, out, err))

@@ -12,7 +12,7 @@ import pytest
 
 from agent.units import decimal_text
 from agent.wiring import transactor
-from tests.cli.tools import Desk, Said
+from tests.cli.tools import CommandResult, Desk
 from tests.support.text import mentions
 
 TABLE = '\n[tax]\nmethod = "hifo"\nyear_limit = "{}"\n'
@@ -182,6 +182,6 @@ def test_a_rate_table_that_cannot_be_read_is_named_where_a_limit_depends_on_it(d
     assert "tax.rates" in result.err
 
 
-def test_commands_of_the_books_explain_themselves(bare: Callable[..., Said]) -> None:
+def test_commands_of_the_books_explain_themselves(bare: Callable[..., CommandResult]) -> None:
     for words in (("pnl",), ("export",), ("books", "check"), ("books", "journal"), ("books", "open")):
         assert bare(*words, "--help").code == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests.cli.tools import Desk, Said, at_terminal
+from tests.cli.tools import CommandResult, Desk, at_terminal
 from tests.support import agents
 from tests.support.gradual_execution import OFF, ROUNDS, TARGETS
 from tests.support.text import mentions
@@ -17,7 +17,7 @@ SWAP = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "1")
 
 
 def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     agents.trusted(anvil_chain, tmp_path, ROUNDS, TARGETS)
     agents.fund(anvil_chain, OFF)
@@ -35,7 +35,7 @@ def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
     assert "not executed" in output
 
 
-def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     dry = run(*SWAP, "--price", "3100", "USDC/WETH", "--until", "4h", "--json")
@@ -66,7 +66,7 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
 
 @pytest.mark.parametrize("price", [("3100", "USDC/WETH"), ("0.00032258064516129032258064516129", "WETH/USDC")])
 def test_a_price_is_taken_in_either_direction(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], price: tuple[str, str]
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], price: tuple[str, str]
 ) -> None:
     agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
@@ -77,7 +77,7 @@ def test_a_price_is_taken_in_either_direction(
     assert mentions(result.out, "3000 USDC/WETH", "0.000333333333333 WETH/USDC", "+3.33 %")
 
 
-def test_a_price_for_buying_is_the_most_that_is_paid(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_a_price_for_buying_is_the_most_that_is_paid(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     swap = ("swap", "--in", "USDC", "--out", "WETH", "--amount", "100", "--price")

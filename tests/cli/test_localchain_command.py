@@ -31,7 +31,7 @@ from agent.localchain import nodes
 from agent.localchain.nodes import free_port
 from agent.model.rollups import LOCAL_OP_STACK_ID
 from tests.cli.documents import require_declared
-from tests.cli.tools import Desk, Said, attach, first_document, forked_in, start
+from tests.cli.tools import CommandResult, Desk, attach, first_document, forked_in, start
 from tests.support.text import mentions
 
 
@@ -61,7 +61,7 @@ def test_the_wallet_starts_drifted_so_that_the_first_rebalance_has_something_to_
 
 @pytest.mark.parametrize("options", [(), ("--network", "base")])
 def test_a_taken_port_is_named_before_anything_is_deployed(
-    bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+    bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(nodes.subprocess, "Popen", None)  # no anvil starts
     with socket.socket() as taken:
@@ -75,7 +75,7 @@ def test_a_taken_port_is_named_before_anything_is_deployed(
 
 
 @pytest.mark.parametrize("option", [("--futures",), ("--network", "base"), ("--futures", "--network", "base")])
-def test_a_safe_is_on_the_plain_chain_alone(bare: Callable[..., Said], option: tuple[str, ...]) -> None:
+def test_a_safe_is_on_the_plain_chain_alone(bare: Callable[..., CommandResult], option: tuple[str, ...]) -> None:
     result = bare("localchain", "--safe", *option, "--json")
     assert result.code == 2
     assert "cannot be combined" in result.error["message"]
@@ -117,12 +117,12 @@ def test_a_move_that_is_none_is_named(desk: Desk, move: str, part: str) -> None:
     assert part in result.error["message"]
 
 
-def test_a_move_without_a_chain_says_how_to_start_one(bare: Callable[..., Said]) -> None:
+def test_a_move_without_a_chain_says_how_to_start_one(bare: Callable[..., CommandResult]) -> None:
     result = bare("localchain", "--port", str(free_port()), "--move", "WBTC=+30%", "--json")
     assert (result.code, "local chain" in result.error["message"]) == (2, True)
 
 
-def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     mine = tmp_path / "trimtab.toml"
     mine.write_text("[chain]\nchain_id = 1\n")
     result = bare("localchain", "--port", str(free_port()), "--write-config", str(mine), "--json")
@@ -139,7 +139,7 @@ def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[
 
 
 def test_the_config_of_a_chain_that_still_runs_is_not_replaced_by_another(
-    served: tuple[Path, dict[str, Any]], bare: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: tuple[Path, dict[str, Any]], bare: Callable[..., CommandResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, about = served
     began = list[int]()
@@ -158,7 +158,7 @@ def test_the_config_of_a_chain_that_still_runs_is_not_replaced_by_another(
         assert began.pop() == port
 
 
-def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     """Its store begins anew: the nonces and blocks of the first are not its own."""
     config = tmp_path / "again.toml"
     chain = attach(desk)
@@ -181,7 +181,9 @@ def test_ctrl_c_ends_it_and_its_chain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pools", [slice(2, 6), pytest.param(slice(None), marks=pytest.mark.slow)], ids=["v3-pools", "all-pools"])
-def test_the_demo_tells_the_whole_story(bare: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pools: slice) -> None:
+def test_the_demo_tells_the_whole_story(
+    bare: Callable[..., CommandResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pools: slice
+) -> None:
     """With its V3 pools, and with all: each costs half a second."""
     monkeypatch.setattr(local, "SMALL_WORLD", replace(SMALL_WORLD, pools=SMALL_WORLD.pools[pools]))
     picture = tmp_path / "demo.svg"
@@ -259,7 +261,7 @@ def test_a_long_reason_is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, 
 
 
 def test_the_demo_on_base_pays_the_data_fee_and_tells_the_cost_of_a_year(
-    bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """500 dollars on the real GasPriceOracle; the year is the stored measurement of scripts/make/past_results.py."""
     result = bare("demo", "--network", "base", "--json")
@@ -288,7 +290,7 @@ def test_the_demo_on_base_pays_the_data_fee_and_tells_the_cost_of_a_year(
     assert (without_anvil.code, "needs no anvil" in without_anvil.error["remedy"]) == (2, True)
 
 
-def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     """500 dollars: a rebalance that is sent, books that equal the chain, a market that moves."""
     config = tmp_path / "base.toml"
     process = forked_in(tmp_path, "localchain", "--network", "base", "--port", str(free_port()), "--write-config", str(config), "--json")
@@ -328,7 +330,7 @@ def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..
 
 
 @pytest.mark.slow
-def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[..., Said]) -> None:
+def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[..., CommandResult]) -> None:
     """W3's book on the real contracts: what the agent keeps is below its limit, what is left alone is liquidated."""
     result = bare("demo", "--futures", "--json")
     assert result.code == 0, result.why
@@ -346,7 +348,7 @@ def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[...,
     assert {row["symbol"] for row in document["remaining"]["positions"]} == {"WETH", "WBTC"}
 
 
-def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: object) -> NoReturn:
         raise ConfigError("npm ci failed")
 
@@ -355,7 +357,9 @@ def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..
     assert (result.code, result.error["remedy"]) == (2, "in the checkout: .venv/bin/python scripts/make/npm_install.py --dev")
 
 
-def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(
+    bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from agent.localchain import LocalChain
-from tests.cli.tools import Said, in_process
+from tests.cli.tools import CommandResult, in_process
 from tests.support import agents, lp_on_chain
 from tests.support.on_chain.liquidity import V2, V3, config_with_positions
 from tests.support.on_chain.lp_actions import config_with_targets
 from tests.support.text import mentions
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -83,14 +83,14 @@ def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: Loca
 
 @pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
 def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    from tests.support.dashboards import HereBoard, Served
+    from tests.support.dashboards import InProcessDocumentCache, Served
 
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 300), lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)]
     stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
     agents.agent_config(chain, tmp_path, {**config_with_targets(chain, V3, own), "limits.impermanent_loss": "1bps"})
     document = told(run, "lp")
-    with Served(board=HereBoard(str(tmp_path / "trimtab.toml"), tmp_path / "trimtab.db")) as served:
+    with Served(board=InProcessDocumentCache(str(tmp_path / "trimtab.toml"), tmp_path / "trimtab.db")) as served:
         paths = served.compared("/liquidity", {"lp": document})
         text = served.ask("/liquidity")[2].decode()
     assert "exceeds its limit" in text

@@ -10,12 +10,12 @@ import pytest
 from agent.errors import EXIT_REFUSED, ConfigError
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from tests.cli.tools import Said, blocks
+from tests.cli.tools import CommandResult, blocks
 from tests.support import agents
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, read_now
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from agent.config.load import load_config
 from agent.config.networks import NETWORKS, Network
 from agent.model import DataFeeKind
 from agent.signing.terms import tip_range_wei
-from tests.cli.tools import Said, blocks
+from tests.cli.tools import CommandResult, blocks
 from tests.support.networks import OWNER, answers_of, stand_in
 
 USD = {"ethereum": 20_000}
 """Dollars in the wallet where 500 are too few."""
 OFTEN = ("base",)
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 def init(network: Network, usd: int) -> list[str]:
@@ -28,7 +28,7 @@ def init(network: Network, usd: int) -> list[str]:
     ]
 
 
-def states(result: Said) -> dict[str, str]:
+def states(result: CommandResult) -> dict[str, str]:
     """What doctor found, by check."""
     return {row["check"]: row["state"] for row in result.json["checks"]}
 
@@ -44,7 +44,7 @@ def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, mon
             monkeypatch.setenv(variable, str(chain.url))
         config = tmp_path / "trimtab.toml"
 
-        def run(*command: str) -> Said:
+        def run(*command: str) -> CommandResult:
             return bare(*command, "--config", str(config), "--json")
 
         result = run(*init(network, usd))
@@ -81,7 +81,7 @@ def test_a_rebalance_is_sent_and_mined(bare: Bare, tmp_path: Path, monkeypatch: 
             monkeypatch.setenv(variable, str(value))
         config = tmp_path / "trimtab.toml"
 
-        def run(*command: str) -> Said:
+        def run(*command: str) -> CommandResult:
             result = bare(*command, "--config", str(config), "--json")
             assert result.code == 0, result.why
             return result

@@ -10,9 +10,9 @@ import pytest
 
 from agent.cli.options import GroupedOption
 from agent.errors import ConfigError
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 BOOK = GroupedOption(
     "--book",
     ("weights", "lot", "max-leverage", "latency", "pool-state", "gas-prices"),

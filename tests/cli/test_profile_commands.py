@@ -11,7 +11,7 @@ import pytest
 
 from agent.app.research.backtests import sample_files
 from agent.config.load import load_config
-from tests.cli.tools import Desk, Said, at_terminal
+from tests.cli.tools import CommandResult, Desk, at_terminal
 from tests.support import agents
 
 
@@ -70,7 +70,7 @@ def test_at_a_terminal_it_shows_addresses_and_limits_and_a_no_writes_nothing(des
 
 
 @pytest.mark.slow
-def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     pytest.importorskip("polars")
     from agent.app.research.past_results import past_result_or_reason
 
@@ -87,7 +87,7 @@ def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..
 
 
 @pytest.mark.slow
-def test_a_profile_is_shown_with_what_it_returned_in_each_year_of_a_file(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_profile_is_shown_with_what_it_returned_in_each_year_of_a_file(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     pytest.importorskip("polars")
     config, file, prices = agents.config(tmp_path), agents.profile(tmp_path), tmp_path / "mine.csv"
     prices.write_bytes(sample_files()[0].read_bytes())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eth_account import Account
 
-from tests.cli.tools import Desk, Said
+from tests.cli.tools import CommandResult, Desk
 from tests.support.commands.sending import WALLET_KEY
 from tests.support.text import mentions
 
@@ -67,7 +67,7 @@ def test_modes_that_contradict_themselves_are_named(desk: Desk) -> None:
         desk.config.write_text(text)
 
 
-def test_a_missing_config_is_named_before_a_missing_confirmation(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_missing_config_is_named_before_a_missing_confirmation(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     for command in (("proposal", "sign"), ("proposal", "execute", "--send"), ("withdraw", "10", "--send")):
         error = bare(*command, "--config", str(tmp_path / "none.toml"), "--json").error
         assert "no such file" in error["message"]

@@ -9,11 +9,11 @@ import pytest
 
 from agent import wiring
 from agent.localchain import LocalChain
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.on_chain.lp_actions import V3, config_with_targets
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from agent.app.research.kept_reports import list_reports, read_report
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.text import mentions
 
 pytest.importorskip("polars")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
 RUN = ("backtest", "--prices", str(WEEKLY), "--target", "WBTC=50,USD=50", "--band", "10%abs")
 

@@ -19,7 +19,7 @@ from agent.localchain.nodes import free_port
 from agent.localchain.safe import OWNER_INDEXES
 from agent.localchain.world import dev_accounts
 from tests.cli.documents import require_declared
-from tests.cli.tools import Said, first_document, in_process, start
+from tests.cli.tools import CommandResult, first_document, in_process, start
 
 PAGE = Path(__file__).parents[2] / "docs" / "safe.md"
 
@@ -57,7 +57,7 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
     assert safe_chain["owners"] == {str(index): dev_accounts()[index].address for index in OWNER_INDEXES}
     monkeypatch.setenv("COLUMNS", "100")
 
-    def run(line: str) -> Said:
+    def run(line: str) -> CommandResult:
         words, _, target = line.partition(" > ")
         result = in_process(capfd, monkeypatch, *shlex.split(words)[1:])
         if target:

@@ -23,12 +23,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config.tables import service as service_config
 from agent.web import document_cache
-from tests.cli.tools import SECRET, Desk, Forked, forked
+from tests.cli.tools import SECRET, Desk, ForkedCommand, forked
 from tests.support.api import Client
 from tests.support.commands.endpoints import move_to
 from tests.support.commands.interruption import require_sound
 from tests.support.commands.sending import nonce
-from tests.support.dashboards import HereBoard, Served
+from tests.support.dashboards import InProcessDocumentCache, Served
 from tests.support.endpoints import Reply, passing_on, serve
 from tests.support.text import mentions
 
@@ -46,12 +46,12 @@ def with_service(desk: Desk, *lines: str) -> None:
     desk.config.write_text("\n".join((text, "", "[service]", *lines, "")))
 
 
-def shown(child: Forked) -> str:
+def shown(child: ForkedCommand) -> str:
     """What stands on its stderr so far."""
     return child.err.read_text() if child.err.exists() else ""
 
 
-def until(child: Forked, done: Callable[[], bool]) -> None:
+def until(child: ForkedCommand, done: Callable[[], bool]) -> None:
     end = time.monotonic() + 200
     while not done():
         assert time.monotonic() < end, shown(child)
@@ -59,12 +59,12 @@ def until(child: Forked, done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def logged(child: Forked) -> list[dict[str, Any]]:
+def logged(child: ForkedCommand) -> list[dict[str, Any]]:
     """Log lines so far; the last one only once it is whole."""
     return [json.loads(line) for line in shown(child).splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
 
 
-def events(child: Forked) -> list[str]:
+def events(child: ForkedCommand) -> list[str]:
     return [line["event"] for line in logged(child)]
 
 
@@ -145,7 +145,7 @@ def test_sigterm_while_the_chain_is_read_ends_the_run_after_the_look(desk: Desk,
     require_sound(desk, before)
 
 
-class Hearts:
+class HeartbeatListener:
     """Listens for heartbeats on a socket of its own."""
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class Hearts:
 def probing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """The dashboard's server over the desk's store, which reads it for each request. Its threads begin after the fork of a run."""
     monkeypatch.setattr(document_cache, "REPORT_AGE_S", 0)
-    with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
+    with Served(board=InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         yield Client(served)
 
 
@@ -189,7 +189,7 @@ def scraped(probes: Client) -> dict[tuple[str, ...], float]:
 
 
 def test_a_run_tells_of_itself_opens_no_port_and_keeps_its_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hearts, address = Hearts(), str(tmp_path / "notify")
+    hearts, address = HeartbeatListener(), str(tmp_path / "notify")
     desk.ask("plan")
     assert desk.ask("health", want=15)["state"] == "none"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -313,7 +313,7 @@ def test_a_single_cycle_and_paper_leave_no_report(desk: Desk) -> None:
 def test_health_turns_red_while_the_endpoint_is_away_and_no_heartbeat_goes_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     away = threading.Event()
     passed = passing_on(desk.about["url"])
-    hearts = Hearts()
+    hearts = HeartbeatListener()
     with serve(lambda request: Reply(b"gone", status=503) if away.is_set() else passed(request)) as served:
         move_to(desk, served.url)
         with_service(desk, f'heartbeat_url = "{hearts.url}"')

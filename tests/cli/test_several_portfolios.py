@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.agents import config
 from tests.support.fleets import add_portfolio
 from tests.support.workers import bring_to_present
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
 pytest.importorskip("polars")
 pytest.importorskip("numba")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
 THREE = ("whatif", "--target", "BTC=50,ETH=30,ALT=20", "--value", "BTC=5000,ETH=3000,ALT=2000", "--band", "10%rel")
 STRESSED = (

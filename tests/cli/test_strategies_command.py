@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.localchain import LocalChain
-from tests.cli.tools import Desk, Said
+from tests.cli.tools import CommandResult, Desk
 from tests.support import agents
 from tests.support.commands.strategies import with_idle
 from tests.support.on_chain.strategies import TWO, strategies
@@ -23,7 +23,7 @@ def require_the_wallet(chain: LocalChain, document: dict[str, Any]) -> None:
 
 
 def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     chain = anvil_chain
     agents.trusted(chain, tmp_path, strategies("60%", "40%"), TWO)
@@ -60,7 +60,7 @@ def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
 
 
 def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     chain = anvil_chain
     agents.trusted(chain, tmp_path, strategies("60%", "40%"), TWO)
@@ -89,7 +89,9 @@ def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over
     require_the_wallet(chain, run("strategies", "--json").json)
 
 
-def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
+) -> None:
     """W5, its strategies' part: one was given more, capital goes to the other in kind, and the market sees what is left of it."""
     chain = anvil_chain
     wide = {"limits.balance_jump": "off", "portfolio.max_live_value": "off", "split": {"relative": "20%"}}
@@ -116,7 +118,7 @@ def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(anvil_chain: LocalC
     assert abs(shares[0] - Fraction(6, 10)) < Fraction(1, 1_000)
 
 
-def test_without_strategies_the_command_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_without_strategies_the_command_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted(anvil_chain, tmp_path, {}, TWO)
     result = run("strategies")
     assert result.code == 2

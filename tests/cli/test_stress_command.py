@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from agent.app.research.kept_reports import list_reports, read_report
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 
 pytest.importorskip("polars")
 pytest.importorskip("numba")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
 POLICY = ("--target", "WBTC=50,USD=50", "--band", "10%abs")
 FEW = ("--paths", "30,step-paths=1,bars=20", "--scenarios", "crash-bars=2")

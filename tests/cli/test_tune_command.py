@@ -25,14 +25,14 @@ from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Retryable
 from agent.localchain.nodes import free_port
 from agent.model import AllocationMethod, Every, HybridTrigger, Threshold
-from tests.cli.tools import TRIMTAB, Said
+from tests.cli.tools import TRIMTAB, CommandResult
 from tests.support import agents
 from tests.support.backtests import DAY_S, walks
 from tests.support.text import mentions, raises_code, raises_field
 
 pytest.importorskip("numba")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 HOURLY = Path(__file__).parents[3] / "shared" / "data" / "prices" / "hourly_2021-04_2022-12.parquet"
 WISHES = ("--target", "A=40,B=30,USD=30")
 PORTFOLIO = api.PortfolioOptions(target="A=40,B=30,USD=30")

@@ -12,11 +12,11 @@ import pytest
 
 from agent.signing import keys
 from tests.cli.terminal import typed
-from tests.cli.tools import Said
-from tests.support.keyrings import InMemory, using
+from tests.cli.tools import CommandResult
+from tests.support.keyrings import MemoryKeyring, using
 from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, OTHER, address_in_file
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_a_changed_password_is_the_one_that_opens(bare: Bare, monkeypatch: pytes
 
 
 def test_a_key_in_the_keyring_needs_no_file_and_no_password(bare: Bare, tmp_path: Path) -> None:
-    with using(InMemory()):
+    with using(MemoryKeyring()):
         result = bare("wallet", "create", "--keyring", "trimtab/main", "--json")
         assert result.code == 0
         assert result.json["keystore"] is None

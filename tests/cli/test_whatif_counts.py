@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from tests.cli.tools import Said
         (13, "13 assets are more than 12: 4 to 6 are easier to manage and cheaper to rebalance"),
     ],
 )
-def test_more_than_six_assets_are_said_to_be_harder(bare: Callable[..., Said], count: int, reason: str) -> None:
+def test_more_than_six_assets_are_said_to_be_harder(bare: Callable[..., CommandResult], count: int, reason: str) -> None:
     target = ",".join(f"A{number}={1 if number else 101 - count}" for number in range(count))
     value = ",".join(f"A{number}=100" for number in range(count))
     result = bare("whatif", "--target", target, "--value", value, "--json")

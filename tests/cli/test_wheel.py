@@ -28,7 +28,7 @@ BACKTEST = ("backtest", "--sample", "--target", "BTC=50,ETH=30,USD=20", "--band"
 
 
 @dataclass(frozen=True)
-class Installed:
+class WheelEnvironment:
     """An environment with the wheel, and a home of its own."""
 
     folder: Path
@@ -58,27 +58,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("trimtab-*.whl"))
 
 
-def environment(folder: Path, *program_name: str, python: str = sys.executable) -> Installed:
+def environment(folder: Path, *program_name: str, python: str = sys.executable) -> WheelEnvironment:
     subprocess.run([python, "-m", "venv", "--without-pip", str(folder)], check=True)
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
     done = subprocess.run([*uv, *program_name], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         missing(f"the packages cannot be had: {done.stderr[-300:]}")
-    return Installed(folder)
+    return WheelEnvironment(folder)
 
 
 @pytest.fixture(scope="module")
-def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> WheelEnvironment:
     return environment(tmp_path_factory.mktemp("core"), str(wheel), "--constraint", "locks/requirements.lock")
 
 
 @pytest.fixture(scope="module")
-def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> WheelEnvironment:
     return environment(tmp_path_factory.mktemp("whole"), f"trimtab[local,analysis] @ {wheel}", "--constraint", "locks/requirements.lock")
 
 
 @pytest.fixture(scope="module")
-def dashboard(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def dashboard(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> WheelEnvironment:
     return environment(tmp_path_factory.mktemp("dashboard"), f"trimtab[dashboard] @ {wheel}", "--constraint", "locks/requirements.lock")
 
 
@@ -104,27 +104,27 @@ def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
-def test_core_names_the_extra_that_a_command_lacks(core: Installed, command: tuple[str, ...], extra: str) -> None:
+def test_core_names_the_extra_that_a_command_lacks(core: WheelEnvironment, command: tuple[str, ...], extra: str) -> None:
     done = core.run(*command)
     assert done.returncode != 0
     assert extra in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_core_is_trimtab_with_web3_7_and_without_scipy(core: Installed) -> None:
+def test_core_is_trimtab_with_web3_7_and_without_scipy(core: WheelEnvironment) -> None:
     assert core.run("--version").stdout.startswith("trimtab ")
     names = {path.name.split("-")[0] for path in core.folder.glob("lib/python*/site-packages/*.dist-info")}
     assert {"trimtab", "web3"} <= names
     assert not names & {"scipy", "pytest", "hatchling", "uniswap_python", "eth_tester"}
 
 
-def test_the_demo_runs_from_the_wheel(whole: Installed) -> None:
+def test_the_demo_runs_from_the_wheel(whole: WheelEnvironment) -> None:
     done = whole.run("demo")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Uniswap contracts" in done.stdout
 
 
-def test_a_backtest_draws_its_page_from_the_wheel_without_npm(whole: Installed) -> None:
+def test_a_backtest_draws_its_page_from_the_wheel_without_npm(whole: WheelEnvironment) -> None:
     cache = whole.folder / "home" / "cache" / "trimtab" / "npm"
     before = cache.exists()
     done = whole.run(*BACKTEST, "--html", "report.html")
@@ -134,7 +134,7 @@ def test_a_backtest_draws_its_page_from_the_wheel_without_npm(whole: Installed) 
     assert cache.exists() == before
 
 
-def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: Installed, tmp_path: Path) -> None:
+def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: WheelEnvironment, tmp_path: Path) -> None:
     loaded = load_config(agents.config(tmp_path))
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
     process = dashboard.start("serve", "--port", "0", "--json", "--config", str(loaded.path))
@@ -159,7 +159,7 @@ HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"na
 
 
 @pytest.fixture(scope="module", params=PYTHONS)
-def everything(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def everything(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> WheelEnvironment:
     """The wheel with all that is played below, on each Python that this machine has."""
     python = interpreter(request.param)
     if python is None:
@@ -168,7 +168,7 @@ def everything(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: py
     return environment(folder, f"trimtab[{EXTRAS}] @ {wheel}", "--constraint", "locks/requirements.lock", python=python)
 
 
-def test_each_python_plays_demo_and_backtest(everything: Installed) -> None:
+def test_each_python_plays_demo_and_backtest(everything: WheelEnvironment) -> None:
     demo = everything.run("demo")
     assert demo.returncode == 0, demo.stderr[-2000:]
     assert "Uniswap contracts" in demo.stdout
@@ -177,7 +177,7 @@ def test_each_python_plays_demo_and_backtest(everything: Installed) -> None:
     assert "plotly.js" in (everything.folder / "home" / "report.html").read_text()
 
 
-def test_each_python_serves_pages_and_an_assistant(everything: Installed, tmp_path: Path) -> None:
+def test_each_python_serves_pages_and_an_assistant(everything: WheelEnvironment, tmp_path: Path) -> None:
     loaded = load_config(agents.config(tmp_path))
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
     config = ("--config", str(loaded.path))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 def written(numbers: Mapping[str, object]) -> str:

@@ -11,13 +11,13 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps, PerpSpec
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.futures import futures_config_changes, futures_table
 from tests.support.on_chain.worked_cases import require_traded
 from tests.support.perps import MARKETS, WAD, perps_on
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 def asking(run: Run) -> Callable[..., Any]:

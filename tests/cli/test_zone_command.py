@@ -9,14 +9,14 @@ import pytest
 
 from agent.figures import format_figure
 from agent.localchain import LocalChain
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.markets.tracking import tracking_policy
 from tests.support.markets.zones import TARGETS, ZONE
 
 
 def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
@@ -46,7 +46,9 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
     assert "A plan saved" in output
 
 
-def test_a_zone_that_holds_shows_the_scales_all_the_same(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_a_zone_that_holds_shows_the_scales_all_the_same(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
+) -> None:
     agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
     agents.fund(anvil_chain, {"WETH": 50_400, "USDC": 49_600})
     plan = run("plan", "--json").json
@@ -60,7 +62,7 @@ def test_a_zone_that_holds_shows_the_scales_all_the_same(anvil_chain: LocalChain
 
 
 def test_tracking__status_and_plan_say_what_correcting_costs_and_what_a_year_of_waiting(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     agents.trusted(anvil_chain, tmp_path, tracking_policy("normal"), TARGETS)

@@ -13,14 +13,14 @@ from agent.cli.display.tables import FigureTable
 WIDTHS = (40, 60, 80, 120)
 
 
-class Drawing(Console):
+class MeasuringConsole(Console):
     """A console for that alone."""
 
 
 def drawn(table: FigureTable, width: int) -> str:
     """The table as a terminal of that width shows it."""
     file = io.StringIO()
-    Drawing(file=file, width=width, highlight=False).print(table)
+    MeasuringConsole(file=file, width=width, highlight=False).print(table)
     return file.getvalue()
 
 

@@ -25,7 +25,7 @@ def planned(agent: Agent, *kinds: type[LpAction]) -> tuple[LpAction, ...]:
     return outcome.plan.layer_actions
 
 
-def equal(chain: LocalChain, actions: Sequence[LpAction], after: tuple[tuple[str, int], ...] = ()) -> list[lp_on_chain.Done]:
+def equal(chain: LocalChain, actions: Sequence[LpAction], after: tuple[tuple[str, int], ...] = ()) -> list[lp_on_chain.LiquidityMove]:
     """Every action moves what it says, for the liquidity it says, and its gas is at most what was reckoned with."""
     done = []
     for action in actions:

@@ -48,7 +48,7 @@ def push(chain: LocalChain, pool: str, usd: int) -> tuple[str, int]:
     return other, chain.balance(other, chain.whale.address) - before
 
 
-def acts(chain: LocalChain, action: LpAction) -> lp_on_chain.Done | None:
+def acts(chain: LocalChain, action: LpAction) -> lp_on_chain.LiquidityMove | None:
     """What it did; None where the contracts said no."""
     try:
         return lp_on_chain.act(chain, action)

@@ -16,7 +16,7 @@ from agent.codec import dumps, loads
 from agent.venues.kinds.slipstream import INCLUSION_DELAY_S
 from tests.support.attacks import attack
 from tests.support.markets.slipstream_fees import BASE_PIPS, CAP_PIPS, SCALING, WINDOW_S, DynamicFeeMarket, replace_module
-from tests.support.rebalancer import Stall
+from tests.support.rebalancer import RebalancerAttack
 from tests.support.venues import Venues
 
 INITIAL_PIPS = 750
@@ -52,9 +52,9 @@ def market(venues: Venues) -> InitialMarket:
     return InitialMarket(venues)
 
 
-def stall_of(market: InitialMarket) -> Stall:
+def stall_of(market: InitialMarket) -> RebalancerAttack:
     """Return a wallet with 100 WETH on the market's chain."""
-    stall = Stall(market.venues)
+    stall = RebalancerAttack(market.venues)
     stall.chain.set_balance("WETH", 100 * ETHER)
     return stall
 

@@ -55,7 +55,7 @@ V3_PARTS = (
 """As the lens gives them; ticks follow, each by its index and its net liquidity."""
 
 
-class Pages:
+class LensPageLog:
     """Remembers which items each lens call asked for."""
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ def _named(item: LensItem, takes: list[tuple[int, int]]) -> Iterator[tuple[str, 
                     yield from ((f"{name} word {word}", at + 32 * word, 32) for word in range(size // 32))
 
 
-def kind(method: str, params: list[Any], pages: Pages, called: Sequence[str]) -> str:
+def kind(method: str, params: list[Any], pages: LensPageLog, called: Sequence[str]) -> str:
     """The method, with what distinguishes its uses."""
     if method == "eth_getBlockByNumber":
         return f"{method} {params[0] if params[0] in ('latest', 'pending') else 'by height'}"
@@ -140,7 +140,7 @@ def kind(method: str, params: list[Any], pages: Pages, called: Sequence[str]) ->
     return method
 
 
-def fields(method: str, params: list[Any], answer: Any, pages: Pages, called: Sequence[str]) -> Iterator[str]:
+def fields(method: str, params: list[Any], answer: Any, pages: LensPageLog, called: Sequence[str]) -> Iterator[str]:
     """Names of all fields of one answer."""
     name = kind(method, params, pages, called)
     yield f"{name}: an error"
@@ -157,7 +157,7 @@ def fields(method: str, params: list[Any], answer: Any, pages: Pages, called: Se
         yield f"{name}: result"
 
 
-def altered(field: str, draw: random.Random, pages: Pages, called: Sequence[str]) -> Callable[[str, list[Any], Any], Any]:
+def altered(field: str, draw: random.Random, pages: LensPageLog, called: Sequence[str]) -> Callable[[str, list[Any], Any], Any]:
     """What gives another value in that field, whatever answer has it."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:

@@ -14,7 +14,7 @@ from agent.model import Intent, IntentKind
 from agent.signing.calldata import UndecodableCalldata
 from agent.signing.futures import MarginTransfer, OpenPosition, decode
 from agent.units import BPS
-from tests.faults.scene import Layer
+from tests.faults.scene import FuturesLayer
 from tests.support.perps import WAD, read_now
 
 COST_BPS = 210
@@ -25,7 +25,7 @@ BAND_BPS = 500
 CENT = WAD // 100
 
 
-def violations(layer: Layer, intents: Sequence[Intent], sent: Sequence[Any]) -> list[str]:
+def violations(layer: FuturesLayer, intents: Sequence[Intent], sent: Sequence[Any]) -> list[str]:
     """Everything that is not as it must be once healthy steps have run: fills, targets, leverage and value."""
     fills = [fill for transaction in sent for fill in exchanged(layer, transaction["hash"])]
     return [
@@ -37,7 +37,7 @@ def violations(layer: Layer, intents: Sequence[Intent], sent: Sequence[Any]) -> 
     ]
 
 
-def exchanged(layer: Layer, tx_hash: str) -> list[tuple[str, str, int, int]]:
+def exchanged(layer: FuturesLayer, tx_hash: str) -> list[tuple[str, str, int, int]]:
     """Trader, market, size and quote of every fill in a mined transaction, from its events."""
     receipt = layer.perps.chain.w3.eth.get_transaction_receipt(tx_hash)  # type: ignore[arg-type]  # hex text does
     events = layer.perps.clearing_house.events.PositionChanged().process_receipt(receipt, errors=DISCARD)
@@ -45,7 +45,7 @@ def exchanged(layer: Layer, tx_hash: str) -> list[tuple[str, str, int, int]]:
     return [(arg["trader"], arg["baseToken"], arg["exchangedPositionSize"], arg["exchangedPositionNotional"]) for arg in args]
 
 
-def filled(layer: Layer, intents: Sequence[Intent], fills: Sequence[tuple[str, str, int, int]]) -> list[str]:
+def filled(layer: FuturesLayer, intents: Sequence[Intent], fills: Sequence[tuple[str, str, int, int]]) -> list[str]:
     """Each order is filled once or not at all: what the journal holds is what the chain exchanged, and that is all that changed."""
     journal, chain, gross = Counter[str](), Counter[str](), Counter[str]()
     problems = []
@@ -74,7 +74,7 @@ def filled(layer: Layer, intents: Sequence[Intent], fills: Sequence[tuple[str, s
     return problems
 
 
-def paid_in(layer: Layer, sent: Sequence[Any]) -> list[str]:
+def paid_in(layer: FuturesLayer, sent: Sequence[Any]) -> list[str]:
     """Margin was deposited as often as it should be, and the account has what the wallet gave."""
     deposits = [raw for transaction in sent for raw in deposited(layer, transaction["hash"])]
     problems = [] if len(deposits) == layer.deposits else [f"margin was deposited {len(deposits)} times: {deposits}"]
@@ -83,24 +83,24 @@ def paid_in(layer: Layer, sent: Sequence[Any]) -> list[str]:
     return problems
 
 
-def deposited(layer: Layer, tx_hash: str) -> list[int]:
+def deposited(layer: FuturesLayer, tx_hash: str) -> list[int]:
     """Base units that a mined transaction deposited, from the vault's events."""
     receipt = layer.perps.chain.w3.eth.get_transaction_receipt(tx_hash)  # type: ignore[arg-type]  # hex text does
     events = layer.perps.vault.events.Deposited().process_receipt(receipt, errors=DISCARD)
     return [int(event["args"]["amount"]) for event in events if event["args"]["trader"] == layer.trader]
 
 
-def deposited_raw(layer: Layer) -> int:
+def deposited_raw(layer: FuturesLayer) -> int:
     """Base units of collateral that the account has more than before; profit and funding are settled with none of it here."""
     return (read_now(layer.perps, layer.trader).collateral_raw - layer.before.collateral_raw) // layer.before.collateral_unit_raw
 
 
-def margin_usd(layer: Layer) -> Fraction:
+def margin_usd(layer: FuturesLayer) -> Fraction:
     """Dollars that the account is worth."""
     return Fraction(margin.account_value_raw(read_now(layer.perps, layer.trader)), WAD)
 
 
-def reached(layer: Layer) -> list[str]:
+def reached(layer: FuturesLayer) -> list[str]:
     """Every weight is within its band of its target, and the leverage below its limit."""
     now, account_now = read_now(layer.perps, layer.trader), []
     gross = Fraction(margin.gross_notional_raw(now))
@@ -116,7 +116,7 @@ def reached(layer: Layer) -> list[str]:
     return account_now
 
 
-def leverage(layer: Layer, sent: Sequence[Any]) -> list[str]:
+def leverage(layer: FuturesLayer, sent: Sequence[Any]) -> list[str]:
     """In no block did an order end above the leverage limit, unless it only reduced."""
     problems = []
     for transaction in sent:
@@ -131,17 +131,17 @@ def leverage(layer: Layer, sent: Sequence[Any]) -> list[str]:
     return problems
 
 
-def _at(layer: Layer, block: int) -> tuple[int, int]:
+def _at(layer: FuturesLayer, block: int) -> tuple[int, int]:
     """Account value and gross notional at a block, by the contracts."""
     value = layer.perps.clearing_house.functions.getAccountValue(layer.trader).call(block_identifier=block)
     return int(value), _notional(layer, block)
 
 
-def _notional(layer: Layer, block: int) -> int:
+def _notional(layer: FuturesLayer, block: int) -> int:
     return int(layer.perps.account_balance.functions.getTotalAbsPositionValue(layer.trader).call(block_identifier=block))
 
 
-def value(layer: Layer, fills: Sequence[tuple[str, str, int, int]]) -> list[str]:
+def value(layer: FuturesLayer, fills: Sequence[tuple[str, str, int, int]]) -> list[str]:
     """The account lost no more than slippage and fee of what it traded, and kept its collateral."""
     now, account_now = read_now(layer.perps, layer.trader), []
     traded = sum(abs(quote) for _, _, _, quote in fills)
@@ -153,7 +153,7 @@ def value(layer: Layer, fills: Sequence[tuple[str, str, int, int]]) -> list[str]
     return account_now
 
 
-def beyond_policy(layer: Layer, transaction: Any, wallet: str, latest_s: int) -> list[str]:
+def beyond_policy(layer: FuturesLayer, transaction: Any, wallet: str, latest_s: int) -> list[str]:
     """What is wrong with a transaction to clearing house or vault: another call, trader, market or bound, or a deadline that is too far."""
     try:
         call = decode(bytes.fromhex(transaction["input"].removeprefix("0x")))

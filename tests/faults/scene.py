@@ -20,7 +20,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount
-from tests.support.agents import ROOMY, Changes, Purse, again, agent_config, fund, purse, yes
+from tests.support.agents import ROOMY, Changes, WalletBalances, again, agent_config, fund, purse, yes
 from tests.support.worlds import one_case
 
 PORTFOLIOS: tuple[Mapping[str, str], ...] = (
@@ -68,7 +68,7 @@ def scenario(seed: int) -> Scenario:
 
 
 @dataclass(frozen=True)
-class Layer:
+class FuturesLayer:
     """The futures of a scene: the venue, whose account it is, how it was found, and what may become of it.
 
     `most_bps` is the leverage limit. Orders are bound to an index that nobody moves. `deposits` is how often margin is deposited.
@@ -98,13 +98,13 @@ class Scene:
     folder: Path
     loaded: LoadedConfig
     drawn: Scenario
-    before: Purse
+    before: WalletBalances
     prices_usd: Mapping[str, Fraction]
     first_block: int
     operators: tuple[str, ...] = ("local",)
     foreign: set[str] = field(default_factory=set)
     swaps: int = 1
-    futures: Layer | None = None
+    futures: FuturesLayer | None = None
 
     @property
     def store_file(self) -> Path:
@@ -214,7 +214,7 @@ def line(url: str, operator: str, timeout_s: float = 10.0, attempts: int = 2) ->
     return EndpointProvider(url, operator, timeout_s, attempts=attempts, sleep=lambda _seconds: None)
 
 
-class Staged(Protocol):
+class SceneStager(Protocol):
     """What makes the wallet that a seed stands for: `scene`, or `futures_scene`."""
 
     def __call__(
@@ -242,7 +242,7 @@ def staged(
     changes: Changes | None,
     operators: Sequence[str],
     swaps: int = 1,
-    layer: Layer | None = None,
+    layer: FuturesLayer | None = None,
 ) -> Iterator[Scene]:
     """A drawn wallet, funded and pinned."""
     fund(chain, drawn.held_usd)

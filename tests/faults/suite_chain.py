@@ -15,7 +15,7 @@ from agent.localchain.nodes import LocalNode
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
 from tests.faults.rig import FORK
-from tests.faults.scene import STRANGERS_WEI, Scene, Staged, line, scene
+from tests.faults.scene import STRANGERS_WEI, Scene, SceneStager, line, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.support.fakes.clock import FakeClock
 
@@ -174,7 +174,7 @@ MOMENTS = 56
 """About as many moments as a step has."""
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every fault at a few moments of this seed's step."""
     for fault, strike in FAULTS.items():
         draw = random.Random(f"chain {seed} {fault}")

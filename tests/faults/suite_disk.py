@@ -15,7 +15,7 @@ from agent.localchain import LocalChain
 from agent.store import opening
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
-from tests.faults.scene import Scene, Staged, scene
+from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.faults.suite_power import size, wal
 
@@ -96,7 +96,7 @@ FAULTS: dict[str, Callable[[Scene, str, random.Random], tuple[Hear, Callable[[],
 }
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Each durable write of this seed's step in turn meets one of the faults."""
     with staged(chain, folders(), seed) as staged_scene:
         writes = [

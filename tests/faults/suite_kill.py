@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from agent.localchain import LocalChain
 from tests.faults.invariants import violations
 from tests.faults.probe import dying, dying_after, process
-from tests.faults.scene import Scene, Staged, scene
+from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "kill"
@@ -49,7 +49,7 @@ MEANWHILE: tuple[Callable[[Scene, random.Random], dict[str, int]], ...] = (nothi
 """What may happen between a death and the next start."""
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Kills the step of this seed at each of its moments in turn."""
     with staged(chain, folders(), seed) as staged_scene:
         hour, moments = staged_scene.hour, process(staged_scene).moments

@@ -18,8 +18,8 @@ from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.store import open_store
 from tests.faults import invariants
-from tests.faults.answers import SEND, Pages, altered, fields
-from tests.faults.scene import Scene, Staged, scene
+from tests.faults.answers import SEND, LensPageLog, altered, fields
+from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.support.agents import again, yes
 from tests.support.endpoints import Liar
@@ -49,7 +49,7 @@ HARMLESS: dict[str, str] = {
 """Fields in which one liar beside one honest endpoint gets something signed, and why that cannot hurt; bounds are checked all the same."""
 
 
-class Told:
+class LieRecord:
     """A lie under way: how often it was told, and how many transactions went out after that."""
 
     def __init__(self) -> None:
@@ -57,9 +57,9 @@ class Told:
         self.sent_after = 0
 
 
-def steps(staged_scene: Scene, field: str, operators: tuple[str, ...], draw: random.Random) -> tuple[Told, str]:
+def steps(staged_scene: Scene, field: str, operators: tuple[str, ...], draw: random.Random) -> tuple[LieRecord, str]:
     """One step of which the first operator's endpoints lie in that field; how it ended."""
-    lie_record, pages = Told(), Pages()
+    lie_record, pages = LieRecord(), LensPageLog()
     lie = altered(field, draw, pages, staged_scene.called)
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
@@ -86,7 +86,7 @@ def steps(staged_scene: Scene, field: str, operators: tuple[str, ...], draw: ran
 
 def all_fields(staged_scene: Scene) -> list[str]:
     """Every field that an honest step reads."""
-    pages, found = Pages(), dict[str, None]()
+    pages, found = LensPageLog(), dict[str, None]()
 
     def note(method: str, params: list[Any], answer: Any) -> Any:
         if not isinstance(answer, RpcFault):  # a refused call has none
@@ -98,7 +98,7 @@ def all_fields(staged_scene: Scene) -> list[str]:
     return list(found)
 
 
-_FIELDS: dict[tuple[Staged, int], list[str]] = {}
+_FIELDS: dict[tuple[SceneStager, int], list[str]] = {}
 """What an honest step of a scene reads: the same each time."""
 
 
@@ -108,7 +108,7 @@ def harmless(field: str, seat: str = "") -> str | None:
     return next((why for pattern, why in known.items() if re.fullmatch(pattern, field)), None)
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every field in every seat. A wallet from which nothing was signed serves the next lie too."""
     if (staged, seed) not in _FIELDS:
         with staged(chain, folders(), seed) as scene:

@@ -18,7 +18,7 @@ from pathlib import Path
 from agent.localchain import LocalChain
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
-from tests.faults.scene import Scene, Staged, scene
+from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "power"
@@ -36,7 +36,7 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Power fails during each commit of this seed's step in turn, each time in another way."""
     with staged(chain, folders(), seed) as staged_scene:
         hour = staged_scene.hour

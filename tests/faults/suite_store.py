@@ -19,7 +19,7 @@ from agent.model import Intent
 from agent.store import open_store
 from tests.faults import futures_invariants, invariants
 from tests.faults.probe import finished, process, started
-from tests.faults.scene import Scene, Staged, scene
+from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.faults.suite_chain import once
 from tests.support.agents import again
@@ -131,7 +131,7 @@ FAULTS: dict[str, Callable[[Scene, int, random.Random], tuple[dict[str, int], li
 }
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every fault at a few moments of this seed's step."""
     for fault, strike in FAULTS.items():
         draw = random.Random(f"store {seed} {fault}")

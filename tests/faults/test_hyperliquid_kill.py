@@ -16,7 +16,7 @@ from agent.model import IntentState
 from tests.support.agents import again, fund, purse, trusted
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
-from tests.support.hyperliquid_server import Held, HyperliquidServer
+from tests.support.hyperliquid_server import HyperliquidServer, ServerPosition
 from tests.support.markets.step_kills import StepWorld, every_run
 from tests.support.worlds import one_case
 
@@ -143,7 +143,7 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, momen
         intents = store.journal.intents()
     assert {intent.state for intent in intents} <= ENDS
     fills = [fill for intent in intents if intent.receipt is not None for fill in intent.receipt.fills]
-    size = server.wallet(world.chain.wallet.address).held.get("ETH", Held()).size
+    size = server.wallet(world.chain.wallet.address).held.get("ETH", ServerPosition()).size
     assert [fill.size_raw for fill in fills] == [size * 10**4]
     assert size > 0
     taken = [order for order in server.orders if order.cloid]

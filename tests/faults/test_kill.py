@@ -40,7 +40,7 @@ def call(trade: Trade, method: str, *params: object) -> object:
     return EndpointProvider(trade.context.chain.url or "", "local", 30).call(method, list(params))
 
 
-class Before:
+class WalletBefore:
     """What the wallet had, so that what happened can be proven afterwards."""
 
     def __init__(self, trade: Trade) -> None:
@@ -79,7 +79,7 @@ def require_no_signed_bytes(trade: Trade) -> None:
 
 @pytest.mark.parametrize("at", every_run(EVENTS, OFTEN))
 def test_a_process_killed_between_journal_states_trades_exactly_once(trade: Trade, at: str) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     killed_at(trade, at)
     require_no_signed_bytes(trade)
     sent = before.nonce != trade.context.sender.nonces(trade.context.wallet)[0]
@@ -93,7 +93,7 @@ def test_a_process_killed_between_journal_states_trades_exactly_once(trade: Trad
 
 @pytest.mark.parametrize("at", every_run(COMMITS, COMMITS[:2]))
 def test_a_process_killed_before_any_commit_trades_exactly_once(trade: Trade, at: str) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     killed_at(trade, at)
     finished(trade)
     before.require_exactly_one_swap()
@@ -114,7 +114,7 @@ def test_the_commits_killed_at_cover_a_whole_run(trade: Trade) -> None:
     ],
 )
 def test_a_recovery_that_is_killed_too_trades_exactly_once(trade: Trade, first: str, second: str) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     killed_at(trade, first)
     killed_at(trade, second)
     finished(trade)
@@ -122,7 +122,7 @@ def test_a_recovery_that_is_killed_too_trades_exactly_once(trade: Trade, first: 
 
 
 def test_a_transaction_left_in_the_mempool_is_waited_for(trade: Trade) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "waiting")
     assert trade.context.sender.nonces(trade.context.wallet) == (before.nonce, before.nonce + 1)
@@ -134,7 +134,7 @@ def test_a_transaction_left_in_the_mempool_is_waited_for(trade: Trade) -> None:
 
 
 def test_a_transaction_that_the_mempool_forgot_is_sent_again_with_the_same_hash(trade: Trade) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "after:send")
     call(trade, "anvil_dropAllTransactions")
@@ -145,7 +145,7 @@ def test_a_transaction_that_the_mempool_forgot_is_sent_again_with_the_same_hash(
 
 
 def test_a_pending_transaction_past_its_deadline_loses_to_its_cancel(trade: Trade) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "after:send")
     store = trade.store()
@@ -173,7 +173,7 @@ def late_by(trade: Trade, seconds: int) -> None:
 
 
 def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(trade: Trade) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     store = trade.store()
     store.steps.begin("s", 0, "{}")
@@ -198,7 +198,7 @@ def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(t
     ],
 )
 def test_a_recovery_sends_nothing_while_paused(trade: Trade, at: str, paused: bool | None) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     killed_at(trade, at)
     store = trade.store()
     trade.executor(store, lambda _name: None, paused=paused).reconcile()

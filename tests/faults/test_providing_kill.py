@@ -10,7 +10,7 @@ import pytest
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LpV3Position
 from tests.support import lp_on_chain
-from tests.support.agents import Purse, again, fund, purse, trusted
+from tests.support.agents import WalletBalances, again, fund, purse, trusted
 from tests.support.lp_on_chain import EVEN
 from tests.support.markets.step_kills import ENDS, StepWorld, every_run
 from tests.support.on_chain.lp_actions import V3, config_with_targets
@@ -71,7 +71,7 @@ def require_exactly_one_position(world: StepWorld) -> None:
             assert chain.token_contract(symbol).functions.allowance(wallet, spender).call() == 0
 
 
-def moved(chain: LocalChain, before: Purse, after: Purse) -> dict[str, int]:
+def moved(chain: LocalChain, before: WalletBalances, after: WalletBalances) -> dict[str, int]:
     """Change of each balance that changed, by address."""
     return {chain.tokens[symbol].address: raw - before.raw[symbol] for symbol, raw in after.raw.items() if raw != before.raw[symbol]}
 

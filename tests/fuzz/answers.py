@@ -31,7 +31,7 @@ def place_of(error: BaseException) -> str:
     return f"{type(error).__name__} at {frames[-1]}"
 
 
-class Hunt:
+class FuzzHunt:
     """A target, and one input for each place where it broke."""
 
     def __init__(self, target: Target, folder: Path) -> None:
@@ -51,7 +51,7 @@ class Hunt:
 
 def plainly(target: Target, folder: Path, name: str, seconds: float) -> int:
     """Seeded mutations in this process; how many."""
-    hunt, tried, end = Hunt(target, folder / FOUND / name), 0, time.monotonic() + seconds
+    hunt, tried, end = FuzzHunt(target, folder / FOUND / name), 0, time.monotonic() + seconds
     streams = [mutations(path.read_bytes(), random.Random(number)) for number, path in enumerate(sorted((folder / name).iterdir()))]
     while time.monotonic() < end:
         for stream in streams:

@@ -72,7 +72,7 @@ class Scene:
     plan: Plan
 
 
-class Canned(EndpointProvider):
+class ScriptedProvider(EndpointProvider):
     """A node that answers with given bodies, one after the other, whatever it is asked."""
 
     def __init__(self, bodies: list[bytes]) -> None:
@@ -141,7 +141,7 @@ QUESTIONS: dict[str, Question] = {
 
 def asked(question: Question, at: Scene) -> Target:
     """A question as a target."""
-    return lambda data: question(Canned(data.split(b"\n")), at)
+    return lambda data: question(ScriptedProvider(data.split(b"\n")), at)
 
 
 def lens_page(at: Scene) -> Target:

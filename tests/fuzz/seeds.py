@@ -34,7 +34,7 @@ WRONG = (
 """What nodes answer when they do not answer."""
 
 
-class Recording(EndpointProvider):
+class RecordingProvider(EndpointProvider):
     """A node whose answers are kept."""
 
     def __init__(self, url: str) -> None:
@@ -80,7 +80,7 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
     )
     recordings: dict[str, list[bytes]] = {}
     for name, question in QUESTIONS.items():
-        line = Recording(chain.url)
+        line = RecordingProvider(chain.url)
         try:
             question(line, scene)
         except TrimtabError:

@@ -58,7 +58,7 @@ def test_no_answer_about_a_margin_account_brings_up_an_error_that_is_not_ours(pe
         survives(read, data)
 
 
-class Recorded(HyperliquidConnection):
+class RecordingConnection(HyperliquidConnection):
     """Keeps the bodies of a venue's answers."""
 
     def __init__(self, url: str) -> None:
@@ -71,7 +71,7 @@ class Recorded(HyperliquidConnection):
         return status, body
 
 
-class Answering(HyperliquidConnection):
+class ScriptedConnection(HyperliquidConnection):
     """Answers with given bodies, one after the other, and then with nothing."""
 
     def __init__(self, bodies: list[bytes]) -> None:
@@ -129,23 +129,23 @@ def test_no_answer_of_hyperliquid_brings_up_an_error_that_is_not_ours(tries: int
         venue_with(HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60), server.now_ms).submit(resting)
         venue_reads, bodies = reads(resting, ticket("ETH", 1_000, 3_100), server.now_ms), {}
         for name, read in venue_reads.items():
-            line = Recorded(server.url)
+            line = RecordingConnection(server.url)
             read(venue_with(line, server.now_ms))
             bodies[name] = b"\n".join(line.bodies)
     draw = random.Random(SEED)
     for name, read in venue_reads.items():
-        survives(lambda data, read=read: read(venue_with(Answering(data.split(b"\n")), server.now_ms)), bodies[name])
+        survives(lambda data, read=read: read(venue_with(ScriptedConnection(data.split(b"\n")), server.now_ms)), bodies[name])
         for data in changed(bodies[name], tries, draw):
-            survives(lambda data, read=read: read(venue_with(Answering(data.split(b"\n")), server.now_ms)), data)
+            survives(lambda data, read=read: read(venue_with(ScriptedConnection(data.split(b"\n")), server.now_ms)), data)
 
 
 def test_the_name_of_a_market_is_a_text() -> None:
     with hyperliquid() as server:
         traded(server, OWNER)
-        line = Recorded(server.url)
+        line = RecordingConnection(server.url)
         venue_with(line, server.now_ms).read()
     for wrong in (b"[]", b"{}", b"null", b"1"):
         bodies = [body.replace(b'"BTC"', wrong) if b"universe" in body else body for body in line.bodies]
         assert bodies != line.bodies
         with pytest.raises(TrimtabError):
-            venue_with(Answering(bodies), server.now_ms).read()
+            venue_with(ScriptedConnection(bodies), server.now_ms).read()

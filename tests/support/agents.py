@@ -258,7 +258,7 @@ def explained(agent: Agent) -> None:
 
 
 @dataclass(frozen=True)
-class Purse:
+class WalletBalances:
     """Balances of the wallet: base units by symbol, wei of native coin; and its next nonce."""
 
     raw: dict[str, int]
@@ -266,20 +266,20 @@ class Purse:
     nonce: int
 
 
-def purse(chain: LocalChain) -> Purse:
+def purse(chain: LocalChain) -> WalletBalances:
     """Read the wallet's balances from contracts and node, not by the agent's reader."""
     at = [chain.wallet.address, "latest"]
     native, nonce = chain.node.ask([("eth_getBalance", at), ("eth_getTransactionCount", at)])
-    return Purse(chain.balances(), int(native, 16), int(nonce, 16))
+    return WalletBalances(chain.balances(), int(native, 16), int(nonce, 16))
 
 
-def worth(chain: LocalChain, balances: Purse, prices_usd: Mapping[str, Fraction]) -> Fraction:
+def worth(chain: LocalChain, balances: WalletBalances, prices_usd: Mapping[str, Fraction]) -> Fraction:
     """Return the value of all tokens and native coin at these prices, in dollars."""
     tokens = sum((raw * prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals for symbol, raw in balances.raw.items()), Fraction(0))
     return tokens + balances.native_wei * prices_usd["WETH"] / 10**18
 
 
-def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction], gas: bool = True) -> Fraction:
+def lost(chain: LocalChain, before: WalletBalances, prices_usd: Mapping[str, Fraction], gas: bool = True) -> Fraction:
     """Return the wallet's loss since `before` in dollars, at one set of prices; `gas` includes gas."""
     now = purse(chain)
     if not gas:
@@ -311,7 +311,7 @@ def swap_of(outcome: StepOutcome) -> tuple[Plan, Intent, Receipt]:
     return outcome.plan, swap, swap.receipt
 
 
-def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> None:
+def require_exact(chain: LocalChain, outcome: StepOutcome, before: WalletBalances) -> None:
     """Assert that one swap transaction did exactly what the plan says, to the wei: legs, the wallet's events, balances; and that all gas
     is known.
     """

@@ -22,7 +22,7 @@ WAIT_S = 60
 
 
 @dataclass
-class Box:
+class ReceivedMessages:
     """Received messages in order. The first `failing` requests are rejected."""
 
     items: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Box:
 
 
 @contextmanager
-def webhook(box: Box, secret: str = "path") -> Iterator[str]:
+def webhook(box: ReceivedMessages, secret: str = "path") -> Iterator[str]:
     """Yield the address of a webhook that accepts JSON, in apprise's format."""
 
     class Hook(BaseHTTPRequestHandler):
@@ -74,7 +74,7 @@ def webhook(box: Box, secret: str = "path") -> Iterator[str]:
 
 
 @contextmanager
-def sms_gateway(box: Box, token: str) -> Iterator[str]:
+def sms_gateway(box: ReceivedMessages, token: str) -> Iterator[str]:
     """Yield the address of a gateway for text messages, in apprise's format for SMSEagle, with a phone."""
 
     class Gateway(BaseHTTPRequestHandler):
@@ -102,7 +102,7 @@ def sms_gateway(box: Box, token: str) -> Iterator[str]:
 
 
 @contextmanager
-def mailbox(box: Box) -> Iterator[str]:
+def mailbox(box: ReceivedMessages) -> Iterator[str]:
     """Yield the address of a mail server, in apprise's format."""
 
     class Handler:

@@ -183,7 +183,7 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-class StillBoard(DocumentCache):
+class StaticDocumentCache(DocumentCache):
     """A board with given documents that are never read again."""
 
     async def watch(self) -> None:
@@ -199,14 +199,14 @@ class StillBoard(DocumentCache):
         """Do nothing: the kill switch is that of the status."""
 
 
-class HereBoard(DocumentCache):
+class InProcessDocumentCache(DocumentCache):
     """A board that reads in this process, where all modules are loaded."""
 
     async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, self.config_path, *arguments)
 
 
-class BusyBoard(HereBoard):
+class BusyDocumentCache(InProcessDocumentCache):
     """A board with documents, whose reads of the store and the chain take for ever: only controls are quick."""
 
     async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -215,7 +215,7 @@ class BusyBoard(HereBoard):
         return await super().call(process, function, *arguments)
 
 
-class HereProcess(AppProcess):
+class InProcessAppProcess(AppProcess):
     """A reading process that runs in this one, where all modules are loaded."""
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -266,7 +266,7 @@ class Served:
     """A dashboard on a port of this machine."""
 
     def __init__(self, access: Access | None = None, board: DocumentCache | None = None, port: int = 0, **more: Any) -> None:
-        self.board = board or StillBoard("none.toml", Path("none.db"))
+        self.board = board or StaticDocumentCache("none.toml", Path("none.db"))
         if board is None:
             self.board.documents = documents()
         listener = BoundedListener(socket.AF_INET, socket.SOCK_STREAM)

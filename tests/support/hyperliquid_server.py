@@ -90,7 +90,7 @@ class Coin:
 
 
 @dataclass
-class Held:
+class ServerPosition:
     size: Fraction = Fraction(0)
     cost: Fraction = Fraction(0)
     """Cost of the position: size times average entry price."""
@@ -101,10 +101,10 @@ class Wallet:
     """Account of a wallet. `usd` is the balance without the value of its positions."""
 
     usd: Fraction = Fraction(0)
-    held: dict[str, Held] = field(default_factory=dict)
+    held: dict[str, ServerPosition] = field(default_factory=dict)
     leverages: dict[str, int] = field(default_factory=dict)
     is_isolated: set[str] = field(default_factory=set)
-    isolated: dict[str, tuple[Held, Fraction]] = field(default_factory=dict)
+    isolated: dict[str, tuple[ServerPosition, Fraction]] = field(default_factory=dict)
     """Isolated positions, each with the margin beside `usd` that belongs to it."""
     mode: str = "default"
     """Answer to `userAbstraction`. In the modes unifiedAccount and portfolioMargin the balance is elsewhere, and the margin
@@ -137,7 +137,7 @@ class ApprovedAgent:
     until_ms: int
 
 
-class Turned(Exception):
+class ActionRefused(Exception):
     """Raised for an action that is not carried out."""
 
 
@@ -292,7 +292,7 @@ class HyperliquidServer:
             account = signer if action["type"] in USER_SIGNED else self.account_of(signer)
             expires = body.get("expiresAfter")
             if expires is not None and expires < self.now_ms:
-                raise Turned(f"Action expired: {expires} is before {self.now_ms}")
+                raise ActionRefused(f"Action expired: {expires} is before {self.now_ms}")
             self.use_nonce(signer, nonce)
             if action["type"] == "approveAgent":
                 self.approve(account, action)
@@ -302,8 +302,8 @@ class HyperliquidServer:
             elif action["type"] == "cancelByCloid":
                 data = [self.cancel(account, cancel["cloid"]) for cancel in action["cancels"]]
             else:
-                raise Turned(f"Unknown action {action['type']}")
-        except Turned as turned:
+                raise ActionRefused(f"Unknown action {action['type']}")
+        except ActionRefused as turned:
             return {"status": "err", "response": str(turned)}
         return {"status": "ok", "response": {"type": action["type"], "data": {"statuses": data}}}
 
@@ -312,7 +312,7 @@ class HyperliquidServer:
         if action["type"] in USER_SIGNED:
             types, primary = USER_SIGNED[action["type"]]
             if action["nonce"] != body["nonce"] or action["hyperliquidChain"] != ("Mainnet" if self.is_mainnet else "Testnet"):
-                raise Turned("Invalid chain or nonce of a user signed action")
+                raise ActionRefused("Invalid chain or nonce of a user signed action")
             signed = {"agentName": "", **action}
             signer = signing.recover_user_from_user_signed_action(signed, signature, types, primary, self.is_mainnet)
         else:
@@ -328,26 +328,26 @@ class HyperliquidServer:
         for agent in self.agents:
             if agent.address == signer and agent.until_ms > self.now_ms:
                 return agent.account
-        raise Turned(f"User or API Wallet {signer} does not exist.")
+        raise ActionRefused(f"User or API Wallet {signer} does not exist.")
 
     def use_nonce(self, signer: str, nonce: int) -> None:
         if not self.now_ms - 2 * DAY_MS < nonce < self.now_ms + DAY_MS:
-            raise Turned(f"Invalid nonce: {nonce} is too far from {self.now_ms}")
+            raise ActionRefused(f"Invalid nonce: {nonce} is too far from {self.now_ms}")
         used = self.nonces.setdefault(signer, [])
         if nonce in used or (len(used) >= self.nonces_kept and nonce <= min(used)):
-            raise Turned(f"Invalid nonce: duplicate nonce {nonce}")
+            raise ActionRefused(f"Invalid nonce: duplicate nonce {nonce}")
         used.append(nonce)
         self.nonces[signer] = sorted(used)[-self.nonces_kept :]
 
     def approve(self, account: str, action: dict[str, Any]) -> None:
         if account not in self.wallets:
-            raise Turned("Must deposit before performing actions.")
+            raise ActionRefused("Must deposit before performing actions.")
         name, _, until = action.get("agentName", "").partition(" valid_until ")
         if len(name) > 16:
-            raise Turned("Invalid agent name")
+            raise ActionRefused("Invalid agent name")
         until_ms = int(until) if until else self.now_ms + 90 * DAY_MS
         if not self.now_ms < until_ms <= self.now_ms + 180 * DAY_MS:
-            raise Turned("Invalid agent expiry")
+            raise ActionRefused("Invalid agent expiry")
         self.agents = [agent for agent in self.agents if (agent.account, agent.name) != (account, name)]
         self.agents.append(ApprovedAgent(account, name, action["agentAddress"].lower(), until_ms))
 
@@ -408,7 +408,7 @@ class HyperliquidServer:
         """Accept an order by the documented rules, and return the venue's answer."""
         coin, wallet = self.coin(name), self.wallet(user)
         order = Order(user, name, is_buy, price, size, size, len(self.orders) + 1, cloid, reduce, tif, self.now_ms)
-        position_size = wallet.held.get(name, Held()).size
+        position_size = wallet.held.get(name, ServerPosition()).size
         sign = 1 if is_buy else -1
         matches = self.matches(order)
         why = ""
@@ -452,7 +452,7 @@ class HyperliquidServer:
 
     def reducible(self, order: Order) -> Fraction:
         """Return the largest size of its owner's position that an order can close."""
-        position_size = self.wallet(order.user).held.get(order.coin, Held()).size
+        position_size = self.wallet(order.user).held.get(order.coin, ServerPosition()).size
         return max(Fraction(0), -position_size if order.is_buy else position_size)
 
     def matches(self, order: Order) -> list[Order]:
@@ -472,7 +472,7 @@ class HyperliquidServer:
         value = wallet.usd + sum((coin_position.size * self.coin(name).mark for name, coin_position in wallet.held.items()), Fraction(0))
         needed = Fraction(0)
         for name in {*wallet.held, coin.name}:
-            size = wallet.held.get(name, Held()).size + (change if name == coin.name else 0)
+            size = wallet.held.get(name, ServerPosition()).size + (change if name == coin.name else 0)
             at = self.coin(name).mark
             needed += self.coin(name).margin(abs(size) * at, wallet.leverages.get(name, 20))
         slip = abs(change) * max(Fraction(0), (price - coin.mark) if change > 0 else (coin.mark - price))
@@ -480,7 +480,7 @@ class HyperliquidServer:
 
     def fill(self, order: Order, price: Fraction, part: Fraction, *, is_taker: bool) -> None:
         wallet, change = self.wallet(order.user), part if order.is_buy else -part
-        position = wallet.held.setdefault(order.coin, Held())
+        position = wallet.held.setdefault(order.coin, ServerPosition())
         closed = Fraction(0)
         if position.size * change < 0:
             part_closed = min(abs(change), abs(position.size)) * (1 if change > 0 else -1)

@@ -214,7 +214,7 @@ EDGE_BPS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class MinedTransaction:
     """A transaction of the wallet in a block."""
 
     tx_hash: str
@@ -234,7 +234,7 @@ class LedgerOfChain:
         self._blocks = {height: self._hash(height)}
         self._start_nonce = int(node.rpc("eth_getTransactionCount", chain.wallet.address, "latest"), 16)
         self._before_wei = _gas_before(node, self._wallet, height)
-        self._done: list[Done] = []
+        self._done: list[MinedTransaction] = []
         self._by_hand: set[str] = set()
         self._prices = dict(chain.deployed_world.prices_usd)
 
@@ -290,7 +290,7 @@ class LedgerOfChain:
         assert int(tx["nonce"], 16) == self.nonce(), "a nonce is missing or twice"
         price_wei = int(receipt["effectiveGasPrice"], 16)
         assert price_wei <= MOST_GAS_PRICE_WEI
-        self._done.append(Done(tx["hash"], int(tx["nonce"], 16), number, time_s, int(receipt["gasUsed"], 16) * price_wei))
+        self._done.append(MinedTransaction(tx["hash"], int(tx["nonce"], 16), number, time_s, int(receipt["gasUsed"], 16) * price_wei))
         moved: dict[str, int] = {}
         for log in receipt["logs"]:
             if log["topics"][0] == TRANSFER and len(log["topics"]) == 3:

@@ -292,7 +292,7 @@ class Switched:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ProcessFigures:
     """Figures of the process after so many cycles: heap (0 if not traced), resident memory and store in bytes; living objects."""
 
     looks: int
@@ -304,10 +304,10 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Soaked:
+class SoakReport:
     """A soak: marks in order, and the number of cycles by outcome."""
 
-    marks: tuple[Mark, ...]
+    marks: tuple[ProcessFigures, ...]
     outcomes: dict[str, int]
 
     def growth(self, name: str, after: int) -> float:
@@ -347,12 +347,12 @@ def soak(
     look_s: int = 0,
     traced: bool = True,
     faults: Faults | None = None,
-    on_mark: Callable[[Mark], object] = lambda mark: None,
-) -> Soaked:
+    on_mark: Callable[[ProcessFigures], object] = lambda mark: None,
+) -> SoakReport:
     """Run `looks` cycles of one run with its service, at least `look_s` of the chain's time apart; the market moves every `trade_every`
     cycles, a mark is made every `every` unless a fault lasts.
     """
-    marks: list[Mark] = []
+    marks: list[ProcessFigures] = []
     outcomes: Counter[str] = Counter()
     with running(chain, loaded, traced, faults) as (agent, service):
         rounds = agent.run(send=True, confirm=yes, every="1s", progress=service.on_stage)
@@ -378,7 +378,7 @@ def soak(
         if faults is not None:
             faults.end()
         rounds.close()
-    return Soaked(tuple(marks), dict(outcomes))
+    return SoakReport(tuple(marks), dict(outcomes))
 
 
 @contextmanager
@@ -395,12 +395,12 @@ def running(chain: LocalChain, loaded: LoadedConfig, traced: bool, faults: Fault
         tracemalloc.stop()
 
 
-def mark(looks: int, store: Path, agent: Agent) -> Mark:
+def mark(looks: int, store: Path, agent: Agent) -> ProcessFigures:
     """Return the figures of the process after garbage collection."""
     gc.collect()
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     byte_count = sum(path.stat().st_size for path in store.parent.glob(store.name + "*") if path.is_file())
-    return Mark(
+    return ProcessFigures(
         looks,
         tracemalloc.get_traced_memory()[0],
         resident,

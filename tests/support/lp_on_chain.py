@@ -149,7 +149,7 @@ def collect(chain: LocalChain, token_id: int, sender: str | None = None) -> None
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class LiquidityMove:
     """Base units of (token0, token1) that the wallet received (negative: paid), liquidity by the events, gas of all transactions."""
 
     moved: tuple[int, int]
@@ -158,7 +158,7 @@ class Done:
     token_id: int | None
 
 
-def act(chain: LocalChain, action: LpAction) -> Done:
+def act(chain: LocalChain, action: LpAction) -> LiquidityMove:
     """Approve the tokens needed and carry out the action with its own minimums."""
     symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
     tokens = [chain.token_contract(symbols[address]) for address in (action.token0, action.token1)]
@@ -186,7 +186,7 @@ def act(chain: LocalChain, action: LpAction) -> Done:
         case Collect():
             liquidity, gas, token_id = 0, _multicall(chain, [_all_of(chain, action.token_id)]), action.token_id
     after = _balances(chain, tokens)
-    return Done((after[0] - before[0], after[1] - before[1]), liquidity, gas, token_id)
+    return LiquidityMove((after[0] - before[0], after[1] - before[1]), liquidity, gas, token_id)
 
 
 def expected(action: LpAction) -> tuple[int, int]:

@@ -134,7 +134,7 @@ def pools_of(step: StepInput) -> dict[str, Pair | Ranges]:
 
 
 @dataclass
-class Carried:
+class PlanEffect:
     """Effect of a plan: changes of the wallet by token, in base units, and all kinds of violations."""
 
     moved: dict[str, int] = field(default_factory=dict)
@@ -151,9 +151,9 @@ def unit_price(step: StepInput, address: str, prices: dict[str, object]) -> Frac
     return price_of(of.symbol, prices) * Fraction(10) ** (step.portfolio.numeraire.decimals - of.decimals)  # type: ignore[arg-type]
 
 
-def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> Carried:
+def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> PlanEffect:
     """Execute a plan as a router would: a wallet leg spends its amount, a router leg all of its token in the router."""
-    effect, now, router, limits = Carried(), pools_of(step), dict[str, int](), step.limits
+    effect, now, router, limits = PlanEffect(), pools_of(step), dict[str, int](), step.limits
     start = pools_of(step)
     edges: dict[str, set[str]] = {}
     for leg in plan.legs:
@@ -181,7 +181,7 @@ def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> 
     return effect
 
 
-def _check_wallet(step: StepInput, plan: Plan, effect: Carried, price: Callable[[str], Fraction]) -> None:
+def _check_wallet(step: StepInput, plan: Plan, effect: PlanEffect, price: Callable[[str], Fraction]) -> None:
     raw_by_token, limits = {holding.token: holding.raw for holding in step.snapshot.holdings}, step.limits
     assets = {asset.token.address: asset for asset in step.effective_assets}
     effect.check(all(raw == 0 for at, raw in effect.moved.items() if at not in assets), "hub")

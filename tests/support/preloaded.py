@@ -85,7 +85,7 @@ def _begin(request: dict[str, Any], streams: list[int]) -> str:
     return str(request["program"])
 
 
-class Preloaded(subprocess.Popen[str]):
+class PreloadedProcess(subprocess.Popen[str]):
     """A Popen of `[sys.executable, "-c", program, *arguments]` in which the agent's modules are loaded already."""
 
     def _execute_child(self, *arguments: Any) -> None:

@@ -34,7 +34,7 @@ CALLBACKS = {
 """The callback of each kind of pool, or of its manager."""
 
 
-class Stall:
+class RebalancerAttack:
     """The victim is the wallet: it holds much and has approved Rebalancer for all of it, which the agent never does."""
 
     def __init__(self, venues: Venues, evil: bool = False) -> None:

@@ -20,12 +20,12 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.localchain.perpetuals import LocalPerps, futures_config
 from agent.web.api.gate import API_PREFIX
-from tests.cli.tools import Said, in_process
+from tests.cli.tools import CommandResult, in_process
 from tests.support.agents import allowances
 from tests.support.api import Client
-from tests.support.dashboards import HereBoard, Served
+from tests.support.dashboards import InProcessDocumentCache, Served
 from tests.support.endpoints import Reply, passing_on, serve
-from tests.support.preloaded import Preloaded
+from tests.support.preloaded import PreloadedProcess
 
 GWEI = 10**9
 HOUR_S = 3_700
@@ -82,7 +82,7 @@ class Scene:
     chain: LocalChain
     folder: Path
     gwei: Fraction
-    command: Callable[..., Said]
+    command: Callable[..., CommandResult]
     config: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,13 +93,13 @@ class Scene:
         assert isinstance(self.chain.node, AnvilNode)
         self.chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(int(self.gwei * GWEI)))
 
-    def run(self, *args: str, code: int = 0) -> Said:
+    def run(self, *args: str, code: int = 0) -> CommandResult:
         """Run a command at the scene's gas price, in a block of its own."""
         self.set_gas()
         self.chain.mine()
         return self.run_here(*args, code=code)
 
-    def run_here(self, *args: str, code: int = 0) -> Said:
+    def run_here(self, *args: str, code: int = 0) -> CommandResult:
         """Run a command at the newest block."""
         answer = self.command(*args, "--config", str(self.config))
         assert answer.code == code, f"{args}: {answer.why}{answer.out}"
@@ -133,7 +133,7 @@ class Scene:
     def served(self) -> Iterator[Client]:
         """Serve the API of this portfolio."""
         token = self.command("token", "add", f"at-{self.chain.now_s()}", "--scope", "read", "--config", str(self.config), "--json")
-        with Served(board=HereBoard(str(self.config), self.config.with_name("trimtab.db"))) as served:
+        with Served(board=InProcessDocumentCache(str(self.config), self.config.with_name("trimtab.db"))) as served:
             yield Client(served, token.json["token"])
         self.command("token", "revoke", token.json["name"], "--config", str(self.config))
 
@@ -205,7 +205,7 @@ class Scene:
         self.set_gas()
         self.chain.mine()
         command = [sys.executable, "-c", DEADLY, str(self.chain.url), str(number), *args, "--config", str(self.config)]
-        killed = Preloaded(command, stderr=subprocess.PIPE, text=True)
+        killed = PreloadedProcess(command, stderr=subprocess.PIPE, text=True)
         _, output = killed.communicate(timeout=PATIENCE_S)
         assert killed.returncode == -signal.SIGKILL, output
 

@@ -14,7 +14,7 @@ from agent.store.files.users import open_user_file
 from agent.web.access import Access
 from agent.web.document_cache import DocumentCache
 from agent.web.reach import PublicOptions, Reach
-from tests.support.dashboards import Served, StillBoard, documents
+from tests.support.dashboards import Served, StaticDocumentCache, documents
 from tests.support.fakes.clock import FakeClock
 
 PASSWORD = "correct horse battery"
@@ -46,7 +46,7 @@ class Site(Served):
         self.access = Access(reach or Reach(port=1), UsersPlace(str(file)), self.clock)
         self.access.set_users({number + 1: (name, name == "eve") for number, name in enumerate(NAMES)})
         if board is None:
-            board = StillBoard(config, Path("none.db"))
+            board = StaticDocumentCache(config, Path("none.db"))
             board.documents = documents()
         super().__init__(self.access, board, port)
 

@@ -26,7 +26,7 @@ from tests.support.amm_pools import flat
 
 
 @dataclass(frozen=True)
-class Ended:
+class SwapEnd:
     """What is left of the input, the output, the fee, and the pool after it."""
 
     remaining: int
@@ -43,7 +43,7 @@ class LeftKnownTicks(Exception):
     """The next step needs ticks that the state does not know."""
 
 
-def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> Ended:
+def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> SwapEnd:
     """One turn of the loop per step of the contract. The caller sees to a sane amount and limit."""
     price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
     net = {known.index: known.liquidity_net for known in pool.ticks}
@@ -77,13 +77,13 @@ def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> 
         elif reached != price:
             tick = get_tick_at_sqrt_ratio(reached)
         price = reached
-    return Ended(remaining, calculated, fees, price, tick, liquidity, crossed, steps)
+    return SwapEnd(remaining, calculated, fees, price, tick, liquidity, crossed, steps)
 
 
 some_pools = st.one_of(amm_pools.v3_pools(), amm_pools.v3_pools(windowed=True), amm_pools.v3_pools(moderate=True))
 
 
-def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
+def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> SwapEnd | str:
     """The swap of the library, in the terms of the one by steps; the reason where the contract reverts, "?" beyond known ticks."""
     try:
         end = swap(state, down, amount, limit)
@@ -92,10 +92,10 @@ def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
     if end.left_known_ticks:
         return "?"
     counts = end.ticks_crossed, end.stops
-    return Ended(end.amount_remaining, end.amount_out, end.fee, end.sqrt_price_x96, end.tick, end.liquidity, *counts)
+    return SwapEnd(end.amount_remaining, end.amount_out, end.fee, end.sqrt_price_x96, end.tick, end.liquidity, *counts)
 
 
-def by_steps(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
+def by_steps(state: V3Pool, down: bool, amount: int, limit: int) -> SwapEnd | str:
     """The swap by steps, in the same words where there is none."""
     try:
         return swap_by_steps(state, down, amount, limit)
@@ -127,7 +127,7 @@ def draw_amount(data: st.DataObject, state: V3Pool, down: bool, limit: int) -> i
     goal = draw_limit(data, state, down)
     if data.draw(st.booleans()) and goal != price_limit(down):
         there = by_steps(state, down, 2**200, goal)
-        if isinstance(there, Ended):
+        if isinstance(there, SwapEnd):
             amount = 2**200 - there.remaining + data.draw(st.sampled_from((-1, 0, 0, 1)))
     return max(amount, 1)
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.cli.tools import SECRET, Said
+from tests.cli.tools import SECRET, CommandResult
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
@@ -23,7 +23,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandResult:
     """A script's own main, in this process."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *args])
     capfd.readouterr()
@@ -34,4 +34,4 @@ def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: p
     captured = capfd.readouterr()
     assert "Traceback" not in captured.err
     assert SECRET not in captured.out + captured.err
-    return Said(int(code or 0), captured.out, captured.err)
+    return CommandResult(int(code or 0), captured.out, captured.err)

@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.world import V2Spec, V3Spec
 from agent.units import BPS, PIPS
-from tests.support.agents import ROOMY, USD, Purse, explained, fund, lost, purse, yes
+from tests.support.agents import ROOMY, USD, WalletBalances, explained, fund, lost, purse, yes
 
 ONLY_FLOORS = {**ROOMY, "limits.daily_loss": "off", "limits.gas_per_day": "off"}
 """Budgets over a day are off, so that nothing but the plan's own limits stands between the whale and the portfolio."""
@@ -49,7 +49,7 @@ def heal_pools(chain: LocalChain, pools: Sequence[str]) -> None:
         chain.arbitrage(chain.deployed_world.pool_by_name[pool])
 
 
-def step(chain: LocalChain, agent: Agent, holdings: Mapping[str, int] = HELD) -> tuple[StepOutcome, Purse]:
+def step(chain: LocalChain, agent: Agent, holdings: Mapping[str, int] = HELD) -> tuple[StepOutcome, WalletBalances]:
     fund(chain, holdings)
     explained(agent)
     before = purse(chain)

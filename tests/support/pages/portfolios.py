@@ -21,7 +21,7 @@ from agent.store.files.users import open_user_file
 from agent.web.access import Access
 from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios
 from agent.web.reach import Reach
-from tests.support.dashboards import Served, StillBoard, documents
+from tests.support.dashboards import Served, StaticDocumentCache, documents
 from tests.support.sites import HASH
 
 ABOUT = PortfolioIdentity("ethereum", False, "0x" + "ab" * 20)
@@ -39,7 +39,7 @@ class ServedPortfolios(Served):
             if number < users:
                 open_user_file(store.with_name(f"{store.name}.users")).add("ann", HASH, "A" * 32, False, 1)
                 access.set_users({1: ("ann", False)})
-            board = StillBoard(str(part_number.config), store)
+            board = StaticDocumentCache(str(part_number.config), store)
             board.documents = documents()
             part_number.serve(board, access, ABOUT, lambda: self.server.should_exit)
         self.parts[-1].error = TrimtabError("the disk is gone")

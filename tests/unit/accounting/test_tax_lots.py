@@ -67,7 +67,7 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
     """Every lot that is taken, its cost to the grid, and what is left."""
     for seed in range(15):
         rng = random.Random(seed)
-        lots, slow = Lots(method), _Slow(method)
+        lots, slow = Lots(method), _PlainLots(method)
         for at_s in range(60):
             raw = rng.randint(1, 50)
             if rng.random() < 0.5:
@@ -179,7 +179,7 @@ def _calls(method: LotMethod, count: int) -> int:
     return call_count
 
 
-class _Slow:
+class _PlainLots:
     """The rules of docs/ledger.md, said once more: look at every lot each time."""
 
     def __init__(self, method: LotMethod) -> None:

@@ -81,7 +81,7 @@ class FakeMember:
         self.closed = True
 
 
-class Exited(Exception):
+class ProcessExited(Exception):
     """Raised in place of the end of the process."""
 
 
@@ -91,7 +91,7 @@ def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def end(code: int) -> None:
         codes.append(code)
-        raise Exited
+        raise ProcessExited
 
     monkeypatch.setattr(fleet_run.os, "_exit", end)
     monkeypatch.setattr(fleet_run, "TICK_S", 0.01)
@@ -132,7 +132,7 @@ def test_two_hung_looks_are_given_up_and_the_others_go_on(exit_codes: list[int])
 def test_the_third_hung_look_ends_the_process_for_its_service_manager(exit_codes: list[int]) -> None:
     released = threading.Event()
     members = hung(3, released)
-    with pytest.raises(Exited):
+    with pytest.raises(ProcessExited):
         FleetRun(members, StoppableClock()).run()  # type: ignore[arg-type]  # fakes
     assert exit_codes[0] == 13
     released.set()
@@ -234,7 +234,7 @@ def test_a_look_due_during_a_shared_read_waits_for_the_next_unless_it_is_urgent(
     assert chain.reads == [3], "together, in the read after"
 
 
-class ThreadAtOnce:
+class FakeThread:
     """A thread that does its work when it is started."""
 
     def __init__(self, target: Callable[..., object], args: Sequence[object], **_: object) -> None:
@@ -275,7 +275,7 @@ def test_fifty_go_on_being_read_together_and_first_looks_are_spread(tmp_path: Pa
     clock = FakeClock(1_000)
     for module in (fleet_run, fleet_members, fleet_chains):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(fleet_run, "threading", SimpleNamespace(Thread=ThreadAtOnce))
+    monkeypatch.setattr(fleet_run, "threading", SimpleNamespace(Thread=FakeThread))
     monkeypatch.setattr(fleet_run, "FILE_CHECK_S", 1e9)
     looks: list[Callable[[], None]] = []
     monkeypatch.setattr(fleet_run, "_in_thread", looks.append)

@@ -17,7 +17,7 @@ from tests.support.records.alerts import DONE, HALT, HOUR, KINDS, NOON, RULES
 from tests.support.text import mentions
 
 
-class Told:
+class AlertTeller:
     """A store in memory, and the texts that were told at each look."""
 
     def __init__(self, rules: AlertRules = RULES) -> None:
@@ -31,13 +31,13 @@ class Told:
 
 
 def test_what_lasts_is_told_once_when_it_begins() -> None:
-    teller = Told()
+    teller = AlertTeller()
     assert teller.look(NOON, HALT) == ["halted"]
     assert [teller.look(NOON + hour * HOUR, HALT) for hour in range(1, 200)] == [[]] * 199
 
 
 def test_what_lasts_is_told_again_after_repeat_and_not_before() -> None:
-    teller = Told(replace(RULES, repeat_s=24 * HOUR))
+    teller = AlertTeller(replace(RULES, repeat_s=24 * HOUR))
     assert teller.look(NOON, HALT) == ["halted"]
     assert teller.look(NOON + 24 * HOUR - 1, HALT) == []
     assert teller.look(NOON + 24 * HOUR, replace(HALT, text="still halted")) == ["still halted"]
@@ -45,7 +45,7 @@ def test_what_lasts_is_told_again_after_repeat_and_not_before() -> None:
 
 
 def test_what_comes_and_goes_is_told_again_only_after_its_cooldown_and_only_if_it_is_on_then() -> None:
-    teller = Told()
+    teller = AlertTeller()
     assert teller.look(NOON, HALT) == ["halted"]
     assert teller.look(NOON + HOUR) == []
     assert teller.look(NOON + 2 * HOUR, HALT) == []
@@ -58,7 +58,7 @@ def test_what_comes_and_goes_is_told_again_only_after_its_cooldown_and_only_if_i
 
 
 def test_what_happens_within_its_cooldown_is_held_counted_and_told_when_it_is_over() -> None:
-    teller = Told()
+    teller = AlertTeller()
     assert teller.look(NOON, DONE) == ["done"]
     for hour in (1, 2, 3):
         assert teller.look(NOON + hour * HOUR, replace(DONE, text=f"done {hour}")) == []
@@ -68,7 +68,7 @@ def test_what_happens_within_its_cooldown_is_held_counted_and_told_when_it_is_ov
 
 
 def test_keys_have_cooldowns_of_their_own_and_an_event_may_have_another() -> None:
-    teller = Told(replace(RULES, cooldown_s_by_kind={AlertKind.REBALANCE: 0}))
+    teller = AlertTeller(replace(RULES, cooldown_s_by_kind={AlertKind.REBALANCE: 0}))
     for minute in range(3):
         assert teller.look(NOON + minute, DONE) == ["done"]
     assert teller.look(NOON + 3, HALT, DONE) == ["halted", "done"]
@@ -77,7 +77,7 @@ def test_keys_have_cooldowns_of_their_own_and_an_event_may_have_another() -> Non
 
 def test_what_was_raised_first_is_told_first_however_long_it_was_held() -> None:
     rules = replace(RULES, quiet_hours=QuietHours(12 * 60, 13 * 60, ZoneInfo("UTC")))
-    teller = Told(rules)
+    teller = AlertTeller(rules)
     events = [replace(DONE, key=f"k{number}", text=f"event {number}") for number in range(5)]
     for number, event in enumerate(events):
         assert teller.look(NOON + number, event) == []
@@ -85,7 +85,9 @@ def test_what_was_raised_first_is_told_first_however_long_it_was_held() -> None:
 
 
 def test_nothing_but_what_is_urgent_is_told_in_quiet_hours() -> None:
-    teller = Told(replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC")), urgent_kinds=frozenset({AlertKind.ERROR})))
+    teller = AlertTeller(
+        replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC")), urgent_kinds=frozenset({AlertKind.ERROR}))
+    )
     error = Alert(AlertKind.ERROR, "error", "ended")
     assert teller.look(NOON, DONE, HALT, error) == ["ended"]
     assert teller.look(NOON + HOUR - 1, HALT) == []
@@ -93,27 +95,27 @@ def test_nothing_but_what_is_urgent_is_told_in_quiet_hours() -> None:
 
 
 def test_what_passed_in_quiet_hours_is_not_told_afterwards() -> None:
-    teller = Told(replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC"))))
+    teller = AlertTeller(replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC"))))
     assert teller.look(NOON, HALT) == []
     assert teller.look(NOON + 60) == []
     assert teller.look(NOON + 2 * HOUR) == []
 
 
 def test_a_look_that_failed_ends_nothing_that_it_could_not_see() -> None:
-    teller = Told()
+    teller = AlertTeller()
     assert teller.look(NOON, HALT) == ["halted"]
     assert teller.look(NOON + 7 * HOUR, judged=frozenset({AlertKind.PAUSED})) == []
     assert teller.look(NOON + 8 * HOUR, HALT) == [], "it never ended"
 
 
 def test_kinds_that_nobody_wants_are_not_remembered() -> None:
-    teller = Told(replace(RULES, kinds=frozenset({AlertKind.HALT})))
+    teller = AlertTeller(replace(RULES, kinds=frozenset({AlertKind.HALT})))
     assert teller.look(NOON, DONE, HALT) == ["halted"]
     assert set(teller.states) == {"halt"}
 
 
 def test_a_clock_that_was_set_back_silences_nothing_beyond_its_cooldown() -> None:
-    teller = Told()
+    teller = AlertTeller()
     assert teller.look(NOON + 1_000 * HOUR, HALT) == ["halted"]
     teller.look(NOON, judged=KINDS)
     assert teller.look(NOON + 1, HALT) == []
@@ -125,7 +127,7 @@ def test_a_clock_that_was_set_back_silences_nothing_beyond_its_cooldown() -> Non
 @given(st.lists(st.tuples(st.integers(1, 3 * HOUR), st.booleans(), st.booleans()), max_size=60))
 def test_however_it_goes_no_key_is_told_twice_within_its_cooldown_nor_in_quiet_hours(looks: list[tuple[int, bool, bool]]) -> None:
     quiet = QuietHours(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
-    teller, at_s, last = Told(replace(RULES, quiet_hours=quiet)), NOON, dict[str, int]()
+    teller, at_s, last = AlertTeller(replace(RULES, quiet_hours=quiet)), NOON, dict[str, int]()
     for after_s, halted, done in looks:
         at_s += after_s
         before = dict(teller.states)

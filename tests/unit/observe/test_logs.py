@@ -79,7 +79,7 @@ def test_configured_twice_a_line_is_written_once(stream: io.StringIO) -> None:
     assert stream.getvalue().count("once") == 1
 
 
-class Broken(io.StringIO):
+class FullStream(io.StringIO):
     """A stream whose disk is full."""
 
     def write(self, _text: str) -> int:
@@ -90,7 +90,7 @@ def test_a_line_that_cannot_be_written_ends_nothing_and_is_shown_nowhere_else(
     stream: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del stream
-    configure("json", Redactor([URL]), Broken()).info("x", why=URL)
+    configure("json", Redactor([URL]), FullStream()).info("x", why=URL)
     assert capsys.readouterr() == ("", "")
 
 

@@ -56,7 +56,7 @@ from tests.support.dashboards import (
     STRATEGIES,
     TARGET,
     Served,
-    StillBoard,
+    StaticDocumentCache,
     figures,
     golden,
     until,
@@ -565,7 +565,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
     config: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scene() -> list[str]:
-        pages = ControlPages(site.access, StillBoard(str(config), config), Renderer(Reach()))
+        pages = ControlPages(site.access, StaticDocumentCache(str(config), config), Renderer(Reach()))
         reviews = [PlanReview("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
         monkeypatch.setattr(web_controls, "BACKTEST_TIMEOUT_S", 0.05)
         await pages._backtest(reviews[0])

@@ -38,7 +38,7 @@ from agent.web.pages import PAGES, Renderer, figure_element, read_replay, weight
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
-from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StillBoard, figures, golden
+from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden
 
 
 @pytest.fixture(scope="module")
@@ -487,7 +487,7 @@ def test_amounts_of_a_leg_have_the_decimals_of_tokens_that_are_no_assets(served:
 
 
 def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
-    class ExportBoard(StillBoard):
+    class ExportBoard(StaticDocumentCache):
         asked: ClassVar[list[tuple[object, ...]]] = []
 
         async def read_stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -513,7 +513,7 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
 
 
 def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(tmp_path: Path) -> None:
-    class Ledger(StillBoard):
+    class Ledger(StaticDocumentCache):
         reads: ClassVar[list[str]] = []
 
         async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -650,7 +650,7 @@ def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
     hashes = [f"0x{1:064x}", f"0x{1:032x}", ""]  # on the chain, on Hyperliquid, not signed
     sent = [{"kind": "swap", "status": "final", "block": 1, "note": "", "hash": tx_hash} for tx_hash in hashes]
 
-    class StepBoard(StillBoard):
+    class StepBoard(StaticDocumentCache):
         async def read_stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
             return {"explain": {**golden("27-explain"), "transactions": sent}, "explorer": explorer}
 

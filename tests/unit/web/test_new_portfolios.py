@@ -30,7 +30,7 @@ from agent.store.files.users import open_user_file
 from agent.web import access, new_portfolios, portfolios
 from tests.cli.tools import first_document, start
 from tests.support import agents
-from tests.support.dashboards import HereProcess, StillBoard, until
+from tests.support.dashboards import InProcessAppProcess, StaticDocumentCache, until
 from tests.support.pages.folders import COPY, NEW, OWN_WALLET, ServedFolder
 from tests.support.pages.portfolios import ServedPortfolios
 from tests.support.sites import HASH, PASSWORD
@@ -54,10 +54,10 @@ def shown_hash(page: str) -> str:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedFolder]:
     for module in (access, new_portfolios, portfolios):
-        monkeypatch.setattr(module, "AppProcess", HereProcess)
+        monkeypatch.setattr(module, "AppProcess", InProcessAppProcess)
     monkeypatch.setattr(access, "POLL_S", 0.02)
     monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
-    monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
+    monkeypatch.setattr(portfolios, "DocumentCache", StaticDocumentCache)
     with ServedFolder(tmp_path) as served_folder:
         yield served_folder
 

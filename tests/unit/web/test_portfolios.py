@@ -39,7 +39,7 @@ from agent.web.server import serve_portfolios
 from agent.web.sessions import PlanReview
 from tests.cli.tools import first_document, start
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, StillBoard, documents, figures, until
+from tests.support.dashboards import HOSTILE, MARKUP, InProcessAppProcess, StaticDocumentCache, documents, figures, until
 from tests.support.pages.portfolios import ABOUT, ServedPortfolios
 from tests.support.sites import HASH, PASSWORD, behind_proxy
 
@@ -390,8 +390,8 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
 ) -> None:
     monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
-    monkeypatch.setattr(portfolios, "AppProcess", HereProcess)
-    monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
+    monkeypatch.setattr(portfolios, "AppProcess", InProcessAppProcess)
+    monkeypatch.setattr(portfolios, "DocumentCache", StaticDocumentCache)
     with ServedPortfolios(tmp_path, ("a", "mine"), users=0) as shelf:
         late = shelf.parts[1]
         assert shelf.ask("/p/mine/alerts")[0] == 503
@@ -412,7 +412,7 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
 def test_beyond_this_machine_no_portfolio_is_open_without_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
 ) -> None:
-    monkeypatch.setattr(portfolios, "AppProcess", HereProcess)
+    monkeypatch.setattr(portfolios, "AppProcess", InProcessAppProcess)
     with pytest.raises(ConfigError) as refused:
         serve_portfolios([begun(), tmp_path / "none.toml"], "127.0.0.1", 0, print, behind_proxy(tmp_path))
     assert refused.value.field == "--host"

@@ -38,7 +38,7 @@ from agent.web.document_cache import CacheProcess, DocumentCache, SeenReport
 from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios
 from agent.web.reach import Reach
 from tests.support.api import Client
-from tests.support.dashboards import MARKUP, Served, StillBoard, documents, figures, until
+from tests.support.dashboards import MARKUP, Served, StaticDocumentCache, documents, figures, until
 from tests.support.sites import HASH
 
 EVERY_S = 600
@@ -58,7 +58,7 @@ def report(age_s: int = 0, **more: Any) -> RunReport:
     return replace(run_report, transactions=(("swap final", 1),), figures=FIGURES, **more)
 
 
-class ReportBoard(StillBoard):
+class ReportBoard(StaticDocumentCache):
     """A board over a given report, or the error of its read. While it `hangs`, no read ends."""
 
     def __init__(self, folder: Path, run_report: RunReport | TrimtabError | None) -> None:

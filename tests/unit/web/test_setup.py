@@ -32,7 +32,7 @@ from agent.web.access import KEY_TYPED_TEXT
 from agent.web.server import serve_setup
 from tests.cli.tools import first_document, start
 from tests.support.commands.init import WALLET
-from tests.support.dashboards import MARKUP, HereProcess, StillBoard
+from tests.support.dashboards import MARKUP, InProcessAppProcess, StaticDocumentCache
 from tests.support.pages.setups import ANSWERS, SetupBrowser
 
 KEY = "0x" + "4f" * 32
@@ -52,7 +52,7 @@ def test_paper__begins_below_the_ceiling_without_a_limit_of_cash(tmp_path: Path)
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetupBrowser]:
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     with SetupBrowser(tmp_path / "trimtab.toml") as setup_browser:
         yield setup_browser
 
@@ -445,7 +445,7 @@ def paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(paper_run, "begin_on_paper", lambda _: calls.append("begin"))
     monkeypatch.setattr(paper_run, "paper_books", lambda _: (str(tmp_path / "paper.db"), UsersPlace(str(tmp_path / "paper.db.users"))))
     monkeypatch.setattr(paper_run, "run_on_paper", fail)
-    monkeypatch.setattr(setup, "DocumentCache", StillBoard)
+    monkeypatch.setattr(setup, "DocumentCache", StaticDocumentCache)
     return calls
 
 
@@ -491,7 +491,7 @@ def test_start_on_paper__comes_after_the_config_and_leads_to_the_overview(
 
 
 def test_a_paper_portfolio_goes_on_with_the_next_server(paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     with SetupBrowser(tmp_path / "trimtab.toml", continues=True) as desk:
         assert paper == ["run"]
         assert b"Config and paper ledger are kept" in desk.ask("/login", Cookie="trimtab=old")[2]

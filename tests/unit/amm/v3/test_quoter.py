@@ -23,7 +23,7 @@ from agent.amm.v3.pool_swap import INT256_MAX, swap
 from agent.errors import Refused
 from tests.support import amm_pools
 from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, v3_pool
-from tests.support.v3_by_steps import Ended, by_steps, draw_amount, mainnet_pool, some_pools, swap_by_steps
+from tests.support.v3_by_steps import SwapEnd, by_steps, draw_amount, mainnet_pool, some_pools, swap_by_steps
 
 
 @given(some_pools, amm_pools.tokens, st.data())
@@ -34,7 +34,7 @@ def test_a_quoter_says_what_the_swap_by_steps_pays_for_every_amount(state, token
     for _ in range(5):
         amount = draw_amount(data, state, down, price_limit(down))
         end = by_steps(state, down, amount, price_limit(down))
-        if isinstance(end, Ended):
+        if isinstance(end, SwapEnd):
             assert quote(amount) == end.calculated
             continue
         with pytest.raises(BeyondKnownTicks if end == "?" else ContractRevert):

@@ -22,7 +22,7 @@ from agent.web.access import Access
 from agent.web.reach import Reach
 from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, HereBoard, Served
+from tests.support.dashboards import HOSTILE, MARKUP, InProcessDocumentCache, Served
 
 NAME = "20261122-130000-tune.html"
 PAGE = b"<!doctype html><title>x</title><script>fetch('/controls')</script>"
@@ -145,7 +145,7 @@ def entered(config: Path, tmp_path: Path) -> Iterator[tuple[Served, str]]:
     keep(tmp_path / "mine.db.reports", title=HOSTILE)
     access = Access(Reach(port=1))
     access.set_users({5: ("eve", True)})
-    with Served(access, HereBoard(str(config), tmp_path / "mine.db")) as server:
+    with Served(access, InProcessDocumentCache(str(config), tmp_path / "mine.db")) as server:
         yield server, f"trimtab-1={access.begin_session(5)}"
 
 

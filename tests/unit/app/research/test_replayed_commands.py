@@ -68,7 +68,7 @@ CASES: Mapping[str, tuple[PlanRequest, StepInput, str, OutcomeKind]] = {
 }
 
 
-class Seen:
+class FakeEvidence:
     """Evidence that lets every plan pass."""
 
     def gather(self, step: StepInput, plan: Any) -> Any:
@@ -94,7 +94,7 @@ def kept(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) 
 @pytest.mark.parametrize("name", CASES)
 def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name: str) -> None:
     case, step, command, kind = CASES[name]
-    outcome = evaluation.evaluate_input(step, proposer(case), Seen())
+    outcome = evaluation.evaluate_input(step, proposer(case), FakeEvidence())
     assert outcome.kind is kind, outcome.reason
     place = kept(tmp_path, [(outcome, case)])
     replay_document = replay(place)
@@ -113,7 +113,7 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
-    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), Seen()) for name in ("own", "swap"))
+    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), FakeEvidence()) for name in ("own", "swap"))
     place = kept(tmp_path, [(own, None), (swap, None)])
     assert [(step["result"], step["requested_by"]) for step in replay(place)["steps"]] == [("same", None), ("manual", None)]
     for file in files(place):

@@ -32,11 +32,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> TuneSpec:
     return search(walks(1, 80), band="1%rel..30%rel:10", every="7d", destination="target,halfway")
 
 
-class Power(Exception):
+class PowerLost(Exception):
     """It is off."""
 
 
-class Counting:
+class InterruptedWork:
     """Work that notes what it did, and loses power after so many chunks."""
 
     def __init__(self, until: int = 10**9) -> None:
@@ -46,7 +46,7 @@ class Counting:
     def __call__(self, job: TuneJob, rest: Sequence[TuneChunk]) -> Iterator[tuple[TuneChunk, list[RunResult]]]:
         for chunk, run_result in run_locally(job, rest, 1):
             if len(self.done) == self.until:
-                raise Power
+                raise PowerLost
             self.done.append(chunk.index)
             yield chunk, run_result
 
@@ -58,13 +58,13 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 
 def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> None:
     whole = tuned(asked)
-    first = Counting(until=4)
-    with pytest.raises(Power):
+    first = InterruptedWork(until=4)
+    with pytest.raises(PowerLost):
         tuned(asked, tmp_path, first)
     before = files(tmp_path)
     assert len(before) == 4
     (tmp_path / ".runs-0000012-0000015.parquet.x.draft").write_bytes(b"half a file")
-    second = Counting()
+    second = InterruptedWork()
     tune_result = tuned(asked, tmp_path, second)
     assert sorted(first.done + second.done) == list(range(len(files(tmp_path))))  # each once
     assert {name: files(tmp_path)[name] for name in before} == before
@@ -75,7 +75,7 @@ def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> N
         for run_result, other in zip(whole.run_results, tune_result.run_results, strict=True)
     )
     assert (whole.verdict, whole.claims) == (tune_result.verdict, tune_result.claims)
-    third = Counting()
+    third = InterruptedWork()
     assert tuned(asked, tmp_path, third).verdict == whole.verdict
     assert third.done == []
 
@@ -112,7 +112,7 @@ def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeyp
 
 def test_what_is_judged_otherwise_needs_no_run_again(asked: TuneSpec, tmp_path: Path) -> None:
     tuned(asked, tmp_path)
-    again = Counting()
+    again = InterruptedWork()
     tuned(replace(asked, fold_count=2), tmp_path, again)
     assert again.done == []
 
@@ -138,8 +138,8 @@ def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Tu
     ],
 )
 def test_a_folder_that_was_harmed_is_refused(asked: TuneSpec, tmp_path: Path, harm: object, named: str) -> None:
-    with pytest.raises(Power):
-        tuned(asked, tmp_path, Counting(until=1))
+    with pytest.raises(PowerLost):
+        tuned(asked, tmp_path, InterruptedWork(until=1))
     assert callable(harm)
     harm(tmp_path)
     with pytest.raises(ConfigError) as caught:

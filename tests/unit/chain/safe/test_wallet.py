@@ -199,7 +199,7 @@ def test_sender__simulation_leaves_the_gas_to_the_node() -> None:
     assert (requests[0]["from"], requests[0]["to"], requests[0]["value"]) == (WALLET, ROUTER, hex(5))
 
 
-class OneStatus:
+class FakeSender:
     """A sender that knows one status."""
 
     def __init__(self, status: TransactionStatus) -> None:
@@ -211,7 +211,7 @@ class OneStatus:
 
 def status(read: TransactionStatus) -> TransactionStatus:
     pool = EndpointPool([Script()], 1)
-    return SafeSender(OneStatus(read), contract(None), pool, "").status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
+    return SafeSender(FakeSender(read), contract(None), pool, "").status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
 
 
 def test_sender__receipt_has_no_cost_because_executors_pay_it() -> None:

@@ -39,7 +39,7 @@ Predictor = Callable[[Sequence_], int]
 
 
 @dataclass
-class Draws:
+class RecordingJournal:
     """A journal that keeps what the engine drew."""
 
     kept: list[SliceDraw]
@@ -68,7 +68,7 @@ CAMPAIGN = GradualExecution(
 def drawn(seed: int, rounds: int) -> list[SliceDraw]:
     """What the engine writes down for so many rounds."""
     chance = random.Random(seed).random
-    journal, readers = Draws([]), cast(StepReaders, SimpleNamespace(chance=chance))
+    journal, readers = RecordingJournal([]), cast(StepReaders, SimpleNamespace(chance=chance))
     for number in range(rounds):
         under = ExecutionProgress("c", CAMPAIGN, number, Fraction(0), Fraction(0), 0, SliceDraw(0, 0))
         state, due = GradualState(under), GradualResult(ExecutionSlice(number + 1, Fraction(1), Fraction(1)))

@@ -30,7 +30,7 @@ pushes = st.sampled_from([Fraction(part, 1_000) for part in (1_000, 1_000, 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Any:
+class PlannedCase:
     """A step and what was made of it."""
 
     step: StepInput
@@ -38,7 +38,7 @@ class Any:
 
 
 @st.composite
-def anything(draw: st.DrawFn) -> Any:
+def anything(draw: st.DrawFn) -> PlannedCase:
     pushed = draw(pushes)
     v3, v2 = v3_at(pushed), v2_at(pushed)
     places: list[LpV2Position | LpV3Position] = [paired(draw(st.sampled_from([0, 40, 700, 9_000])), v2)]
@@ -66,7 +66,7 @@ def anything(draw: st.DrawFn) -> Any:
     values = {"WETH": draw(money), "USDC": draw(money)}
     quiet = threshold(absolute_bps=9_999)
     step = world(places, targets, values, limits, pushed, reserves=reserves, trigger=quiet)
-    return Any(step, planned_or_none(step))
+    return PlannedCase(step, planned_or_none(step))
 
 
 def planned_or_none(step: StepInput) -> Plan | None:
@@ -79,7 +79,7 @@ def planned_or_none(step: StepInput) -> Plan | None:
 
 
 @given(anything())
-def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: Any) -> None:
+def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: PlannedCase) -> None:
     if found.plan is None:
         return
     refused = [v for v in guards.judge(found.step, found.plan, evidence(found.step, found.plan)) if not v.passed]
@@ -92,7 +92,7 @@ def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: Any) -> None:
 
 
 @given(anything())
-def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) -> None:
+def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: PlannedCase) -> None:
     if found.plan is None:
         return
     before, layer = book(found.step).exposure(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).layer_answers
@@ -119,7 +119,7 @@ def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) 
 
 
 @given(anything())
-def test_all_but_the_last_position_of_an_exit_go_whole(found: Any) -> None:
+def test_all_but_the_last_position_of_an_exit_go_whole(found: PlannedCase) -> None:
     if found.plan is None or book(found.step).exposure().is_within(liquidity_limits(found.step.limits)):
         return
     actions = [action for action in found.plan.layer_actions if isinstance(action, Withdraw)]
@@ -127,7 +127,7 @@ def test_all_but_the_last_position_of_an_exit_go_whole(found: Any) -> None:
 
 
 @given(anything())
-def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
+def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: PlannedCase) -> None:
     if found.plan is None:
         return
     reserve = {asset.token.address: asset.reserve_raw for asset in found.step.portfolio.assets}
@@ -171,7 +171,7 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
 
 
 @given(anything())
-def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(found: Any) -> None:
+def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(found: PlannedCase) -> None:
     """As the engine does it: the first action of each plan, then everything anew; and then a step of its own, which must rest."""
     step, plan, count = found.step, found.plan, 0
     while plan is not None:

@@ -90,7 +90,7 @@ class FakeConnection:
             raise Retryable(f"no {name}")
         answer = self.answers[name]
         self.answers |= self.after.pop(name, {})
-        return answer.pop(0) if isinstance(answer, Pages) else answer
+        return answer.pop(0) if isinstance(answer, ScriptedAnswers) else answer
 
     def info(self, **fields: Any) -> Any:
         return self._answer("prompt" if self.is_prompt else "info", fields)
@@ -114,7 +114,7 @@ class FakeConnection:
         return sum(called == name for called, _ in self.calls)
 
 
-class Pages(list[Any]):
+class ScriptedAnswers(list[Any]):
     """Answers in turn."""
 
 
@@ -419,7 +419,7 @@ def test_transfers__sum_of_full_pages_counts_no_row_twice(world: World) -> None:
     """The last millisecond of a full page is read again, because its rows may continue."""
     first_rows = [transfer(time_ms) for time_ms in (*range(1, ROWS_PER_PAGE), ROWS_PER_PAGE - 1)]
     last_rows = [transfer(ROWS_PER_PAGE - 1)] * 3
-    assert world.read(**{TRANSFERS: Pages([first_rows, last_rows])}).collateral_raw == (ROWS_PER_PAGE + 1) * 10**6
+    assert world.read(**{TRANSFERS: ScriptedAnswers([first_rows, last_rows])}).collateral_raw == (ROWS_PER_PAGE + 1) * 10**6
     starts_ms = [fields["startTime"] for fields in world.connection.fields if fields["type"] == TRANSFERS]
     assert starts_ms == [0, ROWS_PER_PAGE - 1]
     later_rows = [*last_rows, transfer(ROWS_PER_PAGE)]
@@ -429,7 +429,7 @@ def test_transfers__sum_of_full_pages_counts_no_row_twice(world: World) -> None:
 
 
 def test_transfers__full_page_of_one_millisecond_is_read_past(world: World) -> None:
-    rows = Pages([[transfer(7)] * ROWS_PER_PAGE, [transfer(8)]])
+    rows = ScriptedAnswers([[transfer(7)] * ROWS_PER_PAGE, [transfer(8)]])
     assert world.read(**{TRANSFERS: rows}).collateral_raw == (ROWS_PER_PAGE + 1) * 10**6
 
 

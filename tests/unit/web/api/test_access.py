@@ -30,7 +30,7 @@ from agent.web.app_modules import dashboard, step_history
 from agent.web.document_cache import CacheProcess
 from agent.web.reach import Reach
 from tests.support.api import Client
-from tests.support.dashboards import Served, StillBoard
+from tests.support.dashboards import Served, StaticDocumentCache
 
 NOW_S = 1_800_000_000
 DAY_S = 86_400
@@ -43,7 +43,7 @@ OPERATIONS = [
 """Method, path and scope of each operation that the OpenAPI document names below PREFIX."""
 
 
-class GivenBoard(StillBoard):
+class GivenBoard(StaticDocumentCache):
     """A board whose answers are given too."""
 
     async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
