@@ -6,8 +6,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,13 +18,13 @@ from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextResourceContents
 
-from agent.errors import ConfigError, OperatorNeeded, Refused, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.store.files.secret import secret_path
 from agent.web.api import assistant
 from agent.web.api.assistant import DATA_NOTICE, INSTRUCTIONS, Assistant, escape_texts
-from agent.web.reading import _call
 from tests.cli.tools import SECRET, Desk
 from tests.support.commands.documents import without_latency
+from tests.support.dashboards import InProcessAppProcess
 from tests.support.stores import install_later_version
 
 PROGRAM = """
@@ -112,29 +110,11 @@ def sent(desk: Desk) -> tuple[str, str]:
     return desk.node.rpc("eth_blockNumber"), desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "pending")
 
 
-class HereProcess:
-    """Reads and queues in this process, which has loaded all of it."""
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        answer: Future[Any] = Future()
-        try:
-            answer.set_result(_call(function, *arguments))
-        except TrimtabError as error:
-            answer.set_exception(error)
-        return answer
-
-    async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.to_thread(_call, function, *arguments)
-
-    def stop(self) -> None:
-        """Do nothing: there is no process."""
-
-
 def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or_widens(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.ask("plan")
-    monkeypatch.setattr(assistant, "AppProcess", HereProcess)
+    monkeypatch.setattr(assistant, "AppProcess", InProcessAppProcess)
     stand_still(desk)
     helper, before = Assistant(str(desk.config), allow_controls=True), sent(desk)
 
@@ -166,7 +146,7 @@ def test_a_store_of_an_earlier_version_is_left_to_the_owner(
 ) -> None:
     desk.ask("plan")
     install_later_version(monkeypatch, tmp_path_factory.mktemp("later"))
-    monkeypatch.setattr(assistant, "AppProcess", HereProcess)  # the later version is installed in this process alone
+    monkeypatch.setattr(assistant, "AppProcess", InProcessAppProcess)  # the later version is installed in this process alone
     files = files_of(desk)
     reader = Assistant(str(desk.config))
     try:

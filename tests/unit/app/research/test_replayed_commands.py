@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -38,7 +37,7 @@ from agent.store import open_store
 from agent.store.files.recorder import StepRecorder
 from tests.support.builders import NOW_S, OWNER, raw, step_input, token, with_limits
 from tests.support.decisions.exits import LINK, MARKET, SOUND, step_with_stops
-from tests.support.plans import evidence
+from tests.support.decisions.purchases import PassingEvidence
 from tests.support.refusal_worlds import World
 from tests.support.stores import DIGEST, ROOMY, changed, files
 from tests.support.transactions import CHAIN_ID
@@ -68,14 +67,6 @@ CASES: Mapping[str, tuple[PlanRequest, StepInput, str, OutcomeKind]] = {
 }
 
 
-class FakeEvidence:
-    """Evidence that lets every plan pass."""
-
-    def gather(self, step: StepInput, plan: Any) -> Any:
-        """Evidence of a chain that tells the truth."""
-        return evidence(step, plan)
-
-
 def kept(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) -> Path:
     """The folder of files of these steps, written as the engine writes them."""
     place = folder / "steps"
@@ -94,7 +85,7 @@ def kept(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) 
 @pytest.mark.parametrize("name", CASES)
 def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name: str) -> None:
     case, step, command, kind = CASES[name]
-    outcome = evaluation.evaluate_input(step, proposer(case), FakeEvidence())
+    outcome = evaluation.evaluate_input(step, proposer(case), PassingEvidence())
     assert outcome.kind is kind, outcome.reason
     place = kept(tmp_path, [(outcome, case)])
     replay_document = replay(place)
@@ -113,7 +104,7 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
-    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), FakeEvidence()) for name in ("own", "swap"))
+    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), PassingEvidence()) for name in ("own", "swap"))
     place = kept(tmp_path, [(own, None), (swap, None)])
     assert [(step["result"], step["requested_by"]) for step in replay(place)["steps"]] == [("same", None), ("manual", None)]
     for file in files(place):
