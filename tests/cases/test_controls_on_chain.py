@@ -29,8 +29,8 @@ from agent.store.tables import ControlRow
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import again, explained, fund, purse, trusted
-from tests.support.endpoints import Liar
 from tests.support.fakes.clock import chain_clock
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.on_chain.controls import CHANGES, DRIFTED, TARGETS, ControlledRun, controlled_run, die_in_cycle, result
 from tests.support.on_chain.withdrawing import HOME
 from tests.support.text import raises_code
@@ -345,7 +345,7 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
 
     fund(chain, LEVEL)
     loaded = trusted(chain, tmp_path, CHANGES, TARGETS)
-    with again(chain, loaded, [Liar(chain.transport, answer, "local")]) as agent:
+    with again(chain, loaded, [RecordingTransport(chain.transport, "local", answer)]) as agent:
         run = ControlledRun(chain, loaded, agent)
         stop_document = run.ask("stop", ("to-stable", "yes"))
         if why == "the chain cannot be read":

@@ -60,7 +60,7 @@ def test_it_is_deployed_once_for_a_config_that_already_names_it(
     deployment_documents: list[DeploymentDocument] = []
     with op_stack(chain, monkeypatch) as node:
         before = purse(chain)
-        with open_agent(loaded, transports=[node], clock=chain.clock, allows_undeployed_rebalancer=True) as agent:
+        with open_agent(loaded, transports=[node.transport], clock=chain.clock, allows_undeployed_rebalancer=True) as agent:
             agent.context.store.balances.record_prior_day((), before.nonce)
             done = deploy_rebalancer(agent, confirm=lambda document: not deployment_documents.append({**document}))
             require_deployed_once(chain, agent, before.nonce, before.native_wei)

@@ -19,7 +19,7 @@ from agent.layers.futures.state import FuturesState, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.support import agents
-from tests.support.endpoints import Through
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_faults import (
     BOTH,
@@ -178,7 +178,7 @@ def test_one_endpoint_fed_a_rich_account_stops_no_reduction_of_two_others(
     """Two operators must agree; with two in all a lie holds everything back, and is named."""
     before, chain = crashed(perps), perps.chain
     lines = [EndpointProvider(chain.url or "", f"honest {number}", 10, attempts=1) for number in range(honest)]
-    liar = Through(EndpointProvider(chain.url or "", "liar", 10, attempts=1), "liar", change=frozen(perps))
+    liar = RecordingTransport(EndpointProvider(chain.url or "", "liar", 10, attempts=1), "liar", change=frozen(perps))
     loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, LONG), EVEN)
     with agents.again(chain, loaded, [*lines, liar]) as agent:
         if not acts:

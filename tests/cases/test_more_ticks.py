@@ -25,7 +25,7 @@ from agent.planning import proposals
 from agent.planning.planner import Quote
 from tests.support import lp_on_chain
 from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, trusted, yes
-from tests.support.endpoints import Liar
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.text import raises_code
 from tests.support.wallets import QUOTER_V2
 
@@ -180,7 +180,7 @@ def test_where_one_of_two_lies_about_more_ticks_what_was_read_counts(anvil_chain
             return answer
         return RpcFault(-32000, "out of gas") if how == "refuses" else answer[:-2] + ("00" if answer[-2:] != "00" else "01")
 
-    liar = Liar(chain.transport, alter)
+    liar = RecordingTransport(chain.transport, "liar", alter)
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS, transports=[chain.transport, liar]) as agent:
         step = agent.step_input()
         telling = True

@@ -14,8 +14,8 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentState, Verdict
 from tests.support.agents import ROOMY, again, agent_config, agent_on, failed, fund, purse, swap_of, trusted, yes
-from tests.support.endpoints import Through
 from tests.support.fakes.clock import chain_clock
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.stores import unpin
 from tests.support.text import causes, mentions
 
@@ -159,7 +159,7 @@ def test_a_second_quote_that_disagrees_refuses(anvil_chain: LocalChain, tmp_path
     chain = anvil_chain
     fund(chain, HELD)
     at = chain.addresses
-    liar = Through(chain.transport, "local", more(by_bps, at.quoter_v1, at.quoter_v2, at.v2_router))
+    liar = RecordingTransport(chain.transport, "local", more(by_bps, at.quoter_v1, at.quoter_v2, at.v2_router))
     with agent_on(chain, tmp_path, ROOMY, TARGETS, transports=[liar]) as agent:
         verdict = require_refused(chain, agent, "second_quote_deviation")
         assert 59 < float(verdict.measured_text.split()[0]) < 61
@@ -169,7 +169,7 @@ def test_a_second_quote_that_disagrees_refuses(anvil_chain: LocalChain, tmp_path
 def test_second_quotes_that_differ_from_each_other_refuse(anvil_chain: LocalChain, tmp_path: Path, quoter: str) -> None:
     """By 1 bps, far within the limit: contracts at one block have one answer."""
     fund(anvil_chain, HELD)
-    liar = Through(anvil_chain.transport, "local", more(1, getattr(anvil_chain.addresses, quoter)))
+    liar = RecordingTransport(anvil_chain.transport, "local", more(1, getattr(anvil_chain.addresses, quoter)))
     with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS, transports=[liar]) as agent:
         verdict = require_refused(anvil_chain, agent, "second_quote_deviation")
         assert "second quotes" in verdict.measured_text

@@ -36,7 +36,7 @@ from agent.store.files.secret import ensure_secret
 from tests.cli.tools import ForkedCommand, blocks, forked_in, in_process
 from tests.support.agents import ROOMY, again, fund, legs_of, off_target, purse, trusted, yes
 from tests.support.alert_receivers import ReceivedMessages, webhook
-from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
+from tests.support.endpoints import MOODS, SEND, Answerer, EndpointFaults, Reply, Served, altered, methods, passing_on, serve
 from tests.support.fakes.clock import FakeClock, waiting_clock
 from tests.support.markets.endpoints import endpoint_of
 from tests.support.on_chain.bad_tokens import with_guest
@@ -212,16 +212,16 @@ QUICK_LIES = ("a nonce too many", "nonsense")
 )
 def test_run__only_endpoint_lies_for_a_while__goes_on(level: LocalChain, tmp_path: Path, mood: str) -> None:
     """Whatever it answers: no look raises, and the first ones after it act again."""
-    endpoint = Faulty(level.transport, "one")
-    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[endpoint], clock=waiting_clock(level)) as agent:
+    faults = EndpointFaults(level.transport, "one")
+    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[faults.transport], clock=waiting_clock(level)) as agent:
         looks = agent.run(send=True, confirm=yes)
         assert isinstance(next(looks), StepOutcome)
         level.move_market({"WETH": 3_200})
         level.mine()
-        endpoint.mood = mood
+        faults.mood = mood
         lied = [next(looks) for _ in range(3)]
         assert None not in lied
-        endpoint.mood = "honest"
+        faults.mood = "honest"
         later = [next(looks) for _ in range(3)]
         assert isinstance(later[-1], StepOutcome), later
         looks.close()

@@ -21,7 +21,7 @@ from agent.model import IntentKind, IntentState, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.policy.decide import decide
 from tests.support.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
-from tests.support.endpoints import Through
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.movements import movements
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -167,7 +167,7 @@ def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_f
         nonlocal gone
         gone = gone or event == "after:send"
 
-    with again(chain, loaded, [Through(chain.transport, "local", before=unplug)]) as agent:
+    with again(chain, loaded, [RecordingTransport(chain.transport, "local", before=unplug)]) as agent:
         with pytest.raises(Retryable):
             agent.rebalance(send=True, confirm=yes, progress=progress)
         (swap,) = agent.context.store.journal.intents()

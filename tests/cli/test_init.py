@@ -16,7 +16,7 @@ from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from tests.support.commands.init import RPC, RPC_PAIRS, TWO, WALLET, Bare, init
-from tests.support.endpoints import Script
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import mentions
 from tests.support.worlds import missing
 
@@ -307,7 +307,7 @@ def test_an_address_that_is_no_safe_where_an_endpoint_answers_is_refused(
     bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, code: int
 ) -> None:
     answer = "0x" + abi_encode(["string"], [version]).hex()
-    monkeypatch.setattr("agent.app.start.setup._open_endpoint", lambda *_: Script(eth_chainId="0x1", eth_call=answer))
+    monkeypatch.setattr("agent.app.start.setup._open_endpoint", lambda *_: ScriptedTransport(eth_chainId="0x1", eth_call=answer))
     result = init(bare, tmp_path / "trimtab.toml", *TWO, "--safe")
     assert result.code == code, result.why
     assert (tmp_path / "trimtab.toml").exists() == (code == 0)

@@ -15,7 +15,7 @@ from agent.errors import ConfigError, Refused, Retryable
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition
 from tests.support import lp_on_chain
-from tests.support.endpoints import Through
+from tests.support.fakes.transport import RecordingTransport
 
 V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 FORMAT_BYTES, STATUS_BYTES, LENGTH_BYTES, WORD = 1, 1, 2, 32
@@ -25,7 +25,7 @@ def honest(chain: LocalChain, operator: str) -> EndpointProvider:
     return EndpointProvider(chain.url or "", operator, 10, attempts=1)
 
 
-def lying(chain: LocalChain, change: Callable[[bytearray], None]) -> Through:
+def lying(chain: LocalChain, change: Callable[[bytearray], None]) -> RecordingTransport:
     """An endpoint that alters the pages of the lens."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
@@ -35,7 +35,7 @@ def lying(chain: LocalChain, change: Callable[[bytearray], None]) -> Through:
         change(page)
         return "0x" + page.hex()
 
-    return Through(honest(chain, "liar"), "liar", change=alter)
+    return RecordingTransport(honest(chain, "liar"), "liar", change=alter)
 
 
 def watch(chain: LocalChain, own: list[ConfirmedPosition]) -> SnapshotScope:

@@ -102,7 +102,10 @@ def test_a_rebalance_pays_about_the_planned_fee(
 ) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with fjord(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY | {"execution.router": router}, TARGETS, [node]) as agent:
+    with (
+        fjord(chain, monkeypatch) as node,
+        agent_on(chain, tmp_path, ROOMY | {"execution.router": router}, TARGETS, [node.transport]) as agent,
+    ):
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, outcome, before)
@@ -122,7 +125,7 @@ def test_a_fee_100_times_higher_at_sending_is_refused_by_name(
 ) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with fjord(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+    with fjord(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: node.spike(100)))
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason

@@ -10,7 +10,8 @@ from agent.chain.quorum import NoQuorum
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.model import Snapshot
-from tests.support.endpoints import Through, reader
+from tests.support.endpoints import reader
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.text import raises_code
 
 
@@ -66,7 +67,7 @@ def about_the_past(method: str, _params: list[Any], answer: Any) -> Any:
 def test_a_lie_about_the_past_alone_moves_nothing(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     seen = history(chain)
-    liar = Through(honest(chain, "liar"), "liar", change=about_the_past)
+    liar = RecordingTransport(honest(chain, "liar"), "liar", change=about_the_past)
     with raises_code(NoQuorum, "quorum", "3 blocks"):
         reader(chain, honest(chain, "alpha"), liar, min_operators=2).past_prices(seen[0].head, 3)
     truth = reader(chain).past_prices(seen[0].head, 3)

@@ -18,7 +18,8 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model import FuturesReading, UnreadableItem
 from agent.model.futures import MARGIN_ACCOUNT_ITEM
 from tests.support import agents
-from tests.support.endpoints import Through, passing_on, pools, reader, serve
+from tests.support.endpoints import passing_on, pools, reader, serve
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, account_of, scope_of
 from tests.support.text import raises_code
@@ -108,7 +109,7 @@ def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: Lo
         read_count += method == "eth_call"
         return "0x" if method == "eth_call" and read_count > 1 else answer
 
-    seen = reader(chain, Through(honest(chain, "broken"), "broken", change=fails), layer_scopes=(narrow,)).snapshot()
+    seen = reader(chain, RecordingTransport(honest(chain, "broken"), "broken", change=fails), layer_scopes=(narrow,)).snapshot()
     why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
     assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, why)
 
@@ -147,7 +148,7 @@ def test_a_lie_about_any_margin_figure_is_refused_and_named(perps: LocalPerps, f
         assert word.hex() in answer
         return answer.replace(word.hex(), (int.from_bytes(word, "big") ^ 1).to_bytes(32, "big").hex())
 
-    liar = Through(honest(chain, "liar"), "liar", change=lie)
+    liar = RecordingTransport(honest(chain, "liar"), "liar", change=lie)
     with raises_code(Refused, "quorum", "liar"):
         reader(chain, honest(chain, "alpha"), liar, min_operators=2, layer_scopes=(scope,)).snapshot()
     alpha, beta = honest(chain, "alpha"), honest(chain, "beta")

@@ -14,8 +14,9 @@ from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
-from tests.support.endpoints import Reply, Through, passing_on, pools, reader, serve, tokens, watch
+from tests.support.endpoints import Reply, passing_on, pools, reader, serve, tokens, watch
 from tests.support.fakes.clock import START_S, FakeClock, forbid_sleep
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.text import raises_code
 from tests.support.worlds import ANVIL_OFTEN
 
@@ -77,7 +78,9 @@ def test_an_endpoint_on_another_chain_needs_the_operator_unless_a_majority_outvo
     with raises_code(OperatorNeeded, "chain", "31337") as caught:
         reader(anvil_chain, chain_id=1).snapshot()
     assert "chain.chain_id is" in str(caught.value)
-    stray = Through(local(anvil_chain, "stray"), "stray", change=lambda method, _, answer: "0x1" if method == "eth_chainId" else answer)
+    stray = RecordingTransport(
+        local(anvil_chain, "stray"), "stray", change=lambda method, _, answer: "0x1" if method == "eth_chainId" else answer
+    )
     for minimum in (1, 2):
         with raises_code(OperatorNeeded, "chain", "stray", "31337"):
             reader(anvil_chain, local(anvil_chain, "alpha"), stray, min_operators=minimum).snapshot()
@@ -97,7 +100,7 @@ def test_a_reorganisation_between_the_two_trips_is_noticed(local_chain: LocalCha
             local_chain.revert(mark)
             local_chain.set_balance("LINK", 77)
 
-    line = Through(local_chain.transport, "local", before=reorganise)
+    line = RecordingTransport(local_chain.transport, "local", before=reorganise)
     with raises_code(Retryable, "reorg", "local", f"different block {newest}"):
         reader(local_chain, line).snapshot()
     seen = reader(local_chain).snapshot()
@@ -113,7 +116,7 @@ def test_a_block_that_comes_between_the_two_trips_changes_nothing(anvil_chain: L
             anvil_chain.set_balance("LINK", 5)
             anvil_chain.w3.eth.send_transaction({"from": anvil_chain.wallet.address, "to": anvil_chain.whale.address, "value": 1})
 
-    assert reader(anvil_chain, Through(anvil_chain.transport, "local", before=act)).snapshot() == expected
+    assert reader(anvil_chain, RecordingTransport(anvil_chain.transport, "local", before=act)).snapshot() == expected
 
 
 def stingy(gas: int) -> Any:
@@ -129,20 +132,20 @@ def stingy(gas: int) -> Any:
 
 def test_what_did_not_fit_costs_a_third_trip_that_is_counted(anvil_chain: LocalChain) -> None:
     expected = reader(anvil_chain).snapshot()
-    seen = reader(anvil_chain, Through(anvil_chain.transport, "local", **stingy(900_000))).snapshot()
+    seen = reader(anvil_chain, RecordingTransport(anvil_chain.transport, "local", **stingy(900_000))).snapshot()
     assert seen.http_request_count == 3
     assert replace(seen, http_request_count=2) == expected
 
 
 def test_a_page_that_the_node_refuses_is_asked_again_in_smaller_ones(anvil_chain: LocalChain) -> None:
     expected = reader(anvil_chain).snapshot()
-    seen = reader(anvil_chain, Through(anvil_chain.transport, "local", **stingy(60_000))).snapshot()
+    seen = reader(anvil_chain, RecordingTransport(anvil_chain.transport, "local", **stingy(60_000))).snapshot()
     assert seen.http_request_count == 3
     assert replace(seen, http_request_count=2) == expected
 
 
 def test_a_node_that_never_runs_the_lens_is_worth_another_try_and_named(anvil_chain: LocalChain) -> None:
-    refuse = Through(
+    refuse = RecordingTransport(
         local(anvil_chain, "alpha"), "alpha", change=lambda method, _, answer: RpcFault(-1, "not here") if method == "eth_call" else answer
     )
     with pytest.raises(Retryable, match="lens"):
@@ -175,7 +178,7 @@ def test_a_chain_without_base_fee_is_a_legacy_chain() -> None:
 
 
 def test_an_endpoint_without_priority_fee_suggests_none(anvil_chain: LocalChain) -> None:
-    old = Through(
+    old = RecordingTransport(
         local(anvil_chain, "old"), "old", change=lambda method, _, answer: RpcFault(-32601, "what") if "Priority" in method else answer
     )
     assert reader(anvil_chain, old).snapshot().priority_fee_wei == 0

@@ -17,7 +17,7 @@ from agent.localchain import LocalChain
 from agent.model import TokenFinding
 from tests.support.agents import FIVE, ROOMY, again, agent_on, fund
 from tests.support.attacks import attack
-from tests.support.endpoints import Liar
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.on_chain.bad_tokens import replace_token, with_guest
 from tests.support.worlds import ANVIL_OFTEN
 
@@ -92,7 +92,7 @@ def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(an
         return "0x" + "0" * 63 + "1" if moving else answer
 
     line = chain.transport
-    liar, other = Liar(line, alter), Liar(line, lambda method, params, answer: answer, "other")
+    liar, other = RecordingTransport(line, "liar", alter), RecordingTransport(line, "other", lambda method, params, answer: answer)
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         step = agent.step_input()
         moves = screening_moves(step)

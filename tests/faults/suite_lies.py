@@ -22,7 +22,7 @@ from tests.faults.answers import SEND, LensPageLog, altered, fields
 from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.support.agents import again, yes
-from tests.support.endpoints import Liar
+from tests.support.fakes.transport import RecordingTransport
 
 NAME = "lies"
 TWICE = "twice the same of two"
@@ -74,7 +74,7 @@ def steps(staged_scene: Scene, field: str, operators: tuple[str, ...], draw: ran
             lie_record.sent_after += lie_record.lies > 0
         return answer
 
-    lines: list[Transport] = [Liar(staged_scene.direct(who), alter if who == "sick" else watch, who) for who in operators]
+    lines: list[Transport] = [RecordingTransport(staged_scene.direct(who), who, alter if who == "sick" else watch) for who in operators]
     with pages.remembered():
         try:
             with again(staged_scene.chain, staged_scene.loaded, lines) as agent:
@@ -93,7 +93,10 @@ def all_fields(staged_scene: Scene) -> list[str]:
             found.update(dict.fromkeys(fields(method, params, answer, pages, staged_scene.called)))
         return answer
 
-    with pages.remembered(), again(staged_scene.chain, staged_scene.loaded, [Liar(staged_scene.direct(), note, "local")]) as agent:
+    with (
+        pages.remembered(),
+        again(staged_scene.chain, staged_scene.loaded, [RecordingTransport(staged_scene.direct(), "local", note)]) as agent,
+    ):
         agent.rebalance(send=True, confirm=yes)
     return list(found)
 

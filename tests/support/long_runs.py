@@ -8,7 +8,7 @@ import csv
 import gc
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -24,7 +24,6 @@ from agent.app.money.transfers import WithdrawalRequest, invest, withdraw
 from agent.app.service import RunEventHandler, report_run
 from agent.app.settings.editing import TextEdit, edit
 from agent.chain.providers.endpoint import EndpointProvider
-from agent.chain.rpc import RpcCall, Transport
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.writing.edits import ConfigChanges, apply_changes
@@ -37,6 +36,7 @@ from agent.units import NATIVE
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
 from tests.support.endpoints import Reply, Served, serve
 from tests.support.fakes.clock import chain_clock
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.stores import locked
 from tests.support.worlds import DATA
 
@@ -211,8 +211,9 @@ class Faults:
 
     def __init__(self, chain: LocalChain, store_file: Path, seed: int, sick_server: Served) -> None:
         self.clock = chain_clock(chain)
-        self.endpoint = Switched(chain.transport)
+        self.endpoint = RecordingTransport(chain.transport, chain.transport.operator)
         self.looks_by_kind: Counter[str] = Counter()
+        self._healthy_line = chain.transport
         self._store_file = store_file
         self._random = Random(seed)
         self._sick_server = sick_server
@@ -251,7 +252,7 @@ class Faults:
         self._kind = ""
         self._looks_left = 0
         self._lock.close()
-        self.endpoint.line = self.endpoint.healthy_line
+        self.endpoint.line = self._healthy_line
         self.clock.time_s = 0
         self._sick_server.seen.clear()
         self._sick_server.headers.clear()
@@ -267,28 +268,6 @@ def faults_of(chain: LocalChain, store_file: Path, seed: int) -> Iterator[Faults
             yield faults
         finally:
             faults.end()
-
-
-class Switched:
-    """An endpoint in front of another, which may be replaced for a while."""
-
-    def __init__(self, line: Transport) -> None:
-        self.healthy_line = self.line = line
-        self.operator = line.operator
-        self.name = line.name
-
-    @property
-    def request_count(self) -> int:
-        """See Transport."""
-        return self.line.request_count
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return self.line.call(method, params)
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        return self.line.batch(calls)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from agent.chain.history import RecentTransactions, recent_transactions_from
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.model import Head
 from tests.support import builders
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.ledgers import COIN, DOLLAR, LEDGER_USDC, LEDGER_WETH
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET
 
@@ -28,7 +29,7 @@ def event(token: str, sender: str, recipient: str, raw: int) -> dict[str, Any]:
 
 
 @dataclass
-class Node:
+class Node(ScriptedTransport):
     """A chain of `height` blocks 12 s apart; `sent` are the wallet's transactions by block, `states_from` the oldest state kept."""
 
     operator: str = "a"
@@ -38,12 +39,7 @@ class Node:
     bodies_from: int = 0
     later_s: int = 0
     feeds: dict[str, Any] = field(default_factory=dict)
-    request_count: int = 0
     largest: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"endpoint {self.operator!r}"
 
     @property
     def head(self) -> Head:
@@ -53,13 +49,12 @@ class Node:
     def nonce(self) -> int:
         return len(self.sent)
 
-    def call(self, method: str, params: list[Any]) -> Any:
-        return self.batch([(method, params)])[0]
+    def __post_init__(self) -> None:
+        super().__init__(self.operator, self.answer)
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        self.request_count += 1
         self.largest = max(self.largest, len(calls))
-        return [self.answer(method, params) for method, params in calls]
+        return super().batch(calls)
 
     def answer(self, method: str, params: list[Any]) -> Any:
         if method == "eth_getTransactionReceipt":

@@ -10,8 +10,9 @@ from typing import Any
 from eth_account.typed_transactions import TypedTransaction
 from hexbytes import HexBytes
 
-from agent.chain.rpc import RpcCall, RpcFault, Transport, require_result
+from agent.chain.rpc import RpcCall, RpcFault, Transport
 from tests.support.endpoints import SEND, Reply, passing_on, serve
+from tests.support.fakes.transport import RecordingTransport
 
 GWEI = 10**9
 WORDINGS = {
@@ -37,30 +38,21 @@ def tip_of(raw_hex: str) -> int:
 
 
 class DemandingNode:
-    """A node that refuses a tip below `needed_wei` in the words of `wording`, and suggests `suggested`. `refused` are the refused tips."""
+    """Refuses by `transport` a tip below `needed_wei` in the words of `wording`, and suggests `suggested`; `refused` has those tips."""
 
     def __init__(self, line: Transport, needed_wei: int, wording: str = "geth", suggested: object = hex(GWEI // 10)) -> None:
-        self._line = line
-        self.operator, self.name = "demanding", "endpoint 'demanding' at test"
         self.needed_wei, self.wording, self.suggested = needed_wei, wording, suggested
         self.refused: list[int] = []
+        self.transport = RecordingTransport(line, "demanding", self._change, intercept=self._refuse)
 
-    @property
-    def request_count(self) -> int:
-        """See Transport."""
-        return self._line.request_count
+    def _refuse(self, calls: Sequence[RpcCall]) -> list[Any] | None:
+        if calls[0][0] != SEND or (tip := tip_of(calls[0][1][0])) >= self.needed_wei:
+            return None
+        self.refused.append(tip)
+        return [RpcFault(-32000, WORDINGS[self.wording].format(tip=tip, needed=self.needed_wei))]
 
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        if calls[0][0] == SEND and (tip := tip_of(calls[0][1][0])) < self.needed_wei:
-            self.refused.append(tip)
-            return [RpcFault(-32000, WORDINGS[self.wording].format(tip=tip, needed=self.needed_wei))]
-        answers = self._line.batch(calls)
-        return [self.suggested if method == METHOD else answer for (method, _), answer in zip(calls, answers, strict=True)]
+    def _change(self, method: str, params: list[Any], answer: Any) -> Any:
+        return self.suggested if method == METHOD else answer
 
 
 @contextmanager

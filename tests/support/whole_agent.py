@@ -22,7 +22,7 @@ from agent.store import open_store
 from agent.store.files.pause import KillSwitch, pause_file
 from agent.wiring import store_file
 from tests.support.agents import ROOMY, again, agent_config, allowances, off_target, trusted, weights, yes
-from tests.support.endpoints import MOODS, Faulty, Remembering
+from tests.support.endpoints import MOODS, EndpointFaults, remembering
 from tests.support.fakes.clock import FakeClock
 from tests.support.ledgers import LedgerOfChain, outside_band
 from tests.support.stores import Killed, dying
@@ -62,7 +62,7 @@ class WholeAgent(RuleBasedStateMachine):
         self.sent: list[str] = []
         self.are_blocks_held = False
         self.clock = FakeClock(0, source=chain.now_s, wait=lambda s: None if self.are_blocks_held else chain.clock.sleep(s))
-        self.bad = Faulty(EndpointProvider(chain.url or "", "beta", 30), "beta")
+        self.bad = EndpointFaults(EndpointProvider(chain.url or "", "beta", 30), "beta")
         self.changes = CHANGES | {
             f"venues.uniswap_{kind}.pools": [chain.address_by_pool[name]] for kind, name in (("v3", POOLS[0]), ("v2", POOLS[1]))
         }
@@ -84,8 +84,8 @@ class WholeAgent(RuleBasedStateMachine):
     def running(self) -> Agent:
         """Return the agent's process, started if necessary."""
         if self.agent is None:
-            good = Remembering(EndpointProvider(self.chain.url or "", "alpha", 30), "alpha", self.sent)
-            self.agent = self.process.enter_context(again(self.chain, self.loaded, [good, self.bad], self.clock))
+            good = remembering(EndpointProvider(self.chain.url or "", "alpha", 30), "alpha", self.sent)
+            self.agent = self.process.enter_context(again(self.chain, self.loaded, [good, self.bad.transport], self.clock))
         return self.agent
 
     def ends(self) -> None:

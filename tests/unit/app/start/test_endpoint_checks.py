@@ -18,7 +18,8 @@ from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import HASHED_HEADER_FIELDS
 from agent.errors import EXIT_RETRYABLE
 from tests.support.configs.samples import config_text
-from tests.support.endpoints import HEAD_JSON, Answerer, Reply, answered, forged_header, good, serve
+from tests.support.endpoints import Answerer, Reply, answered, forged_header, good, serve
+from tests.support.fakes.transport import HEAD_JSON
 
 HEAD_S = 0x64
 CHAIN_ID = 0x7A69

@@ -13,8 +13,8 @@ from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import NoQuorum
 from agent.chain.rpc import EndpointOverloaded, RpcFault
 from agent.errors import OperatorNeeded, Retryable
-from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.text import raises_code
 
 DOWN = Retryable("it cannot be reached")
@@ -22,7 +22,7 @@ GAS_PRICE: list[tuple[str, list[object]]] = [("eth_gasPrice", [])]
 
 
 def node(operator: str, answer: object = "0x1", clock: Callable[[], float] = time.monotonic) -> Endpoint:
-    return Endpoint(Script(operator, eth_gasPrice=answer), clock)
+    return Endpoint(ScriptedTransport(operator, eth_gasPrice=answer), clock)
 
 
 def price(endpoint: Endpoint) -> object:
@@ -153,7 +153,7 @@ def test_the_healthiest_come_first() -> None:
 
 # what is read outside of a snapshot
 def agreed(*answers: object, minimum: int = 2) -> QuorumProvider:
-    lines = [Script(f"n{n}", eth_call=answer) for n, answer in enumerate(answers)]
+    lines = [ScriptedTransport(f"n{n}", eth_call=answer) for n, answer in enumerate(answers)]
     return QuorumProvider(EndpointPool(lines, minimum, grace_s=0.02))
 
 
@@ -199,7 +199,7 @@ def test_a_block_far_behind_what_another_has_is_no_block_to_read_at() -> None:
     def ahead(params: list[object]) -> object:
         return HEAD_JSON if params[0] == "0x10" else {**HEAD_JSON, "number": "0x20", "hash": "0x" + "22" * 32}
 
-    lines = [Script("low", eth_call="0xaa"), Script("high", eth_call="0xaa", eth_getBlockByNumber=ahead)]
+    lines = [ScriptedTransport("low", eth_call="0xaa"), ScriptedTransport("high", eth_call="0xaa", eth_getBlockByNumber=ahead)]
     with raises_code(NoQuorum, "lag", "16 blocks", "low is at block 16", "high is at block 32"):
         QuorumProvider(EndpointPool(lines, 2, grace_s=0.02)).call("eth_call", CALL)
     far = QuorumProvider(EndpointPool(lines, 2, grace_s=0.02, max_lag_blocks=16))

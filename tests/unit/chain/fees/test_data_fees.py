@@ -40,7 +40,7 @@ from agent.policy.step_faults import data_fee_fault
 from agent.ports import Grant, Simulation
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, futures_call
 from tests.support.builders import OWNER, ROUTER, step_input, with_limits, with_snapshot
-from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.signing import ACTIONS, STRANGER
 
@@ -256,7 +256,7 @@ TX = UnsignedTx(31337, 0, OWNER, 0, "0x" + "11" * 100, 50_000, 100, 1, None)
 
 
 def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
-    def node(name: str, byte_wei: int) -> Script:
+    def node(name: str, byte_wei: int) -> ScriptedTransport:
         def call(params: list[dict[str, str]]) -> str:
             data = params[0]["data"]
             if params[0]["to"] == OWNER:
@@ -264,9 +264,9 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
             size = int(data[10:], 16)
             return "0x" + uint_word(size * byte_wei if data.startswith("0xf1c7a58b") else 0).hex()
 
-        return Script(name, eth_call=call, eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON)
+        return ScriptedTransport(name, eth_call=call, eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON)
 
-    def fee(*nodes: Script) -> int:
+    def fee(*nodes: ScriptedTransport) -> int:
         pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee_kind=DataFeeKind.OP_STACK)
         return QuorumSender(pool, 31337).simulate(TX, OWNER).data_fee_wei
 
@@ -274,7 +274,7 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
     assert fee(node("a", 1_000), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 10**9), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 0), node("b", 1_000)) == honest
-    broken = [Script(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "abc"]
+    broken = [ScriptedTransport(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "abc"]
     assert fee(node("a", 1_000), node("b", 1_000), broken[2]) == honest
     for nodes in (broken, [node("a", 1_000), *broken[1:]]):
         pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee_kind=DataFeeKind.OP_STACK)

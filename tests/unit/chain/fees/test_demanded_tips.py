@@ -23,8 +23,8 @@ from agent.policy.step_input import apply_min_tip
 from agent.signing.terms import TIP_CAP_WEI
 from tests.support.builders import step_input
 from tests.support.configs.samples import config_text
-from tests.support.endpoints import Script
 from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
 from tests.support.tips import NAMELESS, WORDINGS
@@ -37,7 +37,7 @@ SENT = SignedTx(b"\x01\x02", "0x" + "ab" * 32)
 
 def refusal_of(message: str) -> SendRefused:
     with pytest.raises(SendRefused) as caught:
-        NodeSender(Script(eth_sendRawTransaction=RpcFault(-32000, message))).send(SENT)
+        NodeSender(ScriptedTransport(eth_sendRawTransaction=RpcFault(-32000, message))).send(SENT)
     return caught.value
 
 
@@ -221,15 +221,15 @@ def test_a_demand_beside_an_unknown_outcome_is_paid_once_the_transaction_waits_t
 
 @pytest.mark.parametrize("named", [(25, None), (None, 25), (30, 25), (25, 30)])
 def test_of_several_demands_the_least_counts(named: tuple[int | None, int | None]) -> None:
-    def node(number: int, wei: int | None) -> Script:
+    def node(number: int, wei: int | None) -> ScriptedTransport:
         message = WORDINGS["erigon"] if wei is None else WORDINGS["geth"].format(tip=1, needed=wei * GWEI)
-        return Script(f"operator {number}", eth_sendRawTransaction=RpcFault(-32000, message))
+        return ScriptedTransport(f"operator {number}", eth_sendRawTransaction=RpcFault(-32000, message))
 
     lines = [node(number, wei) for number, wei in enumerate(named)]
     with pytest.raises(TipRefused) as caught:
         QuorumSender(EndpointPool(lines, 2), 31337).send(SENT)
     assert caught.value.min_tip_wei == 25 * GWEI
-    silent = Script("silent", eth_sendRawTransaction=Retryable("no answer"))
+    silent = ScriptedTransport("silent", eth_sendRawTransaction=Retryable("no answer"))
     with pytest.raises(OutcomeUnknown) as unknown:
         QuorumSender(EndpointPool([*lines, silent], 2), 31337).send(SENT)
     assert f"minimum needed {25 * GWEI}" in unknown.value.message
@@ -283,7 +283,7 @@ def test_a_cancel_pays_the_demanded_tip_too() -> None:
 def test_a_suggested_tip_of_zero_is_a_suggestion(suggested: str | None, tip_wei: int) -> None:
     """Quiet rollups suggest it; the usual tip of the network is for nodes that suggest none."""
     fees = {"eth_gasPrice": "0x1", "eth_maxPriorityFeePerGas": suggested}
-    node = Script(**fees, eth_getTransactionCount="0x0", eth_getBalance="0x0")
+    node = ScriptedTransport(**fees, eth_getTransactionCount="0x0", eth_getBalance="0x0")
     scope = SnapshotScope(WALLET, (), (), (), (), (), 0, 100)
     reader = ChainReader([node], 31337, scope, FakeClock(), min_operators=1, usual_tip_wei=7)
     assert reader.snapshot().priority_fee_wei == tip_wei

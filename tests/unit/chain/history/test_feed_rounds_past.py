@@ -35,7 +35,7 @@ def test_no_more_is_asked_than_the_bound_and_it_is_said() -> None:
 
 def test_a_feed_that_is_no_proxy_ends_at_its_first_round() -> None:
     class Plain(FeedProxy):
-        def _answer(self, to: str, data: bytes) -> Any:
+        def answer_of(self, to: str, data: bytes) -> Any:
             if data[:4] == history.GET_ROUND_DATA:
                 number = int.from_bytes(data[4:36], "big")
                 return self._round(number, self.phases[0][number - 1] or (0, 0))

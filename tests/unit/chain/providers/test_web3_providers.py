@@ -20,7 +20,8 @@ from agent.chain.rpc import CallFailed, RpcCall, RpcFault, block_ref_at_hash
 from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx
-from tests.support.endpoints import BLOCK, HEAD_JSON, Answerer, Reply, Script, answered, good, methods, serve
+from tests.support.endpoints import Answerer, Reply, answered, good, methods, serve
+from tests.support.fakes.transport import BLOCK, HEAD_JSON, ScriptedTransport
 from tests.support.text import raises_code
 
 SECRET = "s3cr3t-api-key-0123456789"
@@ -134,7 +135,7 @@ READS: dict[str, tuple[Callable[[Web3], Any], RpcCall, list[Any]]] = {
 def test_a_malformed_answer_is_an_error_before_web3_formats_it(read: str, way: str) -> None:
     ask, call, raw = READS[read]
     for answer in raw:
-        node = Script("alpha", **dict.fromkeys(METHODS, answer))
+        node = ScriptedTransport("alpha", **dict.fromkeys(METHODS, answer))
         line = QuorumProvider(EndpointPool([node], 1))
         w3 = open_web3(line)
         with pytest.raises(Retryable):
@@ -166,7 +167,7 @@ def test_one_endpoint_alone_is_as_strict(answer: object) -> None:
 
 
 def test_of_a_block_web3_gets_the_fields_that_were_checked() -> None:
-    node = Script("alpha", eth_getBlockByNumber={**HEAD_JSON, "difficulty": "nonsense", "extraData": 7, "baseFeePerGas": None})
+    node = ScriptedTransport("alpha", eth_getBlockByNumber={**HEAD_JSON, "difficulty": "nonsense", "extraData": 7, "baseFeePerGas": None})
     line = QuorumProvider(EndpointPool([node], 1))
     block = open_web3(line).eth.get_block("latest")
     assert {**block, "hash": block["hash"].to_0x_hex()} == {"number": 16, "hash": BLOCK, "timestamp": 100}
@@ -259,7 +260,12 @@ def test_an_offchain_lookup_fetches_nothing() -> None:
 
 def test_a_quorum_asks_every_operator_and_names_the_liar() -> None:
     pool = EndpointPool(
-        [Script("alpha", eth_getBalance="0x7"), Script("beta", eth_getBalance="0x7"), Script("liar", eth_getBalance="0x8")], 2
+        [
+            ScriptedTransport("alpha", eth_getBalance="0x7"),
+            ScriptedTransport("beta", eth_getBalance="0x7"),
+            ScriptedTransport("liar", eth_getBalance="0x8"),
+        ],
+        2,
     )
     operators: list[str] = []
     pool.report = operators.append
@@ -267,18 +273,20 @@ def test_a_quorum_asks_every_operator_and_names_the_liar() -> None:
     at: Any = block_ref_at_hash(BLOCK)
     assert w3.eth.get_balance(OWNER, at) == 7
     assert operators == ["endpoint 'liar' differs in the answer to eth_getBalance; the others outvoted it"]
-    alone = QuorumProvider(EndpointPool([Script("alpha", eth_getBalance="0x7"), Script("liar", eth_getBalance="0x8")], 2))
+    alone = QuorumProvider(
+        EndpointPool([ScriptedTransport("alpha", eth_getBalance="0x7"), ScriptedTransport("liar", eth_getBalance="0x8")], 2)
+    )
     with raises_code(NoQuorum, "quorum", "alpha against liar"):
         open_web3(alone).eth.get_balance(OWNER, at)
 
 
 def test_blocks_that_differ_in_fields_that_are_not_read_are_the_same_block() -> None:
-    nodes = [Script(name, eth_getBlockByNumber={**HEAD_JSON, "totalDifficulty": name}) for name in ("alpha", "beta")]
+    nodes = [ScriptedTransport(name, eth_getBlockByNumber={**HEAD_JSON, "totalDifficulty": name}) for name in ("alpha", "beta")]
     assert open_web3(QuorumProvider(EndpointPool(nodes, 2))).eth.get_block("latest")["hash"].to_0x_hex() == BLOCK
 
 
 def test_a_refused_call_is_our_error_and_not_web3s() -> None:
-    node = Script("alpha", eth_call=RpcFault(3, "execution reverted: no", "0x1234"))
+    node = ScriptedTransport("alpha", eth_call=RpcFault(3, "execution reverted: no", "0x1234"))
     with pytest.raises(CallFailed) as caught:
         open_web3(QuorumProvider(EndpointPool([node], 1))).eth.call({"to": OWNER, "data": "0x"})
     assert caught.value.fault.revert_data == "0x1234"

@@ -24,7 +24,7 @@ from agent.chain.receipts import (
 )
 from agent.chain.rpc import CallFailed, RpcFault
 from agent.errors import Retryable
-from tests.support.endpoints import Script
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.signing import ROUTER, STRANGER, WALLET
 from tests.support.text import raises_code
 
@@ -32,18 +32,18 @@ HASH, OTHER, SAFE_TX = ("0x" + pair * 32 for pair in ("ab", "cd", "5a"))
 MINED_AT, NONCE, HEAD = 137, 7, 1_000
 
 
-def chain(operator: str, mined_at: int = MINED_AT, **changes: Any) -> Script:
+def chain(operator: str, mined_at: int = MINED_AT, **changes: Any) -> ScriptedTransport:
     """An endpoint on whose chain the wallet's nonce 7 was used in one block."""
     sent = {"from": WALLET.lower(), "nonce": hex(NONCE), "hash": HASH, "to": ROUTER.lower(), "value": "0x5", "input": "0x1234"} | changes
     strangers = {"from": STRANGER, "nonce": hex(NONCE), "hash": OTHER, "to": None, "value": "0x0", "input": "0x"}
-    return Script(
+    return ScriptedTransport(
         operator,
         eth_getTransactionCount=lambda params: hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE),
         eth_getBlockByNumber=lambda params: {"transactions": [strangers, sent] if int(params[0], 16) == mined_at else [strangers]},
     )
 
 
-def panel(*nodes: Script, minimum: int = 2) -> EndpointPool:
+def panel(*nodes: ScriptedTransport, minimum: int = 2) -> EndpointPool:
     return EndpointPool(nodes, minimum, grace_s=0.2)
 
 
@@ -108,7 +108,7 @@ def test_mined_hash__is_unknown_while_the_endpoints_differ() -> None:
     assert find_mined_hash(panel(chain("a"), chain("liar", hash=OTHER)), WALLET, NONCE, HEAD) is None
 
 
-def listing(*transactions: dict[str, Any]) -> Script:
+def listing(*transactions: dict[str, Any]) -> ScriptedTransport:
     """Return an endpoint that lists these transactions in each block, the pending one too."""
     node = chain("a")
     node.answers["eth_getBlockByNumber"] = lambda _params: {"transactions": [*transactions]}
@@ -164,13 +164,13 @@ def event(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def logs(operator: str, *events: dict[str, Any]) -> Script:
+def logs(operator: str, *events: dict[str, Any]) -> ScriptedTransport:
     def answer(params: list[Any]) -> list[dict[str, Any]]:
         param = params[0]
         assert int(param["toBlock"], 16) - int(param["fromBlock"], 16) < BLOCKS_PER_REQUEST
         return [event for event in events if int(param["fromBlock"], 16) <= int(event["blockNumber"], 16) <= int(param["toBlock"], 16)]
 
-    return Script(operator, eth_getLogs=answer)
+    return ScriptedTransport(operator, eth_getLogs=answer)
 
 
 OLD_FORM = event(topics=[EXECUTION_SUCCESS_TOPIC], data=SAFE_TX + "00" * 32)
@@ -225,4 +225,4 @@ def test_an_execution_that_one_endpoint_alone_has_seen_is_not_known() -> None:
 def test_events_that_are_no_list_say_nothing(answer: object) -> None:
     ask: Callable[[list[Any]], object] = lambda params: answer  # noqa: E731 as a script's answer
     with raises_code(Retryable, "answer", "not a list"):
-        find_safe_execution(panel(Script("a", eth_getLogs=ask), minimum=1), WALLET, SAFE_TX, 0, HEAD)
+        find_safe_execution(panel(ScriptedTransport("a", eth_getLogs=ask), minimum=1), WALLET, SAFE_TX, 0, HEAD)

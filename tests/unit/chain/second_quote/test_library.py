@@ -21,6 +21,7 @@ from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.builders import NOW_S, address, step_input, with_limits
 from tests.support.chain_reads.legs import USDC, WETH, leg
 from tests.support.fakes.clock import FakeClock, forbid_sleep
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import raises_code
 
 RESERVES = (10**21, 2 * 10**12)
@@ -89,24 +90,9 @@ def test_a_silent_source_is_a_named_error_on_every_leg() -> None:
     assert [(q.amount_out_raw, q.error) for q in quotes] == [(None, "nobody home")] * 2
 
 
-class Wire:
-    """A transport whose every answer is the same, or the same failure."""
-
-    operator = name = "wire"
-    request_count = 0
-
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
-        self.seen: list[tuple[str, list[Any]]] = []
-
-    def batch(self, calls: Any) -> list[Any]:
-        return [self.call(method, params) for method, params in calls]
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        self.seen.append((method, params))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+def answering(answer: object) -> ScriptedTransport:
+    """Return a node whose every answer is the same, or the same failure."""
+    return ScriptedTransport(answer=lambda _method, _params: answer)
 
 
 V2 = UniswapV2("v2", address("factory"), address("router"))
@@ -132,24 +118,24 @@ def word(value: int | str) -> str:
 )
 def test_whatever_goes_wrong_is_said_in_words(answer: object, leg: Leg, code: str, figure: str) -> None:
     with raises_code(NoSecondQuote, code, figure):
-        UniswapPythonQuoter(Wire(answer), (V2, V3)).quote(leg, 5, "0xabc")
+        UniswapPythonQuoter(answering(answer), (V2, V3)).quote(leg, 5, "0xabc")
 
 
 def test_the_library_reaches_the_node_by_contract_calls_at_the_block_only() -> None:
-    wire = Wire(word(address("deep")))
+    wire = answering(word(address("deep")))
     UniswapPythonQuoter(wire, (V3,)).quote(leg(5, venue="v3"), 5, "0xabc")
-    assert {method for method, _ in wire.seen} == {"eth_call"}
-    assert all(params[1] == {"blockHash": "0xabc", "requireCanonical": True} for _, params in wire.seen)
-    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter_v1]
+    assert {method for method, _ in wire.calls} == {"eth_call"}
+    assert all(params[1] == {"blockHash": "0xabc", "requireCanonical": True} for _, params in wire.calls)
+    assert [params[0]["to"] for _, params in wire.calls] == [V3.factory, V3.quoter_v1]
 
 
 def test_the_factory_names_each_pool_once() -> None:
-    wire = Wire(word(address("deep")))
+    wire = answering(word(address("deep")))
     library = UniswapPythonQuoter(wire, (V3,))
     for amount in (5, 7):
         library.quote(leg(amount, venue="v3"), amount, "0xabc")
     library.quote(leg(5, venue="v3", token_in=USDC, token_out=WETH), 5, "0xabc")
-    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter_v1, V3.quoter_v1, V3.factory, V3.quoter_v1]
+    assert [params[0]["to"] for _, params in wire.calls] == [V3.factory, V3.quoter_v1, V3.quoter_v1, V3.factory, V3.quoter_v1]
     with raises_code(NoSecondQuote, "pool"):
         library.quote(leg(5, venue="v3", pool="shallow"), 5, "0xabc")
 

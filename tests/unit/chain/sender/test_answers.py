@@ -13,7 +13,7 @@ from agent.chain.sender import NodeSender, NonceUsed, SendRefused
 from agent.chain.tokens import encode_approve
 from agent.errors import Retryable
 from agent.model import LiquidityAdded, SignedTx, Transfer
-from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.signing import CANCEL, GWEI, ROUTER, USDT, WALLET
 from tests.support.text import raises_code
 
@@ -22,8 +22,8 @@ BLOCK = "0x" + "cd" * 32
 SIGNED = SignedTx(b"\x01\x02", HASH)
 
 
-def sending(answer: object, receipt: object = None, body: object = None) -> tuple[NodeSender, Script]:
-    node = Script(eth_sendRawTransaction=answer, eth_getTransactionReceipt=receipt, eth_getTransactionByHash=body)
+def sending(answer: object, receipt: object = None, body: object = None) -> tuple[NodeSender, ScriptedTransport]:
+    node = ScriptedTransport(eth_sendRawTransaction=answer, eth_getTransactionReceipt=receipt, eth_getTransactionByHash=body)
     return NodeSender(node), node
 
 
@@ -149,7 +149,7 @@ def test_a_receipt_that_makes_no_sense_is_an_error_and_not_an_answer(receipt: ob
 
 
 def simulating(call: object, gas: object, **changes: object) -> NodeSender:
-    return NodeSender(Script(eth_call=call, eth_estimateGas=gas, **changes))
+    return NodeSender(ScriptedTransport(eth_call=call, eth_estimateGas=gas, **changes))
 
 
 def test_a_simulation_that_the_node_cannot_make_is_retryable_and_no_verdict() -> None:
@@ -180,7 +180,7 @@ def test_a_simulation_after_a_block_asks_everything_at_that_block() -> None:
         return lambda params: blocks.update({method: params[0] if method == "eth_getBlockByNumber" else params[1]}) or answer
 
     answers = {"eth_call": "0x", "eth_estimateGas": "0x5208", "eth_getBlockByNumber": HEAD_JSON}
-    node = Script(**{method: at(method, answer) for method, answer in answers.items()})
+    node = ScriptedTransport(**{method: at(method, answer) for method, answer in answers.items()})
     for height, tag in ((16, "0x10"), (None, "latest")):
         assert NodeSender(node).simulate(CANCEL, WALLET, height).ok
         assert blocks == dict.fromkeys(answers, tag)

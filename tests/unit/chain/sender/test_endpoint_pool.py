@@ -14,7 +14,7 @@ from agent.chain.sender import NonceUsed, QuorumSender, SendRefused
 from agent.errors import OperatorNeeded, Retryable
 from tests.support.chain_reads.senders import CHAIN_ID, HASH, LOW, POOR, RECEIPT, SIGNED, node, sender
 from tests.support.dashboards import until
-from tests.support.endpoints import HEAD_JSON
+from tests.support.fakes.transport import HEAD_JSON
 from tests.support.signing import CANCEL, WALLET
 from tests.support.text import mentions, raises_code
 

@@ -21,6 +21,7 @@ from agent.chain.tokens import (
     proxy_implementations,
 )
 from tests.support.builders import address
+from tests.support.fakes.transport import ScriptedTransport
 
 TOKEN, PLACE, OTHER, BEACON = address("a proxy"), address("a place"), address("another"), address("a beacon")
 BY_SLOT = ProxyRef(TOKEN, IMPLEMENTATION_SLOTS[0], None, PLACE)
@@ -66,19 +67,6 @@ def test_nothing_that_a_node_says_is_anything_but_a_word_or_a_failure(told: obje
     assert lens_answer is CallStatus.FAILED or (isinstance(lens_answer, bytes) and len(lens_answer) == 32)
 
 
-class FakeStorage:
-    """Serves storage slots, and implementation() of some addresses."""
-
-    name = "storage"
-
-    def __init__(self, slots: dict[tuple[str, str], str], implementers: dict[str, str]) -> None:
-        self.slots = slots
-        self.implementers = implementers
-
-    def batch(self, calls: list[tuple[str, list[object]]]) -> list[object]:
-        return [word(self.slots.get((str(params[0]), str(params[1])), UNREAD_ADDRESS)) for _, params in calls]
-
-
 FIRST_SLOT, SECOND_SLOT, _ = IMPLEMENTATION_SLOTS
 
 
@@ -102,5 +90,9 @@ def test_find_proxies__names_where_the_implementation_stands(
         return [bytes.fromhex(word(implementers[item.target])[2:]) if item.target in implementers else CallStatus.FAILED for item in items]
 
     monkeypatch.setattr(tokens, "query_lens", answer)
-    proxies = find_proxies(FakeStorage(slots, implementers), [TOKEN])  # type: ignore[arg-type]  # only `batch` is used
+
+    def slot_word(_method: str, params: list[object]) -> str:
+        return word(slots.get((str(params[0]), str(params[1])), UNREAD_ADDRESS))
+
+    proxies = find_proxies(ScriptedTransport(answer=slot_word), [TOKEN])
     assert proxies == (() if proxy is None else (proxy,))
