@@ -45,7 +45,7 @@ class Trade:
     tx: UnsignedTx
     grant: Grant
 
-    def store(self) -> Store:
+    def new_store(self) -> Store:
         return open_store(f"sqlite:///{self.store_file}", self.context.chain.chain_id, self.context.wallet)
 
     def executor(
@@ -73,7 +73,7 @@ class Trade:
         `hook` hears every event, and "commit N" when the N-th write is about to be committed.
         """
         with wallet_lock(self.store_file.with_suffix(".lock"), self.context.chain.chain_id, self.context.wallet):
-            store = self.store()
+            store = self.new_store()
             counted = 0
 
             def before_commit(connection: Connection) -> None:

@@ -52,7 +52,7 @@ class WalletBefore:
         """One nonce used, by the swap, with the plan's amounts to the wei; nothing open; the journal tells the same."""
         desk = self.trade.context
         assert desk.sender.nonces(desk.wallet) == (self.nonce + 1, self.nonce + 1)
-        store = self.trade.store()
+        store = self.trade.new_store()
         intents = store.journal.intents()
         assert store.journal.open_intents() == ()
         store.close()
@@ -126,7 +126,7 @@ def test_a_transaction_left_in_the_mempool_is_waited_for(trade: Trade) -> None:
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "waiting")
     assert trade.context.sender.nonces(trade.context.wallet) == (before.nonce, before.nonce + 1)
-    store = trade.store()
+    store = trade.new_store()
     (swap,) = trade.executor(store, lambda _name: None, on_sleep=lambda: call(trade, "evm_mine")).reconcile()
     store.close()
     assert swap.state is IntentState.FINAL
@@ -148,7 +148,7 @@ def test_a_pending_transaction_past_its_deadline_loses_to_its_cancel(trade: Trad
     before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "after:send")
-    store = trade.store()
+    store = trade.new_store()
 
     call(trade, "anvil_setNextBlockBaseFeePerGas", hex(10**12))  # too dear for the swap, so that it stays pending
     late_by(trade, 200)
@@ -175,7 +175,7 @@ def late_by(trade: Trade, seconds: int) -> None:
 def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(trade: Trade) -> None:
     before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
-    store = trade.store()
+    store = trade.new_store()
     store.steps.begin("s", 0, "{}")
     executor = trade.executor(store, lambda _name: None, on_sleep=lambda: late_by(trade, 200))
     intent = executor.run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
@@ -200,7 +200,7 @@ def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(t
 def test_a_recovery_sends_nothing_while_paused(trade: Trade, at: str, paused: bool | None) -> None:
     before = WalletBefore(trade)
     killed_at(trade, at)
-    store = trade.store()
+    store = trade.new_store()
     trade.executor(store, lambda _name: None, paused=paused).reconcile()
     assert len(store.journal.open_intents()) == 1
     store.close()
@@ -213,7 +213,7 @@ def test_a_nonce_that_another_program_took_needs_the_operator(trade: Trade) -> N
     killed_at(trade, "after:broadcast")
     desk = trade.context
     desk.approve(desk.at("WETH"), 1)
-    store = trade.store()
+    store = trade.new_store()
     with pytest.raises(OperatorNeeded, match=trade.context.signer.sign(trade.tx, trade.grant).hash):
         trade.executor(store, lambda _name: None).reconcile()
     store.close()

@@ -24,6 +24,31 @@ from agent.store.files.recorder import RecorderLimits, StepRecorder
 from agent.store.migrations.schema import REVISIONS
 from agent.store.tables import AllocationRow, PinRow
 from tests.support import builders
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, new_store
+
+
+def store_fixture(
+    kind: str = "", *, wallet: str = WALLET, wrapped_native: str = "", chain_id: int = CHAIN_ID, begins_step: bool = False
+) -> Callable[..., Iterator[Store]]:
+    """Return the fixture `store` of a module: a new store of the kind, or of each kind; with `begins_step` the step `s` has begun."""
+
+    def opened(kind: str, folder: Path) -> Iterator[Store]:
+        store = new_store(kind, folder, wallet, wrapped_native, chain_id)
+        if begins_step:
+            store.steps.begin("s", START_S, "{}")
+        yield store
+        store.close()
+
+    @pytest.fixture(name="store")
+    def of_kind(tmp_path: Path) -> Iterator[Store]:
+        yield from opened(kind, tmp_path)
+
+    @pytest.fixture(name="store")
+    def of_each_kind(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+        yield from opened(store_kind, tmp_path)
+
+    return of_kind if kind else of_each_kind
+
 
 DIGEST = "ab" * 32
 ROOMY = RecorderLimits(1_000, 10**9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,17 +25,13 @@ from agent.store.store import Store
 from tests.support.alert_receivers import ReceivedMessages, mailbox, silent, sms_gateway, webhook
 from tests.support.foreign_text import CORPUS, all_logs, found_in
 from tests.support.records.alerts import DONE, HALT, HOUR, KINDS, NOON, RULES
+from tests.support.stores import store_fixture
 from tests.support.text import raises_field
-from tests.support.transactions import new_store
 
 SECRET = "t0ken-canary-9f2"
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    yield opened
-    opened.close()
+store = store_fixture()
 
 
 def channel(send: Callable[[str, str], str], name: str = "hook", attempts: int = 3) -> AlertChannel:

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from agent.app.records.run_report import RunRecorder
 from agent.errors import OperatorNeeded
 from agent.model import RunFigures, RunReport, sum_counts
 from agent.observe.health import CLOCK_TOLERANCE_S, MAX_MISSED_CYCLES, health_document, is_alive, judge_health, process_identity
-from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.support.fakes.clock import FakeClock
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
 
 START_S = 1_800_000_000
@@ -124,11 +124,7 @@ def test_of_a_process_elsewhere_nothing_is_known(process: str) -> None:
 
 
 # the store
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 1, WALLET)
-    yield store
-    store.close()
+store = store_fixture("file", wallet=WALLET, chain_id=1)
 
 
 def always(_: RunReport) -> bool:

@@ -37,19 +37,15 @@ from agent.web.reach import PublicOptions
 from tests.support import agents
 from tests.support.pages.certificates import certificate  # noqa: F401
 from tests.support.records.alerts import KINDS, NOON, RULES
+from tests.support.stores import store_fixture
 from tests.support.text import raises_field
-from tests.support.transactions import new_store
 
 KEY = "5eed" * 16
 URL = f"webpush://me:{KEY}@example.org"
 PAGE = "/p/main/alerts"
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    yield opened
-    opened.close()
+store = store_fixture()
 
 
 @dataclass

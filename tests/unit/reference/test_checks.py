@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +15,10 @@ from agent.execution.step_context import StepReaders
 from agent.model import FeedRound, Head, PastPrices, PricePoint, StepInput
 from agent.reference import reference_prices
 from agent.reference.checks import confirmed_prices, round_price
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.store.prices import RETENTION_S
 from tests.support.builders import NOW_S, address, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
@@ -27,11 +26,7 @@ HOUR_S = 3_600
 DAY_S = 86_400
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31_337, address("owner"))
-    yield store
-    store.close()
+store = store_fixture("file", wallet=address("owner"))
 
 
 def point(at_s: int, usd: int = 2_000, of: str = WETH.address) -> PricePoint:

@@ -18,19 +18,18 @@ from agent.app.start.setup import NewConfig, write_new_config
 from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
 from agent.execution.submitter import only_undoes
 from agent.model import IntentKind, IntentState, SubmissionRefusal
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.store.files.pause import KillSwitch, PauseSwitch, PauseSwitchState, SharedPauseFault, pause_file
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
+from tests.support.transactions import START_S, Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
 AGENT = Path(__file__).parents[3] / "agent"
 ZERO = replace(grant(IntentKind.APPROVE), approval_terms=("0xToken", "0xSpender", 0))
 HARD = "the owner stopped everything"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+store = store_fixture("file")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,16 +18,13 @@ from agent.store import Store
 from agent.wiring.tax import TaxRunCache
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
 from tests.support.plans import sell_weth
-from tests.support.transactions import OTHER, WALLET, grant, new_store, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import OTHER, WALLET, grant, tx
 
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    store = new_store(store_kind, tmp_path)
-    yield store
-    store.close()
+store = store_fixture()
 
 
 @pytest.fixture

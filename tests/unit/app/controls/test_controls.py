@@ -35,7 +35,8 @@ from agent.store.files.secret import ensure_secret, secret_path
 from agent.store.tables import ControlRow
 from tests.support import agents, builders
 from tests.support.bands import with_bands
-from tests.support.transactions import STORES, new_store
+from tests.support.stores import store_fixture
+from tests.support.transactions import new_store
 
 SECRET = b"s" * 32
 PLAN = ShownPlan(ControlKind.REBALANCE, (), (("futures", "none"),), (("0xA", -1_000, 10), ("0xB", 2_000, 20)), 5, "{}")
@@ -46,9 +47,7 @@ def control(number: int = 1, **changes: object) -> Control:
     return replace(control, **changes).sealed(SECRET)  # type: ignore[arg-type]  # fields by name
 
 
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return new_store(request.param, tmp_path)
+store = store_fixture()
 
 
 OTHERS: dict[str, object] = {

@@ -21,8 +21,8 @@ from agent.store import Store, open_store
 from tests.support.builders import OWNER, step_input
 from tests.support.gradual_execution import PACE, part_of_step
 from tests.support.records.swaps import PRICE, USDC, WETH, swap
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import new_store
 
 CAMPAIGN = GradualExecution(
     pace=PACE,
@@ -41,9 +41,7 @@ CAMPAIGN = GradualExecution(
 )
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Store:
-    return new_store(store_kind, tmp_path, OWNER, WETH)
+store = store_fixture(wallet=OWNER, wrapped_native=WETH)
 
 
 def under(store: Store) -> ExecutionProgress:

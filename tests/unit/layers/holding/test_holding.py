@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,8 +31,9 @@ from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text,
 from tests.support.ledgers import at
 from tests.support.plans import verdict
 from tests.support.records.intents import ended_intent
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
-from tests.support.transactions import OTHER, START_S, WALLET, new_store
+from tests.support.transactions import OTHER, START_S, WALLET
 
 DAY_S = 86_400
 WETH, WBTC, USDC = (token(symbol).address for symbol in ("WETH", "WBTC", "USDC"))
@@ -209,12 +209,7 @@ def test_settings_and_purchases_survive_the_codec_and_the_default_is_not_stored(
     assert "Holding" not in codec.dumps(overweight(None).with_config(HoldingConfig()).with_layer(HoldingState()))
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    opened.steps.begin("s", START_S, "{}")
-    yield opened
-    opened.close()
+store = store_fixture(begins_step=True)
 
 
 def book(store: Store, nonce: int, at_s: int, *transfers: Transfer, kind: IntentKind = IntentKind.SWAP, status: int = 1) -> None:

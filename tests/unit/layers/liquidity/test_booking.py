@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -33,7 +31,8 @@ from agent.reference import reference_prices
 from agent.store import Store
 from tests.support import builders, lp_worlds
 from tests.support.signing import grant_of
-from tests.support.transactions import START_S, new_store, receipt, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import START_S, receipt, tx
 
 TOKEN0, TOKEN1 = lp_worlds.TOKENS
 GAS_WEI = 50_000 * 2 * 10**9
@@ -62,11 +61,7 @@ def at_reference(step: StepInput, width: int = 6_000, liquidity: int = 10**15) -
     return replace(plain, pool=POOL, sqrt_price_x96=at_x96, owed=(7_000, 9_000), core_owed=(7_000, 9_000))
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    store = new_store(store_kind, tmp_path, builders.OWNER)
-    yield store
-    store.close()
+store = store_fixture(wallet=builders.OWNER)
 
 
 def mined(store: Store, step: StepInput, action: LpAction, net: tuple[int, int], *added: LiquidityAdded, status: int = 1) -> Receipt:

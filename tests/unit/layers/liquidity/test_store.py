@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdd
 from agent.store import Store, open_store
 from tests.support.ledgers import at
 from tests.support.signing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, new_store, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, receipt, tx
 
 MINTED = LiquidityAdded(MANAGER, 42, 10**20, MINT.amounts_raw, WALLET)
 GROWN = replace(MINTED, minted_to=None, liquidity=10**19, amounts_raw=(10, 20))
@@ -28,12 +28,7 @@ def opened(folder: Path) -> Store:
     return open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, WALLET)
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    store = new_store(store_kind, tmp_path)
-    store.steps.begin("s", START_S, "{}")
-    yield store
-    store.close()
+store = store_fixture(begins_step=True)
 
 
 def told(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tuple[Transfer, ...] = ()) -> Receipt:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,7 +22,6 @@ from agent.layers.strategies.state import (
 )
 from agent.layers.strategies.store import StrategyStore
 from agent.model import ExternalTransfer, ExternalTransferKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
-from agent.store import open_store
 from agent.store.store import Store
 from agent.store.tables import ExternalTransferRow
 from agent.units import NATIVE
@@ -45,6 +42,7 @@ from tests.support.builders import (
     written,
 )
 from tests.support.ledgers import moved
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
 
 WETH, USDC = token("WETH"), token("USDC")
@@ -253,11 +251,7 @@ def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[t
         ledger = written(ledger, now)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31_337, OWNER)
-    yield store
-    store.close()
+store = store_fixture("file", wallet=OWNER)
 
 
 def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_another(store: Store) -> None:
