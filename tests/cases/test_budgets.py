@@ -11,13 +11,13 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, lost, purse, said, swap_of, trusted, yes
+from tests.support.constants import DAY_S
 from tests.support.plans import evidence
 from tests.support.text import causes, mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 UP = {"WETH": 55_000, "USDC": 35_000}
 DOWN = {"WETH": 35_000, "USDC": 55_000}
-DAY_S = 86_400
 
 
 def step(chain: LocalChain, agent: Agent, holdings: dict[str, int]) -> StepOutcome:

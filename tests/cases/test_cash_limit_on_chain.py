@@ -16,11 +16,11 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, yes
+from tests.support.constants import HOME
 from tests.support.on_chain.gifts import give
 from tests.support.on_chain.strategies import books, strategies
 from tests.support.text import mentions
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 HALVES = {"WETH": "50%", "USDC": "50%"}
 CAPPED: Mapping[str, object] = {**ROOMY, "portfolio.use_cash": "1000", "portfolio.max_live_value": "off", "wallet.payout_addresses": [HOME]}
 

@@ -23,11 +23,11 @@ from agent.model import Intent, IntentKind, IntentState, RequestKind, RequestSta
 from agent.store.store import ConfigChanged
 from agent.wiring import transactor
 from tests.support.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
+from tests.support.constants import HOME
 from tests.support.samples import slow
 from tests.support.stores import Killed, dying
 from tests.support.text import raises_code
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
 OPEN = {"wallet.payout_addresses": [HOME]}

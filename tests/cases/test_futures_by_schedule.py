@@ -11,13 +11,13 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.support import agents
+from tests.support.constants import DAY_S
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_orders import TWO, crash, orders_of, perps
 from tests.support.perps import read_now
 from tests.support.samples import slow
 
 __all__ = ["perps"]
-DAY_S = 86_400
 SCHEDULES = {
     "every": ({"every": "2d"}, "futures review every 172800"),
     "cron": ({"cron": "0 0 */2 * *", "timezone": "UTC"}, "futures review 0 0 */2 * * UTC"),

@@ -17,10 +17,10 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
 from agent.policy.decide import current_drifts
 from tests.support import agents
+from tests.support.constants import DAY_S
 from tests.support.futures import EVEN, futures_table
 from tests.support.perps import later, read_now
 
-DAY_S = 86_400
 TAXED = {"horizon": "30d", "min_saving": "0.5%", "tax_rate": "25%", "capital_cost": "4%"}
 
 

@@ -33,11 +33,11 @@ from tests.support.agents import (
     swap_of,
     yes,
 )
+from tests.support.constants import GWEI
 from tests.support.markets.moves import before_a_swap
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
-GWEI = 10**9
 PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
 ONE_POOL = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [500]}
 """All that is sold goes through one pool, which the whale knows too."""

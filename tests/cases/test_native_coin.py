@@ -20,10 +20,10 @@ from agent.policy import native_coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
 from tests.support.agents import ROOMY, USD, WalletBalances, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
+from tests.support.constants import ETHER
 from tests.support.text import causes, mentions
 from tests.support.wallets import native_of
 
-ETHER = 10**18
 FLOOR = ETHER // 20
 NEAR_BPS = 10
 TARGETS = {"WETH": "40%", "USDC": "40%", "LINK": "20%"}

@@ -22,13 +22,13 @@ from agent.model import Halt
 from agent.wiring import past_prices, price_windows
 from agent.wiring.price_windows import fill_price_windows, missing_prices, needed_windows
 from tests.support.agents import ROOMY, agent_config, agent_on, fund, trusted, yes
+from tests.support.constants import HOUR_S
 from tests.support.markets.past_prices import push_rounds
 from tests.support.on_chain.weights import SETTINGS
 from tests.support.samples import slow
 from tests.support.stores import chosen_weights
 from tests.support.text import causes
 
-HOUR_S = 3_600
 TARGETS = {"WETH": "40%", "LINK": "40%", "USDC": "20%"}
 HOURLY = {**SETTINGS, "every": "1d", "window": "6h", "step": "1h", "min_history": "4h", "max_age": "3h", "keep": "1d"}
 EVENT = {"kind": "drawdown", "fall": "20%", "within": "6h"}

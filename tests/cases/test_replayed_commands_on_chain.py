@@ -20,12 +20,12 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
 from tests.support.attacks import attack
+from tests.support.constants import HOME
 from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
 from tests.support.on_chain.screened_tokens import listed_token
 from tests.support.on_chain.stops import FALL, with_stops
 from tests.support.stores import changed
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_200, "WBTC": 1_900, "USDC": 2_900}
 Document = dict[str, Any]

@@ -9,11 +9,11 @@ import pytest
 
 from agent.localchain import LocalChain
 from tests.support.agents import fund
+from tests.support.constants import HOME
 from tests.support.scenes import HOUR_S, beyond_triggers, scene_on
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
 ON_TARGET = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
-HOME = "0x00000000000000000000000000000000000A11cE"
 DAY_S = 86_500
 SEND = ("--send", "--yes")
 

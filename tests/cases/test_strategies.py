@@ -22,13 +22,13 @@ from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strateg
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.support.agents import USD, again, explained, fund, purse, swap_of, trusted, yes
+from tests.support.constants import HOME
 from tests.support.on_chain.first_purchases import look
 from tests.support.on_chain.strategies import TWO, books, require_sum, strategies
 from tests.support.stores import Killed
 from tests.support.text import mentions
 
 NEAR = Fraction(1, 500)
-HOME = "0x00000000000000000000000000000000000A11cE"
 
 
 def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:

@@ -25,6 +25,7 @@ from tests.support.agents import (
     weights,
     yes,
 )
+from tests.support.constants import HOME
 from tests.support.gradual_execution import OFF, ROUNDS, recovering_clock
 from tests.support.markets.tracking import tracking_policy
 from tests.support.text import mentions
@@ -79,7 +80,6 @@ def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_p
 
 
 SPREAD = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
-HOME = "0x00000000000000000000000000000000000A11cE"
 
 
 def test_tracking__a_deposit_is_used_by_the_rule_and_a_withdrawal_is_made_good(anvil_chain: LocalChain, tmp_path: Path) -> None:

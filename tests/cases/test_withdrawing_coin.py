@@ -8,10 +8,9 @@ from agent.app.money import shutdown, transfers
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.support.agents import agent_on, fund, purse
+from tests.support.constants import ETHER, HOME
 from tests.support.wallets import native_of
 
-HOME = "0x00000000000000000000000000000000000A11cE"
-ETHER = 10**18
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH", "wallet.payout_addresses": [HOME]}
 

@@ -21,8 +21,8 @@ import pytest
 from tests.cli.tools import Desk, ForkedCommand, attach, first_document, forked, start
 from tests.support.commands.interruption import until_something_waits
 from tests.support.commands.sending import nonce, process_with_lock
+from tests.support.constants import HOME
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes", "--again")  # the same payment several times, on purpose
 
 

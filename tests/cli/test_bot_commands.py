@@ -12,10 +12,9 @@ from agent.chain.rpc import Transport
 from agent.wiring import transactor
 from tests.cli.tools import Desk, at_terminal, attach
 from tests.support.agents import OTHER, allow
+from tests.support.constants import HOME
 from tests.support.on_chain.refusing_tokens import refusing_token
 from tests.support.text import mentions
-
-HOME = "0x00000000000000000000000000000000000A11cE"
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
 from agent.units import parse_share_with_unit_bps
 from tests.cli.tools import CommandResult
+from tests.support.constants import WALLET
 
 Ask = Callable[..., CommandResult]
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 ROLES = ("clearing_house", "vault", "account_balance", "exchange", "market_registry", "config", "delegate_approval")
 

@@ -13,11 +13,11 @@ from agent.app.agent import Agent
 from agent.chain.history import past_rounds, past_twaps
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, agent_on
+from tests.support.constants import HOUR_S
 from tests.support.markets.past_prices import push_rounds
 from tests.support.text import mentions
 from tests.support.worlds import pool_contract
 
-HOUR_S = 3_600
 TARGETS = {"WETH": "40%", "LINK": "30%", "USDC": "30%"}
 
 

@@ -12,6 +12,7 @@ from agent.artifacts import npm_artifact, own_artifact
 from agent.signing.deployment_rules import encode_deployment
 from agent.units import NATIVE
 from agent.venues import deployment
+from tests.support.constants import ETHER
 from tests.support.programs import Flow, Program, Row, RowKind
 from tests.support.rebalancer import RebalancerAttack
 from tests.support.samples import slow
@@ -20,7 +21,6 @@ from tests.support.venues import CONCENTRATED, POOL_MANAGER, V4_QUOTER, Venue, V
 HERE, PAIR = Flow.HERE, Flow.PAIR
 SOME_PAIRS = [(Venue.V4, Venue.V4), *pairwise((*Venue, next(iter(Venue))))]
 """Each kind as the first and as the second of two; a manager of V4 is unlocked once for both."""
-ETHER = 10**18
 
 
 def test_the_deployer_gives_the_predicted_address_and_code(venues: Venues) -> None:

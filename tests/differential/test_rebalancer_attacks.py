@@ -13,12 +13,12 @@ from agent.artifacts import own_artifact
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 from tests.support.attacks import add_foreign, attack
+from tests.support.constants import ETHER
 from tests.support.programs import Condition, Flow, Program, ProgramLeg
 from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlocked
 from tests.support.venues import CONCENTRATED, LOWEST, Venue, VenuePool, Venues
 
 HERE, PAIR = Flow.HERE, Flow.PAIR
-ETHER = 10**18
 every_callback = pytest.mark.parametrize("venue", CONCENTRATED)
 every_pool_callback = pytest.mark.parametrize("venue", [venue for venue in CONCENTRATED if venue is not Venue.V4])
 

@@ -14,12 +14,12 @@ from eth_utils.crypto import keccak
 
 from agent.signing.calldata import selector
 from tests.support.attacks import attack
+from tests.support.constants import ETHER
 from tests.support.programs import Flow, Program, ProgramLeg, Row, RowKind, rebalance_calldata
 from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlocked
 from tests.support.venues import CONCENTRATED, Venue, Venues
 
 HERE, PAIR = Flow.HERE, Flow.PAIR
-ETHER = 10**18
 every_callback = pytest.mark.parametrize("venue", CONCENTRATED)
 every_pool_callback = pytest.mark.parametrize("venue", [venue for venue in CONCENTRATED if venue is not Venue.V4])
 

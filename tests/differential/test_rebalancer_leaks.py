@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 from agent.signing.calldata import selector
 from agent.units import NATIVE
+from tests.support.constants import ETHER, USD
 from tests.support.programs import Condition, Flow, Program, ProgramLeg
 from tests.support.rebalancer import RebalancerAttack
 from tests.support.samples import examples
 from tests.support.venues import CONCENTRATED, Venue, VenuePool, Venues
 
 WALLET, HERE, PAIR = Flow
-ETHER = 10**18
-USD = 10**6
 every_kind_with_callback = pytest.mark.parametrize("venue", CONCENTRATED)
 
 

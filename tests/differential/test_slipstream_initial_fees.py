@@ -15,13 +15,13 @@ from agent.app.start.fee_modules import fee_module_checks
 from agent.codec import dumps, loads
 from agent.venues.kinds.slipstream import INCLUSION_DELAY_S
 from tests.support.attacks import attack
+from tests.support.constants import ETHER
 from tests.support.markets.slipstream_fees import BASE_PIPS, CAP_PIPS, SCALING, WINDOW_S, DynamicFeeMarket, replace_module
 from tests.support.rebalancer import RebalancerAttack
 from tests.support.venues import Venues
 
 INITIAL_PIPS = 750
 SLIPPAGE_BPS = 50
-ETHER = 10**18
 
 
 class InitialMarket(DynamicFeeMarket):

@@ -21,6 +21,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount
 from tests.support.agents import ROOMY, Changes, WalletBalances, again, agent_config, fund, purse, yes
+from tests.support.constants import HOUR_S
 from tests.support.worlds import one_case
 
 PORTFOLIOS: tuple[Mapping[str, str], ...] = (
@@ -32,7 +33,6 @@ STEPS_TO_HEALTH = 4
 """Healthy steps after which nothing may be left to do; the first has to complete the rebalance, the next ones look."""
 BLOCK_S = 12
 """How much later the block comes that ends a fault."""
-HOUR_S = 3_600
 FOREIGN_ENDS = ("OperatorNeeded", "PassingFault")
 """How a step may end after another sender used the wallet; the second where no block shows the transaction."""
 STRANGERS_WEI = 1

@@ -17,10 +17,10 @@ from tests.faults.probe import Hear, process
 from tests.faults.rig import FORK
 from tests.faults.scene import STRANGERS_WEI, Scene, SceneStager, line, scene
 from tests.faults.suite import Case, Folders, Only, Result
+from tests.support.constants import GWEI
 from tests.support.fakes.clock import FakeClock
 
 NAME = "chain"
-GWEI = 10**9
 DEEPEST = 64
 PATIENCE_S = 60
 """How long a node may take over dozens of blocks on a busy machine."""

@@ -14,6 +14,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.postgresql import session
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
+from tests.support.constants import HOUR_S
 from tests.support.fakes.clock import chain_clock
 from tests.support.postgresql import Server, running_server, standby_of
 from tests.support.text import raises_code
@@ -21,7 +22,6 @@ from tests.support.text import raises_code
 NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 10_000}
-HOUR_S = 3_600
 
 
 def cluster(chain: LocalChain, server: Server, folder: Path, database: str) -> LoadedConfig:

@@ -36,12 +36,12 @@ from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, Ski
 from agent.ports import Clock
 from agent.units import BPS, floor_int, parse_share_with_unit_bps
 from tests.support.bands import with_bands
+from tests.support.constants import WALLET
 from tests.support.worlds import price_now
 
 # --- Configs and profiles in files, for tests of import and export.
 
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 OTHER = "0x7D1AfA7B718fb893dB30A3aBc0Cfc608AaCfeBB0"
 RPC = [("NOT_SET_A", "one"), ("NOT_SET_B", "two")]
 ADDRESSES = {token.symbol: token.address for token in ETHEREUM_PRESET.tokens}

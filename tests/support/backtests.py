@@ -26,12 +26,12 @@ from agent.backtest.tune.statistics import Objective
 from agent.backtest.workers import run_locally
 from agent.backtest.world import TransactionCost
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
+from tests.support.constants import DAY_S, HOUR_S
 
 # --- Tables, specs and markets of simulations, so that tests state only what differs.
 
 
 START_S = 1_700_000_000 - 1_700_000_000 % 3_600
-HOUR_S = 3_600
 COIN = 10**18
 BAND = Threshold(500, None)
 HALVES = {"BTC": 5_000, "USD": 5_000}
@@ -101,7 +101,6 @@ def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[
 # --- Searches of settings over artificial prices, so that tests state only what differs.
 
 
-DAY_S = 86_400
 CALENDAR = parse_grid(GridOptions("", "28d", "target", "")).choices()[0]
 FAIR = SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))
 TERMS = AllocatorSchedule(7 * DAY_S, 20 * DAY_S)

@@ -67,14 +67,13 @@ from agent.model import (
 from agent.model.layers import LayerState
 from agent.model.parts import with_part
 from agent.units import Token, floor_int
+from tests.support.constants import DAY_S, ETHER, GWEI, MONTH_S
 
 DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8, "GUSD": 2, "EURS": 2, "TENTH": 1, "WHOLE": 0, "CENTS": 0}
 """Decimals by symbol; every other token has 18."""
 PRICES = {"USDC": 1, "USDT": 1, "USD": 1, "DAI": 1, "WETH": 2_000, "WBTC": 60_000}
 """Numeraire coins per whole token if a test gives no price; every other token is worth 1."""
 NOW_S = 1_800_000_000
-GWEI = 10**9
-ETHER = 10**18
 Number = int | str | Fraction
 
 
@@ -369,7 +368,6 @@ def without_feed(step: StepInput, symbol: str) -> StepInput:
 # --- Zones for tests: a risk by symbols, and steps with a zone as trigger.
 
 
-MONTH_S = 30 * 86_400
 VOLATILITIES = {"WETH": 8_000, "USDC": 50, "WBTC": 6_000, "DAI": 50, "LINK": 10_000}
 CORRELATIONS = {("WETH", "WBTC"): 8_000, ("WETH", "LINK"): 7_000, ("WBTC", "LINK"): 6_000}
 
@@ -402,7 +400,6 @@ def zoned(targets_bps: Mapping[str, int], values: Mapping[str, Number], risk: Ma
 # --- Strategies over one wallet for pure tests: a split from short arguments, and steps with updated books.
 
 
-DAY_S = 86_400
 RULE = StrategyHealthRule(limit_milli=500, recover_milli=800, window_s=30 * DAY_S, period_s=30 * DAY_S, recover_s=10 * DAY_S)
 
 

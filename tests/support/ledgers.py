@@ -22,6 +22,7 @@ from agent.units import NATIVE
 from tests.support import builders
 from tests.support.agents import off_target
 from tests.support.builders import address
+from tests.support.constants import HOUR_S
 from tests.support.searchers import PLAN_COST, SLIPPAGE
 from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, tx
 
@@ -33,7 +34,6 @@ TOKENS = (WETH, WBTC, USDC, NATIVE)
 COUNTED = frozenset(TOKENS)
 START = {WETH: 10**19, WBTC: 10**8, USDC: 10**10, NATIVE: 10**18}
 POSITION = "uniswap_v3 #1"
-HOUR_S = 3_600
 
 
 class Wallet:

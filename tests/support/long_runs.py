@@ -34,6 +34,7 @@ from agent.localchain.chain import FEED_DECIMALS
 from agent.observe.metrics import metrics_text
 from agent.units import NATIVE
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
+from tests.support.constants import HOME
 from tests.support.endpoints import Reply, Served, serve
 from tests.support.fakes.clock import chain_clock
 from tests.support.fakes.transport import RecordingTransport
@@ -46,7 +47,6 @@ WORLDS_OWN = "2021-06-18"
 WEEK_S = 7 * 86_400
 HELD_USD = {"WETH": 16_000, "WBTC": 12_000, "LINK": 4_000, "USDC": 8_000}
 TARGETS = {"WETH": "40%", "WBTC": "30%", "LINK": "10%", "USDC": "20%"}
-HOME = "0x00000000000000000000000000000000000A11cE"
 SETTINGS = ROOMY | {
     "chain.confirmations": 1,
     "limits.price_impact": "2%",

@@ -24,9 +24,9 @@ from agent.model import Collect, ConfirmedPosition, IntentKind, IntentState, LpA
 from agent.policy.drift import investable_total
 from tests.support import agents
 from tests.support.agents import USD
+from tests.support.constants import MONTH_S
 
 UINT128_MAX = 2**128 - 1
-MONTH_S = 30 * 86_400
 
 
 def manager(chain: LocalChain) -> Any:

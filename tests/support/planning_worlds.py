@@ -45,6 +45,7 @@ from tests.support.builders import (
     with_limits,
     with_snapshot,
 )
+from tests.support.constants import DAY_S
 
 SYMBOLS = ("USDC", "WETH", "WBTC", "DAI", "LINK", "UNI", "AAVE", "MKR", "CRV", "SNX", "LDO", "GRT")
 PRICES: Mapping[str, Number] = {
@@ -392,7 +393,6 @@ def _values(dice: random.Random, symbols: Sequence[str], worth: int) -> dict[str
 # --- Allocators and recorded prices for tests: coins with random walks from fixed seeds.
 
 
-DAY_S = 86_400
 REAL_PRICES = Path(os.environ.get("TRIMTAB_DATA", Path(__file__).parents[3] / "shared" / "data")) / "prices"
 """Recorded real prices beside the repository, not part of it; tests that need them report if they are missing."""
 PRICED_USDC = token("USDC")

@@ -23,11 +23,11 @@ from agent.web.api.gate import API_PREFIX
 from tests.cli.tools import CommandResult, in_process
 from tests.support.agents import allowances
 from tests.support.api import Client
+from tests.support.constants import GWEI
 from tests.support.dashboards import InProcessDocumentCache, Served
 from tests.support.endpoints import Reply, passing_on, serve
 from tests.support.preloaded import PreloadedProcess
 
-GWEI = 10**9
 HOUR_S = 3_700
 """More than an hour: the cooldown that init writes is over."""
 HALF_HOUR_S = 1_900

@@ -26,9 +26,9 @@ from agent.localchain.world import v2_input_to_reach
 from agent.model import IntentKind, LegPlace, Plan
 from agent.units import BPS, PIPS
 from tests.support.agents import ROOMY, USD, agent_on, explained, fund, lost, purse, yes
+from tests.support.constants import GWEI
 from tests.support.worlds import price_now
 
-GWEI = 10**9
 FIRST, LAST = 50 * GWEI, 0
 """Tips of transactions in front of ours, and behind ours."""
 PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)

@@ -50,11 +50,11 @@ from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, encode_delegate, encode_deposit, encode_order, encode_withdrawal
 from tests.support.builders import address
+from tests.support.constants import GWEI
 
 CHAIN_ID = 31337
 NOW_S = 1_800_000_000
 DEADLINE_S = NOW_S + 60
-GWEI = 10**9
 MAX_FEE_WEI = 15 * GWEI
 """limits.gas_price of the rules."""
 KEY = load_key(TestAccountKey(0), CHAIN_ID, ask=None)

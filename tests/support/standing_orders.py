@@ -29,8 +29,8 @@ from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from tests.support.builders import NOW_S, Number, feed_round, history, step_input, token, unit_price, with_limits
+from tests.support.tokens import USDC
 
-USDC = token("USDC")
 BLOCK_S = 12
 WIDE = {"turnover_bps": 1, "daily_turnover_bps": 1, "daily_loss_bps": None, "plan_cost_bps": 200, "price_impact_bps": 9_000}
 """Turnover limits that block everything except exits."""

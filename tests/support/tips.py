@@ -11,10 +11,10 @@ from eth_account.typed_transactions import TypedTransaction
 from hexbytes import HexBytes
 
 from agent.chain.rpc import RpcCall, RpcFault, Transport
+from tests.support.constants import GWEI
 from tests.support.endpoints import SEND, Reply, passing_on, serve
 from tests.support.fakes.transport import RecordingTransport
 
-GWEI = 10**9
 WORDINGS = {
     "geth": "transaction gas price below minimum: gas tip cap {tip}, minimum needed {needed}",
     "geth 1.14": "transaction underpriced: tip needed {needed}, tip permitted {tip}",

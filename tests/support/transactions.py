@@ -28,6 +28,7 @@ from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES
+from tests.support.constants import GWEI, WALLET
 from tests.support.fakes.clock import START_S, FakeClock
 from tests.support.movements import movements
 
@@ -35,9 +36,7 @@ from tests.support.movements import movements
 
 
 CHAIN_ID = 31337
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 OTHER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-GWEI = 10**9
 
 
 def tx(nonce: int, data: str = "0x01", max_fee_wei: int = 10 * GWEI) -> UnsignedTx:

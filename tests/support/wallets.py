@@ -30,9 +30,9 @@ from agent.venues.gas_fees import gas_fees
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support import builders
+from tests.support.constants import GWEI
 from tests.support.signing import plan_of
 
-GWEI = 10**9
 LIMIT_WEI = 200 * GWEI
 MAX_GAS_WEI = 10**18
 DEADLINE_S = 90

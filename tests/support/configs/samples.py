@@ -10,8 +10,8 @@ from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.units import Token
 from tests.support.bands import with_bands
+from tests.support.constants import WALLET
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 WETH_PRESET, USDC_PRESET = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 
 

@@ -10,12 +10,12 @@ from agent.execution.step_context import StepOutcome
 from agent.model import ConditionalOrder, Evidence, OrderKind, OrdersConfig, OrderStage, Plan, Pool, StepInput
 from agent.planning import proposals
 from agent.policy.orders.exits import apply_orders
-from tests.support.builders import Number, step_input, token, v2_pool, with_history, with_limits
+from tests.support.builders import Number, step_input, v2_pool, with_history, with_limits
 from tests.support.plans import evidence
 from tests.support.standing_orders import price_of, terms
+from tests.support.tokens import LINK, USDC, WBTC, WETH
 
 STOP, DONE, FIRED = OrderKind.STOP_LOSS, OrderStage.DONE, OrderStage.FIRED
-WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
 TARGETS = {"WETH": 3_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 2_000}
 PRICES = {"LINK": 10}
 HEAVY = {"WETH": 5_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 0}

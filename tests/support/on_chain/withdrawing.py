@@ -11,8 +11,8 @@ from agent.app.withdrawals.withdrawal_run import WithdrawalReport
 from agent.localchain import LocalChain
 from agent.model import RequestState
 from tests.support.agents import agent_on, fund
+from tests.support.constants import HOME
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
 OPEN = {"wallet.payout_addresses": [HOME]}

@@ -30,12 +30,12 @@ from agent.model import (
     ValuedHolding,
 )
 from agent.units import NATIVE, Token
+from tests.support.constants import DAY_S
 from tests.support.ledgers import COUNTED, USDC, WETH
 from tests.support.perpetuals.accounts import USD, account, market
 from tests.support.perpetuals.steps import FUTURES_POLICY, step_of
 
 E6, E12, E18 = 10**6, 10**12, 10**18
-DAY_S = 86_400
 OPENING = BuyAndHoldTokens(USDC, WETH)
 PRICES = EntryPrices({USDC: Fraction(1), WETH: Fraction(2_000, E12)}, WETH)
 

@@ -18,11 +18,11 @@ from agent.accounting import entries
 from agent.accounting.entries import EntryPrices, SettledTransaction, prorated_value, to_quanta
 from agent.accounting.tax_lots import Disposal, LotPortion, Lots, TaxLotRun, run_tax_lots
 from agent.model import Entry, ExternalTransfer, ExternalTransferKind, LotMethod, OpenLot
+from tests.support.constants import DAY_S
 from tests.support.ledgers import USDC, WETH
 from tests.support.samples import slow
 
 COIN = "0x" + "c0" * 20
-DAY_S = 86_400
 RP2_METHODS = sorted(method.value for method in LotMethod if method is not LotMethod.AVERAGE)
 TRADES = {"buy": 1, "sell": -1}
 TRANSFERS = {**TRADES, "deposit": 1, "withdraw": -1}

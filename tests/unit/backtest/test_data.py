@@ -13,9 +13,9 @@ pytest.importorskip("polars")
 from agent.app.research.backtests import targets_of
 from agent.backtest.data import make_price_table, read_table
 from agent.errors import ConfigError
+from tests.support.constants import DAY_S
 from tests.support.text import raises_field
 
-DAY_S = 86_400
 FIRST_S = 1_609_459_200
 
 

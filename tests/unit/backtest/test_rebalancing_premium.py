@@ -16,8 +16,7 @@ from agent.errors import ConfigError
 from agent.model import Every
 from agent.units import YEAR_S
 from tests.support.backtests import BAND, HOUR_S, halves, hourly, random_table, simulated
-
-DAY_S = 86_400
+from tests.support.constants import DAY_S
 
 
 def days(bars: int) -> np.ndarray:

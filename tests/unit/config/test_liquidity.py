@@ -12,9 +12,8 @@ from agent.model import ConfirmedPosition
 from agent.units import Token
 from tests.support.configs.liquidity import PAIR, V2, V3, with_positions
 from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens, without_v3
+from tests.support.constants import MONTH_S
 from tests.support.text import raises_field
-
-MONTH_S = 30 * 86_400
 
 
 def mistake(*positions: str, changes: tuple[tuple[str, str], ...] = ()) -> str:

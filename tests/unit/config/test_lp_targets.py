@@ -18,9 +18,8 @@ from agent.units import Token
 from tests.support.builders import address
 from tests.support.configs.lp_targets import PAIR, POOL, REFS, TWO, V2_TARGET, V3_TARGET, config_with_targets
 from tests.support.configs.samples import USDC_PRESET, tokens, without_v3
+from tests.support.constants import MONTH_S
 from tests.support.text import raises_field
-
-MONTH_S = 30 * 86_400
 
 
 def built(*targets: str, refs: tuple[PoolRef, ...] = REFS) -> tuple[LpTarget, ...]:

@@ -16,10 +16,10 @@ from agent.config.schema import Config
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.units import Token
+from tests.support.constants import WALLET
 from tests.support.text import raises_field
 
 WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 COIN = TemplateAsset("ETH", "native", "60%", WETH.feed, 18)
 DOLLAR = TemplateAsset("USDC", USDC.address, "40%", USDC.feed, 6)
 

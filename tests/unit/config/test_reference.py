@@ -15,9 +15,9 @@ from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import CodeHash
 from agent.wiring.transactor import require_sendable
+from tests.support.constants import WALLET
 from tests.support.text import mentions
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 
 

@@ -20,9 +20,8 @@ from tests.support.configs.lp_targets import V2_TARGET
 from tests.support.configs.pace import LIMIT, ROUNDS, TWAP
 from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens
 from tests.support.configs.strategies import CARRY, HEALTH, TREND, config_with_strategies
+from tests.support.constants import DAY_S
 from tests.support.text import mentions
-
-DAY_S = 86_400
 
 
 def built(*parts: dict[str, str], split: str = 'relative = "20%"') -> CapitalSplit:

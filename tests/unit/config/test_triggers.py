@@ -18,9 +18,9 @@ from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigg
 from agent.policy.triggers.rules import NOTATIONS, RULES
 from agent.units import Token
 from tests.support.bands import with_bands
+from tests.support.constants import WALLET
 from tests.support.text import mentions
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 TEMPLATE = 'trigger = { kind = "threshold", relative = "10%" }'
 ONLY = '# only = "sell" '

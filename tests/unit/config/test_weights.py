@@ -15,9 +15,8 @@ from agent.errors import ConfigError
 from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, TokenSupply, WeightLimit
 from tests.support.configs.samples import USDC_PRESET, WETH_PRESET
 from tests.support.configs.weights import CAPS, RETURNS, WBTC, allocator_config, config_text, mistake, portfolio_of
+from tests.support.constants import DAY_S
 from tests.support.text import mentions
-
-DAY_S = 86_400
 
 
 def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:

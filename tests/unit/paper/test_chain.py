@@ -41,8 +41,8 @@ from tests.support import builders
 from tests.support.perpetuals.steps import book
 from tests.support.plans import sell_weth
 from tests.support.text import raises_code
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = builders.token("WETH"), builders.token("USDC")
 SOLD = 10**18
 GWEI = builders.GWEI
 PLACE = RouterAddresses(builders.OWNER, builders.ROUTER, WETH.address)

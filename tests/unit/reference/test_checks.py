@@ -17,14 +17,11 @@ from agent.reference import reference_prices
 from agent.reference.checks import confirmed_prices, round_price
 from agent.store import Store
 from agent.store.prices import RETENTION_S
-from tests.support.builders import NOW_S, address, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.builders import NOW_S, address, step_input, v2_pool, v3_pool, with_snapshot
+from tests.support.constants import DAY_S, HOUR_S
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-
-WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
-HOUR_S = 3_600
-DAY_S = 86_400
-
+from tests.support.tokens import USDC, WBTC, WETH
 
 store = store_fixture("file", wallet=address("owner"))
 

@@ -9,11 +9,11 @@ import pytest
 from agent.model import FeedRound, Halt, PastPrices, PriceSource, StepInput, UnreadableItem
 from agent.policy.decide import decide
 from agent.reference import price_inputs, prices_from, reference_prices, sequencer_fault
-from tests.support.builders import NOW_S, address, feed_address, feed_round, price_of, step_input, token, with_feed, with_snapshot
+from tests.support.builders import NOW_S, address, feed_address, feed_round, price_of, step_input, with_feed, with_snapshot
 from tests.support.plans import sell_weth, verdict
 from tests.support.text import mentions
+from tests.support.tokens import WETH
 
-WETH = token("WETH")
 FEED = [PriceSource.FEED]
 UPTIME = address("sequencer uptime feed")
 GRACE_S = 3_600

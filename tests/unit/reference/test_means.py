@@ -10,10 +10,10 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.uniswap_v4 import V4Pool
 from agent.model import CodeHash, PriceSource, StepInput
 from agent.reference import prices, reference_prices
-from tests.support.builders import step_input, token, v3_pool
+from tests.support.builders import step_input, v3_pool
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 TRUE, FALSE = v3_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 4_000, depth=900_000_000, name="of a stranger")
 
 

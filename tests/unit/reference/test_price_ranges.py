@@ -18,11 +18,11 @@ from agent.reference import deviation_loss, disagreement_loss, price_ranges, ref
 from agent.reference.floors import fair_floor
 from agent.units import BPS, NATIVE
 from agent.venues.composer import leg_floors
-from tests.support.builders import raw, step_input, token, v3_pool, with_limits
+from tests.support.builders import raw, step_input, v3_pool, with_limits
 from tests.support.decisions.plan_costs import exit_plan
 from tests.support.plans import Swap, evidence, plan_of, verdict
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 FEED, MEAN = 2_000, 2_020
 BOTH = (PriceSource.FEED, PriceSource.TWAP)
 

@@ -35,8 +35,8 @@ from tests.support.builders import OWNER, brought_up, feed_address, raw, split, 
 from tests.support.gradual_execution import later, paced, roomy
 from tests.support.standing_orders import price_of, terms, three
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WBTC, WETH
 
-WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 STOP, ENTRY = OrderKind.STOP_LOSS, OrderKind.ENTRY
 

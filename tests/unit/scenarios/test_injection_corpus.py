@@ -19,10 +19,10 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.observe.logs import LineFormatter, LogStyle, Redactor
 from agent.units import safe_label
+from tests.support.constants import WALLET
 from tests.support.foreign_text import CORPUS, LOOK_ALIKES
 from tests.support.text import raises_field
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 PLACE = "0x7D1AfA7B718fb893dB30A3aBc0Cfc608AaCfeBB0"
 ALL = pytest.mark.parametrize("text", CORPUS.values(), ids=CORPUS)
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]

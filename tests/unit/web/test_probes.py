@@ -38,12 +38,12 @@ from agent.web.document_cache import CacheProcess, DocumentCache, SeenReport
 from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios
 from agent.web.reach import Reach
 from tests.support.api import Client
+from tests.support.constants import DAY_S
 from tests.support.dashboards import MARKUP, Served, StaticDocumentCache, documents, figures, until
 from tests.support.sites import HASH
 
 EVERY_S = 600
 LATE_S = MAX_MISSED_CYCLES * EVERY_S + 60
-DAY_S = 86_400
 FIGURES = RunFigures(
     1_500, 1, "1000.5", (("USDC", 30), ("WETH", -30)), 1_000, 7, "12.5", "50", (("a", 500_000), ("b", 900_000))
 )  # fmt: skip

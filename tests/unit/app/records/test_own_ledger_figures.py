@@ -21,12 +21,12 @@ from agent.accounting.performance import BuyAndHoldTokens, Performance, performa
 from agent.app.records.ledger import daily_returns, statistics
 from agent.errors import Refused
 from agent.model import Valuation, ValuedHolding
+from tests.support.constants import DAY_S
 from tests.support.ledgers import USDC, WETH
 from tests.support.quantstats_figures import quantstats_figures
 from tests.support.records.entries import flow, trade_of
 from tests.support.samples import slow
 
-DAY_S = 86_400
 COIN = 10**12
 EXACT = {"rel": 1e-9, "abs": 1e-9}
 

@@ -24,9 +24,8 @@ from agent.model import AlertKind, Entry, EntryKind, Posting, Receipt, Valuation
 from agent.store.accounts.day_counts import CountedEvent
 from agent.units import NATIVE
 from tests.cli.documents import misfits
-from tests.support import builders
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = builders.token("WETH"), builders.token("USDC")
 COIN, DOLLAR = 10**18, 10**6
 
 

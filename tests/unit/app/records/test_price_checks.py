@@ -18,14 +18,14 @@ from agent.errors import ConfigError
 from agent.model import PricePoint
 from agent.price_files.jumps import find_jumps
 from agent.wiring.past_prices import FetchedPrices, without_jumps
-from tests.support.builders import step_input, token, unit_price
+from tests.support.builders import step_input, unit_price
+from tests.support.constants import HOUR_S
 from tests.support.studies.price_walks import walk
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WBTC
 
-HOUR_S = 3_600
 START_S = 1_760_000_400
 PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio
-WBTC, USDC = token("WBTC"), token("USDC")
 
 
 def places(prices: Sequence[float]) -> list[tuple[int, int, bool]]:

@@ -12,15 +12,15 @@ import pytest
 from agent.app.records.price_checks import JumpCheck
 from agent.app.records.price_history import PriceFile, read_prices
 from agent.errors import ConfigError
-from tests.support.builders import step_input, token, unit_price
+from tests.support.builders import step_input, unit_price
+from tests.support.constants import HOUR_S
 from tests.support.planning_worlds import REAL_PRICES
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WBTC, WETH
 
 polars: Any = pytest.importorskip("polars")
 PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio
-WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 START_S = 1_760_000_400
-HOUR_S = 3_600
 REAL = REAL_PRICES / "hourly_2021-04_2022-12.parquet"
 
 

@@ -27,9 +27,9 @@ from agent.store import open_store
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.agents import ADDRESSES
+from tests.support.constants import DAY_S
 
 DAYS = MIN_DAYS + 4
-DAY_S = 86_400
 BEGINS_S = 1_700_006_400
 SWING = [100.0 * (1 + 0.3 * (day % 16 in range(4, 12))) for day in range(DAYS)]
 """Up by 30 % and back, every sixteen days."""

@@ -35,14 +35,14 @@ from agent.planning.requests import proposer
 from agent.policy.cash_flows import transfers
 from agent.store import open_store
 from agent.store.files.recorder import StepRecorder
-from tests.support.builders import NOW_S, OWNER, raw, step_input, token, with_limits
+from tests.support.builders import NOW_S, OWNER, raw, step_input, with_limits
 from tests.support.decisions.exits import LINK, MARKET, SOUND, step_with_stops
 from tests.support.decisions.purchases import PassingEvidence
 from tests.support.refusal_worlds import World
 from tests.support.stores import DIGEST, ROOMY, changed, files
+from tests.support.tokens import USDC, WBTC, WETH
 from tests.support.transactions import CHAIN_ID
 
-WETH, WBTC, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "USDC"))
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 THREE, DRIFTED, CASH = (
     with_limits(step_input(TARGETS, TARGETS | values), plan_cost_bps=200)

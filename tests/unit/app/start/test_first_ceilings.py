@@ -15,9 +15,9 @@ from agent.config.load import load_config
 from agent.config.networks.presets import TemplateAsset
 from agent.config.variables import Variables
 from agent.localchain import LocalChain
+from tests.support.constants import WALLET
 from tests.support.text import raises_field
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 RPC = [("RPC_A", "alpha"), ("RPC_B", "beta")]
 TWO = [("WETH", "50%"), ("USDC", "50%")]
 CAPS = {"max_live_value": 1_000, "min_trade": 10, "pool_min_value": 50_000, "payout_per_day": 1_000}

@@ -26,12 +26,12 @@ from agent.units import BPS, Token
 from agent.venues.composer import leg_floors
 from agent.venues.kinds.slipstream import SlipstreamReader
 from agent.venues.kinds.uniswap_v4 import V4Reader
-from tests.support.builders import address, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.builders import address, raw, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.decisions.exit_plans import with_exit
 from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
+from tests.support.tokens import USDC, WBTC, WETH
 
-WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 PRICE = 2_000
 WINDOW_S = 300
 BOTH = (PriceSource.FEED, PriceSource.TWAP)

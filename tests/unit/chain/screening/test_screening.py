@@ -29,8 +29,8 @@ from agent.model import Allowance, FailedPool, ScreenedToken, ScreenSubject, Ste
 from tests.support.builders import address, step_input, token, v2_pool
 from tests.support.chain_reads.token_pages import FAIR, F, T, page
 from tests.support.fakes.transport import ScriptedTransport
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 POOL = v2_pool(WETH, USDC, 10, 50_000)
 MOVE = TokenMove(WETH.address, POOL, 1_000)
 ROUTER = address("router")

@@ -17,10 +17,10 @@ from agent.chain.screening.calls import MAX_CALL_GAS
 from agent.chain.screening.moves import TokenMove
 from agent.chain.screening.traits import BLOCKS_BACK
 from agent.model import Allowance, ScreenedToken, StepInput, TokenFinding
-from tests.support.builders import ROUTER, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.builders import ROUTER, step_input, v2_pool, v3_pool, with_snapshot
 from tests.support.chain_reads.token_pages import FAIR, page
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 DEEP = v2_pool(WETH, USDC, 2_000, 50_000, name="deep")
 SMALL = v2_pool(WETH, USDC, 2_000, 40_000, name="small")
 SCREEN = own_artifact("TokenScreen").bytecode

@@ -13,12 +13,12 @@ from agent.errors import ConfigError
 from agent.model import AllocationMethod
 from agent.units import Token
 from tests.support.builders import NOW_S, token
+from tests.support.constants import DAY_S
 from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of, hold_reason
 from tests.support.planning_worlds import allocator, moves, recorded, weighed
 from tests.support.text import mentions
 
 NETWORK_BY_NAME = {network.name: network for network in NETWORKS}
-DAY_S = 86_400
 MOST_YEARLY_ISSUANCE = {"BTC": 0.009, "ETH": 0.011, "POL": 0.021, "AAVE": 0.015}
 """Largest growth of a supply in a year, as a share, by the rules of the coin."""
 

@@ -22,8 +22,8 @@ from agent.planning.proposals import Proposal, propose_rebalance
 from agent.policy.risk_estimates import complete_risk
 from agent.units import BPS, Token
 from tests.support.builders import GWEI, history, price_of, step_input, token, v2_pool, with_snapshot
+from tests.support.constants import WALLET
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 HAS_TRADED = history(last_rebalance_s=1_600_000_000)
 PROMISED = {

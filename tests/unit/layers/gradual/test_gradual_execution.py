@@ -31,12 +31,12 @@ from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import corrections
 from agent.policy.one_sided import partial_goal
 from agent.units import Token
-from tests.support.builders import OWNER, feed_address, feed_round, step_input, token, with_history, with_snapshot
+from tests.support.builders import OWNER, feed_address, feed_round, step_input, with_history, with_snapshot
+from tests.support.constants import USD
 from tests.support.gradual_execution import PACE, Run, later, market, paced, roomy, run
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WBTC, WETH
 
-USD = 10**6
-WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400)
 
 

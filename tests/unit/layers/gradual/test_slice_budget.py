@@ -17,9 +17,9 @@ from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, Gradu
 from agent.model import ExecutionPace, ExecutionStyle, StepInput
 from agent.planning import proposals
 from tests.support.builders import step_input
+from tests.support.constants import USD
 from tests.support.gradual_execution import PACE, carried, later, market, paced, roomy
 
-USD = 10**6
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400, max_loss_bps=60)
 Moves = Callable[[StepInput, int], StepInput]
 

@@ -16,14 +16,12 @@ from agent.layers.gradual.planning import remaining_impact
 from agent.layers.gradual.state import GradualResult
 from agent.model import PriceSource, SlicingComparison, StepInput
 from agent.planning import proposals
-from tests.support.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.builders import ROUTER, Allowance, step_input, v2_pool, v3_pool, with_snapshot
+from tests.support.constants import GWEI, USD
 from tests.support.gradual_execution import PACE, paced, roomy
 from tests.support.planning_worlds import random_step, ranged
 from tests.support.samples import slow
-
-USD = 10**6
-GWEI = 10**9
-WETH, USDC = token("WETH"), token("USDC")
+from tests.support.tokens import USDC, WETH
 
 
 def large(depth: int = 20_000_000, base_fee_gwei: int = 30, **pace: object) -> StepInput:

@@ -28,6 +28,7 @@ from agent.store import Store
 from agent.units import NATIVE, format_time
 from tests.support.builders import NOW_S, step_input, token, v2_pool
 from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens
+from tests.support.constants import DAY_S
 from tests.support.ledgers import at
 from tests.support.plans import verdict
 from tests.support.records.intents import ended_intent
@@ -35,7 +36,6 @@ from tests.support.stores import store_fixture
 from tests.support.text import mentions
 from tests.support.transactions import OTHER, START_S, WALLET
 
-DAY_S = 86_400
 WETH, WBTC, USDC = (token(symbol).address for symbol in ("WETH", "WBTC", "USDC"))
 THREE = {"WETH": 3_400, "WBTC": 3_300, "USDC": 3_300}
 TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20

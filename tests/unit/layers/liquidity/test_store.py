@@ -13,6 +13,7 @@ from agent.errors import PassingFault
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpPositionChange, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
+from tests.support.constants import MONTH_S
 from tests.support.ledgers import at
 from tests.support.signing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
 from tests.support.stores import store_fixture
@@ -21,7 +22,6 @@ from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, receipt
 
 MINTED = LiquidityAdded(MANAGER, 42, 10**20, MINT.amounts_raw, WALLET)
 GROWN = replace(MINTED, minted_to=None, liquidity=10**19, amounts_raw=(10, 20))
-MONTH_S = 30 * 86_400
 
 
 def opened(folder: Path) -> Store:

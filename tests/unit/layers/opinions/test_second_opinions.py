@@ -30,8 +30,8 @@ from tests.support.builders import OWNER, raw, step_input, token, v2_pool, with_
 from tests.support.configs.samples import config_text
 from tests.support.plans import R, Swap, plan_of, with_leg
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 SALE = Sale(WETH.address, USDC.address, 10**18)
 BASE, KEY = 8453, "a secret key"
 Lie = Callable[[dict[str, Any]], bytes | None]

@@ -44,8 +44,8 @@ from tests.support.builders import (
 from tests.support.ledgers import moved
 from tests.support.stores import store_fixture
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
 TWO = split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))
 POOL, HOME = address("some pool"), address("home")

@@ -30,9 +30,9 @@ from agent.venues.hyperliquid.account import (
     unlisted_markets,
 )
 from tests.support.builders import OWNER
+from tests.support.constants import USD
 from tests.support.perpetuals.venue_accounts import LIMIT, account_state, open_order
 
-USD = 10**6
 ETH = ListedMarket("ETH", 1, 4, ((0, 40),), False, Fraction(2_000), Fraction(2_001), Fraction(0))
 CROSS = LeverageSetting(10, is_isolated=False)
 OTHER = "0x" + "22" * 20

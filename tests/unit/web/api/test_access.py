@@ -30,10 +30,10 @@ from agent.web.app_modules import dashboard, step_history
 from agent.web.document_cache import CacheProcess
 from agent.web.reach import Reach
 from tests.support.api import Client
+from tests.support.constants import DAY_S
 from tests.support.dashboards import Served, StaticDocumentCache
 
 NOW_S = 1_800_000_000
-DAY_S = 86_400
 OPERATIONS = [
     (method.upper(), API_PREFIX + path.replace("{step}", "s1").replace("{control}", "0" * 32), operation["description"].split("`")[1])
     for path, methods in json.loads(specification())["paths"].items()

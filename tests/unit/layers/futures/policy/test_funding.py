@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.layers.futures.planning.orders import plan_futures
-from agent.layers.futures.policy.exposure import DAY_S, expected_funding_of_all
+from agent.layers.futures.policy.exposure import expected_funding_of_all
 from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, funding_trims, notional_drifts, sizes_to_target
 from agent.margin import account as margin
 from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
+from tests.support.constants import MONTH_S
 from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, account_after_fills, pair_book
 from tests.support.samples import examples
 
 E18 = 10**18
-MONTH_S = 30 * DAY_S
 LONG_AND_SHORT = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -5_000)), funding_horizon_s=MONTH_S)
 ETH_ALONE = replace(LONG_AND_SHORT, targets=(FuturesTarget("ETH", 10_000),))
 

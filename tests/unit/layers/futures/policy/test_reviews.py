@@ -19,12 +19,12 @@ from agent.policy.decide import decide
 from agent.policy.triggers.schedules import FUTURES_REVIEW, schedule_name
 from tests.support.builders import NOW_S
 from tests.support.configs.futures import futures_error, with_futures
+from tests.support.constants import DAY_S
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.runs import LONG, book_of, run
 from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, book, step_of
 from tests.support.perpetuals.targets import token_of
 
-DAY_S = 86_400
 WEEKLY, DAILY = Every(7 * DAY_S), Cron("0 0 * * *", "UTC")
 OFF_TARGET = book(10_000, 98 * E18 // 10)
 """1.96x where 2x is the target: 2 % below it, inside every band."""

@@ -25,12 +25,12 @@ from agent.layers.futures.policy.targets import (
     without_hedges,
 )
 from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, Position
+from tests.support.constants import MONTH_S
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.plans import NOW_S, RICH, pair_book
 from tests.support.perpetuals.steps import EMPTY, book, step_of
 from tests.support.perpetuals.triggers import LONGS, LOT, PLAIN, with_market_fields
 
-MONTH_S = 30 * 86_400
 MONTHLY = replace(LONGS, funding_horizon_s=MONTH_S)
 """Half ETH, half BTC, 2x, a band of 5 points; expected funding of a month counts."""
 ETH_ALONE = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),), band_bps=0)

@@ -20,10 +20,10 @@ from agent.policy.drift import band_edge_prices, compute_drifts, corrections, in
 from agent.reference import reference_prices
 from tests.support import lp_worlds
 from tests.support.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
+from tests.support.constants import USD
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.text import mentions
 
-USD = 10**6
 WETH, USDC = token("WETH").address, token("USDC").address
 PRICES = {WETH: Fraction(2_000 * USD, ETHER), USDC: Fraction(1)}
 
