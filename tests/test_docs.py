@@ -293,10 +293,10 @@ def declared() -> dict[str, str]:
 
 def documented() -> list[tuple[str, str]]:
     """(name, version) pairs of the first column: `name` or `name` version, several by commas."""
-    found = []
+    cells_found = []
     for cells in rows((ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")):
-        found += [(canonical(name), version) for name, version in re.findall(r"`([^`]+)` ?([\w.-]*)", cells[0])]
-    return found
+        cells_found += [(canonical(name), version) for name, version in re.findall(r"`([^`]+)` ?([\w.-]*)", cells[0])]
+    return cells_found
 
 
 def test_dependencies_lists_every_direct_dependency_once_and_nothing_else() -> None:

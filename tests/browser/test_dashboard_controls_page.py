@@ -267,8 +267,8 @@ def test_beyond_this_machine_a_login_by_tls(tmp_path: Path, certificate: PublicO
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
     options = ("serve", "--host", "0.0.0.0", "--port", "0", "--json", "--config", str(config))
     tls = ("--tls-cert", str(certificate.tls_cert), "--tls-key", str(certificate.tls_key), "--name", "localhost")
-    for given in ((), tls):  # without TLS, then without users
-        refused = start(*options, *given)
+    for tls_options in ((), tls):  # without TLS, then without users
+        refused = start(*options, *tls_options)
         output, _ = refused.communicate(timeout=60)
         assert refused.returncode == 2, output
         assert '"--host' in output, output

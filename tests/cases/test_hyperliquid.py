@@ -394,20 +394,20 @@ def test_limit_orders_rest_fill_by_price_then_time_and_are_cancelled(world: Worl
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(-3, 3).filter(bool), st.integers(-8, 8).filter(bool))
-def test_reduce_only_orders_never_turn_a_position(held: int, asked: int) -> None:
+def test_reduce_only_orders_never_turn_a_position(size_before: int, ordered_size: int) -> None:
     with hyperliquid() as server:
         server.fund(OWNER.address, 50_000)
         world = opened(server)
-        world.venue.submit(world.ticket(order("ETH", held * 10_000, "3100" if held > 0 else "2900")))
-        ticket = world.ticket(order("ETH", asked * 10_000, "3100" if asked > 0 else "2900", reduce=True))
-        if held * asked > 0:
+        world.venue.submit(world.ticket(order("ETH", size_before * 10_000, "3100" if size_before > 0 else "2900")))
+        ticket = world.ticket(order("ETH", ordered_size * 10_000, "3100" if ordered_size > 0 else "2900", reduce=True))
+        if size_before * ordered_size > 0:
             with pytest.raises(Refused, match="would increase position"):
                 world.venue.submit(ticket)
-            assert world.size("ETH") == held
+            assert world.size("ETH") == size_before
             return
         world.venue.submit(ticket)
-        assert world.size("ETH") * held >= 0
-        assert abs(world.size("ETH")) == max(0, abs(held) - abs(asked))
+        assert world.size("ETH") * size_before >= 0
+        assert abs(world.size("ETH")) == max(0, abs(size_before) - abs(ordered_size))
 
 
 def test_orders_below_ten_dollars_reach_no_venue(world: World) -> None:

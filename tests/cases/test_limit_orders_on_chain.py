@@ -79,8 +79,8 @@ def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expir
 
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
-        shown, looked = place(agent, "2990", send=False)
-        assert (shown.id, looked.kind) == ("", OutcomeKind.PLANNED)
+        preview, looked = place(agent, "2990", send=False)
+        assert (preview.id, looked.kind) == ("", OutcomeKind.PLANNED)
         assert agent.context.store.executions.limit_orders() == ()
         order, outcome = place(agent, "2990")
         assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
@@ -88,8 +88,8 @@ def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expir
         order, outcome = place(agent, "3100", wait=True, progress=rises)
         assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
         before = purse(chain)
-        late, held = place(agent, "4000", until="2m", wait=True)
-        assert (late.state, held.kind) == ("expired", OutcomeKind.HOLD)
+        late, waited_outcome = place(agent, "4000", until="2m", wait=True)
+        assert (late.state, waited_outcome.kind) == ("expired", OutcomeKind.HOLD)
         assert purse(chain).raw == before.raw
 
 

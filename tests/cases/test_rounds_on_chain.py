@@ -47,8 +47,8 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     for name, changes in (("market", LARGE), ("rounds", ROUNDS)):
         loaded = trusted(chain, tmp_path / name, changes, TARGETS)
         with again(chain, loaded, clock=recovering_clock(chain)) as agent:
-            told: list[str] = []
-            outcome = agent.rebalance(send=True, confirm=yes, progress=told.append)
+            losses_by_way: list[str] = []
+            outcome = agent.rebalance(send=True, confirm=yes, progress=losses_by_way.append)
             campaigns = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         losses[name] = lost(chain, before, prices)
@@ -67,7 +67,7 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     assert campaign.progress.execution.max_loss is not None
     assert campaign.progress.lost_value <= campaign.progress.execution.max_loss
     assert abs(float(campaign.progress.lost_value) / 10**6 - float(losses["rounds"])) < 1, "what the store counts is what the wallet lost"
-    assert any("due in" in line for line in told)
+    assert any("due in" in line for line in losses_by_way)
     assert set(allowances(chain).values()) == {0}
     document = history(loaded.path)
     assert [gradual_execution["state"] for gradual_execution in document["gradual_executions"]] == ["ended"]

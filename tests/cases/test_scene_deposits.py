@@ -101,8 +101,8 @@ def test_money_comes_and_goes_and_nothing_stays_open(
         scene.require_rest()
 
         scene.run("edit", "--set", "limits.payout_per_day=2000", "--yes")
-        shown = scene.say("stop", "--to-stable", "--send-to", HOME)
-        assert "The stop goes ahead; the payout waits: payout_per_day" in shown
+        stop_output = scene.say("stop", "--to-stable", "--send-to", HOME)
+        assert "The stop goes ahead; the payout waits: payout_per_day" in stop_output
         stopped = scene.say("stop", "--to-stable", "--send-to", HOME, *SEND, code=11)
         assert "unfinished: the payout waits" in stopped
         assert scene.weights() == {"WETH": 0, "WBTC": 0, "USDC": 10_000}

@@ -200,6 +200,6 @@ def test_no_page_and_no_answer_of_the_api_has_the_secret_of_an_endpoint(desk: De
         assert {answer.status for answer in document_by_path.values()} == ({200} if answers else {200, 503})
         pages = {page.path: served.ask(page.path) for page in PAGES}
         assert answers or b'class="alarm" role="alert">Not read' in pages["/"][2]
-    said = [answer.body + repr(answer.headers).encode() for answer in document_by_path.values()]
-    said += [body + repr(headers).encode() for _, headers, body in pages.values()]
-    assert not [text for text in said if SECRET.encode() in text]
+    page_answers = [answer.body + repr(answer.headers).encode() for answer in document_by_path.values()]
+    page_answers += [body + repr(headers).encode() for _, headers, body in pages.values()]
+    assert not [text for text in page_answers if SECRET.encode() in text]

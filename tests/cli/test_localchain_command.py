@@ -238,10 +238,10 @@ def test_tables_fit_a_terminal_of_eighty_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("-0.004", "0.00"), ("-0.01", "-0.01"), ("-3.001", "-3.00"), ("-0.5", "-0.50"), ("1234.5", "1,234.50")]
+    ("text", "expected_text"), [("-0.004", "0.00"), ("-0.01", "-0.01"), ("-3.001", "-3.00"), ("-0.5", "-0.50"), ("1234.5", "1,234.50")]
 )
-def test_what_is_cut_to_zero_has_no_sign(text: str, said: str) -> None:
-    assert tables.money_text(text) == said
+def test_what_is_cut_to_zero_has_no_sign(text: str, expected_text: str) -> None:
+    assert tables.money_text(text) == expected_text
     assert ledger.format_bps(-0.4) == "0.00 %"
     assert ledger.format_bps(-1) == "-0.01 %"
 

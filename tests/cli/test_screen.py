@@ -21,8 +21,8 @@ def screen(screen: str) -> list[str]:
 
 
 def test_the_plan_and_its_question_fit_one_screen(desk: Desk) -> None:
-    code, shown = at_terminal(desk, "n\n", "rebalance", "--send", columns=80)
-    lines = screen(shown[: shown.index("[y/N]")])
+    code, screen_text = at_terminal(desk, "n\n", "rebalance", "--send", columns=80)
+    lines = screen(screen_text[: screen_text.index("[y/N]")])
     assert code == 10
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
@@ -32,11 +32,11 @@ def test_the_plan_and_its_question_fit_one_screen(desk: Desk) -> None:
 
 def test_a_refused_plan_names_the_guard_that_failed_on_one_screen(desk: Desk) -> None:
     desk.edit(('gas_price = "', 'gas_price = "0.0000001 gwei" # '))
-    code, shown = at_terminal(desk, "", "plan", columns=80)
+    code, screen_text = at_terminal(desk, "", "plan", columns=80)
     assert code == 10
-    lines = screen(shown)
+    lines = screen(screen_text)
     assert len(lines) <= 24
-    assert any(line.startswith("refused  gas_price") for line in lines), shown
+    assert any(line.startswith("refused  gas_price") for line in lines), screen_text
 
 
 def test_everything_else_of_a_plan_comes_with_verbose(desk: Desk) -> None:

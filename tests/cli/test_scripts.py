@@ -97,12 +97,12 @@ def test_a_fork_run_rebalances_on_a_copy_and_leaves_the_parent_alone(
         )
         assert result.code == 0, result.err
         if document:
-            told = json.loads(result.out)
-            assert not misfits(StatusDocument, told["before"]) + misfits(RebalanceDocument, told["rebalance"])
-            assert told["before"]["decision"]["kind"] == "rebalance"
-            assert told["rebalance"]["outcome"] == "done"
-            assert [sent["kind"] for sent in told["rebalance"]["transactions"]].count("swap") == 1
-            assert told["after"]["decision"]["kind"] == "hold"
+            run_document = json.loads(result.out)
+            assert not misfits(StatusDocument, run_document["before"]) + misfits(RebalanceDocument, run_document["rebalance"])
+            assert run_document["before"]["decision"]["kind"] == "rebalance"
+            assert run_document["rebalance"]["outcome"] == "done"
+            assert [sent["kind"] for sent in run_document["rebalance"]["transactions"]].count("swap") == 1
+            assert run_document["after"]["decision"]["kind"] == "hold"
         else:
             assert "done:" in result.out
         assert nonce(desk) == state[1]

@@ -274,12 +274,12 @@ def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
         @contextmanager
         def cluster(port: int) -> Iterator[int]:
             print(port, file=stdin, flush=True)
-            one = int(heard.readline())
+            cluster_port = int(heard.readline())
             try:
-                yield one
+                yield cluster_port
             finally:
-                if not gone(one):
-                    os.kill(one, signal.SIGKILL)
+                if not gone(cluster_port):
+                    os.kill(cluster_port, signal.SIGKILL)
 
         yield cluster
 

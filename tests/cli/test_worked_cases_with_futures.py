@@ -46,7 +46,7 @@ def futures_sent(document: Any) -> list[str]:
 
 def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
     """30/30/40 of 10,000 beside 14,000 of margin, which counts in no weight."""
-    perps, chain, asked = perps_chain, perps_chain.chain, asking(perps_run)
+    perps, chain, ask_perps = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
     opened(perps, 14_000, {"WETH": 17_500, "WBTC": 17_500})
     changes = futures_config_changes(
@@ -57,23 +57,23 @@ def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_cha
     changes["limits.plan_cost"] = "1%"  # a pool of 0.3 % and gas cost just more than half a percent
     targets = {"WBTC": "30%", "WETH": "30%", "LINK": "40%", "USDC": "0%"}
     agents.agent_config(chain, tmp_path, changes, targets)
-    asked("trust", "--yes")
-    assert asked("plan")["decision"]["kind"] == "hold"
-    assert multiple(asked("margin"), "spot_multiple") == pytest.approx(3.5, abs=0.03)
+    ask_perps("trust", "--yes")
+    assert ask_perps("plan")["decision"]["kind"] == "hold"
+    assert multiple(ask_perps("margin"), "spot_multiple") == pytest.approx(3.5, abs=0.03)
 
     chain.move_market({"LINK": chain.deployed_world.prices_usd["LINK"] * 2})
-    document = asked("status")
+    document = ask_perps("status")
     weights = {holding["symbol"]: holding["weight_bps"] for holding in document["holdings"]}
     assert weights["LINK"] == pytest.approx(5_714, abs=30), "57.1 % of the spot portfolio"
     assert float(document["total_value"]) == pytest.approx(28_000, abs=120), "the total includes the margin"
     assert float(document["futures"]["leverage"]) == pytest.approx(2.5, abs=0.03)
     assert document["futures"]["broken"] == []
-    assert multiple(asked("margin"), "spot_multiple") == pytest.approx(2.5, abs=0.03)
+    assert multiple(ask_perps("margin"), "spot_multiple") == pytest.approx(2.5, abs=0.03)
     assert {
         exposure["symbol"]: float(exposure["futures"]) for exposure in document["futures"]["exposures"] if exposure["symbol"] != "LINK"
     }["WETH"] > 17_000
     before = agents.purse(chain)
-    done = asked("rebalance", "--send", "--yes")
+    done = ask_perps("rebalance", "--send", "--yes")
     assert done["outcome"] == "done"
     assert futures_sent(done) == []
     require_traded(chain, before, {"LINK": -2_400, "WBTC": 1_200, "WETH": 1_200}, within=45)
@@ -92,7 +92,7 @@ def shares(document: Any) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    chain, asked = anvil_chain, asking(run)
+    chain, ask_document = anvil_chain, asking(run)
     agents.fund(chain, {"WETH": 30_000, "USDC": 10_000})
     perps = perps_on(chain, (*MARKETS, PerpSpec("LINK", 4_000_000)))
     opened(perps, 20_000, {"WBTC": 26_000, "WETH": 8_000, "LINK": 6_000})
@@ -100,38 +100,38 @@ def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalC
     changes = futures_config_changes(perps, weights)
     changes["futures"] = {**futures_table(perps, weights), "band": "1%"}
     agents.agent_config(chain, tmp_path, changes, {"WETH": "50%", "USDC": "50%"})
-    asked("trust", "--yes")
-    before = shares(asked("positions"))
+    ask_document("trust", "--yes")
+    before = shares(ask_document("positions"))
     assert before == {symbol: pytest.approx(share, abs=0.5) for symbol, share in {"WBTC": 65, "WETH": 20, "LINK": 15}.items()}
-    planned = {order["symbol"]: order for order in asked("margin")["plan"]["orders"]}
+    planned = {order["symbol"]: order for order in ask_document("margin")["plan"]["orders"]}
     assert {symbol: (order["side"], order["reduce_only"]) for symbol, order in planned.items()} == {
         "WBTC": ("sell", True),
         "WETH": ("buy", False),
         "LINK": ("buy", False),
     }
-    sent = futures_sent(asked("rebalance", "--send", "--yes"))
+    sent = futures_sent(ask_document("rebalance", "--send", "--yes"))
     assert sent, "the reduction; nothing is opened in a step that freed margin"
-    asked("rebalance", "--send", "--yes")
-    after = shares(asked("positions"))
+    ask_document("rebalance", "--send", "--yes")
+    after = shares(ask_document("positions"))
     assert after == {symbol: pytest.approx(share, abs=2) for symbol, share in {"WBTC": 50, "WETH": 30, "LINK": 20}.items()}
-    assert float(asked("margin")["margin"]["leverage"]) == pytest.approx(2, abs=0.05)
+    assert float(ask_document("margin")["margin"]["leverage"]) == pytest.approx(2, abs=0.05)
 
 
 def test_w7_sixty_thousand_of_futures_beside_twenty_thousand_close_ten(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
-    perps, chain, asked = perps_chain, perps_chain.chain, asking(perps_run)
+    perps, chain, ask_document = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WETH": 10_000, "USDC": 10_000})
     opened(perps, 30_000, {"WETH": 60_000})
     changes = futures_config_changes(perps, {"WETH": "100%"}, spot_multiple="2.5x", hysteresis="0%", max_leverage="4x")
     agents.agent_config(chain, tmp_path, changes, {"WETH": "20%", "USDC": "80%"})
-    asked("trust", "--yes")
-    document = asked("margin")
+    ask_document("trust", "--yes")
+    document = ask_document("margin")
     assert multiple(document, "spot_multiple") == pytest.approx(3, abs=0.03)
     [order] = document["plan"]["orders"]
     closes = float(order["size"]) * float(chain.deployed_world.prices_usd["WETH"])
     assert (document["plan"]["trigger"], order["side"], order["reduce_only"]) == ("spot_multiple", "sell", True)
     assert closes == pytest.approx(10_000, abs=300)
-    done = asked("rebalance", "--send", "--yes")
+    done = ask_document("rebalance", "--send", "--yes")
     assert futures_sent(done), done["reason"]
-    after = asked("margin")
+    after = ask_document("margin")
     assert float(after["margin"]["gross"]) == pytest.approx(50_000, abs=300)
     assert "spot_multiple" not in {limit["limit"] for limit in after["limits"] if limit["broken"]}

@@ -274,13 +274,13 @@ def test_web3_follows_no_offchain_lookup(local_chain: LocalChain) -> None:
 
 
 def test_a_call_through_web3_is_one_request(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
-    provider, asked = anvil_chain.w3.provider, []
+    provider, web3_provider = anvil_chain.w3.provider, []
     make = provider.make_request
     monkeypatch.setattr(provider, "_request_func_cache", (None, None))
-    monkeypatch.setattr(provider, "make_request", lambda method, params: (asked.append(method), make(method, params))[1])
+    monkeypatch.setattr(provider, "make_request", lambda method, params: (web3_provider.append(method), make(method, params))[1])
     anvil_chain.token_contract("USDC").functions.balanceOf(anvil_chain.wallet.address).call()
     monkeypatch.setattr(provider, "_request_func_cache", (None, None))
-    assert asked == ["eth_call"]
+    assert web3_provider == ["eth_call"]
 
 
 def test_the_config_it_writes_is_complete(local_chain: LocalChain) -> None:

@@ -29,12 +29,12 @@ def equal(chain: LocalChain, actions: Sequence[LpAction], after: tuple[tuple[str
     """Every action moves what it says, for the liquidity it says, and its gas is at most what was reckoned with."""
     done = []
     for action in actions:
-        found = lp_on_chain.act(chain, action)
-        assert found.moved == lp_on_chain.expected(action)
+        movement = lp_on_chain.act(chain, action)
+        assert movement.moved == lp_on_chain.expected(action)
         if not isinstance(action, Collect):
-            assert found.liquidity == action.liquidity
-        assert action.gas_units / 3 < found.gas <= action.gas_units
-        done.append(found)
+            assert movement.liquidity == action.liquidity
+        assert action.gas_units / 3 < movement.gas <= action.gas_units
+        done.append(movement)
     for token, raw in after:
         symbol = next(symbol for symbol, known in chain.tokens.items() if known.address == token)
         assert chain.balance(symbol) == raw

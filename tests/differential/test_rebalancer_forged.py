@@ -59,7 +59,7 @@ def test_a_wrong_hash_a_wrong_maker_or_a_wrong_tier_has_no_pool(venues: Venues, 
     wrong = [replace(leg, row=replace(leg.row, maker=stall.thief))]
     if venue is not Venue.V4:
         wrong += [replace(leg, row=replace(leg.row, word=keccak(leg.row.word)))]
-        wrong += [replace(leg, row=replace(leg.row, word=row.word)) for one, row in venues.rows.items() if one is not venue]
+        wrong += [replace(leg, row=replace(leg.row, word=row.word)) for row_entry, row in venues.rows.items() if row_entry is not venue]
     if venue not in (Venue.V2, Venue.V4):
         wrong += [replace(leg, tier=leg.tier + 1)]
     assert [stall.would(stall.program(leg)) for leg in wrong] == ["NoSuchPool(1)"] * len(wrong)

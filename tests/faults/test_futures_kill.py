@@ -33,7 +33,7 @@ class Layer:
 
 
 @pytest.fixture(scope="module")
-def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layer]:
+def layer(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layer]:
     with one_case(anvil_session):
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
         perps = perps_on(anvil_session)
@@ -43,9 +43,9 @@ def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
-def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, tmp_path: Path, moment: str) -> None:
-    with one_case(made.world.chain):
-        world = made.world.copied(tmp_path / "case")
+def test_an_order_killed_at_any_moment_is_filled_exactly_once(layer: Layer, tmp_path: Path, moment: str) -> None:
+    with one_case(layer.world.chain):
+        world = layer.world.copied(tmp_path / "case")
         assert world.killed(moment), f"{moment} was never reached"
         world.restarted()
         world.restarted()
@@ -61,7 +61,7 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, tmp_p
         assert after.nonce - world.before.nonce == len(mined)
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
         assert world.before.native_wei - after.native_wei == gas_wei == history.budgets.gas_24h_wei
-        margin_account = read_now(made.perps, world.chain.wallet.address)
+        margin_account = read_now(layer.perps, world.chain.wallet.address)
         [fill] = mined[0].receipt.fills if mined[0].receipt is not None else ()
         assert margin_account.size_raw(fill.market) == fill.size_raw > 0
         leverage = margin.leverage(margin_account)

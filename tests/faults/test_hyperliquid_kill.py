@@ -36,7 +36,7 @@ class Layer:
 
 
 @pytest.fixture
-def made(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layer]:
+def layer(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layer]:
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     with one_case(anvil_session), venue_for(anvil_session) as server:
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
@@ -48,8 +48,8 @@ STOP_MOMENTS = ["before:send 2", "after:send 2", *(f"write {number}" for number 
 
 
 @pytest.mark.parametrize("moment", every_run(STOP_MOMENTS, {"before:send 2", "after:send 2"}))
-def test_a_stop_killed_at_any_moment_rests_exactly_once(made: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = made.world, made.server
+def test_a_stop_killed_at_any_moment_rests_exactly_once(layer: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = layer.world, layer.server
     changes = venue_changes(server, {"ETH": "100%"}, resting_stop="2%")
     world = replace(world, loaded=trusted(world.chain, tmp_path / "stops", changes, EVEN))
     assert world.killed(moment), f"{moment} was never reached"
@@ -94,8 +94,8 @@ def require_each_fill_once(world: StepWorld, server: HyperliquidServer) -> None:
 
 
 @pytest.mark.parametrize("moment", every_run(LIMIT_MOMENTS, {"before:send 1", "after:send 1", "write 12"}))
-def test_a_limit_order_killed_at_any_moment_rests_exactly_once(made: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = limit_world(made, tmp_path / "limits"), made.server
+def test_a_limit_order_killed_at_any_moment_rests_exactly_once(layer: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = limit_world(layer, tmp_path / "limits"), layer.server
     assert world.killed(moment), f"{moment} was never reached"
     for _ in range(3):
         with contextlib.suppress(Retryable):  # its fate is open until its end
@@ -109,8 +109,8 @@ def test_a_limit_order_killed_at_any_moment_rests_exactly_once(made: Layer, mome
 
 
 @pytest.mark.parametrize("moment", every_run(END_MOMENTS, {"write 3", "after:send 1"}))
-def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(made: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = limit_world(made, tmp_path / "limits"), made.server
+def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(layer: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = limit_world(layer, tmp_path / "limits"), layer.server
     world.restarted()
     server.trade_through("ETH", "1")
     world.chain.node.mine_at(world.chain.now_s() + 3_601)
@@ -128,8 +128,8 @@ def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(made:
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
-def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, moment: str) -> None:
-    world, server = made.world, made.server
+def test_an_order_killed_at_any_moment_is_filled_exactly_once(layer: Layer, moment: str) -> None:
+    world, server = layer.world, layer.server
     assert world.killed(moment), f"{moment} was never reached"
     try:
         world.restarted()
@@ -187,8 +187,8 @@ def require_orders_filled_once(world: StepWorld, server: HyperliquidServer) -> N
 
 
 @pytest.mark.parametrize("moment", every_run(TOGETHER_MOMENTS, TOGETHER_OFTEN))
-def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(made: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = made.world, made.server
+def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(layer: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = layer.world, layer.server
     changes = venue_changes(server, {"ETH": "40%", "BTC": "30%", "DOGE": "30%"}, "2.5x")
     world = replace(world, loaded=trusted(world.chain, tmp_path / "together", changes, EVEN))
     user = world.chain.wallet.address.lower()

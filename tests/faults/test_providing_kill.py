@@ -25,7 +25,7 @@ OFTEN = {"before:send 3", "after:send 3", "write 41"}
 
 
 @pytest.fixture(scope="module")
-def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StepWorld]:
+def furnished(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StepWorld]:
     """The wallet and its store, made once."""
     with one_case(anvil_session):
         fund(anvil_session, {"WETH": 5_000, "USDC": 5_000})
@@ -34,10 +34,10 @@ def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def world(made: StepWorld, tmp_path: Path) -> Iterator[StepWorld]:
+def world(furnished: StepWorld, tmp_path: Path) -> Iterator[StepWorld]:
     """The same for each case: the chain goes back after it, the store is a copy."""
-    with one_case(made.chain):
-        yield made.copied(tmp_path / "case")
+    with one_case(furnished.chain):
+        yield furnished.copied(tmp_path / "case")
 
 
 def require_exactly_one_position(world: StepWorld) -> None:

@@ -140,8 +140,8 @@ def test_a_withdrawal_that_settles_profit_is_no_result() -> None:
     before = valued(1, reading(1_000, realised=50))
     after = valued(3, reading(750), wallet=1_300)
     entry = margin_entry(change(2, 300), PRICES, COUNTED, None)
-    one = only(futures_changes([entry], (before, after)))
-    assert (one.deposited_value, one.transferred_value, one.profit) == (-300 * E6, 0, 0)
+    only_change = only(futures_changes([entry], (before, after)))
+    assert (only_change.deposited_value, only_change.transferred_value, only_change.profit) == (-300 * E6, 0, 0)
 
 
 cash = st.integers(-500, 500)

@@ -201,14 +201,14 @@ def states(submitter_bench: Bench) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("make", [waiting, lost_in_broadcast])
 def test_what_waits_is_cancelled_at_hard_whether_a_node_knows_it_or_not(tmp_path: Path, make: Callable[[Path], Bench]) -> None:
-    made = make(tmp_path)
-    mines_cancels(made)
-    made.paused, made.hard = True, True
-    made.executor().cancel_pending(HARD)
-    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    assert HARD in made.store.journal.intents()[0].note
-    assert made.executor().may_send(for_revoking=True)
-    assert not made.executor().may_send()
+    switch_bench = make(tmp_path)
+    mines_cancels(switch_bench)
+    switch_bench.paused, switch_bench.hard = True, True
+    switch_bench.executor().cancel_pending(HARD)
+    assert states(switch_bench) == [("swap", "cancelled"), ("cancel", "final")]
+    assert HARD in switch_bench.store.journal.intents()[0].note
+    assert switch_bench.executor().may_send(for_revoking=True)
+    assert not switch_bench.executor().may_send()
 
 
 def test_what_never_left_is_dropped_and_nothing_is_sent(tmp_path: Path) -> None:
@@ -231,12 +231,12 @@ def test_what_is_mined_stays_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("paused", [True, None])
 def test_abandoning_sends_nothing_while_the_switch_is_soft_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
-    made = waiting(tmp_path)
-    made.paused = paused
+    switch_bench = waiting(tmp_path)
+    switch_bench.paused = paused
     with raises_code(Refused, "kill_switch"):
-        made.executor().cancel_pending(HARD)
-    assert len(made.chain.sent) == 1
-    assert ("swap", "broadcast") in states(made)
+        switch_bench.executor().cancel_pending(HARD)
+    assert len(switch_bench.chain.sent) == 1
+    assert ("swap", "broadcast") in states(switch_bench)
 
 
 # every way to a broadcast
@@ -306,10 +306,10 @@ def sends_what_was_signed(folder: Path) -> tuple[Bench, Callable[[], object]]:
 
 
 def cancels_late(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = waiting(folder)
-    made.chain.timestamp_s = START_S + 90
-    mines_cancels(made)
-    return made, lambda: made.executor().reconcile()
+    switch_bench = waiting(folder)
+    switch_bench.chain.timestamp_s = START_S + 90
+    mines_cancels(switch_bench)
+    return switch_bench, lambda: switch_bench.executor().reconcile()
 
 
 def cancels_lost(folder: Path) -> tuple[Bench, Callable[[], object]]:
@@ -319,17 +319,17 @@ def cancels_lost(folder: Path) -> tuple[Bench, Callable[[], object]]:
 
 
 def abandons(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = waiting(folder)
-    made.paused, made.hard = True, True
-    mines_cancels(made)
-    return made, lambda: made.executor().cancel_pending(HARD)
+    switch_bench = waiting(folder)
+    switch_bench.paused, switch_bench.hard = True, True
+    mines_cancels(switch_bench)
+    return switch_bench, lambda: switch_bench.executor().cancel_pending(HARD)
 
 
 def hurries(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = waiting(folder)
-    made.settings = replace(made.settings, bump_after_s=1)
-    mines_cancels(made)
-    return made, lambda: made.executor().reconcile()
+    switch_bench = waiting(folder)
+    switch_bench.settings = replace(switch_bench.settings, bump_after_s=1)
+    mines_cancels(switch_bench)
+    return switch_bench, lambda: switch_bench.executor().reconcile()
 
 
 @pytest.mark.parametrize("way", [swaps, resends, sends_what_was_signed, cancels_late, cancels_lost, hurries, abandons])

@@ -66,8 +66,8 @@ def test_a_position_holds_both_tokens_in_range_and_one_of_them_outside() -> None
 
 
 @given(ticks, ticks, ticks, st.integers(1, 2**100))
-def test_what_two_parts_pay_is_what_the_whole_pays_but_for_a_unit(one: int, other: int, tick: int, liquidity: int) -> None:
-    lower, upper = min(one, other), max(one, other) + 60
+def test_what_two_parts_pay_is_what_the_whole_pays_but_for_a_unit(first_tick: int, other_tick: int, tick: int, liquidity: int) -> None:
+    lower, upper = min(first_tick, other_tick), max(first_tick, other_tick) + 60
     whole = positions.principal(v3(lower, upper, liquidity, tick))
     part = positions.principal(v3(lower, upper, liquidity, tick), liquidity // 3)
     rest = positions.principal(v3(lower, upper, liquidity, tick), liquidity - liquidity // 3)

@@ -47,27 +47,27 @@ WANTED = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", nati
 
 
 @pytest.fixture(scope="module")
-def found() -> StressResult:
+def tested_stress() -> StressResult:
     return run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(SpotScenario.CRASH,)))
 
 
-def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) -> None:
-    assert [(case.name, case.engine, len(case.path_metrics)) for case in found.cases] == [
+def test_all_that_was_asked_for_is_there_and_fits_together(tested_stress: StressResult) -> None:
+    assert [(case.name, case.engine, len(case.path_metrics)) for case in tested_stress.cases] == [
         (BLOCKS_NAME, "kernel", 20),
         (JUMPS_NAME, "kernel", 20),
         ("calm", "step", 1),
         ("crash", "step", 1),
     ]
-    calm, crash = found.cases[2:]
+    calm, crash = tested_stress.cases[2:]
     assert crash.path_metrics[0].loss == pytest.approx(0.35, abs=0.03), "half of 70 %, whatever the recorded path did"
     assert calm.path_metrics[0].loss != pytest.approx(crash.path_metrics[0].loss)
-    assert (found.path_bars, found.return_count, found.skipped_cases) == (40, 199, ())
-    assert found.kernel_difference is not None
-    assert found.kernel_difference < 1e-5
-    assert {name for name, _ in found.versions} >= {"trimtab", "numpy", "numba"}
+    assert (tested_stress.path_bars, tested_stress.return_count, tested_stress.skipped_cases) == (40, 199, ())
+    assert tested_stress.kernel_difference is not None
+    assert tested_stress.kernel_difference < 1e-5
+    assert {name for name, _ in tested_stress.versions} >= {"trimtab", "numpy", "numba"}
 
 
-def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: StressResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(tested_stress: StressResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.backtest.stress.work.KERNEL_PIECE_PATHS", 7)
     sizes = []
 
@@ -76,22 +76,22 @@ def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: Str
         other: StressWork = pickle.loads(pickle.dumps(work))
         return ((piece, other.run(piece)) for piece in reversed(pieces))
 
-    assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(SpotScenario.CRASH,)), piece_runner=share) == found
+    assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(SpotScenario.CRASH,)), piece_runner=share) == tested_stress
     assert sizes == [7, 7, 6, 7, 7, 6, 1, 1]
 
 
-def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(found: StressResult) -> None:
+def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(tested_stress: StressResult) -> None:
     stress_spec = wish(paths=10)
     stress_result, other = (
         run_stress_test(WANTED, TABLE, DEEP, stress_spec),
         run_stress_test(WANTED, TABLE, replace(DEEP, seed=1), stress_spec),
     )
-    assert stress_result.cases[0].path_metrics == found.cases[0].path_metrics[:10]
-    assert stress_result.cases[1].path_metrics == found.cases[1].path_metrics[:10]
-    assert stress_result.cases[2] == found.cases[2]
+    assert stress_result.cases[0].path_metrics == tested_stress.cases[0].path_metrics[:10]
+    assert stress_result.cases[1].path_metrics == tested_stress.cases[1].path_metrics[:10]
+    assert stress_result.cases[2] == tested_stress.cases[2]
     assert stress_result.cases[0].path_metrics != other.cases[0].path_metrics
-    assert stress_result.data_hash == other.data_hash == found.data_hash
-    assert len({stress_result.config_hash, other.config_hash, found.config_hash}) == 3
+    assert stress_result.data_hash == other.data_hash == tested_stress.data_hash
+    assert len({stress_result.config_hash, other.config_hash, tested_stress.config_hash}) == 3
 
 
 def test_the_kernel_measures_what_the_live_step_measures() -> None:
@@ -176,8 +176,8 @@ def test_tails_are_what_a_hand_works_out() -> None:
     assert share_outside_bands(np.array([[0.5, 0.5], [0.6, 0.4], [0.61, 0.39], [0.3, 0.7]]), edges) == 0.5
 
 
-def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
-    case: StressCase = found.cases[0]
+def test_figures_of_a_case_are_those_of_its_paths(tested_stress: StressResult) -> None:
+    case: StressCase = tested_stress.cases[0]
     statistics = measure_statistics(case)
     losses = case.metric_values("loss")
     assert float(statistics["loss"]["worst"]) == pytest.approx(losses.max(), abs=1e-6)
@@ -188,28 +188,30 @@ def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
     assert measure_statistics(timed)["outside_bands"] is None
 
 
-def test_results_are_returns_and_end_values_whose_worst_is_the_least(found: StressResult) -> None:
-    case: StressCase = found.cases[0]
+def test_results_are_returns_and_end_values_whose_worst_is_the_least(tested_stress: StressResult) -> None:
+    case: StressCase = tested_stress.cases[0]
     distribution, losses = outcome_distributions(case.metric_values("loss"), 2_000), case.metric_values("loss")
     assert float(distribution["return"]["worst"]) == pytest.approx(-losses.max(), abs=1e-6)
     assert float(distribution["return"]["expected_shortfall"]) == pytest.approx(-expected_shortfall(losses), abs=1e-6)
     assert float(distribution["return"]["quantiles"]["5%"]) == pytest.approx(-np.quantile(losses, 0.95), abs=1e-6)
     assert float(distribution["end_value"]["quantiles"]["50%"]) == pytest.approx(2_000 * (1 - np.median(losses)), abs=0.01)
-    assert found.start_value == float(DEEP.start_value)
-    assert "end value 50%" in str(report_document(stress_page(found)))
+    assert tested_stress.start_value == float(DEEP.start_value)
+    assert "end value 50%" in str(report_document(stress_page(tested_stress)))
 
 
-def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: StressResult) -> None:
-    report_text = report_document(stress_page(found))
+def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(tested_stress: StressResult) -> None:
+    report_text = report_document(stress_page(tested_stress))
     text = str(report_text)
-    for case in found.cases:
+    for case in tested_stress.cases:
         assert case.name in text
-    assert found.config_hash in text
-    assert found.data_hash in text
+    assert tested_stress.config_hash in text
+    assert tested_stress.data_hash in text
     assert mentions(text, "crash", "its only path")
     assert "'20 paths'" in text
     assert "1 hour" in text
-    three = replace(found, cases=tuple(replace(case, path_metrics=case.path_metrics[:1] * 3) for case in found.cases), interval_s=900)
+    three = replace(
+        tested_stress, cases=tuple(replace(case, path_metrics=case.path_metrics[:1] * 3) for case in tested_stress.cases), interval_s=900
+    )
     report_text_of_three = str(report_document(stress_page(three)))
     assert mentions(report_text_of_three, "crash", "3 paths")
     assert "15 minutes" in report_text_of_three

@@ -108,9 +108,9 @@ def test_no_fee_is_read_on_other_chains() -> None:
     assert len(fee_items(DataFeeKind.OP_STACK_COPY)) == len(fee_items(DataFeeKind.OP_STACK)) == 6
 
 
-@given(one=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
-def test_the_expected_fee_is_between_that_of_nothing_and_the_bound(one: int, more: int, empty: int, size: int) -> None:
-    quote = DataFeeQuote(empty, empty + 10**18, 3, 3 + OPERATOR_SAMPLE_GAS, one, one + more)
+@given(least=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
+def test_the_expected_fee_is_between_that_of_nothing_and_the_bound(least: int, more: int, empty: int, size: int) -> None:
+    quote = DataFeeQuote(empty, empty + 10**18, 3, 3 + OPERATOR_SAMPLE_GAS, least, least + more)
     assert empty <= quote.expected_data_fee_wei(size) <= quote.max_data_fee_wei(size)
     assert quote.expected_data_fee_wei(size) <= quote.expected_data_fee_wei(size + 512)
     assert quote.expected_fee_wei(1_000, size, size) == 2 * quote.expected_data_fee_wei(size) + 2 * 3 + 1_000
@@ -120,7 +120,7 @@ def test_the_expected_fee_of_swaps_is_on_the_line_through_the_typical_ones() -> 
     quote = DataFeeQuote(100, 10**9, one_swap_wei=200, four_swaps_wei=500)
     fees = [quote.expected_data_fee_wei(legs_bytes(legs)) for legs in ([None] * number for number in (1, 2, 4, 8))]
     assert fees == [200, 300, 500, 900]
-    assert quote.expected_data_fee_wei(APPROVAL_BYTES) == 100, "no transaction pays less than an empty one"
+    assert quote.expected_data_fee_wei(APPROVAL_BYTES) == 100, "no transaction pays less than an empty least"
 
 
 def test_plans_count_the_expected_fee_and_caps_twice_the_bound() -> None:

@@ -250,9 +250,9 @@ def test_an_offchain_lookup_fetches_nothing() -> None:
 
     with serve(refused) as server:
         line = provider(server.url)
-        for one in (line, QuorumProvider(EndpointPool([line], 1)), BlockProvider(line, BLOCK)):
-            w3 = open_web3(one)
-            assert one.global_ccip_read_enabled is False
+        for web3_provider in (line, QuorumProvider(EndpointPool([line], 1)), BlockProvider(line, BLOCK)):
+            w3 = open_web3(web3_provider)
+            assert web3_provider.global_ccip_read_enabled is False
             with pytest.raises(CallFailed):
                 w3.eth.call({"to": OWNER, "data": "0x"})
         assert len(server.seen) == 3

@@ -100,7 +100,7 @@ def findings(node: FakeNode, **changes: Any) -> list[TokenFinding]:
 def past_balances(*change_raw: int) -> list[int]:
     """Return the balances of WETH and USDC that the step has, less these changes."""
     raw_by_token = {holding.token: holding.raw for holding in step_input({"WETH": 5_000, "USDC": 5_000}).snapshot.holdings}
-    return [raw_by_token[held.address] - change for held, change in zip((WETH, USDC), change_raw, strict=True)]
+    return [raw_by_token[traded_token.address] - change for traded_token, change in zip((WETH, USDC), change_raw, strict=True)]
 
 
 def test_screen__sound_tokens__are_clean_after_one_request() -> None:

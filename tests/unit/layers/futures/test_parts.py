@@ -45,9 +45,9 @@ def test_a_used_budget_of_reductions_holds_back_no_rebalance() -> None:
     assert outcome.kind is OutcomeKind.PLANNED
     assert isinstance(outcome.decision, Rebalance)
     assert "futures.limits.max_reduction_per_day is used" in outcome.reason
-    held = outcome_of(step_of(PUSHED, EVEN, **SPENT))
-    assert held.kind is OutcomeKind.HOLD
-    assert "max_reduction_per_day is used" in held.reason
+    rebalance_outcome = outcome_of(step_of(PUSHED, EVEN, **SPENT))
+    assert rebalance_outcome.kind is OutcomeKind.HOLD
+    assert "max_reduction_per_day is used" in rebalance_outcome.reason
 
 
 def test_a_refused_reduction_is_the_outcome_where_spot_holds() -> None:

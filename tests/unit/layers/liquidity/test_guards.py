@@ -120,7 +120,7 @@ def test_what_is_provided_stays_within_reserves_and_what_surely_came() -> None:
     assert isinstance(action, Provide)
     asset = next(asset for asset in step.portfolio.assets if asset.token.address == action.token0)
     tight = replace(asset, reserve_raw=next(h.raw for h in step.snapshot.holdings if h.token == action.token0) - action.desired_raw[0] + 1)
-    assets = tuple(tight if one is asset else one for one in step.portfolio.assets)
+    assets = tuple(tight if portfolio_asset is asset else portfolio_asset for portfolio_asset in step.portfolio.assets)
     short = replace(step, portfolio=replace(step.portfolio, assets=assets))
     assert "1 base" in verdict("balance", short, plan).measured_text
 

@@ -79,11 +79,11 @@ def planned_or_none(step: StepInput) -> Plan | None:
 
 
 @given(anything())
-def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: PlannedCase) -> None:
-    if found.plan is None:
+def test_every_guard_lets_every_plan_pass_but_for_gas_money(case: PlannedCase) -> None:
+    if case.plan is None:
         return
-    refused = [v for v in guards.judge(found.step, found.plan, evidence(found.step, found.plan)) if not v.passed]
-    prices_apart = found.step.limits.oracle_deviation_bps is not None
+    refused = [v for v in guards.judge(case.step, case.plan, evidence(case.step, case.plan)) if not v.passed]
+    prices_apart = case.step.limits.oracle_deviation_bps is not None
     allowed = GAS_GUARDS | ({"oracle_deviation"} if prices_apart else set())
     assert {v.guard for v in refused} <= allowed, refused
     assert all("spot" in v.measured_text or "TWAP" in v.measured_text for v in refused if v.guard == "oracle_deviation"), (
@@ -92,50 +92,50 @@ def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: PlannedCase) 
 
 
 @given(anything())
-def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: PlannedCase) -> None:
-    if found.plan is None:
+def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(case: PlannedCase) -> None:
+    if case.plan is None:
         return
-    before, layer = book(found.step).exposure(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).layer_answers
+    before, layer = book(case.step).exposure(), build_guard_case(case.step, case.plan, evidence(case.step, case.plan)).layer_answers
     assert isinstance(layer, LiquidityCase)
     lp = layer.replay
     assert lp.fault is None
-    limits, after = liquidity_limits(found.step.limits), lp.book_after.exposure()
+    limits, after = liquidity_limits(case.step.limits), lp.book_after.exposure()
     if before.is_within(limits):
         assert after.is_within(limits)
         if after.loss > before.loss and limits.loss is not None:
             assert after.loss <= limits.loss * LIMIT_GOAL_SHARE * after.portfolio_value + 1
     else:
-        assert all(isinstance(action, Withdraw) for action in found.plan.layer_actions)
+        assert all(isinstance(action, Withdraw) for action in case.plan.layer_actions)
         out = {
             action.name
-            for action in found.plan.layer_actions
+            for action in case.plan.layer_actions
             if isinstance(action, Withdraw) and action.liquidity == action.position_liquidity
         }
-        stuck = {item.subject for item in found.plan.skipped}
+        stuck = {item.subject for item in case.plan.skipped}
         assert (
             after.is_within(limits.scaled(LIMIT_GOAL_SHARE))
-            or {state.name for state, p in book(found.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
+            or {state.name for state, p in book(case.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
         )
 
 
 @given(anything())
-def test_all_but_the_last_position_of_an_exit_go_whole(found: PlannedCase) -> None:
-    if found.plan is None or book(found.step).exposure().is_within(liquidity_limits(found.step.limits)):
+def test_all_but_the_last_position_of_an_exit_go_whole(case: PlannedCase) -> None:
+    if case.plan is None or book(case.step).exposure().is_within(liquidity_limits(case.step.limits)):
         return
-    actions = [action for action in found.plan.layer_actions if isinstance(action, Withdraw)]
+    actions = [action for action in case.plan.layer_actions if isinstance(action, Withdraw)]
     assert all(action.liquidity == action.position_liquidity for action in actions[:-1])
 
 
 @given(anything())
-def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: PlannedCase) -> None:
-    if found.plan is None:
+def test_reserves_stay_and_minimums_are_ours_not_the_pools(case: PlannedCase) -> None:
+    if case.plan is None:
         return
-    reserve = {asset.token.address: asset.reserve_raw for asset in found.step.portfolio.assets}
-    before = {holding.token: holding.raw for holding in found.step.snapshot.holdings}
-    for token, raw in found.plan.holdings_after:
+    reserve = {asset.token.address: asset.reserve_raw for asset in case.step.portfolio.assets}
+    before = {holding.token: holding.raw for holding in case.step.snapshot.holdings}
+    for token, raw in case.plan.holdings_after:
         assert raw >= min(before[token], reserve[token])
-    now = book(found.step)
-    for action in found.plan.layer_actions:
+    now = book(case.step)
+    for action in case.plan.layer_actions:
         if isinstance(action, Collect):
             continue
         assert max(action.min_raw) > 0
@@ -143,10 +143,10 @@ def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: PlannedCase) -
         if isinstance(action, Provide):
             assert all(raw <= most for raw, most in zip(action.amounts_raw, action.desired_raw, strict=True))
             assert action.liquidity > 0
-        ratio, pool = now.reference_price(action), next(p for p in found.step.snapshot.pools if p.address == action.pool)
+        ratio, pool = now.reference_price(action), next(p for p in case.step.snapshot.pools if p.address == action.pool)
         price = Fraction(pool.reserve1, pool.reserve0) if hasattr(pool, "reserve0") else Fraction(pool.sqrt_price_x96**2, 2**192)
-        limit = found.step.limits.oracle_deviation_bps
-        assert slippage.is_within_band(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
+        limit = case.step.limits.oracle_deviation_bps
+        assert slippage.is_within_band(price, ratio, (limit or 0) + (case.step.limits.slippage_bps or 0))
         if limit is not None:
             assert abs(price / ratio - 1) * 10_000 <= limit
 
@@ -171,9 +171,9 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
 
 
 @given(anything())
-def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(found: PlannedCase) -> None:
+def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(case: PlannedCase) -> None:
     """As the engine does it: the first action of each plan, then everything anew; and then a step of its own, which must rest."""
-    step, plan, count = found.step, found.plan, 0
+    step, plan, count = case.step, case.plan, 0
     while plan is not None:
         count += 1
         assert count <= 12, "it goes round in circles"

@@ -57,8 +57,8 @@ def test_without_a_network_the_benchmark_says_which_peers_are_missing_and_why(tm
 def test_the_cases_cross_as_many_ticks_as_they_say(case, crossed):
     state, amount = bench_quotes.workload()[case]
     states = quote_peers.new_states(state)
-    for last, asked in ((state, amount), (state, amount - bench_quotes.AMOUNTS), (states[-1], amount - len(states))):
-        assert last.swap(bench_quotes.TOKEN0, asked).ticks_crossed == crossed
+    for last, expected_case in ((state, amount), (state, amount - bench_quotes.AMOUNTS), (states[-1], amount - len(states))):
+        assert last.swap(bench_quotes.TOKEN0, expected_case).ticks_crossed == crossed
 
 
 class Generous(Worker):

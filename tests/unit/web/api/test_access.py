@@ -155,7 +155,7 @@ def test_each_call_takes_its_own_scope_and_no_other(server: Client, method_path_
     method, path, scope = method_path_scope
     body = "{}" if method == "POST" else None
     assert server.ask(path, method, body).code == "token_missing"
-    others = [one for one in ("read", "plan", "control") if one != scope]
+    others = [own_scope for own_scope in ("read", "plan", "control") if own_scope != scope]
     refused = server.ask(path, method, body, Authorization=bearer(token(server, *others)))
     assert (refused.status, refused.code) == (403, "scope")
     assert server.ask(path, method, body, Authorization=bearer(token(server, scope))).status not in (401, 403)

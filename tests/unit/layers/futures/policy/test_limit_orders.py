@@ -68,8 +68,8 @@ def test_an_account_counts_its_resting_orders_as_filled() -> None:
 
 
 @given(st.integers(-40_000, 40_000).filter(bool), st.fractions(Fraction(95, 100), Fraction(105, 100)), st.integers(-30_000, 30_000))
-def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fraction, held: int) -> None:
-    account = with_order(rest(size, ETH.mark * price), eth=held)
+def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fraction, size_before: int) -> None:
+    account = with_order(rest(size, ETH.mark * price), eth=size_before)
     quote = int(size * ETH.mark * price)
     fee = -(-abs(quote) * ETH.fee_ppm // 10**6)
     filled = margin.with_trade(replace(account, resting_orders=()), "ETH", size, -quote - fee)

@@ -106,8 +106,8 @@ def test_margin_beside_the_weights_changes_no_weight_and_no_trade() -> None:
 
 
 def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_value_per_share() -> None:
-    held = book(2_500, E18)
-    step = apart(step_with_margin(held))
+    margin_book = book(2_500, E18)
+    step = apart(step_with_margin(margin_book))
     drifts = current_drifts(step)
     assert (investable_total(drifts), portfolio_total(step, drifts)) == (10_000 * E6, 12_500 * E6)
     assert spot_value_in_quote(step, drifts) == 10_000 * E18
@@ -116,7 +116,7 @@ def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_valu
     assert policy is not None
     assert [price_exposure.spot for price_exposure in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
     first = nav(step)
-    fallen = nav(apart(step_with_margin(margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)}))), first)
+    fallen = nav(apart(step_with_margin(margin.with_moved_marks(margin_book, {"ETH": Fraction(-1, 2)}))), first)
     assert (first.nav, fallen.nav) == (1, Fraction(115, 125))
 
 

@@ -41,12 +41,12 @@ def wishes(draw: st.DrawFn, strategy_holdings: capital.StrategyHoldings, prices:
 
 @given(st.data(), HELD, PRICES)
 def test_wishes_that_are_crossed_move_no_token_in_or_out_and_no_value_from_anybody(
-    data: st.DataObject, held: capital.StrategyHoldings, prices: dict[str, Fraction]
+    data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction]
 ) -> None:
-    after, costs = capital.settle_trade(held, data.draw(wishes(held, prices)), {}, prices, TOKENS)
+    after, costs = capital.settle_trade(holdings, data.draw(wishes(holdings, prices)), {}, prices, TOKENS)
     for token in TOKENS:
-        assert total(after, token) == total(held, token)
-    for name, value in capital.strategy_capital(held, prices).items():
+        assert total(after, token) == total(holdings, token)
+    for name, value in capital.strategy_capital(holdings, prices).items():
         assert abs(capital.holdings_value(after[name], prices) - value) <= dust(prices)
         assert min(after[name].values()) >= 0
     assert set(costs.values()) == {Fraction(0)}
@@ -54,21 +54,21 @@ def test_wishes_that_are_crossed_move_no_token_in_or_out_and_no_value_from_anybo
 
 @given(st.data(), HELD, PRICES)
 def test_a_trade_is_shared_out_to_the_last_unit_and_its_cost_by_what_each_asked_of_the_market(
-    data: st.DataObject, held: capital.StrategyHoldings, prices: dict[str, Fraction]
+    data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction]
 ) -> None:
-    wish_by_strategy = data.draw(wishes(held, prices))
+    wish_by_strategy = data.draw(wishes(holdings, prices))
     filled = Fraction(data.draw(st.integers(0, 100)), 100)
     paid = 1 - Fraction(data.draw(st.integers(0, 100)), 10_000)
     net = {netted_token.token: netted_token.net_value for netted_token in capital.net_adjustments(wish_by_strategy, TOKENS)}
     deltas = {token: int(value * filled * (paid if value > 0 else 1) / prices[token]) for token, value in net.items()}
-    deltas = {token: max(raw, -total(held, token)) for token, raw in deltas.items()}
-    after, costs = capital.settle_trade(held, wish_by_strategy, deltas, prices, TOKENS)
+    deltas = {token: max(raw, -total(holdings, token)) for token, raw in deltas.items()}
+    after, costs = capital.settle_trade(holdings, wish_by_strategy, deltas, prices, TOKENS)
     for token in TOKENS:
-        assert total(after, token) == total(held, token) + deltas[token]
+        assert total(after, token) == total(holdings, token) + deltas[token]
     assert min(raw for tokens in after.values() for raw in tokens.values()) >= 0
     lost = -sum((raw * prices[token] for token, raw in deltas.items()), Fraction(0))
     assert sum(costs.values(), Fraction(0)) == lost
-    before = capital.strategy_capital(held, prices)
+    before = capital.strategy_capital(holdings, prices)
     for name, cost in costs.items():
         assert abs(before[name] - cost - capital.holdings_value(after[name], prices)) <= dust(prices) + max(
             Fraction(0), cost - before[name]
@@ -77,9 +77,9 @@ def test_a_trade_is_shared_out_to_the_last_unit_and_its_cost_by_what_each_asked_
 
 @given(st.data(), HELD, PRICES)
 def test_the_market_sees_no_more_than_the_net_of_all_wishes(
-    data: st.DataObject, held: capital.StrategyHoldings, prices: dict[str, Fraction]
+    data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction]
 ) -> None:
-    wish_by_strategy = data.draw(wishes(held, prices))
+    wish_by_strategy = data.draw(wishes(holdings, prices))
     for netted_token in capital.net_adjustments(wish_by_strategy, TOKENS):
         parts = capital.market_remainder(wish_by_strategy, netted_token)
         assert sum(parts.values(), Fraction(0)) == netted_token.net_value
@@ -90,14 +90,14 @@ def test_the_market_sees_no_more_than_the_net_of_all_wishes(
 
 @given(st.data(), HELD, PRICES, st.sampled_from(TOKENS), st.sampled_from([None, *NAMES]))
 def test_what_comes_or_goes_is_borne_by_share_of_capital_or_by_the_one_that_is_named(
-    data: st.DataObject, held: capital.StrategyHoldings, prices: dict[str, Fraction], token: str, only: str | None
+    data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction], token: str, only: str | None
 ) -> None:
-    raw = data.draw(st.integers(-total(held, token), 10**12))
-    after = capital.apply_transfer(held, token, raw, prices, only)
-    assert total(after, token) == total(held, token) + raw
-    assert all(total(after, other) == total(held, other) for other in TOKENS if other != token)
+    raw = data.draw(st.integers(-total(holdings, token), 10**12))
+    after = capital.apply_transfer(holdings, token, raw, prices, only)
+    assert total(after, token) == total(holdings, token) + raw
+    assert all(total(after, other) == total(holdings, other) for other in TOKENS if other != token)
     assert min(part for tokens in after.values() for part in tokens.values()) >= 0
-    before, value = capital.strategy_capital(held, prices), raw * prices[token]
+    before, value = capital.strategy_capital(holdings, prices), raw * prices[token]
     whole = sum(before.values(), Fraction(0))
     if whole == 0 or (only is not None and before[only] + value < 0):
         return
@@ -107,11 +107,13 @@ def test_what_comes_or_goes_is_borne_by_share_of_capital_or_by_the_one_that_is_n
 
 
 @given(HELD, PRICES, st.lists(st.integers(0, 10), min_size=3, max_size=3).filter(lambda parts: sum(parts) > 0))
-def test_capital_goes_from_one_to_another_in_kind(held: capital.StrategyHoldings, prices: dict[str, Fraction], parts: list[int]) -> None:
-    after, whole = capital.copy_holdings(held), sum(capital.strategy_capital(held, prices).values(), Fraction(0))
+def test_capital_goes_from_one_to_another_in_kind(
+    holdings: capital.StrategyHoldings, prices: dict[str, Fraction], parts: list[int]
+) -> None:
+    after, whole = capital.copy_holdings(holdings), sum(capital.strategy_capital(holdings, prices).values(), Fraction(0))
     due = {name: whole * part / sum(parts) for name, part in zip(NAMES, parts, strict=True)}
     capital.restore_capital_shares(after, due, prices)
-    assert all(total(after, token) == total(held, token) for token in TOKENS)
+    assert all(total(after, token) == total(holdings, token) for token in TOKENS)
     assert all(abs(value - due[name]) <= dust(prices) for name, value in capital.strategy_capital(after, prices).items())
 
 
