@@ -337,9 +337,11 @@ def test_the_rooms_are_those_of_the_package_in_their_order() -> None:
         for cells in rows(ARCHITECTURE.read_text(encoding="utf-8"))
         if len(cells) == 3 and "`" in cells[0] and "/" not in cells[0]
     ]
-    kept = {Path(name).parts[1].removesuffix(".py") for name in git_files("--cached") if name.startswith("agent/") and name.endswith(".py")}
-    assert listed == [package for package in levels if package in kept]
-    assert kept - {*levels} == {"__init__", "__main__", "layers"} & kept
+    package_rooms = {
+        Path(name).parts[1].removesuffix(".py") for name in git_files("--cached") if name.startswith("agent/") and name.endswith(".py")
+    }
+    assert listed == [package for package in levels if package in package_rooms]
+    assert package_rooms - {*levels} == {"__init__", "__main__", "layers"} & package_rooms
     beside = {name for stage in stages for name in stage.split(" : ")[1:]}
     modules = {
         name.removesuffix(".py").replace("/", ".")

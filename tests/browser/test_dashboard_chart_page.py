@@ -70,8 +70,8 @@ def test_chart__labels_are_whole_and_do_not_overlap(chromium: Any, served: Serve
     assert {label["side"] for label in labels} == {"below", "beside"}
     cut = [label["text"] for label in labels if label["left"] < 0 or label["right"] > width]
     assert cut == []
-    for left, right in combinations(sorted(labels, key=lambda label: label["left"]), 2):
-        assert left["y"] != right["y"] or left["right"] < right["left"], (left["text"], right["text"])
+    for first_label, right in combinations(sorted(labels, key=lambda label: label["left"]), 2):
+        assert first_label["y"] != right["y"] or first_label["right"] < right["left"], (first_label["text"], right["text"])
 
 
 def test_chart__spans_at_least_a_hundredth_of_the_value(chromium: Any, served: Served) -> None:

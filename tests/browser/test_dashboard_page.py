@@ -384,7 +384,7 @@ def test_without_the_dashboard_a_page_says_how_old_the_figures_are_until_the_log
     from tests.support.sites import Site
 
     context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
-    kept = "caches.open('figures').then(async all => Promise.all((await all.keys()).map(async one => (await all.match(one)).text())))"
+    script = "caches.open('figures').then(async all => Promise.all((await all.keys()).map(async one => (await all.match(one)).text())))"
     workers = "navigator.serviceWorker.getRegistrations().then(all => all.length)"
     page = context.new_page()
     with Site(tmp_path / "trimtab.db.users") as site:
@@ -396,11 +396,11 @@ def test_without_the_dashboard_a_page_says_how_old_the_figures_are_until_the_log
             context.add_cookies([{"name": name, "value": session, "url": address}])
             page.goto(address)
             page.evaluate("navigator.serviceWorker.ready.then(() => '')")
-            until(lambda: page.evaluate(kept) == [f"{read:%Y-%m-%dT%H:%M:%SZ}"])
+            until(lambda: page.evaluate(script) == [f"{read:%Y-%m-%dT%H:%M:%SZ}"])
             if is_logged_out:
                 page.click(".logout button")
                 page.wait_for_selector("#password")
-                assert (page.evaluate(kept), page.evaluate(workers)) == ([], 0)
+                assert (page.evaluate(script), page.evaluate(workers)) == ([], 0)
     page.goto(f"{address}assets")
     inner_text = page.inner_text("main")
     assert f"of {read:%Y-%m-%d %H:%M:%S} UTC, 3 h 20 min ago" in inner_text

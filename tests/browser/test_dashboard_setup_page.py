@@ -35,14 +35,14 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         plain = patient_context(chromium, viewport=SIZE, java_script_enabled=False)
         page = plain.new_page()
         page.goto(f"http://localhost:{desk.port}{desk.opening}")
-        seen = patient_context(chromium, viewport=SIZE, bypass_csp=True, color_scheme="dark")
-        looked = seen.new_page()
+        context = patient_context(chromium, viewport=SIZE, bypass_csp=True, color_scheme="dark")
+        looked = context.new_page()
         looked.goto(page.url)
         require_fine(looked)
         tab_to(page, "button")
         page.keyboard.press("Enter")
         page.wait_for_selector("#f-wallet")
-        seen.add_cookies(plain.cookies())
+        context.add_cookies(plain.cookies())
 
         for open_page in (looked, page):
             open_page.goto(f"http://localhost:{desk.port}/setup/wallet")
@@ -80,7 +80,7 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         looked.goto(page.url)
         require_fine(looked)
         plain.close()
-        seen.close()
+        context.close()
 
 
 @pytest.mark.slow

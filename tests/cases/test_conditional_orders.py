@@ -52,8 +52,8 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         assert all(verdict.passed for verdict in plan.verdicts)
         assert all(leg.min_out_raw * 1_000 >= leg.amount_out_raw * 995 for leg in plan.legs), "floors as of any plan"
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "less than the smallest trade is left"
-        got = chain.balance("USDC") - before.raw["USDC"]
-        assert got > Fraction(before.raw["WETH"] * 2_400 * USD, 10**18) * Fraction(98, 100)
+        received_raw = chain.balance("USDC") - before.raw["USDC"]
+        assert received_raw > Fraction(before.raw["WETH"] * 2_400 * USD, 10**18) * Fraction(98, 100)
         words = " ".join(api.explain(loaded.path, fired.step_id)["sentences"])
         assert mentions(words, "stop_loss", "WETH")
         assert "sold" in words
@@ -100,7 +100,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
     with agent_on(chain, tmp_path, {**spot_price_config(chain, POOL), **STOP, "limits.oracle_deviation": "off"}, TWO) as agent:
         before = purse(chain)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        got = chain.swap(POOL, "WETH", 20_000 * 10**18)
+        received_raw = chain.swap(POOL, "WETH", 20_000 * 10**18)
         chain.mine(1)
         pushed = agent.rebalance(send=True, confirm=yes)
         assert pushed.kind is OutcomeKind.HOLD, pushed.reason
@@ -109,7 +109,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         row = api.standing_orders(agent)["orders"][0]
         assert float(row["price"]) < 2_500
         assert (row["stage"], row["unconfirmed"]) == ("armed", "fired")
-        chain.swap(POOL, "USDC", got)
+        chain.swap(POOL, "USDC", received_raw)
         chain.mine(BLOCKS + 1)
         assert isinstance(agent.rebalance(send=True, confirm=yes).decision, Hold)
         assert stages(agent) == {"WETH stop_loss": "armed"}
@@ -132,11 +132,11 @@ def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain
     with agent_on(chain, tmp_path, {**spot_price_config(chain, POOL), **trailing}, TWO) as agent:
         agent.rebalance(send=True, confirm=yes)
         highest = api.standing_orders(agent)["orders"][0]["highest"]
-        got = push(chain, 40_000_000)
+        received_raw = push(chain, 40_000_000)
         chain.mine(1)
         agent.rebalance(send=True, confirm=yes)
         assert api.standing_orders(agent)["orders"][0]["highest"] == highest
-        chain.swap(POOL, "WETH", got)
+        chain.swap(POOL, "WETH", received_raw)
 
 
 def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ def test_a_push_that_stays_for_fewer_blocks_than_are_asked_for_fires_nothing(anv
     with agent_on(chain, tmp_path, spot_price_config(chain, POOL), TARGETS) as agent:
         before = purse(chain)
         assert mentions(held(agent), "closest", "bands")
-        got = push(chain, 40_000_000)
+        received_raw = push(chain, 40_000_000)
         chain.mine(stays - 1)
         first = chain.w3.eth.block_number - stays
         assert mentions(held(agent), f"{first}", "policy.confirm_blocks")
-        chain.swap(POOL, "WETH", got)
+        chain.swap(POOL, "WETH", received_raw)
         assert mentions(held(agent), "closest", "bands")
         assert purse(chain) == before
     with agent_on(chain, tmp_path / "trusting", spot_price_config(chain, POOL, blocks=0), TARGETS) as trusting:

@@ -72,9 +72,9 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
 
 def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = EditedRun(anvil_chain, tmp_path)
-    kept = bot.refused(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)))
-    assert "unmanaged" in kept.message
-    assert "WBTC=0%" in kept.remedy
+    refusal = bot.refused(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)))
+    assert "unmanaged" in refusal.message
+    assert "WBTC=0%" in refusal.remedy
     assert (
         "halt"
         in bot.refused(
@@ -104,8 +104,8 @@ def test_a_balance_that_leaves_the_portfolio_is_no_loss_and_comes_back_without_a
     bot = EditedRun(anvil_chain, tmp_path)
     bot.value()
     bot.edit(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
-    left = bot.value()
-    assert (left["profit"], left["withdrawals"], left["end_value"]) == ("0", "1999.9998", "8000")
+    value_left = bot.value()
+    assert (value_left["profit"], value_left["withdrawals"], value_left["end_value"]) == ("0", "1999.9998", "8000")
     bot.edit(ConfigChanges(added_assets=(("WBTC", anvil_chain.tokens["WBTC"].address, "20%"),), targets=(("WETH", "50%"),)))
     back = bot.value()
     assert back["profit"] == "0"
@@ -212,8 +212,8 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
         trust.trust(loaded, lambda _: True, [line], is_unreviewed=True)
     with wiring.open_store_offline(loaded) as (store, _):
         assert store.requests.payout_addresses() == ()
-    seen = trust.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
-    assert [row["address"] for row in seen["contracts"] if row["role"] == "payout address"] == [parse_address(thief, "")]
+    trust_document = trust.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
+    assert [row["address"] for row in trust_document["contracts"] if row["role"] == "payout address"] == [parse_address(thief, "")]
 
 
 def _live(table: object) -> object:

@@ -108,8 +108,8 @@ def test_a_reduction_cuts_every_position_by_the_same_share(perps: LocalPerps, tm
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert orders_of(outcome) == [IntentKind.FUTURES] * 2, outcome.reason
         after = read_now(perps, wallet)
-        kept = [Fraction(after.size_raw(market.market), before.size_raw(market.market)) for market in before.markets]
-        assert abs(kept[0] - kept[1]) < Fraction(1, 1_000)
+        shares = [Fraction(after.size_raw(market.market), before.size_raw(market.market)) for market in before.markets]
+        assert abs(shares[0] - shares[1]) < Fraction(1, 1_000)
         leverage = margin.leverage(after)
         assert leverage is not None
         assert leverage <= Fraction(29, 10), "the hysteresis is reached"

@@ -279,12 +279,12 @@ def test_a_reduction_that_is_due_does_not_wait_for_the_budget_of_other_reads(
         assert sent_s[0] - began_s <= 10
 
 
-def use_up(agent: Agent, left: int) -> None:
+def use_up(agent: Agent, weight_left: int) -> None:
     """Spend the agent's budget of requests for this minute, up to what is left."""
     assert agent.context.venue_client is not None
     budget = agent.context.venue_client._connection._budget
     assert budget is not None
-    budget.spend(budget.left() - left)
+    budget.spend(budget.left() - weight_left)
 
 
 BUSY_VENUES: dict[str, Callable[[HyperliquidServer, Agent], None]] = {
@@ -331,8 +331,8 @@ def test_a_calm_look_waits_for_what_the_budget_left_out(server: HyperliquidServe
     with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
         open_book(agent, anvil_chain)
         pass_time(anvil_chain, 700)
-        for left in (RESERVED_WEIGHT, 0):
-            use_up(agent, left)
+        for weight_left in (RESERVED_WEIGHT, 0):
+            use_up(agent, weight_left)
             reading = agent.step_input().snapshot.layer(FuturesReading)
             assert (reading.account is not None, reading.stale_reads) == (True, ())
             pass_time(anvil_chain, 700)

@@ -80,9 +80,9 @@ def test_an_order_at_its_price_is_filled_beside_a_gift_above_the_cap(anvil_chain
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert mentions(outcome.reason, "1100 USDC", "excluded")
         assert weth - chain.balance("WETH") == 5 * 10**16
-        (kept,) = agent.context.store.executions.limit_orders()
-        assert kept.id == order.id
-        assert kept.state == "filled"
+        (limit_orders,) = agent.context.store.executions.limit_orders()
+        assert limit_orders.id == order.id
+        assert limit_orders.state == "filled"
 
 
 def test_a_swap_by_hand_goes_on_beside_a_gift_above_the_cap_and_spends_none_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
 
     def told(agent: Agent) -> str:
         status = agent.status()
-        (left,) = status_document(status)["excluded"]
-        assert (left["symbol"], left["amount"]) == ("USDC", "1100")
-        assert "max_live_value" in left["why"]
+        (excluded,) = status_document(status)["excluded"]
+        assert (excluded["symbol"], excluded["amount"]) == ("USDC", "1100")
+        assert "max_live_value" in excluded["why"]
         assert mentions(status.decision_result.decision.reason, "1100 USDC", "excluded")
         return type(status.decision_result.decision).__name__
 

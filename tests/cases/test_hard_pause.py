@@ -138,9 +138,9 @@ def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path
         outcome = agent.cancel_and_revoke("stop")
         assert outcome.kind is OutcomeKind.FAILED
         assert "WETH: simulation" in outcome.reason
-        left = allowances(chain)
-        assert left["USDC"] == 0
-        assert left["WETH"] > 0
+        allowances_left = allowances(chain)
+        assert allowances_left["USDC"] == 0
+        assert allowances_left["WETH"] > 0
 
 
 def test_a_run_that_is_paused_hard_takes_back_at_once_and_trades_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -65,13 +65,13 @@ def test_a_market_that_moves_while_the_owner_confirms_is_planned_anew(anvil_chai
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        seen = agent.plan()
+        preview = agent.plan()
         price = chain.deployed_world.prices_usd["WETH"] * Fraction(98, 100)
         outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: chain.move_market({"WETH": price})))
         plan, _, _ = swap_of(outcome)
-        assert seen.plan is not None
-        assert plan.block > seen.plan.block
-        assert sum(leg.amount_in_raw for leg in plan.legs) < sum(leg.amount_in_raw for leg in legs_of(seen))
+        assert preview.plan is not None
+        assert plan.block > preview.plan.block
+        assert sum(leg.amount_in_raw for leg in plan.legs) < sum(leg.amount_in_raw for leg in legs_of(preview))
         assert max(off_target(chain, TARGETS).values()) <= 10
 
 

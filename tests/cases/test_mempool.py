@@ -58,18 +58,18 @@ def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None
 
 def test_by_a_private_endpoint_both_directions_look_alike_in_the_mempool(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who sees the same whichever token is sold can only guess. What a mined approval tells the swap answers by a plan made anew."""
-    seen = {}
+    requests_by_way = {}
     for sold in HEAVY:
         watched_step = watched(anvil_chain, tmp_path / sold, sold, builder(anvil_chain.node))  # type: ignore[arg-type]  # anvil's node
         kinds = [intent.kind for intent in watched_step.done.transactions]
         assert kinds[0] is IntentKind.APPROVE
         assert kinds[-1] is IntentKind.SWAP
         assert (sends(watched_step.public), sends(watched_step.private)) == (0, len(kinds))
-        seen[sold] = watched_step.predictor.seen
+        requests_by_way[sold] = watched_step.predictor.seen
         approved = [i.receipt.block_number for i in watched_step.done.transactions if i.receipt and i.kind is IntentKind.APPROVE]
         assert watched_step.done.plan is not None
         assert watched_step.done.plan.block >= max(approved)
-    assert seen["WETH"] == seen["USDC"] == []
+    assert requests_by_way["WETH"] == requests_by_way["USDC"] == []
 
 
 @pytest.mark.parametrize("private", [None, broken], ids=["no private endpoint", "a private one that fails, public permitted by name"])

@@ -64,8 +64,8 @@ def require_as_planned(chain: LocalChain, outcome: StepOutcome, before: WalletBa
     now = purse(chain)
     assert all(now.raw[symbol] == dict(plan.holdings_after)[chain.tokens[symbol].address] for symbol in TARGETS)
     paid = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
-    kept = before.native_wei - paid if plan.native_after_wei is None else plan.native_after_wei - receipt.gas_cost_wei
-    assert now.native_wei == kept
+    native_after_wei = before.native_wei - paid if plan.native_after_wei is None else plan.native_after_wei - receipt.gas_cost_wei
+    assert now.native_wei == native_after_wei
     assert native_of(chain, swap.tx.to) == 0
     assert all(chain.balance(symbol, swap.tx.to) == 0 for symbol in chain.tokens)
     assert set(allowances(chain).values()) == {0}

@@ -111,12 +111,12 @@ def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain,
     fund(chain, {"WETH": 8_000, "USDC": 2_000})
     halves = {"WETH": "50%", "USDC": "50%"}
     loaded = trusted(chain, tmp_path, ONE, halves)
-    seen = 0
+    event_count = 0
 
     def dies(event: str) -> None:
-        nonlocal seen
-        seen += event == moment
-        if event == moment and seen == 2:  # the swap, after its approval
+        nonlocal event_count
+        event_count += event == moment
+        if event == moment and event_count == 2:  # the swap, after its approval
             raise ProcessKilled
 
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper, pytest.raises(ProcessKilled):

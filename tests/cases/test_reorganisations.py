@@ -58,8 +58,8 @@ class FinalRebalance:
             assert store.journal.unbooked_intents() == ()
             mined = [intent for intent in store.journal.intents() if intent.receipt is not None]
             for intent in mined:
-                seen = agent.context.transport.call("eth_getTransactionReceipt", [intent.tx_hash])
-                assert seen["blockHash"] == intent.receipt.block_hash  # type: ignore[union-attr]  # asked for above
+                chain_receipt = agent.context.transport.call("eth_getTransactionReceipt", [intent.tx_hash])
+                assert chain_receipt["blockHash"] == intent.receipt.block_hash  # type: ignore[union-attr]  # asked for above
             (swap,) = [intent for intent in mined if intent.kind is IntentKind.SWAP]
             history = store.budgets.history(chain.now_s())
             moved = {movement.tx_hash for movement in movements(store)}

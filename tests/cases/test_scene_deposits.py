@@ -36,9 +36,11 @@ def test_money_comes_and_goes_and_nothing_stays_open(
         scene.require_rest()
 
         scene.deposit(200)
-        kept = scene.ask("invest", *SEND)
-        assert kept["outcome"] == "hold"
-        assert "the deposit stays uninvested for now: no purchase is worth its cost yet; all within their ranges" in kept["reason"]
+        invest_document = scene.ask("invest", *SEND)
+        assert invest_document["outcome"] == "hold"
+        assert (
+            "the deposit stays uninvested for now: no purchase is worth its cost yet; all within their ranges" in invest_document["reason"]
+        )
         assert beyond_triggers(scene.ask("status")) == {}
 
         assert scene.ask("withdraw", "500", "--to", HOME, *SEND)["sale"] is None

@@ -74,11 +74,11 @@ def require_told(searcher: Searcher, turn: Turn) -> None:
             words = [int.from_bytes(bytes.fromhex(log["data"][2:])[at : at + 32], "big", signed=True) for at in (0, 32)]
             swaps[log["address"].lower()] = sorted(words)
     explanation = explain(loaded, step["step"])
-    seen = 0
+    told_count = 0
     for leg in explanation["legs"]:
         if (amounts := swaps.get(leg["pool"].lower())) is None:
             continue
-        seen += 1
+        told_count += 1
         sold, bought = (chain.tokens[leg[side]].decimals for side in ("token_in", "token_out"))
         assert (leg["realised_in"], leg["realised_out"]) == (decimal_text(amounts[1], sold), decimal_text(-amounts[0], bought))
         share = Fraction(leg["realised_out"]) / Fraction(leg["realised_in"]) * Fraction(leg["planned_in"]) / Fraction(leg["planned_out"])
@@ -86,7 +86,7 @@ def require_told(searcher: Searcher, turn: Turn) -> None:
         assert Fraction(leg["realised_out"]) >= Fraction(leg["floor"])
         assert any(f"{leg['difference_bps']:+g} bps against the plan" in words for words in explanation["sentences"])
     execution = step["execution"]
-    assert seen
+    assert told_count
     assert execution
     assert execution["difference"]
     assert (execution["legs"], execution["unknown"]) == (len(explanation["legs"]), 0)

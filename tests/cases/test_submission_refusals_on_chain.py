@@ -64,10 +64,10 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         assert store.budgets.history(chain.clock.now_s()).failures.submission_refusals == ()
         chain.send(token.functions.setBlacklisted(router, True))
         chain.move_market(FALL)  # its own first sale has pushed it as far as one may
-        kept = chain.balance("GUEST")
+        balance_after = chain.balance("GUEST")
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "unfinished"
         assert mentions(ended.reason, "GUEST", "refused")
-        assert chain.balance("GUEST") == kept
+        assert chain.balance("GUEST") == balance_after
         assert chain.balance("WBTC") < 10**4, "it holds up no other sale"
         assert set(allowances(chain).values()) == {0}

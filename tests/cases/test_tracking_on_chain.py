@@ -157,8 +157,8 @@ def test_tracking__one_side__trades_to_the_edge_of_that_side(anvil_chain: LocalC
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, done, before)
-        left = (float(weights(chain, TARGETS)["WETH"]) / 10_000 - 0.5) * (1 if excess_usd > 0 else -1)
-        assert 0.01 < left < 0.1
+        drift_left = (float(weights(chain, TARGETS)["WETH"]) / 10_000 - 0.5) * (1 if excess_usd > 0 else -1)
+        assert 0.01 < drift_left < 0.1
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 

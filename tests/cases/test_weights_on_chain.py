@@ -70,10 +70,10 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         agent.context.store.prices.forget(agent.portfolio.numeraire.address, "import")
 
     with again(chain, load_config(tmp_path / "trimtab.toml")) as agent:
-        kept = agent.rebalance(send=True, confirm=yes)
-        assert kept.kind is OutcomeKind.HOLD
-        assert {asset.token.symbol: asset.target_bps for asset in kept.step_input.effective_assets} == chosen
-        assert kept.step_input.history.prices == (), "no look but the one that chooses carries prices"
+        second_outcome = agent.rebalance(send=True, confirm=yes)
+        assert second_outcome.kind is OutcomeKind.HOLD
+        assert {asset.token.symbol: asset.target_bps for asset in second_outcome.step_input.effective_assets} == chosen
+        assert second_outcome.step_input.history.prices == (), "no look but the one that chooses carries prices"
         chain.warp(7 * DAY_S + 60)
         stays = agent.rebalance(send=True, confirm=yes)
         assert stays.kind is OutcomeKind.HOLD

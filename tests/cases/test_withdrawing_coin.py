@@ -34,7 +34,7 @@ def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(an
         assert agent.step_input().history.budgets.turnover_24h == 0
         assert 0 < agent.step_input().history.budgets.loss_24h < 10**6
         end = shutdown.stop(agent, send_to=HOME, send=True, confirm=lambda _: True)
-        left = purse(chain)
+        balances_after = purse(chain)
         assert end.state == "stopped", end.reason
-        assert (left.raw["WETH"], left.raw["USDC"]) == (0, 0)
-        assert ETHER // 20 < left.native_wei < ETHER // 4
+        assert (balances_after.raw["WETH"], balances_after.raw["USDC"]) == (0, 0)
+        assert ETHER // 20 < balances_after.native_wei < ETHER // 4

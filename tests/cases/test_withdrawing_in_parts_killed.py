@@ -74,7 +74,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
         restore_pools(chain, TEN_MINUTES)
         raised = 2
     assert in_child(lambda: killed_in_part(chain, loaded, command, moment)) == -signal.SIGKILL
-    left = chain.balance("WETH")
+    weth_after = chain.balance("WETH")
 
     with again(chain, loaded) as agent:
         early = look(agent)
@@ -83,7 +83,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
         assert "next at" in early.reason, early.reason
         with raises_code(Refused, "part_not_due", f"{raised} of about"):
             transfers.resume_withdrawal(agent, 1, send=True, confirm=accept)
-        assert chain.balance("WETH") == left, "the next part keeps its distance"
+        assert chain.balance("WETH") == weth_after, "the next part keeps its distance"
 
     for part in range(raised + 1, 40):
         restore_pools(chain, TEN_MINUTES)

@@ -27,7 +27,7 @@ def typed(replies: Sequence[tuple[str, str]], *args: str, within_s: float = 120,
     preloaded.
     """
     child, terminal = with_terminal(*args, **more)
-    screen, answered, end, left = b"", 0, time.monotonic() + within_s, list(replies)
+    screen, answered, end, remaining = b"", 0, time.monotonic() + within_s, list(replies)
     command_line = b""
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
@@ -35,13 +35,13 @@ def typed(replies: Sequence[tuple[str, str]], *args: str, within_s: float = 120,
                 screen += os.read(terminal, 65536)
             except OSError:  # the child has closed its end
                 break
-        if left and left[0][0].encode() in screen[answered:]:
+        if remaining and remaining[0][0].encode() in screen[answered:]:
             answered = len(screen)
             command_line += Path(f"/proc/{child.pid}/cmdline").read_bytes()
-            os.write(terminal, left.pop(0)[1].encode() + b"\n")
+            os.write(terminal, remaining.pop(0)[1].encode() + b"\n")
     else:
         child.kill()
     code = child.wait()
     os.close(terminal)
-    assert not left, screen.decode()
+    assert not remaining, screen.decode()
     return TerminalRun(code, screen.decode(), command_line)

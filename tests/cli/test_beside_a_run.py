@@ -46,9 +46,9 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
         """A lock that says when it is held."""
 
         def acquire(self, *args: Any, **more: Any) -> Any:
-            got = super().acquire(*args, **more)
+            has_lock = super().acquire(*args, **more)
             self._say("takes")
-            return got
+            return has_lock
 
         def release(self, force: bool = False) -> None:
             if self.is_locked:  # it is let go of once more when it is thrown away

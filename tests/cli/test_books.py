@@ -17,8 +17,8 @@ def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: D
     assert "explained" in desk.run("flows").out.lower()
     change_native_coin(desk, -ETHER)
 
-    seen = desk.ask("status")
-    (flow,) = seen["flows"]
+    status_document = desk.ask("status")
+    (flow,) = status_document["flows"]
     assert (flow["id"], flow["symbol"], flow["delta_raw"], flow["counts_as_loss"]) == (None, "native coin", str(-ETHER), True)
 
     listed = desk.ask("flows")
@@ -32,8 +32,8 @@ def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: D
 
     desk.ask("flows", "confirm", "1", "--as", "withdrawal")
     assert desk.ask("flows")["flows"] == []
-    (kept,) = desk.ask("flows", "--all")["flows"]
-    assert (kept["kind"], kept["counts_as_loss"], kept["halts"]) == ("withdrawal", False, False)
+    (flows,) = desk.ask("flows", "--all")["flows"]
+    assert (flows["kind"], flows["counts_as_loss"], flows["halts"]) == ("withdrawal", False, False)
     assert desk.ask("status")["flows"] == []
 
 

@@ -285,9 +285,9 @@ def test_trust_shows_the_contracts_once_at_a_terminal(desk: Desk) -> None:
     fresh = desk.config.parent / "fresh" / desk.config.name
     fresh.parent.mkdir()
     fresh.write_text(desk.config.read_text())
-    seen = typed([("Pin these?", "n")], "trust", "--config", str(fresh), cwd=fresh.parent)
-    assert seen.code == 10, seen.shown
-    assert seen.shown.count("Contracts at block") == 1, seen.shown
+    terminal_run = typed([("Pin these?", "n")], "trust", "--config", str(fresh), cwd=fresh.parent)
+    assert terminal_run.code == 10, terminal_run.shown
+    assert terminal_run.shown.count("Contracts at block") == 1, terminal_run.shown
 
 
 def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> None:

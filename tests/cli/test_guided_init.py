@@ -47,10 +47,10 @@ CHANGE = [("change: ", "4"), ("Basket [moderate]: ", "60/40"), ("change: ", "9")
 
 @pytest.mark.slow
 def test_it_asks_at_a_terminal_of_eighty_columns_without_colour(tmp_path: Path) -> None:
-    seen = typed([*ANSWERS, *CHANGE], "init", cwd=tmp_path, env=PLAIN)
-    assert seen.code == 0, seen.shown
-    assert (tmp_path / "trimtab.toml").exists(), seen.shown
-    dialogue = seen.shown.split("Written:")[0]
+    terminal_run = typed([*ANSWERS, *CHANGE], "init", cwd=tmp_path, env=PLAIN)
+    assert terminal_run.code == 0, terminal_run.shown
+    assert (tmp_path / "trimtab.toml").exists(), terminal_run.shown
+    dialogue = terminal_run.shown.split("Written:")[0]
     assert "\x1b" not in dialogue
     assert max(map(len, dialogue.splitlines())) <= 80
 
@@ -82,9 +82,9 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
-    seen = typed([*ANSWERS[:8], ("Cash [all]: ", "\x03")], "init", cwd=tmp_path, env=PLAIN)
-    assert seen.code == 130, seen.shown
-    assert list(tmp_path.iterdir()) == [], seen.shown
+    terminal_run = typed([*ANSWERS[:8], ("Cash [all]: ", "\x03")], "init", cwd=tmp_path, env=PLAIN)
+    assert terminal_run.code == 130, terminal_run.shown
+    assert list(tmp_path.iterdir()) == [], terminal_run.shown
 
 
 @pytest.mark.parametrize("last", [[], ["", "", "", "no"]])

@@ -109,9 +109,9 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     assert all(symbol in document["futures"] for symbol in symbols)
     assert run("stop", "--send", "--yes", "--json").json["state"] == "stopped"
     assert run("deleverage", "--to", "0x", "--send", "--yes", "--json").json["outcome"] == "done", "also after the stop"
-    left = run("stop", "--json").json["futures"]
-    assert "margin" in left
-    assert not any(symbol in left for symbol in symbols)
+    futures = run("stop", "--json").json["futures"]
+    assert "margin" in futures
+    assert not any(symbol in futures for symbol in symbols)
     usdc, free_raw = perps.chain.balance("USDC", wallet), margin.free_margin_raw(read_now(perps, wallet))
     emptied = run("margin", "--withdraw", "all", "--send", "--yes", "--json")
     assert emptied.json["outcome"] == "done", emptied

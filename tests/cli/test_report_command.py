@@ -43,12 +43,12 @@ def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     config = agents.config(tmp_path, "trimtab")
     spoken = bare(*RUN, "--html", str(path), "--keep")
-    (kept,) = list_reports(config)["reports"]
+    (reports,) = list_reports(config)["reports"]
     assert "report.html" in spoken.out
-    assert kept["name"] in spoken.out.replace("\n", "")
-    assert (kept["title"], kept["figures"][0]["name"]) == ("WBTC and USD", "Final value, USD")
-    assert kept["kind"] == "Backtest, 1 Jan 2021 to 31 Dec 2021"
-    assert read_report(config, kept["name"]) == (tmp_path / "trimtab.db.reports" / kept["name"]).read_bytes()
+    assert reports["name"] in spoken.out.replace("\n", "")
+    assert (reports["title"], reports["figures"][0]["name"]) == ("WBTC and USD", "Final value, USD")
+    assert reports["kind"] == "Backtest, 1 Jan 2021 to 31 Dec 2021"
+    assert read_report(config, reports["name"]) == (tmp_path / "trimtab.db.reports" / reports["name"]).read_bytes()
 
 
 def test_without_a_config_there_is_no_place_to_keep_a_report(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,9 +99,9 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
     assert mentions(hung["why"], "6 s", '"Reading the chain"')
     assert "chain/providers/" in hung["why"]
     assert SECRET not in output.err
-    left = desk.ask("health", want=15)
-    assert left["state"] == "gone"
-    assert any(reason.startswith("cycle hangs: ") for reason in left["reasons"])
+    health_document = desk.ask("health", want=15)
+    assert health_document["state"] == "gone"
+    assert any(reason.startswith("cycle hangs: ") for reason in health_document["reasons"])
     stalling.clear()
     require_sound(desk, before)
 

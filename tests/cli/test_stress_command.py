@@ -42,11 +42,11 @@ def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: P
     assert document["report"][:2] == [str(page), str(page.with_suffix(".json"))]
     assert "<html" in page.read_text().lower()
     assert json.loads(page.with_suffix(".json").read_text())["kind"] == "Stress"
-    (kept,) = list_reports(config)["reports"]
-    assert kept["name"].endswith("-stress.html")
-    assert kept["kind"] == "Stress"
-    assert kept["figures"]
-    assert b"<html" in read_report(config, kept["name"]).lower()
+    (reports,) = list_reports(config)["reports"]
+    assert reports["name"].endswith("-stress.html")
+    assert reports["kind"] == "Stress"
+    assert reports["figures"]
+    assert b"<html" in read_report(config, reports["name"]).lower()
 
 
 def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:

@@ -73,10 +73,10 @@ def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_pa
     assert document["stability"]["values"][row][column] == document["best"]["objective"]
     assert "Stability of" in page.read_text()
     assert page.with_suffix(".json").is_file()
-    (kept,) = list_reports(config)["reports"]
-    assert kept["name"].endswith("-tune.html")
-    assert b"Stability of" in read_report(config, kept["name"])
-    assert kept["figures"]
+    (reports,) = list_reports(config)["reports"]
+    assert reports["name"].endswith("-tune.html")
+    assert b"Stability of" in read_report(config, reports["name"])
+    assert reports["figures"]
 
 
 def test_by_default_it_looks_for_the_least_loss_and_keeps_the_rule(bare: Bare, tmp_path: Path) -> None:
@@ -225,21 +225,21 @@ def until(what: Callable[[], Any], why: str, seconds: float = 120) -> None:
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_done_twice(bare: Bare, prices: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--run", "full", "--yes", "--json", "--out", str(kept))
+    folder = tmp_path / "kept"
+    line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--run", "full", "--yes", "--json", "--out", str(folder))
     process = subprocess.Popen([*TRIMTAB, *line, "--run", "cores=2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: len(list(kept.glob("runs-*.parquet"))) >= 2 or process.poll() is not None, "it did nothing")
+    until(lambda: len(list(folder.glob("runs-*.parquet"))) >= 2 or process.poll() is not None, "it did nothing")
     workers = [int(text) for text in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     process.kill()
     process.wait(60)
-    before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept.glob("runs-*.parquet")}
+    before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("runs-*.parquet")}
     assert len(workers) >= 2
     assert 2 <= len(before) < 7
     until(lambda: all(gone(worker) for worker in workers), "a process outlived the search that began it")
     result = bare(*line, "--run", "cores=1")
     assert result.code == 0, result.why
     assert result.json["resumed"] == len(before)
-    after = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept.glob("runs-*.parquet")}
+    after = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("runs-*.parquet")}
     assert len(after) == 7
     assert {name: after[name] for name in before} == before
     quick = bare("tune", "--prices", str(prices), *WISHES, *BANDS, "--json")
@@ -288,7 +288,7 @@ def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
 def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(
     prices: Path, tmp_path: Path, clusters: Callable[[int], AbstractContextManager[int]]
 ) -> None:
-    kept, port = tmp_path / "kept", free_port()
+    folder, port = tmp_path / "kept", free_port()
     tune_spec = api.prepare_tune(
         prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", objective="growth", without_kernel=True), PORTFOLIO
     )
@@ -311,16 +311,16 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
                 os.kill(first, signal.SIGKILL)
 
         with pytest.raises(Retryable) as caught:
-            api.run_tune(tune_spec, scheduler=address, folder=kept, progress=pull)
+            api.run_tune(tune_spec, scheduler=address, folder=folder, progress=pull)
     assert mentions(caught.value.message, "--run scheduler", f"{address}", "lost")
     assert "are kept" in caught.value.message
     assert "same command" in caught.value.remedy
-    before = {path.name: path.stat().st_mtime_ns for path in kept.glob("runs-*.parquet")}
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs-*.parquet")}
     assert 2 <= len(before) < 6
     with clusters(port):
-        tune_result = api.run_tune(tune_spec, scheduler=address, folder=kept)
+        tune_result = api.run_tune(tune_spec, scheduler=address, folder=folder)
     assert tune_result.resumed_run_count == len(before)
-    assert {path.name: path.stat().st_mtime_ns for path in kept.glob("runs-*.parquet") if path.name in before} == before
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("runs-*.parquet") if path.name in before} == before
     here = api.run_tune(replace(tune_spec, uses_full_step=False))
     assert len(tune_result.run_results) == 5
     assert all(

@@ -44,10 +44,10 @@ class WheelEnvironment:
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PATH": str(self.folder / "bin")}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "XDG_"))}
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "XDG_"))}
         program = [str(self.folder / "bin" / "trimtab"), *words]
         pipe = subprocess.PIPE
-        return subprocess.Popen(program, cwd=home, env={**kept, **places}, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(program, cwd=home, env={**variables, **places}, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -197,17 +197,17 @@ def test_each_python_serves_pages_and_an_assistant(everything: WheelEnvironment,
         {"id": 3, "method": "tools/call", "params": {"name": "history", "arguments": {"limit": 1}}},
     ]
     assistant = everything.start("mcp", *config)
-    answer_by_id, left = {}, {1, 2, 3}
+    answer_by_id, pending_ids = {}, {1, 2, 3}
     assert assistant.stdin is not None
     assert assistant.stdout is not None
     try:
         for message in requests:
             assistant.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
             assistant.stdin.flush()
-            while message.get("id") in left:
+            while message.get("id") in pending_ids:
                 answer = json.loads(assistant.stdout.readline())
                 answer_by_id[answer.get("id")] = answer.get("result")
-                left.discard(answer.get("id"))
+                pending_ids.discard(answer.get("id"))
     finally:
         assistant.stdin.close()
         errors = assistant.stderr.read() if assistant.stderr is not None else ""

@@ -164,9 +164,9 @@ def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number:
         current[i] = case.ours.pool_after
     for case, receipt in zip(cases, pools_on_chain.transact(chain, calls), strict=True):
         amount0, amount1, price, liquidity, tick = pools_on_chain.log_data(receipt, case.pool.address, pools_on_chain.SWAP_EVENT_TYPES)
-        paid, got = (amount0, -amount1) if case.token_in == case.pool.token0 else (amount1, -amount0)
+        paid, moved = (amount0, -amount1) if case.token_in == case.pool.token0 else (amount1, -amount0)
         ours, after = case.ours, case.ours.pool_after
-        assert (paid, got) == (ours.amount_in_raw, ours.amount_out_raw), case
+        assert (paid, moved) == (ours.amount_in_raw, ours.amount_out_raw), case
         assert (price, tick, liquidity) == (after.sqrt_price_x96, after.tick, after.liquidity), case
     assert pools_on_chain.v3_on_chain(chain, current) == [(pool.sqrt_price_x96, pool.tick, pool.liquidity) for pool in current]
     return [case.ours for case in cases]

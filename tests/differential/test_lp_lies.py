@@ -80,9 +80,9 @@ def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_ch
     except ConfigError as refused:
         assert own.name in str(refused)
         return
-    seen = lp_on_chain.look(chain, refs)
-    assert seen.positions == ()
-    (bad,) = seen.unreadable_items
+    snapshot = lp_on_chain.look(chain, refs)
+    assert snapshot.positions == ()
+    (bad,) = snapshot.unreadable_items
     assert bad.subject == f"position {own.name}"
     assert "since the agent started" in bad.why
 
@@ -95,6 +95,6 @@ def test_a_token_that_an_endpoint_hides_when_the_agent_starts_is_not_taken_for_g
     def hide(page: bytearray) -> None:
         page[start:] = b"\1"
 
-    seen = lp_on_chain.look(chain, positions.resolve_positions(lying(chain, hide), [own], factories(chain)))
-    assert seen.positions == ()
-    assert "start the" in seen.unreadable_items[0].why
+    snapshot = lp_on_chain.look(chain, positions.resolve_positions(lying(chain, hide), [own], factories(chain)))
+    assert snapshot.positions == ()
+    assert "start the" in snapshot.unreadable_items[0].why

@@ -74,9 +74,9 @@ def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, po
         part = random.randrange(1, grown.liquidity + 1)
         out = taking(grown, part)
         assert lp_on_chain.act(chain, out).moved == lp_on_chain.expected(out)
-        left = ranged(chain, pool, done.token_id)
-        assert left.liquidity == grown.liquidity - part
-        assert positions.uncollected_fees(left) == (0, 0)
+        position_left = ranged(chain, pool, done.token_id)
+        assert position_left.liquidity == grown.liquidity - part
+        assert positions.uncollected_fees(position_left) == (0, 0)
         trade_both_ways(chain, pool, seed + 1, 500_000)
         rest = ranged(chain, pool, done.token_id)
         if max(positions.uncollected_fees(rest)) > 0:

@@ -137,9 +137,9 @@ def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: L
     lp_on_chain.take_out(chain, own)
     chain.send(lp_on_chain.manager(chain).burn(own.token_id), chain.wallet.address)
     for refs in (before, lp_on_chain.refs(chain, [own])):
-        seen = lp_on_chain.look(chain, refs)
-        assert seen.unreadable_items == ()
-        assert seen.positions == (LpMissingPosition(own.venue, own.contract, own.token_id or 0, own.token0, own.token1),)
+        snapshot = lp_on_chain.look(chain, refs)
+        assert snapshot.unreadable_items == ()
+        assert snapshot.positions == (LpMissingPosition(own.venue, own.contract, own.token_id or 0, own.token0, own.token1),)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -160,8 +160,8 @@ def test_tokens_of_one_range_share_the_pools_account_to_the_wei(anvil_chain: Loc
     mark = chain.snapshot()
     equal(chain, own)
     chain.revert(mark)
-    left = lp_on_chain.manager(chain).positions(other.token_id).call()[7]
-    lp_on_chain.decrease(chain, other.token_id or 0, left, whale)
+    liquidity_left = lp_on_chain.manager(chain).positions(other.token_id).call()[7]
+    lp_on_chain.decrease(chain, other.token_id or 0, liquidity_left, whale)
     lp_on_chain.collect(chain, other.token_id or 0, whale)
     equal(chain, own)
 
@@ -169,9 +169,9 @@ def test_tokens_of_one_range_share_the_pools_account_to_the_wei(anvil_chain: Loc
 def test_all_positions_together_take_two_requests(local_chain: LocalChain) -> None:
     chain = local_chain
     own = [lp_on_chain.provide_v2(chain, V2, 5_000), *(lp_on_chain.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3))]
-    seen = lp_on_chain.look(chain, lp_on_chain.refs(chain, own))
-    assert seen.http_request_count == 2
-    assert [position.name for position in seen.positions] == [position.name for position in own]
+    snapshot = lp_on_chain.look(chain, lp_on_chain.refs(chain, own))
+    assert snapshot.http_request_count == 2
+    assert [position.name for position in snapshot.positions] == [position.name for position in own]
 
 
 def unsolicited(chain: LocalChain, *own: ConfirmedPosition, manager: bool = True) -> UnsolicitedPositions:

@@ -80,9 +80,9 @@ def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
             place = (
                 own[0] if own else lp_on_chain.confirmed(chain.deployed_world.pool_by_name[pool], action.contract, done.token_id, (1, 1))
             )
-            got = worth(positions.owned_amounts(lp_on_chain.read(chain, place), *at), at) - before
+            overpaid = worth(positions.owned_amounts(lp_on_chain.read(chain, place), *at), at) - before
             paid = -worth(done.moved, at)
-            assert got >= paid * (1 - SLIPPAGE), f"{thousands} thousand: paid {float(paid)}, got {float(got)}"
+            assert overpaid >= paid * (1 - SLIPPAGE), f"{thousands} thousand: paid {float(paid)}, got {float(overpaid)}"
         chain.revert(mark)
     assert went >= 1
     assert stopped >= 1, "what goes beyond the band is stopped by the minimums"

@@ -37,13 +37,13 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 def test_two_pools_and_two_perpetual_markets_take_two_round_trips(perps: LocalPerps) -> None:
     chain = perps.chain
     who = chain.wallet.address
-    seen = reader(chain, pools=pools(chain)[:2], layer_scopes=(scope_of(perps, who),)).snapshot()
-    assert seen.http_request_count == 2
-    assert (len(seen.pools), seen.unreadable_items, seen.layer(FuturesReading).unknown_reason) == (2, (), "")
-    assert margin_account(seen) is not None
+    snapshot = reader(chain, pools=pools(chain)[:2], layer_scopes=(scope_of(perps, who),)).snapshot()
+    assert snapshot.http_request_count == 2
+    assert (len(snapshot.pools), snapshot.unreadable_items, snapshot.layer(FuturesReading).unknown_reason) == (2, (), "")
+    assert margin_account(snapshot) is not None
     views = account_of(perps, who)
-    assert (margin_account(seen).collateral_raw, margin_account(seen).positions) == (views.collateral_raw, views.positions)
-    assert [market.mark for market in margin_account(seen).markets] == [market.mark for market in views.markets]
+    assert (margin_account(snapshot).collateral_raw, margin_account(snapshot).positions) == (views.collateral_raw, views.positions)
+    assert [market.mark for market in margin_account(snapshot).markets] == [market.mark for market in views.markets]
 
 
 @pytest.mark.parametrize(("weth_usd", "kind"), [(30_000, OutcomeKind.HOLD), (45_000, OutcomeKind.PLANNED)])
@@ -58,27 +58,27 @@ def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
     with serve(passing_on(chain.url or "")) as server, agents.again(chain, loaded, [EndpointProvider(server.url, "counted", 10)]) as agent:
         before = len(server.seen)
         outcome = agent.rebalance(send=False)
-        seen = outcome.step_input.snapshot
-        assert margin_account(seen) is not None, outcome.reason
+        snapshot = outcome.step_input.snapshot
+        assert margin_account(snapshot) is not None, outcome.reason
         assert outcome.kind is kind, outcome.reason
-        assert (len(seen.pools), len(margin_account(seen).markets), len(margin_account(seen).positions)) == (2, 2, 2)
-        assert seen.http_request_count == 2
+        assert (len(snapshot.pools), len(margin_account(snapshot).markets), len(margin_account(snapshot).positions)) == (2, 2, 2)
+        assert snapshot.http_request_count == 2
         assert (len(server.seen) - before == 2) is (kind is OutcomeKind.HOLD)
 
 
 def test_a_snapshot_without_a_margin_account_has_no_futures(perps: LocalPerps) -> None:
-    seen = reader(perps.chain).snapshot()
-    assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, "")
+    snapshot = reader(perps.chain).snapshot()
+    assert (margin_account(snapshot), snapshot.layer(FuturesReading).unknown_reason) == (None, "")
 
 
 def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPerps) -> None:
     """The whale provides liquidity, whose value is not counted."""
     chain = perps.chain
     scope = scope_of(perps, chain.whale.address)
-    seen = reader(chain, layer_scopes=(scope,)).snapshot()
+    snapshot = reader(chain, layer_scopes=(scope,)).snapshot()
     why = "the account provides liquidity, whose value is not counted"
-    assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, why)
-    assert UnreadableItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in seen.unreadable_items
+    assert (margin_account(snapshot), snapshot.layer(FuturesReading).unknown_reason) == (None, why)
+    assert UnreadableItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in snapshot.unreadable_items
 
 
 def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on_in_two_round_trips(perps: LocalPerps) -> None:
@@ -109,9 +109,9 @@ def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: Lo
         read_count += method == "eth_call"
         return "0x" if method == "eth_call" and read_count > 1 else answer
 
-    seen = reader(chain, RecordingTransport(honest(chain, "broken"), "broken", change=fails), layer_scopes=(narrow,)).snapshot()
+    snapshot = reader(chain, RecordingTransport(honest(chain, "broken"), "broken", change=fails), layer_scopes=(narrow,)).snapshot()
     why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
-    assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, why)
+    assert (margin_account(snapshot), snapshot.layer(FuturesReading).unknown_reason) == (None, why)
 
 
 def honest(chain: LocalChain, operator: str) -> EndpointProvider:
@@ -152,8 +152,8 @@ def test_a_lie_about_any_margin_figure_is_refused_and_named(perps: LocalPerps, f
     with raises_code(Refused, "quorum", "liar"):
         reader(chain, honest(chain, "alpha"), liar, min_operators=2, layer_scopes=(scope,)).snapshot()
     alpha, beta = honest(chain, "alpha"), honest(chain, "beta")
-    seen = reader(chain, liar, alpha, beta, min_operators=2, layer_scopes=(scope,)).snapshot()
-    assert seen.operators == ("alpha", "beta")
-    assert margin_account(seen) is not None
-    assert [(unreadable_item.subject, unreadable_item.address) for unreadable_item in seen.unreadable_items] == [("endpoint", "liar")]
-    assert f"futures: {figure}" in seen.unreadable_items[0].why
+    snapshot = reader(chain, liar, alpha, beta, min_operators=2, layer_scopes=(scope,)).snapshot()
+    assert snapshot.operators == ("alpha", "beta")
+    assert margin_account(snapshot) is not None
+    assert [(unreadable_item.subject, unreadable_item.address) for unreadable_item in snapshot.unreadable_items] == [("endpoint", "liar")]
+    assert f"futures: {figure}" in snapshot.unreadable_items[0].why

@@ -160,8 +160,8 @@ def test_what_no_leg_spends_goes_home(venues: Venues, venue: Venue) -> None:
     stall = RebalancerAttack(venues)
     venues.chain.set_balance("USDC", 7, owner=stall.rebalancer)
     leg = stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH"))
-    left = stall.program(replace(leg, sink=HERE), WETH=-leg.amount_raw, USDC=leg.min_out_raw)
-    assert stall.send(left, value_wei=5) == {"WETH": -leg.amount_raw, "USDC": leg.min_out_raw + 7}
+    program = stall.program(replace(leg, sink=HERE), WETH=-leg.amount_raw, USDC=leg.min_out_raw)
+    assert stall.send(program, value_wei=5) == {"WETH": -leg.amount_raw, "USDC": leg.min_out_raw + 7}
     assert not any(stall.loot().values())
 
 

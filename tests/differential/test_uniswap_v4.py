@@ -129,10 +129,10 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
     }
     fund(chain, {"WETH": 30_000, "WBTC": 0, "USDC": 0, "USDT": 0, "LINK": 50_000})
     with agent_on(chain, tmp_path, changes, {"WETH": "40%", "USDC": "30%", "LINK": "30%"}) as agent:
-        kept = chain.w3.eth.get_code(hook).to_0x_hex()
-        chain.node.rpc("anvil_setCode", hook, kept + "00")
+        hook_code = chain.w3.eth.get_code(hook).to_0x_hex()
+        chain.node.rpc("anvil_setCode", hook, hook_code + "00")
         assert f"code at {hook} changed" in agent.plan().reason
-        chain.node.rpc("anvil_setCode", hook, kept)
+        chain.node.rpc("anvil_setCode", hook, hook_code)
         chain.node.rpc("anvil_setStorageAt", hook, IMPLEMENTATION_SLOTS[0], "0x" + plain.pool_id.hex())
         with raises_field("", hook, "is a proxy"), agents.again(chain, agent.context.loaded_config):
             pass

@@ -176,9 +176,9 @@ def finished(scene: Scene, store: Store, swaps: int) -> list[str]:
     problems += near(scene)
     for symbol in scene.drawn.targets:
         for spender in spenders(scene):
-            left = scene.chain.token_contract(symbol).functions.allowance(scene.chain.wallet.address, spender).call()
-            if left:
-                problems.append(f"{spender} may still take {left} of {symbol}")
+            allowance_left = scene.chain.token_contract(symbol).functions.allowance(scene.chain.wallet.address, spender).call()
+            if allowance_left:
+                problems.append(f"{spender} may still take {allowance_left} of {symbol}")
     return problems
 
 

@@ -47,12 +47,12 @@ STRIKES = FORK.Value("i", 0)
 
 def once(at: int, happens: Callable[[], object]) -> Hear:
     """Something happens at the n-th moment of a step; a fault that says False did not strike."""
-    left = at
+    moments_left = at
 
     def hear(_moment: str) -> None:
-        nonlocal left
-        left -= 1
-        if left == -1 and happens() is not False:
+        nonlocal moments_left
+        moments_left -= 1
+        if moments_left == -1 and happens() is not False:
             STRIKES.value += 1
 
     return hear

@@ -80,10 +80,10 @@ def unknown(scene: Scene, proxy: Proxy) -> list[str]:
     """Signed transactions that the proxy saw and the journal does not know, mined or not."""
     from agent.store import open_store
 
-    seen = {scene.chain.w3.to_hex(scene.chain.w3.keccak(hexstr=raw)) for raw in proxy.raw}
+    sent_hashes = {scene.chain.w3.to_hex(scene.chain.w3.keccak(hexstr=raw)) for raw in proxy.raw}
     store = open_store(scene.loaded.store_url, scene.chain.chain_id, scene.chain.wallet.address)
     try:
         journal = {intent.tx_hash for intent in store.journal.intents(limit=1_000)}
     finally:
         store.close()
-    return [f"{tx_hash} was sent and is in no journal" for tx_hash in seen - journal]
+    return [f"{tx_hash} was sent and is in no journal" for tx_hash in sent_hashes - journal]

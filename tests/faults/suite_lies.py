@@ -118,13 +118,13 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Sc
             _FIELDS[staged, seed] = all_fields(scene)
     fields = _FIELDS[staged, seed]
     for seat, operators in SEATS.items():
-        left = [field for field in fields if wanted(field, seat)]
-        while left:
+        wanted_fields = [field for field in fields if wanted(field, seat)]
+        while wanted_fields:
             with ExitStack() as stack:
                 scene = stack.enter_context(staged(chain, folders(), seed, operators=tuple(dict.fromkeys(operators))))
                 clean = True
-                while left and clean:
-                    result, clean = one(scene, Case(NAME, seed, left.pop(0), seat), operators)
+                while wanted_fields and clean:
+                    result, clean = one(scene, Case(NAME, seed, wanted_fields.pop(0), seat), operators)
                     yield result
 
 

@@ -125,9 +125,9 @@ def wallet(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_moments_are_all_of_them(wallet: Wallet, tmp_path: Path, is_renewal: bool) -> None:
     if is_renewal:
         wallet.delegate()
-    seen = tmp_path / "seen"
-    assert in_child(lambda: wallet.delegate(seen=seen)) == 0
-    assert seen.read_text(encoding="utf-8").split("\n")[:-1] == (RENEWED if is_renewal else FIRST)
+    log_file = tmp_path / "seen"
+    assert in_child(lambda: wallet.delegate(seen=log_file)) == 0
+    assert log_file.read_text(encoding="utf-8").split("\n")[:-1] == (RENEWED if is_renewal else FIRST)
 
 
 @pytest.mark.parametrize(

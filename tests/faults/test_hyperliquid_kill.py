@@ -213,6 +213,6 @@ def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(layer: L
     assert len(cloids) == len(set(cloids)), "no order is posted twice"
     state = server.state(user)["marginSummary"]
     assert Fraction(state["totalNtlPos"]) <= 3 * Fraction(state["accountValue"])
-    left = server.wallet(user).held
-    assert left.keys() == sizes.keys()
-    assert all(0 < left[coin].size < size for coin, size in sizes.items()), "each position is cut, and none is turned"
+    positions_left = server.wallet(user).held
+    assert positions_left.keys() == sizes.keys()
+    assert all(0 < positions_left[coin].size < size for coin, size in sizes.items()), "each position is cut, and none is turned"

@@ -230,13 +230,13 @@ def attack_typed(dice: random.Random, score: Score) -> None:
 
 def run(seed: int, cases: int, score: Score | None = None) -> Score:
     """So many cases, a tenth of them typed data; the same for the same seed."""
-    dice, kept, names = random.Random(seed), score or Score(), sorted(SIGNABLES)
+    dice, score_kept, names = random.Random(seed), score or Score(), sorted(SIGNABLES)
     for number in range(cases):
         if number % 10 == 9:
-            attack_typed(dice, kept)
+            attack_typed(dice, score_kept)
         else:
-            attack(dice, names[number % len(names)], kept)
-    return kept
+            attack(dice, names[number % len(names)], score_kept)
+    return score_kept
 
 
 def main() -> int:

@@ -339,9 +339,9 @@ def width(band: Threshold | None, target: float) -> float:
 def spread(shares: list[float], least: list[float], most: list[float]) -> list[float]:
     """Move each share to the nearest point of its interval, and spread the difference in proportion to the room of each."""
     land = [min(max(share, a), b) for share, a, b in zip(shares, least, most, strict=True)]
-    left = 1.0 - sum(land)
-    rooms = [b - x if left > 0 else x - a for x, a, b in zip(land, least, most, strict=True)]
-    return land if sum(rooms) == 0 else [x + left * room / sum(rooms) for x, room in zip(land, rooms, strict=True)]
+    rest = 1.0 - sum(land)
+    rooms = [b - x if rest > 0 else x - a for x, a, b in zip(land, least, most, strict=True)]
+    return land if sum(rooms) == 0 else [x + rest * room / sum(rooms) for x, room in zip(land, rooms, strict=True)]
 
 
 def left_after(values: list[float], land: list[float], fee: list[float], depth: list[float]) -> float:
@@ -349,10 +349,10 @@ def left_after(values: list[float], land: list[float], fee: list[float], depth: 
     purchases.
     """
 
-    def surplus(left: float) -> float:
+    def surplus(rest: float) -> float:
         surplus = 0.0
         for value, share, cost, side in zip(values, land, fee, depth, strict=True):
-            excess = share * left - value
+            excess = share * rest - value
             if excess < 0:
                 net = -excess * (1 - cost)
                 surplus += net if isinf(side) else side * net / (side + net)
@@ -413,11 +413,11 @@ def plain(times: NDArray[np.int64], prices: NDArray[np.float64], setting: Kernel
                         land = nearest = [share + part * (target - share) for share, target in zip(shares, targets, strict=True)]
                     largest = max(abs(a - b) for a, b in zip(nearest, shares, strict=True))
                     if largest > EDGE and largest * total >= setting.min_trade:
-                        left = left_after(values, land, [fee[i] for i in on], [depth[i] for i in on])
+                        value_after = left_after(values, land, [fee[i] for i in on], [depth[i] for i in on])
                         for i, share, value in zip(on, land, values, strict=True):
-                            units[i] = share * left / last[i]
-                            result.turnover += abs(share * left - value) / 2
-                        result.costs += total - left
+                            units[i] = share * value_after / last[i]
+                            result.turnover += abs(share * value_after - value) / 2
+                        result.costs += total - value_after
                         result.rebalanced.append(t)
                         rested_s = now + setting.cooldown_s
         result.values.append(sum(u * p for u, p in zip(units, last, strict=True)) if begun else VALUE)

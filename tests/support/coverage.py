@@ -69,9 +69,9 @@ def marked(name: str, path: Path) -> tuple[set[int], set[tuple[int, int]], CodeT
     """Return lines, branches and marked code of a module, computed once for each state of its source."""
     source = path.read_bytes()
     state = hashlib.sha256(f"{sys.version} {version.__version__} {path}\n".encode() + Path(__file__).read_bytes() + source).digest()
-    kept = KEPT / name
+    kept_file = KEPT / name
     try:
-        known = kept.read_bytes()
+        known = kept_file.read_bytes()
         if known.startswith(state):
             return marshal.loads(known[len(state) :])  # type: ignore[no-any-return]
     except (OSError, EOFError, ValueError, TypeError):  # not kept yet, or truncated
@@ -80,22 +80,22 @@ def marked(name: str, path: Path) -> tuple[set[int], set[tuple[int, int]], CodeT
     code = meter.instrument(compile(branch.preinstrument(ast.parse(source)), str(path), "exec"))
     coverage = meter.code_lines[str(path)], meter.code_branches[str(path)], code
     KEPT.mkdir(parents=True, exist_ok=True)
-    written = kept.with_name(f"{name}.{os.getpid()}")
+    written = kept_file.with_name(f"{name}.{os.getpid()}")
     written.write_bytes(state + marshal.dumps(coverage))
-    written.replace(kept)  # other processes may read it meanwhile
+    written.replace(kept_file)  # other processes may read it meanwhile
     return coverage
 
 
-def armed(code: CodeType, seen: set[Place]) -> CodeType:
-    """Return marked code with probes in place of its constants; they add reached places to `seen`."""
+def armed(code: CodeType, places: set[Place]) -> CodeType:
+    """Return marked code with probes in place of its constants; they add reached places to `places`."""
     *consts, calls = code.co_consts
     probes = []
     for at, const in enumerate(consts):
         match const:
             case CodeType():
-                consts[at] = armed(const, seen)
+                consts[at] = armed(const, places)
             case (str(mark), place) if mark == PLACE:
-                probes.append(Probe(place, seen))
+                probes.append(Probe(place, places))
                 consts[at] = probes[-1]
             case str() if const == CALL:
                 consts[at] = reached

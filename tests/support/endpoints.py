@@ -76,7 +76,7 @@ class Served:
 @contextmanager
 def serve(answer: Answerer) -> Iterator[Served]:
     """Run an HTTP server on loopback that answers every POST by `answer`."""
-    seen: list[Any] = []
+    requests: list[Any] = []
     headers: list[Message] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -95,7 +95,7 @@ def serve(answer: Answerer) -> Iterator[Served]:
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append(request)
+            requests.append(request)
             headers.append(self.headers)
             reply = answer(request)
             time.sleep(reply.delay_s)
@@ -137,7 +137,7 @@ def serve(answer: Answerer) -> Iterator[Served]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield Served(f"http://127.0.0.1:{server.server_port}", seen, headers)
+        yield Served(f"http://127.0.0.1:{server.server_port}", requests, headers)
     finally:
         server.shutdown()
         server.server_close()

@@ -69,10 +69,10 @@ class Wallet:
         given_raw = self.held[give] * share // 100
         prices = self.prices()
         worth = given_raw * (prices.of(give) or Fraction(0)) * (10_000 - cost_bps) / 10_000
-        got = int(worth / (prices.of(get) or Fraction(1)))
+        bought_raw = int(worth / (prices.of(get) or Fraction(1)))
         if give == get or given_raw == 0:
             return
-        change = self.change({give: -given_raw, get: got}, 10**14)
+        change = self.change({give: -given_raw, get: bought_raw}, 10**14)
         self.entries.append(entries.trade_entry(change, prices, COUNTED, {give: given_raw * 3 // 1_000}))
 
     def flow(self, token: str, share: int, kind: ExternalTransferKind | None) -> None:

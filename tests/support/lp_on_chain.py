@@ -99,10 +99,10 @@ def look(chain: LocalChain, position_refs: Sequence[PositionRef], owner: str | N
 
 def read(chain: LocalChain, own: ConfirmedPosition) -> LpPosition:
     """Read one position, which must be readable."""
-    seen = look(chain, refs(chain, [own]))
-    assert seen.unreadable_items == ()
-    assert seen.http_request_count == 2
-    [position] = seen.positions
+    snapshot = look(chain, refs(chain, [own]))
+    assert snapshot.unreadable_items == ()
+    assert snapshot.http_request_count == 2
+    [position] = snapshot.positions
     return position
 
 

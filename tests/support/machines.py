@@ -74,8 +74,8 @@ def suite_runs(machine: str) -> bool:
 
 def begun(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Start Python on that machine; sets have a different order on each."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
-    env = kept | MACHINES[machine] | {"PYTHONHASHSEED": str(len(machine))}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
+    env = variables | MACHINES[machine] | {"PYTHONHASHSEED": str(len(machine))}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)], cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

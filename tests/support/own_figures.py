@@ -77,8 +77,8 @@ def held_coins(history: History, start: Mapping[str, float]) -> list[dict[str, f
                 for symbol, share in history.targets.items():
                     coins[symbol] += amount * share / history.prices[symbol][bar]
             else:
-                kept = 1 + amount / history.value(coins, bar)
-                coins = {symbol: coins_of_symbol * kept for symbol, coins_of_symbol in coins.items()}
+                factor = 1 + amount / history.value(coins, bar)
+                coins = {symbol: coins_of_symbol * factor for symbol, coins_of_symbol in coins.items()}
         after.append(dict(coins))
     return after
 

@@ -41,8 +41,8 @@ class Pair:
 
     def swap(self, token_in: str, amount_in: int) -> int:
         (token_out,) = set(self.reserves) - {token_in}
-        kept = amount_in * (PIPS - self.fee_pips)
-        paid = kept * self.reserves[token_out] // (self.reserves[token_in] * PIPS + kept)
+        after_fee = amount_in * (PIPS - self.fee_pips)
+        paid = after_fee * self.reserves[token_out] // (self.reserves[token_in] * PIPS + after_fee)
         self.reserves[token_in] += amount_in
         self.reserves[token_out] -= paid
         return paid
@@ -66,22 +66,22 @@ class Ranges:
     spacing: int
 
     def swap(self, token_in: str, amount_in: int) -> int:
-        down, left, paid = token_in == self.token0, amount_in, 0
-        while left:
+        down, remaining, paid = token_in == self.token0, amount_in, 0
+        while remaining:
             edge = self._next(down)
             goal = get_sqrt_ratio_at_tick(edge)
-            net_left = left * (PIPS - self.fee_pips) // PIPS
+            net_left = remaining * (PIPS - self.fee_pips) // PIPS
             whole = self._in(down, self.root, goal)
             reached = goal if net_left >= whole else self._root_after(down, net_left)
             taken = self._in(down, self.root, reached)
             paid += self._out(down, self.root, reached)
             if reached == goal:
-                left -= taken + _up(taken * self.fee_pips, PIPS - self.fee_pips)
-                assert not left or self.known[0] < edge < self.known[1], "a plan stays within the ticks read"
+                remaining -= taken + _up(taken * self.fee_pips, PIPS - self.fee_pips)
+                assert not remaining or self.known[0] < edge < self.known[1], "a plan stays within the ticks read"
                 self.liquidity += (-1 if down else 1) * self.net.get(edge, 0)
                 self.tick = edge - 1 if down else edge
             else:
-                left = 0
+                remaining = 0
             self.root = reached
         return paid
 

@@ -148,9 +148,9 @@ def evidence(step: StepInput, plan: Plan, **changes: object) -> Evidence:
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 
-def verdict(name: str, step: StepInput, plan: Plan, seen: Evidence | None = None) -> Verdict:
+def verdict(name: str, step: StepInput, plan: Plan, guard_evidence: Evidence | None = None) -> Verdict:
     """Return one guard's verdict on the plan, by default with evidence that passes."""
-    verdicts = [v for v in guards.judge(step, plan, seen or evidence(step, plan)) if v.guard == name]
+    verdicts = [v for v in guards.judge(step, plan, guard_evidence or evidence(step, plan)) if v.guard == name]
     assert len(verdicts) == 1
     return verdicts[0]
 

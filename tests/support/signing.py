@@ -262,9 +262,9 @@ def encode_program(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
 def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
     """Return the grant of the plan, with floors slightly below its minimums."""
     floors = tuple(max(1, leg.min_out_raw - 1) for leg in plan.legs)
-    kept = conditions(plan)
+    terms = conditions(plan)
     plain = Grant(
-        IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, floors, None, tuple(kept.prices.items()), kept.min_value_change_raw
+        IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, floors, None, tuple(terms.prices.items()), terms.min_value_change_raw
     )
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 

@@ -409,12 +409,14 @@ class Walk:
     def judge(self, world: World) -> None:
         """Assert the invariants of every moment, even after a crash."""
         intents = list(reversed(self.store.journal.intents()))
-        left = [
+        broadcast_intents = [
             intent
             for intent in intents
             if any(move.new_state is IntentState.BROADCAST for move in self.store.journal.transitions(intent.id))
         ]
-        assert set(world.chain.sent) <= {str(intent.tx_hash) for intent in left}, "something was sent that the journal does not hold"
+        assert set(world.chain.sent) <= {str(intent.tx_hash) for intent in broadcast_intents}, (
+            "something was sent that the journal does not hold"
+        )
         assert len([intent for intent in intents if intent.state in ENDED_IN_BLOCK_STATES]) <= 1, (
             "two transactions of one nonce ended in a block"
         )
@@ -426,7 +428,7 @@ class Walk:
                 assert intent.tx.max_fee_wei * BUMP_DENOMINATOR >= (older.tx.max_fee_wei or 0) * BUMP_NUMERATOR
                 assert intent.kind in (older.kind, IntentKind.CANCEL)
         if (mined := held(world.chain)) is not None:
-            self._require_in_reach(left, mined[0])
+            self._require_in_reach(broadcast_intents, mined[0])
 
     def _require_in_reach(self, intents: list[Intent], tx_hash: str) -> None:
         """Assert that the next cycle will query a mined transaction: it is open, or ended with its own block."""

@@ -107,11 +107,11 @@ class Desk:
     def mined(self, tx_hash: str) -> Receipt:
         """Wait for the receipt, since anvil mines only after its answer."""
         for _ in range(500):
-            seen = self.sender.status_of(tx_hash)
-            if seen.receipt is not None:
-                return seen.receipt
+            status = self.sender.status_of(tx_hash)
+            if status.receipt is not None:
+                return status.receipt
             time.sleep(0.01)
-        raise AssertionError(f"{tx_hash} is {seen.state} after 5 s")
+        raise AssertionError(f"{tx_hash} is {status.state} after 5 s")
 
     def grant(self, kind: IntentKind, **changes: object) -> Grant:
         """Return a grant at the chain's time."""
@@ -212,10 +212,10 @@ class AtomicDesk(Desk):
 
     def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:
         """Send the plan with its minimums as floors."""
-        kept = self.terms(plan.legs)
+        terms = self.terms(plan.legs)
         floors = tuple(leg.min_out_raw for leg in plan.legs)
-        prices = tuple((token, kept.prices[token]) for token in min_balance_changes(plan.legs))
-        grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, min_value_change_raw=kept.min_value_change_raw)
+        prices = tuple((token, terms.prices[token]) for token in min_balance_changes(plan.legs))
+        grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, min_value_change_raw=terms.min_value_change_raw)
         return self.run(self.swap_tx(plan, legacy, **changes), grant)
 
     def would(self, data: str, sender: str | None = None, to: str | None = None, value_wei: int = 0) -> Simulation:

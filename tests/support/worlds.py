@@ -201,12 +201,12 @@ def tester_world(shared: Path) -> LocalChain:
     run = os.environ.get(RUN)
     if run is None:  # a single process
         return _deployed()
-    kept = shared / f"eth-tester-{run}.pickle"
-    with FileLock(kept.with_suffix(".lock")):
-        if kept.exists():
-            return _restored(kept.read_bytes())
+    world_file = shared / f"eth-tester-{run}.pickle"
+    with FileLock(world_file.with_suffix(".lock")):
+        if world_file.exists():
+            return _restored(world_file.read_bytes())
         chain = _deployed()
-        kept.write_bytes(_state(chain))
+        world_file.write_bytes(_state(chain))
         return chain
 
 
@@ -427,10 +427,10 @@ def opened_once() -> Iterator[None]:
     if not SHORTCUTS:
         yield
         return
-    make, kept = second_quote._open_library, threading.local()
+    make, opener = second_quote._open_library, threading.local()
 
     def opened(transport: Transport, block_hash: str, venue: QuotedVenue) -> Any:
-        desks = vars(kept).setdefault("desks", {})
+        desks = vars(opener).setdefault("desks", {})
         if venue not in desks:
             desks[venue] = make(transport, block_hash, venue)
         return desks[venue]

@@ -69,9 +69,9 @@ def test_elimination_solves_to_rounding(rows: list[list[float]], data: st.DataOb
     matrix = np.sum([np.outer(row, row) for row in np.array(rows)], axis=0) + np.eye(len(rows)) / 100
     right = data.draw(st.lists(NUMBERS, min_size=len(rows), max_size=len(rows)))
     solution = floats.solve_positive_definite(matrix, np.array(right)).tolist()
-    left = [sum((Fraction(a) * Fraction(x) for a, x in zip(row, solution, strict=True)), Fraction(0)) for row in matrix.tolist()]
+    sums = [sum((Fraction(a) * Fraction(x) for a, x in zip(row, solution, strict=True)), Fraction(0)) for row in matrix.tolist()]
     size = max(map(abs, [*solution, *right]), default=0.0)
-    assert all(abs(a - Fraction(b)) <= 1e-13 * size * len(rows) for a, b in zip(left, right, strict=True))
+    assert all(abs(a - Fraction(b)) <= 1e-13 * size * len(rows) for a, b in zip(sums, right, strict=True))
     assert np.allclose(floats.inverse(matrix) @ matrix, np.eye(len(rows)), atol=1e-9)
 
 

@@ -33,12 +33,12 @@ def value_usd(chain: LocalChain, pool: str) -> int:
 @contextmanager
 def skew_pools(chain: LocalChain, pools: Sequence[str], sold: str, size: str) -> Iterator[None]:
     """A whale sells `size` of each pool's value in `sold` into it, waits, and trades all that it got back."""
-    got = {}
+    skewed = {}
     for pool in pools:
         raw = Fraction(size) * value_usd(chain, pool) / chain.deployed_world.prices_usd[sold] * 10 ** chain.tokens[sold].decimals
-        got[pool] = chain.swap(pool, sold, int(raw))
+        skewed[pool] = chain.swap(pool, sold, int(raw))
     yield
-    for pool, raw in got.items():
+    for pool, raw in skewed.items():
         info = chain.deployed_world.pool_by_name[pool]
         chain.swap(pool, (info.token1 if info.token0.symbol == sold else info.token0).symbol, raw)
 

@@ -62,12 +62,12 @@ def safe_of(
 
 def killer_at_event(number: int) -> Callable[[str], None]:
     """A progress listener with which the process ends at its `number`-th event."""
-    seen = 0
+    event_count = 0
 
     def progress(_: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == number:
+        nonlocal event_count
+        event_count += 1
+        if event_count == number:
             raise KeyboardInterrupt
 
     return progress

@@ -33,15 +33,15 @@ def test_every_entry_balances_token_by_token_and_the_ledger_is_the_plain_sum(wal
 @pytest.mark.parametrize("method", METHODS)
 def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: Wallet) -> None:
     tax_run = taxed(wallet, method)
-    left: dict[str, int] = {}
+    raw_left: dict[str, int] = {}
     for lot in tax_run.open_lots():
         assert lot.raw > 0
-        left[lot.token] = left.get(lot.token, 0) + lot.raw
+        raw_left[lot.token] = raw_left.get(lot.token, 0) + lot.raw
     for token, raw in tax_run.acquired_raw_by_token.items():
-        assert raw == tax_run.disposed_raw_by_token.get(token, 0) + left.get(token, 0)
+        assert raw == tax_run.disposed_raw_by_token.get(token, 0) + raw_left.get(token, 0)
     raw_by_token = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
     raw_by_token[WETH] += raw_by_token.pop(NATIVE)
-    assert {token: raw for token, raw in raw_by_token.items() if raw} == left
+    assert {token: raw for token, raw in raw_by_token.items() if raw} == raw_left
     assert tax_run.lots.unmatched_raw_by_token() == {}
 
 

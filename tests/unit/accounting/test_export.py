@@ -121,10 +121,10 @@ def test_whatever_dust_is_exchanged_no_row_has_an_amount_of_zero_and_all_sum_to_
     moved = {token: raw for token, raw in parts if raw}
     entry = entries.trade_entry(SettledTransaction("i", 1, wallet.now_s, "0x1", "", moved, 0), wallet.prices(), COUNTED, {})
     sums: dict[str, Fraction] = {}
-    for spent, received, got, gave in (row[1:5] for row in export.rotki_trades([entry], ASSETS)):
-        assert Fraction(got) > 0
+    for spent, received, cells, gave in (row[1:5] for row in export.rotki_trades([entry], ASSETS)):
+        assert Fraction(cells) > 0
         assert Fraction(gave) > 0
-        sums[spent], sums[received] = sums.get(spent, Fraction(0)) - Fraction(gave), sums.get(received, Fraction(0)) + Fraction(got)
+        sums[spent], sums[received] = sums.get(spent, Fraction(0)) - Fraction(gave), sums.get(received, Fraction(0)) + Fraction(cells)
     for word, _, name, amount, *_ in export.rotki_events([entry], ASSETS):
         assert Fraction(amount) > 0
         sums[name] = sums.get(name, Fraction(0)) + (1 if word == "Income" else -1) * Fraction(amount)

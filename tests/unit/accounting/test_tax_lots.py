@@ -112,8 +112,8 @@ def test_ledgers_with_transfers_gain_what_rp2_says(first_seed: int, tmp_path: Pa
         for sale, row in zip(sorted(sales), sorted(expected), strict=True):
             assert sale == pytest.approx(row, rel=1e-9, abs=1e-9)
         paid = sum(units * price for kind, units, price in events if kind in ("buy", "deposit"))
-        left = sum(float(lot.cost) for lot in tax_lots.open_lots() if lot.token == COIN)
-        assert left == pytest.approx(paid - sum(row[3] for row in rp2_rows), rel=1e-9, abs=1e-6)
+        cost_left = sum(float(lot.cost) for lot in tax_lots.open_lots() if lot.token == COIN)
+        assert cost_left == pytest.approx(paid - sum(row[3] for row in rp2_rows), rel=1e-9, abs=1e-6)
 
 
 def _rp2_lots(histories: Sequence[tuple[str, list[Event]]], folder: Path) -> list[list[Any]]:

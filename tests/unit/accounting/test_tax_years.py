@@ -59,9 +59,9 @@ def year_of_trades() -> list[Trade]:
         sold, bought = draw.choice(((WETH, USDC), (USDC, WETH), (WBTC, USDC), (USDC, WBTC), (WETH, WBTC), (WBTC, WETH)))
         gave = prices[sold] * draw.randint(3, 25) // 100
         dollars = gave / 10 ** TOKENS[sold].decimals * usd.get(sold, 1.0) * 0.996
-        got = int(dollars / usd.get(bought, 1.0) * 10 ** TOKENS[bought].decimals)
-        prices[sold], prices[bought] = prices[sold] - gave, prices[bought] + got
-        dice.append(Trade(START_S + number * 4 * 86_400, sold, gave, bought, got, draw.randint(1, 9) * 10**14, usd))
+        bought_raw = int(dollars / usd.get(bought, 1.0) * 10 ** TOKENS[bought].decimals)
+        prices[sold], prices[bought] = prices[sold] - gave, prices[bought] + bought_raw
+        dice.append(Trade(START_S + number * 4 * 86_400, sold, gave, bought, bought_raw, draw.randint(1, 9) * 10**14, usd))
     return dice
 
 
@@ -111,11 +111,11 @@ def independent(
             cost = amount * mean
         else:
             pile.sort(key={"fifo": lambda lot: lot[2], "lifo": lambda lot: -lot[2], "hifo": lambda lot: (-lot[1], lot[2])}[method])
-            left, cost = amount, 0.0
-            while left > 1e-15 and pile:
-                taken = min(left, pile[0][0])
+            raw_left, cost = amount, 0.0
+            while raw_left > 1e-15 and pile:
+                taken = min(raw_left, pile[0][0])
                 cost += taken * pile[0][1]
-                pile[0][0], left = pile[0][0] - taken, left - taken
+                pile[0][0], raw_left = pile[0][0] - taken, raw_left - taken
                 if pile[0][0] <= 1e-12:
                     pile.pop(0)
         year = datetime.fromtimestamp(at_s, UTC).year
@@ -126,15 +126,15 @@ def independent(
         buy(token, amount, amount * price * first)
     for trade in trades:
         euros = rate(trade.at_s)
-        gave, got = trade.gave / 10 ** TOKENS[trade.sold].decimals, trade.got / 10 ** TOKENS[trade.bought].decimals
+        gave, gross = trade.gave / 10 ** TOKENS[trade.sold].decimals, trade.got / 10 ** TOKENS[trade.bought].decimals
         gas = trade.gas_wei / 10**18 * trade.usd[WETH] * euros
         if trade.sold == USDC:
             sell(USDC, gave, gave * euros, trade.at_s)
-            buy(trade.bought, got, gave * euros + gas)
+            buy(trade.bought, gross, gave * euros + gas)
         else:
-            worth = got * trade.usd.get(trade.bought, 1.0) * euros
+            worth = gross * trade.usd.get(trade.bought, 1.0) * euros
             sell(trade.sold, gave, worth - gas, trade.at_s)
-            buy(trade.bought, got, worth)
+            buy(trade.bought, gross, worth)
         sell(WETH, trade.gas_wei / 10**18, gas, trade.at_s)
     if left is not None:
         left |= {token: (sum(lot[0] for lot in pile), sum(lot[0] * lot[1] for lot in pile)) for token, pile in lots.items()}
@@ -193,8 +193,8 @@ def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: P
 @pytest.mark.parametrize("method", LotMethod)
 def test_open_lots_have_the_entry_prices_and_gains_of_an_independent_calculation(tmp_path: Path, method: LotMethod) -> None:
     """In euros, with the method of the command instead of that of the config; of WBTC no price is known at the newest valuation."""
-    left: dict[str, tuple[float, float]] = {}
-    expected = independent(TRADES, method.value, lambda at_s: float(RATES.at(at_s)), numeraire_gains=True, left=left)
+    lots_left: dict[str, tuple[float, float]] = {}
+    expected = independent(TRADES, method.value, lambda at_s: float(RATES.at(at_s)), numeraire_gains=True, left=lots_left)
     (tmp_path / "eur.csv").write_text(
         "time,rate\n" + "".join(f"{at_s},{float(rate)}\n" for at_s, rate in zip(RATES.times_s, RATES.rates, strict=True))
     )
@@ -213,7 +213,7 @@ def test_open_lots_have_the_entry_prices_and_gains_of_an_independent_calculation
     assert float(lots["realised"]) == pytest.approx(expected[2026], abs=1e-3)
     assert [asset["symbol"] for asset in lots["assets"]] == ["USDC", "WBTC", "WETH"]
     for asset in lots["assets"]:
-        amount, cost = left[asset["address"]]
+        amount, cost = lots_left[asset["address"]]
         assert float(asset["amount"]) == pytest.approx(amount)
         assert float(asset["cost"]) == pytest.approx(cost)
         assert float(asset["entry_price"] or 0) == pytest.approx(cost / amount)

@@ -65,12 +65,12 @@ def test_max_in_stays_within_the_known_ticks(state, token_in, impact_bps):
 
 def last_unit_rate(state, token_in, amount) -> Fraction:
     """What the pool pays for the next vanishing unit after `amount`, fee taken off."""
-    kept = Fraction(PIPS - state.fee_pips, PIPS)
+    after_fee = Fraction(PIPS - state.fee_pips, PIPS)
     if isinstance(state, V2Pool):
         r_in, r_out = (state.reserve0, state.reserve1) if token_in == TOKEN0 else (state.reserve1, state.reserve0)
-        return kept * r_in * r_out / (r_in + kept * amount) ** 2
+        return after_fee * r_in * r_out / (r_in + after_fee * amount) ** 2
     after = state.swap(token_in, amount).pool_after if amount else state
-    return kept * pools.marginal_price(after, token_in)
+    return after_fee * pools.marginal_price(after, token_in)
 
 
 @given(amm_pools.pools, amm_pools.tokens, impacts, st.fractions(Fraction(1, 2), Fraction(11, 10), max_denominator=10**6))

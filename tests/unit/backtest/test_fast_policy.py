@@ -58,8 +58,8 @@ def test_one_step_decides_and_aims_as_the_policy_does(raw: list[int], widths: Th
         largest = set_end_shares(number, shares, target_shares, bands, land)
         assert largest == pytest.approx(float(max(abs(v) for v in corrections(drifts, aim).values()) / investable_total(drifts)), abs=1e-12)
         assert land.sum() == pytest.approx(1.0, abs=1e-12)
-        for got, weight in zip(land, aim.weights, strict=True):
-            assert float(weight.low) - 1e-12 <= got <= float(weight.high) + 1e-12
+        for aimed, weight in zip(land, aim.weights, strict=True):
+            assert float(weight.low) - 1e-12 <= aimed <= float(weight.high) + 1e-12
         # No more is moved than the goal cannot do without: what is too much, or what is missing, whichever is more.
         off = [float(value / investable_total(drifts)) for value in corrections(drifts, aim).values()]
         least = max(sum(x for x in off if x > 0), -sum(x for x in off if x < 0))

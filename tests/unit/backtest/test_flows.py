@@ -60,8 +60,8 @@ def test_a_withdrawal_takes_the_same_share_of_everything_from_holding() -> None:
 def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proportion() -> None:
     prices = {"BTC": Fraction(100), "ETH": Fraction(10), "USD": Fraction(1)}
     amount_by_symbol = {"BTC": 30, "ETH": 100, "USD": 2_000}
-    left = apply_transfer(amount_by_symbol, prices, Fraction(-4_000), "numeraire", "USD", amount_by_symbol)
-    assert left == {"BTC": 15, "ETH": 50, "USD": 0}
+    holdings_after = apply_transfer(amount_by_symbol, prices, Fraction(-4_000), "numeraire", "USD", amount_by_symbol)
+    assert holdings_after == {"BTC": 15, "ETH": 50, "USD": 0}
     assert apply_transfer(amount_by_symbol, prices, Fraction(-3_000), "pro-rata", "USD", amount_by_symbol) == {
         "BTC": 15,
         "ETH": 50,

@@ -115,12 +115,12 @@ def test_what_sales_bring_is_what_purchases_take_and_pools_pay_as_the_contract(a
     land = (raw + 0.01) / (raw + 0.01).sum()
     pips = np.round(fee * 1e6)
     depth = 10.0**powers
-    left = value_after_costs(values, land, pips / 1e6, 1 / depth, values.sum())
-    assert 0 < left <= values.sum()
+    value_after = value_after_costs(values, land, pips / 1e6, 1 / depth, values.sum())
+    assert 0 < value_after <= values.sum()
     scale = 10**18
     brought = taken = 0
     for value, share, fee_pips, side in zip(values, land, pips, depth, strict=True):
-        expected_sale, reserve = share * left - value, int(side * scale)
+        expected_sale, reserve = share * value_after - value, int(side * scale)
         if expected_sale < -1e-12:
             brought += get_amount_out(int(-expected_sale * scale), reserve, reserve, int(fee_pips))
         elif expected_sale > 1e-12:

@@ -43,8 +43,8 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
     depth = 10**9 * COIN
     value_sold = first.turnover + (first.fees + first.impact) / 2  # half of what left and of what came
     sold = round(value_sold / 130)
-    got = get_amount_out(sold, int(Fraction(depth, 130)), depth, 1_000)
-    btc, usd = 50 * COIN - sold, 5_000 * COIN + got
+    out_raw = get_amount_out(sold, int(Fraction(depth, 130)), depth, 1_000)
+    btc, usd = 50 * COIN - sold, 5_000 * COIN + out_raw
     assert simulation.equity[2] * COIN == pytest.approx(float(btc * 130 + usd), rel=1e-12)
     assert simulation.weights[2].tolist() == pytest.approx([0.5, 0.5], abs=1e-7)
     assert float(first.fees + first.impact) / COIN == pytest.approx(11_500 - simulation.equity[2], rel=1e-9)
@@ -236,8 +236,8 @@ def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
         assert plan is not None
         predicted = plan.legs[0].amount_out_raw
         assert swap.receipt is not None
-        got = next(transfer.raw for transfer in swap.receipt.transfers if transfer.recipient == WALLET)
-        assert got == pytest.approx(predicted * 120 / 130, rel=1e-6)
+        out_raw = next(transfer.raw for transfer in swap.receipt.transfers if transfer.recipient == WALLET)
+        assert out_raw == pytest.approx(predicted * 120 / 130, rel=1e-6)
 
 
 def test_a_swap_that_the_data_end_before_is_told_and_not_counted() -> None:

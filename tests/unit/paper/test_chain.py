@@ -129,16 +129,16 @@ def approve(world: World, nonce: int = 7) -> None:
 
 def test_a_swap_is_filled_at_the_pools_of_the_block_after_and_not_at_those_it_was_sent_at(world: World) -> None:
     approve(world)
-    seen = world.blocks.next()
-    sent = world.send(builders.ROUTER, sale(seen), 8)
+    pool_seen = world.blocks.next()
+    sent = world.send(builders.ROUTER, sale(pool_seen), 8)
     for _ in range(3):
         assert world.chain.status_of(sent).state == "pending"
         assert world.held("USDC") == 0
-    moved = replace(seen, reserve1=seen.reserve1 * 9 // 10)
+    moved = replace(pool_seen, reserve1=pool_seen.reserve1 * 9 // 10)
     world.blocks.next(moved)
     receipt = world.chain.status_of(sent).receipt
     paid = moved.swap(WETH.address, SOLD).amount_out_raw
-    assert paid != seen.swap(WETH.address, SOLD).amount_out_raw
+    assert paid != pool_seen.swap(WETH.address, SOLD).amount_out_raw
     assert receipt is not None
     assert receipt.status == 1
     assert (receipt.block_number, receipt.block_hash) == (world.blocks.now.head.number, world.blocks.now.head.hash)

@@ -53,7 +53,7 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
 
 
 @pytest.mark.parametrize(
-    ("kept", "reason"),
+    ("span_s", "reason"),
     [
         ((1, 1), "it keeps 1: run trimtab oracle"),
         ((5, 9), "it keeps 5, soon 9: run trimtab oracle"),
@@ -61,8 +61,8 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
         (None, "less than 1800 s old"),
     ],
 )
-def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, reason: str) -> None:
-    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observation_counts=kept)
+def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(span_s: tuple[int, int] | None, reason: str) -> None:
+    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observation_counts=span_s)
     step = by_means(short)
     why = prices.twap_rejection(step.snapshot, step.reference, short)
     assert reason in why

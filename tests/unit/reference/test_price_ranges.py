@@ -97,8 +97,8 @@ def test_planner_guard_and_signer_require_the_better_price_of_the_two() -> None:
     floor = fair_floor(sold, high, Fraction(1), plan.legs[0].fee_pips, step.limits.price_impact_bps or 0, step.limits.slippage_bps or 0)
     assert leg_floors(step, plan) == (floor,)
     assert build_problem(step, reference_prices(step)).floor_prices(WETH.address, USDC.address) == (high, 1)
-    kept, missed = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
-    assert verdict("fair_floor", step, kept).passed
+    floors, missed = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
+    assert verdict("fair_floor", step, floors).passed
     assert not verdict("fair_floor", step, missed).passed
 
 

@@ -358,12 +358,12 @@ def test_a_pause_at_any_moment_before_the_last_durable_write_stops_every_way_to_
 
 
 def pause_at(submitter_bench: Bench, moment: int, paused: bool | None) -> None:
-    left = [moment]
+    moments_left = [moment]
 
     def turn(_event: object) -> None:
-        if left[0] == 0:
+        if moments_left[0] == 0:
             submitter_bench.paused, submitter_bench.hard = paused, False
-        left[0] -= 1
+        moments_left[0] -= 1
 
     submitter_bench.on_event = turn
 

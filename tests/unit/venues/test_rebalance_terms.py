@@ -43,11 +43,11 @@ CHAIN = [Swap(WETH_USDC, AT["WETH"], 10**18, sink=R), Swap(WBTC_USDC, AT["USDC"]
 
 def test_prices_are_the_reference_and_cover_what_the_wallet_gives_and_gets_alone() -> None:
     priced_step = step(slippage_bps=30)
-    kept = rebalancer_terms(priced_step, plan_of(priced_step, CHAIN))
-    assert kept.prices == {
+    terms = rebalancer_terms(priced_step, plan_of(priced_step, CHAIN))
+    assert terms.prices == {
         at: prices_with_native(priced_step.portfolio, reference_prices(priced_step))[at] for at in (AT["WETH"], AT["WBTC"])
     }
-    assert kept.prices[AT["WETH"]] == Fraction(2_000 * 10**6, 10**18)
+    assert terms.prices[AT["WETH"]] == Fraction(2_000 * 10**6, 10**18)
 
 
 def test_a_plan_may_not_cost_in_the_end_what_it_may_not_cost_by_prediction() -> None:

@@ -319,10 +319,10 @@ def test_clients_that_read_nothing_hold_up_no_page_and_no_other_stream(served: S
 
     served.loop.call_soon_threadsafe(announce)
     assert served.ask("/")[0] == 200
-    seen = b""
-    while b"event: changed" not in seen:
-        seen += reader.recv(65_536)
-    assert seen.count(b"event: changed") <= 2  # that of the connection, and the newest version with none in between
+    stream_text = b""
+    while b"event: changed" not in stream_text:
+        stream_text += reader.recv(65_536)
+    assert stream_text.count(b"event: changed") <= 2  # that of the connection, and the newest version with none in between
     for link in (*lazy, reader):
         link.close()
 
@@ -332,20 +332,20 @@ def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: S
     place = page.split('data-events="')[1].split('"')[0]
     served.loop.call_soon_threadsafe(served.board.announce_change)
     link = served.stream(place)
-    seen = b""
-    while b"event: changed" not in seen:
-        seen += link.recv(4096)
+    stream_text = b""
+    while b"event: changed" not in stream_text:
+        stream_text += link.recv(4096)
     link.close()
 
 
 def test_stream__says_that_the_server_is_alive_while_nothing_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_cache, "PING_S", 0.01)
     link = served.stream(f"/events?seen={served.board.version}")
-    seen = b""
-    while seen.count(b"event: alive\ndata: 1\n\n") < 2:
-        seen += link.recv(4096)
+    stream_text = b""
+    while stream_text.count(b"event: alive\ndata: 1\n\n") < 2:
+        stream_text += link.recv(4096)
     link.close()
-    assert b"event: changed" not in seen
+    assert b"event: changed" not in stream_text
 
 
 def test_no_page_of_an_earlier_process_seems_current() -> None:

@@ -129,8 +129,10 @@ class Versions:
         self.versions = versions
 
     def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
-        kept = enumerate(self.versions)
-        return tuple(reversed([ConfigVersion(at, version.digest, at, how, version.redacted_text) for at, (version, how) in kept]))[:limit]
+        versions = enumerate(self.versions)
+        return tuple(reversed([ConfigVersion(at, version.digest, at, how, version.redacted_text) for at, (version, how) in versions]))[
+            :limit
+        ]
 
     def confirmed_digest(self) -> str:
         return [version.digest for version, how in self.versions if how != "noticed"][-1]

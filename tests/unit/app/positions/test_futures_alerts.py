@@ -94,8 +94,8 @@ def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
     assert futures["utilisation"] is not None
     assert futures["broken"]
     assert (futures["target_leverage"], futures["target_note"]) == ("2", "not restored: leverage_band is off")
-    kept = with_policy(step, replace(futures_policy(step), leverage_band_bps=2_000))
-    assert optional_futures_summary(kept, current_drifts(kept))["futures"]["target_note"] == ""
+    banded_step = with_policy(step, replace(futures_policy(step), leverage_band_bps=2_000))
+    assert optional_futures_summary(banded_step, current_drifts(banded_step))["futures"]["target_note"] == ""
     near = futures["liquidation"]
     assert near is not None
     assert near["symbol"] == "ETH"

@@ -111,9 +111,9 @@ def held_values(fund: Fund) -> tuple[list[float], list[float]]:
             first += paid_in / 2 / price
             second += paid_in / 2
         elif paid_in:
-            kept = 1 + paid_in / before[-1]
-            first *= kept
-            second *= kept
+            factor = 1 + paid_in / before[-1]
+            first *= factor
+            second *= factor
         after.append(first * price + second)
     return before, after
 

@@ -81,8 +81,8 @@ def test_another_content_than_the_pinned_one_is_refused_when_downloaded_and_when
     with raises_field("data.daily.sha256", "ab" * 32):
         fetch_published_file(pinned, "daily")
     assert not (tmp_path / "data").exists()
-    kept = fetch_published_file(named(tmp_path, f"{site.url}/closes.csv", sha256=hashlib.sha256(CLOSES).hexdigest()), "daily")
-    kept.path.write_bytes(CLOSES + b"2026-01-02,BTC,1\n")
+    published_file = fetch_published_file(named(tmp_path, f"{site.url}/closes.csv", sha256=hashlib.sha256(CLOSES).hexdigest()), "daily")
+    published_file.path.write_bytes(CLOSES + b"2026-01-02,BTC,1\n")
     with raises_field("data.daily.sha256"):
         fetch_published_file(load_config(tmp_path / "mine.toml"), "daily")
 

@@ -58,11 +58,11 @@ def test_the_newest_files_stay_as_many_as_both_bounds_allow_and_nothing_else_is_
 
 def test_what_a_dead_process_left_half_written_goes_after_an_hour(tmp_path: Path) -> None:
     place = recorded(tmp_path, STEPS[:1])
-    left = place / ".step-00000009-00000000000a.json.aaaaaaaaaaaa.draft"
-    left.write_text("{")
-    os.utime(left, (0, 0))
+    draft = place / ".step-00000009-00000000000a.json.aaaaaaaaaaaa.draft"
+    draft.write_text("{")
+    os.utime(draft, (0, 0))
     recorded(tmp_path, STEPS[:1])
-    assert not left.exists()
+    assert not draft.exists()
     assert len(files(place)) == 2
 
 

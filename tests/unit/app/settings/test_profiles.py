@@ -161,10 +161,10 @@ def test_a_config_that_was_in_use_is_not_changed_without_its_chain(tmp_path: Pat
 # what is held
 def test_what_the_profile_does_not_hold_is_left_alone_or_sold_by_word(tmp_path: Path) -> None:
     mine = "WBTC=40% LINK=30% USDC=30%"
-    left = config(tmp_path, "left", targets=mine)
-    document = taken_over(left, profile(tmp_path))
+    other_config = config(tmp_path, "left", targets=mine)
+    document = taken_over(other_config, profile(tmp_path))
     assert [row["symbol"] for row in document["excluded"]] == ["WBTC", "LINK"]
-    assert {asset.symbol: asset.target for asset in load_config(left).config.portfolio.assets} == {"USDC": 4_000, "WETH": 6_000}
+    assert {asset.symbol: asset.target for asset in load_config(other_config).config.portfolio.assets} == {"USDC": 4_000, "WETH": 6_000}
     sold = config(tmp_path, "sold", targets=mine)
     assert taken_over(sold, profile(tmp_path), sell_others=True)["excluded"] == []
     assert {asset.symbol: asset.target for asset in load_config(sold).config.portfolio.assets} == {

@@ -223,8 +223,8 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     config = agents.config(tmp_path)
 
     def typed(*answers: str) -> Callable[[str], str]:
-        left = list(answers)
-        return lambda _: left.pop(0)
+        answers_left = list(answers)
+        return lambda _: answers_left.pop(0)
 
     for name, answers in (
         ("Ann", ()),

@@ -77,13 +77,13 @@ def test_a_keyring_that_fails_shows_neither_key_nor_message(backend: MemoryKeyri
     assert not backend.kept
 
 
-@pytest.mark.parametrize("kept", ["", "no key", KEY[:-2], "00" * 32])
-def test_an_entry_that_is_no_key_is_told_without_showing_it(kept: str) -> None:
+@pytest.mark.parametrize("entry_text", ["", "no key", KEY[:-2], "00" * 32])
+def test_an_entry_that_is_no_key_is_told_without_showing_it(entry_text: str) -> None:
     backend = MemoryKeyring()
-    backend.kept["trimtab", "main"] = kept
+    backend.kept["trimtab", "main"] = entry_text
     with using(backend), raises_field("wallet.keyring", "private key") as caught:
         load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
-    assert not kept or kept not in error_texts(caught.value.with_traceback(None))
+    assert not entry_text or entry_text not in error_texts(caught.value.with_traceback(None))
 
 
 def test_the_error_of_an_entry_that_is_no_key_keeps_no_frame_with_what_was_read() -> None:

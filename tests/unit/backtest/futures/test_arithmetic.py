@@ -110,14 +110,14 @@ def test_the_margin_call_stress_is_what_a_hand_works_out(flat: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fall", "closed", "left"),
+    ("fall", "closed", "margin_left"),
     [
         (0.28, None, 10_000 - 8_400),
         (0.29, 21_300 / 2, 10_000 - 8_700 - 21_300 / 2 * PENALTY),
         (0.32, 20_400, 10_000 - 9_600 - 20_400 * PENALTY),
     ],
 )
-def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: float, closed: float | None, left: float) -> None:
+def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: float, closed: float | None, margin_left: float) -> None:
     """6.25 % of 21,600 is 1,350 < 1,600: none. Of 21,300 it is 1,331.25 > 1,300: half. Half of 1,275 is 637.50 > 400: all, and the
     insurance fund bears 110.
     """
@@ -131,8 +131,8 @@ def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: fl
     assert [liquidation.bar for liquidation in held_book.liquidations] == ([] if closed is None else [3])
     if closed is not None:
         assert abs(held_book.liquidations[0].size_raw) / E18 == pytest.approx(closed / (100 * (1 - fall)), rel=1e-9)
-    assert held_book.final_value_raw / E18 == pytest.approx(max(0.0, left), abs=1e-6)
-    assert held_book.profit.insured_raw / E18 == pytest.approx(max(0.0, -left), abs=1e-6)
+    assert held_book.final_value_raw / E18 == pytest.approx(max(0.0, margin_left), abs=1e-6)
+    assert held_book.profit.insured_raw / E18 == pytest.approx(max(0.0, -margin_left), abs=1e-6)
 
 
 def _hourly(symbol: str, read: Callable[[Path], object]) -> tuple[np.ndarray, np.ndarray]:

@@ -55,9 +55,9 @@ def test_markup_in_any_text_is_shown_as_text() -> None:
     figure = {"title": HOSTILE, "says": LINK, "data": [{"name": HOSTILE}]}
     part = ReportSection(HOSTILE, texts, (figure,), (ReportTable(texts, (texts,), HOSTILE),))
     marked_texts: list[str] = []
-    seen = HTMLParser()
-    seen.handle_starttag = lambda tag, attrs: marked_texts.append(tag)  # type: ignore[method-assign]
-    seen.feed(render_html(ReportPage(HOSTILE, (fact,), (part,) * 3, texts, (fact,), LINK)))
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: marked_texts.append(tag)  # type: ignore[method-assign]
+    parser.feed(render_html(ReportPage(HOSTILE, (fact,), (part,) * 3, texts, (fact,), LINK)))
     assert marked_texts.count("script") == 3
     assert marked_texts.count("a") == 5
     assert "img" not in marked_texts

@@ -41,14 +41,14 @@ def test_thinning_keeps_both_ends_and_every_extreme_of_each_series(seed: int) ->
     columns = list(np.random.default_rng(seed).normal(0, 1, (3, 20_000)).cumsum(axis=1))
     columns[1][777] = 1e6
     columns[2][12_345] = -1e6
-    kept = downsample_indices(columns, 1_000)
-    assert len(kept) <= 1_000
-    assert (np.diff(kept) > 0).all()
-    assert kept[0] == 0
-    assert kept[-1] == 19_999
+    indices = downsample_indices(columns, 1_000)
+    assert len(indices) <= 1_000
+    assert (np.diff(indices) > 0).all()
+    assert indices[0] == 0
+    assert indices[-1] == 19_999
     for column in columns:
-        assert column[kept].min() == column.min()
-        assert column[kept].max() == column.max()
+        assert column[indices].min() == column.min()
+        assert column[indices].max() == column.max()
 
 
 def test_what_is_short_is_not_thinned_and_what_is_unknown_breaks_nothing() -> None:
@@ -96,13 +96,16 @@ def test_days_are_sampled_at_their_last_bar_and_windows_know_nothing_later() -> 
 def test_a_year_of_working_days_has_no_more_samples_than_it_has() -> None:
     simulation = result_of(bars=24 * 140, every=200)
     days = np.arange(simulation.bar_count) // 24
-    kept = days % 7 < 5
+    is_working_day = days % 7 < 5
     worked = with_series(
         simulation,
-        **{name: getattr(simulation, name)[kept] for name in ("times_s", "equity", "hold_equity", "weights", "prices", "targets", "bands")},
+        **{
+            name: getattr(simulation, name)[is_working_day]
+            for name in ("times_s", "equity", "hold_equity", "weights", "prices", "targets", "bands")
+        },
         rebalances=(),
         fees=Fraction(0),
-        bar_count=int(kept.sum()),
+        bar_count=int(is_working_day.sum()),
     )
     own = growth_series(worked)
     assert own.samples_per_year == pytest.approx(365 * 5 / 7, rel=0.02)

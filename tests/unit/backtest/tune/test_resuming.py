@@ -149,14 +149,14 @@ def test_a_folder_that_was_harmed_is_refused(tune_spec: TuneSpec, tmp_path: Path
 
 
 def test_two_searches_never_write_into_one_folder(tune_spec: TuneSpec, tmp_path: Path) -> None:
-    seen: list[str] = []
+    searches: list[str] = []
 
     def meanwhile(_done: int, _runs: int) -> None:
-        if not seen:
+        if not searches:
             with pytest.raises(OperatorNeeded) as caught:
                 tuned(tune_spec, tmp_path)
-            seen.append(caught.value.message)
+            searches.append(caught.value.message)
 
     tuned(tune_spec, tmp_path, progress=meanwhile)
-    assert "another search" in seen[0]
+    assert "another search" in searches[0]
     assert json.loads((tmp_path / STAMP_FILE).read_text())["format"] == tune_module.FORMAT_VERSION

@@ -166,8 +166,8 @@ def test_resampled_means_spread_as_the_closed_form_says() -> None:
     n, p = len(values), 1 / block
     centred = values - values.mean()
     lag = [float(centred[: n - i] @ centred[i:]) / n for i in range(n)]
-    kept = [(1 - i / n) * (1 - p) ** i + i / n * (1 - p) ** (n - i) for i in range(n)]
-    exact = (lag[0] + 2 * sum(b * r for b, r in zip(kept[1:], lag[1:], strict=True))) / n
+    shares_kept = [(1 - i / n) * (1 - p) ** i + i / n * (1 - p) ** (n - i) for i in range(n)]
+    exact = (lag[0] + 2 * sum(b * r for b, r in zip(shares_kept[1:], lag[1:], strict=True))) / n
     means = resampled_means(values, block, 40_000, 7)
     assert means.var() == pytest.approx(exact, rel=0.03)
     assert means.mean() == pytest.approx(values.mean(), abs=4 * sqrt(exact / 40_000))

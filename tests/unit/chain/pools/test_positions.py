@@ -154,9 +154,9 @@ def test_an_unreadable_position_is_quarantined_by_name_and_the_others_stay() -> 
     ] * 9
     answers = [*v2_answers(), *v3_answers()]
     answers[8 + 3] = CallStatus.UNREAD
-    seen = snapshot_parts(watch, answers)
-    assert [position.name for position in seen.positions] == [f"uniswap_v2 {lp_worlds.PAIR}"]
-    [bad] = seen.unreadable_items
+    parts = snapshot_parts(watch, answers)
+    assert [position.name for position in parts.positions] == [f"uniswap_v2 {lp_worlds.PAIR}"]
+    [bad] = parts.unreadable_items
     assert (bad.subject, bad.address, bad.why) == ("position uniswap_v3 #42", lp_worlds.MANAGER, f"price: {CallStatus.UNREAD.why}")
 
 

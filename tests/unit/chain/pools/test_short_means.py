@@ -107,10 +107,10 @@ def test_short_mean__of_a_thin_pool_hardly_counts_beside_a_deep_one() -> None:
 def test_short_mean__counts_by_the_liquidity_of_its_own_window() -> None:
     """Liquidity that left ten minutes ago is still in the long mean."""
     pools = [v3_pool(WETH, USDC, PRICE, depth=20_000_000, name=name) for name in ("stays", "left")]
-    stays, left = with_short_mean(pools[0], 0), with_short_mean(pools[1], 140)
-    assert left.short_mean is not None
-    thin = replace(left, short_mean=replace(left.short_mean, liquidity=left.liquidity // 1_000))
-    assert off_bps(priced_step(stays, left))[1] > 60
+    stays, pools_left = with_short_mean(pools[0], 0), with_short_mean(pools[1], 140)
+    assert pools_left.short_mean is not None
+    thin = replace(pools_left, short_mean=replace(pools_left.short_mean, liquidity=pools_left.liquidity // 1_000))
+    assert off_bps(priced_step(stays, pools_left))[1] > 60
     assert off_bps(priced_step(stays, thin))[1] < 4
 
 
@@ -143,8 +143,8 @@ def test_short_mean__planner_guard_and_signer_require_it_alike() -> None:
     high = price_ranges(step)[WETH.address][1]
     assert build_problem(step, reference_prices(step)).floor_prices(WETH.address, USDC.address) == (high, 1)
     (floor,) = leg_floors(step, sold)
-    kept, missed = (replace(sold, legs=(replace(sold.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
-    assert verdict("fair_floor", step, kept).passed
+    floors, missed = (replace(sold, legs=(replace(sold.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
+    assert verdict("fair_floor", step, floors).passed
     assert not verdict("fair_floor", step, missed).passed
 
 

@@ -86,8 +86,8 @@ REFUSALS: dict[str, tuple[int, Answerer, list[int]]] = {
 }
 
 
-def sizes(seen: list[Any]) -> list[int]:
-    return [len(request) if isinstance(request, list) else 1 for request in seen]
+def sizes(bodies: list[Any]) -> list[int]:
+    return [len(request) if isinstance(request, list) else 1 for request in bodies]
 
 
 @pytest.mark.parametrize(("limit", "refuse", "expected"), REFUSALS.values(), ids=REFUSALS)

@@ -61,14 +61,14 @@ def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> No
     assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, nonce, since, head) is None
 
 
-@pytest.mark.parametrize(("kept", "age"), [(248, 153), (200, 150), (127, 100), (120, 119), (63, 31), (7, 3), (1, 0)])
+@pytest.mark.parametrize(("first_kept", "age"), [(248, 153), (200, 150), (127, 100), (120, 119), (63, 31), (7, 3), (1, 0)])
 @pytest.mark.parametrize("since", [0, 10])
-def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states(kept: int, age: int, since: int) -> None:
+def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states(first_kept: int, age: int, since: int) -> None:
     """A proposal may have waited for its signers for longer than a node remembers."""
     mined_at = HEAD - age
 
     def pruned(params: list[Any]) -> str:
-        if int(params[1], 16) < HEAD - kept:
+        if int(params[1], 16) < HEAD - first_kept:
             raise CallFailed("missing trie node", fault=RpcFault(-32000, "missing trie node"))
         return hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE)
 

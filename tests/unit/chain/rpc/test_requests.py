@@ -74,8 +74,8 @@ def test_a_call_that_the_node_refuses_is_a_fault_in_its_place_and_the_others_are
         return Reply(json.dumps(answers).encode())
 
     with serve(second_fails) as server:
-        got = transport(server.url).batch([("eth_chainId", []), ("eth_call", []), ("eth_gasPrice", [])])
-    assert got == ["eth_chainId", RpcFault(3, "execution reverted: STF", "0x08c379a0"), "eth_gasPrice"]
+        answers = transport(server.url).batch([("eth_chainId", []), ("eth_call", []), ("eth_gasPrice", [])])
+    assert answers == ["eth_chainId", RpcFault(3, "execution reverted: STF", "0x08c379a0"), "eth_gasPrice"]
 
 
 def test_a_single_call_raises_with_the_fault() -> None:
@@ -131,8 +131,8 @@ def test_a_large_batch_is_not_taken_for_a_deep_one() -> None:
         return {"text": '[[[{{{ "\\', "list": [[params]]}
 
     with serve(good(nested)) as server:
-        got = transport(server.url).batch([("eth_call", [i]) for i in range(500)])
-    assert got[499] == nested("eth_call", [499])
+        answers = transport(server.url).batch([("eth_call", [i]) for i in range(500)])
+    assert answers[499] == nested("eth_call", [499])
 
 
 def test_a_connection_that_breaks_off_is_worth_another_try() -> None:
@@ -235,8 +235,8 @@ def test_an_endpoint_without_batches_is_told_apart() -> None:
 
 
 def flaky(failures: int) -> Answerer:
-    left: Iterator[int] = iter(range(failures))
-    return lambda request: Reply(b"", status=429) if next(left, None) is not None else good()(request)
+    failures_left: Iterator[int] = iter(range(failures))
+    return lambda request: Reply(b"", status=429) if next(failures_left, None) is not None else good()(request)
 
 
 def test_reads_are_tried_again_after_a_pause_that_grows_and_varies() -> None:
@@ -259,9 +259,9 @@ def test_reads_end_in_the_error_when_every_try_fails() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_short_wait_that_is_asked_for_is_waited_for(status: int) -> None:
-    left, pauses = iter(range(1)), list[float]()
+    failures_left, pauses = iter(range(1)), list[float]()
     busy = Reply(b"", status=status, headers={"Retry-After": "2"})
-    with serve(lambda request: busy if next(left, None) is not None else good()(request)) as server:
+    with serve(lambda request: busy if next(failures_left, None) is not None else good()(request)) as server:
         assert transport(server.url, attempts=3, sleep=pauses.append).batch(BLOCK_NUMBER) == ["0x1"]
     assert pauses == [2.0]
 
@@ -339,8 +339,8 @@ def test_odd_errors_are_faults_too(error: Any) -> None:
         return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error, "result": "0x1"}).encode())
 
     with serve(odd) as server:
-        got = transport(server.url).batch(BLOCK_NUMBER)[0]
-    assert got == "0x1" if error is None else isinstance(got, RpcFault)
+        answer = transport(server.url).batch(BLOCK_NUMBER)[0]
+    assert answer == "0x1" if error is None else isinstance(answer, RpcFault)
 
 
 @pytest.mark.parametrize("url", [f"ftp://h/{SECRET}", SECRET, f"http:///{SECRET}", f"http://h:99999/{SECRET}", f"http://[{SECRET}", ""])

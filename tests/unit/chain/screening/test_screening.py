@@ -410,16 +410,16 @@ def test_approvals_are_tested_up_to_the_amount_that_is_sold(allowed_raw: int | N
 
 def test_an_allowance_left_is_tested_before_its_token_is_bought() -> None:
     bought = [replace(MOVE, payee=ROUTER)]
-    left = replace(step_input().snapshot, allowances=(Allowance(USDC.address, ROUTER, 0), Allowance(WETH.address, ROUTER, 5)))
-    assert [call.role for call in approval_calls(left, bought, ROUTER, "latest")] == [R, A]
+    snapshot = replace(step_input().snapshot, allowances=(Allowance(USDC.address, ROUTER, 0), Allowance(WETH.address, ROUTER, 5)))
+    assert [call.role for call in approval_calls(snapshot, bought, ROUTER, "latest")] == [R, A]
     for allowances in ((), (Allowance(WETH.address, ROUTER, 0),)):
-        assert list(approval_calls(replace(left, allowances=allowances), bought, ROUTER, "latest")) == []
+        assert list(approval_calls(replace(snapshot, allowances=allowances), bought, ROUTER, "latest")) == []
 
 
 def test_an_allowance_left_is_tested_up_to_the_largest_purchase() -> None:
     bought = [replace(MOVE, raw=raw, payee=ROUTER) for raw in (400, 600, 500)]
-    left = replace(step_input().snapshot, allowances=(Allowance(WETH.address, ROUTER, 5),))
-    *_, approval = approval_calls(left, bought, ROUTER, "latest")
+    snapshot = replace(step_input().snapshot, allowances=(Allowance(WETH.address, ROUTER, 5),))
+    *_, approval = approval_calls(snapshot, bought, ROUTER, "latest")
     assert int(approval.rpc_call[1][0]["data"][-64:], 16) == 600
 
 

@@ -105,11 +105,11 @@ def receipt_json(**changes: object) -> dict[str, object]:
 
 
 def test_a_receipt_tells_the_erc20_transfers_and_no_other_event() -> None:
-    seen = sending(None, receipt_json(), {"hash": HASH})[0].status_of(HASH)
-    assert seen.state == "mined"
-    assert seen.receipt is not None
-    assert seen.receipt.transfers == (Transfer("0x" + "11" * 20, WALLET, ROUTER, 5),)
-    assert (seen.receipt.block_number, seen.receipt.gas_used, seen.receipt.effective_gas_price_wei) == (16, 21_000, GWEI)
+    status = sending(None, receipt_json(), {"hash": HASH})[0].status_of(HASH)
+    assert status.state == "mined"
+    assert status.receipt is not None
+    assert status.receipt.transfers == (Transfer("0x" + "11" * 20, WALLET, ROUTER, 5),)
+    assert (status.receipt.block_number, status.receipt.gas_used, status.receipt.effective_gas_price_wei) == (16, 21_000, GWEI)
 
 
 def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
@@ -119,9 +119,9 @@ def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
     data = "0x" + "".join(f"{number:064x}" for number in (10**20, 5, 6))
     grown = [{"address": manager, "topics": [INCREASE_LIQUIDITY_TOPIC, f"0x{number:064x}"], "data": data} for number in (7, 8)]
     odd = {"address": manager, "topics": [INCREASE_LIQUIDITY_TOPIC, f"0x{9:064x}"], "data": "0x"}
-    seen = sending(None, receipt_json(logs=[minted, moved, *grown, odd]), {"hash": HASH})[0].status_of(HASH)
-    assert seen.receipt is not None
-    assert seen.receipt.liquidity_added == (
+    status = sending(None, receipt_json(logs=[minted, moved, *grown, odd]), {"hash": HASH})[0].status_of(HASH)
+    assert status.receipt is not None
+    assert status.receipt.liquidity_added == (
         LiquidityAdded(manager, 7, 10**20, (5, 6), WALLET),
         LiquidityAdded(manager, 8, 10**20, (5, 6), None),
     )

@@ -220,12 +220,12 @@ def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
     text = text.replace('submit_url = ""', 'submit_url = "https://user:hunter2@relay.example"')
     text = text.replace('keystore = "wallet.json"', f'keystore = "{PHRASE}"  # {PHRASE}; {KEY}; wss://x/canary7f3a')
     text += f'\nspare = ["0x{KEY}", {{ inner = "https://a/canary7f3a" }}]\n"https://b/canary7f3a" = 1\n'
-    kept = redacted_text(tomllib.loads(text))
+    text_kept = redacted_text(tomllib.loads(text))
     assert all(secret in text for secret in secrets)
-    assert not [secret for secret in secrets if secret in kept]
-    assert "#" not in kept
-    assert tomllib.loads(kept)["limits"] == tomllib.loads(text)["limits"]
-    assert tomllib.loads(kept)["store"]["url"] == "sqlite:///trimtab.db"
+    assert not [secret for secret in secrets if secret in text_kept]
+    assert "#" not in text_kept
+    assert tomllib.loads(text_kept)["limits"] == tomllib.loads(text)["limits"]
+    assert tomllib.loads(text_kept)["store"]["url"] == "sqlite:///trimtab.db"
 
 
 def test_versions_are_told_apart_by_the_keys_that_changed() -> None:

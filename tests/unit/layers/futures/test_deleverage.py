@@ -95,9 +95,9 @@ def test_each_market_is_taken_once_a_step_and_the_share_stays() -> None:
     step = step_of(HELD, TWO)
     first, second = orders_of(step, Deleverage(20_000))
     after = step_of(after_action(HELD, first), TWO).with_progress(FuturesProgress(reduced_markets=(first.market,)))
-    [left] = orders_of(after, Deleverage(20_000))
-    assert left.market == second.market
-    assert left.size_raw == pytest.approx(second.size_raw, rel=0.01)
+    [orders_left] = orders_of(after, Deleverage(20_000))
+    assert orders_left.market == second.market
+    assert orders_left.size_raw == pytest.approx(second.size_raw, rel=0.01)
     done = step.with_progress(FuturesProgress(reduced_markets=BOTH))
     outcome = proposer(Deleverage(20_000))(done)
     assert outcome.plan is None
@@ -138,11 +138,11 @@ def test_a_request_is_written_and_named() -> None:
 def test_a_purchase_takes_the_hedge_of_its_market_and_a_sale_leaves_it() -> None:
     hedge = Hedge("BTC", "0x" + "2" * 40, -150 * 10**15, NOW_S, Fraction(1))
     step = step_of(HELD, replace(TWO, hedges=(hedge,)), hedges=(hedge,))
-    for symbol, left in (("ETH", hedge.size_raw), ("BTC", 0)):
+    for symbol, size_left in (("ETH", hedge.size_raw), ("BTC", 0)):
         plan = proposer(Deleverage(None, symbol))(step).plan
         assert plan is not None
         assert planned_futures(plan) is not None
-        assert [hedge.size_raw for hedge in planned_futures(plan).hedges] == [left]
+        assert [hedge.size_raw for hedge in planned_futures(plan).hedges] == [size_left]
     changed_futures_policy = replace(futures_policy(step), collateral=step.portfolio.numeraire.address)
     moved = proposer(MarginAccountRequest(MarginDeposit(1)))(with_policy(step, changed_futures_policy)).plan
     assert moved is not None

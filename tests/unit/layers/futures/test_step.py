@@ -90,8 +90,8 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     assert isinstance(proposal.decision_result.decision, AdjustFutures)
     assert "not worth its cost" in proposal.changed_step.progress.spot_hold_reason
     assert propose_rebalance(proposal.changed_step).plan == proposal.plan, "a recorded step decides the same"
-    kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), FUTURES_POLICY)
-    assert propose_rebalance(kept).decision_result.decision == alone.decision_result.decision
+    step_within = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), FUTURES_POLICY)
+    assert propose_rebalance(step_within).decision_result.decision == alone.decision_result.decision
 
 
 class Unquoted:

@@ -164,8 +164,8 @@ def with_wbtc(margin_account: MarginAccount, policy: FuturesPolicy = FUTURES_POL
 def unread(step: StepInput, symbol: str) -> StepInput:
     """The step whose balance of a token could not be read."""
     address = token(symbol).address
-    kept = tuple(holding for holding in step.snapshot.holdings if holding.token != address)
-    return with_snapshot(step, holdings=kept, unreadable_items=(UnreadableItem(f"balance of {symbol}", address, "reverted"),))
+    holdings = tuple(holding for holding in step.snapshot.holdings if holding.token != address)
+    return with_snapshot(step, holdings=holdings, unreadable_items=(UnreadableItem(f"balance of {symbol}", address, "reverted"),))
 
 
 BLINDED = {

@@ -146,10 +146,13 @@ def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
     first = proposal.decision_result.layer(GradualResult).new_execution
     assert first is not None
     gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first_draw)
-    left = carried_budget(gained, TARGETS_CHANGED_REASON)
-    assert (left.lost_value, left.until_s, left.arrival_prices) == (0, first.expires_s, first.arrival_prices)
+    carryover = carried_budget(gained, TARGETS_CHANGED_REASON)
+    assert (carryover.lost_value, carryover.until_s, carryover.arrival_prices) == (0, first.expires_s, first.arrival_prices)
     second = replace(
-        first, carryover=replace(left, lost_value=Fraction(7)), expires_s=first.expires_s + 10**6, value_to_move=first.value_to_move * 2
+        first,
+        carryover=replace(carryover, lost_value=Fraction(7)),
+        expires_s=first.expires_s + 10**6,
+        value_to_move=first.value_to_move * 2,
     )
     after = carried_budget(replace(gained, execution=second, lost_value=Fraction(5)), "done in 2 rounds")
     assert (after.lost_value, after.until_s, after.value_to_move, after.arrival_prices) == (

@@ -189,10 +189,10 @@ def test_a_pool_comes_back_as_far_as_assumed_and_never_further(pool: V2Pool, sel
     moved = pool.swap(token_in, amount).pool_after
     full = Fraction(pools.price_move_bps(pool, moved, token_in))
     assert full > 300
-    for left in (Fraction(1), Fraction(1, 2), Fraction(1, 10)):
-        back = moved.partly_recovered(pool, left)
+    for share_left in (Fraction(1), Fraction(1, 2), Fraction(1, 10)):
+        back = moved.partly_recovered(pool, share_left)
         now = pools.price_move_bps(pool, back, token_in)
-        assert full * left - 15 <= now <= full * left + 15
+        assert full * share_left - 15 <= now <= full * share_left + 15
         assert (pools.marginal_price(back, token_in) <= pools.marginal_price(pool, token_in)) is True
     assert pools.price_move_bps(pool, moved.partly_recovered(pool, Fraction(1, 10**12)), token_in) <= 1
     assert pool.partly_recovered(pool, Fraction(1, 2)) == pool

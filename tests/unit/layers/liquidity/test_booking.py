@@ -164,10 +164,10 @@ def test_what_both_snapshots_say_counts_where_it_is_worse_than_the_receipt(store
     action = withdraw(position, position.liquidity // part)
     whole = received(action)
     mined(store, step, action, whole)
-    left = position_changes.after_withdrawal(position, action.liquidity)
+    book_after = position_changes.after_withdrawal(position, action.liquidity)
     came = {TOKEN0: whole[0], TOKEN1: whole[1] // 2}
     holdings = tuple(Holding(item.token, item.raw + came[item.token]) for item in step.snapshot.holdings)
-    after = builders.with_snapshot(step, holdings=holdings, positions=() if unread else (left,))
+    after = builders.with_snapshot(step, holdings=holdings, positions=() if unread else (book_after,))
     loss, _, _ = booked(store, step, after)
     expected = Fraction(0) if unread and part > 1 else (whole[1] - whole[1] // 2) * prices(step)[1]
     assert loss - gas_value(step) == pytest.approx(float(expected), abs=float(4 * sum(prices(step))))

@@ -425,8 +425,8 @@ def test_a_file_that_changes_between_two_answers_is_named_at_once(tmp_path: Path
     other = replace(installed, signal=replace(SETTINGS, name="gone"))
     gone = replace(idle, portfolio=replace(idle.portfolio, allocator=other))
     assert chosen is not None
-    kept = replace(chosen, settings_hash=settings_hash(other, gone.portfolio.assets))
-    (fault,) = state_of(replace(gone, history=replace(gone.history, allocation=kept))).faults
+    same_chosen = replace(chosen, settings_hash=settings_hash(other, gone.portfolio.assets))
+    (fault,) = state_of(replace(gone, history=replace(gone.history, allocation=same_chosen))).faults
     assert "no installed package has the entry point gone" in fault.why
 
 

@@ -188,8 +188,8 @@ def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
 def test_a_reserve_that_grows_is_given_by_all_and_comes_back() -> None:
     ledger = written(NEW, brought_up(shared()))
     asset = replace(shared().portfolio.assets[1], reserve_raw=1_000 * 10**6)
-    kept = replace(shared(), portfolio=replace(shared().portfolio, assets=(shared().portfolio.assets[0], asset)))
-    step = brought_up(kept, ledger)
+    reserved_step = replace(shared(), portfolio=replace(shared().portfolio, assets=(shared().portfolio.assets[0], asset)))
+    step = brought_up(reserved_step, ledger)
     assert sums_to_the_wallet(step)
     assert [of(step, name, "USDC") for name in ("up", "down")] == [2_400, 1_600]
     back = brought_up(shared(), written(ledger, step))

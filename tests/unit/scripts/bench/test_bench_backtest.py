@@ -72,8 +72,8 @@ def test_each_way_to_pay_is_what_a_hand_works_out():
     assert traded == [1]
     assert value == pytest.approx(total - sold + bought, rel=1e-12)
     shared, _ = run_by_loop(table, trade_to_equal_weights)
-    left = (200 * units - shared / 8) * 0.999  # what the sale brings
-    assert left == pytest.approx(7 * (shared / 8 - 100 * units) / 0.999, rel=1e-9)
+    units_after = (200 * units - shared / 8) * 0.999  # what the sale brings
+    assert units_after == pytest.approx(7 * (shared / 8 - 100 * units) / 0.999, rel=1e-9)
     assert run_by_loop(table, trade_each_with_own_fee, [])[0] == pytest.approx(total)
     moved = 200 * units - total / 8
     assert run_by_loop(table, trade_on_credit)[0] == pytest.approx(total - 0.001 * 2 * moved, rel=1e-12)

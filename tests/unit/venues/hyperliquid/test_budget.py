@@ -31,10 +31,10 @@ def test_request__waits_for_the_oldest_weights_alone() -> None:
     assert budget.left() == WEIGHT_PER_MINUTE - 500
 
 
-@pytest.mark.parametrize(("seconds", "left"), [(59, 0), (60, 0), (61, WEIGHT_PER_MINUTE)])
-def test_weight__counts_for_the_venue_s_minute_and_a_second(seconds: int, left: int) -> None:
+@pytest.mark.parametrize(("seconds", "weight_left"), [(59, 0), (60, 0), (61, WEIGHT_PER_MINUTE)])
+def test_weight__counts_for_the_venue_s_minute_and_a_second(seconds: int, weight_left: int) -> None:
     clock = FakeClock()
     budget = RequestBudget(clock)
     budget.spend(WEIGHT_PER_MINUTE)
     clock.sleep(seconds)
-    assert budget.left() == left
+    assert budget.left() == weight_left

@@ -291,11 +291,11 @@ def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_beg
     assert outcome.plan is not None
     note = note_of(outcome, failed=True)
     before = replace(BEGUN, confirmation=confirmation_of(outcome, outcome.plan))
-    direct, left = before.take_direct_route("0xtoken"), skip_pool(before, "0xpool", note)
-    for after in (direct, left):
+    direct, cycle_after = before.take_direct_route("0xtoken"), skip_pool(before, "0xpool", note)
+    for after in (direct, cycle_after):
         assert (after.confirmation, after.spend_caps, after.approval_attempts) == (None, (), ())
-    own = left.layer(LiquidityCycle)
+    own = cycle_after.layer(LiquidityCycle)
     assert (direct.direct_route_tokens, own.failed_withdrawal_pools, own.failed_withdrawals) == (("0xtoken",), ("0xpool",), (note,))
-    assert left.is_risk_reducing_only
-    assert left.skipped_exits == ()
+    assert cycle_after.is_risk_reducing_only
+    assert cycle_after.skipped_exits == ()
     assert not direct.is_risk_reducing_only

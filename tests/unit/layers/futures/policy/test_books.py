@@ -193,10 +193,11 @@ def test_two_sided__reduction_is_no_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("margin_account", "size", "most", "kept"), [(0, 1_000, 2_000, 1_000), (10_000, -1_000, 10_000, -1_000), (10_000, 1_000, 10_000, 0)]
+    ("margin_account", "size", "most", "size_kept"),
+    [(0, 1_000, 2_000, 1_000), (10_000, -1_000, 10_000, -1_000), (10_000, 1_000, 10_000, 0)],
 )
-def test_within_gross__order_that_does_not_raise_it_is_whole(margin_account: int, size: int, most: int, kept: int) -> None:
-    assert sizes_within_gross(wide_book(100_000, ETH=margin_account), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": kept * LOT}
+def test_within_gross__order_that_does_not_raise_it_is_whole(margin_account: int, size: int, most: int, size_kept: int) -> None:
+    assert sizes_within_gross(wide_book(100_000, ETH=margin_account), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": size_kept * LOT}
 
 
 def test_stress__account_without_positions_survives_it() -> None:

@@ -360,8 +360,8 @@ def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
 def test_a_hedge_keeps_its_asset_s_target_beside_an_asset_in_quarantine() -> None:
     """35,000 of WBTC and 30,000 of WETH, of which 10,000 are hedged; USDC counts with its margin."""
     step = hedging(SHORT, THIRDS | {"WETH": 4_000, "WBTC": 2_000}, OPEN)
-    left = apply_hedges(quarantine_tokens(step, [ScreenedToken(token("WBTC").address, TokenFinding.PAUSED)]))
-    targets = {effective_asset.token.symbol: effective_asset.target_bps for effective_asset in left.effective_assets}
+    step_after = apply_hedges(quarantine_tokens(step, [ScreenedToken(token("WBTC").address, TokenFinding.PAUSED)]))
+    targets = {effective_asset.token.symbol: effective_asset.target_bps for effective_asset in step_after.effective_assets}
     assert targets == {"WETH": 5_000 + 10_000 * 10_000 // 65_000, "WBTC": 0, "USDC": 5_000 - 10_000 * 10_000 // 65_000}
 
 
@@ -437,7 +437,7 @@ def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> Non
 
 
 @pytest.mark.parametrize(
-    ("ordered_raw", "before", "after", "filled_raw", "left"),
+    ("ordered_raw", "before", "after", "filled_raw", "hedges_left"),
     [
         (-5, (), OPEN, -3, (replace(OPEN, size_raw=-3),)),
         (-5, (), OPEN, -5, (OPEN,)),
@@ -448,10 +448,10 @@ def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> Non
     ],
 )
 def test_a_partial_fill_opens_or_closes_a_part_of_a_hedge(
-    ordered_raw: int, before: tuple[Hedge, ...], after: Hedge, filled_raw: int, left: tuple[Hedge, ...]
+    ordered_raw: int, before: tuple[Hedge, ...], after: Hedge, filled_raw: int, hedges_left: tuple[Hedge, ...]
 ) -> None:
     order = PerpOrder("ETH", ordered_raw * E18, PerpOrderKind.MARKET, 1, ordered_raw > 0)
-    sized = [replace(hedge, size_raw=hedge.size_raw if abs(hedge.size_raw) > 9 else hedge.size_raw * E18) for hedge in left]
+    sized = [replace(hedge, size_raw=hedge.size_raw if abs(hedge.size_raw) > 9 else hedge.size_raw * E18) for hedge in hedges_left]
     assert hedges_after_fill(FuturesGrant(order, SHORT, hedges=(after,), hedges_before=before), filled_raw * E18) == tuple(sized)
 
 

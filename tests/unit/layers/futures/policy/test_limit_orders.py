@@ -81,10 +81,10 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
     [first, second] = plan_futures(account, LIMITS, RICH, NOW_S).orders
     order = rest(first.size_raw, Fraction(first.bound_raw, first.size_raw))
     resting = with_order(order)
-    left = without_resting_markets(resting, plan_futures(after_resting_fills(resting), LIMITS, RICH, NOW_S))
+    plan_left = without_resting_markets(resting, plan_futures(after_resting_fills(resting), LIMITS, RICH, NOW_S))
     assert (first.market, second.market) == ("ETH", "BTC")
-    assert [order.market for order in left.orders] == ["BTC"]
-    assert abs(left.orders[0].size_raw / second.size_raw - 1) < 0.02
+    assert [order.market for order in plan_left.orders] == ["BTC"]
+    assert abs(plan_left.orders[0].size_raw / second.size_raw - 1) < 0.02
     assert reason(order) == ""
 
 
@@ -92,8 +92,8 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
 def test_a_limit_that_only_resting_orders_would_breach_reduces_nothing(trigger: FuturesTrigger) -> None:
     """The order ends first; a reduction of what is not filled yet would open the other side."""
     reduction = FuturesPlan((market_order(ETH, -5_000, SLIPPAGE, is_reduce_only=True),), trigger.value, is_reducing=True)
-    left = without_resting_markets(with_order(rest(5_000)), reduction)
-    assert (left.actions, left.trigger, left.reason) == ((), "", "resting orders would breach a limit")
+    plan_left = without_resting_markets(with_order(rest(5_000)), reduction)
+    assert (plan_left.actions, plan_left.trigger, plan_left.reason) == ((), "", "resting orders would breach a limit")
 
 
 def test_only_openings_to_the_targets_of_an_off_chain_venue_rest() -> None:

@@ -116,15 +116,15 @@ def test_approved_deposit__counts_only_while_the_vault_has_exactly_that_allowanc
 
 def budget_left(reduced: int, **changes: object) -> Fraction | None:
     step = with_history(step_of(PUSHED, **changes), reduced_notional_24h=Fraction(reduced * UNIT))
-    left = reduction_budget_left(step, spot_value_in_quote(step, current_drifts(step)))
-    return None if left is None else left / E18
+    budget = reduction_budget_left(step, spot_value_in_quote(step, current_drifts(step)))
+    return None if budget is None else budget / E18
 
 
-@pytest.mark.parametrize(("reduced", "left"), [(0, 17_000), (5_000, 12_000), (16_829, 171), (16_830, 0), (20_000, 0)])
-def test_reduction_budget__rest_of_a_hundredth_counts_as_used(reduced: int, left: int) -> None:
+@pytest.mark.parametrize(("reduced", "budget"), [(0, 17_000), (5_000, 12_000), (16_829, 171), (16_830, 0), (20_000, 0)])
+def test_reduction_budget__rest_of_a_hundredth_counts_as_used(reduced: int, budget: int) -> None:
     """2x of 8,500 are 17,000."""
     assert margin.account_value_raw(PUSHED) == 8_500 * E18
-    assert budget_left(reduced) == left
+    assert budget_left(reduced) == budget
 
 
 def test_reduction_budget__unknown_day_is_judged_by_the_guard() -> None:

@@ -186,8 +186,8 @@ def test_why_a_layer_is_held_is_read_back() -> None:
     assert codec.from_jsonable(StepInput, codec.to_jsonable(held_step)) == held_step
 
 
-def nav(step: StepInput, kept: NavPerShare | None = None) -> NavPerShare:
-    step = with_history(step, nav_per_share=kept)
+def nav(step: StepInput, nav_per_share: NavPerShare | None = None) -> NavPerShare:
+    step = with_history(step, nav_per_share=nav_per_share)
     return updated_nav_record(step, reference_prices(step).price_by_token, current_drifts(step))
 
 

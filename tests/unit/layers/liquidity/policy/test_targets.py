@@ -206,12 +206,12 @@ def test_a_rebalance_does_not_rest_for_what_was_done_with_liquidity() -> None:
 
 def test_a_range_that_was_left_goes_before_swaps_and_rests_like_any_other_action() -> None:
     """Prices that go to and fro over the ends of narrow ranges move liquidity once per cooldown, whatever triggers fire."""
-    left, uneven = ranged(1_600, 2_100, 2_400, 1), {"WETH": 5_000, "USDC": 3_000}
+    values_left, uneven = ranged(1_600, 2_100, 2_400, 1), {"WETH": 5_000, "USDC": 3_000}
     for past_s, kind in ((60, Rebalance), (3_600, AdjustLiquidity)):
-        step = world([left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - past_s))
+        step = world([values_left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - past_s))
         assert isinstance(decide(step).decision, kind)
     too_much = with_limits(
-        world([left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - 60)), lp_max_weight_bps=1_000
+        world([values_left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - 60)), lp_max_weight_bps=1_000
     )
     assert isinstance(decide(too_much).decision, AdjustLiquidity), "limits wait for no cooldown"
 
