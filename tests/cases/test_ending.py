@@ -25,8 +25,9 @@ from agent.wiring import transactor
 from tests.support.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
 from tests.support.constants import HOME
 from tests.support.samples import slow
-from tests.support.stores import Killed, dying
+from tests.support.stores import dying
 from tests.support.text import raises_code
+from tests.support.transactions import Killed
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}

@@ -11,7 +11,8 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, OrderStage
 from tests.support.agents import ROOMY, again, allowances, fund, trusted, yes
-from tests.support.stores import Killed, dying
+from tests.support.stores import dying
+from tests.support.transactions import Killed
 
 THREE = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
 BLOCKS = 3

@@ -23,7 +23,7 @@ from tests.support.futures import EVEN, futures_config_changes
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 from tests.support.hyperliquid_server import HyperliquidServer
 from tests.support.perps import WAD, read_now
-from tests.support.stores import Killed
+from tests.support.transactions import Killed
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
 MARGIN_USD = 1_000

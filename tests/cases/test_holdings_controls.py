@@ -26,8 +26,8 @@ from tests.support.on_chain.controls import ControlledRun, die_in_cycle
 from tests.support.on_chain.holdings import VALUED, paused_run
 from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.on_chain.strategies import require_sum
-from tests.support.stores import Killed
 from tests.support.text import raises_code
+from tests.support.transactions import Killed
 
 APPLY = ("apply", "yes")
 

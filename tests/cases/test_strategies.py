@@ -25,8 +25,8 @@ from tests.support.agents import USD, again, explained, fund, purse, swap_of, tr
 from tests.support.constants import HOME
 from tests.support.on_chain.first_purchases import look
 from tests.support.on_chain.strategies import TWO, books, require_sum, strategies
-from tests.support.stores import Killed
 from tests.support.text import mentions
+from tests.support.transactions import Killed
 
 NEAR = Fraction(1, 500)
 

@@ -24,7 +24,7 @@ from agent.store.files.recorder import RecorderLimits, StepRecorder
 from agent.store.migrations.schema import REVISIONS
 from agent.store.tables import AllocationRow, PinRow
 from tests.support import builders
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, new_store
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, Killed, new_store
 
 
 def store_fixture(
@@ -133,10 +133,6 @@ def install_later_version(patch: pytest.MonkeyPatch, folder: Path) -> str:
 
 
 # --- End of a process at a chosen moment of a step, simulated in this process: the store is opened again. Blocks may be held back.
-
-
-class Killed(BaseException):
-    """Simulated end of the process; no `except Exception` catches it."""
 
 
 @contextmanager

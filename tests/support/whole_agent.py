@@ -25,7 +25,8 @@ from tests.support.agents import ROOMY, again, agent_config, allowances, off_tar
 from tests.support.endpoints import MOODS, EndpointFaults, remembering
 from tests.support.fakes.clock import FakeClock
 from tests.support.ledgers import LedgerOfChain, outside_band
-from tests.support.stores import Killed, dying
+from tests.support.stores import dying
+from tests.support.transactions import Killed
 
 CONFIRMATIONS = 3
 NEAR_BPS = 20
